@@ -1,0 +1,190 @@
+//! Layers on top of each other: snapshots, differencing disks, backing files.
+//!
+//! A format reader gives one [`Layer`] and the name of its parent; this module finds the parents through the
+//! [`Gate`](crate::Gate), checks that each is the one that the child was made from, and joins them to one disk.
+
+use crate::disk::{self, Disk, Extent, ExtentKind};
+use crate::error::{Error, Result};
+use crate::formats::{self, Format, Image, LayerInfo, OpenOptions};
+use crate::limits;
+use crate::source::Source;
+use crate::units::{Bytes, GuestOffset, GuestRange};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// One image file (with its extents) as its format reader gives it.
+pub struct Layer {
+    /// The content of this layer alone: `Unallocated` where its parent shines through.
+    pub disk: Arc<dyn Disk>,
+    /// The image below, if this one needs one.
+    pub parent: Option<ParentRef>,
+    /// What a child must name to be a child of this layer: a VMDK content id, a VHDX data write GUID. In the
+    /// format's own notation, compared as text.
+    pub identity: Option<String>,
+    /// Kind within the format, for people: `monolithicSparse`, `dynamic`.
+    pub variant: String,
+    /// Other facts for `disk info`.
+    pub details: Vec<(String, String)>,
+    /// Files beside the image itself that hold its data.
+    pub extents: Vec<PathBuf>,
+}
+
+/// How an image names the one below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRef {
+    /// File names as the image has them, best first, with `/` as separator.
+    pub names: Vec<String>,
+    /// The parent's format, where the image records it. Without it the parent is probed, unless `probe` is off.
+    pub format: Option<Format>,
+    /// The parent must have this [`Layer::identity`].
+    pub identity: Option<String>,
+}
+
+/// Opens `path` and its parents. Loops, chains deeper than [`limits::CHAIN_LAYERS`] and wrong parents are refused.
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
+    let mut layers: Vec<(Arc<dyn Disk>, LayerInfo)> = Vec::new();
+    let mut seen: Vec<PathBuf> = Vec::new();
+    let mut source = Source::open(path)?;
+    let mut format = options.format;
+    let mut wanted: Option<String> = None;
+    loop {
+        let here = source.path().to_owned();
+        let real = here.canonicalize().map_err(|e| Error::io("cannot resolve", e).in_file(&here))?;
+        if seen.contains(&real) {
+            return Err(Error::corrupt("is its own parent: the chain of images is a loop").in_file(&here));
+        }
+        if seen.len() >= limits::CHAIN_LAYERS {
+            return Err(Error::refused(format!(
+                "the chain of images is longer than {} layers",
+                limits::CHAIN_LAYERS
+            ))
+            .in_file(path));
+        }
+        seen.push(real);
+        let (is, layer) = formats::open_layer(source, format, &options.gate)?;
+        if let Some(wanted) = &wanted
+            && layer.identity.as_ref() != Some(wanted)
+        {
+            return Err(Error::corrupt(format!(
+                "is not the parent that its child was made from: its id is {}, the child wants {wanted}",
+                layer.identity.as_deref().unwrap_or("absent"),
+            ))
+            .in_file(&here)
+            .hint("the parent was changed after the snapshot was taken, or another file has its name; find the right one"));
+        }
+        if layer.disk.size() > limits::DISK_SIZE {
+            return Err(Error::refused(format!(
+                "says it is a disk of {}; the limit is {}",
+                layer.disk.size(),
+                limits::DISK_SIZE
+            ))
+            .in_file(&here));
+        }
+        let allocated = allocated(&here, &layer.extents);
+        layers.push((
+            layer.disk,
+            LayerInfo {
+                path: here.clone(),
+                format: is,
+                variant: layer.variant,
+                details: layer.details,
+                files: layer.extents,
+                allocated,
+            },
+        ));
+        let Some(parent) = layer.parent else { break };
+        source = formats::find_parent(&here, &parent, &options.gate)?;
+        format = parent.format;
+        wanted = parent.identity;
+    }
+    let (disks, infos): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
+    let mut disks = disks.into_iter().rev();
+    // There is at least the image itself.
+    let Some(mut disk) = disks.next() else { return Err(Error::corrupt("has no layer").in_file(path)) };
+    for child in disks {
+        disk = Arc::new(Stacked { child, parent: disk });
+    }
+    Ok(Image { disk, layers: infos })
+}
+
+fn allocated(path: &Path, extents: &[PathBuf]) -> Bytes {
+    use std::os::unix::fs::MetadataExt;
+    let of = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512);
+    Bytes(extents.iter().filter(|extent| *extent != path).map(|extent| of(extent)).sum::<u64>() + of(path))
+}
+
+/// A child on its parent. The child's size counts; a shorter parent reads as zeros behind its end.
+struct Stacked {
+    child: Arc<dyn Disk>,
+    parent: Arc<dyn Disk>,
+}
+
+impl Stacked {
+    /// What the parent has for a run that the child does not store.
+    fn parent_extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
+        let inside = disk::clip(range, self.parent.size());
+        if inside.is_empty() {
+            return Ok(vec![Extent { range, kind: ExtentKind::Unallocated }]);
+        }
+        self.parent.extents(inside, at_most)
+    }
+}
+
+impl Disk for Stacked {
+    fn size(&self) -> Bytes {
+        self.child.size()
+    }
+
+    fn sector_size(&self) -> Bytes {
+        self.child.sector_size()
+    }
+
+    fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
+        let mut out = Vec::new();
+        let at_most = at_most.max(1);
+        for extent in self.child.extents(range, at_most)? {
+            if out.len() >= at_most {
+                break;
+            }
+            if extent.kind != ExtentKind::Unallocated {
+                out.push(extent);
+                continue;
+            }
+            let below = self.parent_extents(extent.range, at_most - out.len())?;
+            let covered = below.last().is_some_and(|last| last.range.end() == extent.range.end());
+            out.extend(below);
+            if !covered {
+                break; // the answer must stay contiguous
+            }
+        }
+        Ok(out)
+    }
+
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        disk::check_bounds(self.size(), at, buf.len())?;
+        let mut done = 0usize;
+        while done < buf.len() {
+            let here = GuestOffset(at.0 + done as u64);
+            let rest = GuestRange::new(here, Bytes((buf.len() - done) as u64));
+            for extent in self.child.extents(rest, 16)? {
+                let len = usize::try_from(extent.range.len().0).unwrap_or(usize::MAX).min(buf.len() - done);
+                let part = &mut buf[done..done + len];
+                match extent.kind {
+                    ExtentKind::Zero => part.fill(0),
+                    ExtentKind::Data => self.child.read_at(extent.range.start(), part)?,
+                    ExtentKind::Unallocated => {
+                        let inside = disk::clip(extent.range, self.parent.size()).len().0;
+                        let inside = usize::try_from(inside).unwrap_or(usize::MAX).min(len);
+                        let (stored, beyond) = part.split_at_mut(inside);
+                        if !stored.is_empty() {
+                            self.parent.read_at(extent.range.start(), stored)?;
+                        }
+                        beyond.fill(0);
+                    }
+                }
+                done += len;
+            }
+        }
+        Ok(())
+    }
+}

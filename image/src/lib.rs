@@ -1,0 +1,38 @@
+//! Bytes to disks and back: every disk-image format that landfall reads or writes, and what composes them.
+//!
+//! ```text
+//! file -> Source -> format reader -> Layer (a Disk + the name of its parent) -> chain -> Overlay -> convert -> Sink
+//! ```
+//!
+//! A format never imports another format; they meet through [`disk::Disk`]. This crate names no operating
+//! system: it knows partitions, but not what lies in them.
+
+pub mod chain;
+pub mod convert;
+pub mod digest;
+pub mod disk;
+pub mod error;
+pub mod formats;
+pub mod gate;
+pub mod limits;
+pub mod nbd;
+pub mod overlay;
+pub mod partition;
+pub mod qcow2;
+pub mod raw;
+pub mod sink;
+pub mod source;
+pub mod testing;
+pub mod units;
+pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;
+
+pub use disk::{Disk, DiskMut, Extent, ExtentKind};
+pub use error::{Error, Kind, Result};
+pub use formats::{Format, OpenOptions};
+pub use gate::Gate;
+pub use overlay::Overlay;
+pub use sink::{Chunk, Order, Receipt, Sink};
+pub use source::Source;
+pub use units::{Bytes, FileOffset, GuestOffset, GuestRange, Sectors};
