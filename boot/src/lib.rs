@@ -1,1 +1,36 @@
-//! boot
+//! What makes a machine start: facts about an offline guest, the plan that makes it boot elsewhere, and the
+//! sandbox that carries the plan out.
+//!
+//! ```text
+//! Disk -> volume -> GuestTree -> Guest (facts) -> Family -> PatchPlan -> apply -> sandbox -> Overlay
+//! ```
+//!
+//! Planning runs in the calling process and only ever reads, through [`tree::GuestTree`]. Which reader stands behind
+//! it does not matter to the plan: ext4 straight from the disk, or any file system through the sandbox. Writing
+//! is done by one thing only: the kernel inside the sandbox (see [`sandbox`]). No guest code is ever run.
+//!
+//! Two decisions differ from the first sketch of the design, for measured reasons:
+//! - The sandbox's PID 1 is a small file agent, not the planner: compressing an initramfs under emulation takes ten
+//!   times as long as outside, and the plan stays approvable before anything is applied.
+//! - The sandbox gets one block device per *volume* (partition or logical volume), a view of the overlay made by
+//!   [`volume`], not the whole disks: it needs no partition scan, no device-mapper and no `lvm` for what is plain.
+//!
+//! This crate names no disk-image format and no hypervisor product's definition format.
+
+pub mod apply;
+pub mod check;
+pub mod family;
+pub mod guest;
+pub mod linux;
+pub mod patch;
+pub mod sandbox;
+pub mod session;
+pub mod target;
+pub mod tree;
+pub mod volume;
+
+pub use check::{Finding, Severity};
+pub use guest::Guest;
+pub use landfall_image::{Error, Kind, Result};
+pub use patch::{Action, Edit, PatchPlan};
+pub use tree::GuestTree;

@@ -1,0 +1,1 @@
+//! Rewriting an initramfs: parse every segment, merge, add drivers, emit again.

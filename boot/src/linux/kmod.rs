@@ -1,0 +1,1 @@
+//! Kernel modules: dependencies, aliases and the indexes that modprobe reads.

@@ -1,0 +1,5 @@
+//! Linux guests.
+
+pub mod debian;
+pub mod initramfs;
+pub mod kmod;

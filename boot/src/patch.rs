@@ -1,0 +1,107 @@
+//! The patch plan: plain data that can be printed, compared, tested against a golden file and approved before
+//! anything is applied.
+
+use crate::check::{Finding, Severity};
+use serde::Serialize;
+
+/// Everything that will be done to a guest, and everything that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PatchPlan {
+    /// In the order in which they are applied; at most one per path.
+    pub edits: Vec<Edit>,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One path and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Edit {
+    /// Absolute guest path. A symbolic link in its last component is followed, so that links stay links.
+    pub path: String,
+    /// What is done.
+    pub action: Action,
+    /// Why, in one sentence for the report.
+    pub why: String,
+}
+
+/// What can be done to a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// The file gets this content. Owner, mode and extended attributes of an existing file are kept; a new one is
+    /// root's with `mode`, and missing folders are made with 0755.
+    Write {
+        /// The whole new content.
+        contents: Text,
+        /// Permission bits of a new file.
+        mode: u32,
+    },
+    /// The file becomes a copy of another guest file.
+    Copy {
+        /// Absolute guest path.
+        from: String,
+    },
+    /// An initramfs is rewritten with more in it.
+    Initramfs(InitramfsEdit),
+    /// The path becomes a symbolic link.
+    Symlink {
+        /// As it is written into the link.
+        target: String,
+    },
+    /// The path is removed if it exists. Never a folder with content.
+    Remove,
+}
+
+/// File content in a plan: text shows as text in reports.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Text(#[serde(serialize_with = "as_lossy_text")] pub Vec<u8>);
+
+fn as_lossy_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Text(text.into_bytes())
+    }
+}
+
+/// What is added to an initramfs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InitramfsEdit {
+    /// Kernel version that it belongs to.
+    pub kernel: String,
+    /// Folder of the kernel's modules in the guest.
+    pub modules: String,
+    /// Modules to add with all that they depend on (those already inside, or built in, cost nothing).
+    pub drivers: Vec<String>,
+    /// Modules to load early by name, for initramfs types that do not go by device alone. Subset of `drivers`.
+    pub load: Vec<String>,
+    /// Files to add or replace inside (path without leading `/`, content, mode): network names, a multipath blacklist.
+    pub files: Vec<InitramfsFile>,
+}
+
+/// One file inside an initramfs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InitramfsFile {
+    /// Path without leading `/`.
+    pub path: String,
+    /// Content.
+    pub contents: Text,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl PatchPlan {
+    /// True where something in it stands in the way.
+    pub fn is_blocked(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Blocks)
+    }
+}

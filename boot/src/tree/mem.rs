@@ -1,0 +1,1 @@
+//! A guest tree in memory, for tests of everything that reads one.
