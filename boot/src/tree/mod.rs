@@ -6,8 +6,9 @@
 
 pub mod ext4;
 pub mod mem;
+pub mod walk;
 
-use crate::Result;
+use crate::{Error, Result};
 use landfall_image::Bytes;
 
 /// What a path is.
@@ -96,3 +97,18 @@ pub trait GuestTreeExt: GuestTree {
 }
 
 impl<T: GuestTree + ?Sized> GuestTreeExt for T {}
+
+/// The refusal of a file that is longer than its reader allows.
+pub(crate) fn check_size(path: &str, size: Bytes, at_most: Bytes) -> Result<()> {
+    if size > at_most {
+        return Err(Error::refused(format!(
+            "{path} holds {size}; at most {at_most} are read of such a file"
+        )));
+    }
+    Ok(())
+}
+
+/// The refusal to read what is not a regular file.
+pub(crate) fn no_file(path: &str) -> Error {
+    Error::refused(format!("{path} is not a regular file"))
+}
