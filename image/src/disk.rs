@@ -70,6 +70,21 @@ impl<T: Disk + ?Sized> Disk for std::sync::Arc<T> {
     }
 }
 
+impl<T: Disk + ?Sized> Disk for &T {
+    fn size(&self) -> Bytes {
+        (**self).size()
+    }
+    fn sector_size(&self) -> Bytes {
+        (**self).sector_size()
+    }
+    fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
+        (**self).extents(range, at_most)
+    }
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        (**self).read_at(at, buf)
+    }
+}
+
 /// `range` clipped to a disk of `size`.
 pub fn clip(range: GuestRange, size: Bytes) -> GuestRange {
     range.intersect(GuestRange::new(GuestOffset(0), size))

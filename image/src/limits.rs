@@ -31,3 +31,7 @@ pub const NAME: Bytes = Bytes(4096);
 
 /// Partition table entries read: Linux itself stops at 256 per disk.
 pub const PARTITIONS: usize = 256;
+
+/// Memory for the data that a conversion or comparison has in flight, whatever the number of workers. What an encoder
+/// makes of a chunk comes on top, one chunk per worker.
+pub const CONVERT_BUFFERS: Bytes = Bytes::mib(48);

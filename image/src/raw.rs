@@ -1,12 +1,22 @@
-//! Raw images: the file is the disk. Holes are found with SEEK_DATA, so that sparse files cost what they hold.
+//! Raw images: the file is the disk. Holes are found with SEEK_DATA, so that sparse files cost what they hold; a
+//! file that is written gets holes where the disk has zeros.
 
 use crate::chain::Layer;
 use crate::disk::{self, Disk, Extent, ExtentKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gate::Gate;
+use crate::sink::{Chunk, Order, PartialFile, Receipt, Sink};
 use crate::source::Source;
 use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Zeros are found in units of this: a file system's usual block.
+const GRANULARITY: Bytes = Bytes::kib(4);
 
 /// Opens a raw image.
 pub fn open(source: Source, _gate: &Gate) -> Result<Layer> {
@@ -18,6 +28,132 @@ pub fn open(source: Source, _gate: &Gate) -> Result<Layer> {
         details: Vec::new(),
         extents: Vec::new(),
     })
+}
+
+/// Writes a disk of `size` to a sparse file. An existing target is refused unless `replace` allows its replacement.
+pub fn create(target: &Path, size: Bytes, replace: bool) -> Result<Box<dyn Sink>> {
+    let file = PartialFile::create(target, replace)?;
+    file.set_len(size)?;
+    Ok(Box::new(RawFile { file }))
+}
+
+/// Writes a disk of `size` to the start of a block device, whose content is lost from the first write on. What the
+/// device holds behind `size` stays. A device that is in use (mounted, part of LVM or md) or too small is refused.
+pub fn create_on_device(device: &Path, size: Bytes) -> Result<Box<dyn Sink>> {
+    use std::os::unix::fs::FileTypeExt;
+    let meta = std::fs::metadata(device).map_err(|e| Error::io("cannot open", e).in_file(device))?;
+    if !meta.file_type().is_block_device() {
+        return Err(Error::refused("is not a block device").in_file(device));
+    }
+    let flags = OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(device, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::BUSY) => {
+            return Err(Error::refused("is in use")
+                .in_file(device)
+                .hint("unmount it, or choose another device"));
+        }
+        Err(e) => return Err(Error::io("cannot open", e.into()).in_file(device)),
+    };
+    let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
+        .map_err(|e| Error::io("cannot find its end", e.into()).in_file(device))?;
+    if len < size.0 {
+        return Err(Error::refused(format!("has {len} bytes; the disk needs {}", size.0))
+            .in_file(device)
+            .hint("choose a larger device"));
+    }
+    Ok(Box::new(RawDevice { file, path: device.to_owned(), size }))
+}
+
+/// A new file: holes where nothing is written.
+struct RawFile {
+    file: PartialFile,
+}
+
+impl Sink for RawFile {
+    fn order(&self) -> Order {
+        Order::Any
+    }
+
+    fn granularity(&self) -> Bytes {
+        GRANULARITY
+    }
+
+    fn write(&self, chunk: &Chunk) -> Result<()> {
+        self.file.write_all_at(FileOffset(chunk.range.start().0), &chunk.bytes)
+    }
+
+    fn zero(&self, _: GuestRange) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Receipt> {
+        self.file
+            .file()
+            .sync_all()
+            .map_err(|e| Error::io("cannot write out", e).in_file(self.file.target()))?;
+        let allocated = self.file.allocated()?;
+        Ok(Receipt { files: vec![self.file.commit()?], allocated })
+    }
+}
+
+/// A block device: what it held before must go.
+struct RawDevice {
+    file: File,
+    path: PathBuf,
+    size: Bytes,
+}
+
+impl RawDevice {
+    fn write_all_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all_at(bytes, at)
+            .map_err(|e| Error::io("cannot write", e).at(FileOffset(at)).in_file(&self.path))
+    }
+}
+
+impl Sink for RawDevice {
+    fn order(&self) -> Order {
+        Order::Any
+    }
+
+    fn granularity(&self) -> Bytes {
+        GRANULARITY
+    }
+
+    fn write(&self, chunk: &Chunk) -> Result<()> {
+        self.write_all_at(chunk.range.start().0, &chunk.bytes)
+    }
+
+    fn zero(&self, range: GuestRange) -> Result<()> {
+        // The device's own way first: a discard that is sure to read as zeros, then zeros that the kernel writes.
+        for how in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
+            let how = how | FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&self.file, how, range.start().0, range.len().0) {
+                Ok(()) => return Ok(()),
+                // Not this way: the device cannot, or the disk's end is not a sector's.
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
+                Err(e) => {
+                    return Err(Error::io("cannot write zeros", e.into())
+                        .at(FileOffset(range.start().0))
+                        .in_file(&self.path));
+                }
+            }
+        }
+        let zeros = vec![0; 1 << 20];
+        let mut here = range.start().0;
+        while here < range.end().0 {
+            let len = usize::try_from(range.end().0 - here).unwrap_or(usize::MAX).min(zeros.len());
+            self.write_all_at(here, &zeros[..len])?;
+            here += len as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Receipt> {
+        self.file.sync_all().map_err(|e| Error::io("cannot write out", e).in_file(&self.path))?;
+        Ok(Receipt { files: vec![self.path.clone()], allocated: self.size })
+    }
 }
 
 struct Raw {
@@ -70,4 +206,18 @@ pub fn file_extents(
         here = GuestOffset(here.0 + len);
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_raw_sink_passes_the_suite() {
+        testing::check_sink(
+            |target, size| create(target, size, false),
+            |path| Ok(open(Source::open(path)?, &Gate::default())?.disk),
+        );
+    }
 }
