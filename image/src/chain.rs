@@ -40,6 +40,22 @@ pub struct ParentRef {
     pub identity: Option<String>,
 }
 
+impl ParentRef {
+    /// The names to try for a parent that is recorded with backslash paths: the relative ones as they are, then
+    /// the last component of every path, since a copied chain lies in one folder. Best first, none twice.
+    pub fn names_from_backslash_paths(relative: &[String], absolute: &[String]) -> Vec<String> {
+        let slashed = |path: &String| path.replace('\\', "/");
+        let last = |path: &String| slashed(path).rsplit('/').next().unwrap_or_default().to_owned();
+        let mut names: Vec<String> = Vec::new();
+        for name in relative.iter().map(slashed).chain(relative.iter().chain(absolute).map(last)) {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
 /// Opens `path` and its parents. Loops, chains deeper than [`limits::CHAIN_LAYERS`] and wrong parents are refused.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let mut layers: Vec<(Arc<dyn Disk>, LayerInfo)> = Vec::new();

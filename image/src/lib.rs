@@ -9,6 +9,8 @@
 
 pub mod chain;
 pub mod convert;
+#[cfg(test)]
+mod corpus;
 pub mod digest;
 pub mod disk;
 pub mod error;
@@ -17,6 +19,7 @@ pub mod gate;
 pub mod limits;
 pub mod nbd;
 pub mod overlay;
+pub mod pages;
 pub mod partition;
 pub mod qcow2;
 pub mod raw;

@@ -35,3 +35,20 @@ pub const PARTITIONS: usize = 256;
 /// Memory for the data that a conversion or comparison has in flight, whatever the number of workers. What an encoder
 /// makes of a chunk comes on top, one chunk per worker.
 pub const CONVERT_BUFFERS: Bytes = Bytes::mib(48);
+
+/// A VHDX log that must be replayed. It is read whole, and the search for its active sequence takes the square of
+/// its sectors at worst; every known writer makes 1 MiB.
+pub const VHDX_LOG: Bytes = Bytes::mib(64);
+
+/// Pieces of a VHDX file that its log replaces: four times the data sectors that [`VHDX_LOG`] can hold are for
+/// runs of zeros, of which a hostile log can name millions.
+pub const VHDX_LOG_PIECES: usize = 1 << 16;
+
+/// Largest VHDX disk that the specification allows.
+pub const VHDX_SIZE: Bytes = Bytes(64 << 40);
+
+/// Largest file whose VHDX or VHD blocks are checked for overlap on opening: one bit per MiB, 16 MiB of memory.
+pub const OVERLAP_CHECK: Bytes = Bytes(128 << 40);
+
+/// What the block table of a VHD can address: 2^32 sectors.
+pub const VHD_DYNAMIC_SIZE: Bytes = Bytes(2 << 40);
