@@ -1,2 +1,4 @@
 //! The program.
+mod hypervisor;
+mod machine;
 fn main() {}

@@ -1,0 +1,42 @@
+# The two commands are `make demo` and `make test`; the rest are their parts.
+#
+#   make demo    install what is missing, build, make a small real guest once, convert it, prove that it boots
+#   make test    set up and run the whole test suite
+#   make check   formatting, lints, licences of dependencies
+#   make build   the program: target/landfall
+#   make bench   the comparison with virt-v2v
+SHELL := /bin/sh
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+CARGO ?= cargo
+
+.PHONY: demo test check build bench setup-build setup-demo setup-test clean
+
+demo: build setup-demo
+	tools/demo.sh
+
+test: setup-build setup-demo setup-test
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+
+check: setup-build
+	tools/check.sh
+
+build: setup-build
+	$(CARGO) build --release
+	ln -sf "$$(tools/where.sh)" target/landfall
+
+bench: build setup-demo
+	tools/bench-virt-v2v.sh
+
+setup-build:
+	tools/setup.sh build
+
+setup-demo:
+	tools/setup.sh demo
+	tools/fetch-sandbox-kernel.sh target/sandbox
+
+setup-test:
+	tools/setup.sh test
+
+clean:
+	rm -rf target

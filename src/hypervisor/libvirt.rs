@@ -1,0 +1,260 @@
+//! libvirt's domain XML for QEMU with KVM, and the script that registers it.
+//!
+//! Structure follows libvirt's own schema (domain.rng), against which the tests check what is written here. The
+//! machine type, the emulator and the firmware files are left to libvirt: it knows the host's.
+
+use super::{Artifact, Placement};
+use crate::machine::{Bus, Clock, DiskSlot, Machine, OsId};
+use landfall_boot::target::Firmware;
+use landfall_image::{Error, Result};
+use quick_xml::Writer;
+use quick_xml::events::{BytesDecl, BytesText, Event};
+use std::io;
+
+/// With more disks than this the PCI slots of one bus run short: all of them go to one virtio-scsi controller.
+const VIRTIO_BLK_AT_MOST: usize = 16;
+
+/// The machine on virtio devices. Disks get the names that the guest will see: `vda` or `sda` and on.
+pub fn adapt(machine: &Machine) -> Machine {
+    let mut machine = machine.clone();
+    let (bus, prefix) = match machine.disks.len() {
+        0..=VIRTIO_BLK_AT_MOST => (Bus::VirtioBlk, "vd"),
+        _ => (Bus::VirtioScsi, "sd"),
+    };
+    for (index, disk) in machine.disks.iter_mut().enumerate() {
+        *disk = DiskSlot {
+            slot: format!("{prefix}{}", letters(index)),
+            bus,
+            controller: (bus == Bus::VirtioScsi).then(|| "virtio-scsi".to_owned()),
+            file: disk.file.clone(),
+        };
+    }
+    for nic in &mut machine.nics {
+        nic.model = Some("virtio".to_owned());
+    }
+    machine
+}
+
+/// `a` to `z`, `aa` and on: the 27th disk is `vdaa`.
+fn letters(index: usize) -> String {
+    const ALPHABET: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+    let last = char::from(ALPHABET[index % 26]);
+    if index < 26 { last.to_string() } else { format!("{}{last}", letters(index / 26 - 1)) }
+}
+
+/// `domain.xml` and `register.sh`.
+pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>> {
+    if machine.name.is_empty() || machine.name.contains(['/', '\n', '\r']) {
+        return Err(Error::unsupported(format!("libvirt takes no machine with the name {:?}", machine.name))
+            .hint("give it another name with --name"));
+    }
+    if placement.disks.len() != machine.disks.len() {
+        return Err(Error::corrupt(format!(
+            "{} disks are placed, the machine has {}",
+            placement.disks.len(),
+            machine.disks.len()
+        )));
+    }
+    Ok(vec![
+        Artifact { name: "domain.xml".into(), text: domain(machine, placement)?, executable: false },
+        Artifact { name: "register.sh".into(), text: script(machine, placement), executable: true },
+    ])
+}
+
+type Xml = Writer<Vec<u8>>;
+
+/// An element with attributes and nothing in it.
+fn empty(xml: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
+    xml.create_element(name).with_attributes(attributes.iter().copied()).write_empty().map(|_| ())
+}
+
+/// An element with attributes and text.
+fn text(xml: &mut Xml, name: &str, attributes: &[(&str, &str)], content: &str) -> io::Result<()> {
+    let element = xml.create_element(name).with_attributes(attributes.iter().copied());
+    element.write_text_content(BytesText::new(content)).map(|_| ())
+}
+
+/// An element with attributes and other elements.
+fn parent(
+    xml: &mut Xml,
+    name: &str,
+    attributes: &[(&str, &str)],
+    content: impl FnOnce(&mut Xml) -> io::Result<()>,
+) -> io::Result<()> {
+    let element = xml.create_element(name).with_attributes(attributes.iter().copied());
+    element.write_inner_content(content).map(|_| ())
+}
+
+fn domain(machine: &Machine, placement: &Placement) -> Result<String> {
+    let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
+    write_domain(&mut xml, machine, placement).map_err(|e| Error::io("cannot write the domain", e))?;
+    let mut out = xml.into_inner();
+    out.push(b'\n');
+    String::from_utf8(out).map_err(|_| Error::corrupt("the domain is not UTF-8"))
+}
+
+fn write_domain(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Result<()> {
+    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    parent(xml, "domain", &[("type", "kvm")], |xml| {
+        text(xml, "name", &[], &machine.name)?;
+        if let Some(uuid) = machine.smbios.uuid {
+            text(xml, "uuid", &[], &uuid.to_string())?;
+        }
+        if let Some(annotation) = &machine.annotation {
+            text(xml, "description", &[], annotation)?;
+        }
+        if let Some(id) = machine.os.as_ref().and_then(osinfo) {
+            const NAMESPACE: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
+            parent(xml, "metadata", &[], |xml| {
+                parent(xml, "libosinfo:libosinfo", &[("xmlns:libosinfo", NAMESPACE)], |xml| {
+                    empty(xml, "libosinfo:os", &[("id", &id)])
+                })
+            })?;
+        }
+        text(xml, "memory", &[("unit", "MiB")], &(machine.memory.0 >> 20).to_string())?;
+        text(xml, "vcpu", &[("placement", "static")], &machine.cpus.count.to_string())?;
+        if machine.smbios.serial.is_some() {
+            parent(xml, "sysinfo", &[("type", "smbios")], |xml| {
+                parent(xml, "system", &[], |xml| {
+                    if let Some(serial) = &machine.smbios.serial {
+                        text(xml, "entry", &[("name", "serial")], serial)?;
+                    }
+                    if let Some(uuid) = machine.smbios.uuid {
+                        text(xml, "entry", &[("name", "uuid")], &uuid.to_string())?;
+                    }
+                    Ok(())
+                })
+            })?;
+        }
+        os(xml, machine)?;
+        parent(xml, "features", &[], |xml| {
+            empty(xml, "acpi", &[])?;
+            empty(xml, "apic", &[])?;
+            if machine.secure_boot { empty(xml, "smm", &[("state", "on")]) } else { Ok(()) }
+        })?;
+        let cores = machine.cpus.cores_per_socket.max(1);
+        parent(xml, "cpu", &[("mode", "host-model")], |xml| {
+            let sockets = (machine.cpus.count / cores).max(1).to_string();
+            empty(xml, "topology", &[("sockets", &sockets), ("cores", &cores.to_string()), ("threads", "1")])
+        })?;
+        let base = if machine.clock == Clock::LocalTime { "localtime" } else { "utc" };
+        empty(xml, "clock", &[("offset", base)])?;
+        text(xml, "on_poweroff", &[], "destroy")?;
+        text(xml, "on_reboot", &[], "restart")?;
+        text(xml, "on_crash", &[], "destroy")?;
+        parent(xml, "devices", &[], |xml| devices(xml, machine, placement))
+    })
+}
+
+fn os(xml: &mut Xml, machine: &Machine) -> io::Result<()> {
+    let uefi = machine.firmware == Firmware::Uefi;
+    let attributes: &[(&str, &str)] = if uefi { &[("firmware", "efi")] } else { &[] };
+    parent(xml, "os", attributes, |xml| {
+        text(xml, "type", &[("arch", "x86_64"), ("machine", "q35")], "hvm")?;
+        if uefi {
+            let state = if machine.secure_boot { "yes" } else { "no" };
+            parent(xml, "firmware", &[], |xml| {
+                empty(xml, "feature", &[("enabled", state), ("name", "secure-boot")])?;
+                empty(xml, "feature", &[("enabled", state), ("name", "enrolled-keys")])
+            })?;
+        }
+        if machine.smbios.serial.is_some() { empty(xml, "smbios", &[("mode", "sysinfo")]) } else { Ok(()) }
+    })
+}
+
+fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Result<()> {
+    for (index, (disk, placed)) in machine.disks.iter().zip(&placement.disks).enumerate() {
+        let bus = match disk.bus {
+            Bus::VirtioBlk => "virtio",
+            Bus::VirtioScsi | Bus::Scsi => "scsi",
+            Bus::Sata | Bus::Nvme => "sata",
+            Bus::Ide => "ide",
+        };
+        parent(xml, "disk", &[("type", "file"), ("device", "disk")], |xml| {
+            empty(xml, "driver", &[("name", "qemu"), ("type", &placed.format), ("discard", "unmap")])?;
+            empty(xml, "source", &[("file", &format!("{}/{}", placement.folder, placed.file))])?;
+            empty(xml, "target", &[("dev", &disk.slot), ("bus", bus)])?;
+            // Only the first disk is a boot disk: the firmware must not try a data disk's left-over boot sector.
+            if index == 0 { empty(xml, "boot", &[("order", "1")]) } else { Ok(()) }
+        })?;
+    }
+    if machine.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi) {
+        empty(xml, "controller", &[("type", "scsi"), ("index", "0"), ("model", "virtio-scsi")])?;
+    }
+    for nic in &machine.nics {
+        let network = nic
+            .network
+            .as_ref()
+            .and_then(|source| placement.networks.iter().find(|(from, _)| from == source))
+            .map_or(placement.network.as_str(), |(_, to)| to.as_str());
+        let bridge = network.strip_prefix("bridge:");
+        parent(xml, "interface", &[("type", if bridge.is_some() { "bridge" } else { "network" })], |xml| {
+            if let Some(mac) = &nic.mac {
+                empty(xml, "mac", &[("address", mac)])?;
+            }
+            match bridge {
+                Some(bridge) => empty(xml, "source", &[("bridge", bridge)])?,
+                None => empty(xml, "source", &[("network", network)])?,
+            }
+            empty(xml, "model", &[("type", nic.model.as_deref().unwrap_or("virtio"))])?;
+            if nic.connected { Ok(()) } else { empty(xml, "link", &[("state", "down")]) }
+        })?;
+    }
+    parent(xml, "serial", &[("type", "pty")], |xml| empty(xml, "target", &[("port", "0")]))?;
+    parent(xml, "channel", &[("type", "unix")], |xml| {
+        empty(xml, "target", &[("type", "virtio"), ("name", "org.qemu.guest_agent.0")])
+    })?;
+    if machine.tpm {
+        parent(xml, "tpm", &[("model", "tpm-crb")], |xml| {
+            empty(xml, "backend", &[("type", "emulator"), ("version", "2.0")])
+        })?;
+    }
+    empty(xml, "graphics", &[("type", "vnc"), ("autoport", "yes")])?;
+    parent(xml, "video", &[], |xml| empty(xml, "model", &[("type", "vga")]))?;
+    empty(xml, "memballoon", &[("model", "virtio")])?;
+    parent(xml, "rng", &[("model", "virtio")], |xml| {
+        text(xml, "backend", &[("model", "random")], "/dev/urandom")
+    })
+}
+
+/// The id that libosinfo's database has for an operating system, where the scheme of its ids is known.
+fn osinfo(os: &OsId) -> Option<String> {
+    let site = match os.distribution.as_str() {
+        "debian" => "debian.org/debian",
+        "ubuntu" => "ubuntu.com/ubuntu",
+        _ => return None,
+    };
+    (!os.version.is_empty()).then(|| format!("http://{site}/{}", os.version))
+}
+
+/// `text` as one word of a POSIX shell.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn script(machine: &Machine, placement: &Placement) -> String {
+    let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
+    let files: Vec<String> = placement.disks.iter().map(|disk| quote(&disk.file)).collect();
+    include_str!("register-libvirt.sh")
+        .replace("@NAME@", &quote(&machine.name))
+        .replace("@UUID@", &quote(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default()))
+        .replace("@MACS@", &quote(&macs.join(" ")))
+        .replace("@FILES@", &files.join(" "))
+        .replace("@FOLDER@", &quote(&quick_xml::escape::escape(placement.folder.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_lettered_as_linux_does() {
+        let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(letters).into();
+        assert_eq!(names, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
+    }
+
+    #[test]
+    fn shell_words_survive_quotes() {
+        assert_eq!(quote("it's"), r"'it'\''s'");
+    }
+}

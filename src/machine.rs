@@ -1,0 +1,144 @@
+//! The neutral virtual machine: what every hypervisor's definition is read into and written from.
+
+use landfall_boot::target::Firmware;
+use landfall_image::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A virtual machine's definition. Lists are in the order in which the guest sees the devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its name.
+    pub name: String,
+    /// What its owner wrote about it.
+    pub annotation: Option<String>,
+    /// How it starts.
+    pub firmware: Firmware,
+    /// UEFI secure boot enforced.
+    pub secure_boot: bool,
+    /// A virtual TPM is there (its secrets are not carried over).
+    pub tpm: bool,
+    /// Processors.
+    pub cpus: Cpus,
+    /// Main memory.
+    pub memory: Bytes,
+    /// What the guest reads from SMBIOS.
+    pub smbios: Smbios,
+    /// What the virtual clock counts from.
+    pub clock: Clock,
+    /// Its disks, the one to boot from first.
+    pub disks: Vec<DiskSlot>,
+    /// Its network cards.
+    pub nics: Vec<NicSlot>,
+    /// What the source's definition calls the operating system: `debian12-64`. A label, not a fact.
+    pub os_label: Option<String>,
+    /// What was found on its disks.
+    pub os: Option<OsId>,
+}
+
+/// An operating system by the ids that its maker gave it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OsId {
+    /// `debian`, `ubuntu`: `ID` of os-release.
+    pub distribution: String,
+    /// `12`, `24.04`; empty where there is none.
+    pub version: String,
+}
+
+/// Processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpus {
+    /// Virtual processors in all, 1 and up; a multiple of `cores_per_socket`.
+    pub count: u32,
+    /// Cores in a socket, 1 and up.
+    pub cores_per_socket: u32,
+}
+
+/// Identities that licences and inventory agents go by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smbios {
+    /// System UUID.
+    pub uuid: Option<Uuid>,
+    /// System serial number as the guest reads it.
+    pub serial: Option<String>,
+}
+
+/// Base of the virtual real-time clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// UTC, as Linux wants it.
+    Utc,
+    /// Local time, as Windows wants it.
+    LocalTime,
+}
+
+/// What a disk is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bus {
+    /// Parallel ATA.
+    Ide,
+    /// AHCI.
+    Sata,
+    /// A SCSI controller; which one is in [`DiskSlot::controller`].
+    Scsi,
+    /// NVM Express.
+    Nvme,
+    /// virtio-blk.
+    VirtioBlk,
+    /// virtio-scsi.
+    VirtioScsi,
+}
+
+/// A disk and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSlot {
+    /// What the definition calls the place: `scsi0:0`, `vda`.
+    pub slot: String,
+    /// What it is attached to.
+    pub bus: Bus,
+    /// Model of the controller in the source's terms: `pvscsi`, `lsilogic`.
+    pub controller: Option<String>,
+    /// The image, as the definition names it.
+    pub file: String,
+}
+
+/// A network card and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicSlot {
+    /// What the definition calls the place: `ethernet0`.
+    pub slot: String,
+    /// Hardware address in lower case with colons; `None` where the hypervisor chooses it at power-on.
+    pub mac: Option<String>,
+    /// Model in the source's terms: `vmxnet3`, `e1000`.
+    pub model: Option<String>,
+    /// The network that it is plugged into, by its name at the source.
+    pub network: Option<String>,
+    /// The name that Linux's predictable scheme derives from the slot: `ens192`.
+    pub predictable_name: Option<String>,
+    /// Plugged in at power-on.
+    pub connected: bool,
+}
+
+/// `text` as a hardware address: six hexadecimal octets with `:` or `-` between them; lower case with colons.
+pub fn parse_mac(text: &str) -> Option<String> {
+    let octets: Vec<&str> = text.trim().split([':', '-']).collect();
+    let fine =
+        octets.len() == 6 && octets.iter().all(|o| o.len() == 2 && o.bytes().all(|b| b.is_ascii_hexdigit()));
+    fine.then(|| octets.join(":").to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_mac;
+
+    #[test]
+    fn hardware_addresses_are_normalised() {
+        assert_eq!(parse_mac("00:50:56:AB:cd:01").as_deref(), Some("00:50:56:ab:cd:01"));
+        assert_eq!(parse_mac("00-50-56-AB-CD-01").as_deref(), Some("00:50:56:ab:cd:01"));
+        for bad in ["", "00:50:56:ab:cd", "00:50:56:ab:cd:0g", "00:50:56:ab:cd:01:02", "0:50:56:ab:cd:011"] {
+            assert_eq!(parse_mac(bad), None, "{bad}");
+        }
+    }
+}
