@@ -1,4 +1,2 @@
 //! The program.
-mod hypervisor;
-mod machine;
 fn main() {}

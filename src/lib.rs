@@ -1,0 +1,15 @@
+//! landfall brings virtual machines ashore on another hypervisor: the program's parts, for `main` and the tests.
+//!
+//! ```text
+//! definition -> hypervisor -> Machine -> ops (image + boot do the work) -> Report -> cli
+//! ```
+//!
+//! Only [`cli`] prints; only `main.rs` reads the environment or exits.
+
+pub mod cli;
+pub mod event;
+pub mod hypervisor;
+pub mod machine;
+pub mod ops;
+pub mod proof;
+pub mod report;

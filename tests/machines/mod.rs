@@ -1,0 +1,148 @@
+//! Definitions against what other tools make of them.
+
+use landfall::hypervisor::{self, PlacedDisk, Placement};
+use landfall::machine::Machine;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The folder with other producers' files, where there is one.
+pub fn corpus() -> Option<PathBuf> {
+    let folder = std::env::var_os("LANDFALL_CORPUS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"));
+    if folder.join("MANIFEST.tsv").exists() {
+        return Some(folder);
+    }
+    eprintln!("SKIPPED: no corpus at {} (set LANDFALL_CORPUS)", folder.display());
+    None
+}
+
+/// The text of every `<tag …>` and the attribute's values in it, by plain text search: not by the code under test.
+fn attributes(xml: &str, tag: &str, attribute: &str) -> Vec<String> {
+    xml.split(&format!("<{tag} "))
+        .skip(1)
+        .filter_map(|rest| {
+            let element = rest.split('>').next()?;
+            let value = element.split(&format!("{attribute}='")).nth(1)?;
+            Some(value.split('\'').next()?.to_owned())
+        })
+        .collect()
+}
+
+fn element(xml: &str, start: &str, end: &str) -> Option<String> {
+    Some(xml.split(start).nth(1)?.split(end).next()?.to_owned())
+}
+
+/// libvirt's own tests hold what libvirt makes of each .vmx. The parts that both read must agree.
+#[test]
+fn every_vmx_is_read_as_libvirt_reads_it() {
+    let Some(corpus) = corpus() else { return };
+    let mut checked = 0;
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(corpus.join("libvirt/vmx2xmldata")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "vmx") {
+            continue;
+        }
+        let Ok(xml) = std::fs::read_to_string(path.with_extension("xml")) else { continue };
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let machine = match hypervisor::vmx::parse(&std::fs::read(&path).unwrap()) {
+            Ok(parsed) => parsed.machine,
+            Err(error) => {
+                wrong.push(format!("{name}: refused: {error}"));
+                continue;
+            }
+        };
+        let memory = element(&xml, "<memory unit='KiB'>", "<").unwrap().parse::<u64>().unwrap();
+        // libvirt rounds memory up to 4 MiB.
+        if (machine.memory.0 >> 10).next_multiple_of(4096) != memory {
+            wrong.push(format!("{name}: memory {} KiB, libvirt {memory}", machine.memory.0 >> 10));
+        }
+        let vcpus = element(&xml, "<vcpu placement='static'", "</vcpu>").unwrap();
+        if vcpus.rsplit('>').next() != Some(machine.cpus.count.to_string().as_str()) {
+            wrong.push(format!("{name}: {} processors, libvirt {vcpus}", machine.cpus.count));
+        }
+        let title = element(&xml, "<name>", "</name>").unwrap_or_default();
+        let title = title.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+        if title != machine.name {
+            wrong.push(format!("{name}: name {:?}, libvirt {title:?}", machine.name));
+        }
+        if let Some(uuid) = machine.smbios.uuid
+            && element(&xml, "<uuid>", "</uuid>") != Some(uuid.to_string())
+        {
+            wrong.push(format!("{name}: uuid {uuid}"));
+        }
+        let macs: Vec<String> = machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect();
+        let theirs: Vec<String> = attributes(&xml, "mac", "address").iter().map(|mac| mac.to_lowercase()).collect();
+        if !macs.iter().all(|mac| theirs.contains(mac)) {
+            wrong.push(format!("{name}: addresses {macs:?}, libvirt {theirs:?}"));
+        }
+        let files = xml
+            .split("<disk ")
+            .skip(1)
+            .filter(|disk| disk.contains("device='disk'") && disk.split("</disk>").next().unwrap().to_lowercase().contains(".vmdk"))
+            .count();
+        if files != machine.disks.len() {
+            wrong.push(format!("{name}: {} disks, libvirt {files}", machine.disks.len()));
+        }
+        checked += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked > 60, "only {checked} were there");
+}
+
+fn rendered(machine: &Machine) -> String {
+    let adapted = hypervisor::libvirt::adapt(machine);
+    let placement = Placement {
+        folder: "/srv/it's & <here>".into(),
+        disks: adapted
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(n, _)| PlacedDisk { file: format!("disk{n}.qcow2"), format: "qcow2".into() })
+            .collect(),
+        networks: vec![("VM Network".into(), "bridge:br0".into())],
+        network: "default".into(),
+    };
+    hypervisor::libvirt::render(&adapted, &placement).unwrap().remove(0).text
+}
+
+/// Every machine of the corpus, written for libvirt, is valid by libvirt's own schema.
+#[test]
+fn every_domain_is_valid_by_libvirts_schema() {
+    let Some(corpus) = corpus() else { return };
+    if Command::new("xmllint").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: xmllint is not here (Debian: libxml2-utils)");
+        return;
+    }
+    let schema = corpus.join("schemas/libvirt-rng/domain.rng");
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(corpus.join("libvirt/vmx2xmldata")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "vmx") {
+            continue;
+        }
+        let mut machine = hypervisor::vmx::parse(&std::fs::read(&path).unwrap()).unwrap().machine;
+        if machine.name.is_empty() || machine.name.contains('/') {
+            machine.name = "replaced".into();
+        }
+        for (secure_boot, tpm) in [(false, false), (true, true)] {
+            machine.secure_boot = secure_boot;
+            machine.tpm = tpm;
+            if secure_boot {
+                machine.firmware = landfall_boot::target::Firmware::Uefi;
+            }
+            let file = folder.path().join(format!("{}-{tpm}.xml", path.file_stem().unwrap().to_string_lossy()));
+            std::fs::write(&file, rendered(&machine)).unwrap();
+            files.push(file);
+        }
+    }
+    let output = Command::new("xmllint").args(["--noout", "--relaxng"]).arg(&schema).args(&files).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(files.len() > 120);
+    // The check can fail: an element that libvirt does not know.
+    let broken = folder.path().join("broken.xml");
+    std::fs::write(&broken, std::fs::read_to_string(&files[0]).unwrap().replace("<devices>", "<devices><nonsense/>")).unwrap();
+    assert!(!Command::new("xmllint").args(["--noout", "--relaxng"]).arg(&schema).arg(&broken).output().unwrap().status.success());
+}
