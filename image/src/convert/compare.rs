@@ -35,7 +35,7 @@ pub fn compare(a: &dyn Disk, b: &dyn Disk, options: &Options) -> Result<Comparis
     let width = width(options.jobs, CHUNK, 2);
     let buffers = Buffers::new(width.in_flight);
     let limiter = Limiter::new(options.rate_limit);
-    options.progress.size(both.size());
+    options.progress.begin(both.size());
     let work = |item, stop: &pipeline::Stop<'_>| {
         let Item::Data { range, parts } = item else { return Ok(None) };
         let [left, right] = [a, b].map(|disk| {

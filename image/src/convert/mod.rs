@@ -84,7 +84,8 @@ impl From<Arc<AtomicBool>> for Cancel {
     }
 }
 
-/// How far a run is; read it from another thread while the run lasts. Counters only grow.
+/// How far a run is; read it from another thread while the run lasts. Each run starts it
+/// afresh.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Counters>);
 
@@ -92,7 +93,7 @@ pub struct Progress(Arc<Counters>);
 struct Counters {
     size: AtomicU64,
     scanned: AtomicU64,
-    found: AtomicU64,
+    total: AtomicU64,
     read: AtomicU64,
     copied: AtomicU64,
 }
@@ -104,8 +105,8 @@ pub struct Snapshot {
     pub size: Bytes,
     /// How much of the disk's map was walked; the walk is ahead of the reading.
     pub scanned: Bytes,
-    /// Bytes of data that the map named so far. Final once `scanned` is `size`.
-    pub found: Bytes,
+    /// Bytes to read: all that is not known to be zeros. Falls as the map is walked; final once `scanned` is `size`.
+    pub total: Bytes,
     /// Bytes of data read.
     pub read: Bytes,
     /// Bytes given to the sink as data: what was read without the zeros in it.
@@ -113,14 +114,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The part done, 0.0 to 1.0. What the map has not told yet counts as data, so that it never falls.
+    /// The part done, 0.0 to 1.0. What the map has not told yet counts as data, so that it never falls. 0.0
+    /// before the run begins.
     pub fn fraction(&self) -> f64 {
-        let total = self.found.0.saturating_add(self.size.0.saturating_sub(self.scanned.0));
-        if total == 0 {
-            return 1.0;
+        if self.total.0 == 0 {
+            return if self.size.0 == 0 { 0.0 } else { 1.0 };
         }
         #[allow(clippy::cast_precision_loss)] // a fraction for people
-        let fraction = self.read.0 as f64 / total as f64;
+        let fraction = self.read.0 as f64 / self.total.0 as f64;
         fraction.min(1.0)
     }
 }
@@ -129,27 +130,34 @@ impl Progress {
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         let get = |counter: &AtomicU64| Bytes(counter.load(Ordering::Relaxed));
-        // `read` before `found`, so that it is never the larger one.
-        let (read, copied) = (get(&self.0.read), get(&self.0.copied));
         Snapshot {
             size: get(&self.0.size),
             scanned: get(&self.0.scanned),
-            found: get(&self.0.found),
-            read,
-            copied,
+            total: get(&self.0.total),
+            read: get(&self.0.read),
+            copied: get(&self.0.copied),
         }
     }
 
-    fn size(&self, size: Bytes) {
-        self.0.size.store(size.0, Ordering::Relaxed);
+    fn begin(&self, size: Bytes) {
+        let counters = &self.0;
+        for (counter, value) in [
+            (&counters.scanned, 0),
+            (&counters.read, 0),
+            (&counters.copied, 0),
+            (&counters.total, size.0),
+            (&counters.size, size.0),
+        ] {
+            counter.store(value, Ordering::Relaxed);
+        }
     }
 
     fn scanned(&self, to: GuestOffset) {
         self.0.scanned.store(to.0, Ordering::Relaxed);
     }
 
-    fn found(&self, more: Bytes) {
-        self.0.found.fetch_add(more.0, Ordering::Relaxed);
+    fn known_zeros(&self, more: Bytes) {
+        self.0.total.fetch_sub(more.0, Ordering::Relaxed);
     }
 
     fn read(&self, more: Bytes) {
@@ -252,7 +260,7 @@ fn copy(disk: &dyn Disk, sink: &dyn Sink, options: &Options) -> Result<(blake3::
     let width = width(options.jobs, chunk, 1);
     let buffers = Buffers::new(width.in_flight);
     let limiter = Limiter::new(options.rate_limit);
-    options.progress.size(size);
+    options.progress.begin(size);
     let work = |item, stop: &Stop<'_>| {
         Worker { disk, sink, granule, buffers: &buffers, limiter: &limiter, progress: &options.progress }
             .work(item, stop)
@@ -517,3 +525,6 @@ impl Limiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,6 @@ impl<'a> Plan<'a> {
             if self.cancel.is_cancelled() {
                 return Err(Error::interrupted());
             }
-            self.progress.scanned(at);
             let rest = GuestRange::between(at, GuestOffset(self.disk.size().0));
             self.batch = self.disk.extents(rest, BATCH)?.into();
         }
@@ -77,11 +76,16 @@ impl<'a> Plan<'a> {
         }
     }
 
+    fn planned(&mut self, to: u64, zeros: u64) {
+        self.planned = to;
+        self.progress.known_zeros(Bytes(zeros));
+        self.progress.scanned(GuestOffset(to));
+    }
+
     fn step(&mut self) -> Result<Option<Item>> {
         let size = self.disk.size().0;
         let start = self.planned;
         if start >= size {
-            self.progress.scanned(GuestOffset(size));
             return Ok(None);
         }
         while self.walked < size {
@@ -93,7 +97,7 @@ impl<'a> Plan<'a> {
         }
         let zero_end = if self.walked >= size { size } else { self.walked / self.chunk * self.chunk };
         if zero_end > start {
-            self.planned = zero_end;
+            self.planned(zero_end, zero_end - start);
             return Ok(Some(Item::Zero(GuestRange::between(GuestOffset(start), GuestOffset(zero_end)))));
         }
         let end = start.saturating_add(self.chunk).min(size);
@@ -112,8 +116,8 @@ impl<'a> Plan<'a> {
             }
             self.walked = extent_end;
         }
-        self.planned = end;
-        self.progress.found(Bytes(parts.iter().map(|part| part.len().0).sum()));
+        let data: u64 = parts.iter().map(|part| part.len().0).sum();
+        self.planned(end, end - start - data);
         Ok(Some(Item::Data { range: GuestRange::between(GuestOffset(start), GuestOffset(end)), parts }))
     }
 }
