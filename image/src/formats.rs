@@ -98,7 +98,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("QED", 0, b"QED\0"),
     ("qcow version 1", 0, b"QFI\xfb\0\0\0\x01"),
     ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
-    ("VMware COWD (vmfsSparse)", 0, b"COWD"),
     ("Expert Witness (E01)", 0, b"EVF\x09\x0d\x0a\xff\x00"),
     ("Advanced Forensic Format", 0, b"AFF10\r\n\0"),
 ];

@@ -16,6 +16,12 @@ pub const VMDK_DESCRIPTOR: Bytes = Bytes::mib(4);
 /// Extents in one VMDK descriptor: 64 TiB in pieces of 2 GiB is 32768.
 pub const VMDK_EXTENTS: usize = 32_768;
 
+/// Grain of a sparse VMDK extent. 64 KiB everywhere in practice; the header could say anything.
+pub const VMDK_GRAIN: Bytes = Bytes::mib(128);
+
+/// Grain of a compressed VMDK extent: each reading thread holds a few of them.
+pub const VMDK_COMPRESSED_GRAIN: Bytes = Bytes::mib(2);
+
 /// Memory for one table that a reader keeps whole (grain directory, qcow2 L1, VHDX or VHD block allocation table).
 /// The largest legal one of a 64 TiB disk: a VHD-like table of 4-byte entries per 2 MiB, or a qcow2 L1 table.
 pub const RESIDENT_TABLE: Bytes = Bytes::mib(32);
