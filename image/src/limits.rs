@@ -58,3 +58,9 @@ pub const OVERLAP_CHECK: Bytes = Bytes(128 << 40);
 
 /// What the block table of a VHD can address: 2^32 sectors.
 pub const VHD_DYNAMIC_SIZE: Bytes = Bytes(2 << 40);
+
+/// Internal snapshots of a qcow2 image: QEMU's own bound.
+pub const QCOW2_SNAPSHOTS: u32 = 65_536;
+
+/// Internal snapshots that are listed by name; more would only fill the screen.
+pub const QCOW2_SNAPSHOTS_LISTED: u32 = 32;

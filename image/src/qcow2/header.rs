@@ -1,0 +1,533 @@
+//! The header and its extensions: "Header" and "Header extensions" in the specification. All numbers are big-endian.
+//!
+//! ```text
+//!   0  magic "QFI\xfb"          | 4  version (2, 3)
+//!   8  backing file name at                                       | 16  its length | 20  cluster bits
+//!  24  virtual size in bytes    | 32 encryption | 36 L1 entries   | 40  L1 table at
+//!  48  refcount table at        | 56 its clusters | 60 snapshots  | 64  snapshot table at
+//!  -- version 3 --
+//!  72  incompatible features    | 80 compatible features          | 88  autoclear features
+//!  96  refcount order           | 100 header length               | 104 compression type, 7 bytes of padding
+//! then extensions (type, length, data padded to 8) up to type 0, then the backing file name: all in cluster 0
+//! ```
+
+use super::codec::Compression;
+use crate::error::{Error, Result};
+use crate::units::{Bytes, FileOffset};
+
+/// The first four bytes of every qcow image.
+pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// Where each field lies.
+pub(super) mod at {
+    pub const VERSION: usize = 4;
+    pub const BACKING_OFFSET: usize = 8;
+    pub const BACKING_LEN: usize = 16;
+    pub const CLUSTER_BITS: usize = 20;
+    pub const SIZE: usize = 24;
+    pub const CRYPT_METHOD: usize = 32;
+    pub const L1_ENTRIES: usize = 36;
+    pub const L1_OFFSET: usize = 40;
+    pub const SNAPSHOTS: usize = 60;
+    pub const SNAPSHOTS_OFFSET: usize = 64;
+    pub const V2_END: usize = 72;
+    pub const INCOMPATIBLE: usize = 72;
+    pub const COMPATIBLE: usize = 80;
+    pub const AUTOCLEAR: usize = 88;
+    pub const REFCOUNT_ORDER: usize = 96;
+    pub const HEADER_LENGTH: usize = 100;
+    pub const COMPRESSION_TYPE: usize = 104;
+    /// A version 3 header without the optional fields.
+    pub const V3_END: usize = 104;
+    /// A version 3 header with the compression type and its padding.
+    pub const V3_FULL: usize = 112;
+}
+
+const _: () = assert!(at::V2_END == at::SNAPSHOTS_OFFSET + 8 && at::INCOMPATIBLE == at::V2_END);
+const _: () = assert!(at::V3_END == at::HEADER_LENGTH + 4 && at::V3_FULL == at::COMPRESSION_TYPE + 8);
+
+/// Features without which an image must not be read.
+pub(super) mod incompatible {
+    pub const DIRTY: u64 = 1 << 0;
+    pub const CORRUPT: u64 = 1 << 1;
+    pub const EXTERNAL_DATA: u64 = 1 << 2;
+    pub const COMPRESSION_TYPE: u64 = 1 << 3;
+    pub const EXTENDED_L2: u64 = 1 << 4;
+    pub const KNOWN: u64 = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2;
+}
+
+/// Reference counts are only brought up to date when the image is closed.
+const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
+/// The external data file alone is a raw image of the same content.
+const AUTOCLEAR_RAW_EXTERNAL: u64 = 1 << 1;
+
+/// Types of header extensions.
+mod extension {
+    pub const END: u32 = 0;
+    pub const BACKING_FORMAT: u32 = 0xe279_2aca;
+    pub const FEATURE_NAMES: u32 = 0x6803_f857;
+    pub const BITMAPS: u32 = 0x2385_2875;
+    pub const EXTERNAL_DATA: u32 = 0x4441_5441;
+}
+
+/// Smallest and largest cluster: 512 bytes (the specification) and 2 MiB (QEMU).
+pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+
+/// QEMU's own bound for the backing file's name.
+const BACKING_NAME_LEN: u32 = 1023;
+
+/// What the header says, checked against itself but not yet against the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// 2 or 3.
+    pub version: u32,
+    /// Base-two logarithm of the cluster size in bytes: 9 to 21.
+    pub cluster_bits: u32,
+    /// Size of the disk.
+    pub size: Bytes,
+    /// Entries of the L1 table; those past the disk's end belong to saved machine state.
+    pub l1_entries: u32,
+    /// Where the L1 table lies: a multiple of the cluster size, not 0 unless the table is empty.
+    pub l1_table: FileOffset,
+    /// Base-two logarithm of the bits of a reference count: 0 to 6.
+    pub refcount_order: u32,
+    /// Internal snapshots.
+    pub snapshots: u32,
+    /// Where their table lies.
+    pub snapshot_table: FileOffset,
+    /// How compressed clusters are compressed.
+    pub compression: Compression,
+    /// L2 entries are 16 bytes and describe 32 subclusters.
+    pub extended_l2: bool,
+    /// Reference counts may be out of date: the writer did not close the image.
+    pub dirty: bool,
+    /// Reference counts are allowed to be out of date while the image is open.
+    pub lazy_refcounts: bool,
+    /// Data clusters lie in another file, and where: by its name, unless the image does not say.
+    pub external_data: Option<Option<String>>,
+    /// Every cluster of the external file lies where it lies on the disk.
+    pub raw_external: bool,
+    /// Name of the backing file.
+    pub backing_file: Option<String>,
+    /// Format of the backing file, by QEMU's name.
+    pub backing_format: Option<String>,
+    /// Persistent dirty bitmaps.
+    pub bitmaps: u32,
+}
+
+impl Header {
+    /// Bytes of a cluster.
+    pub fn cluster_size(&self) -> u64 {
+        1 << self.cluster_bits
+    }
+}
+
+/// What the extensions say.
+#[derive(Default)]
+struct Extensions {
+    backing_format: Option<String>,
+    external_data: Option<String>,
+    bitmaps: u32,
+    /// Feature type, bit and name.
+    feature_names: Vec<(u8, u8, String)>,
+}
+
+/// The cluster size that the header claims, in bytes, for reading the whole of cluster 0.
+pub(super) fn cluster_size(head: &[u8]) -> Result<u64> {
+    let bits = u32_at(head, at::CLUSTER_BITS)?;
+    if CLUSTER_BITS.contains(&bits) {
+        return Ok(1 << bits);
+    }
+    let says =
+        format!("cluster bits {bits}; {} to {} are possible", CLUSTER_BITS.start(), CLUSTER_BITS.end());
+    Err(Error::corrupt(says).at(FileOffset(at::CLUSTER_BITS as u64)))
+}
+
+/// Parses the header from cluster 0 (all of it, or all that a shorter file has).
+pub(super) fn parse(head: &[u8]) -> Result<Header> {
+    if head.get(..4) != Some(MAGIC.as_slice()) {
+        return Err(Error::corrupt("does not start with the qcow2 magic").at(FileOffset(0)));
+    }
+    let version = u32_at(head, at::VERSION)?;
+    if !(2..=3).contains(&version) {
+        return Err(Error::unsupported(format!("is qcow version {version}; 2 and 3 are read"))
+            .at(FileOffset(at::VERSION as u64)));
+    }
+    let cluster_size = cluster_size(head)?;
+    let v3 = version == 3;
+    let (incompatible, compatible, autoclear, refcount_order, header_length) = if v3 {
+        (
+            u64_at(head, at::INCOMPATIBLE)?,
+            u64_at(head, at::COMPATIBLE)?,
+            u64_at(head, at::AUTOCLEAR)?,
+            u32_at(head, at::REFCOUNT_ORDER)?,
+            u32_at(head, at::HEADER_LENGTH)? as usize,
+        )
+    } else {
+        (0, 0, 0, 4, at::V2_END)
+    };
+    if v3 && (header_length < at::V3_END || header_length as u64 > cluster_size || header_length % 8 != 0) {
+        return Err(field(
+            at::HEADER_LENGTH,
+            format!(
+                "header length {header_length}; a multiple of 8 from {} to {cluster_size} is possible",
+                at::V3_END
+            ),
+        ));
+    }
+    let backing_offset = u64_at(head, at::BACKING_OFFSET)?;
+    // The extensions decide nothing before encryption and unknown features are refused by name.
+    let extensions = parse_extensions(head, header_length, backing_offset, cluster_size);
+
+    let crypt_method = u32_at(head, at::CRYPT_METHOD)?;
+    if crypt_method != 0 {
+        let method = match crypt_method {
+            1 => "AES".to_owned(),
+            2 => "LUKS".to_owned(),
+            other => format!("method {other}"),
+        };
+        return Err(Error::unsupported(format!("is encrypted ({method})"))
+            .at(FileOffset(at::CRYPT_METHOD as u64))
+            .hint(
+                "decrypt it into a new image with its passphrase: qemu-img convert --object \
+                 secret,id=key,file=PASSPHRASE_FILE --image-opts \
+                 driver=qcow2,encrypt.key-secret=key,file.filename=IMAGE -O qcow2 NEW_IMAGE",
+            ));
+    }
+    let unknown = incompatible & !incompatible::KNOWN;
+    if unknown != 0 {
+        let names = extensions.as_ref().map_or(&[][..], |extensions| &extensions.feature_names);
+        return Err(Error::unsupported(format!(
+            "needs features that are not handled: {}",
+            name_bits(unknown, names)
+        ))
+        .at(FileOffset(at::INCOMPATIBLE as u64))
+        .hint("convert it with the QEMU that wrote it: qemu-img convert -O qcow2"));
+    }
+    if incompatible & incompatible::CORRUPT != 0 {
+        return Err(field(at::INCOMPATIBLE, "QEMU marked this image as corrupt".into()).hint(
+            "repair a copy of it (qemu-img check -r all COPY), check the guest's file systems, then convert the copy",
+        ));
+    }
+    let extensions = extensions?;
+    if refcount_order > 6 {
+        return Err(field(
+            at::REFCOUNT_ORDER,
+            format!("refcount order {refcount_order}; 0 to 6 are possible"),
+        ));
+    }
+    let extended_l2 = incompatible & incompatible::EXTENDED_L2 != 0;
+    if extended_l2 && cluster_size < 1 << 14 {
+        return Err(field(
+            at::INCOMPATIBLE,
+            format!("extended L2 entries with clusters of {cluster_size} bytes; at least 16384 are needed"),
+        ));
+    }
+    let compression = compression(head, header_length, incompatible)?;
+
+    let l1_entries = u32_at(head, at::L1_ENTRIES)?;
+    let l1_table = u64_at(head, at::L1_OFFSET)?;
+    if l1_entries > 0 && (l1_table == 0 || l1_table % cluster_size != 0) {
+        return Err(field(
+            at::L1_OFFSET,
+            format!(
+                "the L1 table lies at {l1_table:#x}; it must lie on a multiple of {cluster_size:#x} behind the header"
+            ),
+        ));
+    }
+    let snapshots = u32_at(head, at::SNAPSHOTS)?;
+    let snapshot_table = u64_at(head, at::SNAPSHOTS_OFFSET)?;
+    if snapshots > 0 && (snapshot_table == 0 || snapshot_table % cluster_size != 0) {
+        return Err(field(
+            at::SNAPSHOTS_OFFSET,
+            format!(
+                "the snapshot table lies at {snapshot_table:#x}; it must lie on a multiple of {cluster_size:#x} behind the header"
+            ),
+        ));
+    }
+    let external = incompatible & incompatible::EXTERNAL_DATA != 0;
+    Ok(Header {
+        version,
+        cluster_bits: cluster_size.trailing_zeros(),
+        size: Bytes(u64_at(head, at::SIZE)?),
+        l1_entries,
+        l1_table: FileOffset(l1_table),
+        refcount_order,
+        snapshots,
+        snapshot_table: FileOffset(snapshot_table),
+        compression,
+        extended_l2,
+        dirty: incompatible & incompatible::DIRTY != 0,
+        lazy_refcounts: compatible & COMPATIBLE_LAZY_REFCOUNTS != 0,
+        raw_external: external && autoclear & AUTOCLEAR_RAW_EXTERNAL != 0,
+        external_data: external.then_some(extensions.external_data),
+        backing_file: backing_file(head, backing_offset, header_length, cluster_size)?,
+        backing_format: extensions.backing_format,
+        bitmaps: extensions.bitmaps,
+    })
+}
+
+fn compression(head: &[u8], header_length: usize, incompatible: u64) -> Result<Compression> {
+    let number = if header_length > at::COMPRESSION_TYPE {
+        *head.get(at::COMPRESSION_TYPE).ok_or_else(|| short(head, at::V3_FULL))?
+    } else {
+        0
+    };
+    let flagged = incompatible & incompatible::COMPRESSION_TYPE != 0;
+    match (number, flagged) {
+        (0, false) => Ok(Compression::Zlib),
+        (1, true) => Ok(Compression::Zstd),
+        (0 | 1, _) => Err(field(
+            at::COMPRESSION_TYPE,
+            format!("compression type {number} contradicts the feature bit, which is {}", u8::from(flagged)),
+        )),
+        (other, _) => {
+            Err(Error::unsupported(format!("compression type {other}; 0 (deflate) and 1 (zstd) are read"))
+                .at(FileOffset(at::COMPRESSION_TYPE as u64)))
+        }
+    }
+}
+
+fn backing_file(head: &[u8], offset: u64, header_length: usize, cluster_size: u64) -> Result<Option<String>> {
+    if offset == 0 {
+        return Ok(None);
+    }
+    let len = u32_at(head, at::BACKING_LEN)?;
+    let end = offset.checked_add(u64::from(len)).filter(|&end| end <= cluster_size);
+    if len > BACKING_NAME_LEN || end.is_none() || offset < header_length as u64 {
+        return Err(field(
+            at::BACKING_OFFSET,
+            format!(
+                "the backing file's name is {len} bytes at {offset:#x}; up to {BACKING_NAME_LEN} bytes between the \
+                 header ({header_length:#x}) and the end of its cluster ({cluster_size:#x}) are possible"
+            ),
+        ));
+    }
+    if len == 0 {
+        return Ok(None);
+    }
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let name = start
+        .checked_add(len as usize)
+        .and_then(|end| head.get(start..end))
+        .ok_or_else(|| short(head, start.saturating_add(len as usize)))?;
+    text(name, "the backing file's name", start).map(Some)
+}
+
+fn parse_extensions(
+    head: &[u8],
+    header_length: usize,
+    backing_offset: u64,
+    cluster_size: u64,
+) -> Result<Extensions> {
+    let mut out = Extensions::default();
+    let end = if backing_offset == 0 { cluster_size } else { backing_offset.min(cluster_size) };
+    let end = usize::try_from(end).unwrap_or(usize::MAX);
+    let mut here = header_length;
+    while here.checked_add(8).is_some_and(|next| next <= end) {
+        let kind = u32_at(head, here)?;
+        let len = u32_at(head, here + 4)? as usize;
+        if kind == extension::END {
+            break;
+        }
+        let start = here + 8;
+        if len > end - start {
+            return Err(field(
+                here,
+                format!("header extension {kind:#010x} is {len} bytes long; {} are left for it", end - start),
+            ));
+        }
+        let data = head.get(start..start + len).ok_or_else(|| short(head, start + len))?;
+        match kind {
+            extension::BACKING_FORMAT => {
+                out.backing_format = Some(text(data, "the backing file's format", start)?);
+            }
+            extension::EXTERNAL_DATA => {
+                out.external_data = Some(text(data, "the external data file's name", start)?);
+            }
+            extension::BITMAPS => {
+                out.bitmaps = u32_at(data, 0).map_err(|e| e.at(FileOffset(start as u64)))?
+            }
+            extension::FEATURE_NAMES => {
+                // Only the 64 bits of three kinds can be named; more entries say nothing.
+                for entry in data.as_chunks::<48>().0.iter().take(192) {
+                    let name = entry[2..].split(|&byte| byte == 0).next().unwrap_or_default();
+                    out.feature_names.push((entry[0], entry[1], String::from_utf8_lossy(name).into_owned()));
+                }
+            }
+            // The specification: unknown extensions are ignored; what must not be is an incompatible feature.
+            _ => {}
+        }
+        here = start + len.next_multiple_of(8);
+    }
+    Ok(out)
+}
+
+fn name_bits(bits: u64, names: &[(u8, u8, String)]) -> String {
+    let one = |bit: u8| match names.iter().find(|(kind, named, _)| *kind == 0 && *named == bit) {
+        Some((_, _, name)) => format!("{name:?} (bit {bit})"),
+        None => format!("bit {bit}"),
+    };
+    (0..64).filter(|bit| bits >> bit & 1 == 1).map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn text(bytes: &[u8], what: &str, start: usize) -> Result<String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| {
+        Error::unsupported(format!("{what} is not UTF-8: {:?}", String::from_utf8_lossy(bytes)))
+            .at(FileOffset(start as u64))
+    })
+}
+
+fn field(at: usize, says: String) -> Error {
+    Error::corrupt(says).at(FileOffset(at as u64))
+}
+
+fn short(head: &[u8], wanted: usize) -> Error {
+    Error::corrupt(format!("the header is cut off: it needs {wanted} bytes, the file ends at {}", head.len()))
+        .at(FileOffset(head.len() as u64))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+    match at.checked_add(4).and_then(|end| bytes.get(at..end)) {
+        Some(&[a, b, c, d]) => Ok(u32::from_be_bytes([a, b, c, d])),
+        _ => Err(short(bytes, at.saturating_add(4))),
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    Ok(u64::from(u32_at(bytes, at)?) << 32 | u64::from(u32_at(bytes, at.saturating_add(4))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    /// A version 3 header for a disk of 1 GiB, 64 KiB clusters.
+    pub(crate) fn v3() -> Vec<u8> {
+        let mut head = vec![0; 65536];
+        head[..4].copy_from_slice(&MAGIC);
+        put32(&mut head, at::VERSION, 3);
+        put32(&mut head, at::CLUSTER_BITS, 16);
+        put64(&mut head, at::SIZE, 1 << 30);
+        put32(&mut head, at::L1_ENTRIES, 2);
+        put64(&mut head, at::L1_OFFSET, 0x10000);
+        put32(&mut head, at::REFCOUNT_ORDER, 4);
+        put32(&mut head, at::HEADER_LENGTH, 112);
+        head
+    }
+    fn put32(head: &mut [u8], at: usize, value: u32) {
+        head[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+    fn put64(head: &mut [u8], at: usize, value: u64) {
+        head[at..at + 8].copy_from_slice(&value.to_be_bytes());
+    }
+
+    #[test]
+    fn a_plain_header_is_read() {
+        let header = parse(&v3()).unwrap();
+        assert_eq!((header.version, header.cluster_size(), header.size), (3, 65536, Bytes(1 << 30)));
+        assert_eq!((header.l1_entries, header.l1_table), (2, FileOffset(0x10000)));
+        assert_eq!(header.external_data, None);
+    }
+
+    #[test]
+    fn each_field_is_refused_one_step_beyond_its_bound() {
+        use Kind::{Corrupt, Unsupported};
+        type Spoil = fn(&mut Vec<u8>);
+        let table: &[(&str, Kind, Spoil)] = &[
+            ("magic", Corrupt, |h| h[3] = 0xfc),
+            ("qcow version 4", Unsupported, |h| put32(h, at::VERSION, 4)),
+            ("qcow version 1", Unsupported, |h| put32(h, at::VERSION, 1)),
+            ("cluster bits 8", Corrupt, |h| put32(h, at::CLUSTER_BITS, 8)),
+            ("cluster bits 22", Corrupt, |h| put32(h, at::CLUSTER_BITS, 22)),
+            ("encrypted (AES)", Unsupported, |h| put32(h, at::CRYPT_METHOD, 1)),
+            ("encrypted (LUKS)", Unsupported, |h| put32(h, at::CRYPT_METHOD, 2)),
+            ("encrypted (method 3)", Unsupported, |h| put32(h, at::CRYPT_METHOD, 3)),
+            ("lies at 0x0", Corrupt, |h| put64(h, at::L1_OFFSET, 0)),
+            ("lies at 0x10200", Corrupt, |h| put64(h, at::L1_OFFSET, 0x10200)),
+            ("marked this image as corrupt", Corrupt, |h| put64(h, at::INCOMPATIBLE, 2)),
+            ("bit 5, bit 63", Unsupported, |h| put64(h, at::INCOMPATIBLE, 1 << 5 | 1 << 63)),
+            ("refcount order 7", Corrupt, |h| put32(h, at::REFCOUNT_ORDER, 7)),
+            ("header length 96", Corrupt, |h| put32(h, at::HEADER_LENGTH, 96)),
+            ("header length 105", Corrupt, |h| put32(h, at::HEADER_LENGTH, 105)),
+            ("header length 65544", Corrupt, |h| put32(h, at::HEADER_LENGTH, 65544)),
+            ("contradicts the feature bit", Corrupt, |h| h[at::COMPRESSION_TYPE] = 1),
+            ("contradicts the feature bit", Corrupt, |h| put64(h, at::INCOMPATIBLE, 8)),
+            ("compression type 2", Unsupported, |h| {
+                put64(h, at::INCOMPATIBLE, 8);
+                h[at::COMPRESSION_TYPE] = 2;
+            }),
+            ("extended L2 entries with clusters of 8192", Corrupt, |h| {
+                put64(h, at::INCOMPATIBLE, 16);
+                put32(h, at::CLUSTER_BITS, 13);
+                put64(h, at::L1_OFFSET, 8192);
+            }),
+            ("extension 0x00000007 is 65417 bytes", Corrupt, |h| {
+                put32(h, 112, 7);
+                put32(h, 116, 65417);
+            }),
+            ("name is 1024 bytes", Corrupt, |h| {
+                put64(h, at::BACKING_OFFSET, 200);
+                put32(h, at::BACKING_LEN, 1024);
+            }),
+            ("name is 2 bytes at 0xffff", Corrupt, |h| {
+                put64(h, at::BACKING_OFFSET, 65535);
+                put32(h, at::BACKING_LEN, 2);
+            }),
+            ("name is 2 bytes at 0x6f", Corrupt, |h| {
+                put64(h, at::BACKING_OFFSET, 111);
+                put32(h, at::BACKING_LEN, 2);
+            }),
+            ("snapshot table lies at 0x1", Corrupt, |h| {
+                put32(h, at::SNAPSHOTS, 1);
+                put64(h, at::SNAPSHOTS_OFFSET, 1);
+            }),
+        ];
+        for (says, kind, spoil) in table {
+            let mut head = v3();
+            spoil(&mut head);
+            let error = parse(&head).expect_err(says);
+            assert!(error.says().contains(says), "{says}: {error}");
+            assert_eq!(error.kind(), *kind, "{says}");
+        }
+    }
+
+    #[test]
+    fn unknown_features_are_named_by_the_image() {
+        let mut head = v3();
+        put64(&mut head, at::INCOMPATIBLE, 1 << 9);
+        put32(&mut head, 112, extension::FEATURE_NAMES);
+        put32(&mut head, 116, 48);
+        head[120] = 0;
+        head[121] = 9;
+        head[122..128].copy_from_slice(b"warped");
+        assert!(parse(&head).unwrap_err().says().contains("\"warped\" (bit 9)"));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_or_the_same_header() {
+        let head = v3();
+        let whole = parse(&head).unwrap();
+        for len in 0..200 {
+            match parse(&head[..len]) {
+                Ok(header) => assert_eq!(header, whole),
+                Err(error) => assert_eq!(error.kind(), Kind::Corrupt, "{len}: {error}"),
+            }
+            assert_eq!(parse(&head[..len]).is_ok(), len >= 120, "{len}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_parsed_without_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+                                              spoil in proptest::collection::vec((0usize..400, proptest::num::u8::ANY), 0..6)) {
+            let _ = parse(&bytes);
+            let mut head = v3();
+            for (at, value) in spoil {
+                head[at] = value;
+            }
+            let _ = parse(&head);
+        }
+    }
+}
