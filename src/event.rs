@@ -1,25 +1,18 @@
 //! What an operation tells while it runs. The command line draws it; a service would log it.
 
-use landfall_image::Bytes;
+use landfall_image::convert::Progress;
 
 /// Something happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A step began: one line for people.
     Step(String),
-    /// Copying a disk began.
+    /// Copying a disk began; how far it is can be read from `progress` at any time.
     CopyStarted {
         /// Its file name at the target.
         disk: String,
-        /// How much is expected to be read, as far as it is known.
-        expected: Bytes,
-    },
-    /// So much of the disk was dealt with since it began.
-    CopyProgress {
-        /// Bytes read and written, or skipped as zeros.
-        done: Bytes,
-        /// As above; grows when more data turns up.
-        expected: Bytes,
+        /// Its counters.
+        progress: Progress,
     },
     /// The disk is complete.
     CopyFinished,

@@ -6,7 +6,9 @@ use crate::chain::{Layer, ParentRef};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
+use crate::sink::Sink;
 use crate::source::Source;
+use crate::units::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +38,28 @@ pub struct OpenOptions {
     pub gate: Gate,
 }
 
+/// How image data is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Deflate: read everywhere.
+    Zlib,
+    /// Zstandard: smaller and much faster, read by QEMU 5.1 and later.
+    Zstd,
+}
+
+/// How an image is created.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateOptions {
+    /// Compress the data, where the format can.
+    pub compression: Option<Compression>,
+    /// Replace a file that is there. It stays until the new one is complete.
+    pub replace: bool,
+}
+
+/// Begins a new image of a disk of that size.
+pub type Create = fn(&Path, Bytes, &CreateOptions) -> Result<Box<dyn Sink>>;
+
 /// One row of the table.
 pub struct Row {
     /// The format.
@@ -48,6 +72,8 @@ pub struct Row {
     pub probe: fn(&Source) -> Result<bool>,
     /// Reads one layer; files that it names are opened through the gate, its parent is only named.
     pub open: fn(Source, &Gate) -> Result<Layer>,
+    /// Begins a new image of a size; `None` where the format is only read.
+    pub create: Option<Create>,
 }
 
 /// All formats, in the order in which they are probed; raw takes what is left.
@@ -58,6 +84,7 @@ pub const TABLE: &[Row] = &[
         endings: &["qcow2"],
         probe: crate::qcow2::probe,
         open: crate::qcow2::open,
+        create: None,
     },
     Row {
         format: Format::Vmdk,
@@ -65,6 +92,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vmdk"],
         probe: crate::vmdk::probe,
         open: crate::vmdk::open,
+        create: None,
     },
     Row {
         format: Format::Vhdx,
@@ -72,6 +100,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vhdx", "avhdx"],
         probe: crate::vhdx::probe,
         open: crate::vhdx::open,
+        create: None,
     },
     Row {
         format: Format::Vhd,
@@ -79,6 +108,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vhd", "avhd", "vpc"],
         probe: crate::vhd::probe,
         open: crate::vhd::open,
+        create: None,
     },
     Row {
         format: Format::Raw,
@@ -86,6 +116,7 @@ pub const TABLE: &[Row] = &[
         endings: &["raw", "img"],
         probe: |_| Ok(true),
         open: crate::raw::open,
+        create: Some(create_raw),
     },
 ];
 
@@ -180,6 +211,33 @@ pub struct LayerInfo {
 /// Opens the image at `path` and every parent it names.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     crate::chain::open(path, options)
+}
+
+/// Begins a new image at `path`.
+pub fn create(path: &Path, format: Format, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
+    let Some(create) = format.row().create else {
+        let writable: Vec<_> = TABLE.iter().filter(|row| row.create.is_some()).map(|row| row.name).collect();
+        return Err(Error::unsupported(format!(
+            "{} cannot be written; {} can",
+            format.name(),
+            writable.join(", ")
+        ))
+        .in_file(path));
+    };
+    create(path, size, options)
+}
+
+fn create_raw(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
+    use std::os::unix::fs::FileTypeExt;
+    if options.compression.is_some() {
+        return Err(Error::unsupported("a raw image cannot be compressed")
+            .in_file(path)
+            .hint("choose -O qcow2"));
+    }
+    if std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device()) {
+        return crate::raw::create_on_device(path, size);
+    }
+    crate::raw::create(path, size, options.replace)
 }
 
 /// Opens one layer of a chain.

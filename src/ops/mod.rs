@@ -1,1 +1,68 @@
-//! ops
+//! What the program does, one module per verb. Called by the command line and the service; prints nothing, reads no
+//! environment.
+
+pub mod disk;
+
+use crate::event::Observer;
+use landfall_boot::check::Finding;
+use landfall_image::convert::{Cancel, Options};
+use landfall_image::{Bytes, Error, Gate, Kind};
+
+/// What every operation is given.
+pub struct Context<'a> {
+    /// Files that images may name.
+    pub gate: Gate,
+    /// Worker threads; `None` for as many as the machine runs at once.
+    pub jobs: Option<usize>,
+    /// Bytes of data read per second, at most.
+    pub rate_limit: Option<Bytes>,
+    /// Set by Ctrl-C.
+    pub cancel: Cancel,
+    /// Who is told.
+    pub observer: &'a dyn Observer,
+}
+
+impl Context<'_> {
+    /// Fresh options for one copy, with counters of its own.
+    pub fn copy_options(&self) -> Options {
+        let mut options =
+            Options { rate_limit: self.rate_limit, cancel: self.cancel.clone(), ..Options::default() };
+        if let Some(jobs) = self.jobs {
+            options.jobs = jobs;
+        }
+        options
+    }
+
+    /// [`Kind::Interrupted`] once the user asked to stop.
+    pub fn check_cancelled(&self) -> Result<(), Error> {
+        if self.cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(()) }
+    }
+}
+
+/// Why an operation did not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// Findings stand in the way; nothing was written.
+    Findings(Vec<Finding>),
+    /// It failed.
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Error(error)
+    }
+}
+
+impl Failure {
+    /// The program's exit code: 1 where the input was refused, 2 where something failed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Findings(_) => 1,
+            Failure::Error(error) => match error.kind() {
+                Kind::Corrupt | Kind::Unsupported | Kind::Refused => 1,
+                Kind::Io | Kind::Interrupted => 2,
+            },
+        }
+    }
+}

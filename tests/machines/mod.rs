@@ -63,7 +63,8 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
             wrong.push(format!("{name}: {} processors, libvirt {vcpus}", machine.cpus.count));
         }
         let title = element(&xml, "<name>", "</name>").unwrap_or_default();
-        let title = title.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+        let title =
+            title.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
         if title != machine.name {
             wrong.push(format!("{name}: name {:?}, libvirt {title:?}", machine.name));
         }
@@ -73,14 +74,18 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
             wrong.push(format!("{name}: uuid {uuid}"));
         }
         let macs: Vec<String> = machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect();
-        let theirs: Vec<String> = attributes(&xml, "mac", "address").iter().map(|mac| mac.to_lowercase()).collect();
+        let theirs: Vec<String> =
+            attributes(&xml, "mac", "address").iter().map(|mac| mac.to_lowercase()).collect();
         if !macs.iter().all(|mac| theirs.contains(mac)) {
             wrong.push(format!("{name}: addresses {macs:?}, libvirt {theirs:?}"));
         }
         let files = xml
             .split("<disk ")
             .skip(1)
-            .filter(|disk| disk.contains("device='disk'") && disk.split("</disk>").next().unwrap().to_lowercase().contains(".vmdk"))
+            .filter(|disk| {
+                disk.contains("device='disk'")
+                    && disk.split("</disk>").next().unwrap().to_lowercase().contains(".vmdk")
+            })
             .count();
         if files != machine.disks.len() {
             wrong.push(format!("{name}: {} disks, libvirt {files}", machine.disks.len()));
@@ -133,16 +138,31 @@ fn every_domain_is_valid_by_libvirts_schema() {
             if secure_boot {
                 machine.firmware = landfall_boot::target::Firmware::Uefi;
             }
-            let file = folder.path().join(format!("{}-{tpm}.xml", path.file_stem().unwrap().to_string_lossy()));
+            let file =
+                folder.path().join(format!("{}-{tpm}.xml", path.file_stem().unwrap().to_string_lossy()));
             std::fs::write(&file, rendered(&machine)).unwrap();
             files.push(file);
         }
     }
-    let output = Command::new("xmllint").args(["--noout", "--relaxng"]).arg(&schema).args(&files).output().unwrap();
+    let output =
+        Command::new("xmllint").args(["--noout", "--relaxng"]).arg(&schema).args(&files).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(files.len() > 120);
     // The check can fail: an element that libvirt does not know.
     let broken = folder.path().join("broken.xml");
-    std::fs::write(&broken, std::fs::read_to_string(&files[0]).unwrap().replace("<devices>", "<devices><nonsense/>")).unwrap();
-    assert!(!Command::new("xmllint").args(["--noout", "--relaxng"]).arg(&schema).arg(&broken).output().unwrap().status.success());
+    std::fs::write(
+        &broken,
+        std::fs::read_to_string(&files[0]).unwrap().replace("<devices>", "<devices><nonsense/>"),
+    )
+    .unwrap();
+    assert!(
+        !Command::new("xmllint")
+            .args(["--noout", "--relaxng"])
+            .arg(&schema)
+            .arg(&broken)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
 }
