@@ -21,11 +21,14 @@ pub mod apply;
 pub mod check;
 pub mod family;
 pub mod guest;
+pub mod limits;
 pub mod linux;
 pub mod patch;
 pub mod sandbox;
 pub mod session;
 pub mod target;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 pub mod volume;
 

@@ -3,8 +3,16 @@
 //! A [`Volume`] is a run of bytes somewhere on the machine's disks with one thing in it. [`View`] makes a disk of its
 //! own of it, which is what file-system readers and the sandbox get.
 //!
-//! Planned per file: `probe` (superblock magic, UUID, label), `lvm` (physical volumes, metadata text, linear and
-//! striped segments), `view` (segments on disks as one [`DiskMut`](landfall_image::DiskMut)).
+//! One file each: [`probe`] (superblock magic, UUID, label), [`lvm`] (physical volumes, metadata text, linear and
+//! striped segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)).
+
+mod field;
+pub mod lvm;
+pub mod probe;
+pub mod view;
+
+pub use probe::Probe;
+pub use view::{Segment, View};
 
 use landfall_image::Bytes;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,423 @@
+//! From metadata texts to volume groups: which physical volumes they need, and where each logical volume lies.
+
+use super::text::{self, Section};
+use super::{Label, dashed, read_metadata};
+use crate::volume::VolumeId;
+use crate::volume::view::{Segment, View};
+use crate::{Error, Finding, Kind, Result, limits};
+use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Sectors};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A physical volume that was found.
+#[derive(Clone)]
+pub struct Physical {
+    /// The volume that it is.
+    pub volume: VolumeId,
+    /// Its label.
+    pub label: Label,
+    /// The disk that it lies on, and its index.
+    pub disk: (usize, Arc<dyn DiskMut>),
+    /// Where on that disk.
+    pub range: GuestRange,
+}
+
+/// A volume group.
+#[derive(Clone)]
+pub struct Group {
+    /// Name; not necessarily the only one of that name.
+    pub name: String,
+    /// UUID as the tools print it.
+    pub uuid: String,
+    /// Its physical volumes that are here.
+    pub physical: Vec<VolumeId>,
+    /// UUIDs of those that are not.
+    pub missing: Vec<String>,
+    /// Its logical volumes that a user sees, by name.
+    pub logical: Vec<Logical>,
+}
+
+/// A logical volume.
+#[derive(Clone)]
+pub struct Logical {
+    /// Name, unique in its group.
+    pub name: String,
+    /// UUID as the tools print it.
+    pub uuid: String,
+    /// Size.
+    pub size: Bytes,
+    /// Index of the disk that it begins on, as far as that is known.
+    pub disk: usize,
+    /// Where it lies.
+    pub mapping: Mapping,
+    /// Snapshots of it, which writing to it from outside would damage.
+    pub snapshots: Vec<String>,
+}
+
+/// How a logical volume lies on the disks.
+#[derive(Clone)]
+pub enum Mapping {
+    /// On these runs.
+    Segments(Vec<Segment>),
+    /// In a way that is not opened.
+    NotOpened {
+        /// For [`Content::Member`](crate::volume::Content::Member): `lvm-thin`, `lvm-raid1`.
+        of: String,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// One metadata text, parsed.
+struct Metadata {
+    name: String,
+    uuid: String,
+    seqno: u64,
+    group: Section,
+}
+
+/// Reads the metadata of all physical volumes and puts the groups together. Groups come sorted by name.
+pub fn assemble(found: &[Physical]) -> Result<(Vec<Group>, Vec<Finding>)> {
+    let mut findings = Vec::new();
+    let mut newest: BTreeMap<String, Metadata> = BTreeMap::new();
+    for physical in found {
+        match metadata_of(physical) {
+            Ok(None) => {}
+            Ok(Some(metadata)) => {
+                let known = newest.get(&metadata.uuid);
+                if known.is_none_or(|known| known.seqno < metadata.seqno) {
+                    newest.insert(metadata.uuid.clone(), metadata);
+                }
+            }
+            Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
+            Err(error) => findings.push(Finding::new(
+                "lvm-metadata-unreadable",
+                format!("the LVM physical volume {} cannot be read: {error}", physical.volume.0),
+                "repair it in the source machine with `vgck --updatemetadata` or `vgcfgrestore`, then convert again",
+            )),
+        }
+    }
+    let mut by_uuid: BTreeMap<&str, Vec<&Physical>> = BTreeMap::new();
+    for physical in found {
+        by_uuid.entry(physical.label.pv_uuid.as_str()).or_default().push(physical);
+    }
+    for (uuid, twins) in by_uuid.iter().filter(|(_, twins)| twins.len() > 1) {
+        let names: Vec<_> = twins.iter().map(|twin| twin.volume.0.as_str()).collect();
+        findings.push(Finding::new(
+            "lvm-duplicate-pv",
+            format!("{} are the same LVM physical volume, {}", names.join(" and "), dashed(uuid)),
+            "leave the copied disk out of the conversion",
+        ));
+    }
+    let mut budget = limits::LVM_STRIPES;
+    let mut groups: Vec<Group> = Vec::new();
+    for metadata in newest.values() {
+        groups.push(Assembly { metadata, by_uuid: &by_uuid, budget: &mut budget }.group());
+    }
+    groups.sort_by(|a, b| (&a.name, &a.uuid).cmp(&(&b.name, &b.uuid)));
+    for group in &groups {
+        if !group.missing.is_empty() {
+            findings.push(Finding::new(
+                "lvm-missing-pv",
+                format!(
+                    "the volume group {} lacks {} of its {} physical volumes: {}",
+                    group.name,
+                    group.missing.len(),
+                    group.missing.len() + group.physical.len(),
+                    group.missing.join(", ")
+                ),
+                "name all disks of the machine, or remove the lost ones in the source with `vgreduce --removemissing`",
+            ));
+        }
+    }
+    for pair in groups.windows(2) {
+        if let [a, b] = pair
+            && a.name == b.name
+        {
+            findings.push(Finding::new(
+                "lvm-duplicate-name",
+                format!("two volume groups are named {}: {} and {}", a.name, a.uuid, b.uuid),
+                "leave the disk that does not belong to this machine out of the conversion, or rename its group with `vgrename`",
+            ));
+        }
+    }
+    Ok((groups, findings))
+}
+
+fn metadata_of(physical: &Physical) -> Result<Option<Metadata>> {
+    let view = View::part(physical.disk.1.clone(), physical.range)?;
+    let Some(raw) = read_metadata(&view, &physical.label)? else { return Ok(None) };
+    let mut parsed = text::parse(&raw)?;
+    let name = parsed
+        .iter()
+        .find(|(_, value)| value.section().is_some_and(|group| group.contains_key("extent_size")))
+        .map(|(name, _)| name.clone())
+        .ok_or_else(|| Error::corrupt("the LVM metadata holds no volume group"))?;
+    let group = match parsed.remove(&name) {
+        Some(text::Value::Section(group)) => group,
+        _ => return Ok(None),
+    };
+    let uuid = group.get("id").and_then(text::Value::text).unwrap_or_default().to_owned();
+    let seqno = group.get("seqno").and_then(text::Value::number).unwrap_or(0);
+    if !is_name(&name) || uuid.is_empty() {
+        return Err(Error::corrupt(format!("the LVM metadata names a volume group {name:?}")));
+    }
+    Ok(Some(Metadata { name, uuid, seqno, group }))
+}
+
+/// What lvm2 allows as the name of a group or volume. Nothing else may become part of a path.
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() <= 127
+        && !name.starts_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+_.-".contains(&byte))
+}
+
+struct Assembly<'a> {
+    metadata: &'a Metadata,
+    by_uuid: &'a BTreeMap<&'a str, Vec<&'a Physical>>,
+    budget: &'a mut usize,
+}
+
+/// A physical volume as the metadata describes it.
+struct Described<'a> {
+    uuid: String,
+    here: Option<&'a Physical>,
+    twice: bool,
+    /// First extent, in bytes from the beginning of the physical volume.
+    start: Option<Bytes>,
+    extents: u64,
+}
+
+/// Why a logical volume is not opened: (kind, explanation).
+type NotOpened = (String, String);
+
+impl<'a> Assembly<'a> {
+    fn group(&mut self) -> Group {
+        let metadata = self.metadata;
+        let empty = Section::new();
+        let sub = |name: &str| metadata.group.get(name).and_then(text::Value::section).unwrap_or(&empty);
+        let described: BTreeMap<&str, Described<'a>> =
+            sub("physical_volumes").iter().map(|(name, pv)| (name.as_str(), self.described(pv))).collect();
+        let logical_volumes = sub("logical_volumes");
+        let snapshots = Snapshots::of(logical_volumes);
+        let mut logical = Vec::new();
+        for (name, volume) in logical_volumes {
+            let Some(volume) = volume.section() else { continue };
+            let visible = volume
+                .get("status")
+                .is_some_and(|status| status.list().iter().any(|flag| flag.text() == Some("VISIBLE")));
+            if visible && is_name(name) {
+                logical.push(self.logical(name, volume, &described, &snapshots));
+            }
+        }
+        let mut missing: Vec<String> = Vec::new();
+        let mut physical = Vec::new();
+        for pv in described.values() {
+            match pv.here {
+                Some(here) => physical.push(here.volume.clone()),
+                None => missing.push(pv.uuid.clone()),
+            }
+        }
+        Group { name: metadata.name.clone(), uuid: metadata.uuid.clone(), physical, missing, logical }
+    }
+
+    fn described(&self, pv: &text::Value) -> Described<'a> {
+        let empty = Section::new();
+        let pv = pv.section().unwrap_or(&empty);
+        let uuid = pv.get("id").and_then(text::Value::text).unwrap_or_default().to_owned();
+        let plain = uuid.replace('-', "");
+        let twins = self.by_uuid.get(plain.as_str()).map_or(&[][..], Vec::as_slice);
+        Described {
+            uuid,
+            here: twins.first().copied(),
+            twice: twins.len() > 1,
+            start: number(pv, "pe_start").and_then(|sectors| Sectors(sectors).to_bytes()),
+            extents: number(pv, "pe_count").unwrap_or(0),
+        }
+    }
+
+    fn logical(
+        &mut self,
+        name: &str,
+        volume: &Section,
+        physical: &BTreeMap<&str, Described<'_>>,
+        snapshots: &Snapshots,
+    ) -> Logical {
+        let extent = number(&self.metadata.group, "extent_size")
+            .and_then(|sectors| Sectors(sectors).to_bytes())
+            .filter(|extent| extent.0 > 0);
+        let mut pieces: Vec<&Section> = volume
+            .iter()
+            .filter(|(name, _)| name.starts_with("segment") && *name != "segment_count")
+            .filter_map(|(_, piece)| piece.section())
+            .collect();
+        pieces.sort_by_key(|piece| number(piece, "start_extent"));
+        let extents = pieces
+            .iter()
+            .try_fold(0_u64, |sum, piece| sum.checked_add(number(piece, "extent_count").unwrap_or(0)));
+        let size = extents.zip(extent).and_then(|(extents, extent)| extents.checked_mul(extent.0));
+        let mapping = match (extent, size) {
+            (Some(extent), Some(_)) => match snapshots.objection(name) {
+                Some(objection) => Err(objection),
+                None => self.segments(&pieces, extent, physical),
+            },
+            _ => Err(("lvm".to_owned(), "its size is not to be told from the metadata".to_owned())),
+        };
+        let disk = pieces
+            .iter()
+            .filter_map(|piece| piece.get("stripes")?.list().first()?.text())
+            .find_map(|name| physical.get(name)?.here)
+            .map_or(0, |here| here.disk.0);
+        Logical {
+            name: name.to_owned(),
+            uuid: volume.get("id").and_then(text::Value::text).unwrap_or_default().to_owned(),
+            size: Bytes(size.unwrap_or(0)),
+            disk,
+            mapping: match mapping {
+                Ok(segments) => Mapping::Segments(segments),
+                Err((of, why)) => Mapping::NotOpened { of, why },
+            },
+            snapshots: snapshots.origins.get(name).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn segments(
+        &mut self,
+        pieces: &[&Section],
+        extent: Bytes,
+        physical: &BTreeMap<&str, Described<'_>>,
+    ) -> Result<Vec<Segment>, NotOpened> {
+        let corrupt = |why: String| ("lvm".to_owned(), why);
+        let mut next = 0_u64;
+        let mut segments = Vec::new();
+        for piece in pieces {
+            let kind = piece.get("type").and_then(text::Value::text).unwrap_or("?");
+            if kind != "striped" && kind != "linear" {
+                return Err((format!("lvm-{kind}"), format!("its segment type is {kind}")));
+            }
+            let start = number(piece, "start_extent");
+            if start != Some(next) {
+                return Err(corrupt(format!("its segments leave a gap at extent {next}")));
+            }
+            let count = number(piece, "extent_count").unwrap_or(0);
+            next = next.saturating_add(count);
+            segments.push(self.segment(piece, count, extent, physical)?);
+        }
+        Ok(segments)
+    }
+
+    fn segment(
+        &mut self,
+        piece: &Section,
+        count: u64,
+        extent: Bytes,
+        physical: &BTreeMap<&str, Described<'_>>,
+    ) -> Result<Segment, NotOpened> {
+        let corrupt = |why: String| ("lvm".to_owned(), why);
+        let stripes = piece.get("stripes").map_or(&[][..], text::Value::list);
+        let stripe_count = stripes.len() as u64 / 2;
+        *self.budget = self.budget.checked_sub(stripes.len()).ok_or_else(|| {
+            corrupt(format!("the groups of this machine hold more than {} stripes", limits::LVM_STRIPES))
+        })?;
+        if stripe_count == 0
+            || number(piece, "stripe_count") != Some(stripe_count)
+            || count % stripe_count != 0
+        {
+            return Err(corrupt(format!("{count} extents do not divide into {stripe_count} stripes")));
+        }
+        let each = count / stripe_count;
+        let stripe_size = number(piece, "stripe_size").and_then(|sectors| Sectors(sectors).to_bytes());
+        let mut places: Vec<(Arc<dyn DiskMut>, GuestOffset)> = Vec::new();
+        for pair in stripes.chunks_exact(2) {
+            let [name, first] = pair else { continue };
+            let name = name.text().unwrap_or_default();
+            let Some(pv) = physical.get(name) else {
+                return Err(("lvm-move".into(), format!("it lies on the volume {name}: a move in progress")));
+            };
+            let Some(here) = pv.here else {
+                return Err((
+                    "lvm-partial".into(),
+                    format!("its physical volume {} is not on the machine's disks", pv.uuid),
+                ));
+            };
+            if pv.twice {
+                return Err((
+                    "lvm-duplicate".into(),
+                    format!("its physical volume {} is on the machine's disks twice", pv.uuid),
+                ));
+            }
+            // Everything inside the physical volume, which itself lies inside its disk.
+            let inside =
+                first.number().filter(|first| first.checked_add(each).is_some_and(|end| end <= pv.extents));
+            let at = inside.and_then(|first| pv.start?.checked_add(Bytes(first.checked_mul(extent.0)?)));
+            let end = at.and_then(|at| at.checked_add(Bytes(each.checked_mul(extent.0)?)));
+            match (at, end) {
+                (Some(at), Some(end)) if end <= here.range.len() => {
+                    places.push((here.disk.1.clone(), GuestOffset(here.range.start().0 + at.0)));
+                }
+                _ => {
+                    return Err(corrupt(format!(
+                        "it passes the end of its physical volume {}",
+                        here.volume.0
+                    )));
+                }
+            }
+        }
+        let len = count.checked_mul(extent.0).map(Bytes);
+        let stripe_size = if stripe_count == 1 { len } else { stripe_size };
+        match (len, stripe_size) {
+            (Some(len), Some(stripe_size))
+                if stripe_size.0 > 0 && (len.0 / stripe_count) % stripe_size.0 == 0 =>
+            {
+                Ok(Segment { len, stripe_size, places })
+            }
+            _ => Err(corrupt(format!("its stripe size does not divide {each} extents"))),
+        }
+    }
+}
+
+/// Old-style snapshots of a group: a hidden volume ties the origin to the store of what was overwritten.
+#[derive(Default)]
+struct Snapshots {
+    /// Origin to its snapshots.
+    origins: BTreeMap<String, Vec<String>>,
+    /// Store to its origin.
+    stores: BTreeMap<String, String>,
+    /// Origins that a snapshot is being merged into.
+    merging: BTreeMap<String, String>,
+}
+
+impl Snapshots {
+    fn of(volumes: &Section) -> Snapshots {
+        let mut out = Snapshots::default();
+        let pieces = volumes.values().filter_map(text::Value::section).flat_map(BTreeMap::values);
+        for piece in pieces.filter_map(text::Value::section) {
+            let field = |name: &str| piece.get(name).and_then(text::Value::text).map(str::to_owned);
+            if field("type").as_deref() != Some("snapshot") {
+                continue;
+            }
+            let Some(origin) = field("origin") else { continue };
+            if let Some(store) = field("cow_store") {
+                out.origins.entry(origin.clone()).or_default().push(store.clone());
+                out.stores.insert(store, origin);
+            } else if let Some(store) = field("merging_store") {
+                out.stores.insert(store.clone(), origin.clone());
+                out.merging.insert(origin, store);
+            }
+        }
+        out
+    }
+
+    fn objection(&self, name: &str) -> Option<NotOpened> {
+        if let Some(origin) = self.stores.get(name) {
+            return Some(("lvm-snapshot".into(), format!("it is a snapshot of {origin}")));
+        }
+        let store = self.merging.get(name)?;
+        Some(("lvm-merging".into(), format!("the snapshot {store} is being merged into it")))
+    }
+}
+
+fn number(section: &Section, name: &str) -> Option<u64> {
+    section.get(name)?.number()
+}
