@@ -179,3 +179,41 @@ pub fn run(folder: &Path, tool: &str, arguments: &[&str]) -> Option<String> {
         }
     }
 }
+
+/// A disk with runs of data, zeros and single sectors at awkward places, as a raw file, sparse.
+pub fn write_pattern(path: &Path, size: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut put = |at: u64, len: u64| {
+        let mut bytes = vec![0; len.min(size.saturating_sub(at)) as usize];
+        for byte in &mut bytes {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            *byte = state as u8;
+        }
+        file.write_all_at(&bytes, at).unwrap();
+    };
+    put(0, 512);
+    put(1 << 20, 3 << 20);
+    put((8 << 20) + 512, 5 << 20);
+    put(20_971_520, 512);
+    put(33_550_336, 8192);
+    put(size - 512, 512);
+}
+
+/// Every byte of two disks, read in pieces of an odd length, and `a`'s bytes where its map says that none are stored.
+pub fn assert_same(a: &dyn Disk, b: &dyn Disk, what: &str) {
+    assert_eq!(a.size(), b.size(), "{what}");
+    let size = a.size().0;
+    let (mut x, mut y) = (vec![0; 1_234_567], vec![0; 1_234_567]);
+    for at in (0..size).step_by(x.len()) {
+        let len = x.len().min((size - at) as usize);
+        a.read_at(GuestOffset(at), &mut x[..len]).unwrap();
+        b.read_at(GuestOffset(at), &mut y[..len]).unwrap();
+        assert!(x[..len] == y[..len], "{what}: differs between {at:#x} and {:#x}", at + len as u64);
+    }
+    assert_eq!(nz4k(a), nz4k(b), "{what}: the map");
+}

@@ -10,6 +10,7 @@
 pub mod chain;
 pub mod convert;
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small numbers
 mod corpus;
 pub mod digest;
 pub mod disk;

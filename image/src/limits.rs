@@ -53,11 +53,15 @@ pub const VHDX_LOG_PIECES: usize = 1 << 16;
 /// Largest VHDX disk that the specification allows.
 pub const VHDX_SIZE: Bytes = Bytes(64 << 40);
 
-/// Largest file whose VHDX or VHD blocks are checked for overlap on opening: one bit per MiB, 16 MiB of memory.
+/// Largest file whose VHDX blocks are checked for overlap on opening: one bit per MiB, 16 MiB of memory.
 pub const OVERLAP_CHECK: Bytes = Bytes(128 << 40);
 
 /// What the block table of a VHD can address: 2^32 sectors.
 pub const VHD_DYNAMIC_SIZE: Bytes = Bytes(2 << 40);
+
+/// Smallest block that the length of a VHD's block table is judged by. Writers use 512 KiB or 2 MiB; with smaller
+/// blocks a table may be long, but not longer than 2 TiB in blocks of this size needs (256 MiB, read page by page).
+pub const VHD_BLOCK_MIN: Bytes = Bytes::kib(32);
 
 /// Internal snapshots of a qcow2 image: QEMU's own bound.
 pub const QCOW2_SNAPSHOTS: u32 = 65_536;

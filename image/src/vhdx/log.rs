@@ -14,14 +14,13 @@
 //! It is replayed into memory, from the entry that its last entry names as tail.
 
 use super::header::{Header, checksum, field, guid, le32, le64};
-use super::patched::{Patched, SECTOR_BYTES};
+use super::patched::{Patched, SECTOR, SECTOR_BYTES};
 use crate::error::{Error, Result};
 use crate::limits;
 use std::borrow::Cow;
 use std::ops::Range;
 use uuid::Uuid;
 
-const SECTOR: usize = SECTOR_BYTES as usize;
 const HEADER_BYTES: usize = 64;
 const DESCRIPTOR_BYTES: usize = 32;
 /// Checksummed bytes per byte of log. Entries that do not overlap need 1; hostile ones that overlap could need

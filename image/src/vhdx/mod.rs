@@ -14,6 +14,7 @@ mod metadata;
 mod patched;
 mod reader;
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small numbers
 mod tests;
 
 use crate::chain::Layer;

@@ -7,12 +7,14 @@ use crate::units::FileOffset;
 use std::collections::BTreeMap;
 
 /// Log sectors, and so patches, are of this length and alignment.
-pub const SECTOR_BYTES: u64 = 4096;
+pub const SECTOR: usize = 4096;
+/// The same, as a number of bytes in the file.
+pub const SECTOR_BYTES: u64 = SECTOR as u64;
 
 /// What replaces a run of the file.
 enum Content {
     Zero,
-    Sector(Box<[u8; SECTOR_BYTES as usize]>),
+    Sector(Box<[u8; SECTOR]>),
 }
 
 /// A [`Source`] under patches that do not overlap.
@@ -46,7 +48,7 @@ impl Patched {
     }
 
     /// Replaces the sector at `at`, a multiple of [`SECTOR_BYTES`].
-    pub fn patch_sector(&mut self, at: u64, content: [u8; SECTOR_BYTES as usize]) -> Result<()> {
+    pub fn patch_sector(&mut self, at: u64, content: [u8; SECTOR]) -> Result<()> {
         self.patch(at, SECTOR_BYTES, Content::Sector(Box::new(content)))
     }
 
@@ -128,6 +130,7 @@ impl Patched {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small numbers
 mod tests {
     use super::*;
     use proptest::prelude::*;

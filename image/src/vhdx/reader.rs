@@ -466,6 +466,7 @@ impl Disk for Vhdx {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small numbers
 mod tests {
     use super::*;
     use proptest::prelude::*;
