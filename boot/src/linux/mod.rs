@@ -1,5 +1,6 @@
 //! Linux guests.
 
 pub mod debian;
+pub mod fstab;
 pub mod initramfs;
 pub mod kmod;
