@@ -68,3 +68,6 @@ pub const QCOW2_SNAPSHOTS: u32 = 65_536;
 
 /// Internal snapshots that are listed by name; more would only fill the screen.
 pub const QCOW2_SNAPSHOTS_LISTED: u32 = 32;
+
+/// Bytes of a GPT's array of entries: 16 KiB is usual, and the most that tools make is 128 KiB.
+pub const PARTITION_ARRAY: Bytes = Bytes::mib(1);
