@@ -28,7 +28,8 @@ pub struct Unpacked {
     pub path: PathBuf,
 }
 
-fn root() -> Option<PathBuf> {
+/// The corpus's folder, or a loud word that there is none.
+pub fn root() -> Option<PathBuf> {
     let root = std::env::var_os("LANDFALL_CORPUS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus"), PathBuf::from);
     // A worktree lies one level deeper than the main checkout.

@@ -91,6 +91,62 @@ impl Expander {
     }
 }
 
+/// Compresses clusters, from any thread.
+pub(super) struct Packer {
+    compression: Compression,
+    level: i32,
+    tools: Pool<Packing>,
+}
+
+/// What one thread needs to compress a cluster.
+enum Packing {
+    Deflate(libdeflater::Compressor),
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+impl Packer {
+    /// `level` is the compressor's own; none takes its default. A level that the compressor does not have is
+    /// refused.
+    pub fn new(compression: Compression, level: Option<i32>) -> Result<Packer> {
+        let (default, levels) = match compression {
+            Compression::Zlib => (6, 1..=12),
+            Compression::Zstd => (3, zstd::compression_level_range()),
+        };
+        let level = level.unwrap_or(default);
+        if !levels.contains(&level) {
+            let (from, to) = (levels.start(), levels.end());
+            return Err(Error::refused(format!(
+                "{} has no level {level}; {from} to {to} are possible",
+                compression.name()
+            )));
+        }
+        Ok(Packer { compression, level, tools: Pool::default() })
+    }
+
+    /// Runs `work` with a function that compresses one cluster into the start of a buffer and returns the length,
+    /// or `None` where the buffer is too small for it.
+    pub fn with<R>(
+        &self,
+        work: impl FnOnce(&mut dyn FnMut(&[u8], &mut [u8]) -> Option<usize>) -> R,
+    ) -> Result<R> {
+        let make = || match self.compression {
+            Compression::Zlib => {
+                let level = libdeflater::CompressionLvl::new(self.level).unwrap_or_default();
+                Ok(Packing::Deflate(libdeflater::Compressor::new(level)))
+            }
+            Compression::Zstd => zstd::bulk::Compressor::new(self.level)
+                .map(Packing::Zstd)
+                .map_err(|e| Error::io("cannot prepare a zstd compressor", e)),
+        };
+        self.tools.with(make, |tool| {
+            work(&mut |cluster, out| match tool {
+                Packing::Deflate(deflate) => deflate.deflate_compress(cluster, out).ok(),
+                Packing::Zstd(zstd) => zstd.compress_to_buffer(cluster, out).ok(),
+            })
+        })
+    }
+}
+
 fn inflate(deflate: &mut libdeflater::Decompressor, packed: &[u8], out: &mut [u8]) -> Result<()> {
     match deflate.deflate_decompress(packed, out) {
         Ok(len) if len == out.len() => return Ok(()),

@@ -28,6 +28,8 @@ pub(super) mod at {
     pub const CRYPT_METHOD: usize = 32;
     pub const L1_ENTRIES: usize = 36;
     pub const L1_OFFSET: usize = 40;
+    pub const REFCOUNT_TABLE_OFFSET: usize = 48;
+    pub const REFCOUNT_TABLE_CLUSTERS: usize = 56;
     pub const SNAPSHOTS: usize = 60;
     pub const SNAPSHOTS_OFFSET: usize = 64;
     pub const V2_END: usize = 72;
@@ -363,6 +365,62 @@ fn parse_extensions(
     Ok(out)
 }
 
+/// What a new image's header says: version 3, no backing file, reference counts of 16 bits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewHeader {
+    pub cluster_bits: u32,
+    /// A multiple of 512.
+    pub size: Bytes,
+    pub l1_entries: u32,
+    pub l1_table: FileOffset,
+    pub refcount_table: FileOffset,
+    pub refcount_table_clusters: u32,
+    pub compression: Compression,
+}
+
+/// Names of features for readers that do not know them: kind, bit, name. They fit a header cluster of 512 bytes.
+const FEATURE_NAMES: [(u8, u8, &str); 6] = [
+    (0, 0, "dirty bit"),
+    (0, 1, "corrupt bit"),
+    (0, 2, "external data file"),
+    (0, 3, "compression type"),
+    (0, 4, "extended L2 entries"),
+    (1, 0, "lazy refcounts"),
+];
+
+const FEATURE_NAMES_LEN: u32 = 6 * 48;
+const _: () = assert!(FEATURE_NAMES.len() * 48 == FEATURE_NAMES_LEN as usize);
+
+/// The bytes of a header with its extensions; zeros follow up to the end of the cluster.
+pub(super) fn build(new: &NewHeader) -> Vec<u8> {
+    let mut head = vec![0; at::V3_FULL];
+    let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &MAGIC);
+    put(at::VERSION, &3u32.to_be_bytes());
+    put(at::CLUSTER_BITS, &new.cluster_bits.to_be_bytes());
+    put(at::SIZE, &new.size.0.to_be_bytes());
+    put(at::L1_ENTRIES, &new.l1_entries.to_be_bytes());
+    put(at::L1_OFFSET, &new.l1_table.0.to_be_bytes());
+    put(at::REFCOUNT_TABLE_OFFSET, &new.refcount_table.0.to_be_bytes());
+    put(at::REFCOUNT_TABLE_CLUSTERS, &new.refcount_table_clusters.to_be_bytes());
+    put(at::REFCOUNT_ORDER, &4u32.to_be_bytes());
+    put(at::HEADER_LENGTH, &112u32.to_be_bytes());
+    if new.compression == Compression::Zstd {
+        put(at::INCOMPATIBLE, &incompatible::COMPRESSION_TYPE.to_be_bytes());
+        put(at::COMPRESSION_TYPE, &[1]);
+    }
+    head.extend(extension::FEATURE_NAMES.to_be_bytes());
+    head.extend(FEATURE_NAMES_LEN.to_be_bytes());
+    for (kind, bit, name) in FEATURE_NAMES {
+        let start = head.len();
+        head.extend([kind, bit]);
+        head.extend(name.bytes());
+        head.resize(start + 48, 0);
+    }
+    head.extend([0; 8]); // the end of the extensions
+    head
+}
+
 fn name_bits(bits: u64, names: &[(u8, u8, String)]) -> String {
     let one = |bit: u8| match names.iter().find(|(kind, named, _)| *kind == 0 && *named == bit) {
         Some((_, _, name)) => format!("{name:?} (bit {bit})"),
@@ -491,6 +549,25 @@ mod tests {
             assert!(error.says().contains(says), "{says}: {error}");
             assert_eq!(error.kind(), *kind, "{says}");
         }
+    }
+
+    #[test]
+    fn a_built_header_is_parsed_and_fits_the_smallest_cluster() {
+        let new = NewHeader {
+            cluster_bits: 9,
+            size: Bytes(1 << 20),
+            l1_entries: 32,
+            l1_table: FileOffset(512),
+            refcount_table: FileOffset(1024),
+            refcount_table_clusters: 1,
+            compression: Compression::Zstd,
+        };
+        let head = build(&new);
+        assert!(head.len() <= 512);
+        let header = parse(&head).unwrap();
+        assert_eq!((header.version, header.cluster_bits, header.size), (3, 9, Bytes(1 << 20)));
+        assert_eq!((header.l1_entries, header.l1_table), (32, FileOffset(512)));
+        assert_eq!((header.compression, header.refcount_order), (Compression::Zstd, 4));
     }
 
     #[test]

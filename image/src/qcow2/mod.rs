@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Read: both versions, every cluster size (512 bytes to 2 MiB), subclusters (extended L2 entries), deflate and zstd,
-//! backing files, external data files. Written: version 3, plain or compressed, without a backing file.
+//! backing files, external data files. Written: version 3, plain or compressed, by many threads at once, without a
+//! backing file; where a cluster lies in the file depends on the order in which the threads come.
 //!
 //! Absent on purpose: encrypted images are refused; internal snapshots and bitmaps are counted and named, not read;
 //! reference counts are not needed for reading and not checked; an image marked corrupt is refused (repair a copy
@@ -21,12 +22,15 @@
 mod cache;
 mod codec;
 mod entry;
+mod finish;
 mod header;
 mod open;
 mod read;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use codec::Compression;
 pub use open::{open, probe};
+pub use write::{Qcow2Options, create};

@@ -2,11 +2,11 @@
 
 mod hostile;
 mod read;
+mod write;
 
 use crate::disk::{Disk, Extent, ExtentKind};
 use crate::formats::{self, Image, OpenOptions};
 use crate::units::{Bytes, GuestOffset, GuestRange};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,17 +19,6 @@ fn have(test: &str, tools: &[&str]) -> bool {
         }
     }
     true
-}
-
-/// The folder of real files, where there is one.
-fn corpus(test: &str) -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpus");
-    let folders = [std::env::var_os("LANDFALL_CORPUS").map(PathBuf::from), Some(beside.into())];
-    let found = folders.into_iter().flatten().find(|folder| folder.join("MANIFEST.tsv").exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: {test}: no corpus; name its folder in LANDFALL_CORPUS");
-    }
-    found
 }
 
 /// Runs `command` in `folder`; its output, or a panic with what it said.
@@ -79,10 +68,6 @@ fn content(disk: &dyn Disk, step: usize) -> crate::Result<Vec<u8>> {
     Ok(out)
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What QEMU reads from the image, as raw.
 fn qemu_reads(folder: &Path, image: &str) -> Vec<u8> {
     run(folder, &format!("qemu-img convert -O raw {image} {image}.as-raw"));
@@ -90,13 +75,6 @@ fn qemu_reads(folder: &Path, image: &str) -> Vec<u8> {
     let bytes = std::fs::read(&raw).unwrap();
     std::fs::remove_file(raw).unwrap();
     bytes
-}
-
-/// Bytes that do not compress and are the same in every run.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
 }
 
 /// A range that covers a disk, for short tests.
