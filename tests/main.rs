@@ -1,2 +1,3 @@
 //! End to end, one binary.
 mod machines;
+mod tidy;

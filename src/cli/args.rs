@@ -244,7 +244,9 @@ fn parse_format(text: &str) -> Result<Format, String> {
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((source, target)) if !source.is_empty() && !target.is_empty() => Ok((source.into(), target.into())),
+        Some((source, target)) if !source.is_empty() && !target.is_empty() => {
+            Ok((source.into(), target.into()))
+        }
         _ => Err("write it as SOURCE=TARGET".into()),
     }
 }

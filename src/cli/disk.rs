@@ -16,7 +16,11 @@ pub fn run(verb: &DiskVerb, as_json: bool, context: &Context<'_>) -> Result<u8> 
     match verb {
         DiskVerb::Info { image, format, digest } => {
             let info = disk::info(context, image, *format, *digest)?;
-            if as_json { info_json(&info) } else { info_text(&info) }
+            if as_json {
+                info_json(&info)
+            } else {
+                info_text(&info)
+            }
             Ok(0)
         }
         DiskVerb::Map { image, format } => map(context, image, *format, as_json).map(|()| 0),
@@ -130,8 +134,13 @@ fn map(context: &Context<'_>, image: &Path, format: Option<Format>, as_json: boo
     let cannot = |e| Error::io("cannot write the map", e);
     // A map can be long: it is written as it is found, never held.
     if as_json {
-        write!(out, "{{\"version\": {}, \"virtual_size\": {}, \"extents\": [", report::VERSION, image.disk.size().0)
-            .map_err(cannot)?;
+        write!(
+            out,
+            "{{\"version\": {}, \"virtual_size\": {}, \"extents\": [",
+            report::VERSION,
+            image.disk.size().0
+        )
+        .map_err(cannot)?;
     } else {
         writeln!(out, "{:>20} {:>20}  kind", "start", "length").map_err(cannot)?;
     }

@@ -70,15 +70,15 @@ impl Drop for Drawer {
 
 fn draw_bar(disk: &str, progress: &Progress, done: &AtomicBool) {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-    let style = "  {msg} [{bar:30}] {percent:>3}% {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    let style =
+        "  {msg} [{bar:30}] {percent:>3}% {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(disk.to_owned());
     while !done.load(Ordering::Relaxed) {
         let now = progress.snapshot();
-        // What the map has not told yet counts as data, as it does in the fraction.
-        bar.set_length(now.found.0.saturating_add(now.size.0.saturating_sub(now.scanned.0)));
+        bar.set_length(now.total.0);
         bar.set_position(now.read.0);
         std::thread::park_timeout(Duration::from_millis(100));
     }

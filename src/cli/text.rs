@@ -11,7 +11,9 @@ pub fn failure(failure: &Failure, as_json: bool) {
     match failure {
         Failure::Findings(findings) => {
             if as_json {
-                print_json(&json!({ "version": report::VERSION, "outcome": "refused", "findings": findings }));
+                print_json(
+                    &json!({ "version": report::VERSION, "outcome": "refused", "findings": findings }),
+                );
             } else {
                 eprintln!("Refused; nothing was written.");
                 self::findings(findings, &mut |line| eprintln!("{line}"));
@@ -76,8 +78,10 @@ pub fn explain(id: Option<&str>, as_json: bool) -> u8 {
         return 1;
     }
     if as_json {
-        let rows: Vec<_> =
-            rows.iter().map(|row| json!({ "id": row.id, "severity": row.severity, "text": row.text })).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| json!({ "id": row.id, "severity": row.severity, "text": row.text }))
+            .collect();
         print_json(&json!({ "version": report::VERSION, "findings": rows }));
     } else if id.is_none() {
         for row in rows {
