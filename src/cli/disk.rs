@@ -6,6 +6,7 @@ use crate::ops::Context;
 use crate::ops::disk::{self, Info, Target};
 use crate::report;
 use landfall_image::formats::CreateOptions;
+use landfall_image::partition::Table;
 use landfall_image::{Error, ExtentKind, Format, Result};
 use serde_json::json;
 use std::io::Write;
@@ -92,7 +93,7 @@ fn info_json(info: &Info) {
         "virtual_size": info.image.disk.size(),
         "sector_size": info.image.disk.sector_size(),
         "layers": info.image.layers,
-        "partitions": info.partitions,
+        "partitions": info.partitions.as_ref().map(table_json),
         "partition_error": info.partition_error.as_ref().map(ToString::to_string),
         "content_digest": info.digest,
     }));
@@ -120,11 +121,55 @@ fn info_text(info: &Info) {
     match (&info.partitions, &info.partition_error) {
         (_, Some(error)) => println!("partitions: {error}"),
         (None, None) => println!("partitions: none"),
-        (Some(table), None) => print!("{table}"),
+        (Some(table), None) => table_text(table),
     }
     if let Some(digest) = &info.digest {
         println!("content digest: {digest}");
     }
+}
+
+fn table_text(table: &Table) {
+    println!("partitions: {:?}, disk id {}", table.scheme, table.disk_id);
+    for entry in &table.entries {
+        let boot = if entry.bootable { ", bootable" } else { "" };
+        let name = if entry.name.is_empty() { String::new() } else { format!(", {:?}", entry.name) };
+        println!(
+            "  {}: {} from {}, type {}{boot}{name}",
+            entry.number,
+            entry.range.len(),
+            entry.range.start().0,
+            entry.kind
+        );
+    }
+    for note in &table.notes {
+        println!("  note: {note}");
+    }
+}
+
+fn table_json(table: &Table) -> serde_json::Value {
+    let entries: Vec<_> = table
+        .entries
+        .iter()
+        .map(|entry| {
+            json!({
+                "number": entry.number,
+                "start": entry.range.start(),
+                "length": entry.range.len(),
+                "type": entry.kind.to_string(),
+                "part_uuid": entry.part_uuid,
+                "name": entry.name,
+                "bootable": entry.bootable,
+                "attributes": entry.attributes,
+            })
+        })
+        .collect();
+    json!({
+        "scheme": table.scheme,
+        "disk_id": table.disk_id,
+        "sector_size": table.sector_size,
+        "entries": entries,
+        "notes": table.notes,
+    })
 }
 
 fn map(context: &Context<'_>, image: &Path, format: Option<Format>, as_json: bool) -> Result<()> {

@@ -38,7 +38,8 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
     let parser = hypervisor::by_ending(&ending).and_then(|row| Some((row, row.parse?)));
     let Some((row, parse)) = parser else {
-        let known: Vec<_> = hypervisor::TABLE.iter().filter(|row| row.parse.is_some()).flat_map(|row| row.endings).collect();
+        let known: Vec<_> =
+            hypervisor::TABLE.iter().filter(|row| row.parse.is_some()).flat_map(|row| row.endings).collect();
         return Err(Error::unsupported("is not a machine definition that landfall reads")
             .in_file(path)
             .hint(format!(
@@ -57,8 +58,7 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
     }
     let mut images = Vec::new();
     for disk in &machine.disks {
-        let file = place(context, path, &disk.file)
-            .map_err(|e| e.in_file(path))?;
+        let file = place(context, path, &disk.file).map_err(|e| e.in_file(path))?;
         let image = super::disk::open(context, &file, None)?;
         images.push(image);
     }
