@@ -1,3 +1,3 @@
 //! End to end, one binary.
+mod disk;
 mod machines;
-mod tidy;

@@ -220,4 +220,71 @@ mod tests {
             |path| Ok(open(Source::open(path)?, &Gate::default())?.disk),
         );
     }
+
+    /// A loop device on a file full of ones; `None`, after a loud word, where there is none to be had.
+    struct Loop(String, tempfile::NamedTempFile);
+
+    impl Loop {
+        fn new(len: usize) -> Option<Loop> {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), vec![0xff; len]).unwrap();
+            let output =
+                std::process::Command::new("losetup").args(["--find", "--show"]).arg(file.path()).output();
+            match output {
+                Ok(output) if output.status.success() => {
+                    Some(Loop(String::from_utf8(output.stdout).unwrap().trim().to_owned(), file))
+                }
+                other => {
+                    eprintln!("SKIPPED: no loop device: {other:?}");
+                    None
+                }
+            }
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+        }
+    }
+
+    /// What a device held is gone where the disk has zeros, and stays behind the disk's end.
+    #[test]
+    fn a_device_gets_the_zeros_too() {
+        let Some(device) = Loop::new(8 << 20) else { return };
+        let path = Path::new(&device.0);
+        for size in [7 << 20, (6 << 20) + 777] {
+            std::fs::write(device.1.path(), vec![0xff; 8 << 20]).unwrap();
+            let disk = testing::mixed(1, Bytes(size));
+            let sink = create_on_device(path, disk.size()).unwrap();
+            let busy = create_on_device(path, disk.size()).err().unwrap();
+            assert_eq!(busy.kind(), crate::Kind::Refused, "{busy}");
+            crate::convert::convert(&disk, sink, &Default::default()).unwrap();
+            let mut got = vec![0; 8 << 20];
+            File::open(path).unwrap().read_exact_at(&mut got, 0).unwrap();
+            let size = usize::try_from(size).unwrap();
+            assert!(got[..size] == testing::read_all(&disk).unwrap());
+            assert!(got[size..].iter().all(|&byte| byte == 0xff));
+        }
+        assert_eq!(create_on_device(path, Bytes(9 << 20)).err().unwrap().kind(), crate::Kind::Refused);
+        assert_eq!(create_on_device(device.1.path(), Bytes(1)).err().unwrap().kind(), crate::Kind::Refused);
+    }
+
+    #[test]
+    fn a_sparse_disk_becomes_a_sparse_file() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let disk = testing::MemDisk::new(Bytes(1 << 40))
+            .data(1 << 39, testing::noise_bytes(1, 8192))
+            .data(1 << 30, vec![0; 1 << 20]);
+        let converted =
+            crate::convert::convert(&disk, create(&path, disk.size(), false).unwrap(), &Default::default())
+                .unwrap();
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!(meta.len(), 1 << 40);
+        assert!(meta.blocks() * 512 <= 64 << 10, "{} blocks", meta.blocks());
+        assert_eq!(converted.receipt.allocated.0, meta.blocks() * 512);
+        assert_eq!(converted.copied, Bytes(8192));
+    }
 }

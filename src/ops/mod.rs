@@ -1,8 +1,7 @@
 //! What the program does, one module per verb. Called by the command line and the service; prints nothing, reads no
 //! environment.
 
-pub mod disk;
-pub mod source;
+// pub mod disk;
 
 use crate::event::Observer;
 use landfall_boot::check::Finding;

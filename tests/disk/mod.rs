@@ -1,0 +1,3 @@
+//! Disk images of every producer there is a sample of.
+
+mod corpus;
