@@ -1,3 +1,4 @@
 //! End to end, one binary.
 mod disk;
 mod machines;
+mod tidy;

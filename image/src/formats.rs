@@ -84,7 +84,7 @@ pub const TABLE: &[Row] = &[
         endings: &["qcow2"],
         probe: crate::qcow2::probe,
         open: crate::qcow2::open,
-        create: None,
+        create: Some(create_qcow2),
     },
     Row {
         format: Format::Vmdk,
@@ -238,6 +238,15 @@ fn create_raw(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<d
         return crate::raw::create_on_device(path, size);
     }
     crate::raw::create(path, size, options.replace)
+}
+
+fn create_qcow2(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
+    let compression = options.compression.map(|compression| match compression {
+        Compression::Zlib => crate::qcow2::Compression::Zlib,
+        Compression::Zstd => crate::qcow2::Compression::Zstd,
+    });
+    let options = crate::qcow2::Qcow2Options { compression, replace: options.replace, ..Default::default() };
+    crate::qcow2::create(path, size, &options)
 }
 
 /// Opens one layer of a chain.

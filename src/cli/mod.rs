@@ -1,1 +1,54 @@
-//! cli
+//! The command line: parses, calls `ops`, prints. Results go to standard output, everything else to standard error.
+
+pub mod args;
+mod disk;
+mod progress;
+mod text;
+
+use crate::ops::{Context, Failure};
+use args::{Cli, Verb};
+use landfall_image::convert::Cancel;
+use landfall_image::{Gate, Result};
+use progress::Drawer;
+
+/// What the program knows of its surroundings. Only `main` finds it out.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Set when the user asks to stop.
+    pub cancel: Cancel,
+}
+
+/// Runs one command. The exit code: 0 done, 1 refused, 2 failed.
+pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
+    let drawer = Drawer::new(cli.common.quiet || cli.common.json);
+    let outcome = gate(cli).map_err(Failure::from).and_then(|gate| {
+        let context = Context {
+            gate,
+            jobs: cli.common.jobs.map(usize::from),
+            rate_limit: cli.common.rate_limit,
+            cancel: surroundings.cancel.clone(),
+            observer: &drawer,
+        };
+        dispatch(cli, &context)
+    });
+    drop(drawer);
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            text::failure(&failure, cli.common.json);
+            failure.exit_code()
+        }
+    }
+}
+
+fn gate(cli: &Cli) -> Result<Gate> {
+    cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
+}
+
+fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure> {
+    match &cli.verb {
+        Verb::Disk(verb) => disk::run(verb, cli.common.json, context).map_err(Failure::from),
+        Verb::Explain(explain) => Ok(text::explain(explain.id.as_deref(), cli.common.json)),
+        _ => Err(Failure::Error(landfall_image::Error::unsupported("no such verb"))),
+    }
+}

@@ -51,6 +51,12 @@ pub struct PlacedDisk {
     pub format: String,
 }
 
+/// Reads a definition.
+pub type Parse = fn(&[u8]) -> Result<Parsed>;
+
+/// Writes a definition.
+pub type Render = fn(&Machine, &Placement) -> Result<Vec<Artifact>>;
+
 /// One hypervisor.
 pub struct Row {
     /// Its name after `--to`.
@@ -62,11 +68,11 @@ pub struct Row {
     /// File name endings of its definitions.
     pub endings: &'static [&'static str],
     /// Reads a definition's bytes.
-    pub parse: Option<fn(&[u8]) -> Result<Parsed>>,
+    pub parse: Option<Parse>,
     /// Makes the machine one for this hypervisor's virtual hardware.
     pub adapt: Option<fn(&Machine) -> Machine>,
     /// Writes the definition and how to register it.
-    pub render: Option<fn(&Machine, &Placement) -> Result<Vec<Artifact>>>,
+    pub render: Option<Render>,
 }
 
 /// All of them.

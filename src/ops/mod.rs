@@ -1,7 +1,8 @@
 //! What the program does, one module per verb. Called by the command line and the service; prints nothing, reads no
 //! environment.
 
-// pub mod disk;
+pub mod disk;
+pub mod source;
 
 use crate::event::Observer;
 use landfall_boot::check::Finding;

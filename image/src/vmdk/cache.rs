@@ -1,4 +1,7 @@
 //! Bounded memory for blocks that are likely to be wanted again: grain tables, inflated grains.
+//!
+//! Not [`crate::pages`]: that is for large pages of one file; a split disk has thousands of files with tables of
+//! 2 KiB, which share one bound here.
 
 use crate::limits;
 use std::collections::{HashMap, VecDeque};

@@ -38,6 +38,10 @@ const INCOMPATIBLE_FLAGS: u32 = 0xffff_0000;
 const COMPRESSION_DEFLATE: u16 = 1;
 /// `gdOffset` of a file that was written as a stream: the directory's place is in the footer.
 const DIRECTORY_AT_END: u64 = u64::MAX;
+/// Marker before a grain table.
+pub(super) const MARKER_TABLE: u32 = 1;
+/// Marker before the grain directory.
+pub(super) const MARKER_DIRECTORY: u32 = 2;
 const MARKER_FOOTER: u32 = 3;
 const ENTRIES_PER_TABLE: u32 = 512;
 const SMALLEST_GRAIN: Sectors = Sectors(8);
@@ -217,6 +221,11 @@ pub(super) fn read(source: &Source) -> Result<Header> {
     Ok(header)
 }
 
+/// True for a metadata marker of `kind`.
+pub(super) fn is_marker(sector: &Sector, kind: u32) -> bool {
+    le32::<8>(sector) == 0 && le32::<12>(sector) == kind
+}
+
 /// The footer, which takes precedence over the header of a stream.
 fn footer(source: &Source, header: &Header) -> Result<Header> {
     let cut_off = |what: &str| {
@@ -234,7 +243,7 @@ fn footer(source: &Source, header: &Header) -> Result<Header> {
         at += SECTOR_SIZE_BYTES;
     }
     let [marker, copy, end] = &sectors;
-    if le32::<8>(marker) != 0 || le32::<12>(marker) != MARKER_FOOTER || &bytes::<0, 4>(copy) != MAGIC {
+    if !is_marker(marker, MARKER_FOOTER) || &bytes::<0, 4>(copy) != MAGIC {
         return Err(cut_off("has no footer").at(FileOffset(start)));
     }
     if bytes::<0, 16>(end) != [0; 16] {

@@ -167,6 +167,15 @@ fn parent(source: &Source, read: &Descriptor) -> Result<Option<ParentRef>> {
     Ok(Some(ParentRef { names, format: Some(Format::Vmdk), identity: Some(format!("{cid:08x}")) }))
 }
 
+/// A disk of 2 TiB in pieces of 2 GiB is over a thousand files.
+fn too_many_files(error: Error) -> Error {
+    const EMFILE: i32 = 24;
+    if error.io_error().and_then(std::io::Error::raw_os_error) == Some(EMFILE) {
+        return error.hint("raise the limit of open files (ulimit -n 65536) and start again");
+    }
+    error
+}
+
 /// A run of a file that an extent occupies.
 struct Place {
     file: PathBuf,
@@ -224,7 +233,7 @@ impl Opening<'_> {
             let layout = header.layout().map_err(|e| e.in_file(source.path()))?;
             return self.sparse(number, line, source, layout, header.unclean_shutdown);
         }
-        let source = self.gate.open(self.path, &line.name)?;
+        let source = self.gate.open(self.path, &line.name).map_err(too_many_files)?;
         match line.kind {
             ExtentType::Flat => self.flat(line, len, source),
             _ => self.named_sparse(number, line, source),
@@ -278,10 +287,11 @@ impl Opening<'_> {
         layout: Layout,
         unclean: bool,
     ) -> Result<Box<dyn Disk>> {
-        // The header may round up to a grain.
+        // VirtualBox rounds the header's capacity up to a whole grain; the disk is what the descriptor says.
         let wanted = line.sectors.0;
         let has = layout.size.0 / SECTOR_SIZE_BYTES;
-        if line.offset != Sectors(0) || wanted > has || has - wanted >= layout.grain.0 / SECTOR_SIZE_BYTES {
+        let rounded = wanted.checked_next_multiple_of(layout.grain.0 / SECTOR_SIZE_BYTES);
+        if line.offset != Sectors(0) || (has != wanted && Some(has) != rounded) {
             return Err(source.corrupt(format!(
                 "the header says {has} sectors, the descriptor {wanted} from sector {}",
                 line.offset.0

@@ -8,7 +8,7 @@
 
 use super::cache::Caches;
 use super::layout::{Compression, Entries, Layout};
-use super::sesparse;
+use super::{hosted, sesparse};
 use crate::disk::{self, Disk, Extent, ExtentKind};
 use crate::error::{Error, Result};
 use crate::source::Source;
@@ -24,6 +24,8 @@ pub(super) struct Sparse {
     pub(super) layout: Layout,
     /// Per table 0 (absent), or what `table_offset` needs.
     directory: Vec<u32>,
+    /// Each table has a marker in the sector before it, as streams have.
+    marked_tables: bool,
     /// This extent's number in the image.
     number: usize,
     pub(super) caches: Arc<Caches>,
@@ -64,7 +66,16 @@ impl Sparse {
             (Err(error), _) => return Err(error),
         };
         layout.reserved.push((at.0, at.0.saturating_add(bytes)));
-        Ok((Sparse { source, layout, directory, number, caches }, note))
+        let marked_tables = match layout.compression {
+            Compression::Zlib { markers: true } => {
+                let before = at.0.checked_sub(SECTOR_SIZE_BYTES).unwrap_or(at.0);
+                let mut sector = [0; 512];
+                source.read_exact_at(FileOffset(before), &mut sector)?;
+                hosted::is_marker(&sector, hosted::MARKER_DIRECTORY)
+            }
+            _ => false,
+        };
+        Ok((Sparse { source, layout, directory, marked_tables, number, caches }, note))
     }
 
     /// Where table `index` lies, if it is stored. Checked against the file by [`load_directory`].
@@ -77,6 +88,19 @@ impl Sparse {
         let key = (self.number, index);
         if let Some(table) = self.caches.tables.get(key) {
             return Ok(table);
+        }
+        if self.marked_tables {
+            let mut sector = [0; 512];
+            let before = at.saturating_sub(SECTOR_SIZE_BYTES);
+            self.source.read_exact_at(FileOffset(before), &mut sector)?;
+            if !hosted::is_marker(&sector, hosted::MARKER_TABLE) {
+                return Err(self
+                    .source
+                    .corrupt(format!(
+                        "grain directory entry {index} points at {at:#x}, where no grain table is"
+                    ))
+                    .at(FileOffset(before)));
+            }
         }
         let mut table = vec![0; table_bytes(&self.layout)];
         self.source.read_exact_at(FileOffset(at), &mut table)?;

@@ -1,6 +1,9 @@
 //! Against real files, other programs, and hostile input.
 
+mod build;
 mod corpus;
+mod hostile;
+mod kinds;
 mod qemu;
 
 use crate::disk::{Disk, Extent, ExtentKind};
@@ -36,47 +39,6 @@ fn map(disk: &dyn Disk, at_most: usize) -> Vec<Extent> {
         }
     }
     out
-}
-
-/// All that is mapped as data, read in pieces of `step` bytes, with its position.
-fn for_data(disk: &dyn Disk, step: usize, mut f: impl FnMut(u64, &[u8])) {
-    let mut buf = vec![0xa5; step];
-    for extent in map(disk, 100).iter().filter(|extent| extent.kind == ExtentKind::Data) {
-        let mut here = extent.range.start().0;
-        while here < extent.range.end().0 {
-            let len = usize::try_from((extent.range.end().0 - here).min(step as u64)).unwrap();
-            disk.read_at(GuestOffset(here), &mut buf[..len]).unwrap();
-            f(here, &buf[..len]);
-            here += len as u64;
-        }
-    }
-}
-
-/// SHA-256 over offset and content of each block of 4 KiB that is not all zero.
-fn nz4k(disk: &dyn Disk) -> String {
-    let mut blocks = std::collections::BTreeMap::<u64, Vec<u8>>::new();
-    for_data(disk, 1 << 20, |at, bytes| {
-        let mut at = at;
-        let mut bytes = bytes;
-        while !bytes.is_empty() {
-            let inside = usize::try_from(at % 4096).unwrap();
-            let (now, behind) = bytes.split_at(bytes.len().min(4096 - inside));
-            let start = at - inside as u64;
-            let full = usize::try_from((disk.size().0 - start).min(4096)).unwrap();
-            if now.iter().any(|&byte| byte != 0) {
-                blocks.entry(start).or_insert_with(|| vec![0; full])[inside..inside + now.len()]
-                    .copy_from_slice(now);
-            }
-            at += now.len() as u64;
-            bytes = behind;
-        }
-    });
-    let mut hash = Sha256::new();
-    for (at, block) in blocks {
-        hash.update(at.to_le_bytes());
-        hash.update(&block);
-    }
-    hex(&hash.finalize())
 }
 
 /// SHA-256 of the whole content, read in pieces of `step` bytes without a look at the map.

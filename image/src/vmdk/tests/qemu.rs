@@ -47,7 +47,7 @@ fn pattern(path: &Path, size: u64) {
 }
 
 /// The disk that the image is of, by qemu-img.
-fn as_raw(dir: &Path, image: &str) -> Vec<u8> {
+pub(super) fn as_raw(dir: &Path, image: &str) -> Vec<u8> {
     run(dir, &["qemu-img", "convert", "-O", "raw", image, "out.raw"]);
     std::fs::read(dir.join("out.raw")).unwrap()
 }

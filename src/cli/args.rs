@@ -1,0 +1,289 @@
+//! The command line's grammar.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use landfall_image::{Bytes, Format};
+use std::path::PathBuf;
+
+/// Brings virtual machines ashore on another hypervisor
+///
+/// landfall reads a virtual machine's definition and disks, patches the guest offline so that it boots on the target's
+/// virtual hardware, converts the disks in parallel, and writes a machine that is ready to register. The source is
+/// never altered.
+///
+/// Exit codes: 0 done, 1 refused (the reason and the remedy are printed), 2 failed.
+#[derive(Debug, Parser)]
+#[command(name = "landfall", version, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What every verb takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Print one JSON document instead of text (its schema is versioned)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Log what happens inside; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Let images name files in this folder too (backing files, extents); by default only in their own
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub allow: Vec<PathBuf>,
+    /// Work with this many threads [default: one per processor]
+    #[arg(short, long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+    /// Read at most this many bytes per second: 50M, 1G
+    #[arg(long, global = true, value_name = "BYTES", value_parser = parse_size)]
+    pub rate_limit: Option<Bytes>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Convert a virtual machine: read, patch, convert its disks, define
+    Convert(Convert),
+    /// Show facts, findings and the patch plan of a virtual machine; change nothing
+    Inspect(Inspect),
+    /// Boot a converted machine in isolation and keep the evidence
+    Prove(Prove),
+    /// Work with one disk image
+    #[command(subcommand)]
+    Disk(DiskVerb),
+    /// Explain a finding, and what to do about it
+    Explain(Explain),
+}
+
+/// `landfall convert`
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// The machine: a .vmx file
+    pub source: PathBuf,
+    /// Where it will run
+    #[arg(long, value_name = "TARGET", value_parser = target_names())]
+    pub to: String,
+    /// Write the machine into a folder of its name in this one
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Call the machine by this name at the target
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write its disks in this format
+    #[arg(short = 'O', long, value_enum, default_value_t = MachineDiskFormat::Qcow2)]
+    pub disk_format: MachineDiskFormat,
+    /// Compress its disks (qcow2)
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compress: Option<Compression>,
+    /// Plug cards of the network SOURCE into TARGET there; TARGET is a libvirt network, or bridge:NAME
+    #[arg(long, value_name = "SOURCE=TARGET", value_parser = parse_pair)]
+    pub map_network: Vec<(String, String)>,
+    /// Plug all other cards into this network
+    #[arg(long, value_name = "TARGET", default_value = "default")]
+    pub network: String,
+    /// Replace an earlier result of the same name
+    #[arg(long)]
+    pub replace: bool,
+    /// How the guest is found and read
+    #[command(flatten)]
+    pub guest: GuestArgs,
+}
+
+/// `landfall inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The machine: a .vmx file
+    pub source: PathBuf,
+    /// Plan for this target
+    #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
+    pub to: String,
+    /// How the guest is found and read
+    #[command(flatten)]
+    pub guest: GuestArgs,
+}
+
+/// Options of verbs that open a guest.
+#[derive(Debug, Args)]
+pub struct GuestArgs {
+    /// Take the system on this volume, where there are several (inspect names them): disk0p1, vg0/root
+    #[arg(long, value_name = "VOLUME")]
+    pub root: Option<String>,
+}
+
+/// `landfall prove`
+#[derive(Debug, Args)]
+pub struct Prove {
+    /// A folder that convert wrote; or a source machine, as it is, on the target's virtual hardware
+    pub machine: PathBuf,
+    /// The target's virtual hardware, where MACHINE is a source
+    #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
+    pub to: String,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub timeout: u32,
+    /// Keep the evidence in this folder [default: MACHINE/proof, or ./NAME-proof for a source]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Succeed if the machine does NOT boot: shows that a test is worth something
+    #[arg(long)]
+    pub expect_failure: bool,
+    /// How the guest is found and read
+    #[command(flatten)]
+    pub guest: GuestArgs,
+}
+
+/// `landfall disk …`
+#[derive(Debug, Subcommand)]
+pub enum DiskVerb {
+    /// Show what an image is, its layers and partitions
+    Info {
+        /// The image
+        image: PathBuf,
+        /// Its format, instead of what its bytes say
+        #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
+        format: Option<Format>,
+        /// Read all of it and print its content digest
+        #[arg(long)]
+        digest: bool,
+    },
+    /// Show which runs of a disk hold data
+    Map {
+        /// The image
+        image: PathBuf,
+        /// Its format, instead of what its bytes say
+        #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
+        format: Option<Format>,
+    },
+    /// Convert an image into another format
+    Convert {
+        /// The image to read
+        source: PathBuf,
+        /// The image to write; its ending gives the format where -O does not
+        target: PathBuf,
+        /// The source's format, instead of what its bytes say
+        #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
+        format: Option<Format>,
+        /// The target's format: raw or qcow2
+        #[arg(short = 'O', long, value_parser = parse_format, value_name = "FORMAT")]
+        output_format: Option<Format>,
+        /// Compress (qcow2)
+        #[arg(long, value_enum, value_name = "METHOD")]
+        compress: Option<Compression>,
+        /// Replace a target that exists
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Compare two images by what a guest reads from them
+    Compare {
+        /// One image
+        first: PathBuf,
+        /// The other
+        second: PathBuf,
+        /// The first one's format, instead of what its bytes say
+        #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
+        format: Option<Format>,
+        /// The second one's format
+        #[arg(short = 'F', long, value_parser = parse_format, value_name = "FORMAT")]
+        second_format: Option<Format>,
+        /// Count a different size as a difference, even where only zeros follow
+        #[arg(long)]
+        strict: bool,
+    },
+}
+
+/// `landfall explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Id of a finding, as printed in brackets; without it all are listed
+    pub id: Option<String>,
+}
+
+/// Formats in which a machine's disks are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MachineDiskFormat {
+    /// Small, and snapshots at the target
+    Qcow2,
+    /// As large as the disk, with holes
+    Raw,
+}
+
+/// How data is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// Read everywhere
+    Zlib,
+    /// Faster and smaller; QEMU 5.1 and later
+    Zstd,
+}
+
+impl From<Compression> for landfall_image::formats::Compression {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Zlib => Self::Zlib,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
+}
+
+fn target_names() -> clap::builder::PossibleValuesParser {
+    crate::hypervisor::target_names().into()
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    Format::from_name(text).ok_or_else(|| {
+        let names: Vec<_> = landfall_image::formats::TABLE.iter().map(|row| row.name).collect();
+        format!("known formats are {}", names.join(", "))
+    })
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((source, target)) if !source.is_empty() && !target.is_empty() => {
+            Ok((source.into(), target.into()))
+        }
+        _ => Err("write it as SOURCE=TARGET".into()),
+    }
+}
+
+/// `50M`, `1G`, `4096`: bytes, with a binary unit.
+fn parse_size(text: &str) -> Result<Bytes, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err("units are K, M, G and T".into()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).filter(|&n| n > 0);
+    bytes.map(Bytes).ok_or_else(|| "a whole number above 0 with K, M, G or T is wanted".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("50M"), Ok(Bytes::mib(50)));
+        assert_eq!(parse_size("2GiB"), Ok(Bytes::gib(2)));
+        assert_eq!(parse_size("4096"), Ok(Bytes(4096)));
+        for bad in ["", "0", "-1", "1.5.5G", "M", "1X", "99999999999999T"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

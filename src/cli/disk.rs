@@ -1,0 +1,212 @@
+//! `landfall disk …`
+
+use super::args::DiskVerb;
+use super::text::print_json;
+use crate::ops::Context;
+use crate::ops::disk::{self, Info, Target};
+use crate::report;
+use landfall_image::formats::CreateOptions;
+use landfall_image::partition::Table;
+use landfall_image::{Error, ExtentKind, Format, Result};
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+
+/// Runs one of them; the exit code.
+pub fn run(verb: &DiskVerb, as_json: bool, context: &Context<'_>) -> Result<u8> {
+    match verb {
+        DiskVerb::Info { image, format, digest } => {
+            let info = disk::info(context, image, *format, *digest)?;
+            if as_json {
+                info_json(&info)
+            } else {
+                info_text(&info)
+            }
+            Ok(0)
+        }
+        DiskVerb::Map { image, format } => map(context, image, *format, as_json).map(|()| 0),
+        DiskVerb::Convert { source, target, format, output_format, compress, replace } => {
+            let options = CreateOptions { compression: compress.map(Into::into), replace: *replace };
+            let wanted = Target { path: target, format: *output_format, options };
+            let done = disk::convert(context, source, *format, &wanted)?;
+            let digest = done.digest.to_hex();
+            if as_json {
+                print_json(&json!({
+                    "version": report::VERSION,
+                    "files": done.receipt.files,
+                    "virtual_size": done.size,
+                    "data": done.copied,
+                    "allocated": done.receipt.allocated,
+                    "content_digest": digest.as_str(),
+                }));
+            } else {
+                println!(
+                    "{}: a disk of {}, {} of it data, {} on the host\ncontent digest {digest}",
+                    target.display(),
+                    done.size,
+                    done.copied,
+                    done.receipt.allocated
+                );
+            }
+            Ok(0)
+        }
+        DiskVerb::Compare { first, second, format, second_format, strict } => {
+            compare(context, first, second, [*format, *second_format], *strict, as_json)
+        }
+    }
+}
+
+fn compare(
+    context: &Context<'_>,
+    first: &Path,
+    second: &Path,
+    formats: [Option<Format>; 2],
+    strict: bool,
+    as_json: bool,
+) -> Result<u8> {
+    let result = disk::compare(context, first, second, formats)?;
+    let same = if strict { result.is_identical() } else { result.is_same_content() };
+    if as_json {
+        print_json(&json!({
+            "version": report::VERSION,
+            "same": same,
+            "sizes": [result.sizes.0, result.sizes.1],
+            "first_difference": result.first_difference,
+        }));
+    } else if let Some(at) = result.first_difference {
+        println!("The disks differ, first at guest offset {} ({:#x}).", at.0, at.0);
+    } else if !result.is_identical() {
+        println!(
+            "The disks hold the same; {} bytes and {} bytes are their sizes, the longer one ends in zeros.",
+            result.sizes.0.0, result.sizes.1.0
+        );
+    } else {
+        println!("The disks are identical.");
+    }
+    Ok(u8::from(!same))
+}
+
+fn info_json(info: &Info) {
+    print_json(&json!({
+        "version": report::VERSION,
+        "format": info.image.layers.first().map(|layer| layer.format),
+        "virtual_size": info.image.disk.size(),
+        "sector_size": info.image.disk.sector_size(),
+        "layers": info.image.layers,
+        "partitions": info.partitions.as_ref().map(table_json),
+        "partition_error": info.partition_error.as_ref().map(ToString::to_string),
+        "content_digest": info.digest,
+    }));
+}
+
+fn info_text(info: &Info) {
+    let disk = &info.image.disk;
+    for (depth, layer) in info.image.layers.iter().enumerate() {
+        let what = if depth == 0 { "image" } else { "parent" };
+        println!("{what}: {}", layer.path.display());
+        if layer.format.name() == layer.variant {
+            println!("  format: {}", layer.format.name());
+        } else {
+            println!("  format: {} ({})", layer.format.name(), layer.variant);
+        }
+        println!("  on the host: {}", layer.allocated);
+        for (name, value) in &layer.details {
+            println!("  {name}: {value}");
+        }
+        for file in &layer.files {
+            println!("  file: {}", file.display());
+        }
+    }
+    println!("size: {} ({} bytes), sectors of {} bytes", disk.size(), disk.size().0, disk.sector_size().0);
+    match (&info.partitions, &info.partition_error) {
+        (_, Some(error)) => println!("partitions: {error}"),
+        (None, None) => println!("partitions: none"),
+        (Some(table), None) => table_text(table),
+    }
+    if let Some(digest) = &info.digest {
+        println!("content digest: {digest}");
+    }
+}
+
+fn table_text(table: &Table) {
+    println!("partitions: {:?}, disk id {}", table.scheme, table.disk_id);
+    for entry in &table.entries {
+        let boot = if entry.bootable { ", bootable" } else { "" };
+        let name = if entry.name.is_empty() { String::new() } else { format!(", {:?}", entry.name) };
+        println!(
+            "  {}: {} from {}, type {}{boot}{name}",
+            entry.number,
+            entry.range.len(),
+            entry.range.start().0,
+            entry.kind
+        );
+    }
+    for note in &table.notes {
+        println!("  note: {note}");
+    }
+}
+
+fn table_json(table: &Table) -> serde_json::Value {
+    let entries: Vec<_> = table
+        .entries
+        .iter()
+        .map(|entry| {
+            json!({
+                "number": entry.number,
+                "start": entry.range.start(),
+                "length": entry.range.len(),
+                "type": entry.kind.to_string(),
+                "part_uuid": entry.part_uuid,
+                "name": entry.name,
+                "bootable": entry.bootable,
+                "attributes": entry.attributes,
+            })
+        })
+        .collect();
+    json!({
+        "scheme": table.scheme,
+        "disk_id": table.disk_id,
+        "sector_size": table.sector_size,
+        "entries": entries,
+        "notes": table.notes,
+    })
+}
+
+fn map(context: &Context<'_>, image: &Path, format: Option<Format>, as_json: bool) -> Result<()> {
+    let image = disk::open(context, image, format)?;
+    let out = std::io::stdout();
+    let mut out = std::io::BufWriter::new(out.lock());
+    let cannot = |e| Error::io("cannot write the map", e);
+    // A map can be long: it is written as it is found, never held.
+    if as_json {
+        write!(
+            out,
+            "{{\"version\": {}, \"virtual_size\": {}, \"extents\": [",
+            report::VERSION,
+            image.disk.size().0
+        )
+        .map_err(cannot)?;
+    } else {
+        writeln!(out, "{:>20} {:>20}  kind", "start", "length").map_err(cannot)?;
+    }
+    let mut first = true;
+    disk::map(context, &*image.disk, |extent| {
+        let (start, length) = (extent.range.start().0, extent.range.len().0);
+        let kind = match extent.kind {
+            ExtentKind::Data => "data",
+            ExtentKind::Zero => "zero",
+            ExtentKind::Unallocated => "unallocated",
+        };
+        let line = if as_json {
+            let comma = if std::mem::take(&mut first) { "" } else { "," };
+            write!(out, "{comma}\n  {{\"start\": {start}, \"length\": {length}, \"kind\": \"{kind}\"}}")
+        } else {
+            writeln!(out, "{start:>20} {length:>20}  {kind}")
+        };
+        line.map_err(cannot)
+    })?;
+    if as_json {
+        writeln!(out, "\n]}}").map_err(cannot)?;
+    }
+    out.flush().map_err(cannot)
+}

@@ -1,0 +1,153 @@
+//! `landfall convert`, `landfall inspect`.
+
+use super::args::{Convert, GuestArgs, Inspect, MachineDiskFormat};
+use super::text::{self, print_json};
+use crate::hypervisor;
+use crate::ops::convert::{self, Wanted};
+use crate::ops::{Context, Failure, GuestChoice, inspect};
+use crate::report::{Converted, Inspected};
+use landfall_boot::check::Severity;
+use landfall_boot::target::Firmware;
+use landfall_image::formats::CreateOptions;
+use landfall_image::{Error, Format};
+use std::fmt::Write;
+
+/// What the arguments say of how a guest is found.
+pub fn choice(guest: &GuestArgs, context: &Context<'_>) -> GuestChoice {
+    GuestChoice { root: guest.root.clone(), sandbox: context.sandbox.clone() }
+}
+
+fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
+    hypervisor::target(name).ok_or_else(|| Error::unsupported(format!("{name} is not a target")))
+}
+
+/// `landfall inspect`
+pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
+    let inspected = inspect::inspect(context, &args.source, target(&args.to)?, &choice(&args.guest, context))?;
+    if as_json {
+        print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?);
+    } else {
+        print!("{}", inspected_text(&inspected, "Planned changes"));
+    }
+    Ok(u8::from(inspected.findings.iter().any(|finding| finding.severity == Severity::Blocks)))
+}
+
+/// `landfall convert`
+pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
+    let wanted = Wanted {
+        source: &args.source,
+        target: target(&args.to)?,
+        output: &args.output,
+        name: args.name.clone(),
+        format: match args.disk_format {
+            MachineDiskFormat::Qcow2 => Format::Qcow2,
+            MachineDiskFormat::Raw => Format::Raw,
+        },
+        create: CreateOptions { compression: args.compress.map(Into::into), replace: args.replace },
+        networks: args.map_network.clone(),
+        network: args.network.clone(),
+        guest: choice(&args.guest, context),
+    };
+    let done = convert::convert(context, &wanted)?;
+    if as_json {
+        print_json(&serde_json::to_value(&done.report).map_err(|e| Error::corrupt(e.to_string()))?);
+    } else {
+        print!("{}", inspected_text(&done.report.inspected, "Changed"));
+        print!("{}", converted_text(&done.report, &done.folder.display().to_string()));
+    }
+    Ok(0)
+}
+
+fn converted_text(report: &Converted, folder: &str) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "\nWritten to {folder}");
+    for disk in &report.written_disks {
+        let _ = writeln!(
+            out,
+            "  {}: {}, {} of data, {} on the host",
+            disk.file, disk.virtual_size, disk.data, disk.allocated
+        );
+    }
+    let _ = writeln!(out, "  {}", report.files.join(", "));
+    let seconds: f64 = report.seconds.iter().map(|(_, seconds)| seconds).sum();
+    let steps: Vec<String> = report.seconds.iter().map(|(step, took)| format!("{step} {took:.1}")).collect();
+    let _ = writeln!(out, "  in {seconds:.1} s ({})", steps.join(", "));
+    let _ = writeln!(out, "\nNext:");
+    let _ = writeln!(out, "  prove that it boots:  landfall prove {folder}");
+    if report.files.iter().any(|file| file == "register.sh") {
+        let _ = writeln!(out, "  register it:          {folder}/register.sh");
+    }
+    out
+}
+
+fn inspected_text(report: &Inspected, changes: &str) -> String {
+    let mut out = String::new();
+    let machine = &report.machine;
+    let firmware = match (machine.firmware, machine.secure_boot) {
+        (Firmware::Bios, _) => "BIOS",
+        (Firmware::Uefi, false) => "UEFI",
+        (Firmware::Uefi, true) => "UEFI with secure boot",
+    };
+    let _ = writeln!(
+        out,
+        "\nMachine {}: {} processor{}, {} of memory, {firmware}",
+        machine.name,
+        machine.cpus.count,
+        if machine.cpus.count == 1 { "" } else { "s" },
+        machine.memory
+    );
+    for (slot, disk) in machine.disks.iter().zip(&report.disks) {
+        let chain: Vec<String> = disk
+            .layers
+            .iter()
+            .map(|layer| format!("{} ({} {})", layer.path.display(), layer.format.name(), layer.variant))
+            .collect();
+        let _ = writeln!(out, "  {}: {}, {}", slot.slot, disk.virtual_size, chain.join(" on "));
+    }
+    for nic in &machine.nics {
+        let _ = writeln!(
+            out,
+            "  {}: {}, {}{}",
+            nic.slot,
+            nic.mac.as_deref().unwrap_or("no address yet"),
+            nic.model.as_deref().unwrap_or("default model"),
+            nic.network.as_ref().map(|network| format!(", in {network}")).unwrap_or_default()
+        );
+    }
+    for line in &report.left_out {
+        let _ = writeln!(out, "  not carried over: {line}");
+    }
+    if let Some(guest) = &report.guest {
+        let _ = writeln!(out, "\nGuest: {}, {}", guest.name.value, guest.architecture.value);
+        if let Some(host_name) = &guest.host_name {
+            let _ = writeln!(out, "  host name: {}", host_name.value);
+        }
+        for mount in &guest.mounts {
+            let spec = mount.spec.as_ref().map(|spec| format!(", as {spec} in fstab")).unwrap_or_default();
+            let _ = writeln!(out, "  {}: {} on {}{spec}", mount.at, mount.file_system, mount.volume.0);
+        }
+        for kernel in &guest.kernels {
+            let initramfs = kernel.initramfs.as_deref().unwrap_or("no initramfs");
+            let _ = writeln!(out, "  kernel {}: {initramfs}", kernel.version);
+        }
+        for interface in &guest.interfaces {
+            let _ = writeln!(out, "  network {}: {} ({})", interface.name, interface.addresses.join(", "), interface.proof);
+        }
+    }
+    let _ = writeln!(out, "  read through: {}", report.read_through);
+    if !report.findings.is_empty() {
+        let _ = writeln!(out, "\nFindings");
+        text::findings(&report.findings, &mut |line| {
+            let _ = writeln!(out, "{line}");
+        });
+    }
+    if !report.edits.is_empty() {
+        let _ = writeln!(out, "\n{changes}");
+        for edit in &report.edits {
+            let _ = writeln!(out, "  {}\n      {}: {}", edit.path, edit.what, edit.why);
+        }
+    } else {
+        let _ = writeln!(out, "\n{changes}: nothing");
+    }
+    out
+}

@@ -1,0 +1,91 @@
+//! A machine as the user names it: a definition on the host, and the disks that it names.
+
+use super::Context;
+use crate::event::Event;
+use crate::hypervisor;
+use crate::machine::Machine;
+use landfall_image::formats::Image;
+use landfall_image::{Error, Overlay, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// No definition is longer.
+const DEFINITION_AT_MOST: u64 = 16 << 20;
+
+/// A definition that was read, with its disks open for reading.
+pub struct Loaded {
+    /// The machine. Its name is never empty.
+    pub machine: Machine,
+    /// The definition's file.
+    pub path: PathBuf,
+    /// Which hypervisor's definition it is.
+    pub hypervisor: &'static str,
+    /// Its disks, in the machine's order.
+    pub images: Vec<Image>,
+    /// What the definition says and the machine cannot carry.
+    pub left_out: Vec<String>,
+}
+
+impl Loaded {
+    /// The disks, each with an overlay in `scratch` that takes all writes.
+    pub fn overlays(&self, scratch: &Path) -> Result<Vec<Arc<Overlay>>> {
+        self.images.iter().map(|image| Overlay::new(Arc::clone(&image.disk), scratch).map(Arc::new)).collect()
+    }
+}
+
+/// Reads the definition at `path` and opens its disks.
+pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
+    let parser = hypervisor::by_ending(&ending).and_then(|row| Some((row, row.parse?)));
+    let Some((row, parse)) = parser else {
+        let known: Vec<_> =
+            hypervisor::TABLE.iter().filter(|row| row.parse.is_some()).flat_map(|row| row.endings).collect();
+        return Err(Error::unsupported("is not a machine definition that landfall reads")
+            .in_file(path)
+            .hint(format!(
+                "name a file that ends in .{}; for a disk image alone use landfall disk",
+                known.iter().map(|ending| (**ending).to_owned()).collect::<Vec<_>>().join(" or .")
+            )));
+    };
+    context.observer.event(Event::Step(format!("Reading {}", path.display())));
+    let parsed = parse(&read_definition(path)?).map_err(|e| e.in_file(path))?;
+    let mut machine = parsed.machine;
+    if machine.name.trim().is_empty() {
+        machine.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    }
+    if machine.disks.is_empty() {
+        return Err(Error::unsupported("has no disk: there is nothing to bring ashore").in_file(path));
+    }
+    let mut images = Vec::new();
+    for disk in &machine.disks {
+        let file = place(context, path, &disk.file).map_err(|e| e.in_file(path))?;
+        let image = super::disk::open(context, &file, None)?;
+        images.push(image);
+    }
+    Ok(Loaded { machine, path: path.to_owned(), hypervisor: row.name, images, left_out: parsed.left_out })
+}
+
+/// Where the disk that the definition at `definition` calls `name` lies here. A definition from another host may
+/// name it by that host's absolute path; its disks are copied beside it, so the last component is looked for there.
+fn place(context: &Context<'_>, definition: &Path, name: &str) -> Result<PathBuf> {
+    if name.starts_with('/')
+        && let Err(first) = context.gate.resolve(definition, name)
+    {
+        let last = Path::new(name).file_name().and_then(|last| last.to_str()).unwrap_or(name);
+        return context.gate.resolve(definition, last).map_err(|_| first);
+    }
+    context.gate.resolve(definition, name)
+}
+
+fn read_definition(path: &Path) -> Result<Vec<u8>> {
+    let source = landfall_image::Source::open(path)?;
+    if source.len().0 > DEFINITION_AT_MOST {
+        return Err(Error::refused(format!(
+            "has {}; a definition has at most {} bytes",
+            source.len(),
+            DEFINITION_AT_MOST
+        ))
+        .in_file(path));
+    }
+    source.head(usize::try_from(source.len().0).unwrap_or(usize::MAX))
+}
