@@ -17,3 +17,18 @@ pub const LVM_STRIPES: usize = 1 << 20;
 
 /// Lines of a guest's fstab that are kept.
 pub const FSTAB_LINES: usize = 4096;
+
+/// Block groups of an ext file system: 2 TiB of 1 KiB blocks has 262,144, 64 TiB of 4 KiB blocks 524,288.
+pub const EXT_GROUPS: u64 = 1 << 20;
+
+/// Names in one guest folder that are listed. Mail spools of half a million files have been seen.
+pub const FOLDER_ENTRIES: usize = 1 << 20;
+
+/// Length of a symbolic link's target: Linux's `PATH_MAX`.
+pub const LINK_TARGET: Bytes = Bytes(4096);
+
+/// Memory for cached blocks of one file system.
+pub const FS_CACHE: Bytes = Bytes::mib(16);
+
+/// Blocks of a journal that wait for replay: all of the largest journal that mke2fs makes (1 GiB of 4 KiB blocks).
+pub const JOURNAL_BLOCKS: u64 = 1 << 18;

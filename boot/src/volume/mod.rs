@@ -6,7 +6,7 @@
 //! One file each: [`probe`] (superblock magic, UUID, label), [`lvm`] (physical volumes, metadata text, linear and
 //! striped segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)).
 
-mod field;
+pub(crate) mod field;
 pub mod lvm;
 pub mod probe;
 pub mod view;
