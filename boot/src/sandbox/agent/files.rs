@@ -1,0 +1,460 @@
+//! Files below a root, as the guest would see them: links lead where they would lead the guest, never out.
+//!
+//! Every path is resolved by the kernel (`openat2` with `RESOLVE_IN_ROOT`), which takes the root's folder for `/`.
+//! Nothing but regular files is ever opened for reading or writing: a pipe would block and a device is none of ours.
+
+use crate::sandbox::protocol::{Cause, Failure, LISTING_AT_MOST, Listing};
+use crate::tree::{Entry, Meta, NodeKind};
+use landfall_image::Bytes;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Where the roots of all guests' file systems are mounted.
+pub(super) const ROOTS: &str = "/guest";
+
+/// Links followed in a last component, as many as the kernel follows.
+const LINKS_AT_MOST: usize = 40;
+
+/// Extended attributes of one file: the kernel's own bounds for the list and for one value.
+const XATTRS_AT_MOST: usize = 64 << 10;
+
+const MSDOS_MAGIC: i128 = 0x4d44;
+const EXT4_MAGIC: i128 = 0xef53;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Content that arrives in pieces.
+pub(super) trait Pieces {
+    /// The next piece, or `None` at the end.
+    fn next(&mut self) -> io::Result<Option<&[u8]>>;
+}
+
+/// The folder that a guest calls `/`.
+pub(super) struct Root {
+    folder: OwnedFd,
+}
+
+/// True for a name that can be a folder below [`ROOTS`].
+pub(super) fn is_root_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain)
+}
+
+/// The failure of a file beyond the caller's bound.
+pub(super) fn too_long(path: &str, size: u64, at_most: u64) -> Failure {
+    Failure::new(
+        Cause::Refused,
+        format!("{path} has {} ({size} bytes); at most {} are read", Bytes(size), Bytes(at_most)),
+    )
+}
+
+impl Root {
+    /// The root of that name, as it is mounted now.
+    pub(super) fn open(name: &str) -> Result<Root> {
+        if !is_root_name(name) {
+            return Err(Failure::new(Cause::Refused, format!("{name:?} is no name of a root")));
+        }
+        Root::at(&format!("{ROOTS}/{name}"))
+            .map_err(|e| Failure::errno(format!("there is no root {name:?}"), &e.into()))
+    }
+
+    /// The folder at `path` of this machine as a root.
+    pub(super) fn at(path: &str) -> rustix::io::Result<Root> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Root { folder: rustix::fs::open(path, flags, Mode::empty())? })
+    }
+
+    /// A handle on `path` that neither reads nor writes. `None` where there is nothing.
+    pub(super) fn find(&self, path: &str, follow: bool) -> Result<Option<OwnedFd>> {
+        match self.resolve(path, follow) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(Failure::errno(format!("cannot resolve {path}"), &e.into())),
+        }
+    }
+
+    fn resolve(&self, path: &str, follow: bool) -> rustix::io::Result<OwnedFd> {
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        if !follow {
+            flags |= OFlags::NOFOLLOW;
+        }
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // EAGAIN: a rename elsewhere made the kernel unsure of a "..".
+        for _ in 0..100 {
+            match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                done => return done,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    pub(super) fn metadata(&self, path: &str, follow: bool) -> Result<Option<Meta>> {
+        let Some(fd) = self.find(path, follow)? else { return Ok(None) };
+        Ok(Some(meta(&stat(&fd, path)?)))
+    }
+
+    /// A regular file of at most `at_most` bytes, open for reading.
+    pub(super) fn open_file(&self, path: &str, at_most: u64) -> Result<Option<File>> {
+        let Some(fd) = self.find(path, true)? else { return Ok(None) };
+        let meta = meta(&stat(&fd, path)?);
+        if meta.kind != NodeKind::File {
+            return Err(not_a_file(path, meta.kind));
+        }
+        if meta.size.0 > at_most {
+            return Err(too_long(path, meta.size.0, at_most));
+        }
+        reopen(&fd, OFlags::RDONLY)
+            .map(|fd| Some(File::from(fd)))
+            .map_err(|e| Failure::errno(format!("cannot open {path}"), &e.into()))
+    }
+
+    /// The names in a folder, sorted; those that are not UTF-8 are left out.
+    pub(super) fn list(&self, path: &str) -> Result<Option<Listing>> {
+        let Some(fd) = self.find(path, true)? else { return Ok(None) };
+        if meta(&stat(&fd, path)?).kind != NodeKind::Dir {
+            return Ok(None);
+        }
+        let failed = |e: Errno| Failure::errno(format!("cannot list {path}"), &e.into());
+        let open = reopen(&fd, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+        let mut entries = Vec::new();
+        let mut len: usize = 0;
+        for entry in rustix::fs::Dir::read_from(&open).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let stat = rustix::fs::statat(&open, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                    FileType::from_raw_mode(stat.st_mode)
+                }
+                known => known,
+            };
+            // A name, its length, its kind.
+            len = len.saturating_add(name.len()).saturating_add(8);
+            if len > LISTING_AT_MOST {
+                return Err(Failure::new(
+                    Cause::Refused,
+                    format!(
+                        "{path} has more than {} names; their listing may take {}",
+                        entries.len(),
+                        Bytes(LISTING_AT_MOST as u64)
+                    ),
+                ));
+            }
+            entries.push(Entry { name: name.to_owned(), kind: node_kind(kind) });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Some(entries))
+    }
+
+    pub(super) fn read_link(&self, path: &str) -> Result<Option<String>> {
+        let Some(fd) = self.find(path, false)? else { return Ok(None) };
+        if meta(&stat(&fd, path)?).kind != NodeKind::Symlink {
+            return Ok(None);
+        }
+        let target = rustix::fs::readlinkat(&fd, "", Vec::new())
+            .map_err(|e| Failure::errno(format!("cannot read the link {path}"), &e.into()))?;
+        target.into_string().map(Some).map_err(|_| {
+            Failure::new(Cause::Unsupported, format!("the target of the link {path} is not UTF-8"))
+        })
+    }
+
+    /// Free bytes for root on the file system that holds `path`, or would hold it.
+    pub(super) fn free_space(&self, path: &str) -> Result<u64> {
+        let mut path = path;
+        loop {
+            if let Some(fd) = self.find(path, true)? {
+                return free_space(&fd).map_err(|e| {
+                    Failure::errno(format!("cannot ask for the free space at {path}"), &e.into())
+                });
+            }
+            path = match path.trim_end_matches('/').rsplit_once('/') {
+                Some((parent, _)) if !parent.is_empty() => parent,
+                _ => "/",
+            };
+        }
+    }
+
+    /// Writes `size` bytes beside `path`, syncs and renames. See [`Change::Put`](crate::apply::Change::Put).
+    pub(super) fn put(&self, path: &str, mode: u32, size: u64, pieces: &mut dyn Pieces) -> Result<()> {
+        let place = self.place(path, true)?;
+        let existing = place.existing()?;
+        if let Some(existing) = &existing {
+            let kind = meta(existing).kind;
+            if kind != NodeKind::File {
+                return Err(not_a_file(path, kind));
+            }
+        }
+        // Known beforehand, so said beforehand: a write fails late, and on a delayed allocation later still. btrfs
+        // only estimates what is free.
+        let free = free_space(&place.parent)
+            .map_err(|e| Failure::errno(format!("cannot ask for the free space at {path}"), &e.into()))?;
+        if size > free {
+            let no_space = io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+            return Err(Failure::errno(
+                format!(
+                    "cannot write {path}: {size} bytes ({}) do not fit into {} that are free",
+                    Bytes(size),
+                    Bytes(free)
+                ),
+                &no_space,
+            ));
+        }
+        let beside = place.beside();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&place.parent, &*beside, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Failure::errno(format!("cannot create a file beside {path}"), &e.into()))?;
+        let mut file = File::from(file);
+        let written = fill(&mut file, path, size, pieces)
+            .and_then(|()| place.dress(&file, existing.as_ref(), mode))
+            .and_then(|()| {
+                file.sync_all().map_err(|e| Failure::errno(format!("cannot write {path} to the disk"), &e))
+            })
+            .and_then(|()| place.rename(&beside));
+        if written.is_err() {
+            let _ = rustix::fs::unlinkat(&place.parent, &*beside, AtFlags::empty());
+        }
+        written
+    }
+
+    /// Puts a link in place of what is there.
+    pub(super) fn symlink(&self, path: &str, target: &str) -> Result<()> {
+        let place = self.place(path, false)?;
+        if let Some(existing) = place.existing()?
+            && meta(&existing).kind == NodeKind::Dir
+        {
+            return Err(not_a_file(path, NodeKind::Dir));
+        }
+        let beside = place.beside();
+        rustix::fs::symlinkat(target, &place.parent, &*beside)
+            .map_err(|e| Failure::errno(format!("cannot create a link beside {path}"), &e.into()))?;
+        let renamed = place.rename(&beside);
+        if renamed.is_err() {
+            let _ = rustix::fs::unlinkat(&place.parent, &*beside, AtFlags::empty());
+        }
+        renamed
+    }
+
+    /// Removes a file, a link or an empty folder.
+    pub(super) fn remove(&self, path: &str) -> Result<()> {
+        let (parent, name) = split(path)?;
+        let Some(parent) = self.find(&parent, true)? else { return Ok(()) };
+        let removed = match rustix::fs::unlinkat(&parent, &*name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, &*name, AtFlags::REMOVEDIR),
+            removed => removed,
+        };
+        match removed {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(e) => Err(Failure::errno(format!("cannot remove {path}"), &e.into())),
+        }
+    }
+
+    /// Where `path` is to be written: its folder, made where it is absent, and its name there. With `follow` a
+    /// link in the last component leads on.
+    fn place(&self, path: &str, follow: bool) -> Result<Place> {
+        let mut wanted = path.to_owned();
+        for _ in 0..LINKS_AT_MOST {
+            let (parent_path, name) = split(&wanted)?;
+            let parent = self.make_folders(&parent_path)?;
+            let place = Place { parent, name, path: path.to_owned() };
+            let is_link = place.existing()?.is_some_and(|existing| meta(&existing).kind == NodeKind::Symlink);
+            if !follow || !is_link {
+                return Ok(place);
+            }
+            let target = rustix::fs::readlinkat(&place.parent, &*place.name, Vec::new())
+                .map_err(|e| Failure::errno(format!("cannot read the link {wanted}"), &e.into()))?
+                .into_string()
+                .map_err(|_| {
+                    Failure::new(Cause::Unsupported, format!("the target of the link {wanted} is not UTF-8"))
+                })?;
+            wanted = if target.starts_with('/') { target } else { format!("{parent_path}/{target}") };
+        }
+        Err(Failure::errno(format!("cannot follow {path}"), &Errno::LOOP.into()))
+    }
+
+    /// The folder at `path`; it and its parents are made (0755) where they are absent.
+    fn make_folders(&self, path: &str) -> Result<OwnedFd> {
+        let failed = |e: Errno| Failure::errno(format!("cannot make the folder {path}"), &e.into());
+        match self.resolve(path, true) {
+            Err(Errno::NOENT) => {}
+            Ok(fd) => {
+                return match meta(&stat(&fd, path)?).kind {
+                    NodeKind::Dir => Ok(fd),
+                    _ => Err(failed(Errno::NOTDIR)),
+                };
+            }
+            Err(e) => return Err(failed(e)),
+        }
+        let mut here = self.resolve("/", true).map_err(failed)?;
+        let mut walked = String::new();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            walked.push('/');
+            walked.push_str(part);
+            here = match self.resolve(&walked, true) {
+                Err(Errno::NOENT) => {
+                    rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(0o755)).map_err(failed)?;
+                    self.resolve(&walked, true).map_err(failed)?
+                }
+                found => found.map_err(failed)?,
+            };
+        }
+        Ok(here)
+    }
+}
+
+/// Where something is to be written.
+struct Place {
+    parent: OwnedFd,
+    name: String,
+    /// As the host called it, for messages.
+    path: String,
+}
+
+impl Place {
+    fn existing(&self) -> Result<Option<Stat>> {
+        match rustix::fs::statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(Failure::errno(format!("cannot look at {}", self.path), &e.into())),
+        }
+    }
+
+    /// A name in the same folder that nothing has yet.
+    fn beside(&self) -> String {
+        (0..1000)
+            .map(|n| format!(".landfall-{n}.tmp"))
+            .find(|name| {
+                rustix::fs::statat(&self.parent, &**name, AtFlags::SYMLINK_NOFOLLOW)
+                    .is_err_and(|e| e == Errno::NOENT)
+            })
+            .unwrap_or_default()
+    }
+
+    /// Gives the new file the owner, the mode and the extended attributes of the one that it replaces.
+    fn dress(&self, file: &File, existing: Option<&Stat>, mode: u32) -> Result<()> {
+        let failed = |what: &str, e: Errno| {
+            Failure::errno(format!("cannot set the {what} of {}", self.path), &e.into())
+        };
+        let now = rustix::fs::fstat(file).map_err(|e| failed("mode", e))?;
+        let is_fat = rustix::fs::fstatfs(file).is_ok_and(|fs| i128::from(fs.f_type) == MSDOS_MAGIC);
+        if let Some(existing) = existing
+            && (existing.st_uid, existing.st_gid) != (now.st_uid, now.st_gid)
+        {
+            let (uid, gid) =
+                (rustix::fs::Uid::from_raw(existing.st_uid), rustix::fs::Gid::from_raw(existing.st_gid));
+            rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(|e| failed("owner", e))?;
+        }
+        // After the owner, whose change drops the set-uid bits and the capabilities. FAT has no modes.
+        if !is_fat {
+            let mode = existing.map_or(mode, |existing| existing.st_mode) & 0o7777;
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(|e| failed("mode", e))?;
+        }
+        if existing.is_some() {
+            self.copy_xattrs(file).map_err(|e| failed("extended attributes", e))?;
+        }
+        Ok(())
+    }
+
+    fn copy_xattrs(&self, to: &File) -> rustix::io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let from = rustix::fs::openat(&self.parent, &*self.name, flags, Mode::empty())?;
+        let mut names = vec![0u8; XATTRS_AT_MOST];
+        let len = match rustix::fs::flistxattr(&from, &mut names[..]) {
+            Err(Errno::OPNOTSUPP) => return Ok(()),
+            len => len?,
+        };
+        let mut value = vec![0u8; XATTRS_AT_MOST];
+        for name in names.get(..len).unwrap_or_default().split(|&byte| byte == 0) {
+            if name.is_empty() {
+                continue;
+            }
+            let len = rustix::fs::fgetxattr(&from, name, &mut value[..])?;
+            let value = value.get(..len).unwrap_or_default();
+            rustix::fs::fsetxattr(to, name, value, XattrFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &str) -> Result<()> {
+        rustix::fs::renameat(&self.parent, from, &self.parent, &*self.name)
+            .map_err(|e| Failure::errno(format!("cannot put the new {} in its place", self.path), &e.into()))
+    }
+}
+
+/// Writes the pieces, which must be `size` bytes together.
+fn fill(file: &mut File, path: &str, size: u64, pieces: &mut dyn Pieces) -> Result<()> {
+    let mut len: u64 = 0;
+    while let Some(piece) = pieces.next().map_err(|e| Failure::errno("cannot receive the content", &e))? {
+        len = len.saturating_add(piece.len() as u64);
+        if len > size {
+            break;
+        }
+        file.write_all(piece).map_err(|e| Failure::errno(format!("cannot write {path}"), &e))?;
+    }
+    if len == size {
+        return Ok(());
+    }
+    Err(Failure::new(Cause::Refused, format!("{path} was announced with {size} bytes; there came {len}")))
+}
+
+/// The folder and the name of an absolute path.
+fn split(path: &str) -> Result<(String, String)> {
+    let (parent, name) = path.trim_end_matches('/').rsplit_once('/').unwrap_or_default();
+    if !path.starts_with('/') || matches!(name, "" | "." | "..") || path.contains('\0') {
+        return Err(Failure::new(Cause::Refused, format!("{path:?} is no path of a file")));
+    }
+    Ok((if parent.is_empty() { "/".into() } else { parent.into() }, name.into()))
+}
+
+/// The file behind a handle, opened to be used. The name in `/proc` leads to the very file of the handle.
+fn reopen(fd: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::open(path, flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty())
+}
+
+fn stat(fd: &OwnedFd, path: &str) -> Result<Stat> {
+    rustix::fs::fstat(fd).map_err(|e| Failure::errno(format!("cannot look at {path}"), &e.into()))
+}
+
+fn free_space(fd: impl AsFd) -> rustix::io::Result<u64> {
+    let fs = rustix::fs::fstatvfs(&fd)?;
+    let is_ext4 = i128::from(rustix::fs::fstatfs(&fd)?.f_type) == EXT4_MAGIC;
+    // Of ext4 root may use the blocks that others may not; elsewhere both are the same, or only the second is true.
+    let blocks = if is_ext4 { fs.f_bfree } else { fs.f_bavail };
+    Ok(blocks.saturating_mul(fs.f_frsize))
+}
+
+fn not_a_file(path: &str, kind: NodeKind) -> Failure {
+    let what = match kind {
+        NodeKind::Dir => "a folder",
+        NodeKind::Symlink => "a link",
+        NodeKind::File | NodeKind::Other => "a device, pipe or socket",
+    };
+    Failure::new(Cause::Refused, format!("{path} is {what}, not a file"))
+}
+
+fn meta(stat: &Stat) -> Meta {
+    Meta {
+        kind: node_kind(FileType::from_raw_mode(stat.st_mode)),
+        size: Bytes(u64::try_from(stat.st_size).unwrap_or(0)),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime_seconds: stat.st_mtime,
+    }
+}
+
+fn node_kind(kind: FileType) -> NodeKind {
+    match kind {
+        FileType::RegularFile => NodeKind::File,
+        FileType::Directory => NodeKind::Dir,
+        FileType::Symlink => NodeKind::Symlink,
+        _ => NodeKind::Other,
+    }
+}

@@ -1,0 +1,209 @@
+//! Mounting and unmounting the guest's file systems.
+
+use super::files::{self, Root, is_root_name};
+use super::wait_for;
+use crate::sandbox::protocol::{Cause, Failure};
+use rustix::fs::{OFlags, StatVfsMountFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// What is mounted, in the order of mounting.
+#[derive(Default)]
+pub(super) struct Mounts(Vec<Mount>);
+
+struct Mount {
+    root: String,
+    at: String,
+    device: PathBuf,
+    read_only: bool,
+}
+
+/// How a kind of file system is mounted: its name in the kernel, and options that keep a hostile or duplicate one
+/// from doing harm.
+fn kernel_name(fs: &str) -> (&str, &'static str) {
+    match fs {
+        // The superblock may ask for a panic; the ext4 driver serves all three.
+        "ext2" | "ext3" | "ext4" => ("ext4", "errors=remount-ro"),
+        // Copies of a volume share a UUID.
+        "xfs" => ("xfs", "nouuid"),
+        "vfat" => ("vfat", "iocharset=iso8859-1,utf8=1,shortname=mixed,errors=remount-ro"),
+        "ntfs" => ("ntfs3", "iocharset=utf8"),
+        other => (other, ""),
+    }
+}
+
+impl Mounts {
+    pub(super) fn mount(
+        &mut self,
+        target: u16,
+        serial: &str,
+        fs: &str,
+        root: &str,
+        at: &str,
+        read_only: bool,
+    ) -> Result<()> {
+        if !is_root_name(root) {
+            return Err(Failure::new(Cause::Refused, format!("{root:?} is no name of a root")));
+        }
+        let (name, options) = kernel_name(fs);
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        if !known.lines().any(|line| line.split_whitespace().last() == Some(name)) {
+            return Err(Failure::new(
+                Cause::Unsupported,
+                format!("the sandbox's kernel has no driver for {fs} ({name})"),
+            ));
+        }
+        let device = find_disk(target, serial)?;
+        let top = format!("{}/{root}", files::ROOTS);
+        fs::create_dir_all(&top).map_err(|e| Failure::errno(format!("cannot make the root {root}"), &e))?;
+        // The guest's own mount point, wherever its links lead: held by a handle, named through /proc.
+        let point = if at == "/" {
+            None
+        } else {
+            let root = Root::open(root)?;
+            let point = root.find(at, true)?.ok_or_else(|| {
+                Failure::new(Cause::Refused, format!("the guest has no folder {at} to mount {fs} at"))
+            })?;
+            Some(point)
+        };
+        let point_path = point.as_ref().map_or(top, |fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+        if read_only {
+            flags |= MountFlags::RDONLY;
+        }
+        let options = std::ffi::CString::new(options).unwrap_or_default();
+        rustix::mount::mount(&device, &*point_path, name, flags, &*options)
+            .map_err(|e| Failure::errno(format!("cannot mount as {fs} at {at}"), &e.into()))?;
+        self.0.push(Mount { root: root.into(), at: at.into(), device, read_only });
+        Ok(())
+    }
+
+    pub(super) fn unmount(&mut self, root: &str, at: &str) -> Result<()> {
+        let found = self.0.iter().rposition(|mount| mount.root == root && mount.at == at);
+        let index = found
+            .ok_or_else(|| Failure::new(Cause::Refused, format!("nothing is mounted at {at} of {root}")))?;
+        let mount = self.0.remove(index);
+        mount.unmount()
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        self.0.iter().try_for_each(Mount::sync)
+    }
+
+    /// Unmounts everything, the last first, and tells of the first failure; the rest is unmounted all the same.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        while let Some(mount) = self.0.pop() {
+            outcome = outcome.and(mount.unmount());
+        }
+        outcome
+    }
+}
+
+impl Mount {
+    /// Everything written is on the disk, or an error says why not.
+    fn sync(&self) -> Result<()> {
+        let failed = |e: rustix::io::Errno| {
+            Failure::errno(format!("cannot write what is mounted at {} to its disk", self.at), &e.into())
+        };
+        let root = Root::open(&self.root)?;
+        let Some(point) = root.find(&self.at, true)? else { return Err(failed(rustix::io::Errno::NOENT)) };
+        // syncfs wants a handle that is open for more than its path.
+        let path = format!("/proc/self/fd/{}", point.as_raw_fd());
+        let folder = rustix::fs::open(
+            &*path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(failed)?;
+        rustix::fs::syncfs(&folder).map_err(failed)?;
+        let flags = rustix::fs::fstatvfs(&folder).map_err(failed)?.f_flag;
+        if !self.read_only && flags.contains(StatVfsMountFlags::RDONLY) {
+            return Err(Failure::new(
+                Cause::Corrupt,
+                format!(
+                    "the kernel found an error in the file system at {} and stopped writing to it",
+                    self.at
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn unmount(&self) -> Result<()> {
+        let synced = self.sync();
+        let unmounted = self.unmount_point();
+        // Also what the device itself still holds: it belongs to no file system any more.
+        let flushed = fs::File::open(&self.device)
+            .and_then(|device| device.sync_all())
+            .map_err(|e| Failure::errno(format!("cannot flush the disk of {}", self.at), &e));
+        synced.and(unmounted).and(flushed)
+    }
+
+    fn unmount_point(&self) -> Result<()> {
+        let failed = |e: rustix::io::Errno| Failure::errno(format!("cannot unmount {}", self.at), &e.into());
+        let path = {
+            let root = Root::open(&self.root)?;
+            let point = root.find(&self.at, true)?;
+            let point = point.ok_or_else(|| failed(rustix::io::Errno::NOENT))?;
+            // Its real name: a handle would keep it busy, and a link may stand in the guest's name for it.
+            fs::read_link(format!("/proc/self/fd/{}", point.as_raw_fd()))
+                .map_err(|e| Failure::errno(format!("cannot unmount {}", self.at), &e))?
+        };
+        rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW).map_err(failed)
+    }
+}
+
+/// The block device at SCSI target `target` of the sandbox's one SCSI controller, if it has this serial.
+fn find_disk(target: u16, serial: &str) -> Result<PathBuf> {
+    let failed = |e: io::Error| Failure::errno("cannot look for the disk", &e);
+    let host = wait_for(|| virtio_scsi_host(Path::new("/sys/class/scsi_host")))
+        .map_err(failed)?
+        .ok_or_else(|| Failure::new(Cause::Unsupported, "the sandbox has no virtio-scsi controller"))?;
+    let device = format!("/sys/bus/scsi/devices/{host}:0:{target}:0");
+    if !Path::new(&device).exists() {
+        // It was added after the controller was scanned. The controller tells of it, too, but this waits for it.
+        let scan = format!("/sys/class/scsi_host/host{host}/scan");
+        fs::write(scan, format!("0 {target} 0")).map_err(failed)?;
+    }
+    let name = wait_for(|| match fs::read_dir(format!("{device}/block")) {
+        Ok(mut names) => names.next().transpose(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    })
+    .map_err(failed)?
+    .ok_or_else(|| Failure::new(Cause::Unsupported, format!("no disk appeared at SCSI target {target}")))?;
+    // Vital product data page 0x80: a head of four bytes, then the serial.
+    let page = fs::read(format!("{device}/vpd_pg80")).map_err(failed)?;
+    let found = String::from_utf8_lossy(page.get(4..).unwrap_or_default()).trim().to_owned();
+    if found != serial {
+        return Err(Failure::new(
+            Cause::Refused,
+            format!("the disk at SCSI target {target} has the serial {found:?}, not {serial:?}"),
+        ));
+    }
+    let path = Path::new("/dev").join(name.file_name());
+    wait_for(|| Ok(path.exists().then_some(())))
+        .map_err(failed)?
+        .ok_or_else(|| Failure::new(Cause::Unsupported, format!("{} did not appear", path.display())))?;
+    Ok(path)
+}
+
+/// The number of the virtio-scsi controller.
+fn virtio_scsi_host(hosts: &Path) -> io::Result<Option<u32>> {
+    let Ok(entries) = fs::read_dir(hosts) else { return Ok(None) };
+    for entry in entries {
+        let entry = entry?;
+        let driver = fs::read_to_string(entry.path().join("proc_name")).unwrap_or_default();
+        let number = entry.file_name().to_string_lossy().strip_prefix("host").and_then(|n| n.parse().ok());
+        if driver.trim() == "virtio_scsi" && number.is_some() {
+            return Ok(number);
+        }
+    }
+    Ok(None)
+}

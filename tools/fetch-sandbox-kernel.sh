@@ -1,0 +1,80 @@
+#!/bin/sh
+# Puts the kernel of the patch sandbox into DEST: Debian's linux-image-cloud-amd64, unpacked, not installed
+# (DEST/boot/vmlinuz-*, DEST/lib/modules/*). Needs no root. Does nothing where DEST already holds one.
+#
+#   tools/fetch-sandbox-kernel.sh DEST
+set -eu
+
+if [ $# -ne 1 ]; then
+    echo "usage: $0 DEST" >&2
+    exit 2
+fi
+dest=$1
+package=linux-image-cloud-amd64
+
+have() {
+    for kernel in "$dest"/boot/vmlinuz-*; do
+        [ -s "$kernel" ] && [ -d "$dest/lib/modules/${kernel##*/vmlinuz-}/kernel" ] && return 0
+    done
+    return 1
+}
+
+if have; then
+    exit 0
+fi
+for tool in apt-get apt-cache dpkg-deb; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "$0: no $tool here: unpack a distribution kernel into $dest yourself (boot/vmlinuz-*, lib/modules/*)" >&2
+        exit 1
+    fi
+done
+
+mkdir -p "$dest"
+work=$(mktemp -d "$dest/.fetch.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# The package that the metapackage stands for, and a download of it. The second try is with package lists of our
+# own: an ordinary user cannot refresh the system's, which may be absent or name a version that is gone.
+apt_options=
+resolve() {
+    # shellcheck disable=SC2086
+    apt-cache $apt_options depends --no-recommends --no-suggests "$package" 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1
+}
+download() {
+    image=$(resolve)
+    [ -n "$image" ] || return 1
+    # shellcheck disable=SC2086
+    (cd "$work" && apt-get $apt_options -qq -o APT::Sandbox::User= download "$image" >&2)
+}
+if ! download; then
+    mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
+    apt_options="-o Dir::State::lists=$work/lists -o Dir::Cache=$work/cache -o APT::Sandbox::User="
+    # shellcheck disable=SC2086
+    if ! { apt-get $apt_options -qq update >&2 && download; }; then
+        echo "$0: cannot download $package: check the network and /etc/apt/sources.list" >&2
+        exit 1
+    fi
+fi
+
+mkdir "$work/root"
+for deb in "$work"/*.deb; do
+    dpkg-deb -x "$deb" "$work/root"
+done
+# Where /usr is merged, newer packages hold their modules there.
+modules=$work/root/lib/modules
+[ -d "$modules" ] || modules=$work/root/usr/lib/modules
+mkdir -p "$dest/boot" "$dest/lib/modules"
+for folder in "$modules"/*; do
+    version=${folder##*/}
+    rm -rf "$dest/lib/modules/$version"
+    mv "$folder" "$dest/lib/modules/$version"
+    # The kernel comes last: with it the set is complete.
+    mv "$work/root/boot/vmlinuz-$version" "$dest/boot/vmlinuz-$version"
+    chmod a+r "$dest/boot/vmlinuz-$version"
+done
+if ! have; then
+    echo "$0: the package holds no kernel with modules" >&2
+    exit 1
+fi
