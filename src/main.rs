@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 fn main() -> ExitCode {
+    // The same file is PID 1 of the patch sandbox, where there is nothing else to find out.
+    if landfall_boot::sandbox::agent::is_sandbox() {
+        landfall_boot::sandbox::agent::run();
+    }
     let cli = Cli::parse();
     log(cli.common.verbose);
     let stop = Arc::new(AtomicBool::new(false));

@@ -3,10 +3,10 @@
 //! The kernel is looked for in `LANDFALL_SANDBOX_KERNEL`, then in `target/sandbox` (`tools/fetch-sandbox-kernel.sh
 //! target/sandbox`), then on this machine.
 
+use landfall_boot::Error;
 use landfall_boot::apply::Change;
 use landfall_boot::sandbox::{Accelerator, Sandbox, Session, Settings};
 use landfall_boot::tree::{GuestTree, GuestTreeExt, NodeKind};
-use landfall_boot::{Error, Kind};
 use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 use std::fs::File;
@@ -105,10 +105,6 @@ fn run(program: &str, args: &[&str]) -> String {
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{program} {args:?}: {text}");
     text
-}
-
-fn has(program: &str) -> bool {
-    ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(program).exists())
 }
 
 /// An image file of that size in a folder of its own.

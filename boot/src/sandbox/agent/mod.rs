@@ -101,7 +101,7 @@ fn open_port() -> io::Result<File> {
         }
         Ok(None)
     };
-    let name = wait_for(|| named())?.ok_or_else(|| io::Error::other("the host's port did not appear"))?;
+    let name = wait_for(named)?.ok_or_else(|| io::Error::other("the host's port did not appear"))?;
     let path = format!("/dev/{name}");
     wait_for(|| match fs::OpenOptions::new().read(true).write(true).open(&path) {
         Ok(port) => Ok(Some(port)),
