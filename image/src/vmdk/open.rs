@@ -43,7 +43,11 @@ pub(super) fn open(source: Source, gate: &Gate) -> Result<Layer> {
     match magic(&source.head(8)?) {
         Some(Magic::Hosted) => {
             let header = hosted::read(&source)?;
-            let Some((at, len)) = header.descriptor() else { return Err(piece(&source)) };
+            let Some((at, len)) = header.descriptor() else {
+                // Only a whole disk is compressed, so a stream without a descriptor is still known to be one.
+                let alone = whole_disk(&header).ok_or_else(|| piece(&source))?;
+                return assemble(&source, &alone, Some(header), gate);
+            };
             let text = text(&source, at, len)?;
             let read = descriptor::parse(&text).map_err(|e| e.at(at).in_file(source.path()))?;
             let alone = matches!(read.extents.as_slice(), [only] if only.kind == ExtentType::Sparse);
@@ -74,6 +78,22 @@ fn text(source: &Source, at: FileOffset, len: Bytes) -> Result<Vec<u8>> {
     let mut text = vec![0; len.to_usize().unwrap_or(0)];
     source.read_exact_at(at, &mut text)?;
     Ok(text)
+}
+
+/// The descriptor of a stream that was written without one.
+fn whole_disk(header: &hosted::Header) -> Option<Descriptor> {
+    let only = ExtentLine {
+        access: Access::ReadOnly,
+        sectors: header.capacity,
+        kind: ExtentType::Sparse,
+        name: String::new(),
+        offset: Sectors(0),
+    };
+    (header.compression != 0 && header.capacity.0 != 0).then(|| Descriptor {
+        create_type: "streamOptimized".into(),
+        extents: vec![only],
+        ..Descriptor::default()
+    })
 }
 
 fn piece(source: &Source) -> Error {

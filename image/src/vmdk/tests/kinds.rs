@@ -67,6 +67,17 @@ fn a_stream_whose_header_says_zero_for_the_directory() {
 }
 
 #[test]
+fn a_stream_without_a_descriptor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = build::stream(3);
+    put64(&mut file, 28, 0);
+    put64(&mut file, 36, 0);
+    write(dir.path(), "x.vmdk", file);
+    let image = check(dir.path(), "x.vmdk", &guest());
+    assert_eq!(image.layers[0].variant, "streamOptimized");
+}
+
+#[test]
 fn a_lost_grain_directory_is_replaced_and_told() {
     let dir = tempfile::tempdir().unwrap();
     for damage in
