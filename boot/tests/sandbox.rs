@@ -178,3 +178,54 @@ fn ext4_is_mounted_read_and_written() {
     let listing = run("debugfs", &["-R", "cat /etc/fstab", path.to_str().unwrap()]);
     assert!(listing.contains("UUID=1"), "{listing}");
 }
+
+#[test]
+fn the_second_start_is_restored_and_a_damaged_state_is_thrown_away() {
+    let test = "the_second_start_is_restored_and_a_damaged_state_is_thrown_away";
+    let Some(mut settings) = settings(test) else { return };
+    let cache = tempfile::tempdir().unwrap();
+    settings.cache_folder = cache.path().to_owned();
+    let (_dir, path) = ext4(64);
+    let state = || {
+        let names = std::fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path());
+        let states = names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("state-"));
+        states.collect::<Vec<_>>()
+    };
+    let mut restored = Vec::new();
+    for n in 0..6u8 {
+        if n == 3 {
+            // One bit in the middle of the machine's memory.
+            let path = &state()[0];
+            let mut bytes = std::fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        if n == 5 {
+            // No state at all, under a name and a hash that are right.
+            let path = state().pop().unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let key = name.rsplit_once('-').unwrap().0;
+            let hash = &hash(b"no state")[..32];
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(cache.path().join(format!("{key}-{hash}")), b"no state").unwrap();
+        }
+        let session = start(&settings, &path);
+        restored.push(session.restored());
+        session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+        session.apply("a", &[put("/etc/n", &[n])]).unwrap();
+        let meta = session.tree("a").metadata("/etc/n").unwrap().unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let age = i64::try_from(now).unwrap() - meta.mtime_seconds;
+        assert!((-5..120).contains(&age), "the clock is right after a restore: {age} s");
+        eprintln!("{:?}", session.finish().unwrap());
+        run("e2fsck", &["-fn", path.to_str().unwrap()]);
+    }
+    assert_eq!(restored, [false, true, true, false, true, false]);
+    assert_eq!(state().len(), 1);
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

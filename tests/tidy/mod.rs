@@ -14,7 +14,9 @@ impl File {
     /// Compiled for tests only: a `tests` module, or what the crates' tests share.
     fn is_test(&self) -> bool {
         const SHARED: [&str; 2] = ["image/src/corpus.rs", "boot/src/testing.rs"];
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/") || SHARED.contains(&self.path.as_str())
+        self.path.ends_with("/tests.rs")
+            || self.path.contains("/tests/")
+            || SHARED.contains(&self.path.as_str())
     }
 
     /// Lines of code with their numbers: no comments, nothing behind the tests' marker.
@@ -164,7 +166,12 @@ fn the_command_line_goes_through_ops() {
     let files = under(sources("src"), "src/cli/");
     forbid(
         &files,
-        &["landfall_boot::session", "landfall_boot::sandbox", "formats::open", "landfall_image::convert::convert"],
+        &[
+            "landfall_boot::session",
+            "landfall_boot::sandbox",
+            "formats::open",
+            "landfall_image::convert::convert",
+        ],
         "cli calls only ops",
     );
     let ops = under(sources("src"), "src/ops/");

@@ -188,9 +188,14 @@ fn find_disk(target: u16, serial: &str) -> Result<PathBuf> {
         ));
     }
     let path = Path::new("/dev").join(name.file_name());
-    wait_for(|| Ok(path.exists().then_some(())))
-        .map_err(failed)?
-        .ok_or_else(|| Failure::new(Cause::Unsupported, format!("{} did not appear", path.display())))?;
+    // The node is there a moment before the disk can be opened (ENXIO).
+    wait_for(|| match fs::File::open(&path) {
+        Ok(_) => Ok(Some(())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(6) => Ok(None),
+        Err(e) => Err(e),
+    })
+    .map_err(failed)?
+    .ok_or_else(|| Failure::new(Cause::Unsupported, format!("{} did not appear", path.display())))?;
     Ok(path)
 }
 
