@@ -88,7 +88,21 @@ impl Reader {
                     .at(here)
                     .hint("the image is cut off: copy it again from its origin and compare the sizes"));
             }
+            let l1_end = l1_table.0 + l1.len() as u64;
+            if table.is_some_and(|table| (l1_table.0..l1_end).contains(&table)) {
+                return Err(source
+                    .corrupt(format!("L1 entry {index} points into the L1 table itself"))
+                    .at(here));
+            }
             tables.push(table.unwrap_or(0));
+        }
+        // One table for two places makes a small file a disk of any size; nothing sound writes that.
+        let mut sorted: Vec<u64> = tables.iter().copied().filter(|&table| table != 0).collect();
+        sorted.sort_unstable();
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(source
+                .corrupt(format!("two L1 entries point at the same L2 table at {:#x}", pair[0]))
+                .at(l1_table));
         }
         let slice_size = SLICE_SIZE.min(geometry.cluster_size());
         Ok(Reader {

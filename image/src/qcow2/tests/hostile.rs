@@ -66,7 +66,7 @@ fn no_changed_byte_panics_or_hangs() {
             if byte == 0 && at % 8 != 0 && at > 128 || [1, 3, 5, 7].contains(&byte) && at % 64 != 0 {
                 continue;
             }
-            for value in [byte ^ 1, byte ^ 0x80, 0xff, 0] {
+            for value in [byte ^ 1, byte ^ 0x80, 0xff] {
                 file.write_all_at(&[value], at as u64).unwrap();
                 if let Err(error) = exercise(&path) {
                     refused += 1;
@@ -107,6 +107,72 @@ fn every_truncation_is_refused_or_harmless() {
             }
         }
         assert!(refused as u64 > len / 509 * 2 / 3, "{refused} of {} cuts", len / 509);
+    }
+}
+
+/// Entries that no flipped bit makes: the same table twice, the L1 table as an L2 table, data behind the file's end.
+#[test]
+fn entries_that_point_astray_are_refused() {
+    if !have("entries_that_point_astray_are_refused", &["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.qcow2");
+    run(dir.path(), "qemu-img create -q -f qcow2 a.qcow2 1G && qemu-io -c 'write -P 1 0 64k' a.qcow2");
+    let good = std::fs::read(&path).unwrap();
+    let at = |offset: usize| u64::from_be_bytes(good[offset..offset + 8].try_into().unwrap());
+    let offset = |entry: u64| usize::try_from(entry & 0x00ff_ffff_ffff_fe00).unwrap();
+    let l1 = offset(at(crate::qcow2::header::at::L1_OFFSET));
+    let l2 = offset(at(l1));
+    let end = (good.len() as u64).next_multiple_of(65536);
+    for (place, entry, says) in [
+        (l1 + 8, l2 as u64, "same L2 table"),
+        (l1 + 8, l1 as u64, "the L1 table itself"),
+        (l1 + 8, end, "the file ends at"),
+        (l1 + 8, l2 as u64 + 512, "points into a cluster"),
+        (l1 + 8, 1, "reserved"),
+        (l2 + 8, end, "the data file"),
+        (l2 + 8, 0x50200, "points into a cluster"),
+        (l2 + 8, 4, "reserved"),
+        (l2 + 8, 1 << 62 | end, "compressed bytes up to"),
+        (l2 + 8, 1 << 62 | 255 << 54 | (end - 512), "compressed bytes up to"),
+        (l2 + 8, 1 << 62 | 1 << 54 | (end - 1024), "not a deflate stream"),
+    ] {
+        let mut bad = good.clone();
+        bad.resize(usize::try_from(end).unwrap(), 0xff);
+        bad[place..place + 8].copy_from_slice(&entry.to_be_bytes());
+        std::fs::write(&path, bad).unwrap();
+        let error = layer(&path)
+            .and_then(|layer| layer.disk.read_at(GuestOffset(65536), &mut [0; 512]))
+            .expect_err(says);
+        assert!(error.says().contains(says), "{says}: {error}");
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(error.offset().is_some() && error.path() == Some(&*path), "{error}");
+    }
+}
+
+#[test]
+fn a_data_file_that_is_short_or_absent_is_an_error() {
+    if !have("a_data_file_that_is_short_or_absent_is_an_error", &["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for raw in ["on", "off"] {
+        run(
+            dir.path(),
+            &format!(
+                "rm -f a.qcow2 data; qemu-img create -q -f qcow2 -o data_file=data,data_file_raw={raw} a.qcow2 4M && \
+                 qemu-io -c 'write -P 1 1M 1M' a.qcow2"
+            ),
+        );
+        let path = dir.path().join("a.qcow2");
+        exercise(&path).unwrap();
+        let data = std::fs::OpenOptions::new().write(true).open(dir.path().join("data")).unwrap();
+        data.set_len(data.metadata().unwrap().len() / 3).unwrap();
+        let error = exercise(&path).unwrap_err();
+        assert!(error.kind() == Kind::Corrupt && error.says().contains("the data file"), "{error}");
+        std::fs::remove_file(dir.path().join("data")).unwrap();
+        assert_eq!(exercise(&path).unwrap_err().kind(), Kind::Io);
     }
 }
 
