@@ -199,11 +199,15 @@ fn parse_entry(log: &[u8], at: usize, log_guid: Uuid, effort: &mut usize) -> Res
     Ok(Some(entry))
 }
 
-/// `length` bytes of the ring from `at`; copied only where they wrap around.
+/// `length` bytes of the ring from `at`, at most once around; copied only where they pass its end.
 fn ring(log: &[u8], at: usize, length: usize) -> Cow<'_, [u8]> {
     match log.get(at..at.saturating_add(length)) {
         Some(straight) => Cow::Borrowed(straight),
-        None => Cow::Owned(log.iter().cycle().skip(at).take(length).copied().collect()),
+        None => {
+            let to_end = log.get(at..).unwrap_or_default();
+            let from_start = log.get(..length.saturating_sub(to_end.len())).unwrap_or_default();
+            Cow::Owned([to_end, from_start].concat())
+        }
     }
 }
 

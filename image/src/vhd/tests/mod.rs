@@ -1,5 +1,8 @@
 //! Real images, other readers and hostile bytes.
 
+mod forge;
+mod forged;
+
 use crate::corpus;
 use crate::error::Kind;
 use crate::formats::{self, Format, OpenOptions};

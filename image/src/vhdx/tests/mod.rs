@@ -1,5 +1,10 @@
 //! Real images, other readers, forged logs and hostile bytes.
 
+mod blocks;
+mod forge;
+mod hostile;
+mod log;
+
 use crate::corpus;
 use crate::formats::{self, Format, OpenOptions};
 use std::path::Path;
@@ -47,4 +52,8 @@ fn what_qemu_img_writes_reads_back() {
             corpus::assert_same(&*image.disk, &*base.disk, &format!("{name} {options}"));
         }
     }
+}
+
+fn raw(path: &Path) -> std::sync::Arc<dyn crate::Disk> {
+    formats::open(path, &OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() }).unwrap().disk
 }
