@@ -247,3 +247,63 @@ fn wrong_entries_are_named() {
     put32(&mut file, directory, table / SECTOR + 1);
     assert!(read(&file).says().contains("no grain table"), "{}", read(&file));
 }
+
+#[test]
+fn a_grain_that_does_not_inflate_to_its_size_is_corrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.vmdk");
+    let stream = build::stream(3);
+    let record = |index: usize| {
+        let lba = ((index * build::GRAIN) as u64).to_le_bytes();
+        let at = (4 * SECTOR..stream.len())
+            .step_by(SECTOR)
+            .find(|&at| stream[at..at + 8] == lba && stream[at + 8..at + 12] != [0; 4]);
+        at.unwrap()
+    };
+    // The last grain may end where the disk ends, after 3 sectors.
+    for (index, len, fits) in [
+        (0, 4096, true),
+        (0, 4095, false),
+        (0, 4097, false),
+        (0, 1, false),
+        (0, 0, false),
+        (599, 4096, true),
+        (599, 3 * SECTOR, true),
+        (599, 3 * SECTOR - 1, false),
+        (599, 4097, false),
+    ] {
+        let data = build::zlib(&build::grain_content(index, len));
+        let mut file = stream.clone();
+        let at = record(index);
+        put32(&mut file, at + 8, data.len());
+        put(&mut file, at + 12, &data);
+        std::fs::write(&path, file).unwrap();
+        match whole(&path) {
+            Ok(read) => assert!(fits && read == guest(), "grain {index} of {len} bytes"),
+            Err(error) => {
+                assert!(!fits && error.kind() == Kind::Corrupt, "grain {index} of {len} bytes: {error}");
+                assert!(error.says().contains(&format!("grain {index}")), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn compressed_grains_without_markers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.vmdk");
+    // The plain image, made compressed: each grain is a bare zlib stream in the place of the grain.
+    let mut file = build::sparse();
+    put32(&mut file, 8, 0x1_0007);
+    put(&mut file, 77, &[1]);
+    for (place, index) in build::STORED.iter().enumerate() {
+        let at = (24 + place * build::GRAIN) * SECTOR;
+        file[at..at + 4096].fill(0xee);
+        put(&mut file, at, &build::zlib(&build::grain_content(*index, 4096)));
+    }
+    std::fs::write(&path, &file).unwrap();
+    assert!(whole(&path).unwrap() == guest());
+    put(&mut file, 24 * SECTOR + 20, &[0x55; 8]);
+    std::fs::write(&path, &file).unwrap();
+    assert_eq!(whole(&path).unwrap_err().kind(), Kind::Corrupt);
+}
