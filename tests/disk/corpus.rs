@@ -14,12 +14,12 @@ use std::process::Command;
 const HASHED_WHOLE: u64 = 2 << 30;
 
 /// What the manifest says of an image.
-struct Row {
-    path: String,
-    expected: Expected,
+pub(super) struct Row {
+    pub path: String,
+    pub expected: Expected,
 }
 
-enum Expected {
+pub(super) enum Expected {
     /// Reads as this.
     Content { size: u64, sha256: String, nz4k: Option<String> },
     /// Must be refused.
@@ -29,14 +29,14 @@ enum Expected {
 }
 
 /// The images, unpacked as they are asked for.
-struct Corpus {
+pub(super) struct Corpus {
     root: PathBuf,
     unpacked: tempfile::TempDir,
     done: HashSet<PathBuf>,
 }
 
 impl Corpus {
-    fn open() -> Option<(Corpus, Vec<Row>)> {
+    pub fn open() -> Option<(Corpus, Vec<Row>)> {
         let root = crate::machines::corpus()?;
         let manifest = std::fs::read_to_string(root.join("MANIFEST.tsv")).unwrap();
         let rows: Vec<Row> = manifest.lines().filter_map(row).collect();
@@ -45,7 +45,7 @@ impl Corpus {
     }
 
     /// The image of a row, unpacked, with what lies in its folder where that is a set.
-    fn image(&mut self, row: &Row) -> PathBuf {
+    pub fn image(&mut self, row: &Row) -> PathBuf {
         let stored = self.root.join(&row.path);
         // The upstream's own folder is no set; a folder below it is.
         if Path::new(&row.path).components().count() > 2 {
@@ -168,8 +168,11 @@ fn nz4k(disk: &dyn Disk) -> Result<String, Error> {
     Ok(hex(hash))
 }
 
+/// Size, hash of all (of a small disk), and hash of the blocks that are not zeros.
+type Reading = Result<(u64, Option<String>, String), Error>;
+
 /// Size and hashes of an image. Small disks are hashed whole, and all by their map.
-fn reading(path: &Path) -> Result<(u64, Option<String>, String), Error> {
+pub(super) fn reading(path: &Path) -> Reading {
     let image = formats::open(path, &OpenOptions::default())?;
     let size = image.disk.size().0;
     let whole = if size <= HASHED_WHOLE { Some(sha256(&*image.disk)?) } else { None };
@@ -177,10 +180,7 @@ fn reading(path: &Path) -> Result<(u64, Option<String>, String), Error> {
 }
 
 /// What is wrong with a reading, if anything.
-fn verdict(
-    expected: &Expected,
-    reading: &Result<(u64, Option<String>, String), Error>,
-) -> Result<(), String> {
+pub(super) fn verdict(expected: &Expected, reading: &Reading) -> Result<(), String> {
     let content =
         |wanted_size: u64, wanted_whole: Option<&String>, wanted_nz4k: Option<&String>| match reading {
             Err(error) => Err(format!("refused: {error}")),

@@ -1,3 +1,4 @@
 //! Disk images of every producer there is a sample of.
 
 mod corpus;
+mod program;
