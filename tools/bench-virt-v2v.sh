@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 landfall=target/landfall
 vmx=${1:-target/demo/source/web01.vmx}
 runs=${RUNS:-3}
-tools/demo-guest.sh target/demo/source
+tools/make-guest.sh bios-ext4 target/demo/source
 if ! command -v virt-v2v >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ]; then as_root=''; else as_root=sudo; fi
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends \

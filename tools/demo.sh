@@ -13,7 +13,7 @@ run() {
 }
 
 say 'A guest that knows VMware only'
-tools/demo-guest.sh "$source"
+tools/make-guest.sh bios-ext4 "$source"
 grep -v '^\.encoding' "$source/web01.vmx"
 before=$(cat "$source/web01.vmdk" "$source/web01.vmx" | sha256sum)
 
