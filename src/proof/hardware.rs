@@ -76,7 +76,8 @@ pub fn firmware(machine: &Machine) -> Result<Option<Uefi>> {
             return Ok(Some(Uefi { code: code.into(), variables: variables.into() }));
         }
     }
-    Err(Error::unsupported("there is no UEFI firmware for virtual machines on this host").hint("apt install ovmf"))
+    Err(Error::unsupported("there is no UEFI firmware for virtual machines on this host")
+        .hint("apt install ovmf"))
 }
 
 /// QEMU's arguments, and the devices in words.
@@ -137,7 +138,14 @@ pub fn arguments(
     let mut ports = 0;
     let mut port = |add: &mut dyn FnMut(&str, String)| {
         ports += 1;
-        add("device", format!("pcie-root-port,id=port{ports},chassis={ports},addr={:#x}.{:x},multifunction=on", 2 + (ports - 1) / 8, (ports - 1) % 8));
+        add(
+            "device",
+            format!(
+                "pcie-root-port,id=port{ports},chassis={ports},addr={:#x}.{:x},multifunction=on",
+                2 + (ports - 1) / 8,
+                (ports - 1) % 8
+            ),
+        );
         format!("port{ports}")
     };
     if machine.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi) {
@@ -175,7 +183,10 @@ pub fn arguments(
     add("device", format!("virtio-rng-pci,bus={bus}"));
     let mut all: Vec<String> =
         ["-nodefaults", "-no-user-config", "-display", "none"].map(str::to_owned).into();
-    all.extend(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"].map(str::to_owned));
+    all.extend(
+        ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+            .map(str::to_owned),
+    );
     all.extend(args);
     (all, devices)
 }

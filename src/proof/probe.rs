@@ -13,7 +13,11 @@ const GRUB: [&str; 2] = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"];
 /// What has to be written into the guest at `tree` so that it speaks; empty where it has no systemd.
 pub fn changes(tree: &dyn GuestTree) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
-    let put = |path: &str, text: String, mode| Change::Put { path: path.to_owned(), bytes: text.into_bytes(), mode };
+    let put = |path: &str, text: String, mode| Change::Put {
+        path: path.to_owned(),
+        bytes: text.into_bytes(),
+        mode,
+    };
     if tree.exists("/lib/systemd/systemd")? || tree.exists("/usr/lib/systemd/systemd")? {
         changes.push(put(SCRIPT_PATH, include_str!("probe.sh").to_owned(), 0o755));
         changes.push(put(UNIT_PATH, include_str!("probe.service").to_owned(), 0o644));

@@ -55,12 +55,14 @@ impl Inside {
             ("multi-user", _) => self.multi_user = true,
             ("kernel", [kernel, ..]) => self.kernel = Some(kernel.clone()),
             ("root", [..]) if !rest.is_empty() => self.root = Some(rest.join(" ")),
-            ("net", [name, mac, driver, ..]) if self.interfaces.len() < AT_MOST => self.interfaces.push(Interface {
-                name: name.clone(),
-                mac: mac.to_ascii_lowercase(),
-                driver: driver.clone(),
-                addresses: Vec::new(),
-            }),
+            ("net", [name, mac, driver, ..]) if self.interfaces.len() < AT_MOST => {
+                self.interfaces.push(Interface {
+                    name: name.clone(),
+                    mac: mac.to_ascii_lowercase(),
+                    driver: driver.clone(),
+                    addresses: Vec::new(),
+                })
+            }
             ("address", [name, address, ..]) => {
                 if let Some(interface) = self.interfaces.iter_mut().find(|interface| interface.name == *name)
                     && interface.addresses.len() < AT_MOST
@@ -68,7 +70,9 @@ impl Inside {
                     interface.addresses.push(address.clone());
                 }
             }
-            ("failed", [unit, ..]) if self.failed_units.len() < AT_MOST => self.failed_units.push(unit.clone()),
+            ("failed", [unit, ..]) if self.failed_units.len() < AT_MOST => {
+                self.failed_units.push(unit.clone())
+            }
             ("end", _) => self.complete = true,
             _ => {}
         }
@@ -169,7 +173,10 @@ mod tests {
     #[test]
     fn a_stop_is_named() {
         let mut console = Console::default();
-        console.take(b"Begin: ...\nGave up waiting for root file system device.  Common problems:\n", Duration::ZERO);
+        console.take(
+            b"Begin: ...\nGave up waiting for root file system device.  Common problems:\n",
+            Duration::ZERO,
+        );
         let (meaning, line) = console.stopped.unwrap();
         assert!(meaning.contains("root file system"));
         assert!(line.starts_with("Gave up"));
