@@ -2,6 +2,8 @@
 
 use clap::Parser;
 use landfall::cli::{self, Surroundings, args::Cli};
+use landfall_boot::sandbox::Settings;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +24,31 @@ fn main() -> ExitCode {
             eprintln!("landfall: cannot watch for signal {signal}: {error}");
         }
     }
-    ExitCode::from(cli::run(&cli, &Surroundings { cancel: stop.into() }))
+    let surroundings = Surroundings { sandbox: sandbox(&stop), cancel: stop.into() };
+    ExitCode::from(cli::run(&cli, &surroundings))
+}
+
+/// Where the sandbox's parts are on this host. LANDFALL_DATA names the folder with `sandbox/` in it, LANDFALL_CACHE
+/// the one for what can be made again.
+fn sandbox(stop: &Arc<AtomicBool>) -> Settings {
+    let this = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = folder("HOME").unwrap_or_else(std::env::temp_dir);
+    let cache = folder("LANDFALL_CACHE")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("landfall")))
+        .unwrap_or_else(|| home.join(".cache/landfall"));
+    let data = folder("LANDFALL_DATA").or_else(|| {
+        let shared = folder("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("landfall");
+        let installed = ["/usr/share/landfall", "/usr/lib/landfall"].map(PathBuf::from);
+        // Beside the program: the build's own folder, or a prefix of one's own.
+        let beside = this.ancestors().skip(1).take(4).map(Path::to_owned);
+        beside.chain([shared]).chain(installed).find(|folder| folder.join("sandbox/lib/modules").is_dir())
+    });
+    let mut settings = Settings::new(this, cache);
+    settings.data_folder = data;
+    settings.kernel_folder = folder("LANDFALL_SANDBOX_KERNEL");
+    settings.cancel = Arc::clone(stop);
+    settings
 }
 
 /// Logs go to standard error: warnings, and more with `-v`. LANDFALL_LOG takes a filter of its own.

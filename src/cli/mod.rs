@@ -5,6 +5,7 @@ mod disk;
 mod progress;
 mod text;
 
+use crate::ops::Settings;
 use crate::ops::{Context, Failure};
 use args::{Cli, Verb};
 use landfall_image::convert::Cancel;
@@ -14,6 +15,8 @@ use progress::Drawer;
 /// What the program knows of its surroundings. Only `main` finds it out.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
+    /// Where the patch sandbox finds its parts.
+    pub sandbox: Settings,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
 }
@@ -27,6 +30,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             jobs: cli.common.jobs.map(usize::from),
             rate_limit: cli.common.rate_limit,
             cancel: surroundings.cancel.clone(),
+            sandbox: surroundings.sandbox.clone(),
             observer: &drawer,
         };
         dispatch(cli, &context)

@@ -6,6 +6,7 @@ pub mod source;
 
 use crate::event::Observer;
 use landfall_boot::check::Finding;
+pub use landfall_boot::sandbox::Settings;
 use landfall_image::convert::{Cancel, Options};
 use landfall_image::{Bytes, Error, Gate, Kind};
 
@@ -19,6 +20,8 @@ pub struct Context<'a> {
     pub rate_limit: Option<Bytes>,
     /// Set by Ctrl-C.
     pub cancel: Cancel,
+    /// Where the patch sandbox finds its parts.
+    pub sandbox: Settings,
     /// Who is told.
     pub observer: &'a dyn Observer,
 }

@@ -3,12 +3,14 @@
 //!
 //! - [`hardware`]: the target's devices as QEMU's arguments.
 //! - [`probe`]: what is put into the throw-away overlay so that the guest itself tells how far it came.
+//! - [`trial`]: one boot, from power-on to the verdict.
 //! - [`watch`]: what the console and the probe say, and what follows from it.
 //!
 //! Deliberately absent: judging an application inside the guest. "Booted" means: login prompt or multi-user target.
 
 pub mod hardware;
 pub mod probe;
+pub mod trial;
 pub mod watch;
 
 use serde::Serialize;

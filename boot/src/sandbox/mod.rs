@@ -14,10 +14,11 @@
 //! the machine boots plainly instead. Every wait has an end, every process is ended with its session.
 //!
 //! Cut by phase: `kernel`, `initramfs` (what is started), `cache` (what is kept), `process`, `qmp`, `machine` (QEMU),
-//! `protocol`, [`agent`] (inside), `session` (outside).
+//! `protocol`, [`agent`] (inside), `session` (outside). [`Confined`] runs other machines under the same rules.
 
 pub mod agent;
 mod cache;
+mod confined;
 mod initramfs;
 mod kernel;
 mod machine;
@@ -26,6 +27,7 @@ mod protocol;
 mod qmp;
 mod session;
 
+pub use confined::Confined;
 pub use session::{Finished, SandboxTree, Session};
 
 use crate::{Error, Result};
