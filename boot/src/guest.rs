@@ -14,8 +14,8 @@ pub struct Fact<T> {
 
 impl<T> Fact<T> {
     /// `value`, proved by `proof`.
-    pub fn new(value: T, proof: impl Into<String>) -> Self {
-        Fact { value, proof: proof.into() }
+    pub fn new(value: impl Into<T>, proof: impl Into<String>) -> Self {
+        Fact { value: value.into(), proof: proof.into() }
     }
 }
 

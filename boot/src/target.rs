@@ -10,13 +10,24 @@ pub enum Platform {
 
 /// What a platform's devices need inside a Linux guest. Module names as `modules.dep` has them, `-` written `_`.
 pub struct LinuxDrivers {
-    /// Without one of these the root disk is not found. Each inner slice is a set of alternatives; the first
-    /// that the kernel has (as module or built in) counts.
-    pub boot: &'static [&'static [&'static str]],
-    /// Wanted in the initramfs where the kernel has them; their absence is a note.
-    pub fallback: &'static [&'static str],
-    /// Needed on the root file system only; network first.
-    pub later: &'static [&'static str],
+    /// The ways in which the platform can attach the root disk, the preferred first.
+    pub disks: &'static [DiskWay],
+    /// Network cards, the preferred first. Needed on the root file system only.
+    pub network: &'static [&'static str],
+    /// How the kernel names whole disks there, without letters: `vd`.
+    pub disk_names: &'static [&'static str],
+    /// Package of the platform's guest agent.
+    pub agent: &'static str,
+}
+
+/// One way to attach a disk.
+pub struct DiskWay {
+    /// As people call it: `virtio-blk`.
+    pub bus: &'static str,
+    /// What the kernel needs for it, each as a module or built in.
+    pub drivers: &'static [&'static str],
+    /// Only a last resort: slow, or to be chosen by hand.
+    pub fallback: bool,
 }
 
 impl Platform {
@@ -24,10 +35,27 @@ impl Platform {
     pub fn linux_drivers(self) -> &'static LinuxDrivers {
         match self {
             Platform::Kvm => &LinuxDrivers {
-                boot: &[&["virtio_pci"], &["virtio_blk"], &["virtio_scsi"], &["sd_mod"]],
-                fallback: &["ahci", "ata_piix"],
-                later: &["virtio_net", "virtio_console", "virtio_balloon", "virtio_rng"],
+                disks: &[
+                    DiskWay { bus: "virtio-blk", drivers: &["virtio_pci", "virtio_blk"], fallback: false },
+                    DiskWay {
+                        bus: "virtio-scsi",
+                        drivers: &["virtio_pci", "virtio_scsi", "sd_mod"],
+                        fallback: false,
+                    },
+                    DiskWay { bus: "SATA", drivers: &["ahci", "sd_mod"], fallback: true },
+                    DiskWay { bus: "IDE", drivers: &["ata_piix", "sd_mod"], fallback: true },
+                ],
+                network: &["virtio_net", "e1000e", "e1000"],
+                disk_names: &["vd", "sd"],
+                agent: "qemu-guest-agent",
             },
+        }
+    }
+
+    /// Name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Platform::Kvm => "KVM",
         }
     }
 }
@@ -48,6 +76,10 @@ pub const EVERY_TARGET: &[&str] = &[
     "hv_storvsc",
     "xen_blkfront",
 ];
+
+/// Those of [`EVERY_TARGET`] that refuse to load, with a message on the console, where their hypervisor is absent: they
+/// belong into an initramfs, but never into a list of modules that are loaded by name.
+pub const LOADS_ONLY_AT_HOME: &[&str] = &["hv_vmbus", "hv_storvsc", "xen_blkfront"];
 
 /// How the machine starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -1,0 +1,144 @@
+//! A plan while it grows: reads see what was already edited, and there is one edit per path.
+
+use crate::check::Finding;
+use crate::family::Scene;
+use crate::patch::{Action, Edit, PatchPlan, Text};
+use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
+use crate::{Kind, Result};
+use std::collections::BTreeSet;
+
+/// The edits and findings so far.
+pub struct Draft<'a> {
+    /// The guest.
+    pub scene: &'a Scene<'a>,
+    edits: Vec<Edit>,
+    findings: Vec<Finding>,
+    unreadable: BTreeSet<String>,
+}
+
+impl<'a> Draft<'a> {
+    /// An empty plan for the guest.
+    pub fn new(scene: &'a Scene<'a>) -> Self {
+        Draft { scene, edits: Vec::new(), findings: Vec::new(), unreadable: BTreeSet::new() }
+    }
+
+    /// A file as it will be after the edits so far; `None` where it is absent. A file that cannot be looked at (too
+    /// long for configuration, a loop of links, not a file) gives a finding and counts as absent: what could not be
+    /// checked neither stops the plan nor passes for checked.
+    pub fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
+        match self.edits.iter().find(|edit| edit.path == path).map(|edit| &edit.action) {
+            Some(Action::Write { contents, .. }) => return Ok(Some(contents.0.clone())),
+            Some(Action::Remove | Action::Symlink { .. }) => return Ok(None),
+            _ => {}
+        }
+        match self.scene.tree.read(path, CONFIG_AT_MOST) {
+            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Corrupt | Kind::Unsupported) => {
+                if self.unreadable.insert(path.to_owned()) {
+                    self.find(
+                        "linux-file-unreadable",
+                        format!("{path} could not be checked: {error}."),
+                        format!("Check {path} by hand."),
+                    );
+                }
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// [`Draft::read`], bytes that are not UTF-8 replaced: for looking only.
+    pub fn read_text(&mut self, path: &str) -> Result<Option<String>> {
+        Ok(self.read(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The file's content becomes this, if it is not so already.
+    pub fn write(&mut self, path: &str, contents: impl Into<Vec<u8>>, why: &str) -> Result<()> {
+        self.write_mode(path, contents, 0o644, why)
+    }
+
+    /// [`Draft::write`] with permission bits for a new file.
+    pub fn write_mode(
+        &mut self,
+        path: &str,
+        contents: impl Into<Vec<u8>>,
+        mode: u32,
+        why: &str,
+    ) -> Result<()> {
+        let contents = Text(contents.into());
+        if let Some(edit) = self.edits.iter_mut().find(|edit| edit.path == path) {
+            edit.action = Action::Write { contents, mode };
+            edit.why = format!("{} {why}", edit.why);
+            return Ok(());
+        }
+        if self.read(path)?.is_some_and(|old| old == contents.0) {
+            return Ok(());
+        }
+        self.push(path, Action::Write { contents, mode }, why);
+        Ok(())
+    }
+
+    /// Edits an existing file; `change` says `None` where nothing is to be done. True where it was changed.
+    pub fn edit(
+        &mut self,
+        path: &str,
+        why: &str,
+        change: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Result<bool> {
+        let Some(old) = self.read(path)? else { return Ok(false) };
+        match change(&old) {
+            Some(new) if new != old => {
+                self.write(path, new, why)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The path is removed, if it is there.
+    pub fn remove(&mut self, path: &str, why: &str) -> Result<()> {
+        let there = self.scene.tree.link_metadata(path)?.is_some_and(|meta| meta.kind != NodeKind::Dir);
+        if there && !self.is_edited(path) {
+            self.push(path, Action::Remove, why);
+        }
+        Ok(())
+    }
+
+    /// The path becomes a copy of `from`, if it is absent.
+    pub fn copy_if_absent(&mut self, path: &str, from: &str, why: &str) -> Result<()> {
+        if !self.scene.tree.exists(path)? && !self.is_edited(path) {
+            self.push(path, Action::Copy { from: from.to_owned() }, why);
+        }
+        Ok(())
+    }
+
+    /// The path becomes a symbolic link, if it is not that link already.
+    pub fn symlink(&mut self, path: &str, target: &str, why: &str) -> Result<()> {
+        if self.scene.tree.read_link(path)?.as_deref() != Some(target) && !self.is_edited(path) {
+            self.push(path, Action::Symlink { target: target.to_owned() }, why);
+        }
+        Ok(())
+    }
+
+    /// One edit as it is.
+    pub fn push(&mut self, path: &str, action: Action, why: &str) {
+        self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned() });
+    }
+
+    /// One finding.
+    pub fn find(&mut self, id: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
+        let finding = Finding::new(id, says, remedy);
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// The plan, worst findings first.
+    pub fn finish(mut self) -> PatchPlan {
+        self.findings.sort_by_key(|finding| finding.severity);
+        PatchPlan { edits: self.edits, findings: self.findings }
+    }
+
+    fn is_edited(&self, path: &str) -> bool {
+        self.edits.iter().any(|edit| edit.path == path)
+    }
+}

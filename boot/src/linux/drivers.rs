@@ -1,0 +1,346 @@
+//! Drivers: what each kernel has for the target's disks and cards, what goes into each initramfs, and what keeps it there
+//! when the next one is built.
+
+use super::draft::Draft;
+use super::facts::{self, Kernels, Modules};
+use super::text;
+use crate::Result;
+use crate::guest::Kernel;
+use crate::patch::{Action, InitramfsEdit, InitramfsFile};
+use crate::target::{DiskWay, EVERY_TARGET, LOADS_ONLY_AT_HOME, LinuxDrivers, Request};
+use crate::tree::GuestTreeExt;
+use std::collections::BTreeSet;
+
+/// What is known of the kernels together.
+pub struct Drivers {
+    /// Modules for the initramfs that at least one kernel has as a file.
+    for_initramfs: Vec<&'static str>,
+}
+
+/// Checks every kernel, and gives each initramfs the drivers and the files of `inside`.
+pub fn plan(
+    draft: &mut Draft<'_>,
+    kernels: &Kernels,
+    default: Option<&str>,
+    request: &Request,
+    inside: &[InitramfsFile],
+) -> Result<Drivers> {
+    let row = request.platform.linux_drivers();
+    survey(draft, kernels);
+    let mut all = BTreeSet::new();
+    for (at, kernel) in kernels.found.iter().enumerate() {
+        let is_default = default.map_or(at == 0, |default| default == kernel.version)
+            || (at == 0 && !kernels.found.iter().any(|kernel| Some(kernel.version.as_str()) == default));
+        let modules = Modules::read(draft.scene.tree, &kernel.modules)?;
+        check(draft, kernel, modules.as_ref(), is_default, row, request);
+        let Some(modules) = modules else { continue };
+        let drivers = for_initramfs(row, &modules);
+        all.extend(drivers.iter().copied());
+        let Some(path) = &kernel.initramfs else { continue };
+        let load = early(row).filter(|name| drivers.contains(name)).map(str::to_owned).collect();
+        draft.push(
+            path,
+            Action::Initramfs(InitramfsEdit {
+                kernel: kernel.version.clone(),
+                modules: kernel.modules.clone(),
+                drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
+                load,
+                files: inside.to_vec(),
+            }),
+            "It gets the drivers of the target's disks, and those of every other platform for the way back.",
+        );
+    }
+    blacklists(draft, row)?;
+    let for_initramfs = order(row).filter(|name| all.contains(name)).collect();
+    Ok(Drivers { for_initramfs })
+}
+
+/// `/etc/initramfs-tools/modules`: the next update-initramfs packs these under any `MODULES=` policy (`most` has them
+/// anyway; `dep` and `list` would leave them out), so the policy itself is left as the administrator has it.
+pub fn keep_for_initramfs_tools(draft: &mut Draft<'_>, drivers: &Drivers) -> Result<()> {
+    let path = "/etc/initramfs-tools/modules";
+    let old = draft.read(path)?;
+    let listed: BTreeSet<String> = text::lines(old.as_deref().unwrap_or_default())
+        .filter(|(body, _)| !text::is_comment(body))
+        .filter_map(|(body, _)| Some(text::word(body, 0)?.replace('-', "_")))
+        .collect();
+    let mut lines: Vec<&str> = drivers
+        .for_initramfs
+        .iter()
+        .copied()
+        .filter(|name| !LOADS_ONLY_AT_HOME.contains(name) && !listed.contains(*name))
+        .collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    lines.insert(0, "# Added by landfall: disk drivers of other hypervisors, whatever MODULES= says.");
+    let Some(new) = text::append_lines(old.as_deref().unwrap_or_default(), &lines) else { return Ok(()) };
+    draft.write(path, new, "The next kernel's initramfs gets the drivers, too, under any MODULES= policy.")
+}
+
+/// The same for dracut.
+pub fn keep_for_dracut(draft: &mut Draft<'_>, drivers: &Drivers) -> Result<()> {
+    if drivers.for_initramfs.is_empty() {
+        return Ok(());
+    }
+    let contents = format!(
+        "# Written by landfall: disk drivers of other hypervisors.\nadd_drivers+=\" {} \"\n",
+        drivers.for_initramfs.join(" ")
+    );
+    draft.write(
+        "/etc/dracut.conf.d/90-landfall.conf",
+        contents,
+        "The next kernel's initramfs gets the drivers, too.",
+    )
+}
+
+fn survey(draft: &mut Draft<'_>, kernels: &Kernels) {
+    if kernels.found.is_empty() {
+        draft.find(
+            "linux-no-kernel",
+            "There is no kernel in the guest's /boot.",
+            "Check that the disk or partition with /boot was given.",
+        );
+    }
+    if kernels.cut_off {
+        draft.find(
+            "linux-too-many-kernels",
+            format!(
+                "More than {} kernels lie in /boot; only the newest were patched.",
+                facts::KERNELS_AT_MOST
+            ),
+            "Remove the kernels that are not needed.",
+        );
+    }
+    if !kernels.leftovers.is_empty() {
+        let mut names: Vec<_> = kernels.leftovers.iter().take(5).map(String::as_str).collect();
+        if kernels.leftovers.len() > names.len() {
+            names.push("…");
+        }
+        draft.find(
+            "linux-module-leftovers",
+            format!("Modules without a kernel image in /boot were left alone: {}.", names.join(", ")),
+            "Remove the folders if no kernel uses them.",
+        );
+    }
+}
+
+/// What the row of the target wants first, then every other target's.
+fn order(row: &LinuxDrivers) -> impl Iterator<Item = &'static str> {
+    let mut seen = BTreeSet::new();
+    let of_row: Vec<&'static str> = row.disks.iter().flat_map(|way| way.drivers.iter().copied()).collect();
+    of_row.into_iter().chain(EVERY_TARGET.iter().copied()).filter(move |name| seen.insert(*name))
+}
+
+fn for_initramfs(row: &LinuxDrivers, modules: &Modules) -> Vec<&'static str> {
+    order(row).filter(|name| modules.loadable.contains(*name) && !modules.builtin.contains(*name)).collect()
+}
+
+/// What is loaded by name: the target's own disks, without the last resorts.
+fn early(row: &LinuxDrivers) -> impl Iterator<Item = &'static str> {
+    let mut seen = BTreeSet::new();
+    let ways = row.disks.iter().filter(|way| !way.fallback);
+    let names: Vec<&'static str> = ways.flat_map(|way| way.drivers.iter().copied()).collect();
+    names.into_iter().filter(move |name| seen.insert(*name))
+}
+
+fn check(
+    draft: &mut Draft<'_>,
+    kernel: &Kernel,
+    modules: Option<&Modules>,
+    is_default: bool,
+    row: &LinuxDrivers,
+    request: &Request,
+) {
+    let version = &kernel.version;
+    let platform = request.platform.name();
+    let Some(modules) = modules else {
+        draft.find(
+            "linux-kernel-unchecked",
+            format!(
+                "Kernel {version} has no {}/modules.dep, so its drivers could not be checked.",
+                kernel.modules
+            ),
+            "Start another kernel, or check that it has the target's drivers built in.",
+        );
+        return;
+    };
+    // Without an initramfs only what is built in helps to find the root.
+    let usable = |way: &&DiskWay| {
+        way.drivers.iter().all(|name| match kernel.initramfs {
+            Some(_) => modules.has(name),
+            None => modules.builtin.contains(*name),
+        })
+    };
+    let buses = |fallback| -> Vec<&str> {
+        row.disks.iter().filter(|way| way.fallback == fallback).filter(usable).map(|way| way.bus).collect()
+    };
+    let (good, last) = (buses(false), buses(true));
+    let wanted: Vec<_> = row.disks.iter().filter(|way| !way.fallback).map(|way| way.bus).collect();
+    if good.is_empty() {
+        let id = match (is_default, kernel.initramfs.is_some()) {
+            (true, true) => "linux-kernel-no-disk-driver",
+            (true, false) => "linux-kernel-without-initramfs",
+            (false, _) => "linux-old-kernel-no-disk-driver",
+        };
+        let lacks = match kernel.initramfs {
+            Some(_) => "lacks the drivers",
+            None => "has no initramfs and lacks built-in drivers",
+        };
+        let remedy = match last.first() {
+            Some(bus) => {
+                format!("Attach its disks by {bus} on the target, or install a newer kernel before the move.")
+            }
+            None => "Install the distribution's standard kernel in the guest before the move.".to_owned(),
+        };
+        draft.find(
+            id,
+            format!("Kernel {version} {lacks} for {platform} disks ({}).", wanted.join(", ")),
+            remedy,
+        );
+    } else if good.first() != wanted.first() {
+        draft.find(
+            "linux-kernel-other-bus",
+            format!(
+                "Kernel {version} lacks the driver for {} and has the one for {}.",
+                wanted.first().unwrap_or(&""),
+                good.join(", ")
+            ),
+            format!("Attach its disks by {} on the target.", good.first().unwrap_or(&"")),
+        );
+    }
+    if let Some(card) = row.network.first()
+        && !modules.has(card)
+    {
+        let other = row.network.iter().find(|name| modules.has(name));
+        draft.find(
+            "linux-kernel-no-nic-driver",
+            format!("Kernel {version} lacks the network driver {card}."),
+            match other {
+                Some(other) => format!("Give the machine a network card of the type {other} on the target."),
+                None => "Install the distribution's standard kernel in the guest before the move.".to_owned(),
+            },
+        );
+    }
+}
+
+/// A hardened guest may forbid the very drivers that it needs now.
+fn blacklists(draft: &mut Draft<'_>, row: &LinuxDrivers) -> Result<()> {
+    let needed: Vec<&str> = early(row).chain(row.network.first().copied()).collect();
+    for folder in ["/etc/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"] {
+        for name in draft.scene.tree.names(folder)? {
+            if !name.ends_with(".conf") {
+                continue;
+            }
+            let path = format!("{folder}/{name}");
+            let text = draft.read_text(&path)?.unwrap_or_default();
+            for line in text.lines() {
+                let mut words = line.split_whitespace();
+                let (keyword, module) = (words.next(), words.next().unwrap_or("").replace('-', "_"));
+                let forbids = match keyword {
+                    Some("blacklist") => true,
+                    Some("install") => words.next().is_some_and(|command| {
+                        ["true", "false", ":"].contains(&command.rsplit('/').next().unwrap_or(""))
+                    }),
+                    _ => false,
+                };
+                if forbids && needed.contains(&module.as_str()) {
+                    draft.find(
+                        "linux-driver-forbidden",
+                        format!(
+                            "{path} keeps the driver {module} from being loaded, and the target needs it."
+                        ),
+                        format!(
+                            "Remove the line `{}` in the guest and run update-initramfs -u.",
+                            line.trim()
+                        ),
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::Scene;
+    use crate::linux::dpkg;
+    use crate::patch::PatchPlan;
+    use crate::target::{Firmware, Platform};
+    use crate::tree::mem::MemTree;
+
+    fn kernel(tree: MemTree, version: &str, initramfs: bool, modules: &[&str], builtin: &[&str]) -> MemTree {
+        let list =
+            |names: &[&str]| names.iter().map(|name| format!("kernel/x/{name}.ko:\n")).collect::<String>();
+        let tree = tree
+            .file(&format!("/boot/vmlinuz-{version}"), "")
+            .file(&format!("/lib/modules/{version}/modules.dep"), list(modules))
+            .file(&format!("/lib/modules/{version}/modules.builtin"), list(builtin));
+        if initramfs { tree.file(&format!("/boot/initrd.img-{version}"), "") } else { tree }
+    }
+
+    fn run(tree: &MemTree, default: Option<&str>) -> PatchPlan {
+        let scene = Scene { tree, volumes: &[], mounts: &[] };
+        let mut draft = Draft::new(&scene);
+        let kernels = facts::kernels(tree, dpkg::compare_part).unwrap();
+        let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new() };
+        let drivers = plan(&mut draft, &kernels, default, &request, &[]).unwrap();
+        keep_for_initramfs_tools(&mut draft, &drivers).unwrap();
+        draft.finish()
+    }
+
+    const ALL: &[&str] = &[
+        "virtio_pci",
+        "virtio-blk",
+        "virtio_scsi",
+        "virtio_net",
+        "ahci",
+        "ata_piix",
+        "hv_vmbus",
+        "vmw_pvscsi",
+    ];
+
+    #[test]
+    fn every_kernel_gets_what_it_has() {
+        let tree = kernel(MemTree::new(), "6.1-9", true, ALL, &["sd_mod"]);
+        let tree = kernel(tree, "6.1-10", true, &["virtio_blk", "virtio_net"], &["virtio_pci", "sd_mod"])
+            .file("/lib/modules/5.0/modules.dep", "")
+            .file("/etc/initramfs-tools/modules", "# comment\n#\nvirtio-blk\nloop");
+        insta::assert_json_snapshot!(run(&tree, None));
+    }
+
+    #[test]
+    fn a_default_kernel_without_drivers_blocks_and_an_old_one_warns() {
+        let ids = |plan: &PatchPlan| plan.findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
+        let none = &["ahci", "virtio_net"][..];
+        let tree = kernel(MemTree::new(), "5", true, none, &["sd_mod"]);
+        assert_eq!(ids(&run(&tree, None)), ["linux-kernel-no-disk-driver"]);
+        assert!(run(&tree, None).findings[0].remedy.contains("SATA"));
+        let both = kernel(tree, "6", true, ALL, &["sd_mod"]);
+        assert_eq!(ids(&run(&both, None)), ["linux-old-kernel-no-disk-driver"]);
+        assert_eq!(ids(&run(&both, Some("5"))), ["linux-kernel-no-disk-driver"]);
+        assert_eq!(ids(&run(&both, Some("absent"))), ["linux-old-kernel-no-disk-driver"]);
+        let scsi =
+            kernel(MemTree::new(), "5", true, &["virtio_pci", "virtio_scsi", "virtio_net"], &["sd_mod"]);
+        assert_eq!(ids(&run(&scsi, None)), ["linux-kernel-other-bus"]);
+        assert_eq!(ids(&run(&MemTree::new(), None)), ["linux-no-kernel"]);
+    }
+
+    #[test]
+    fn without_an_initramfs_only_built_in_drivers_count() {
+        let tree = kernel(MemTree::new(), "6", false, ALL, &["sd_mod"]);
+        assert!(run(&tree, None).is_blocked());
+        let tree = kernel(MemTree::new(), "6", false, &[], &["virtio_pci", "virtio_blk", "virtio_net"]);
+        assert_eq!(run(&tree, None).findings, []);
+    }
+
+    #[test]
+    fn forbidden_drivers_are_seen() {
+        let tree = kernel(MemTree::new(), "6", true, ALL, &["sd_mod"])
+            .file("/etc/modprobe.d/hardening.conf", "blacklist virtio-net\ninstall virtio_blk /bin/true\n#blacklist virtio_scsi\ninstall virtio_pci /sbin/modprobe x\n");
+        let plan = run(&tree, None);
+        assert_eq!(plan.findings.iter().filter(|finding| finding.id == "linux-driver-forbidden").count(), 2);
+    }
+}

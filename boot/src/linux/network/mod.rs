@@ -1,0 +1,255 @@
+//! Network interfaces: which names the configuration counts on, which card each name belongs to, and files that keep
+//! the name on that card by its hardware address, whatever slot the target puts it into.
+//!
+//! Only what is certain is done; where several cards could be meant, a finding says so. Bonds, bridges and VLANs have no
+//! hardware address of their own to go by: their physical members are kept, and they follow.
+
+mod assign;
+mod ifupdown;
+mod keyfile;
+mod netplan;
+mod networkd;
+mod udev;
+
+use super::dpkg::Packages;
+use super::draft::Draft;
+use crate::guest::Interface;
+use crate::patch::{InitramfsFile, Text};
+use crate::target::Request;
+use crate::tree::{GuestTree, GuestTreeExt};
+use crate::{Kind, Result};
+use std::collections::BTreeSet;
+
+/// One interface of the guest's configuration, or one that a bond, bridge or VLAN of it stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Configured {
+    /// Its name, or a shell-style pattern of names.
+    pub name: String,
+    /// Made by software: a bond, bridge, VLAN, tunnel.
+    pub is_virtual: bool,
+    /// The configuration finds its card by this address.
+    pub mac: Option<String>,
+    /// The configuration does not depend on the name: it gives it by address itself, or does without.
+    pub is_kept: bool,
+    /// It finds its card by driver or slot: what it says.
+    pub pinned: Option<String>,
+    /// Addresses with prefix length, or `dhcp`.
+    pub addresses: Vec<String>,
+    /// The file that says so.
+    pub proof: String,
+}
+
+/// All that was read.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    pub configured: Vec<Configured>,
+    /// udev rules and link files that give a name by address: name, address, file.
+    pub given: Vec<Given>,
+    /// Files that could not be read, and why.
+    pub unreadable: Vec<(String, String)>,
+}
+
+/// A name that a udev rule or a link file gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given {
+    pub name: String,
+    pub mac: String,
+    pub proof: String,
+    /// It also asks for a driver or slot, so that it will not match on the target.
+    pub is_pinned: bool,
+}
+
+/// What the parts have in common while they read.
+struct Reader<'a> {
+    tree: &'a dyn GuestTree,
+    network: Network,
+}
+
+impl Reader<'_> {
+    /// A text file; one that cannot be read is noted and counts as absent.
+    fn text(&mut self, path: &str) -> Result<Option<String>> {
+        match self.tree.read_text(path) {
+            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Corrupt | Kind::Unsupported) => {
+                self.network.unreadable.push((path.to_owned(), error.to_string()));
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+    /// The files of a folder whose names end so, in their order.
+    fn files(&self, folder: &str, end: &str) -> Result<Vec<String>> {
+        let mut paths: Vec<_> = self.tree.names(folder)?;
+        paths.retain(|name| name.ends_with(end) && !name.starts_with('.') && !name.ends_with('~'));
+        paths.truncate(FILES_AT_MOST);
+        Ok(paths.into_iter().map(|name| format!("{folder}/{name}")).collect())
+    }
+}
+
+/// Of one folder of network configuration, at most so many files are read: none has hundreds.
+const FILES_AT_MOST: usize = 1024;
+
+/// Reads the configuration of every manager that is installed; of all where the package database tells nothing.
+pub(super) fn read(tree: &dyn GuestTree, packages: &Packages) -> Result<Network> {
+    let mut reader = Reader { tree, network: Network::default() };
+    let uses = |names: &[&str]| !packages.has("dpkg") || names.iter().any(|name| packages.has(name));
+    if uses(&["ifupdown", "ifupdown2", "ifupdown-ng"]) {
+        ifupdown::read(&mut reader)?;
+    }
+    if uses(&["netplan.io", "nplan", "netplan-generator"]) {
+        netplan::read(&mut reader)?;
+    }
+    networkd::read(&mut reader)?;
+    if uses(&["network-manager"]) {
+        keyfile::read(&mut reader)?;
+    }
+    udev::read(&mut reader)?;
+    let Network { configured, .. } = &mut reader.network;
+    // What is made by software is so in every file that mentions it.
+    let made: BTreeSet<String> =
+        configured.iter().filter(|one| one.is_virtual).map(|one| one.name.clone()).collect();
+    for one in configured.iter_mut() {
+        one.is_virtual |= made.contains(&one.name) || is_software_name(&one.name);
+    }
+    configured.retain(|one| is_name(&one.name) || is_pattern(&one.name));
+    Ok(reader.network)
+}
+
+/// The facts, one interface per name.
+pub(super) fn interfaces(network: &Network) -> Vec<Interface> {
+    let mut found: Vec<Interface> = Vec::new();
+    for one in network.configured.iter().filter(|one| one.name != "lo") {
+        let given = network.given.iter().find(|given| given.name == one.name);
+        let mac = one.mac.clone().or_else(|| given.map(|given| given.mac.clone()));
+        match found.iter_mut().find(|interface| interface.name == one.name) {
+            Some(known) => {
+                known.mac = known.mac.take().or(mac);
+                for address in &one.addresses {
+                    if !known.addresses.contains(address) {
+                        known.addresses.push(address.clone());
+                    }
+                }
+            }
+            None => found.push(Interface {
+                name: one.name.clone(),
+                mac,
+                addresses: one.addresses.clone(),
+                proof: one.proof.clone(),
+            }),
+        }
+    }
+    found
+}
+
+const RULES: &str = "70-landfall-net.rules";
+const WHY: &str =
+    "The name stays on the card with this hardware address, in whatever slot the target has it.";
+
+/// Plans the names. `inside` collects what udev needs to see in every initramfs.
+pub(super) fn plan(
+    draft: &mut Draft<'_>,
+    packages: &Packages,
+    request: &Request,
+    inside: &mut Vec<InitramfsFile>,
+) -> Result<()> {
+    let network = read(draft.scene.tree, packages)?;
+    for (path, error) in &network.unreadable {
+        draft.find(
+            "linux-file-unreadable",
+            format!("{path} could not be checked: {error}."),
+            format!("Check {path} by hand."),
+        );
+    }
+    let mut assigned = assign::assign(&network, request);
+    for (id, says, remedy) in std::mem::take(&mut assigned.findings) {
+        draft.find(id, says, remedy);
+    }
+    udev::unpin(draft, &assigned, inside)?;
+    let mut rules =
+        String::from("# Written by landfall: the names that the network configuration counts on.\n");
+    let mut why = String::from(WHY);
+    for name in assigned.names.iter().filter(|name| !name.is_kept) {
+        let (interface, mac) = (&name.name, &name.mac);
+        // `Type=ether` leaves out VLANs and bridges, which have their parent's address.
+        let link = format!(
+            "# Written by landfall: the network configuration counts on this name.\n[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\nName={interface}\n"
+        );
+        let file = format!("10-landfall-{interface}.link");
+        draft.write(
+            &format!("/etc/systemd/network/{file}"),
+            link.clone(),
+            &format!("{WHY} ({})", name.proof),
+        )?;
+        inside.push(InitramfsFile {
+            path: format!("lib/systemd/network/{file}"),
+            contents: Text::from(link),
+            mode: 0o644,
+        });
+        rules.push_str(&format!(
+            "SUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"?*\", ATTR{{address}}==\"{mac}\", ATTR{{type}}==\"1\", NAME=\"{interface}\"\n"
+        ));
+        why.push_str(&format!(" {interface}: {}.", name.proof));
+    }
+    if assigned.names.iter().any(|name| !name.is_kept) {
+        draft.write(&format!("/etc/udev/rules.d/{RULES}"), rules.clone(), &why)?;
+        inside.push(InitramfsFile {
+            path: format!("lib/udev/rules.d/{RULES}"),
+            contents: Text::from(rules),
+            mode: 0o644,
+        });
+    }
+    Ok(())
+}
+
+/// A name that the kernel takes, with no character that means something in a rule or link file.
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.@".contains(&byte);
+    !name.is_empty() && name.len() <= 15 && name != "." && name != ".." && name.bytes().all(plain)
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '[']) && name.len() <= 64 && !name.contains(['"', '\n', '/'])
+}
+
+/// Names that software makes by custom, where nothing says so.
+fn is_software_name(name: &str) -> bool {
+    let starts = [
+        "lo", "tun", "tap", "ppp", "wg", "docker", "virbr", "veth", "dummy", "gre", "sit", "vxlan", "lxc",
+        "lxd", "wl", "ww", "cni", "flannel", "ib", "usb", "can",
+    ];
+    name == "lo"
+        || name.contains('.')
+        || starts.iter().skip(1).any(|start| {
+            name.strip_prefix(start).is_some_and(|rest| {
+                rest.chars().all(|char| !char.is_ascii_alphabetic()) || *start == "wl" || *start == "veth"
+            })
+        })
+}
+
+/// `00-50-56-AA-BB-CC` -> `00:50:56:aa:bb:cc`; `None` for what is no Ethernet address.
+fn mac(text: &str) -> Option<String> {
+    let text = text.trim().trim_matches('"').to_ascii_lowercase().replace('-', ":");
+    let parts: Vec<_> = text.split(':').collect();
+    let good = parts.len() == 6
+        && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    good.then_some(text)
+}
+
+/// An ini-style file as systemd and NetworkManager write it: section, key, value, in order.
+fn ini(text: &str) -> Vec<(String, String, String)> {
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('#') || line.starts_with(';') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.trim().to_ascii_lowercase();
+        } else if let Some((key, value)) = line.split_once('=') {
+            found.push((section.clone(), key.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;
