@@ -487,6 +487,11 @@ mod tests {
         assert_eq!((header.version, header.cluster_size(), header.size), (3, 65536, Bytes(1 << 30)));
         assert_eq!((header.l1_entries, header.l1_table), (2, FileOffset(0x10000)));
         assert_eq!(header.external_data, None);
+        assert!(!header.dirty);
+        // A writer that did not close the image spoils its reference counts, which are not needed for reading.
+        let mut dirty = v3();
+        put64(&mut dirty, at::INCOMPATIBLE, incompatible::DIRTY);
+        assert_eq!(parse(&dirty).unwrap(), Header { dirty: true, ..header });
     }
 
     #[test]
