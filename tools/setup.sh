@@ -93,7 +93,8 @@ test)
     need xmllint libxml2-utils
     need virsh libvirt-clients
     need libvirtd libvirt-daemon
-    need /usr/share/libvirt/schemas/domain.rng libvirt-daemon-common
+    need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu
+    need setpriv util-linux
     install_missing
     ;;
 *)
