@@ -179,6 +179,9 @@ impl Want<'_> {
     }
 }
 
+/// The GUID of a BIOS boot partition's type: it holds GRUB's core and no file system.
+const BIOS_BOOT_TYPE: &str = "21686148-6449-6e6f-744e-656564454649";
+
 /// What a name means on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Meaning<'v> {
@@ -223,10 +226,13 @@ impl<'v> Devices<'v> {
         self.mounts.iter().find(|mount| mount.at == path).and_then(|mount| self.volume_of(mount))
     }
 
-    /// True where a volume holds something whose inside cannot be seen: absence proves nothing then.
+    /// True where something may lie on the disks that is in no volume (in containers, arrays, pools, and logical volumes of
+    /// an unusual kind): absence proves nothing then.
     pub fn something_is_hidden(&self) -> bool {
-        self.volumes.iter().any(|volume| {
-            matches!(volume.content, Content::Encrypted { .. } | Content::Member { .. } | Content::Unknown)
+        self.volumes.iter().any(|volume| match volume.content {
+            Content::Encrypted { .. } | Content::Member { .. } | Content::LvmPhysical { .. } => true,
+            Content::Unknown => volume.part_type.as_deref() != Some(BIOS_BOOT_TYPE),
+            _ => false,
         })
     }
 

@@ -5,28 +5,42 @@ use crate::family::Scene;
 use crate::patch::{Action, Edit, PatchPlan, Text};
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
 use crate::{Kind, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The edits and findings so far.
 pub struct Draft<'a> {
     /// The guest.
     pub scene: &'a Scene<'a>,
     edits: Vec<Edit>,
+    /// Path to place in `edits`.
+    index: BTreeMap<String, usize>,
     findings: Vec<Finding>,
+    /// How many findings an id has given.
+    counts: BTreeMap<&'static str, usize>,
     unreadable: BTreeSet<String>,
 }
+
+/// More findings of one kind help nobody; a hostile guest could give a million.
+const FINDINGS_PER_ID_AT_MOST: usize = 64;
 
 impl<'a> Draft<'a> {
     /// An empty plan for the guest.
     pub fn new(scene: &'a Scene<'a>) -> Self {
-        Draft { scene, edits: Vec::new(), findings: Vec::new(), unreadable: BTreeSet::new() }
+        Draft {
+            scene,
+            edits: Vec::new(),
+            index: BTreeMap::new(),
+            findings: Vec::new(),
+            counts: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+        }
     }
 
     /// A file as it will be after the edits so far; `None` where it is absent. A file that cannot be looked at (too
     /// long for configuration, a loop of links, not a file) gives a finding and counts as absent: what could not be
     /// checked neither stops the plan nor passes for checked.
     pub fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
-        match self.edits.iter().find(|edit| edit.path == path).map(|edit| &edit.action) {
+        match self.planned(path).map(|edit| &edit.action) {
             Some(Action::Write { contents, .. }) => return Ok(Some(contents.0.clone())),
             Some(Action::Remove | Action::Symlink { .. }) => return Ok(None),
             _ => {}
@@ -65,7 +79,7 @@ impl<'a> Draft<'a> {
         why: &str,
     ) -> Result<()> {
         let contents = Text(contents.into());
-        if let Some(edit) = self.edits.iter_mut().find(|edit| edit.path == path) {
+        if let Some(edit) = self.index.get(path).and_then(|at| self.edits.get_mut(*at)) {
             edit.action = Action::Write { contents, mode };
             edit.why = format!("{} {why}", edit.why);
             return Ok(());
@@ -119,15 +133,24 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// One edit as it is.
+    /// One edit as it is, of a path that has none yet.
     pub fn push(&mut self, path: &str, action: Action, why: &str) {
+        self.index.insert(path.to_owned(), self.edits.len());
         self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned() });
     }
 
     /// One finding.
     pub fn find(&mut self, id: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        let finding = Finding::new(id, says, remedy);
+        let count = self.counts.entry(id).or_default();
+        if *count > FINDINGS_PER_ID_AT_MOST {
+            return;
+        }
+        let finding = match *count == FINDINGS_PER_ID_AT_MOST {
+            true => Finding::new(id, "There are more findings of this kind than are listed.", remedy),
+            false => Finding::new(id, says, remedy),
+        };
         if !self.findings.contains(&finding) {
+            *count += 1;
             self.findings.push(finding);
         }
     }
@@ -138,7 +161,11 @@ impl<'a> Draft<'a> {
         PatchPlan { edits: self.edits, findings: self.findings }
     }
 
+    fn planned(&self, path: &str) -> Option<&Edit> {
+        self.index.get(path).and_then(|at| self.edits.get(*at))
+    }
+
     fn is_edited(&self, path: &str) -> bool {
-        self.edits.iter().any(|edit| edit.path == path)
+        self.index.contains_key(path)
     }
 }

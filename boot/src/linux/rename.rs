@@ -36,7 +36,8 @@ fn fstab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
     let mut table = Fstab::parse(&old);
     for (index, entry) in table.entries().to_vec().iter().enumerate() {
         let has = |option: &str| entry.option(option).is_some();
-        if has("bind") || has("rbind") || has("_netdev") {
+        let removable = entry.kind.split(',').any(|kind| kind == "iso9660" || kind == "udf");
+        if has("bind") || has("rbind") || has("_netdev") || removable {
             continue;
         }
         let spec = &entry.spec;
@@ -108,15 +109,17 @@ fn crypttab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
                     Meaning::Lost(_) => None,
                 };
                 if name.is_none() {
-                    lost.push(spec.to_owned());
+                    let is_optional =
+                        options.split(',').any(|option| option == "noauto" || option == "nofail");
+                    lost.push((spec.to_owned(), is_optional));
                 }
                 Some(text::replace(body, range, name?.as_bytes()))
             })
         },
     )?;
-    for spec in lost {
+    for (spec, is_optional) in lost {
         draft.find(
-            "linux-crypttab-lost",
+            if is_optional { "linux-mount-optional-lost" } else { "linux-crypttab-lost" },
             format!("/etc/crypttab names {spec}, a name that this move changes, and which volume it means is not certain."),
             "Name the volume by UUID in the guest's /etc/crypttab, run update-initramfs -u there, and convert again.",
         );

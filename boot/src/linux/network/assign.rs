@@ -259,7 +259,7 @@ fn left_over(open: &mut Vec<Configured>, request: &Request, result: &mut Assigne
         result.find(
             "linux-nic-ambiguous",
             format!("Which of the cards {} is called {names} on the source is not certain.", macs.join(", ")),
-            "Add `hwaddress`, `macaddress` or a systemd .link file with the card's address to the guest's configuration.",
+            "Write a systemd .link file with the card's hardware address for each name in the guest, or name the card's slot in the definition.",
         );
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn plan(
         draft.write(
             &format!("/etc/systemd/network/{file}"),
             link.clone(),
-            &format!("{WHY} ({})", name.proof),
+            &format!("{WHY} {interface}: {}.", name.proof),
         )?;
         inside.push(InitramfsFile {
             path: format!("lib/systemd/network/{file}"),
