@@ -177,6 +177,18 @@ pub fn probe(source: &Source) -> Result<Format> {
     Ok(Format::Raw)
 }
 
+/// [`probe`], with a doubt: a file without any header whose name says that it has one is damaged (a fixed VHD that
+/// lost its footer), or a piece of an image (`-flat.vmdk`). Read as raw it would be a wrong disk in silence.
+fn probe_and_check(source: &Source) -> Result<Format> {
+    let format = probe(source)?;
+    match Format::from_ending(source.path()) {
+        Some(named) if format == Format::Raw && named != Format::Raw => Err(source
+            .corrupt(format!("is named as {} but has no header of it", named.name()))
+            .hint("copy it again if it is cut off; open the descriptor if it is an extent; say -f raw if it is a raw disk")),
+        _ => Ok(format),
+    }
+}
+
 fn foreign(source: &Source, name: &str) -> Error {
     source
         .unsupported(format!("is a disk in the format {name}, which landfall does not read"))
@@ -254,7 +266,7 @@ pub fn open_layer(source: Source, format: Option<Format>, gate: &Gate) -> Result
     let path = source.path().to_owned();
     let format = match format {
         Some(format) => format,
-        None => probe(&source)?,
+        None => probe_and_check(&source)?,
     };
     let layer = (format.row().open)(source, gate).map_err(|e| e.in_file(&path))?;
     Ok((format, layer))

@@ -13,7 +13,8 @@ struct File {
 impl File {
     /// Compiled for tests only: a `tests` module, or what the crates' tests share.
     fn is_test(&self) -> bool {
-        const SHARED: [&str; 2] = ["image/src/corpus.rs", "boot/src/testing.rs"];
+        const SHARED: [&str; 3] =
+            ["image/src/corpus.rs", "boot/src/testing.rs", "boot/src/bin/sandbox_agent.rs"];
         self.path.ends_with("/tests.rs")
             || self.path.contains("/tests/")
             || SHARED.contains(&self.path.as_str())
@@ -21,14 +22,18 @@ impl File {
 
     /// Lines of code with their numbers: no comments, nothing behind the tests' marker.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self.text.lines().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(usize::MAX);
-        let only_tests = self.is_test();
-        self.text
-            .lines()
-            .enumerate()
-            .take_while(move |(n, _)| *n < tests && !only_tests)
-            .map(|(n, line)| (n + 1, line))
-            .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        let lines: Vec<&str> = self.text.lines().collect();
+        let is_marker = |n: usize| lines.get(n).is_some_and(|line| line.trim() == "#[cfg(test)]");
+        // A module in a file of its own is one line; one in braces ends the code.
+        let is_declared =
+            |n: usize| is_marker(n) && lines.get(n + 1).is_some_and(|line| line.trim_end().ends_with(';'));
+        let end = (0..lines.len()).find(|&n| is_marker(n) && !is_declared(n)).unwrap_or(lines.len());
+        let end = if self.is_test() { 0 } else { end };
+        let kept: Vec<(usize, &str)> = (0..end)
+            .filter(|&n| !is_declared(n) && !(n > 0 && is_declared(n - 1)))
+            .map(|n| (n + 1, lines[n]))
+            .collect();
+        kept.into_iter().filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 }
 

@@ -1,0 +1,163 @@
+//! The main job on real guests: converted, booted on the target's devices, looked at from inside.
+//!
+//! The guests are made by `tools/make-guest.sh` (Debian's own packages) and kept in `target/guests`. A boot takes a minute
+//! or two without KVM, so the tests here run one after another, and each gets as much as it can out of one boot.
+
+use serde_json::Value;
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::Hasher;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn landfall() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    // The sandbox's kernel, as `make` fetches it.
+    command.env("LANDFALL_DATA", root().join("target"));
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The folder of a guest, made where it is not there yet. `None`, loudly, where it cannot be made.
+fn guest(suite: &str, layout: &str) -> Option<PathBuf> {
+    for tool in ["mmdebstrap", "qemu-img", "qemu-system-x86_64", "bwrap"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            eprintln!("SKIPPED: {tool} is not here: run make test, which installs it");
+            return None;
+        }
+    }
+    let folder = root().join("target/guests").join(format!("{suite}-{layout}"));
+    let made = Command::new(root().join("tools/make-guest.sh")).arg(layout).arg(&folder).env("SUITE", suite).output().unwrap();
+    if !made.status.success() {
+        eprintln!("SKIPPED: the guest cannot be made here: {}", text(&made));
+        return None;
+    }
+    Some(folder)
+}
+
+/// All files of a folder by name, size, time and content.
+fn fingerprint(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 1 << 20];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut file = fs::File::open(&path).unwrap();
+        let mut hasher = DefaultHasher::new();
+        loop {
+            let len = file.read(&mut buffer).unwrap();
+            if len == 0 {
+                break;
+            }
+            hasher.write(&buffer[..len]);
+        }
+        all.push((path, hasher.finish()));
+    }
+    all.sort();
+    all
+}
+
+/// Processes of ours that still run QEMU.
+fn qemu_processes() -> usize {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| {
+            let line = String::from_utf8_lossy(line);
+            line.contains("qemu-system") && line.contains("landfall")
+        })
+        .count()
+}
+
+fn convert(vmx: &Path, out: &Path) -> Value {
+    let output = landfall().args(["--json", "convert", "--to", "kvm", "-o"]).arg(out).arg(vmx).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn prove(folder: &Path, more: &[&str]) -> (Output, Value) {
+    let output = landfall().args(["prove", "--timeout", "900"]).args(more).arg(folder).output().unwrap();
+    let proof = fs::read(folder.join("proof/proof.json")).unwrap_or_else(|_| panic!("{}", text(&output)));
+    (output, serde_json::from_slice(&proof).unwrap())
+}
+
+/// Converts and boots the guest; everything that must hold for every guest is checked here.
+fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
+    let source = guest(suite, layout)?;
+    let before = fingerprint(&source);
+    let out = tempfile::tempdir_in(root().join("target")).unwrap();
+    let report = convert(&source.join("web01.vmx"), out.path());
+    let folder = out.path().join("web01");
+    for file in ["domain.xml", "register.sh", "report.json", "manifest.json", "disk0.qcow2"] {
+        assert!(folder.join(file).exists(), "{file} is missing");
+    }
+    let check = Command::new("qemu-img").arg("check").arg(folder.join("disk0.qcow2")).output().unwrap();
+    assert!(check.status.success(), "{}", text(&check));
+
+    let (output, proof) = prove(&folder, &[]);
+    assert_eq!(proof["outcome"], "booted", "{}\n{proof:#}", text(&output));
+    assert!(output.status.success(), "{}", text(&output));
+    let interface = &proof["guest"]["interfaces"][0];
+    assert_eq!(interface["name"], "ens192", "{proof:#}");
+    assert_eq!(interface["mac"], "00:50:56:20:30:40");
+    assert_eq!(interface["driver"], "virtio_net");
+    let addresses = interface["addresses"].as_array().unwrap();
+    assert!(addresses.iter().any(|address| address == "10.20.30.40/24"), "{proof:#}");
+    assert!(fs::metadata(folder.join("proof/screen.png")).unwrap().len() > 0);
+
+    assert_eq!(fingerprint(&source), before, "the source was changed");
+    assert_eq!(qemu_processes(), 0);
+    // The trial went through throw-away overlays: the machine is as it was written.
+    let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    let info = landfall().args(["--json", "disk", "info", "--digest"]).arg(folder.join("disk0.qcow2")).output().unwrap();
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    assert_eq!(info["content_digest"], manifest["disks"][0]["content_digest"]);
+    // Planning for the result finds nothing left to do.
+    Some(serde_json::json!({ "report": report, "proof": proof }))
+}
+
+#[test]
+fn a_bios_guest_on_ext4_comes_ashore() {
+    let _alone = alone();
+    let Some(seen) = comes_ashore("bookworm", "bios-ext4") else { return };
+    assert!(seen["proof"]["guest"]["root"].as_str().unwrap().starts_with("/dev/vda1"), "{seen:#}");
+}
+
+#[test]
+fn a_uefi_guest_on_xfs_on_lvm_without_fallback_loader_comes_ashore() {
+    let _alone = alone();
+    let Some(seen) = comes_ashore("trixie", "uefi-lvm-xfs") else { return };
+    assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("vg0-root xfs"), "{seen:#}");
+}
+
+/// The trial is worth something: the same guest as it is does not boot there.
+#[test]
+fn an_unpatched_guest_does_not_boot() {
+    let _alone = alone();
+    let Some(source) = guest("bookworm", "bios-ext4") else { return };
+    let out = tempfile::tempdir_in(root().join("target")).unwrap();
+    let output = landfall()
+        .args(["prove", "--to", "kvm", "--timeout", "600", "-o"])
+        .arg(out.path())
+        .arg(source.join("web01.vmx"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let proof: Value = serde_json::from_slice(&fs::read(out.path().join("proof.json")).unwrap()).unwrap();
+    assert_eq!(proof["outcome"], "stopped", "{proof:#}");
+}
