@@ -3,18 +3,18 @@
 //! The kernel is looked for in `LANDFALL_SANDBOX_KERNEL`, then in `target/sandbox` (`tools/fetch-sandbox-kernel.sh
 //! target/sandbox`), then on this machine.
 
-use landfall_boot::Error;
 use landfall_boot::apply::Change;
 use landfall_boot::sandbox::{Accelerator, Sandbox, Session, Settings};
 use landfall_boot::tree::{GuestTree, GuestTreeExt, NodeKind};
+use landfall_boot::{Error, Kind};
 use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
 
 /// A file as a disk, written in place: the tests look at it with other tools afterwards.
@@ -131,8 +131,36 @@ fn ext4(mib: u64) -> (TempDir, PathBuf) {
 }
 
 fn start(settings: &Settings, path: &Path) -> Session {
-    let sandbox = Sandbox::new(settings.clone()).unwrap();
-    sandbox.start(vec![("disk0p1".into(), FileDisk::open(path))]).unwrap()
+    start_with(settings, vec![("disk0p1".into(), FileDisk::open(path))]).unwrap()
+}
+
+/// One start at a time: the first one leaves its state to the others, and a machine without KVM has enough to do.
+fn start_with(
+    settings: &Settings,
+    volumes: Vec<(String, Arc<dyn DiskMut>)>,
+) -> landfall_image::Result<Session> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Sandbox::new(settings.clone())?.start(volumes)
+}
+
+/// Waits until no process has this number.
+fn gone(id: u32) {
+    let path = PathBuf::from(format!("/proc/{id}"));
+    for _ in 0..1000 {
+        if !path.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("process {id} is still there");
+}
+
+/// Runs commands of debugfs, one after another.
+fn debugfs(path: &Path, commands: &[&str]) -> String {
+    let script = path.with_extension("debugfs");
+    std::fs::write(&script, commands.join("\n")).unwrap();
+    run("debugfs", &["-w", "-f", script.to_str().unwrap(), path.to_str().unwrap()])
 }
 
 fn put(path: &str, bytes: &[u8]) -> Change {
@@ -228,4 +256,313 @@ fn the_second_start_is_restored_and_a_damaged_state_is_thrown_away() {
 
 fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
+}
+
+#[test]
+fn owner_mode_and_attributes_of_a_file_are_kept() {
+    let Some(settings) = settings("owner_mode_and_attributes_of_a_file_are_kept") else { return };
+    let (_dir, path) = ext4(64);
+    debugfs(
+        &path,
+        &[
+            "ea_set /etc/fstab security.selinux system_u:object_r:etc_t:s0",
+            "ea_set /etc/fstab user.note kept",
+            "set_inode_field /etc/fstab uid 12",
+            "set_inode_field /etc/fstab gid 34",
+            "set_inode_field /etc/fstab mode 0106755",
+        ],
+    );
+    let session = start(&settings, &path);
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    session.apply("a", &[put("/etc/fstab", b"new"), put("/etc/created", b"new")]).unwrap();
+    let meta = session.tree("a").metadata("/etc/fstab").unwrap().unwrap();
+    assert_eq!((meta.mode, meta.uid, meta.gid, meta.size), (0o6755, 12, 34, Bytes(3)));
+    let meta = session.tree("a").metadata("/etc/created").unwrap().unwrap();
+    assert_eq!((meta.mode, meta.uid), (0o640, 0));
+    session.finish().unwrap();
+    run("e2fsck", &["-fn", path.to_str().unwrap()]);
+    let attributes =
+        debugfs(&path, &["ea_get /etc/fstab security.selinux", "ea_get /etc/fstab user.note", "ls /etc"]);
+    assert!(attributes.contains("etc_t:s0") && attributes.contains("kept"), "{attributes}");
+    assert!(!attributes.contains(".landfall"), "{attributes}");
+}
+
+#[test]
+fn hostile_paths_stay_inside_and_are_errors_or_absent() {
+    let Some(settings) = settings("hostile_paths_stay_inside_and_are_errors_or_absent") else { return };
+    let (_dir, path) = ext4(64);
+    debugfs(&path, &["cd /etc", "mknod pipe p", "mknod device c 1 5", "symlink proc /proc/self/environ"]);
+    let session = start(&settings, &path);
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    let tree = session.tree("a");
+    let small = Bytes::kib(4);
+    // There is no /etc/passwd in this guest: the sandbox's own root must not be seen.
+    for absent in ["/etc/escape", "/../../../init", "/etc/../../init", "/etc/proc", "/etc/fstab/x", ""] {
+        assert_eq!(tree.read(absent, small).unwrap(), None, "{absent}");
+    }
+    for refused in ["/etc", "/etc/pipe", "/etc/device"] {
+        assert_eq!(tree.read(refused, small).unwrap_err().kind(), Kind::Refused, "{refused}");
+        assert_eq!(session.apply("a", &[put(refused, b"x")]).unwrap_err().kind(), Kind::Refused, "{refused}");
+    }
+    for bad in ["/etc/loop", "/etc/a\0b", &"/x".repeat(5000), &format!("/{}", "n".repeat(256))] {
+        assert!(tree.read(bad, small).is_err(), "{bad:.20}");
+        assert!(session.apply("a", &[put(bad, b"x")]).is_err(), "{bad:.20}");
+    }
+    for bad in ["/", "relative", "/etc/..", "", "/etc/fstab/x"] {
+        assert!(session.apply("a", &[put(bad, b"x")]).is_err(), "{bad}");
+    }
+    let error = tree.read("/etc/fstab", Bytes(3)).unwrap_err();
+    assert!(error.says().contains("/etc/fstab") && error.says().contains("3 bytes"), "{error}");
+    let many = tree.read_many(&["/etc/hostname".into(), "/absent".into()], small).unwrap();
+    assert_eq!(many, [Some(b"web01\n".to_vec()), None]);
+    assert!(tree.read_many(&["/etc/loop".into(), "/etc/hostname".into()], small).is_err());
+    // Through a link that leads out: written where it leads inside.
+    session.apply("a", &[put("/etc/escape", b"inside")]).unwrap();
+    assert_eq!(tree.read("/etc/passwd", small).unwrap().as_deref(), Some(&b"inside"[..]));
+    for root in ["b", "", "..", "a/../a", "."] {
+        assert!(session.tree(root).metadata("/").is_err(), "{root}");
+        assert!(session.mount("disk0p1", "ext4", root, "/", false).is_err() || root == "b", "{root}");
+    }
+    assert!(session.mount("disk9", "ext4", "a", "/", false).is_err());
+    session.finish().unwrap();
+    run("e2fsck", &["-fn", path.to_str().unwrap()]);
+}
+
+#[test]
+fn xfs_vfat_and_btrfs_are_written_and_check_clean() {
+    let Some(settings) = settings("xfs_vfat_and_btrfs_are_written_and_check_clean") else { return };
+    let (_d1, root) = ext4(64);
+    let (_d2, xfs) = image(320);
+    let (_d3, vfat) = image(64);
+    let (_d4, btrfs) = image(128);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    run("mkfs.xfs", &["-q", &text(&xfs)]);
+    run("mkfs.vfat", &["-F", "32", &text(&vfat)]);
+    run("mmd", &["-i", &text(&vfat), "::EFI"]);
+    run("mkfs.btrfs", &["-q", &text(&btrfs)]);
+    let volume = |id: &str, path: &Path| -> (String, Arc<dyn DiskMut>) { (id.into(), FileDisk::open(path)) };
+    let volumes =
+        vec![volume("root", &root), volume("xfs", &xfs), volume("esp", &vfat), volume("btrfs", &btrfs)];
+    let session = start_with(&settings, volumes).unwrap();
+    session.mount("root", "ext4", "a", "/", false).unwrap();
+    let error = session.mount("xfs", "xfs", "a", "/absent", false).unwrap_err();
+    assert!(error.says().contains("/absent"), "{error}");
+    session.apply("a", &[put("/data/.keep", b""), put("/srv/.keep", b"")]).unwrap();
+    session.mount("xfs", "xfs", "a", "/data", false).unwrap();
+    session.mount("esp", "vfat", "a", "/boot/efi", false).unwrap();
+    session.mount("btrfs", "btrfs", "a", "/srv", false).unwrap();
+    let content = vec![7; 3 << 20];
+    let files = ["/data/x/file", "/boot/efi/EFI/BOOT/Long name über.efi", "/srv/file"];
+    for file in files {
+        session.apply("a", &[put(file, &content)]).unwrap();
+        // Once more, over what is there.
+        session.apply("a", &[put(file, &content[1..])]).unwrap();
+    }
+    for file in files {
+        assert!(session.tree("a").read(file, Bytes::mib(3)).unwrap().unwrap() == content[1..], "{file}");
+    }
+    assert!(session.tree("a").exists("/boot/efi/efi/boot").unwrap(), "FAT takes no notice of case");
+    let link = Change::Symlink { path: "/boot/efi/link".into(), target: "x".into() };
+    assert!(session.apply("a", &[link]).is_err(), "FAT has no links");
+    session.unmount("a", "/data").unwrap();
+    assert!(!session.tree("a").exists("/data/x").unwrap());
+    session.finish().unwrap();
+    run("e2fsck", &["-fn", &text(&root)]);
+    run("xfs_repair", &["-n", &text(&xfs)]);
+    run("fsck.vfat", &["-n", &text(&vfat)]);
+    run("btrfs", &["check", &text(&btrfs)]);
+    let listing = run("mdir", &["-b", "-/", "-i", &text(&vfat), "::"]);
+    assert!(listing.contains("Long name"), "{listing}");
+}
+
+#[test]
+fn a_dirty_journal_is_replayed_also_read_only() {
+    let Some(settings) = settings("a_dirty_journal_is_replayed_also_read_only") else { return };
+    for (fs, mib) in [("ext4", 64), ("xfs", 320)] {
+        let (_dir, path) = image(mib);
+        run(&format!("mkfs.{fs}"), &["-q", path.to_str().unwrap()]);
+        let session = start(&settings, &path);
+        session.mount("disk0p1", fs, "a", "/", false).unwrap();
+        let changes: Vec<Change> = (0..50).map(|n| put(&format!("/d{n}/file"), &[7; 5000])).collect();
+        session.apply("a", &changes).unwrap();
+        // Now it is in the journal, and nowhere else when the machine is gone.
+        session.sync().unwrap();
+        let id = session.process_id().unwrap();
+        drop(session);
+        gone(id);
+        for read_only in [true, false] {
+            let session = start(&settings, &path);
+            session.mount("disk0p1", fs, "a", "/", read_only).unwrap();
+            assert_eq!(session.tree("a").read("/d49/file", Bytes::mib(1)).unwrap().unwrap(), [7; 5000]);
+            let written = session.apply("a", &[put("/new", b"x")]);
+            assert_eq!(written.is_err(), read_only, "{written:?}");
+            session.finish().unwrap();
+        }
+        match fs {
+            "ext4" => drop(run("e2fsck", &["-fn", path.to_str().unwrap()])),
+            _ => drop(run("xfs_repair", &["-n", path.to_str().unwrap()])),
+        }
+    }
+}
+
+#[test]
+fn damaged_and_foreign_file_systems_are_errors() {
+    let Some(settings) = settings("damaged_and_foreign_file_systems_are_errors") else { return };
+    let (_dir, path) = ext4(16);
+    let write = |at: u64, bytes: &[u8]| {
+        File::options().write(true).open(&path).unwrap().write_all_at(bytes, at).unwrap();
+    };
+    let sound = std::fs::read(&path).unwrap();
+    let session = start(&settings, &path);
+    for (what, at, bytes) in [
+        ("magic", 1024 + 0x38, &[0, 0][..]),
+        ("block count", 1024 + 4, &[0xff; 4]),
+        ("block size", 1024 + 0x18, &[99]),
+        ("inodes per group", 1024 + 0x28, &[0xff; 4]),
+        ("features", 1024 + 0x60, &[0xff; 4]),
+        ("whole superblock", 1024, &[0xa5; 1024]),
+    ] {
+        std::fs::write(&path, &sound).unwrap();
+        write(at, bytes);
+        let error = session.mount("disk0p1", "ext4", "a", "/", false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{what}: {error}");
+        assert!(error.says().contains("kernel says"), "{what}: {error}");
+        eprintln!("{what}: {error}");
+    }
+    assert_eq!(session.mount("disk0p1", "xfs", "a", "/", false).unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(session.mount("disk0p1", "zfs", "a", "/", false).unwrap_err().kind(), Kind::Unsupported);
+    // It goes on all the same. (A machine of its own, since the kernel remembers what it has read.)
+    std::fs::write(&path, &sound).unwrap();
+    session.finish().unwrap();
+    // Damage behind the superblock shows when it is met; a superblock that asks for a panic gets none.
+    run("tune2fs", &["-e", "panic", path.to_str().unwrap()]);
+    let session = start(&settings, &path);
+    let root = run("debugfs", &["-R", "blocks /", path.to_str().unwrap()]);
+    let block: u64 = root.lines().next().unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    write(block * 1024, &[0xff; 1024]);
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    let error = session.tree("a").list("/").unwrap_err();
+    eprintln!("behind the superblock: {error}");
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    assert_eq!(session.finish().unwrap_err().kind(), Kind::Corrupt, "it must not pass for done");
+}
+
+#[test]
+fn a_full_file_system_keeps_the_old_file() {
+    let Some(settings) = settings("a_full_file_system_keeps_the_old_file") else { return };
+    let (_dir, path) = ext4(16);
+    let session = start(&settings, &path);
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    let free = session.tree("a").free_space("/etc/fstab").unwrap().unwrap().0;
+    // Known beforehand; and found out late, since the file's own blocks take some of what is free.
+    for size in [free + 1, free] {
+        let error =
+            session.apply("a", &[put("/etc/fstab", &vec![1; usize::try_from(size).unwrap()])]).unwrap_err();
+        assert_eq!(error.io_error().unwrap().raw_os_error(), Some(28), "{error}");
+        assert!(error.hint_text().unwrap().contains("running guest"), "{error}");
+        assert!(error.says().contains("/etc/fstab"), "{error}");
+    }
+    let tree = session.tree("a");
+    assert!(tree.read_text("/etc/fstab").unwrap().unwrap().contains("defaults"));
+    assert!(tree.names("/etc").unwrap().iter().all(|name| !name.contains("landfall")));
+    session.finish().unwrap();
+    run("e2fsck", &["-fn", path.to_str().unwrap()]);
+}
+
+#[test]
+fn a_disk_that_fails_outside_says_so() {
+    let Some(settings) = settings("a_disk_that_fails_outside_says_so") else { return };
+    let (_dir, path) = ext4(64);
+    let disk = FileDisk::open(&path);
+    let session =
+        start_with(&settings, vec![("root".into(), Arc::clone(&disk) as Arc<dyn DiskMut>)]).unwrap();
+    session.mount("root", "ext4", "a", "/", false).unwrap();
+    disk.full.store(true, Ordering::Relaxed);
+    let error = session.apply("a", &[put("/etc/fstab", &[1; 100_000])]).unwrap_err();
+    assert_eq!(error.says(), "cannot write scratch", "{error}");
+    assert!(session.finish().is_err(), "what was written is not complete");
+}
+
+#[test]
+fn the_end_of_qemu_and_a_stop_are_told_and_nothing_is_left() {
+    let test = "the_end_of_qemu_and_a_stop_are_told_and_nothing_is_left";
+    let Some(mut settings) = settings(test) else { return };
+    let (_dir, path) = ext4(64);
+    let session = start(&settings, &path);
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    let id = session.process_id().unwrap();
+    run("kill", &["-9", &id.to_string()]);
+    let error = session.apply("a", &[put("/etc/fstab", b"x")]).unwrap_err();
+    assert!(error.says().contains("QEMU ended"), "{error}");
+    gone(id);
+    let error = session.sync().unwrap_err();
+    assert!(error.says().contains("has ended"), "{error}");
+    assert!(session.finish().is_err());
+
+    settings.cancel = Arc::default();
+    let session = start(&settings, &path);
+    let id = session.process_id().unwrap();
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    settings.cancel.store(true, Ordering::Relaxed);
+    // The flag is looked at whenever something is waited for; a quick answer may come first.
+    let stopped = (0..10_000).find_map(|_| session.sync().err());
+    assert!(stopped.is_none_or(|error| error.kind() == Kind::Interrupted));
+    drop(session);
+    gone(id);
+    let error = start_with(&settings, vec![]).err().unwrap();
+    assert_eq!(error.kind(), Kind::Interrupted);
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_helps() {
+    let Some(good) = settings("what_is_missing_is_named_with_what_helps") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let with = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = good.clone();
+        settings.saved_state = false;
+        change(&mut settings);
+        let error = start_with(&settings, vec![]).err().unwrap();
+        eprintln!("{error} ({})", error.hint_text().unwrap_or_default());
+        error
+    };
+    let error = with(&|settings| settings.kernel_folder = Some(empty.clone()));
+    assert!(error.says().contains("no kernel") && error.hint_text().is_some());
+    let error = with(&|settings| settings.qemu = "qemu-system-none".into());
+    assert!(error.hint_text().unwrap().contains("qemu-system-x86"));
+    let error = with(&|settings| settings.bwrap = "bwrap-none".into());
+    assert!(error.hint_text().unwrap().contains("bubblewrap"));
+    // A bwrap that cannot do its work, and one that is killed before QEMU answers.
+    let script = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut path.metadata().unwrap().permissions(), 0o755);
+        run("chmod", &["755", dir.path().to_str().unwrap(), path.to_str().unwrap()]);
+        path
+    };
+    let fails = script("fails", "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1");
+    let error = with(&|settings| settings.bwrap = fails.clone());
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(error.hint_text().unwrap().contains("user namespaces"), "{error}");
+    let dies = script("dies", "echo 'out of luck' >&2; kill -9 $$");
+    let error = with(&|settings| settings.bwrap = dies.clone());
+    assert!(error.says().contains("out of luck"), "{error}");
+    // A program that cannot be PID 1.
+    let dynamic = script("dynamic", "");
+    let error = with(&|settings| settings.agent = dynamic.clone());
+    assert!(error.says().contains("static"), "{error}");
+}
+
+#[test]
+fn the_accelerator_is_found_out() {
+    let Some(mut settings) = settings("the_accelerator_is_found_out") else { return };
+    let (_dir, path) = ext4(64);
+    settings.accelerator = None;
+    for _ in 0..2 {
+        let session = start(&settings, &path);
+        eprintln!("runs by {:?}", session.accelerator());
+        session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+        session.finish().unwrap();
+    }
 }

@@ -4,7 +4,7 @@
 //! under emulation. The order of the modules comes from what the modules say themselves (`depends` and `softdep` in
 //! their `.modinfo`), not from `modules.dep`, which an unpacked package does not have.
 
-use super::kernel::{Kernel, NEEDED, WANTED, stripped};
+use super::kernel::{Kernel, LATER, NEEDED, WANTED, stripped};
 use super::protocol;
 use crate::{Error, Result};
 use landfall_image::Bytes;
@@ -37,14 +37,17 @@ pub(super) fn build(kernel: &Kernel, agent: &Path) -> Result<Vec<u8>> {
     archive.folder("modules", 0o755);
     archive.file(protocol::MARKER.trim_start_matches('/'), 0o444, b"");
     archive.file("init", 0o755, &program);
-    let mut order = String::new();
-    for (n, module) in modules(kernel)?.into_iter().enumerate() {
-        let name = format!("{n:02}-{}.ko", module.name);
-        archive.file(&format!("modules/{name}"), 0o444, &module.bytes);
-        order.push_str(&name);
-        order.push('\n');
+    let (at_boot, later) = modules(kernel)?;
+    for (list, modules) in [(protocol::MODULES_AT_BOOT, at_boot), (protocol::MODULES_LATER, later)] {
+        let mut order = String::new();
+        for module in modules {
+            let name = format!("{}.ko", module.name);
+            archive.file(&format!("modules/{name}"), 0o444, &module.bytes);
+            order.push_str(&name);
+            order.push('\n');
+        }
+        archive.file(list.trim_start_matches('/'), 0o444, order.as_bytes());
     }
-    archive.file(protocol::MODULES_ORDER.trim_start_matches('/'), 0o444, order.as_bytes());
     Ok(archive.finish())
 }
 
@@ -65,8 +68,8 @@ struct Module {
     bytes: Vec<u8>,
 }
 
-/// The modules that the sandbox loads, each behind those that it depends on.
-fn modules(kernel: &Kernel) -> Result<Vec<Module>> {
+/// The modules that the sandbox loads at boot and those for later, each behind those that it depends on.
+fn modules(kernel: &Kernel) -> Result<(Vec<Module>, Vec<Module>)> {
     let mut tree = Tree { files: BTreeMap::new(), done: BTreeSet::new(), ordered: Vec::new() };
     tree.walk(&kernel.modules.join("kernel"), 0)?;
     let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
@@ -81,7 +84,11 @@ fn modules(kernel: &Kernel) -> Result<Vec<Module>> {
     for name in WANTED {
         tree.load(name)?;
     }
-    Ok(tree.ordered)
+    let at_boot = std::mem::take(&mut tree.ordered);
+    for name in LATER {
+        tree.load(name)?;
+    }
+    Ok((at_boot, tree.ordered))
 }
 
 /// `ext4` of `ext4.ko.xz`. The kernel takes `-` and `_` for the same.
@@ -273,7 +280,11 @@ mod tests {
         };
         fs::write(fs_folder.join("mb_cache.ko.xz"), xz("depends=")).unwrap();
         let kernel = Kernel { release: "6".into(), image: PathBuf::new(), modules: dir.path().to_owned() };
-        let loaded = modules(&kernel).unwrap();
+        put("btrfs.ko", "depends=raid6_pq,jbd2");
+        put("raid6_pq.ko", "depends=");
+        let (loaded, later) = modules(&kernel).unwrap();
+        let later: Vec<_> = later.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(later, ["raid6_pq", "btrfs"]);
         let names: Vec<_> = loaded.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["virtio_scsi", "virtio_console", "jbd2", "mb_cache", "ext4", "crc32c_generic"]);
         assert_eq!(loaded[3].bytes, module("depends="));

@@ -211,6 +211,12 @@ impl Machine {
 
     /// Saves the state into the cache and goes on running.
     fn save(&mut self, sandbox: &Sandbox, key: &Key) -> Result<()> {
+        let mut port = self.port(BOOT_WITHIN);
+        port.send("load its modules", &protocol::Request::LoadAll)?;
+        match port.receive("load its modules")? {
+            Reply::Done => {}
+            other => return Err(unexpected(&other)),
+        }
         let partial = sandbox.cache.partial()?;
         self.call("stop", json!({}))?;
         self.call("migrate-set-parameters", json!({ "max-bandwidth": 0 }))?;
@@ -295,6 +301,11 @@ impl Machine {
         }
     }
 
+    /// The process that supervises QEMU.
+    pub(super) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the machine. Its disks are unmounted: nothing in it is worth waiting for.
     pub(super) fn quit(mut self) {
         if self.call("quit", json!({})).is_ok() {
@@ -352,21 +363,19 @@ impl Port<'_> {
         loop {
             let mut stream = self.stream;
             match attempt(&mut stream) {
-                // Neither side hangs up while the machine runs: let its end be seen first.
-                Ok(0) | Err(_) if self.ended() => return Err(ErrorKind::BrokenPipe.into()),
+                Ok(len) if len > 0 => return Ok(len),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    if Instant::now() >= self.deadline {
+                    self.stop = self.watch.check().err();
+                    if self.stop.is_some() || Instant::now() >= self.deadline {
                         return Err(ErrorKind::TimedOut.into());
                     }
                 }
-                done => return done,
+                hung_up => {
+                    self.stop = self.watch.hung_up().err();
+                    return hung_up;
+                }
             }
         }
-    }
-
-    fn ended(&mut self) -> bool {
-        self.stop = self.watch.check().err();
-        self.stop.is_some()
     }
 }
 

@@ -182,6 +182,7 @@ impl Sandbox {
             agent.finalize().as_bytes(),
             kernel::NEEDED.join(",").as_bytes(),
             kernel::WANTED.join(",").as_bytes(),
+            kernel::LATER.join(",").as_bytes(),
         ]))
     }
 }

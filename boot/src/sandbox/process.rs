@@ -47,6 +47,7 @@ pub(super) fn find_program(name: &Path, hint: &str) -> Result<PathBuf> {
 pub(super) struct Process {
     shared: Arc<Shared>,
     pidfd: OwnedFd,
+    id: u32,
     threads: Vec<JoinHandle<()>>,
     cancel: Arc<AtomicBool>,
 }
@@ -95,7 +96,7 @@ impl Process {
                         Ok(child) => child,
                         Err(e) => return drop(started.send(Err(e))),
                     };
-                    let outputs = (child.stdout.take(), child.stderr.take());
+                    let outputs = (child.id(), child.stdout.take(), child.stderr.take());
                     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
                     let pidfd = pid.ok_or(rustix::io::Errno::INVAL).and_then(|pid| {
                         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
@@ -112,13 +113,13 @@ impl Process {
         };
         let failed =
             |e| Error::io("cannot start the sandbox", e).hint("install bubblewrap and qemu-system-x86");
-        let (pidfd, (stdout, stderr)) = match start.recv() {
+        let (pidfd, (id, stdout, stderr)) = match start.recv() {
             Ok(Ok(started)) => started,
             Ok(Err(e)) => return Err(failed(e)),
             Err(_) => return Err(failed(std::io::ErrorKind::Other.into())),
         };
         let mut process =
-            Process { shared, pidfd, threads: vec![waiter], cancel: Arc::clone(&settings.cancel) };
+            Process { shared, pidfd, id, threads: vec![waiter], cancel: Arc::clone(&settings.cancel) };
         process.drain(stdout, |shared| &shared.console)?;
         process.drain(stderr, |shared| &shared.messages)?;
         Ok(process)
@@ -161,6 +162,11 @@ impl Process {
             status = self.shared.ended.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Of the first process: the confiner's.
+    pub(super) fn id(&self) -> u32 {
+        self.id
     }
 
     /// Ends the process, now.
@@ -212,6 +218,11 @@ impl Watch for Process {
         }
         let status = *lock(&self.shared.status);
         status.map_or(Ok(()), |status| Err(self.death(status)))
+    }
+
+    fn hung_up(&self) -> Result<()> {
+        self.wait(Duration::from_secs(2));
+        self.check()
     }
 }
 

@@ -31,15 +31,19 @@ pub(crate) const PORT_NAME: &str = "landfall";
 /// A file that exists in the sandbox's initramfs and nowhere else: there alone a process with number 1 is the agent.
 pub(crate) const MARKER: &str = "/.landfall-sandbox";
 
-/// Where the initramfs holds the modules, and the file that lists them in the order of loading.
+/// Where the initramfs holds the modules, and the files that list them in the order of loading: those of every boot,
+/// and those that are loaded for a saved state or when a file system asks for them.
 pub(crate) const MODULES: &str = "/modules";
-pub(crate) const MODULES_ORDER: &str = "/modules/order";
+pub(crate) const MODULES_AT_BOOT: &str = "/modules/at-boot";
+pub(crate) const MODULES_LATER: &str = "/modules/later";
 
 /// From the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// First of all, and the first after a restore.
     Begin { version: u32, nonce: u64, unix_seconds: i64, nanos: u32, seed: [u8; 32] },
+    /// Loads the modules that are not loaded at boot, so that a saved state has them.
+    LoadAll,
     /// Mounts the disk at SCSI target `target`, which must have this serial.
     Mount { target: u16, serial: String, fs: String, root: String, at: String, read_only: bool },
     /// Unmounts what [`Request::Mount`] mounted there.

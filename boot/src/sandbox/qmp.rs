@@ -21,6 +21,8 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 pub(super) trait Watch {
     /// An error where waiting has become pointless.
     fn check(&self) -> Result<()>;
+    /// The same where the other side hung up: its end may be a moment away.
+    fn hung_up(&self) -> Result<()>;
 }
 
 /// A connection to one QEMU.
@@ -108,7 +110,7 @@ impl Qmp {
             let mut buffer = [0; 8192];
             match self.stream.read(&mut buffer) {
                 Ok(0) => {
-                    watch.check()?;
+                    watch.hung_up()?;
                     return Err(Error::io("QEMU hung up", ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(len) => self.pending.extend(buffer.get(..len).unwrap_or_default()),

@@ -215,6 +215,11 @@ impl Session {
         self.restored
     }
 
+    /// The process that supervises the machine, for diagnostics; `None` where it has ended.
+    pub fn process_id(&self) -> Option<u32> {
+        lock(&self.machine).as_ref().map(Machine::process_id)
+    }
+
     /// How the machine runs.
     pub fn accelerator(&self) -> Accelerator {
         self.accelerator

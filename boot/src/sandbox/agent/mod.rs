@@ -44,7 +44,7 @@ fn serve() -> io::Result<()> {
         mount(kind, at, kind, MountFlags::empty(), None)
             .map_err(|e| io::Error::other(format!("cannot mount {at}: {e}")))?;
     }
-    let trouble = load_modules()?;
+    let trouble = load_modules(protocol::MODULES_AT_BOOT)?;
     let mut port = open_port()?;
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     // What is free now need not be part of a saved state.
@@ -68,9 +68,11 @@ fn serve() -> io::Result<()> {
 
 /// Loads the modules in the order that the host worked out. What cannot be loaded is reported, not fatal: a missing
 /// file system shows when it is asked for.
-fn load_modules() -> io::Result<Vec<String>> {
+fn load_modules(list: &str) -> io::Result<Vec<String>> {
     let mut trouble = Vec::new();
-    let order = fs::read_to_string(protocol::MODULES_ORDER)?;
+    let order = fs::read_to_string(list)?;
+    // Once is enough.
+    fs::write(list, "")?;
     for name in order.lines() {
         let path = format!("{}/{name}", protocol::MODULES);
         let loaded = File::open(&path).and_then(|file| {
@@ -133,6 +135,13 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
                 Reply::Begun { version: protocol::VERSION, nonce }
             })
         }
+        Request::LoadAll => match load_modules(protocol::MODULES_LATER) {
+            Ok(_) => {
+                let _ = fs::write("/proc/sys/vm/drop_caches", "3");
+                Ok(Reply::Done)
+            }
+            Err(e) => Err(Failure::errno("cannot load the modules", &e)),
+        },
         Request::Mount { target, serial, fs, root, at, read_only } => {
             mounts.mount(target, &serial, &fs, &root, &at, read_only).map(|()| Reply::Done)
         }

@@ -2,7 +2,7 @@
 
 use super::files::{self, Root, is_root_name};
 use super::wait_for;
-use crate::sandbox::protocol::{Cause, Failure};
+use crate::sandbox::protocol::{self, Cause, Failure};
 use rustix::fs::{OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::fs;
@@ -21,6 +21,8 @@ struct Mount {
     at: String,
     device: PathBuf,
     read_only: bool,
+    /// What ext4 had counted when it was mounted.
+    errors: u64,
 }
 
 /// How a kind of file system is mounted: its name in the kernel, and options that keep a hostile or duplicate one
@@ -37,6 +39,11 @@ fn kernel_name(fs: &str) -> (&str, &'static str) {
     }
 }
 
+fn is_known(name: &str) -> bool {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.lines().any(|line| line.split_whitespace().last() == Some(name))
+}
+
 impl Mounts {
     pub(super) fn mount(
         &mut self,
@@ -51,8 +58,10 @@ impl Mounts {
             return Err(Failure::new(Cause::Refused, format!("{root:?} is no name of a root")));
         }
         let (name, options) = kernel_name(fs);
-        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-        if !known.lines().any(|line| line.split_whitespace().last() == Some(name)) {
+        if !is_known(name) {
+            let _ = super::load_modules(protocol::MODULES_LATER);
+        }
+        if !is_known(name) {
             return Err(Failure::new(
                 Cause::Unsupported,
                 format!("the sandbox's kernel has no driver for {fs} ({name})"),
@@ -79,7 +88,8 @@ impl Mounts {
         let options = std::ffi::CString::new(options).unwrap_or_default();
         rustix::mount::mount(&device, &*point_path, name, flags, &*options)
             .map_err(|e| Failure::errno(format!("cannot mount as {fs} at {at}"), &e.into()))?;
-        self.0.push(Mount { root: root.into(), at: at.into(), device, read_only });
+        let errors = ext4_errors(&device);
+        self.0.push(Mount { root: root.into(), at: at.into(), device, read_only, errors });
         Ok(())
     }
 
@@ -123,7 +133,9 @@ impl Mount {
         .map_err(failed)?;
         rustix::fs::syncfs(&folder).map_err(failed)?;
         let flags = rustix::fs::fstatvfs(&folder).map_err(failed)?.f_flag;
-        if !self.read_only && flags.contains(StatVfsMountFlags::RDONLY) {
+        // ext4 may stop writing without a word in the mount's flags.
+        let stopped = flags.contains(StatVfsMountFlags::RDONLY) || ext4_errors(&self.device) != self.errors;
+        if !self.read_only && stopped {
             return Err(Failure::new(
                 Cause::Corrupt,
                 format!(
@@ -157,6 +169,13 @@ impl Mount {
         };
         rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW).map_err(failed)
     }
+}
+
+/// Errors that ext4 has met on a device, ever; 0 of what is not mounted as ext4.
+fn ext4_errors(device: &Path) -> u64 {
+    let Some(name) = device.file_name() else { return 0 };
+    let path = Path::new("/sys/fs/ext4").join(name).join("errors_count");
+    fs::read_to_string(path).ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The block device at SCSI target `target` of the sandbox's one SCSI controller, if it has this serial.
