@@ -6,6 +6,7 @@
 
 pub mod ext4;
 pub mod mem;
+pub mod mounted;
 pub mod walk;
 
 use crate::{Error, Result};
