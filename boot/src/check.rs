@@ -43,6 +43,19 @@ pub struct Explanation {
 /// Every finding that this crate can give, sorted by id.
 pub const TABLE: &[Explanation] = &[
     Explanation {
+        id: "guest-hibernated",
+        severity: Severity::Blocks,
+        text: "The swap space holds a suspended system. Its memory image believes in the old hardware and in file \
+               systems that stand still; patching them and then resuming destroys data. Start the machine in the \
+               source, shut it down properly (hibernation and fast startup off), and convert again.",
+    },
+    Explanation {
+        id: "guest-not-recognised",
+        severity: Severity::Blocks,
+        text: "A root file system was found, but no guest family of this version knows what is on it, so nothing \
+               about how it starts can be said or changed. The disks can still be converted without patching.",
+    },
+    Explanation {
         id: "linux-agent-inert",
         severity: Severity::Notes,
         text: "An agent of the old hypervisor is installed, and its services check for that hypervisor before \
@@ -383,6 +396,131 @@ pub const TABLE: &[Explanation] = &[
         text: "A line of /etc/fstab names a UUID or label that no volume on the given disks has. Either a disk \
                of the machine is missing from the conversion, or the line is stale and would stop the boot on \
                the source as well. Check the list of disks.",
+    },
+    Explanation {
+        id: "lvm-duplicate-name",
+        severity: Severity::Warns,
+        text: "Two volume groups of one name cannot be active in one system. Usually a disk of another machine, \
+               or an old copy, is among the given disks. Volumes of such groups are not chosen by name.",
+    },
+    Explanation {
+        id: "lvm-duplicate-pv",
+        severity: Severity::Warns,
+        text: "The same LVM physical volume is there twice: one disk is a copy of another. Which one is current \
+               cannot be told, so logical volumes on it are not opened.",
+    },
+    Explanation {
+        id: "lvm-metadata-unreadable",
+        severity: Severity::Warns,
+        text: "An LVM physical volume's metadata is damaged. If another physical volume of the group has a sound \
+               copy, that one is used; otherwise the group's logical volumes are not seen.",
+    },
+    Explanation {
+        id: "lvm-missing-pv",
+        severity: Severity::Warns,
+        text: "A volume group has physical volumes that are not on the given disks. Logical volumes that lie on \
+               them are not opened. Usually a disk of the machine was left out.",
+    },
+    Explanation {
+        id: "lvm-not-opened",
+        severity: Severity::Notes,
+        text: "A logical volume uses a kind of mapping (thin, cache, RAID, snapshot) or a state (a move or merge \
+               in progress) that is not opened from outside. It is copied with its disks as it is. Another \
+               finding says so if the guest needs it to start.",
+    },
+    Explanation {
+        id: "lvm-snapshot-origin",
+        severity: Severity::Warns,
+        text: "A volume that is patched has an LVM snapshot. What is overwritten from outside is not preserved in \
+               the snapshot, so the snapshot will show the new content in the places that were changed. Remove \
+               the snapshot if it is not needed.",
+    },
+    Explanation {
+        id: "mount-doubtful",
+        severity: Severity::Warns,
+        text: "A mount is named in fstab by a hardware name (/dev/sdb1), and what lies there does not look like \
+               what is mounted there. It was left out, since writing to the wrong volume would be worse.",
+    },
+    Explanation {
+        id: "mount-not-found",
+        severity: Severity::Blocks,
+        text: "The guest mounts a file system that it needs to start, and no volume on the given disks fits its \
+               name. Usually a disk of the machine was left out, or fstab is stale. Add the disk, or correct \
+               fstab in the source (nofail where the guest starts without it).",
+    },
+    Explanation {
+        id: "mount-not-openable",
+        severity: Severity::Blocks,
+        text: "A file system that the guest needs to start lies on something that is not opened: an encrypted \
+               container, a software RAID, a thin or cached logical volume. The patch cannot be made there.",
+    },
+    Explanation {
+        id: "mount-not-readable",
+        severity: Severity::Blocks,
+        text: "A file system that the guest needs to start can be read neither directly nor by the kernel of the \
+               sandbox. Check it in the source machine (fsck, xfs_repair) and convert again.",
+    },
+    Explanation {
+        id: "mount-optional-missing",
+        severity: Severity::Warns,
+        text: "The guest mounts a file system that it starts without (nofail, noauto), and it is not on the given \
+               disks or cannot be opened. Files that belong there are neither checked nor patched.",
+    },
+    Explanation {
+        id: "mount-subvolume",
+        severity: Severity::Blocks,
+        text: "The guest mounts a subvolume (btrfs) that is not the one that is mounted by default. The sandbox \
+               mounts the default one only, and patching the wrong one would be silent.",
+    },
+    Explanation {
+        id: "no-operating-system",
+        severity: Severity::Blocks,
+        text: "None of the volumes holds the root file system of an operating system that landfall knows. Data \
+               disks can be converted without patching. If the machine does have one, its disk was left out, or \
+               it lies in an encrypted or unsupported volume; other findings name those.",
+    },
+    Explanation {
+        id: "partition-table-odd",
+        severity: Severity::Warns,
+        text: "A partition table contradicts itself or its disk: partitions overlap, pass the end of the disk, or \
+               one of two copies is damaged. What lies inside the disk is used.",
+    },
+    Explanation {
+        id: "partition-table-unreadable",
+        severity: Severity::Warns,
+        text: "A disk's partition table is damaged beyond use, so that nothing on the disk is seen. It is copied \
+               as it is.",
+    },
+    Explanation {
+        id: "root-encrypted",
+        severity: Severity::Blocks,
+        text: "No root file system was found, and there are encrypted volumes: it probably lies in one of those. \
+               landfall has no key for it.",
+    },
+    Explanation {
+        id: "root-several",
+        severity: Severity::Blocks,
+        text: "Several volumes hold a root file system, and neither boot loader nor fstab tell which one the \
+               machine starts from. Patching the wrong one would leave a machine that does not start. Choose one \
+               by name.",
+    },
+    Explanation {
+        id: "root-stale",
+        severity: Severity::Notes,
+        text: "A volume holds a root file system whose own fstab names another volume as root, or which the boot \
+               loader does not start: an old copy, a rescue system, a container. It is left alone.",
+    },
+    Explanation {
+        id: "sandbox-needed",
+        severity: Severity::Blocks,
+        text: "A file system that the guest needs can only be read or written by the sandbox, and no sandbox is \
+               available. Install QEMU and a kernel for it, as `landfall explain` of the error says.",
+    },
+    Explanation {
+        id: "volume-ambiguous",
+        severity: Severity::Warns,
+        text: "A volume carries the marks of two kinds of content at once, usually because a stale superblock was \
+               left behind. It is not opened, since the wrong one could be.",
     },
 ];
 

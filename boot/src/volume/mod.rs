@@ -4,14 +4,19 @@
 //! own of it, which is what file-system readers and the sandbox get.
 //!
 //! One file each: [`probe`] (superblock magic, UUID, label), [`lvm`] (physical volumes, metadata text, linear and
-//! striped segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)).
+//! striped segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)), [`scan`](mod@scan) (all of a machine),
+//! [`names`] (which of them a guest means).
 
 pub(crate) mod field;
 pub mod lvm;
+pub mod names;
 pub mod probe;
+pub mod scan;
 pub mod view;
 
+pub use names::{Meant, Names};
 pub use probe::Probe;
+pub use scan::{Scan, scan};
 pub use view::{Segment, View};
 
 use landfall_image::Bytes;

@@ -204,10 +204,10 @@ impl<'a> Assembly<'a> {
         let mut logical = Vec::new();
         for (name, volume) in logical_volumes {
             let Some(volume) = volume.section() else { continue };
-            let visible = volume
+            let has_flag = volume
                 .get("status")
                 .is_some_and(|status| status.list().iter().any(|flag| flag.text() == Some("VISIBLE")));
-            if visible && is_name(name) {
+            if snapshots.is_visible(name, has_flag) && is_name(name) {
                 logical.push(self.logical(name, volume, &described, &snapshots));
             }
         }
@@ -386,17 +386,23 @@ struct Snapshots {
     stores: BTreeMap<String, String>,
     /// Origins that a snapshot is being merged into.
     merging: BTreeMap<String, String>,
+    /// The hidden volumes.
+    ties: Vec<String>,
 }
 
 impl Snapshots {
     fn of(volumes: &Section) -> Snapshots {
         let mut out = Snapshots::default();
-        let pieces = volumes.values().filter_map(text::Value::section).flat_map(BTreeMap::values);
-        for piece in pieces.filter_map(text::Value::section) {
+        let pieces = volumes
+            .iter()
+            .filter_map(|(name, volume)| Some((name, volume.section()?)))
+            .flat_map(|(name, volume)| volume.values().map(move |piece| (name, piece)));
+        for (name, piece) in pieces.filter_map(|(name, piece)| Some((name, piece.section()?))) {
             let field = |name: &str| piece.get(name).and_then(text::Value::text).map(str::to_owned);
             if field("type").as_deref() != Some("snapshot") {
                 continue;
             }
+            out.ties.push(name.clone());
             let Some(origin) = field("origin") else { continue };
             if let Some(store) = field("cow_store") {
                 out.origins.entry(origin.clone()).or_default().push(store.clone());
@@ -407,6 +413,12 @@ impl Snapshots {
             }
         }
         out
+    }
+
+    /// What a user sees: a snapshot goes by the name of its store, which has no flag of its own.
+    fn is_visible(&self, name: &str, has_flag: bool) -> bool {
+        let merges = self.merging.values().any(|store| store == name);
+        (has_flag || self.stores.contains_key(name)) && !merges && !self.ties.iter().any(|tie| tie == name)
     }
 
     fn objection(&self, name: &str) -> Option<NotOpened> {
