@@ -437,9 +437,10 @@ pub const TABLE: &[Explanation] = &[
     },
     Explanation {
         id: "mount-doubtful",
-        severity: Severity::Warns,
-        text: "A mount is named in fstab by a hardware name (/dev/sdb1), and what lies there does not look like \
-               what is mounted there. It was left out, since writing to the wrong volume would be worse.",
+        severity: Severity::Blocks,
+        text: "A file system is named in fstab by a hardware name such as /dev/sdb1, and what lies there does not look \
+               like what is mounted there. The order of the disks is probably another than the guest's. Nothing is \
+               patched, since writing to the wrong volume would be worse.",
     },
     Explanation {
         id: "mount-not-found",
@@ -458,7 +459,8 @@ pub const TABLE: &[Explanation] = &[
         id: "mount-not-readable",
         severity: Severity::Blocks,
         text: "A file system that the guest needs to start can be read neither directly nor by the kernel of the \
-               sandbox. Check it in the source machine (fsck, xfs_repair) and convert again.",
+               sandbox, or the folder that it is mounted at is absent. Check it in the source machine (fsck, \
+               xfs_repair) and convert again.",
     },
     Explanation {
         id: "mount-optional-missing",
@@ -521,6 +523,13 @@ pub const TABLE: &[Explanation] = &[
         severity: Severity::Warns,
         text: "A volume carries the marks of two kinds of content at once, usually because a stale superblock was \
                left behind. It is not opened, since the wrong one could be.",
+    },
+    Explanation {
+        id: "volume-not-looked-at",
+        severity: Severity::Warns,
+        text: "A file system could not be read, so it is not known whether another root file system lies on it. \
+               The one that was found is taken. Check the named volume, or install the sandbox, if the \
+               machine may start from there.",
     },
 ];
 

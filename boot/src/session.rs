@@ -1,1 +1,385 @@
 //! One guest from disks to patched overlay: find the volumes, find the root, mount, plan, apply.
+//!
+//! ```text
+//! disks -> scan -> look (which volume is the root) -> fstab -> mounts -> scene -> family: facts, plan
+//!                                                                          |
+//!              overlay <- sandbox: mount, write, unmount <- changes <- materialise
+//!                 |
+//!                 +-> read back
+//! ```
+//! Whatever is missing, ambiguous or unreadable becomes a finding; nothing is guessed. Errors are for disks that
+//! cannot be read and sandboxes that fail.
+
+mod mounts;
+mod readers;
+mod roots;
+
+use crate::check::{Finding, Severity};
+use crate::family::{self, Family, Scene};
+use crate::guest::{Guest, Mount};
+use crate::patch::PatchPlan;
+use crate::sandbox::Sandbox;
+use crate::target::Request;
+use crate::tree::ext4::may_be_readable_elsewhere;
+use crate::tree::{GuestTree, GuestTreeExt};
+use crate::volume::{Content, Scan, Volume, VolumeId, scan};
+use crate::{Error, Kind, Result};
+use landfall_image::DiskMut;
+use mounts::Planned;
+use readers::{GUEST, MOUNTABLE, NotMounted, Readers};
+use roots::{Choice, Looked};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a session may use.
+#[derive(Clone)]
+pub struct Options<'a> {
+    /// For file systems that are not read straight from the disk, and for all writing.
+    pub sandbox: Option<&'a Sandbox>,
+    /// The volume that holds the root file system, where the caller has chosen.
+    pub root: Option<VolumeId>,
+    /// Who recognises guests.
+    pub families: &'a [&'a dyn Family],
+}
+
+impl Default for Options<'_> {
+    /// No sandbox, nothing chosen, every family.
+    fn default() -> Self {
+        Options { sandbox: None, root: None, families: family::TABLE }
+    }
+}
+
+/// Who read the guest's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reader {
+    /// This program, straight from the disk.
+    Direct,
+    /// The kernel of the sandbox.
+    Sandbox,
+}
+
+/// What was found on a machine's disks, and what is to be done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// Everything on the disks.
+    pub volumes: Vec<Volume>,
+    /// Every local file system that the guest mounts and that was found, `/` first.
+    pub mounts: Vec<Mount>,
+    /// The guest's facts.
+    pub guest: Option<Guest>,
+    /// Edits and all findings, the worst first. Without edits where something blocks before planning.
+    pub plan: PatchPlan,
+    /// Who read it; `None` where no guest was read.
+    pub reader: Option<Reader>,
+    /// Seconds until the volumes were known.
+    pub scan_seconds: f64,
+    /// Seconds from then until the plan was made.
+    pub plan_seconds: f64,
+}
+
+/// Finds the guest on `disks` (in the machine's order) and plans for `request`. The guest's files stay as they are; a
+/// journal may be replayed into the disks, which therefore must be overlays.
+///
+/// # Errors
+/// Where a disk cannot be read, or a sandbox fails. What stands in the way of the guest is a finding.
+pub fn inspect(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_>) -> Result<Inspection> {
+    let begin = Instant::now();
+    let scan = scan(disks)?;
+    let scan_seconds = begin.elapsed().as_secs_f64();
+    let readers = Readers::new(&scan, options.sandbox);
+    let work = Work { scan: &scan, readers: &readers, request, options, writable: false };
+    let (mut inspection, _) = work.inspect()?;
+    inspection.scan_seconds = scan_seconds;
+    inspection.plan_seconds = begin.elapsed().as_secs_f64() - scan_seconds;
+    if let Some(session) = readers.into_session() {
+        session.finish()?;
+    }
+    Ok(inspection)
+}
+
+/// One inspection under way.
+struct Work<'w, 's> {
+    scan: &'s Scan,
+    readers: &'w Readers<'s>,
+    request: &'w Request,
+    options: &'w Options<'w>,
+    /// Mounts in the sandbox are made to be written to.
+    writable: bool,
+}
+
+/// What has to be mounted to carry the plan out, and whether it already is.
+struct Ready {
+    needed: Vec<Mount>,
+    mounted: bool,
+}
+
+/// What a guest's files lead to.
+struct Read {
+    guest: Option<Guest>,
+    plan: PatchPlan,
+}
+
+impl Work<'_, '_> {
+    fn inspect(&self) -> Result<(Inspection, Option<Ready>)> {
+        let mut out = Inspection {
+            volumes: self.scan.volumes.clone(),
+            mounts: Vec::new(),
+            guest: None,
+            plan: PatchPlan { edits: Vec::new(), findings: self.scan.findings.clone() },
+            reader: None,
+            scan_seconds: 0.0,
+            plan_seconds: 0.0,
+        };
+        let ready = self.fill(&mut out)?;
+        out.plan.findings.sort_by_key(|finding| finding.severity);
+        Ok((out, ready))
+    }
+
+    fn fill(&self, out: &mut Inspection) -> Result<Option<Ready>> {
+        let findings = &mut out.plan.findings;
+        findings.extend(hibernated(&self.scan.volumes));
+        let looked = self.look_at_all(findings)?;
+        let chosen = match roots::choose(&looked, self.scan, self.options.root.as_ref()) {
+            Choice::One(chosen, notes) => {
+                findings.extend(notes);
+                chosen
+            }
+            Choice::None(finding) => {
+                // That it was not found is no news where it could not be looked for.
+                if !findings.iter().any(|finding| finding.id == "sandbox-needed") {
+                    findings.push(finding);
+                }
+                return Ok(None);
+            }
+        };
+        let (Some(root), Some(volume)) = (&chosen.root, self.scan.volume(&chosen.id)) else {
+            return Ok(None);
+        };
+        let Planned { mounts, needed, findings: about_mounts } = mounts::plan(volume, &root.fstab, self.scan);
+        let complete = !about_mounts.iter().any(|finding| finding.severity == Severity::Blocks);
+        findings.extend(about_mounts);
+        out.mounts.clone_from(&mounts);
+        if needed.is_empty() {
+            return Ok(None);
+        }
+        let scene = Mounting { mounts: &mounts, needed: &needed, complete };
+        let (read, reader) = match self.read(&scene) {
+            Ok(read) => read,
+            Err(NotMounted::Failed(error)) => return Err(error),
+            Err(NotMounted::Unreadable(mount, error)) => {
+                findings.push(unreadable(&mount, &error, self.readers.has_sandbox()));
+                return Ok(None);
+            }
+        };
+        if read.guest.is_none() {
+            findings.push(Finding::new(
+                "guest-not-recognised",
+                format!("{} holds {}, which no guest family of this version knows", chosen.id.0, root.name),
+                "convert without patching, and install the target's drivers in the running guest first",
+            ));
+        }
+        out.guest = read.guest;
+        out.plan.edits = read.plan.edits;
+        out.plan.findings.extend(read.plan.findings);
+        out.reader = Some(reader);
+        Ok(Some(Ready { needed, mounted: reader == Reader::Sandbox }))
+    }
+
+    /// Looks for root file systems and boot loaders on every volume that may have them.
+    fn look_at_all(&self, findings: &mut Vec<Finding>) -> Result<Vec<Looked>> {
+        let mut looked = Vec::new();
+        let mut left = Vec::new();
+        for volume in &self.scan.volumes {
+            let Content::FileSystem { name } = &volume.content else { continue };
+            if !MOUNTABLE.contains(&name.as_str()) || name == "vfat" || self.scan.view(&volume.id).is_none() {
+                continue;
+            }
+            let seen = match self.readers.direct(&volume.id)? {
+                Some(tree) => match roots::look(&volume.id, &*tree) {
+                    Ok(seen) => Some(seen),
+                    Err(error) if may_be_readable_elsewhere(&error) => {
+                        self.readers.give_up_direct(&volume.id);
+                        None
+                    }
+                    Err(error) => return Err(error),
+                },
+                None => None,
+            };
+            match seen {
+                Some(seen) => looked.push(seen),
+                None => left.push((volume, name)),
+            }
+        }
+        let explained = self.explained(&looked);
+        left.retain(|(volume, _)| !explained.contains(&volume.id));
+        if left.is_empty() {
+            return Ok(looked);
+        }
+        if !self.readers.has_sandbox() {
+            let names: Vec<_> =
+                left.iter().map(|(volume, name)| format!("{} ({name})", volume.id.0)).collect();
+            let nothing = looked.iter().all(|looked| looked.root.is_none());
+            findings.push(Finding::new(
+                if nothing { "sandbox-needed" } else { "volume-not-looked-at" },
+                format!("{} cannot be read without the sandbox", names.join(", ")),
+                "install QEMU and a kernel for the sandbox",
+            ));
+            return Ok(looked);
+        }
+        for (index, (volume, name)) in left.into_iter().enumerate() {
+            match self.look_in_sandbox(volume, name, &format!("look{index}")) {
+                Ok(seen) => looked.push(seen),
+                Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
+                Err(error) => findings.push(Finding::new(
+                    "volume-not-looked-at",
+                    format!("{} ({name}) cannot be read: {error}", volume.id.0),
+                    "check the file system in the source machine (fsck, xfs_repair), then convert again",
+                )),
+            }
+        }
+        // In the order of the volumes, however they were read.
+        looked.sort_by_key(|seen| self.scan.volumes.iter().position(|volume| volume.id == seen.id));
+        Ok(looked)
+    }
+
+    fn look_in_sandbox(&self, volume: &Volume, file_system: &str, root: &str) -> Result<Looked> {
+        let session = self.readers.session()?;
+        session.mount(&volume.id.0, file_system, root, "/", true)?;
+        let seen = roots::look(&volume.id, &session.tree(root));
+        session.unmount(root, "/")?;
+        seen
+    }
+
+    /// Volumes that need not be looked at: the only root seen so far knows itself, and mounts them elsewhere.
+    fn explained(&self, looked: &[Looked]) -> Vec<VolumeId> {
+        let candidates: Vec<_> = looked.iter().filter(|looked| looked.root.is_some()).collect();
+        let [only] = candidates.as_slice() else { return Vec::new() };
+        let (Some(root), Some(volume)) = (&only.root, self.scan.volume(&only.id)) else { return Vec::new() };
+        match roots::is_its_own_root(volume, root, &self.scan.volumes) {
+            true => mounts::explained(volume, &root.fstab, self.scan),
+            false => Vec::new(),
+        }
+    }
+
+    /// Reads the guest: straight from the disk, or by the sandbox where that is not possible.
+    fn read(&self, scene: &Mounting<'_>) -> Result<(Read, Reader), NotMounted> {
+        if let Some(tree) = self.readers.direct_all(scene.needed)? {
+            match self.recognise_and_plan(scene, &tree) {
+                Ok(read) => return Ok((read, Reader::Direct)),
+                Err(error) if may_be_readable_elsewhere(&error) && self.readers.has_sandbox() => {
+                    tracing::info!(%error, "the guest is left to the sandbox");
+                }
+                Err(error) => return Err(NotMounted::Failed(error)),
+            }
+        }
+        if !self.readers.has_sandbox() {
+            let mount = scene.needed.iter().find(|mount| !self.readers.is_direct(&mount.volume));
+            let mount = mount.or(scene.needed.first()).cloned();
+            let error = Error::unsupported("it is read by the sandbox only, and there is none");
+            return Err(match mount {
+                Some(mount) => NotMounted::Unreadable(mount, error),
+                None => NotMounted::Failed(error),
+            });
+        }
+        let session = self.readers.mount_all(scene.needed, !self.writable)?;
+        let read = self.recognise_and_plan(scene, &session.tree(GUEST)).map_err(NotMounted::Failed)?;
+        Ok((read, Reader::Sandbox))
+    }
+
+    fn recognise_and_plan(&self, scene: &Mounting<'_>, tree: &dyn GuestTree) -> Result<Read> {
+        let mut read = Read { guest: None, plan: PatchPlan::default() };
+        if let Some(finding) = doubtful(scene.needed, tree)? {
+            read.plan.findings.push(finding);
+        }
+        let in_scene = Scene { tree, volumes: &self.scan.volumes, mounts: scene.mounts };
+        for family in self.options.families {
+            let Some(guest) = family.recognise(&in_scene)? else { continue };
+            // Without all its file systems a plan would be made for half a guest.
+            if scene.complete && read.plan.findings.is_empty() {
+                read.plan = family.plan(&in_scene, &guest, self.request)?;
+            }
+            read.guest = Some(guest);
+            break;
+        }
+        Ok(read)
+    }
+}
+
+/// What is mounted for a guest.
+struct Mounting<'m> {
+    mounts: &'m [Mount],
+    needed: &'m [Mount],
+    /// Nothing that is needed is missing.
+    complete: bool,
+}
+
+fn unreadable(mount: &Mount, error: &Error, has_sandbox: bool) -> Finding {
+    let says = format!("{} ({} on {}) cannot be read: {error}", mount.at, mount.file_system, mount.volume.0);
+    match has_sandbox {
+        true => Finding::new(
+            "mount-not-readable",
+            says,
+            error
+                .hint_text()
+                .unwrap_or("check it in the source machine (fsck, xfs_repair), then convert again"),
+        ),
+        false => Finding::new("sandbox-needed", says, "install QEMU and a kernel for the sandbox"),
+    }
+}
+
+fn hibernated(volumes: &[Volume]) -> Vec<Finding> {
+    volumes
+        .iter()
+        .filter(|volume| volume.content == Content::Swap { hibernated: true })
+        .map(|volume| {
+            Finding::new(
+                "guest-hibernated",
+                format!("the swap space {} holds a suspended system", volume.id.0),
+                "start the machine in the source, shut it down instead of suspending it, then convert again",
+            )
+        })
+        .collect()
+}
+
+/// A file system that was found by a hardware name, and does not look like what is mounted there.
+fn doubtful(needed: &[Mount], tree: &dyn GuestTree) -> Result<Option<Finding>> {
+    for mount in needed {
+        let by_hardware = mount.spec.as_deref().is_some_and(|spec| {
+            spec.starts_with("/dev/")
+                && !spec.starts_with("/dev/mapper/")
+                && !spec.starts_with("/dev/disk/by-uuid/")
+        });
+        let expected: &[&str] = match mount.at.as_str() {
+            "/boot" => {
+                &["vmlinu", "initr", "grub", "loader", "config-", "System.map", "efi", "EFI", "kernel"]
+            }
+            "/boot/efi" | "/efi" => &["EFI", "efi"],
+            "/usr" => &["lib", "bin"],
+            "/var" => &["lib", "log"],
+            "/etc" => &["passwd"],
+            _ => continue,
+        };
+        if !by_hardware {
+            continue;
+        }
+        let names = tree.names(&mount.at)?;
+        if !names.iter().any(|name| expected.iter().any(|start| name.starts_with(start))) {
+            return Ok(Some(Finding::new(
+                "mount-doubtful",
+                format!(
+                    "fstab mounts {} at {}, which should be {}, but nothing in it looks like that",
+                    mount.spec.as_deref().unwrap_or("?"),
+                    mount.at,
+                    mount.volume.0
+                ),
+                "name the disks in the machine's order, or name the file system by UUID in the guest's fstab",
+            )));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

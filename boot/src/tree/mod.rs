@@ -113,3 +113,28 @@ pub(crate) fn check_size(path: &str, size: Bytes, at_most: Bytes) -> Result<()> 
 pub(crate) fn no_file(path: &str) -> Error {
     Error::refused(format!("{path} is not a regular file"))
 }
+
+/// A shared tree is a tree.
+impl<T: GuestTree + ?Sized> GuestTree for std::sync::Arc<T> {
+    fn metadata(&self, path: &str) -> Result<Option<Meta>> {
+        (**self).metadata(path)
+    }
+    fn link_metadata(&self, path: &str) -> Result<Option<Meta>> {
+        (**self).link_metadata(path)
+    }
+    fn read(&self, path: &str, at_most: Bytes) -> Result<Option<Vec<u8>>> {
+        (**self).read(path, at_most)
+    }
+    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>> {
+        (**self).list(path)
+    }
+    fn read_link(&self, path: &str) -> Result<Option<String>> {
+        (**self).read_link(path)
+    }
+    fn free_space(&self, path: &str) -> Result<Option<Bytes>> {
+        (**self).free_space(path)
+    }
+    fn read_many(&self, paths: &[String], at_most: Bytes) -> Result<Vec<Option<Vec<u8>>>> {
+        (**self).read_many(paths, at_most)
+    }
+}

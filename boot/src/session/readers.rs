@@ -1,0 +1,164 @@
+//! How a guest's file systems are read: straight from the disk where that is certain, else by the sandbox's kernel.
+
+use crate::guest::Mount;
+use crate::sandbox::{Sandbox, Session};
+use crate::tree::ext4::{Ext4Tree, may_be_readable_elsewhere};
+use crate::tree::mounted::Mounted;
+use crate::volume::{Content, Scan, VolumeId};
+use crate::{Error, Kind, Result};
+use landfall_image::DiskMut;
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
+
+/// Kernel names of the file systems that a root or boot volume may have and that the sandbox mounts.
+pub(super) const MOUNTABLE: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"];
+
+/// Name of the guest's root in the sandbox.
+pub(super) const GUEST: &str = "guest";
+
+type Starting<'scope> = ScopedJoinHandle<'scope, Result<Session>>;
+
+/// Both readers of one machine.
+pub(super) struct Readers<'scope> {
+    scan: &'scope Scan,
+    sandbox: Option<&'scope Sandbox>,
+    direct: RefCell<BTreeMap<VolumeId, Option<Arc<Ext4Tree>>>>,
+    starting: RefCell<Option<Starting<'scope>>>,
+    session: OnceCell<Session>,
+}
+
+/// The volumes that the sandbox gets to see.
+fn volumes_for_sandbox(scan: &Scan) -> Vec<(String, Arc<dyn DiskMut>)> {
+    scan.volumes
+        .iter()
+        .filter(|volume| {
+            matches!(&volume.content, Content::FileSystem { name } if MOUNTABLE.contains(&name.as_str()))
+        })
+        .filter_map(|volume| Some((volume.id.0.clone(), scan.view(&volume.id)? as Arc<dyn DiskMut>)))
+        .collect()
+}
+
+impl<'scope> Readers<'scope> {
+    pub(super) fn new(scan: &'scope Scan, sandbox: Option<&'scope Sandbox>) -> Self {
+        Readers {
+            scan,
+            sandbox,
+            direct: RefCell::default(),
+            starting: RefCell::default(),
+            session: OnceCell::new(),
+        }
+    }
+
+    /// Starts the sandbox beside what comes next.
+    pub(super) fn start_early<'env>(&self, scope: &'scope Scope<'scope, 'env>) {
+        if let Some(sandbox) = self.sandbox {
+            let volumes = volumes_for_sandbox(self.scan);
+            *self.starting.borrow_mut() = Some(scope.spawn(move || sandbox.start(volumes)));
+        }
+    }
+
+    /// True where a sandbox can be had.
+    pub(super) fn has_sandbox(&self) -> bool {
+        self.sandbox.is_some()
+    }
+
+    /// The sandbox, started now if it was not.
+    pub(super) fn session(&self) -> Result<&Session> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let started = match self.starting.borrow_mut().take() {
+            Some(starting) => starting
+                .join()
+                .unwrap_or_else(|_| Err(Error::refused("the start of the sandbox was cut short")))?,
+            None => {
+                let sandbox = self.sandbox.ok_or_else(|| Error::refused("no sandbox is available"))?;
+                sandbox.start(volumes_for_sandbox(self.scan))?
+            }
+        };
+        Ok(self.session.get_or_init(|| started))
+    }
+
+    /// The sandbox to finish, if it was used.
+    pub(super) fn into_session(self) -> Option<Session> {
+        self.session.into_inner()
+    }
+
+    /// A volume's files straight from the disk; `None` where that is left to the kernel.
+    pub(super) fn direct(&self, id: &VolumeId) -> Result<Option<Arc<Ext4Tree>>> {
+        if let Some(known) = self.direct.borrow().get(id) {
+            return Ok(known.clone());
+        }
+        let is_ext = self.scan.volume(id).is_some_and(
+            |volume| matches!(&volume.content, Content::FileSystem { name } if name.starts_with("ext")),
+        );
+        let opened = match self.scan.view(id).filter(|_| is_ext) {
+            None => None,
+            Some(view) => match Ext4Tree::open(view) {
+                Ok(tree) => Some(Arc::new(tree)),
+                Err(error) if may_be_readable_elsewhere(&error) => {
+                    tracing::info!(volume = id.0, %error, "left to the sandbox");
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        self.direct.borrow_mut().insert(id.clone(), opened.clone());
+        Ok(opened)
+    }
+
+    /// Never reads this volume straight from the disk again.
+    pub(super) fn give_up_direct(&self, id: &VolumeId) {
+        self.direct.borrow_mut().insert(id.clone(), None);
+    }
+
+    /// True where a volume was opened straight from the disk.
+    pub(super) fn is_direct(&self, id: &VolumeId) -> bool {
+        self.direct.borrow().get(id).is_some_and(Option::is_some)
+    }
+
+    /// All of `mounts` straight from the disk; `None` where one of them is left to the kernel.
+    pub(super) fn direct_all(&self, mounts: &[Mount]) -> Result<Option<Mounted<'static>>, NotMounted> {
+        let mut tree: Option<Mounted<'static>> = None;
+        for mount in mounts {
+            let volume = self.direct(&mount.volume).map_err(NotMounted::Failed)?;
+            let Some(volume) = volume else { return Ok(None) };
+            match &mut tree {
+                None => tree = Some(Mounted::new(volume)),
+                Some(tree) => match tree.mount(&mount.at, volume) {
+                    Ok(()) => {}
+                    Err(error) if may_be_readable_elsewhere(&error) => return Ok(None),
+                    Err(error) if error.kind() == Kind::Refused => {
+                        return Err(NotMounted::Unreadable(mount.clone(), error));
+                    }
+                    Err(error) => return Err(NotMounted::Failed(error)),
+                },
+            }
+        }
+        Ok(tree)
+    }
+
+    /// Mounts all of `mounts` in the sandbox.
+    pub(super) fn mount_all(&self, mounts: &[Mount], read_only: bool) -> Result<&Session, NotMounted> {
+        let session = self.session().map_err(NotMounted::Failed)?;
+        for mount in mounts {
+            session.mount(&mount.volume.0, &mount.file_system, GUEST, &mount.at, read_only).map_err(
+                |error| match error.kind() {
+                    Kind::Io | Kind::Interrupted => NotMounted::Failed(error),
+                    _ => NotMounted::Unreadable(mount.clone(), error),
+                },
+            )?;
+        }
+        Ok(session)
+    }
+}
+
+/// Why a guest's file systems are not mounted.
+pub(super) enum NotMounted {
+    /// The sandbox itself, or the host.
+    Failed(Error),
+    /// The kernel does not take this one.
+    Unreadable(Mount, Error),
+}

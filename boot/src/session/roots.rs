@@ -1,0 +1,304 @@
+//! Which volume holds the root file system that the machine starts from.
+//!
+//! A candidate has `/etc/passwd`, and `os-release` or both an fstab and an init. Where there are several, what the guest
+//! itself says decides, in this order; a guess never does:
+//! 1. A candidate whose own fstab names another volume as `/` is a copy or a leftover.
+//! 2. Of the rest, those that a boot loader's first entry names (`root=`) go before those that none names.
+//! 3. Of those, the ones whose own fstab names themselves go before those whose fstab does not tell.
+//!
+//! Where more than one is left, all are named and none is patched, unless the caller chooses.
+
+use crate::linux::fstab::Fstab;
+use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
+use crate::volume::{Meant, Names, Scan, Volume, VolumeId};
+use crate::{Finding, Result};
+
+/// What was seen on one volume.
+#[derive(Clone, Debug)]
+pub(super) struct Looked {
+    pub id: VolumeId,
+    /// Its fstab (empty where it has none), if it is a root file system.
+    pub root: Option<Root>,
+    /// The root of the first entry of each boot loader configuration on it: `UUID=…`
+    pub loader_roots: Vec<String>,
+}
+
+/// A root file system.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    /// `PRETTY_NAME`, or what there is.
+    pub name: String,
+    pub fstab: Fstab,
+}
+
+/// Where boot loaders keep their configuration, seen from the volume that holds it.
+const LOADERS: &[&str] = &[
+    "/boot/grub/grub.cfg",
+    "/boot/grub2/grub.cfg",
+    "/grub/grub.cfg",
+    "/grub2/grub.cfg",
+    "/boot/grub/menu.lst",
+    "/grub/menu.lst",
+    "/boot/grub/grub.conf",
+    "/grub/grub.conf",
+    "/boot/extlinux/extlinux.conf",
+    "/extlinux/extlinux.conf",
+    "/boot/extlinux.conf",
+    "/extlinux.conf",
+];
+
+/// Folders of boot loader entries, one file each.
+const ENTRIES: &[&str] = &["/loader/entries", "/boot/loader/entries", "/boot/efi/loader/entries"];
+
+/// Looks at one file system.
+pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
+    let mut loader_roots = Vec::new();
+    for path in LOADERS {
+        if let Some(text) = config(tree, path)? {
+            loader_roots.extend(first_root(&text));
+        }
+    }
+    for folder in ENTRIES {
+        let mut names = tree.names(folder)?;
+        names.retain(|name| name.ends_with(".conf"));
+        for name in names.iter().take(64) {
+            if let Some(text) = config(tree, &format!("{folder}/{name}"))? {
+                loader_roots.extend(first_root(&text));
+            }
+        }
+    }
+    loader_roots.sort();
+    loader_roots.dedup();
+    Ok(Looked { id: id.clone(), root: root(tree)?, loader_roots })
+}
+
+/// A configuration file; one that is absurdly long, or is no file, is none.
+fn config(tree: &dyn GuestTree, path: &str) -> Result<Option<String>> {
+    match tree.metadata(path)? {
+        Some(meta) if meta.kind == crate::tree::NodeKind::File && meta.size <= CONFIG_AT_MOST => {
+            tree.read_text(path)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn root(tree: &dyn GuestTree) -> Result<Option<Root>> {
+    // Links count where they lead out of this file system: /usr may be another.
+    let there = |paths: &[&str]| -> Result<bool> {
+        for path in paths {
+            if tree.link_metadata(path)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    if !there(&["/etc/passwd"])? {
+        return Ok(None);
+    }
+    let fstab = match config(tree, "/etc/fstab")? {
+        Some(_) => tree.read("/etc/fstab", CONFIG_AT_MOST)?.map(|raw| Fstab::parse(&raw)),
+        None => None,
+    };
+    let init = there(&[
+        "/sbin/init",
+        "/usr/sbin/init",
+        "/lib/systemd/systemd",
+        "/usr/lib/systemd/systemd",
+        "/etc/inittab",
+        "/sbin",
+    ])?;
+    let release = there(&["/etc/os-release", "/usr/lib/os-release"])?;
+    if !release && !(fstab.is_some() && init) {
+        return Ok(None);
+    }
+    let mut name = String::new();
+    for path in ["/etc/os-release", "/usr/lib/os-release"] {
+        let text = config(tree, path)?.unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+        if let Some(value) = value {
+            name = value.trim_matches('"').chars().filter(|letter| !letter.is_control()).take(100).collect();
+            break;
+        }
+    }
+    if name.is_empty() {
+        name = "an unnamed system".into();
+    }
+    Ok(Some(Root { name, fstab: fstab.unwrap_or_else(|| Fstab::parse(b"")) }))
+}
+
+/// `root=` of the first line that has one and is no comment: the first entry, which is nearly always the default.
+fn first_root(text: &str) -> Option<String> {
+    text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).find_map(|line| {
+        let mut words = line.split_whitespace();
+        let key = words.next()?.to_ascii_lowercase();
+        let starts =
+            matches!(key.as_str(), "linux" | "linux16" | "linuxefi" | "kernel" | "append" | "options");
+        let root = words.find_map(|word| word.strip_prefix("root="))?;
+        (starts && !root.is_empty() && root.len() < 256).then(|| root.trim_matches(['"', '\'']).to_owned())
+    })
+}
+
+/// How a candidate's own fstab stands to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    Itself,
+    Another,
+    Nothing,
+}
+
+fn own_fstab_says(candidate: &Volume, root: &Root, volumes: &[Volume]) -> Says {
+    let Some(entry) = root.fstab.at("/") else { return Says::Nothing };
+    let stable = entry.spec.contains('=') || entry.spec.starts_with("/dev/disk/by-uuid/");
+    match Names::default().resolve(&entry.spec, "auto", volumes) {
+        Meant::Volume(volume) if volume.id == candidate.id => Says::Itself,
+        Meant::Volume(_) if stable || !candidate.device_names.is_empty() => Says::Another,
+        // The order of the disks may have been another: only the partition's number counts.
+        Meant::Volume(volume) if volume.partition != candidate.partition => Says::Another,
+        // Named by a UUID that is on none of the disks: it was made for something else.
+        Meant::Absent if stable => Says::Another,
+        _ => Says::Nothing,
+    }
+}
+
+/// True where a root's own fstab names its own volume as `/`.
+pub(super) fn is_its_own_root(candidate: &Volume, root: &Root, volumes: &[Volume]) -> bool {
+    own_fstab_says(candidate, root, volumes) == Says::Itself
+}
+
+/// The outcome of the choice.
+pub(super) enum Choice<'l> {
+    /// This one, and notes about the others.
+    One(&'l Looked, Vec<Finding>),
+    /// None, and why.
+    None(Finding),
+}
+
+/// Chooses among everything that was seen.
+pub(super) fn choose<'l>(looked: &'l [Looked], scan: &'l Scan, wanted: Option<&VolumeId>) -> Choice<'l> {
+    let volumes = &scan.volumes;
+    let candidates: Vec<(&Looked, &Root, &Volume)> = looked
+        .iter()
+        .filter_map(|looked| Some((looked, looked.root.as_ref()?, scan.volume(&looked.id)?)))
+        .collect();
+    if let Some(wanted) = wanted {
+        return match candidates.iter().find(|(looked, ..)| looked.id == *wanted) {
+            Some((chosen, ..)) => Choice::One(chosen, Vec::new()),
+            None => Choice::None(Finding::new(
+                "no-operating-system",
+                format!("{} was chosen as root, but holds no root file system", wanted.0),
+                format!("choose one of: {}", list(&candidates)),
+            )),
+        };
+    }
+    let named: Vec<VolumeId> = looked
+        .iter()
+        .flat_map(|looked| &looked.loader_roots)
+        .filter_map(|spec| match Names::default().resolve(spec, "auto", volumes) {
+            Meant::Volume(volume) => Some(volume.id.clone()),
+            _ => None,
+        })
+        .collect();
+    let says = |candidate: &(&Looked, &Root, &Volume)| own_fstab_says(candidate.2, candidate.1, volumes);
+    let keep = |left: Vec<(&'l Looked, &'l Root, &'l Volume)>,
+                rule: &dyn Fn(&(&Looked, &Root, &Volume)) -> bool| {
+        let kept: Vec<_> = left.iter().filter(|candidate| rule(candidate)).copied().collect();
+        if kept.is_empty() { left } else { kept }
+    };
+    let left = candidates.iter().map(|&(looked, root, volume)| (looked, root, volume)).collect();
+    let left = keep(left, &|candidate| says(candidate) != Says::Another);
+    let left = keep(left, &|candidate| named.contains(&candidate.0.id));
+    let left = keep(left, &|candidate| says(candidate) == Says::Itself);
+    match left.as_slice() {
+        [] => Choice::None(nothing(scan)),
+        [(chosen, _, _)] => {
+            let others = candidates.iter().filter(|(other, ..)| other.id != chosen.id);
+            let notes = others.map(|(other, root, _)| {
+                Finding::new(
+                    "root-stale",
+                    format!(
+                        "{} holds {}, which is not what the machine starts; it is left alone",
+                        other.id.0, root.name
+                    ),
+                    format!("if it is, choose it as the root instead of {}", chosen.id.0),
+                )
+            });
+            Choice::One(chosen, notes.collect())
+        }
+        several => Choice::None(Finding::new(
+            "root-several",
+            format!(
+                "{} hold a root file system each, and nothing tells which one the machine starts",
+                list(several)
+            ),
+            "choose one with --root, or leave the disk that does not belong to the machine out",
+        )),
+    }
+}
+
+fn list(candidates: &[(&Looked, &Root, &Volume)]) -> String {
+    let names: Vec<_> =
+        candidates.iter().map(|(looked, root, _)| format!("{} ({})", looked.id.0, root.name)).collect();
+    if names.is_empty() { "none".into() } else { names.join(" and ") }
+}
+
+fn nothing(scan: &Scan) -> Finding {
+    use crate::volume::Content;
+    let encrypted: Vec<_> = scan
+        .volumes
+        .iter()
+        .filter_map(|volume| match &volume.content {
+            Content::Encrypted { scheme } => Some(format!("{} ({scheme})", volume.id.0)),
+            _ => None,
+        })
+        .collect();
+    if !encrypted.is_empty() {
+        return Finding::new(
+            "root-encrypted",
+            format!("no root file system was found; {} cannot be seen into", encrypted.join(", ")),
+            "convert without patching, or decrypt the disk in the source machine first",
+        );
+    }
+    let seen: Vec<_> = scan
+        .volumes
+        .iter()
+        .map(|volume| format!("{} ({})", volume.id.0, describe(&volume.content)))
+        .collect();
+    let seen = if seen.is_empty() {
+        "the disks hold nothing".to_owned()
+    } else {
+        format!("seen: {}", seen.join(", "))
+    };
+    Finding::new(
+        "no-operating-system",
+        format!("no root file system of an operating system was found; {seen}"),
+        "name all disks of the machine, or convert without patching",
+    )
+}
+
+/// What a volume holds, in a word.
+pub(super) fn describe(content: &crate::volume::Content) -> String {
+    use crate::volume::Content;
+    match content {
+        Content::FileSystem { name } => name.clone(),
+        Content::Swap { .. } => "swap".into(),
+        Content::LvmPhysical { group } => format!("LVM {group}").trim_end().to_owned(),
+        Content::Encrypted { scheme } => scheme.clone(),
+        Content::Member { of } => of.clone(),
+        Content::Unknown => "unknown".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_entry_names_the_root() {
+        let grub = "set root='hd0,msdos1'\nsearch --fs-uuid x\n# linux /x root=/dev/no\nmenuentry 'a' {\n\
+                    \tlinux\t/boot/vmlinuz root=UUID=4b ro quiet\n}\nmenuentry 'b' {\nlinux /v root=/dev/sdb1\n}";
+        assert_eq!(first_root(grub).as_deref(), Some("UUID=4b"));
+        assert_eq!(first_root("options root=LABEL=x rw").as_deref(), Some("LABEL=x"));
+        assert_eq!(first_root("APPEND initrd=x root=\"/dev/sda1\"").as_deref(), Some("/dev/sda1"));
+        assert_eq!(first_root("title root=x"), None);
+    }
+}
