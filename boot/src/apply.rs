@@ -1,5 +1,15 @@
 //! From plan to bytes: every edit becomes a final [`Change`], then the sandbox writes them.
 
+use crate::linux::initramfs::{self, Effort, Gathered, Rewritten, limits};
+use crate::patch::{Action, Edit, PatchPlan};
+use crate::tree::GuestTree;
+use crate::{Error, Result};
+use landfall_image::Bytes;
+use sha1::{Digest, Sha1};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+
 /// One path and its final bytes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
@@ -25,4 +35,191 @@ pub enum Change {
         /// Absolute guest path.
         path: String,
     },
+}
+
+/// A file that a plan copies: the loaders and configuration files that are copied have a few MiB.
+const COPIED: Bytes = Bytes::mib(256);
+
+/// Initramfs files rewritten at once: each has its unpacked content in memory.
+const REWRITES_AT_ONCE: usize = 4;
+
+/// What a plan comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Materialised {
+    /// In the order in which they are made.
+    pub changes: Vec<Change>,
+    /// Every initramfs of the plan with its path, changed or not: for the report.
+    pub archives: Vec<(String, Rewritten)>,
+}
+
+/// Every edit of a plan as a change, in the plan's order.
+///
+/// # Errors
+/// As [`materialise_with_report`].
+pub fn materialise(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<Change>> {
+    Ok(materialise_with_report(plan, tree)?.changes)
+}
+
+/// [`materialise`], and what became of every initramfs. Its `bytes` are moved to the changes, and so empty.
+///
+/// # Errors
+/// Where a file to copy or to rewrite is absent or damaged, or where the new files would not fit the guest's free space.
+pub fn materialise_with_report(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Materialised> {
+    let mut archives = rewrite_archives(plan, tree)?.into_iter();
+    let mut done = Materialised::default();
+    for edit in &plan.edits {
+        let path = edit.path.clone();
+        match &edit.action {
+            Action::Write { contents, mode } => {
+                done.changes.push(Change::Put { path, bytes: contents.0.clone(), mode: *mode });
+            }
+            Action::Copy { from } => {
+                let (bytes, mode) = copied(plan, edit, from, tree)?;
+                done.changes.push(Change::Put { path, bytes, mode });
+            }
+            Action::Initramfs(_) => {
+                let Some(mut archive) = archives.next() else { continue };
+                for says in &archive.new.warnings {
+                    tracing::warn!(path, "{says}");
+                }
+                let bytes = std::mem::take(&mut archive.new.bytes);
+                if archive.new.changed {
+                    done.changes.extend(checksum_change(&archive, &bytes, tree)?);
+                    done.changes.push(Change::Put { path: path.clone(), bytes, mode: 0o600 });
+                }
+                done.archives.push((path, archive.new));
+            }
+            Action::Symlink { target } => done.changes.push(Change::Symlink { path, target: target.clone() }),
+            Action::Remove => done.changes.push(Change::Remove { path }),
+        }
+    }
+    Ok(done)
+}
+
+/// The content of a copied file, as it is when its turn comes: an earlier edit of the plan counts.
+fn copied(plan: &PatchPlan, edit: &Edit, from: &str, tree: &dyn GuestTree) -> Result<(Vec<u8>, u32)> {
+    let earlier = plan.edits.iter().take_while(|other| *other != edit).find(|other| other.path == from);
+    if let Some(Action::Write { contents, mode }) = earlier.map(|other| &other.action) {
+        return Ok((contents.0.clone(), *mode));
+    }
+    let absent = || Error::new(crate::Kind::Io, "the file to copy does not exist").in_file(Path::new(from));
+    let bytes = tree.read(from, COPIED)?.ok_or_else(absent)?;
+    let mode = tree.metadata(from)?.ok_or_else(absent)?.mode & 0o7777;
+    Ok((bytes, mode))
+}
+
+/// One initramfs, rewritten.
+struct Archive {
+    path: String,
+    kernel: String,
+    old_sha1: String,
+    new: Rewritten,
+}
+
+/// Rewrites every initramfs of the plan, several at a time. The guest is read here, on this thread.
+fn rewrite_archives(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<Archive>> {
+    let mut jobs = Vec::new();
+    for edit in &plan.edits {
+        let Action::Initramfs(action) = &edit.action else { continue };
+        let named = |e: Error| e.in_file(Path::new(&edit.path));
+        let bytes = tree.read(&edit.path, limits::ARCHIVE)?;
+        let bytes =
+            bytes.ok_or_else(|| named(Error::new(crate::Kind::Io, "the initramfs does not exist")))?;
+        jobs.push(Job {
+            path: &edit.path,
+            bytes,
+            gathered: initramfs::gather(action, tree)?,
+            kernel: &action.kernel,
+        });
+    }
+    let mut archives = rewrite_all(&jobs, Effort::Quick)?;
+    if short_of_space(&archives, tree)?.is_some() {
+        archives = rewrite_all(&jobs, Effort::Small)?;
+        if let Some((path, needed, free)) = short_of_space(&archives, tree)? {
+            return Err(Error::refused(format!(
+                "the new initramfs needs {needed}, its file system has {free} free"
+            ))
+            .in_file(Path::new(&path))
+            .hint("remove old kernels from the guest, or give its /boot more space"));
+        }
+    }
+    Ok(archives)
+}
+
+struct Job<'a> {
+    path: &'a str,
+    kernel: &'a str,
+    bytes: Vec<u8>,
+    gathered: Gathered,
+}
+
+fn rewrite_all(jobs: &[Job<'_>], effort: Effort) -> Result<Vec<Archive>> {
+    let processors = initramfs::threads();
+    let workers = jobs.len().min(REWRITES_AT_ONCE).min(usize::try_from(processors).unwrap_or(1)).max(1);
+    // One archive gets every processor, several share them.
+    let threads = processors / u32::try_from(workers).unwrap_or(1);
+    let queue = Mutex::new(jobs.iter().enumerate());
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().map_or(None, |mut queue| queue.next());
+                    let Some((i, job)) = next else { break };
+                    let new = job.gathered.rewrite(&job.bytes, effort, threads.max(1));
+                    let archive = new.map_err(|e| e.in_file(Path::new(job.path))).map(|new| Archive {
+                        path: job.path.into(),
+                        kernel: job.kernel.into(),
+                        old_sha1: sha1(&job.bytes),
+                        new,
+                    });
+                    if let Ok(mut done) = done.lock() {
+                        done.insert(i, archive);
+                    }
+                }
+            });
+        }
+    });
+    let done = done.into_inner().map_err(|_| Error::refused("rewriting an initramfs panicked"))?;
+    done.into_values().collect()
+}
+
+/// The first archive that would not fit: each is written beside its predecessor, which then goes.
+fn short_of_space(archives: &[Archive], tree: &dyn GuestTree) -> Result<Option<(String, Bytes, Bytes)>> {
+    // Space that earlier archives took (or gave back), by folder: the archives of one guest lie in one.
+    let mut taken: BTreeMap<&str, i128> = BTreeMap::new();
+    for archive in archives.iter().filter(|archive| archive.new.changed) {
+        let folder = archive
+            .path
+            .rsplit_once('/')
+            .map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+        let Some(free) = tree.free_space(folder)? else { continue };
+        let taken = taken.entry(folder).or_default();
+        let (old, new) = (i128::from(archive.new.old_size.0), i128::from(archive.new.new_size.0));
+        if *taken + new > i128::from(free.0) {
+            return Ok(Some((archive.path.clone(), archive.new.new_size, free)));
+        }
+        *taken += new - old;
+    }
+    Ok(None)
+}
+
+/// update-initramfs of Debian 8 and before refuses to rebuild a file whose SHA-1 it does not know: where it knew the
+/// old one, it learns the new one.
+fn checksum_change(archive: &Archive, bytes: &[u8], tree: &dyn GuestTree) -> Result<Option<Change>> {
+    let path = format!("/var/lib/initramfs-tools/{}", archive.kernel);
+    let Some(old) = tree.read(&path, crate::tree::CONFIG_AT_MOST)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&old).into_owned();
+    if !text.contains(&archive.old_sha1) {
+        let says =
+            "was altered since update-initramfs made it, which will refuse to touch it (its -t forces it)";
+        tracing::warn!(path = archive.path, "the initramfs {says}");
+        return Ok(None);
+    }
+    let bytes = text.replace(&archive.old_sha1, &sha1(bytes)).into_bytes();
+    Ok(Some(Change::Put { path, bytes, mode: 0o644 }))
+}
+
+fn sha1(bytes: &[u8]) -> String {
+    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,1 +1,0 @@
-//! Rewriting an initramfs: parse every segment, merge, add drivers, emit again.

@@ -1,1 +1,0 @@
-//! Kernel modules: dependencies, aliases and the indexes that modprobe reads.
