@@ -132,18 +132,18 @@ fn rewrite_archives(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<Archiv
             kernel: &action.kernel,
         });
     }
-    let mut archives = rewrite_all(&jobs, Effort::Quick)?;
-    if short_of_space(&archives, tree)?.is_some() {
-        archives = rewrite_all(&jobs, Effort::Small)?;
-        if let Some((path, needed, free)) = short_of_space(&archives, tree)? {
-            return Err(Error::refused(format!(
-                "the new initramfs needs {needed}, its file system has {free} free"
-            ))
-            .in_file(Path::new(&path))
-            .hint("remove old kernels from the guest, or give its /boot more space"));
+    let mut lacking = None;
+    for effort in [Effort::Quick, Effort::Small, Effort::Smallest] {
+        let archives = rewrite_all(&jobs, effort)?;
+        lacking = short_of_space(&archives, tree)?;
+        if lacking.is_none() {
+            return Ok(archives);
         }
     }
-    Ok(archives)
+    let (path, needed, free) = lacking.unwrap_or_default();
+    Err(Error::refused(format!("the new initramfs needs {needed}, its file system has {free} free"))
+        .in_file(Path::new(&path))
+        .hint("remove old kernels from the guest, or give its /boot more space"))
 }
 
 struct Job<'a> {

@@ -38,8 +38,10 @@ pub enum Compressor {
 pub enum Effort {
     /// In well under a second: sizes near those of the distribution's own settings.
     Quick,
-    /// As small as is bearable: where free space is short.
+    /// Smaller, in a few seconds: where free space is short.
     Small,
+    /// As small as can be, in up to minutes: where it is very short.
+    Smallest,
 }
 
 impl Compressor {
@@ -154,7 +156,7 @@ fn unpack_lz4(bytes: &[u8], at_most: Bytes) -> Result<(Vec<u8>, usize)> {
     const MAGIC: u32 = 0x184c_2102;
     let largest = lz4_flex::block::get_maximum_output_size(limits::LZ4_BLOCK);
     let mut unpacked = Vec::new();
-    let mut block = vec![0; limits::LZ4_BLOCK];
+    let mut block = Vec::new();
     let mut at = 4usize;
     while let Some(size) =
         bytes.get(at..at.saturating_add(4)).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
@@ -176,6 +178,8 @@ fn unpack_lz4(bytes: &[u8], at_most: Bytes) -> Result<(Vec<u8>, usize)> {
                 Error::corrupt(format!("lz4 block at byte {at} has {size} bytes; {left} are left"))
                     .hint("LZ4 in the legacy frame has no end marker: nothing may follow it in an initramfs")
             })?;
+        // A byte of LZ4 makes at most 255: small blocks need little memory.
+        block.resize(packed.len().saturating_mul(255).min(limits::LZ4_BLOCK), 0);
         let n = lz4_flex::block::decompress_into(packed, &mut block)
             .map_err(|e| Error::corrupt(format!("the lz4 block at byte {at} is damaged: {e}")))?;
         unpacked.extend_from_slice(block.get(..n).unwrap_or_default());
@@ -202,12 +206,16 @@ impl Packer {
     /// # Errors
     /// `Unsupported` for a compressor without an encoder (LZO).
     pub fn new(compressor: Compressor, effort: Effort, threads: u32, out: Vec<u8>) -> Result<Packer> {
-        let quick = effort == Effort::Quick;
+        let level = |quick: u32, small: u32, smallest: u32| match effort {
+            Effort::Quick => quick,
+            Effort::Small => small,
+            Effort::Smallest => smallest,
+        };
         let no_encoder = |e: String| Error::unsupported(format!("no {} encoder: {e}", compressor.name()));
         Ok(Packer(match compressor {
             Compressor::None => Inner::Plain(out),
             Compressor::Zstd => {
-                let level = if quick { 5 } else { 15 };
+                let level = i32::try_from(level(5, 12, 19)).unwrap_or(5);
                 let configure = |out| -> io::Result<_> {
                     let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
                     encoder.include_checksum(true)?;
@@ -220,19 +228,19 @@ impl Packer {
             }
             Compressor::Xz => {
                 let mut builder = liblzma::stream::MtStreamBuilder::new();
-                builder.threads(threads.max(1)).preset(if quick { 1 } else { 6 });
+                builder.threads(threads.max(1)).preset(level(1, 3, 6));
                 builder.check(liblzma::stream::Check::Crc32);
                 let stream = builder.encoder().map_err(|e| no_encoder(e.to_string()))?;
                 Inner::Lzma(liblzma::write::XzEncoder::new_stream(out, stream))
             }
             Compressor::Lzma => {
-                let stream = liblzma::stream::LzmaOptions::new_preset(if quick { 1 } else { 6 })
+                let stream = liblzma::stream::LzmaOptions::new_preset(level(1, 3, 6))
                     .and_then(|options| liblzma::stream::Stream::new_lzma_encoder(&options))
                     .map_err(|e| no_encoder(e.to_string()))?;
                 Inner::Lzma(liblzma::write::XzEncoder::new_stream(out, stream))
             }
             Compressor::Bzip2 => Inner::Bzip2(bzip2::write::BzEncoder::new(out, bzip2::Compression::new(9))),
-            Compressor::Gzip => Inner::Blocks(Blocks::gzip(out, if quick { 6 } else { 9 }, threads)),
+            Compressor::Gzip => Inner::Blocks(Blocks::gzip(out, level(6, 9, 9), threads)),
             Compressor::Lz4 => Inner::Blocks(Blocks::lz4(out, threads)),
             Compressor::Lzo => return Err(no_encoder("landfall does not write LZO".into())),
         }))
@@ -442,7 +450,7 @@ mod tests {
 
     #[test]
     fn the_real_tools_read_what_is_packed() {
-        let content = sample((17 << 20) + 3);
+        let content = sample((8 << 20) + 3);
         for (compressor, tool) in [
             (Compressor::Gzip, "gzip"),
             (Compressor::Bzip2, "bzip2"),

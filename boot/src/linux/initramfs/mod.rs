@@ -381,11 +381,15 @@ impl Gathered {
         let usable = |c: &Compressor| {
             *c != Compressor::Lzo && (*c == Compressor::None || self.decoders.is_none() || certain(c))
         };
-        if effort == Effort::Small {
-            // xz packs tightest, zstd next: where the kernel certainly has them.
-            if let Some(tight) = [Compressor::Xz, Compressor::Zstd].into_iter().find(certain) {
-                return tight;
-            }
+        // zstd packs tighter than all but xz, and faster than those; xz tightest: where the kernel certainly has them.
+        let tight = match effort {
+            Effort::Quick => None,
+            Effort::Small if matches!(old, Some(Compressor::Xz | Compressor::Lzma)) => None,
+            Effort::Small => Some(Compressor::Zstd).filter(certain),
+            Effort::Smallest => [Compressor::Xz, Compressor::Zstd].into_iter().find(certain),
+        };
+        if let Some(tight) = tight {
+            return tight;
         }
         if let Some(old) = old.filter(usable) {
             return old;

@@ -1,1 +1,546 @@
+//! Against the corpus, against real Debian guests, against the real tools, and against damage.
+//!
+//! The guests are made by `guests.sh` beside this file, below `target/guests` of the workspace.
 
+use super::*;
+use crate::Kind;
+use crate::tree::{Entry, Meta, NodeKind};
+use sha2::{Digest, Sha256};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const DRIVERS: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "virtio_net",
+    "nvme",
+    "ahci",
+    "hv_storvsc",
+    "no_such_driver",
+];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_path_buf()
+}
+
+/// `None` with a loud line where there is no corpus.
+fn corpus() -> Option<(PathBuf, String)> {
+    let folder = std::env::var_os("LANDFALL_CORPUS")
+        .map_or_else(|| workspace().join("../shared/corpus"), PathBuf::from);
+    // A worktree lies one level deeper than the main one.
+    let folder = [folder, workspace().join("../../shared/corpus")].into_iter().find(|f| f.exists());
+    let Some(folder) = folder else {
+        eprintln!("SKIPPED: no corpus of archives (LANDFALL_CORPUS)");
+        return None;
+    };
+    let manifest = std::fs::read_to_string(folder.join("MANIFEST.tsv")).expect("MANIFEST.tsv");
+    Some((folder, manifest))
+}
+
+/// The guests that `guests.sh` made; a loud line for each that is absent.
+fn guests() -> Vec<Guest> {
+    let found = ["bullseye", "bookworm", "trixie"].into_iter().filter_map(|suite| {
+        let root = workspace().join("target/guests").join(suite);
+        let kernel =
+            std::fs::read_dir(root.join("lib/modules")).ok().and_then(|mut names| names.next()?.ok());
+        let Some(kernel) = kernel.map(|entry| entry.file_name().to_string_lossy().into_owned()) else {
+            eprintln!("SKIPPED: no guest {} (make it with initramfs/guests.sh)", root.display());
+            return None;
+        };
+        let archive = std::fs::read(root.join(format!("boot/initrd.img-{kernel}"))).expect("its initramfs");
+        Some(Guest { suite, root, kernel, archive })
+    });
+    found.collect()
+}
+
+struct Guest {
+    suite: &'static str,
+    root: PathBuf,
+    kernel: String,
+    archive: Vec<u8>,
+}
+
+impl Guest {
+    fn edit(&self) -> InitramfsEdit {
+        InitramfsEdit {
+            kernel: self.kernel.clone(),
+            modules: format!("/lib/modules/{}", self.kernel),
+            drivers: DRIVERS.iter().map(|name| name.to_string()).collect(),
+            load: vec!["virtio_blk".into(), "virtio_scsi".into()],
+            files: vec![crate::patch::InitramfsFile {
+                path: "etc/systemd/network/10-landfall.link".into(),
+                contents: "[Match]\n".to_string().into(),
+                mode: 0o644,
+            }],
+        }
+    }
+    fn tree(&self) -> HostTree {
+        HostTree { root: self.root.clone(), free: None }
+    }
+}
+
+/// A folder of the host as a guest. Links are followed by the host: good for guests that these tests made.
+struct HostTree {
+    root: PathBuf,
+    free: Option<Bytes>,
+}
+
+impl HostTree {
+    fn host(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+impl GuestTree for HostTree {
+    fn metadata(&self, path: &str) -> Result<Option<Meta>> {
+        Ok(std::fs::metadata(self.host(path)).ok().map(|meta| Meta {
+            kind: if meta.is_dir() { NodeKind::Dir } else { NodeKind::File },
+            size: Bytes(meta.len()),
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime_seconds: meta.mtime(),
+        }))
+    }
+    fn link_metadata(&self, path: &str) -> Result<Option<Meta>> {
+        self.metadata(path)
+    }
+    fn read(&self, path: &str, at_most: Bytes) -> Result<Option<Vec<u8>>> {
+        let bytes = std::fs::read(self.host(path)).ok();
+        assert!(bytes.as_ref().is_none_or(|bytes| bytes.len() as u64 <= at_most.0));
+        Ok(bytes)
+    }
+    fn list(&self, _: &str) -> Result<Option<Vec<Entry>>> {
+        Ok(None)
+    }
+    fn read_link(&self, _: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
+    fn free_space(&self, _: &str) -> Result<Option<Bytes>> {
+        Ok(self.free)
+    }
+}
+
+/// Runs a tool: `None`, with a loud line, where it is not installed.
+fn run(command: &mut Command) -> Option<Output> {
+    match command.output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("SKIPPED: {:?} cannot be run: {error}", command.get_program());
+            None
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The archive as the distribution's own tool unpacks it.
+fn unpacked(archive: &[u8]) -> Option<tempfile::TempDir> {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let file = dir.path().join("initrd.img");
+    std::fs::write(&file, archive).expect("write");
+    let output = run(Command::new("unmkinitramfs").arg(&file).arg(dir.path().join("out")))?;
+    assert!(output.status.success() && output.stderr.is_empty(), "unmkinitramfs: {}", text(&output.stderr));
+    // Several archives come out in early, early2, main: laid over one another as the kernel does.
+    let merged = dir.path().join("merged");
+    std::fs::create_dir(&merged).expect("folder");
+    let out = dir.path().join("out");
+    let parts: Vec<PathBuf> =
+        ["early", "early2", "early3", "main"].iter().map(|part| out.join(part)).collect();
+    let parts = if parts.iter().any(|part| part.exists()) { parts } else { vec![out] };
+    for part in parts.into_iter().filter(|part| part.exists()) {
+        let output = run(Command::new("cp").arg("-a").arg(part.join(".")).arg(&merged))?;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    Some(dir)
+}
+
+#[test]
+fn every_archive_of_the_corpus_is_read_as_its_manifest_says() {
+    let Some((folder, manifest)) = corpus() else { return };
+    let mut seen = 0;
+    for row in manifest.lines().map(|line| line.split('\t').collect::<Vec<_>>()) {
+        let &[path, kind, _, _, _, _, expected, ..] = row.as_slice() else { continue };
+        if !matches!(kind, "initramfs" | "cpio") || !folder.join(path).exists() {
+            continue;
+        }
+        seen += 1;
+        let bytes = std::fs::read(folder.join(path)).expect(path);
+        let split = segment::split(&bytes);
+        if expected.starts_with("refuse: not an initramfs flavour") {
+            assert_eq!(split.expect_err(path).kind(), Kind::Unsupported, "{path}");
+            continue;
+        }
+        if path.contains("lzop") {
+            let error = split.expect_err(path);
+            assert!(error.kind() == Kind::Unsupported && error.says().contains("LZO"), "{error}");
+            continue;
+        }
+        let segments = split.unwrap_or_else(|e| panic!("{path}: {e}"));
+        let mut shape = Vec::new();
+        let mut lines = Vec::new();
+        for segment in &segments {
+            let archives = segment.archives(&bytes).expect(path);
+            let inner: Vec<String> =
+                archives.iter().map(|entries| format!("newc({})", entries.len())).collect();
+            shape.push(match segment.compressor {
+                Compressor::None => inner.concat(),
+                other => format!("{}[{}]", other.name(), inner.join("+")),
+            });
+            for entry in archives.iter().flatten() {
+                let data = entry.data;
+                let digest = Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect::<String>();
+                lines.push(format!("{}\t{:o}\t{}\t{digest}", text(entry.name), entry.mode, data.len()));
+            }
+        }
+        if let Some((_, expected)) = expected.split_once("cpio: ") {
+            lines.sort();
+            let digest = Sha256::digest(lines.iter().map(|l| format!("{l}\n")).collect::<String>());
+            let other = Sha256::digest(lines.join("\n"));
+            let hex = |d: &[u8]| d.iter().map(|b| format!("{b:02x}")).collect::<String>();
+            let (shape, entries) = (shape.join("+"), lines.len());
+            let says = [hex(&digest), hex(&other)]
+                .map(|digest| format!("{shape} entries={entries} digest={digest}"));
+            assert!(says.iter().any(|says| says == expected), "{path}: {says:?} is not {expected}");
+        }
+        let outcome = inspect(&bytes);
+        if expected.contains("refuse on extraction") {
+            assert_eq!(outcome.expect_err(path).kind(), Kind::Refused, "{path}");
+        } else {
+            outcome.unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
+    }
+    assert!(seen > 10, "the corpus has {seen} archives");
+}
+
+#[test]
+fn real_guests_get_drivers_that_the_real_modprobe_resolves() {
+    for guest in guests() {
+        let before = inspect(&guest.archive).expect("sound");
+        assert_eq!(before.generator, Generator::InitramfsTools);
+        assert!(before.modules.contains("vmw_pvscsi") && !before.modules.contains("virtio_blk"));
+        assert!(before.kernels.contains(&guest.kernel) && !before.microcode && !before.squashed);
+        let start = Instant::now();
+        let new = rewrite(&guest.archive, &guest.edit(), &guest.tree()).expect("rewritten");
+        eprintln!(
+            "{}: {} -> {} as {} in {:?}, added {:?}, builtin {:?}",
+            guest.suite,
+            new.old_size,
+            new.new_size,
+            new.compressor.name(),
+            start.elapsed(),
+            new.added,
+            new.builtin
+        );
+        assert_eq!(new.missing, ["no_such_driver"]);
+        assert_eq!(new.warnings, Vec::<String>::new());
+        assert!(new.added.contains(&"virtio_blk".to_string()), "{:?}", new.added);
+        let after = inspect(&new.bytes).expect("sound");
+        assert_eq!(after.compressors, before.compressors, "as many archives, packed the same way");
+        assert!(after.modules.is_superset(&before.modules));
+        assert_eq!(rewrite(&new.bytes, &guest.edit(), &guest.tree()).expect("again").bytes, new.bytes);
+
+        let (Some(old_dir), Some(dir)) = (unpacked(&guest.archive), unpacked(&new.bytes)) else { continue };
+        compare_with_depmod(&guest, &dir.path().join("merged"), &new);
+        compare_unedited(&old_dir.path().join("merged"), &dir.path().join("merged"));
+    }
+}
+
+/// The unpacked result against modprobe and depmod.
+fn compare_with_depmod(guest: &Guest, merged: &Path, new: &Rewritten) {
+    let modprobe = |arguments: &[&str]| {
+        run(Command::new("modprobe").arg("-d").arg(merged).arg("-S").arg(&guest.kernel).args(arguments))
+    };
+    let inside = inspect(&new.bytes).expect("sound").modules;
+    for driver in inside.iter().map(String::as_str) {
+        let Some(output) = modprobe(&["--show-depends", driver]) else { return };
+        assert!(output.status.success(), "{}: modprobe {driver}: {}", guest.suite, text(&output.stderr));
+        let paths: Vec<String> = text(&output.stdout)
+            .lines()
+            .filter_map(|line| line.strip_prefix("insmod ").map(|path| path.trim().to_string()))
+            .collect();
+        assert!(!paths.is_empty());
+        for path in paths {
+            assert!(Path::new(&path).exists(), "{}: modprobe {driver} wants {path}", guest.suite);
+        }
+    }
+    let output =
+        modprobe(&["-R", "pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00"]).expect("ran before");
+    let found = text(&output.stdout);
+    let builtin = new.builtin.contains(&"virtio_pci".to_string());
+    assert!(builtin || found.contains("virtio_pci"), "{}: {found}", guest.suite);
+    let output = modprobe(&["-R", "virtio:d00000002v00001AF4"]).expect("ran before");
+    assert_eq!(text(&output.stdout).trim(), "virtio_blk");
+    assert!(std::fs::read_to_string(merged.join("conf/modules")).expect("file").contains("virtio_blk"));
+
+    // depmod over the same modules makes the same lists.
+    let folder = merged.join("usr/lib/modules").join(&guest.kernel);
+    let ours: Vec<(&str, Vec<u8>)> = [
+        "modules.dep",
+        "modules.dep.bin",
+        "modules.alias",
+        "modules.alias.bin",
+        "modules.symbols",
+        "modules.symbols.bin",
+        "modules.softdep",
+    ]
+    .map(|name| (name, std::fs::read(folder.join(name)).expect(name)))
+    .into();
+    let Some(output) = run(Command::new("depmod").arg("-b").arg(merged).arg(&guest.kernel)) else { return };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for (name, ours) in ours {
+        let theirs = std::fs::read(folder.join(name)).expect(name);
+        if ours == theirs {
+            continue;
+        }
+        assert!(name.starts_with("modules.dep"), "{}: {name} is not depmod's byte for byte", guest.suite);
+        // Lines as sets; and dependencies that do not need each other stand in either order.
+        let order = |line: &str| match line.split_once(": ") {
+            Some((path, needs)) if name.starts_with("modules.dep") => {
+                let mut needs: Vec<&str> = needs.split_ascii_whitespace().collect();
+                needs.sort_unstable();
+                format!("{path}: {}", needs.join(" "))
+            }
+            _ => line.to_string(),
+        };
+        let sorted = |bytes: &[u8]| -> BTreeSet<String> {
+            match name.ends_with(".bin") {
+                true => {
+                    let rows = kmod::index::read(bytes).expect(name);
+                    rows.iter().map(|r| format!("{} {} {}", r.key, r.priority, order(&r.value))).collect()
+                }
+                false => text(bytes).lines().map(order).collect(),
+            }
+        };
+        if std::env::var_os("LANDFALL_KEEP").is_some() {
+            std::fs::write(format!("/tmp/x.{name}.ours"), &ours).expect("w");
+            std::fs::write(format!("/tmp/x.{name}.theirs"), &theirs).expect("w");
+        }
+        let (ours, theirs) = (sorted(&ours), sorted(&theirs));
+        let extra: Vec<_> = ours.difference(&theirs).take(5).collect();
+        let lacking: Vec<_> = theirs.difference(&ours).take(5).collect();
+        assert!(lacking.is_empty() && extra.is_empty(), "{}: {name}: {extra:?} {lacking:?}", guest.suite);
+    }
+}
+
+/// Nothing but what was edited differs: content, type, mode, owner, link target and device numbers.
+fn compare_unedited(old: &Path, new: &Path) {
+    let list = |root: &Path| {
+        let script = "find . -printf '%p %y %#m %U %G %l %T@ %n\\n' | sort";
+        text(&run(Command::new("sh").arg("-c").arg(script).current_dir(root)).expect("sh").stdout)
+    };
+    let edited = |line: &str| {
+        ["/modules.", "conf/modules", ".ko", "etc/systemd", "landfall"].iter().any(|part| line.contains(part))
+    };
+    // Link counts and times of folders change with what is put in them; cpio does not set the times of links.
+    let plain = |line: &str| {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        match words.get(1) {
+            Some(&"d") => words.truncate(5),
+            Some(&"l") => words.truncate(6),
+            _ => {}
+        }
+        words.join(" ")
+    };
+    let old_lines: BTreeSet<String> = list(old).lines().filter(|l| !edited(l)).map(plain).collect();
+    let new_lines: BTreeSet<String> = list(new).lines().filter(|l| !edited(l)).map(plain).collect();
+    let lost: Vec<_> = old_lines.difference(&new_lines).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    let output = run(Command::new("diff").arg("-r").arg("--no-dereference").arg(old).arg(new)).expect("diff");
+    for line in
+        text(&output.stdout).lines().filter(|line| line.starts_with("Only in") || line.contains("differ"))
+    {
+        let there = line.starts_with("Only in") && line.contains(&*new.to_string_lossy());
+        assert!(there || edited(line), "{line}");
+    }
+}
+
+#[test]
+fn every_compressor_and_layout_is_rewritten() {
+    let Some(guest) = guests().pop() else { return };
+    let gathered = gather(&guest.edit(), &guest.tree()).expect("gathered");
+    let segments = segment::split(&guest.archive).expect("sound");
+    let mut content = Content::new();
+    merge(&guest.archive, &segments, 0, &mut content).expect("sound");
+    let early = {
+        let mut content = Content::new();
+        content.put(b"kernel/x86/microcode/GenuineIntel.bin", 0o644, vec![7; 5000]).expect("put");
+        content.write(Vec::new()).expect("memory")
+    };
+    for compressor in [
+        Compressor::None,
+        Compressor::Gzip,
+        Compressor::Xz,
+        Compressor::Zstd,
+        Compressor::Lz4,
+        Compressor::Lzma,
+    ] {
+        let packer = Packer::new(compressor, Effort::Quick, 2, early.clone()).expect("encoder");
+        let archive = content.write(packer).and_then(Packer::finish).expect("memory");
+        let new = gathered.rewrite(&archive, Effort::Quick, 2).expect("rewritten");
+        assert_eq!(new.bytes.get(..early.len()), Some(early.as_slice()), "{compressor:?}: microcode stays");
+        let after = inspect(&new.bytes).expect("sound");
+        assert_eq!(after.compressors, [Compressor::None, compressor]);
+        assert!(after.microcode && after.modules.contains("virtio_blk"));
+        eprintln!("{}: {} -> {}", compressor.name(), new.old_size, new.new_size);
+        // unmkinitramfs takes plain archives only in front of a compressed one.
+        let readable = compressor != Compressor::None;
+        if let Some(dir) = readable.then(|| unpacked(&new.bytes)).flatten() {
+            compare_with_depmod(&guest, &dir.path().join("merged"), &new);
+        }
+        if compressor == Compressor::Lz4 {
+            let small = gathered.rewrite(&archive, Effort::Small, 2).expect("rewritten");
+            assert!(small.new_size < new.new_size && small.compressor == Compressor::Zstd);
+        }
+    }
+}
+
+#[test]
+fn a_module_that_is_none_is_an_error_not_a_driver() {
+    let Some(guest) = guests().pop() else { return };
+    let mut gathered = gather(&guest.edit(), &guest.tree()).expect("gathered");
+    for bytes in &mut gathered.files {
+        *bytes = b"<html>404</html>".to_vec();
+    }
+    let error = gathered.rewrite(&guest.archive, Effort::Quick, 1).expect_err("no module");
+    assert_eq!(error.kind(), Kind::Corrupt);
+    assert!(error.to_string().contains("/lib/modules/"), "{error}");
+}
+
+#[test]
+fn damaged_archives_never_panic() {
+    let Some((folder, _)) = corpus() else { return };
+    for name in ["bigdata", "bzip2", "gzip", "lz4", "lzma", "xz", "zstd", "path-traversal", "shell", "single"]
+    {
+        let bytes = std::fs::read(folder.join(format!("3cpio/{name}.cpio"))).expect(name);
+        for at in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
+            for value in [0, b'0', b'f', 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] = value;
+                let _ = inspect(&damaged);
+            }
+            let _ = inspect(&bytes[..at]);
+        }
+    }
+}
+
+#[test]
+fn a_bomb_is_refused() {
+    // 3 GiB of NUL in a zstd frame of a few hundred KiB.
+    let mut packer = Packer::new(Compressor::Zstd, Effort::Quick, 1, Vec::new()).expect("encoder");
+    let block = vec![0; 1 << 20];
+    for _ in 0..3 << 10 {
+        std::io::Write::write_all(&mut packer, &block).expect("memory");
+    }
+    let error = inspect(&packer.finish().expect("memory")).expect_err("a bomb");
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+}
+
+#[test]
+fn plans_become_changes_and_respect_free_space() {
+    use crate::apply::{Change, materialise, materialise_with_report};
+    use crate::patch::{Action, Edit, PatchPlan};
+    let Some(guest) = guests().into_iter().find(|guest| guest.suite == "bookworm") else { return };
+    let path = format!("/boot/initrd.img-{}", guest.kernel);
+    let edit = |path: &str, action| Edit { path: path.into(), action, why: String::new() };
+    let write = Action::Write { contents: "x".to_string().into(), mode: 0o600 };
+    let mut plan = PatchPlan::default();
+    plan.edits = vec![
+        edit("/etc/a", write),
+        edit("/etc/b", Action::Copy { from: "/etc/a".into() }),
+        edit("/etc/c", Action::Copy { from: "/etc/debian_version".into() }),
+        edit(&path, Action::Initramfs(guest.edit())),
+        edit("/etc/d", Action::Symlink { target: "a".into() }),
+        edit("/etc/e", Action::Remove),
+    ];
+    let mut tree = guest.tree();
+    let done = materialise_with_report(&plan, &tree).expect("materialised");
+    let quick = done.archives[0].1.new_size;
+    assert_eq!(done.changes.len(), 6);
+    assert_eq!(done.changes[1], Change::Put { path: "/etc/b".into(), bytes: b"x".to_vec(), mode: 0o600 });
+    assert!(
+        matches!(&done.changes[3], Change::Put { path: p, bytes, .. } if *p == path && bytes.len() as u64 == quick.0)
+    );
+
+    tree.free = Some(Bytes(quick.0 - 1));
+    let done = materialise_with_report(&plan, &tree).expect("packed tighter");
+    assert!(done.archives[0].1.new_size < quick && done.archives[0].1.compressor == Compressor::Zstd);
+    tree.free = Some(Bytes::mib(1));
+    let error = materialise(&plan, &tree).expect_err("no space");
+    assert!(error.kind() == Kind::Refused && error.to_string().contains(&path), "{error}");
+
+    plan.edits[2] = edit("/etc/c", Action::Copy { from: "/no/such/file".into() });
+    materialise(&plan, &guest.tree()).expect_err("nothing to copy");
+}
+
+#[test]
+fn a_real_kernel_finds_its_disk_only_after_the_rewrite() {
+    for guest in guests() {
+        let script = "#!/bin/sh\nexport PATH=/bin:/sbin:/usr/bin:/usr/sbin\nmkdir -p /proc /sys\nmount -t devtmpfs d /dev; mount -t proc p /proc\n\
+            mount -t sysfs s /sys\nfor m in $(sed 's/#.*//' /conf/modules); do modprobe $m; done\n\
+            for a in $(cat /sys/bus/*/devices/*/modalias); do modprobe -q $a; done; sleep 2\n\
+            test -b /dev/vda && echo DISK-FOUND || echo DISK-MISSING\necho o > /proc/sysrq-trigger; sleep 60\n";
+        let probe = crate::patch::InitramfsFile {
+            path: "probe".into(),
+            contents: script.to_string().into(),
+            mode: 0o755,
+        };
+        for with_drivers in [false, true] {
+            let mut edit = guest.edit();
+            edit.files.push(probe.clone());
+            if !with_drivers {
+                edit.drivers.clear();
+                edit.load.clear();
+            }
+            let new = rewrite(&guest.archive, &edit, &guest.tree()).expect("rewritten");
+            let Some(console) = boot(&guest, &new.bytes) else { return };
+            let expected = if with_drivers { "DISK-FOUND" } else { "DISK-MISSING" };
+            assert!(console.contains(expected), "{} with drivers: {with_drivers}\n{console}", guest.suite);
+        }
+    }
+}
+
+/// The console of the guest's kernel with this initramfs and a virtio disk, under emulation.
+fn boot(guest: &Guest, archive: &[u8]) -> Option<String> {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let (initrd, disk, console) =
+        (dir.path().join("initrd"), dir.path().join("disk"), dir.path().join("console"));
+    std::fs::write(&initrd, archive).expect("write");
+    std::fs::File::create(&disk).and_then(|file| file.set_len(1 << 20)).expect("disk");
+    let started = Command::new("qemu-system-x86_64")
+        .args(["-accel", "tcg", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-append"])
+        .arg("console=ttyS0 rdinit=/probe quiet panic=-1")
+        .arg("-kernel")
+        .arg(guest.root.join(format!("boot/vmlinuz-{}", guest.kernel)))
+        .arg("-initrd")
+        .arg(&initrd)
+        .arg("-drive")
+        .arg(format!("file={},format=raw,if=virtio", disk.display()))
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .stdin(Stdio::null())
+        .spawn();
+    let mut machine = match started {
+        Ok(machine) => machine,
+        Err(error) => {
+            eprintln!("SKIPPED: no boot of a real kernel: qemu-system-x86_64 cannot be run: {error}");
+            return None;
+        }
+    };
+    let end = Instant::now() + Duration::from_secs(300);
+    loop {
+        let says = std::fs::read(&console).map(|bytes| text(&bytes)).unwrap_or_default();
+        let ended = machine.try_wait().expect("a child").is_some();
+        if ended || says.contains("DISK-") || Instant::now() > end {
+            let _ = machine.kill();
+            let _ = machine.wait();
+            return Some(std::fs::read(&console).map(|bytes| text(&bytes)).unwrap_or_default());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}

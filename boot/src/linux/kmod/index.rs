@@ -49,7 +49,7 @@ pub fn write(rows: &[Row]) -> Result<Vec<u8>> {
     out.extend_from_slice(&MAGIC.to_be_bytes());
     out.extend_from_slice(&VERSION.to_be_bytes());
     out.extend_from_slice(&[0; 4]);
-    let root = write_node(&keys, 0, &mut out)?;
+    let root = write_node(&keys, 0, true, &mut out)?;
     if let Some(place) = out.get_mut(8..12) {
         place.copy_from_slice(&root.to_be_bytes());
     }
@@ -61,11 +61,12 @@ fn is_plain(key: &str) -> bool {
 }
 
 /// The node over `keys`, which all share their first `depth` bytes. Depth of recursion: at most the longest key.
-fn write_node(keys: &[(&[u8], Vec<&Row>)], depth: usize, out: &mut Vec<u8>) -> Result<u32> {
+/// The root never has a prefix, as depmod writes it.
+fn write_node(keys: &[(&[u8], Vec<&Row>)], depth: usize, root: bool, out: &mut Vec<u8>) -> Result<u32> {
     let rest = |i: usize| keys.get(i).and_then(|(key, _)| key.get(depth..)).unwrap_or_default();
     // Sorted keys: what the first and the last share, all share.
     let (first, last) = (rest(0), rest(keys.len().saturating_sub(1)));
-    let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+    let shared = if root { 0 } else { first.iter().zip(last).take_while(|(a, b)| a == b).count() };
     let prefix = first.get(..shared).unwrap_or_default();
     let depth = depth + shared;
     let ends_here = keys.first().filter(|(key, _)| key.len() == depth);
@@ -77,7 +78,7 @@ fn write_node(keys: &[(&[u8], Vec<&Row>)], depth: usize, out: &mut Vec<u8>) -> R
         let letter = byte(entry);
         let end = below.partition_point(|other| byte(other) <= letter);
         let group = below.get(at..end).unwrap_or_default();
-        children.insert(letter, write_node(group, depth + 1, out)?);
+        children.insert(letter, write_node(group, depth + 1, false, out)?);
         at = end;
     }
     let offset = u32::try_from(out.len()).ok().filter(|offset| *offset <= OFFSET);
