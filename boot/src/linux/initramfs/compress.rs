@@ -405,7 +405,7 @@ mod tests {
         (0..len)
             .map(|i| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                if i % 3 == 0 { (state >> 56) as u8 } else { (i / 100) as u8 }
+                if i % 3 == 0 { state.to_be_bytes()[0] } else { (i / 100).to_le_bytes()[0] }
             })
             .collect()
     }
@@ -439,10 +439,11 @@ mod tests {
 
     #[test]
     fn small_is_not_larger_and_one_thread_packs_too() {
-        let content = sample(3 << 20);
+        let line = |i: u64| format!("alias pci:v{:08x}d{:08x} driver_{}\n", i * 7919, i * 104_729, i % 50);
+        let content = (0..40_000).map(line).collect::<String>().into_bytes();
         for compressor in ALL {
             let quick = packed(compressor, Effort::Quick, 1, &content);
-            let small = packed(compressor, Effort::Small, 1, &content);
+            let small = packed(compressor, Effort::Smallest, 1, &content);
             assert!(small.len() <= quick.len(), "{compressor:?}: {} > {}", small.len(), quick.len());
             assert!(unpack(compressor, &small[4..], Bytes::mib(4)).expect("sound").0 == content);
         }

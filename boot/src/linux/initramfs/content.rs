@@ -49,6 +49,9 @@ impl Inode<'_> {
     }
 }
 
+/// What hard links of one archive share: inode, device, type.
+type LinkKey = (u32, (u32, u32), u32);
+
 /// The merged content, by real path without leading `/`; the root itself is the empty path.
 #[derive(Debug)]
 pub struct Content<'a> {
@@ -56,6 +59,12 @@ pub struct Content<'a> {
     names: BTreeMap<Vec<u8>, usize>,
     lookups: usize,
     lost: usize,
+}
+
+impl Default for Content<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<'a> Content<'a> {
@@ -237,7 +246,7 @@ impl<'a> Content<'a> {
         &mut self,
         entry: &Entry<'a>,
         origin: Origin,
-        links: &mut HashMap<(u32, (u32, u32), u32), Vec<u8>>,
+        links: &mut HashMap<LinkKey, Vec<u8>>,
     ) -> Result<()> {
         let kind = entry.mode & TYPE_MASK;
         let Some(path) = self.real_path(&components(entry.name)?)? else {

@@ -26,16 +26,9 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_path_buf()
 }
 
-/// `None` with a loud line where there is no corpus.
+/// The corpus and its manifest.
 fn corpus() -> Option<(PathBuf, String)> {
-    let folder = std::env::var_os("LANDFALL_CORPUS")
-        .map_or_else(|| workspace().join("../shared/corpus"), PathBuf::from);
-    // A worktree lies one level deeper than the main one.
-    let folder = [folder, workspace().join("../../shared/corpus")].into_iter().find(|f| f.exists());
-    let Some(folder) = folder else {
-        eprintln!("SKIPPED: no corpus of archives (LANDFALL_CORPUS)");
-        return None;
-    };
+    let folder = crate::testing::corpus()?;
     let manifest = std::fs::read_to_string(folder.join("MANIFEST.tsv")).expect("MANIFEST.tsv");
     Some((folder, manifest))
 }
@@ -449,8 +442,7 @@ fn plans_become_changes_and_respect_free_space() {
     let path = format!("/boot/initrd.img-{}", guest.kernel);
     let edit = |path: &str, action| Edit { path: path.into(), action, why: String::new() };
     let write = Action::Write { contents: "x".to_string().into(), mode: 0o600 };
-    let mut plan = PatchPlan::default();
-    plan.edits = vec![
+    let edits = vec![
         edit("/etc/a", write),
         edit("/etc/b", Action::Copy { from: "/etc/a".into() }),
         edit("/etc/c", Action::Copy { from: "/etc/debian_version".into() }),
@@ -458,6 +450,7 @@ fn plans_become_changes_and_respect_free_space() {
         edit("/etc/d", Action::Symlink { target: "a".into() }),
         edit("/etc/e", Action::Remove),
     ];
+    let mut plan = PatchPlan { edits, findings: Vec::new() };
     let mut tree = guest.tree();
     let done = materialise_with_report(&plan, &tree).expect("materialised");
     let quick = done.archives[0].1.new_size;
