@@ -3,6 +3,7 @@
 use super::dpkg::{self, Packages};
 use super::draft::Draft;
 use super::facts::{self, OsRelease};
+use super::lenient::Lenient;
 use super::{agents, drivers, efi, loader, network, rename, storage};
 use crate::Result;
 use crate::family::{Family, Scene};
@@ -20,6 +21,8 @@ impl Family for Debian {
     }
 
     fn recognise(&self, scene: &Scene<'_>) -> Result<Option<Guest>> {
+        let lenient = Lenient::new(scene.tree);
+        let scene = &Scene { tree: &lenient, ..*scene };
         let tree = scene.tree;
         let (distribution, version, name) = match OsRelease::read(tree)? {
             Some(release) if release.is_like("debian") || release.is_like("ubuntu") => {
@@ -57,6 +60,8 @@ impl Family for Debian {
     }
 
     fn plan(&self, scene: &Scene<'_>, guest: &Guest, request: &Request) -> Result<PatchPlan> {
+        let lenient = Lenient::new(scene.tree);
+        let scene = &Scene { tree: &lenient, ..*scene };
         let mut draft = Draft::new(scene);
         let packages = Packages::read(scene.tree)?;
         if !packages.has("dpkg") {
@@ -86,6 +91,13 @@ impl Family for Debian {
         loader::plan(&mut draft, guest, request, &packages)?;
         efi::plan(&mut draft, guest, request)?;
         agents::plan(&mut draft, &packages, request)?;
+        for (path, error) in lenient.failed() {
+            draft.find(
+                "linux-file-unreadable",
+                format!("{path} could not be checked: {error}."),
+                format!("Check {path} by hand."),
+            );
+        }
         Ok(draft.finish())
     }
 }

@@ -1,11 +1,11 @@
 //! A plan while it grows: reads see what was already edited, and there is one edit per path.
 
+use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
 use crate::patch::{Action, Edit, PatchPlan, Text};
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
-use crate::{Kind, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The edits and findings so far.
 pub struct Draft<'a> {
@@ -17,7 +17,6 @@ pub struct Draft<'a> {
     findings: Vec<Finding>,
     /// How many findings an id has given.
     counts: BTreeMap<&'static str, usize>,
-    unreadable: BTreeSet<String>,
 }
 
 /// More findings of one kind help nobody; a hostile guest could give a million.
@@ -32,32 +31,17 @@ impl<'a> Draft<'a> {
             index: BTreeMap::new(),
             findings: Vec::new(),
             counts: BTreeMap::new(),
-            unreadable: BTreeSet::new(),
         }
     }
 
-    /// A file as it will be after the edits so far; `None` where it is absent. A file that cannot be looked at (too
-    /// long for configuration, a loop of links, not a file) gives a finding and counts as absent: what could not be
-    /// checked neither stops the plan nor passes for checked.
+    /// A file as it will be after the edits so far; `None` where it is absent.
     pub fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
         match self.planned(path).map(|edit| &edit.action) {
             Some(Action::Write { contents, .. }) => return Ok(Some(contents.0.clone())),
             Some(Action::Remove | Action::Symlink { .. }) => return Ok(None),
             _ => {}
         }
-        match self.scene.tree.read(path, CONFIG_AT_MOST) {
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Corrupt | Kind::Unsupported) => {
-                if self.unreadable.insert(path.to_owned()) {
-                    self.find(
-                        "linux-file-unreadable",
-                        format!("{path} could not be checked: {error}."),
-                        format!("Check {path} by hand."),
-                    );
-                }
-                Ok(None)
-            }
-            other => other,
-        }
+        self.scene.tree.read(path, CONFIG_AT_MOST)
     }
 
     /// [`Draft::read`], bytes that are not UTF-8 replaced: for looking only.

@@ -95,6 +95,10 @@ pub fn change_values(
     let mut new = Vec::new();
     let mut copied = 0;
     for (key, range) in values(body, keys) {
+        // Inside of a value that was replaced there is nothing left to look at.
+        if range.start < copied {
+            continue;
+        }
         let Some(value) = body.get(range.clone()).and_then(|value| std::str::from_utf8(value).ok()) else {
             continue;
         };
@@ -266,6 +270,7 @@ mod tests {
         assert_eq!(change("set root='hd0,msdos1'"), None);
         assert_eq!(change("nfsroot=/dev/sda1 xroot=/dev/sda1"), None);
         assert_eq!(change("root=UUID=1"), None);
+        assert_eq!(change("root=/dev/sda1=root=/dev/sda1 x").unwrap(), "root=UUID=x x");
     }
 
     #[test]

@@ -13,11 +13,11 @@ mod udev;
 
 use super::dpkg::Packages;
 use super::draft::Draft;
+use crate::Result;
 use crate::guest::Interface;
 use crate::patch::{InitramfsFile, Text};
 use crate::target::Request;
 use crate::tree::{GuestTree, GuestTreeExt};
-use crate::{Kind, Result};
 use std::collections::BTreeSet;
 
 /// One interface of the guest's configuration, or one that a bond, bridge or VLAN of it stands on.
@@ -45,7 +45,7 @@ pub(super) struct Network {
     pub configured: Vec<Configured>,
     /// udev rules and link files that give a name by address: name, address, file.
     pub given: Vec<Given>,
-    /// Files that could not be read, and why.
+    /// Files that are not what they should be, and why.
     pub unreadable: Vec<(String, String)>,
 }
 
@@ -66,15 +66,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A text file; one that cannot be read is noted and counts as absent.
     fn text(&mut self, path: &str) -> Result<Option<String>> {
-        match self.tree.read_text(path) {
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Corrupt | Kind::Unsupported) => {
-                self.network.unreadable.push((path.to_owned(), error.to_string()));
-                Ok(None)
-            }
-            other => other,
-        }
+        self.tree.read_text(path)
     }
     /// The files of a folder whose names end so, in their order.
     fn files(&self, folder: &str, end: &str) -> Result<Vec<String>> {
@@ -169,7 +162,8 @@ pub(super) fn plan(
     let mut why = String::from(WHY);
     for name in assigned.names.iter().filter(|name| !name.is_kept) {
         let (interface, mac) = (&name.name, &name.mac);
-        // `Type=ether` leaves out VLANs and bridges, which have their parent's address.
+        // `Type=ether` leaves out VLANs and bridges, which have their parent's address: tried with the udev of Debian 11
+        // to 13. An old one that does not understand it ignores the file, and the rule below does it all.
         let link = format!(
             "# Written by landfall: the network configuration counts on this name.\n[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\nName={interface}\n"
         );
