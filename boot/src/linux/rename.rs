@@ -169,9 +169,12 @@ fn resume(draft: &mut Draft<'_>, devices: &Devices<'_>, inside: &mut Vec<Initram
 }
 
 fn mdadm(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Result<()> {
-    for path in ["/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"] {
+    const FIRST: &str = "/etc/mdadm/mdadm.conf";
+    for path in [FIRST, "/etc/mdadm.conf"] {
         let why = "md arrays are found by UUID on any device: the named devices change with the hypervisor.";
         let changed = draft.edit(path, why, |old| text::map_lines(old, mdadm_line))?;
+        // The initramfs gets the second only where the first is absent.
+        let changed = changed && (path == FIRST || !draft.scene.tree.exists(FIRST)?);
         if changed && let Some(contents) = draft.read(path)? {
             inside.push(InitramfsFile {
                 path: "etc/mdadm/mdadm.conf".into(),
@@ -404,6 +407,7 @@ mod tests {
                 "/etc/mdadm/mdadm.conf",
                 "# DEVICE /dev/sda\nDEVICE /dev/sd[ab]1 /dev/sdc1\nARRAY /dev/md0 UUID=1:2 devices=/dev/sda1,/dev/sdb1 name=x\nHOMEHOST <system>\n",
             )
+            .file("/etc/mdadm.conf", "DEVICE /dev/sda1\n")
             .file("/etc/systemd/system/data.mount", "[Mount]\nWhat=/dev/sda1\nWhere=/data\n")
             .file("/etc/systemd/system/dev-sda5.swap", "[Swap]\nWhat=/dev/sda5\n")
             .file("/etc/smartd.conf", "#/dev/sda\n/dev/sda -a\n")
@@ -417,7 +421,9 @@ mod tests {
             written(&plan, "/etc/mdadm/mdadm.conf").unwrap(),
             "# DEVICE /dev/sda\nDEVICE partitions containers\nARRAY /dev/md0 UUID=1:2 name=x\nHOMEHOST <system>\n"
         );
+        assert_eq!(inside.len(), 1);
         assert_eq!(inside[0].path, "etc/mdadm/mdadm.conf");
+        assert!(inside[0].contents.0.starts_with(b"# DEVICE /dev/sda\n"));
         assert_eq!(
             written(&plan, "/etc/systemd/system/data.mount").unwrap(),
             "[Mount]\nWhat=/dev/disk/by-uuid/r00t\nWhere=/data\n"

@@ -17,8 +17,9 @@ pub fn plan(
     inside: &mut Vec<InitramfsFile>,
 ) -> Result<()> {
     multipath(draft, packages, inside)?;
-    devices_file(draft, inside)?;
+    // The filter first: the list's part goes on from what that made of lvmlocal.conf.
     lvm_filter(draft, request, inside)?;
+    devices_file(draft, inside)?;
     for cache in [
         "/etc/blkid.tab",
         "/etc/blkid.tab.old",
@@ -174,6 +175,7 @@ fn devices_file(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Resul
         false => text::append_lines(&old, &off),
     };
     if let Some(contents) = contents {
+        inside.retain(|file| file.path != "etc/lvm/lvmlocal.conf");
         inside.push(InitramfsFile {
             path: "etc/lvm/lvmlocal.conf".into(),
             contents: Text(contents),
@@ -399,6 +401,17 @@ mod tests {
         assert_eq!(plan.edits, []);
         assert_eq!(inside[0].path, "etc/lvm/lvmlocal.conf");
         assert!(String::from_utf8_lossy(&inside[0].contents.0).starts_with("local {\n}\ndevices {"));
+    }
+
+    #[test]
+    fn a_filter_and_a_list_share_one_file_inside() {
+        let tree = MemTree::new()
+            .file("/etc/lvm/devices/system.devices", "x")
+            .file("/etc/lvm/lvmlocal.conf", "devices {\n filter = [ \"a|/dev/sda|\", \"r|.*|\" ]\n}\n");
+        let (_, inside) = run(&tree, &[]);
+        assert_eq!(inside.len(), 1);
+        let text = String::from_utf8_lossy(&inside[0].contents.0).into_owned();
+        assert!(text.contains("a|^/dev/vd|") && text.contains("use_devicesfile = 0"), "{text}");
     }
 
     #[test]

@@ -325,6 +325,17 @@ fn damage_gives_findings() {
 }
 
 #[test]
+fn of_files_inside_the_last_counts() {
+    let file = |path: &str, text: &str| InitramfsFile {
+        path: path.into(),
+        contents: text.to_owned().into(),
+        mode: 0o644,
+    };
+    let unique = last_of_each(vec![file("a", "1"), file("b", "2"), file("a", "3")]);
+    assert_eq!(unique, [file("b", "2"), file("a", "3")]);
+}
+
+#[test]
 fn a_flood_of_findings_is_cut_short() {
     let fstab: String = (1..2000).map(|n| format!("/dev/sdz{n} /x{n} ext4 defaults 0 2\n")).collect();
     let mut machine = debian_12();

@@ -177,7 +177,11 @@ fn by_address(open: &mut Vec<Configured>, request: &Request, result: &mut Assign
 
 fn by_slot(open: &mut Vec<Configured>, request: &Request, result: &mut Assigned) {
     open.retain(|one| {
-        let mut fitting = request.nics.iter().filter(|nic| nic.source_name.as_ref() == Some(&one.name));
+        let slot = one.slot.as_ref().unwrap_or(&one.name);
+        let mut fitting = request
+            .nics
+            .iter()
+            .filter(|nic| nic.source_name.as_ref().is_some_and(|name| text::glob(slot, name)));
         match (fitting.next(), fitting.next()) {
             (Some(nic), None) if result.is_free(nic) => {
                 let mac = nic.mac.as_deref().unwrap_or_default();

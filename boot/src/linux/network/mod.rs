@@ -25,6 +25,8 @@ use std::collections::BTreeSet;
 pub(super) struct Configured {
     /// Its name, or a shell-style pattern of names.
     pub name: String,
+    /// The name that its slot has to have before it gets `name`, where that is another.
+    pub slot: Option<String>,
     /// Made by software: a bond, bridge, VLAN, tunnel.
     pub is_virtual: bool,
     /// The configuration finds its card by this address.

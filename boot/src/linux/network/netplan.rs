@@ -129,6 +129,7 @@ impl Device {
         let by_mac = self.mac.is_some() && self.match_driver.is_none() && self.match_name.is_none();
         reader.network.configured.push(Configured {
             name,
+            slot: self.match_name.filter(|_| self.set_name.is_some()),
             // By address: either netplan gives the name itself, or no name is asked for.
             is_kept: self.has_match && by_mac,
             mac: self.mac,

@@ -130,6 +130,20 @@ fn evidence_is_weighed() {
             &[],
         ),
         (
+            "netplan renames a slot",
+            MemTree::new().file("/etc/netplan/x.yaml", "network: {ethernets: {e: {match: {name: ens192}, set-name: lan0}}}"),
+            nics(&[(A, "ens224"), (B, "ens192")]),
+            &["lan0=0b"],
+            &[],
+        ),
+        (
+            "netplan by address and by slot: the slot is gone, so it does not keep itself",
+            MemTree::new().file("/etc/netplan/x.yaml", format!("network: {{ethernets: {{e: {{match: {{macaddress: '{A}', name: 'ens1*'}}, set-name: lan0}}}}}}")),
+            nics(&[(A, "ens192")]),
+            &["lan0=0a"],
+            &[],
+        ),
+        (
             "netplan by a lost address",
             MemTree::new().file("/etc/netplan/x.yaml", "network: {ethernets: {e: {match: {macaddress: '00:50:56:00:00:99'}}}}"),
             nics(&[(A, "ens192")]),
