@@ -83,6 +83,9 @@ fn settings(test: &str) -> Option<Settings> {
     let mut settings = Settings::new(agent, target_folder().join("sandbox-cache"));
     settings.accelerator = Some(Accelerator::Tcg);
     settings.data_folder = Some(target_folder());
+    if let Some(folder) = std::env::var_os("LANDFALL_SANDBOX_CACHE") {
+        settings.cache_folder = folder.into();
+    }
     if let Some(folder) = std::env::var_os("LANDFALL_SANDBOX_KERNEL") {
         settings.kernel_folder = Some(folder.into());
     }
@@ -565,4 +568,81 @@ fn the_accelerator_is_found_out() {
         session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
         session.finish().unwrap();
     }
+}
+
+#[test]
+fn an_ordinary_user_can_do_it_too() {
+    let test = "an_ordinary_user_can_do_it_too";
+    if settings(test).is_none() {
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let as_nobody = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).args(args);
+        command
+    };
+    let may_run = as_nobody(&["test", "-x", program.to_str().unwrap()]).status();
+    if run("id", &["-u"]).trim() != "0" || !may_run.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: {test}: not root, or nobody cannot run {}", program.display());
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    run("chown", &["65534:65534", cache.path().to_str().unwrap()]);
+    let mut command =
+        as_nobody(&[program.to_str().unwrap(), "--exact", "ext4_is_mounted_read_and_written", "--nocapture"]);
+    command.env("LANDFALL_SANDBOX_CACHE", cache.path()).env("TMPDIR", cache.path());
+    let out = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    assert!(text.contains("SKIPPED") || text.contains("Finished"), "{text}");
+    eprintln!("{text}");
+}
+
+/// Not a test by itself: what the next one starts and kills.
+#[test]
+fn waits_in_a_sandbox() {
+    let Some(report_to) = std::env::var_os("LANDFALL_TEST_WAITS") else { return };
+    let Some(settings) = settings("waits_in_a_sandbox") else { return };
+    let session = start_with(&settings, vec![]).unwrap();
+    std::fs::write(report_to, session.process_id().unwrap().to_string()).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(300));
+}
+
+#[test]
+fn nothing_is_left_when_the_program_is_killed() {
+    let Some(_) = settings("nothing_is_left_when_the_program_is_killed") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("id");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "waits_in_a_sandbox"])
+        .env("LANDFALL_TEST_WAITS", &report)
+        .spawn()
+        .unwrap();
+    let id = loop {
+        match std::fs::read_to_string(&report).unwrap_or_default().parse::<u32>() {
+            Ok(id) => break id,
+            Err(_) => assert!(child.try_wait().unwrap().is_none(), "it did not start"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    // The confiner, the first process of its name space, and QEMU.
+    let mut family = vec![id];
+    for n in 0..2 {
+        let path = format!("/proc/{0}/task/{0}/children", family[n]);
+        family.push(std::fs::read_to_string(path).unwrap().trim().parse().unwrap());
+    }
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", family[2])).unwrap();
+    assert!(name.starts_with("qemu"), "{name}");
+    // What QEMU may do: an ordinary user, no way up, a filter, no network.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", family[2])).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"] {
+        assert!(status.contains(line), "{line} of {status}");
+    }
+    assert!(!status.contains("Uid:\t0\t"), "{status}");
+    let net = std::fs::read_to_string(format!("/proc/{}/net/dev", family[2])).unwrap();
+    assert!(net.lines().skip(2).all(|line| line.trim().starts_with("lo:")), "{net}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    family.into_iter().for_each(gone);
 }

@@ -42,7 +42,12 @@ fn guest(suite: &str, layout: &str) -> Option<PathBuf> {
         }
     }
     let folder = root().join("target/guests").join(format!("{suite}-{layout}"));
-    let made = Command::new(root().join("tools/make-guest.sh")).arg(layout).arg(&folder).env("SUITE", suite).output().unwrap();
+    let made = Command::new(root().join("tools/make-guest.sh"))
+        .arg(layout)
+        .arg(&folder)
+        .env("SUITE", suite)
+        .output()
+        .unwrap();
     if !made.status.success() {
         eprintln!("SKIPPED: the guest cannot be made here: {}", text(&made));
         return None;
@@ -85,7 +90,8 @@ fn qemu_processes() -> usize {
 }
 
 fn convert(vmx: &Path, out: &Path) -> Value {
-    let output = landfall().args(["--json", "convert", "--to", "kvm", "-o"]).arg(out).arg(vmx).output().unwrap();
+    let output =
+        landfall().args(["--json", "convert", "--to", "kvm", "-o"]).arg(out).arg(vmx).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -124,7 +130,11 @@ fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
     assert_eq!(qemu_processes(), 0);
     // The trial went through throw-away overlays: the machine is as it was written.
     let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
-    let info = landfall().args(["--json", "disk", "info", "--digest"]).arg(folder.join("disk0.qcow2")).output().unwrap();
+    let info = landfall()
+        .args(["--json", "disk", "info", "--digest"])
+        .arg(folder.join("disk0.qcow2"))
+        .output()
+        .unwrap();
     let info: Value = serde_json::from_slice(&info.stdout).unwrap();
     assert_eq!(info["content_digest"], manifest["disks"][0]["content_digest"]);
     // Planning for the result finds nothing left to do.

@@ -64,34 +64,33 @@ impl Machine {
         mut disks: impl FnMut() -> Result<Vec<NewDisk>>,
     ) -> Result<Machine> {
         let boot = sandbox.boot()?;
-        let mut trial = || -> Result<Option<Machine>> {
-            let note = format!("kvm-{}", boot_id());
-            if !kvm_opens() || sandbox.cache.note(&note).as_deref() == Some("no") {
-                return Ok(None);
+        let mut start =
+            |accelerator, within| Machine::start_with(sandbox, &boot, accelerator, within, &mut disks);
+        if let Some(accelerator) = sandbox.settings.accelerator {
+            return start(accelerator, BOOT_WITHIN);
+        }
+        // What the last trial since the host's start showed.
+        let note = format!("kvm-{}", boot_id());
+        let known = sandbox.cache.note(&note);
+        if !kvm_opens() || known.as_deref() == Some("no") {
+            return start(Accelerator::Tcg, BOOT_WITHIN);
+        }
+        if known.is_some() {
+            return start(Accelerator::Kvm, BOOT_WITHIN);
+        }
+        match start(Accelerator::Kvm, KVM_TRIAL_WITHIN) {
+            Ok(machine) => {
+                sandbox.cache.set_note(&note, "yes");
+                Ok(machine)
             }
-            let known = sandbox.cache.note(&note).is_some();
-            let within = if known { BOOT_WITHIN } else { KVM_TRIAL_WITHIN };
-            match Machine::start_with(sandbox, &boot, Accelerator::Kvm, within, &mut disks) {
-                Ok(machine) => {
-                    if !known {
-                        sandbox.cache.set_note(&note, "yes");
-                    }
-                    Ok(Some(machine))
-                }
-                Err(error) if error.kind() == crate::Kind::Interrupted || known => Err(error),
-                Err(error) => {
-                    tracing::info!(%error, "KVM does not work here; the sandbox is emulated");
-                    sandbox.cache.set_note(&note, "no");
-                    Ok(None)
-                }
+            Err(error) if error.kind() == crate::Kind::Interrupted => Err(error),
+            Err(error) => {
+                let machine = start(Accelerator::Tcg, BOOT_WITHIN)?;
+                // Only now is it known that nothing else was wrong.
+                tracing::info!(%error, "KVM does not work here; the sandbox is emulated");
+                sandbox.cache.set_note(&note, "no");
+                Ok(machine)
             }
-        };
-        match sandbox.settings.accelerator {
-            Some(accelerator) => Machine::start_with(sandbox, &boot, accelerator, BOOT_WITHIN, &mut disks),
-            None => match trial()? {
-                Some(machine) => Ok(machine),
-                None => Machine::start_with(sandbox, &boot, Accelerator::Tcg, BOOT_WITHIN, &mut disks),
-            },
         }
     }
 
