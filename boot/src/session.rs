@@ -13,6 +13,9 @@
 mod mounts;
 mod readers;
 mod roots;
+mod write;
+
+pub use write::{Applied, Patched, Written, patch};
 
 use crate::check::{Finding, Severity};
 use crate::family::{self, Family, Scene};

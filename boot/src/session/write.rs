@@ -1,0 +1,198 @@
+//! Carrying a plan out: the sandbox writes, and what it wrote is read back.
+
+use super::readers::{GUEST, NotMounted, Readers};
+use super::{Inspection, Options, Ready, Reader, Work, unreadable};
+use crate::apply::{Change, Materialised, materialise_with_report};
+use crate::linux::initramfs::Rewritten;
+use crate::patch::PatchPlan;
+use crate::sandbox::Finished;
+use crate::target::Request;
+use crate::tree::GuestTree;
+use crate::tree::ext4::may_be_readable_elsewhere;
+use crate::volume::{Content, Scan, scan};
+use crate::{Error, Kind, Result};
+use landfall_image::{Bytes, DiskMut};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A guest that was inspected and, where nothing stood in the way, patched.
+#[derive(Debug, Serialize)]
+pub struct Patched {
+    /// What was found, and the plan.
+    pub inspection: Inspection,
+    /// What was done; `None` where something blocks, or where nothing had to be done.
+    pub applied: Option<Applied>,
+}
+
+/// What was done to a guest.
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    /// In the order in which it was written.
+    pub changes: Vec<Written>,
+    /// Every initramfs of the plan with its path.
+    #[serde(skip)]
+    pub archives: Vec<(String, Rewritten)>,
+    /// How the sandbox ran.
+    pub sandbox: Finished,
+    /// Who read everything back after the sandbox had ended.
+    pub verified_by: Reader,
+    /// Seconds for making the new content.
+    pub materialise_seconds: f64,
+    /// Seconds for mounting and writing, the end of the sandbox included.
+    pub write_seconds: f64,
+    /// Seconds for reading back.
+    pub verify_seconds: f64,
+}
+
+/// One path that was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// Absolute guest path.
+    pub path: String,
+    /// `written`, `linked` or `removed`.
+    pub done: &'static str,
+    /// Length of the new content.
+    pub size: Option<Bytes>,
+}
+
+impl Written {
+    fn of(change: &Change) -> Written {
+        match change {
+            Change::Put { path, bytes, .. } => {
+                Written { path: path.clone(), done: "written", size: Some(Bytes(bytes.len() as u64)) }
+            }
+            Change::Symlink { path, .. } => Written { path: path.clone(), done: "linked", size: None },
+            Change::Remove { path } => Written { path: path.clone(), done: "removed", size: None },
+        }
+    }
+}
+
+/// Finds the guest on `disks`, which are overlays in the machine's order, plans for `request`, and carries the plan
+/// out where nothing blocks. On an error the overlays may hold half of it: throw them away.
+///
+/// # Errors
+/// Where a disk cannot be read or written, where new content cannot be made (no space in the guest, a damaged
+/// initramfs), where the sandbox fails, or where what was written does not read back.
+pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_>) -> Result<Patched> {
+    let begin = Instant::now();
+    let scan = scan(disks)?;
+    let scan_seconds = begin.elapsed().as_secs_f64();
+    std::thread::scope(|scope| {
+        let readers = Readers::new(&scan, options.sandbox);
+        if scan.volumes.iter().any(|volume| matches!(volume.content, Content::FileSystem { .. })) {
+            readers.start_early(scope);
+        }
+        let work = Work { scan: &scan, readers: &readers, request, options, writable: true };
+        let (mut inspection, ready) = work.inspect()?;
+        inspection.scan_seconds = scan_seconds;
+        inspection.plan_seconds = begin.elapsed().as_secs_f64() - scan_seconds;
+        let Some(ready) = ready else { return Ok(Patched { inspection, applied: None }) };
+        if inspection.plan.is_blocked() || inspection.plan.edits.is_empty() {
+            return Ok(Patched { inspection, applied: None });
+        }
+        match apply(readers, &scan, options, &inspection.plan, &ready) {
+            Ok(applied) => Ok(Patched { inspection, applied: Some(applied) }),
+            Err(NotMounted::Failed(error)) => Err(error),
+            Err(NotMounted::Unreadable(mount, error)) => {
+                let finding = unreadable(&mount, &error, options.sandbox.is_some());
+                inspection.plan.findings.insert(0, finding);
+                Ok(Patched { inspection, applied: None })
+            }
+        }
+    })
+}
+
+fn apply(
+    readers: Readers<'_>,
+    scan: &Scan,
+    options: &Options<'_>,
+    plan: &PatchPlan,
+    ready: &Ready,
+) -> Result<Applied, NotMounted> {
+    let begin = Instant::now();
+    let (Materialised { changes, archives }, is_mounted) = materialise(&readers, plan, ready)?;
+    let materialise_seconds = begin.elapsed().as_secs_f64();
+    let session = match is_mounted {
+        true => readers.session().map_err(NotMounted::Failed)?,
+        false => readers.mount_all(&ready.needed, false)?,
+    };
+    session.apply(GUEST, &changes).map_err(NotMounted::Failed)?;
+    let session = readers.into_session();
+    let session = session.ok_or_else(|| NotMounted::Failed(Error::refused("the sandbox is gone")))?;
+    let sandbox = session.finish().map_err(NotMounted::Failed)?;
+    let write_seconds = begin.elapsed().as_secs_f64() - materialise_seconds;
+    let verified_by = verify(scan, options, ready, &changes)?;
+    Ok(Applied {
+        changes: changes.iter().map(Written::of).collect(),
+        archives,
+        sandbox,
+        verified_by,
+        materialise_seconds,
+        write_seconds,
+        verify_seconds: begin.elapsed().as_secs_f64() - materialise_seconds - write_seconds,
+    })
+}
+
+/// The new content, read by whoever read the guest, or by the sandbox where the direct reader meets what it cannot
+/// read; and whether the guest is mounted there now, to be written to.
+fn materialise(
+    readers: &Readers<'_>,
+    plan: &PatchPlan,
+    ready: &Ready,
+) -> Result<(Materialised, bool), NotMounted> {
+    if !ready.mounted
+        && let Some(tree) = readers.direct_all(&ready.needed)?
+    {
+        match materialise_with_report(plan, &tree) {
+            Ok(made) => return Ok((made, false)),
+            Err(error) if may_be_readable_elsewhere(&error) => {
+                tracing::info!(%error, "the guest's files are left to the sandbox");
+            }
+            Err(error) => return Err(NotMounted::Failed(error)),
+        }
+    }
+    let session = match ready.mounted {
+        true => readers.session().map_err(NotMounted::Failed)?,
+        false => readers.mount_all(&ready.needed, false)?,
+    };
+    let made = materialise_with_report(plan, &session.tree(GUEST)).map_err(NotMounted::Failed)?;
+    Ok((made, true))
+}
+
+/// Reads everything back from the overlays: straight from the disks, or by another sandbox.
+fn verify(scan: &Scan, options: &Options<'_>, ready: &Ready, changes: &[Change]) -> Result<Reader, NotMounted> {
+    let readers = Readers::new(scan, options.sandbox);
+    if let Some(tree) = readers.direct_all(&ready.needed)? {
+        match compare(changes, &tree) {
+            Ok(()) => return Ok(Reader::Direct),
+            Err(error) if error.kind() == Kind::Unsupported => {}
+            Err(error) => return Err(NotMounted::Failed(error)),
+        }
+    }
+    let session = readers.mount_all(&ready.needed, true)?;
+    compare(changes, &session.tree(GUEST)).map_err(NotMounted::Failed)?;
+    if let Some(session) = readers.into_session() {
+        session.finish().map_err(NotMounted::Failed)?;
+    }
+    Ok(Reader::Sandbox)
+}
+
+/// Fails where a change is not in the tree.
+pub(super) fn compare(changes: &[Change], tree: &dyn GuestTree) -> Result<()> {
+    for change in changes {
+        let (path, same) = match change {
+            Change::Put { path, bytes, .. } => {
+                let len = Bytes((bytes.len() as u64).saturating_add(1));
+                (path, tree.read(path, len)?.is_some_and(|found| found == *bytes))
+            }
+            Change::Symlink { path, target } => (path, tree.read_link(path)?.as_ref() == Some(target)),
+            Change::Remove { path } => (path, tree.link_metadata(path)?.is_none()),
+        };
+        if !same {
+            return Err(Error::corrupt(format!("{path} does not read back as it was written"))
+                .hint("convert again; if it happens again, check the memory and disks of this host"));
+        }
+    }
+    Ok(())
+}

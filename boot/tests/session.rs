@@ -1,0 +1,374 @@
+//! Whole sessions with the sandbox: guests on partitions and logical volumes are found, planned for, written and read back,
+//! and other tools look at the result.
+
+use landfall_boot::family::{Family, Scene};
+use landfall_boot::guest::{Fact, Guest};
+use landfall_boot::patch::{Action, Edit, PatchPlan};
+use landfall_boot::sandbox::{Accelerator, Sandbox, Settings};
+use landfall_boot::session::{Options, Patched, Reader, inspect, patch};
+use landfall_boot::target::{Firmware, Platform, Request};
+use landfall_boot::tree::GuestTreeExt;
+use landfall_boot::volume::{VolumeId, scan};
+use landfall_boot::{Error, Result};
+use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
+use landfall_image::{Bytes, GuestOffset, GuestRange};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A file as a disk, written in place: other tools look at it afterwards.
+struct FileDisk(File);
+
+impl FileDisk {
+    fn open(path: &Path) -> Arc<dyn DiskMut> {
+        Arc::new(FileDisk(File::options().read(true).write(true).open(path).unwrap()))
+    }
+}
+
+impl Disk for FileDisk {
+    fn size(&self) -> Bytes {
+        Bytes(self.0.metadata().unwrap().len())
+    }
+    fn extents(&self, range: GuestRange, _: usize) -> Result<Vec<Extent>> {
+        Ok(vec![Extent { range, kind: ExtentKind::Data }])
+    }
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        self.0.read_exact_at(buf, at.0).map_err(|e| Error::io("cannot read", e))
+    }
+}
+
+impl DiskMut for FileDisk {
+    fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
+        self.0.write_all_at(data, at.0).map_err(|e| Error::io("cannot write", e))
+    }
+    fn zero_at(&self, range: GuestRange) -> Result<()> {
+        let zeros = vec![0; 1 << 20];
+        let mut at = range.start().0;
+        while at < range.end().0 {
+            let len = (range.end().0 - at).min(1 << 20);
+            self.write_at(GuestOffset(at), &zeros[..usize::try_from(len).unwrap()])?;
+            at += len;
+        }
+        Ok(())
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A family that knows every guest and makes one edit of each kind.
+struct Anything {
+    /// Files to write.
+    writes: &'static [&'static str],
+}
+
+const TEXT: &str = "written by a test\n";
+
+impl Family for Anything {
+    fn name(&self) -> &'static str {
+        "anything"
+    }
+    fn recognise(&self, scene: &Scene<'_>) -> Result<Option<Guest>> {
+        let name = scene.tree.read_text("/etc/os-release")?.unwrap_or_default();
+        Ok(Some(Guest {
+            family: "anything".into(),
+            distribution: Fact::new("test".to_owned(), "x"),
+            version: Fact::new("1".to_owned(), "x"),
+            name: Fact::new(name.trim().to_owned(), "/etc/os-release"),
+            architecture: Fact::new("x86_64".to_owned(), "x"),
+            host_name: None,
+            kernels: Vec::new(),
+            mounts: scene.mounts.to_vec(),
+            init: None,
+            boot_modes: Vec::new(),
+            interfaces: Vec::new(),
+            agents: Vec::new(),
+        }))
+    }
+    fn plan(&self, _: &Scene<'_>, _: &Guest, _: &Request) -> Result<PatchPlan> {
+        let edit = |path: &str, action| Edit { path: path.into(), action, why: "a test".into() };
+        let mut edits: Vec<Edit> = self
+            .writes
+            .iter()
+            .map(|path| edit(path, Action::Write { contents: TEXT.to_owned().into(), mode: 0o640 }))
+            .collect();
+        edits.push(edit("/etc/copy", Action::Copy { from: "/etc/passwd".into() }));
+        edits.push(edit("/etc/link", Action::Symlink { target: "passwd".into() }));
+        edits.push(edit("/etc/old", Action::Remove));
+        Ok(PatchPlan { edits, findings: Vec::new() })
+    }
+}
+
+/// One machine at a time: without KVM they are slow enough.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn sandbox(test: &str) -> Option<Sandbox> {
+    let agent = PathBuf::from(env!("CARGO_BIN_EXE_sandbox_agent"));
+    let target = agent.ancestors().find(|folder| folder.ends_with("target")).unwrap().to_owned();
+    let mut settings = Settings::new(agent, target.join("sandbox-cache"));
+    settings.accelerator = Some(Accelerator::Tcg);
+    settings.data_folder = Some(target);
+    if let Some(folder) = std::env::var_os("LANDFALL_SANDBOX_KERNEL") {
+        settings.kernel_folder = Some(folder.into());
+    }
+    match Sandbox::new(settings) {
+        Ok(sandbox) => Some(sandbox),
+        Err(error) => {
+            eprintln!("SKIPPED: {test}: {error} ({})", error.hint_text().unwrap_or_default());
+            None
+        }
+    }
+}
+
+fn tool(name: &str) -> bool {
+    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(name).is_file());
+    if !found {
+        eprintln!("SKIPPED: {name} is not installed");
+    }
+    found
+}
+
+/// Runs a command line of plain words, with input, that must succeed.
+#[track_caller]
+fn run(line: &str, input: &[u8]) -> String {
+    use std::io::Write;
+    let mut words = line.split_whitespace();
+    let mut child = Command::new(words.next().unwrap())
+        .args(words)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let out = child.wait_with_output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{line}: {text}");
+    text
+}
+
+fn sparse(path: &Path, mib: u64) {
+    File::create(path).unwrap().set_len(mib << 20).unwrap();
+}
+
+/// A small root file system's files, in a folder.
+fn root_files(folder: &Path, fstab: &str) {
+    let write = |path: &str, text: &str| {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("etc/fstab", fstab);
+    write("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    write("etc/os-release", "PRETTY_NAME=Test\n");
+    write("etc/old", "goes\n");
+    write("etc/motd", "old\n");
+    std::fs::create_dir_all(folder.join("boot/efi")).unwrap();
+}
+
+fn request() -> Request {
+    Request { platform: Platform::Kvm, firmware: Firmware::Uefi, nics: Vec::new() }
+}
+
+fn patched(disks: &[&Path], sandbox: &Sandbox, writes: &'static [&'static str]) -> Patched {
+    let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
+    let family = Anything { writes };
+    let options = Options { sandbox: Some(sandbox), families: &[&family], ..Options::default() };
+    let seen = patch(&disks, &request(), &options).unwrap();
+    eprintln!(
+        "scan {:.3} s, plan {:.3} s, {:?}",
+        seen.inspection.scan_seconds, seen.inspection.plan_seconds, seen.applied
+    );
+    assert_eq!(seen.inspection.plan.findings, []);
+    seen
+}
+
+/// Copies a volume out of the disks, for tools that take a file.
+fn export(disks: &[&Path], id: &str, to: &Path) {
+    let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
+    let view = scan(&disks).unwrap().view(&VolumeId(id.into())).unwrap();
+    let mut bytes = vec![0; usize::try_from(view.size().0).unwrap()];
+    view.read_at(GuestOffset(0), &mut bytes).unwrap();
+    std::fs::write(to, bytes).unwrap();
+}
+
+/// Writes an image into a volume.
+fn import(disks: &[&Path], id: &str, from: &Path) {
+    let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
+    let view = scan(&disks).unwrap().view(&VolumeId(id.into())).unwrap();
+    view.write_at(GuestOffset(0), &std::fs::read(from).unwrap()).unwrap();
+}
+
+/// The files that [`Anything`] leaves behind, as debugfs sees them.
+fn check_ext4(image: &Path) {
+    run(&format!("e2fsck -fn {}", image.display()), b"");
+    let cat = |path: &str| run(&format!("debugfs -f - {}", image.display()), format!("cat {path}\n").as_bytes());
+    assert!(cat("/etc/motd").contains(TEXT));
+    assert!(cat("/etc/copy").contains("root:x:0:0"));
+    assert!(cat("/etc/old").contains("File not found"));
+    let stat = run(&format!("debugfs -f - {}", image.display()), b"stat /etc/link\nstat /etc/motd\n");
+    assert!(stat.contains("Fast link dest: \"passwd\""), "{stat}");
+    assert!(stat.contains("Mode:  0644"), "an existing file keeps its mode: {stat}");
+}
+
+#[test]
+fn a_guest_on_partitions_with_an_esp_is_patched() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let tools = ["sgdisk", "mke2fs", "mkfs.vfat", "mtype", "fsck.vfat", "debugfs"];
+    if !tools.iter().all(|name| tool(name)) {
+        return;
+    }
+    let Some(sandbox) = sandbox("a_guest_on_partitions") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, part, folder) = (dir.path().join("disk"), dir.path().join("part"), dir.path().join("root"));
+    sparse(&disk, 132);
+    run(&format!("sgdisk -n 1:2048:+34M -t 1:ef00 -n 2:0:+64M -t 2:8300 {}", disk.display()), b"");
+    root_files(&folder, "/dev/sda2 / ext4 d 0 1\nUUID=CAFE-BABE /boot/efi vfat umask=0077 0 1\n");
+    sparse(&part, 64);
+    run(&format!("mke2fs -q -F -t ext4 -d {} {}", folder.display(), part.display()), b"");
+    import(&[&disk], "disk0p2", &part);
+    sparse(&part, 34);
+    run(&format!("mkfs.vfat -F 32 -s 1 -i cafebabe {}", part.display()), b"");
+    import(&[&disk], "disk0p1", &part);
+
+    let writes: &[&str] = &["/etc/motd", "/boot/efi/EFI/BOOT/grub.cfg"];
+    let seen = patched(&[&disk], &sandbox, writes);
+    let applied = seen.applied.unwrap();
+    assert_eq!(applied.changes.len(), 5);
+    export(&[&disk], "disk0p2", &part);
+    check_ext4(&part);
+    export(&[&disk], "disk0p1", &part);
+    run(&format!("fsck.vfat -n {}", part.display()), b"");
+    assert_eq!(run(&format!("mtype -i {} ::EFI/BOOT/grub.cfg", part.display()), b""), TEXT);
+}
+
+#[test]
+fn a_guest_that_was_switched_off_hard_is_patched() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !["mke2fs", "debugfs", "mount"].iter().all(|name| tool(name)) {
+        return;
+    }
+    let Some(sandbox) = sandbox("a_guest_that_was_switched_off_hard") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (live, disk, at) = (dir.path().join("live"), dir.path().join("disk"), dir.path().join("mnt"));
+    std::fs::create_dir(&at).unwrap();
+    sparse(&live, 64);
+    run(&format!("mke2fs -q -F -t ext4 {}", live.display()), b"");
+    let mounted = Command::new("mount").args(["-o", "loop,commit=600"]).args([&live, &at]).output().unwrap();
+    if !mounted.status.success() {
+        eprintln!("SKIPPED: a_guest_that_was_switched_off_hard: mounting needs root");
+        return;
+    }
+    root_files(&at, "/dev/sda / ext4 d 0 1\n");
+    for file in ["etc/fstab", "etc/passwd", "etc/os-release", "etc/old", "etc/motd"] {
+        File::open(at.join(file)).unwrap().sync_all().unwrap();
+    }
+    std::fs::copy(&live, &disk).unwrap();
+    run(&format!("umount {}", at.display()), b"");
+
+    let seen = patched(&[&disk], &sandbox, &["/etc/motd"]);
+    assert_eq!(seen.inspection.reader, Some(Reader::Direct), "the journal is replayed in memory");
+    assert_eq!(seen.applied.unwrap().verified_by, Reader::Direct);
+    check_ext4(&disk);
+}
+
+#[test]
+fn xfs_on_logical_volumes_over_two_disks_is_patched() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !["mkfs.xfs", "xfs_repair", "lvcreate", "losetup", "mke2fs", "sfdisk"].iter().all(|name| tool(name)) {
+        return;
+    }
+    let Some(sandbox) = sandbox("xfs_on_logical_volumes") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b, part) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("part"));
+    sparse(&a, 300);
+    sparse(&b, 300);
+    // Disk 0: /boot and a physical volume in an MBR; disk 1: a physical volume.
+    run(&format!("sfdisk -q {}", a.display()), b"label-id: 0xcafe0001\n,64M,83,*\n,,8e\n");
+    let device = |path: &Path, options: &str| {
+        let out = Command::new("losetup").args(options.split_whitespace()).arg(path).output().unwrap();
+        match out.status.success() {
+            true => Some(String::from_utf8_lossy(&out.stdout).trim().to_owned()),
+            false => None,
+        }
+    };
+    let pv_a = device(&a, "-f --show -o 68157440");
+    let (Some(pv_a), Some(pv_b)) = (pv_a, device(&b, "-f --show")) else {
+        eprintln!("SKIPPED: xfs_on_logical_volumes: loop devices need root");
+        return;
+    };
+    let lvm = |command: &str| {
+        let (name, rest) = command.split_once(' ').unwrap();
+        let config = format!(
+            "devices{{use_devicesfile=0 filter=[\"a|^{pv_a}$|\",\"a|^{pv_b}$|\",\"r|.*|\"]}} backup{{backup=0 archive=0}}"
+        );
+        let out = Command::new(name)
+            .args(["-q", "--driverloaded", "n", "--config", &config])
+            .args(rest.split_whitespace())
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    lvm(&format!("pvcreate {pv_a} {pv_b}"));
+    lvm(&format!("vgcreate vg0 {pv_a} {pv_b}"));
+    lvm("lvcreate -an -Zn -Wn -y -i 2 -L 320M -n root vg0");
+    lvm("lvcreate -an -Zn -Wn -y -L 16M -n swap vg0");
+    run(&format!("losetup -d {pv_a}"), b"");
+    run(&format!("losetup -d {pv_b}"), b"");
+
+    // Files by a prototype: no mount needed.
+    let folder = dir.path().join("root");
+    root_files(&folder, "/dev/mapper/vg0-root / xfs d 0 0\n/dev/sda1 /boot ext4 d 0 2\n/dev/vg0/swap none swap sw 0 0\n");
+    let mut proto = String::from("/dev/null\n0 0\nd--755 0 0\netc d--755 0 0\n");
+    for file in ["fstab", "passwd", "os-release", "old", "motd"] {
+        proto.push_str(&format!("{file} ---644 0 0 {}/etc/{file}\n", folder.display()));
+    }
+    proto.push_str("$\nboot d--755 0 0\n$\nusr d--755 0 0\n$\n$\n");
+    let proto_file = dir.path().join("proto");
+    std::fs::write(&proto_file, proto).unwrap();
+    sparse(&part, 320);
+    run(&format!("mkfs.xfs -q -f -p {} {}", proto_file.display(), part.display()), b"");
+    import(&[&a, &b], "vg0/root", &part);
+    sparse(&part, 64);
+    let boot = dir.path().join("boot");
+    std::fs::create_dir_all(&boot).unwrap();
+    std::fs::write(boot.join("vmlinuz-1"), "kernel").unwrap();
+    run(&format!("mke2fs -q -F -t ext4 -d {} {}", boot.display(), part.display()), b"");
+    import(&[&a, &b], "disk0p1", &part);
+
+    // Inspecting first changes nothing that a later look sees.
+    let disks: Vec<_> = [&a, &b].iter().map(|disk| FileDisk::open(disk)).collect();
+    let family = Anything { writes: &[] };
+    let options = Options { sandbox: Some(&sandbox), families: &[&family], ..Options::default() };
+    let found = inspect(&disks, &request(), &options).unwrap();
+    assert_eq!(found.plan.findings, []);
+    assert_eq!(found.reader, Some(Reader::Sandbox));
+    assert_eq!(found.guest.unwrap().name.value, "PRETTY_NAME=Test");
+
+    let writes: &[&str] = &["/etc/motd", "/boot/grub/grub.cfg"];
+    let seen = patched(&[&a, &b], &sandbox, writes);
+    let mounts: Vec<_> = seen.inspection.mounts.iter().map(|mount| (&*mount.at, &*mount.volume.0)).collect();
+    assert_eq!(mounts, [("/", "vg0/root"), ("/boot", "disk0p1")]);
+    assert_eq!(seen.applied.unwrap().verified_by, Reader::Sandbox);
+    export(&[&a, &b], "vg0/root", &part);
+    run(&format!("xfs_repair -n {}", part.display()), b"");
+    let at = dir.path().join("mnt");
+    std::fs::create_dir(&at).unwrap();
+    run(&format!("mount -o loop,ro {} {}", part.display(), at.display()), b"");
+    let read = |path: &str| std::fs::read_to_string(at.join(path)).ok();
+    let (motd, copy, old) = (read("etc/motd"), read("etc/copy"), read("etc/old"));
+    let link = std::fs::read_link(at.join("etc/link")).ok();
+    run(&format!("umount {}", at.display()), b"");
+    assert_eq!((motd.as_deref(), old), (Some(TEXT), None));
+    assert_eq!(copy.as_deref(), Some("root:x:0:0::/root:/bin/sh\n"));
+    assert_eq!(link, Some("passwd".into()));
+    export(&[&a, &b], "disk0p1", &part);
+    run(&format!("e2fsck -fn {}", part.display()), b"");
+    let text = run(&format!("debugfs -f - {}", part.display()), b"cat /grub/grub.cfg\n");
+    assert!(text.contains(TEXT), "{text}");
+}
