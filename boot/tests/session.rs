@@ -123,7 +123,8 @@ fn sandbox(test: &str) -> Option<Sandbox> {
 }
 
 fn tool(name: &str) -> bool {
-    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(name).is_file());
+    let found =
+        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(name).is_file());
     if !found {
         eprintln!("SKIPPED: {name} is not installed");
     }
@@ -206,7 +207,8 @@ fn import(disks: &[&Path], id: &str, from: &Path) {
 /// The files that [`Anything`] leaves behind, as debugfs sees them.
 fn check_ext4(image: &Path) {
     run(&format!("e2fsck -fn {}", image.display()), b"");
-    let cat = |path: &str| run(&format!("debugfs -f - {}", image.display()), format!("cat {path}\n").as_bytes());
+    let cat =
+        |path: &str| run(&format!("debugfs -f - {}", image.display()), format!("cat {path}\n").as_bytes());
     assert!(cat("/etc/motd").contains(TEXT));
     assert!(cat("/etc/copy").contains("root:x:0:0"));
     assert!(cat("/etc/old").contains("File not found"));
@@ -323,7 +325,10 @@ fn xfs_on_logical_volumes_over_two_disks_is_patched() {
 
     // Files by a prototype: no mount needed.
     let folder = dir.path().join("root");
-    root_files(&folder, "/dev/mapper/vg0-root / xfs d 0 0\n/dev/sda1 /boot ext4 d 0 2\n/dev/vg0/swap none swap sw 0 0\n");
+    root_files(
+        &folder,
+        "/dev/mapper/vg0-root / xfs d 0 0\n/dev/sda1 /boot ext4 d 0 2\n/dev/vg0/swap none swap sw 0 0\n",
+    );
     let mut proto = String::from("/dev/null\n0 0\nd--755 0 0\netc d--755 0 0\n");
     for file in ["fstab", "passwd", "os-release", "old", "motd"] {
         proto.push_str(&format!("{file} ---644 0 0 {}/etc/{file}\n", folder.display()));

@@ -1,7 +1,7 @@
 //! Carrying a plan out: the sandbox writes, and what it wrote is read back.
 
 use super::readers::{GUEST, NotMounted, Readers};
-use super::{Inspection, Options, Ready, Reader, Work, unreadable};
+use super::{Inspection, Options, Reader, Ready, Work, unreadable};
 use crate::apply::{Change, Materialised, materialise_with_report};
 use crate::linux::initramfs::Rewritten;
 use crate::patch::PatchPlan;
@@ -161,7 +161,12 @@ fn materialise(
 }
 
 /// Reads everything back from the overlays: straight from the disks, or by another sandbox.
-fn verify(scan: &Scan, options: &Options<'_>, ready: &Ready, changes: &[Change]) -> Result<Reader, NotMounted> {
+fn verify(
+    scan: &Scan,
+    options: &Options<'_>,
+    ready: &Ready,
+    changes: &[Change],
+) -> Result<Reader, NotMounted> {
     let readers = Readers::new(scan, options.sandbox);
     if let Some(tree) = readers.direct_all(&ready.needed)? {
         match compare(changes, &tree) {
