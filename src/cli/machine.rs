@@ -1,20 +1,22 @@
 //! `landfall convert`, `landfall inspect`.
 
-use super::args::{Convert, GuestArgs, Inspect, MachineDiskFormat};
+use super::args::{Convert, GuestArgs, Inspect, MachineDiskFormat, Prove};
 use super::text::{self, print_json};
 use crate::hypervisor;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{Context, Failure, GuestChoice, inspect};
+use crate::ops::{Context, Failure, GuestChoice, inspect, prove};
+use crate::proof::{Outcome, Proof};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
 use landfall_boot::target::Firmware;
 use landfall_image::formats::CreateOptions;
 use landfall_image::{Error, Format};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
-pub fn choice(guest: &GuestArgs, context: &Context<'_>) -> GuestChoice {
-    GuestChoice { root: guest.root.clone(), sandbox: context.sandbox.clone() }
+pub fn choice(guest: &GuestArgs) -> GuestChoice {
+    GuestChoice { root: guest.root.clone() }
 }
 
 fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
@@ -23,7 +25,7 @@ fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
 
 /// `landfall inspect`
 pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
-    let inspected = inspect::inspect(context, &args.source, target(&args.to)?, &choice(&args.guest, context))?;
+    let inspected = inspect::inspect(context, &args.source, target(&args.to)?, &choice(&args.guest))?;
     if as_json {
         print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?);
     } else {
@@ -46,7 +48,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         create: CreateOptions { compression: args.compress.map(Into::into), replace: args.replace },
         networks: args.map_network.clone(),
         network: args.network.clone(),
-        guest: choice(&args.guest, context),
+        guest: choice(&args.guest),
     };
     let done = convert::convert(context, &wanted)?;
     if as_json {
@@ -56,6 +58,63 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         print!("{}", converted_text(&done.report, &done.folder.display().to_string()));
     }
     Ok(0)
+}
+
+/// `landfall prove`
+pub fn prove(args: &Prove, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
+    let wanted = prove::Wanted {
+        machine: &args.machine,
+        target: target(&args.to)?,
+        within: Duration::from_secs(args.timeout.into()),
+        output: args.output.clone(),
+        guest: choice(&args.guest),
+    };
+    let proved = prove::prove(context, &wanted)?;
+    if as_json {
+        print_json(&serde_json::to_value(&proved.proof).map_err(|e| Error::corrupt(e.to_string()))?);
+    } else {
+        print!("{}", proof_text(&proved.proof, &proved.folder.display().to_string()));
+    }
+    let booted = proved.proof.outcome == Outcome::Booted;
+    Ok(u8::from(booted == args.expect_failure))
+}
+
+fn proof_text(proof: &Proof, folder: &str) -> String {
+    let mut out = String::new();
+    let verdict = match proof.outcome {
+        Outcome::Booted => "BOOTS",
+        Outcome::Stopped => "DOES NOT BOOT",
+        Outcome::TimedOut => "DID NOT BOOT IN TIME",
+    };
+    let _ = writeln!(out, "\n{} {verdict} on {}: {}", proof.machine, proof.target, proof.because);
+    let _ = writeln!(out, "  on: {}", proof.devices.join(", "));
+    let mut times = Vec::new();
+    if let Some(seconds) = proof.seconds_to_multi_user {
+        times.push(format!("multi-user target after {seconds:.0} s"));
+    }
+    if let Some(seconds) = proof.seconds_to_login {
+        times.push(format!("login prompt after {seconds:.0} s"));
+    }
+    if !times.is_empty() {
+        let _ = writeln!(out, "  {} ({})", times.join(", "), proof.accelerator);
+    }
+    if let Some(guest) = &proof.guest {
+        if let (Some(kernel), Some(root)) = (&guest.kernel, &guest.root) {
+            let _ = writeln!(out, "  kernel {kernel}, root file system {root}");
+        }
+        for interface in &guest.interfaces {
+            let addresses = match interface.addresses.is_empty() {
+                true => "no address".to_owned(),
+                false => interface.addresses.join(", "),
+            };
+            let _ = writeln!(out, "  {} ({}, {}): {addresses}", interface.name, interface.mac, interface.driver);
+        }
+        if !guest.failed_units.is_empty() {
+            let _ = writeln!(out, "  failed units: {}", guest.failed_units.join(", "));
+        }
+    }
+    let _ = writeln!(out, "  evidence: {folder}: {}", proof.files.join(", "));
+    out
 }
 
 fn converted_text(report: &Converted, folder: &str) -> String {

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod disk;
+mod machine;
 mod progress;
 mod text;
 
@@ -11,10 +12,13 @@ use args::{Cli, Verb};
 use landfall_image::convert::Cancel;
 use landfall_image::{Gate, Result};
 use progress::Drawer;
+use std::path::PathBuf;
 
 /// What the program knows of its surroundings. Only `main` finds it out.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
+    /// Folder for short-lived scratch files.
+    pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
     /// Set when the user asks to stop.
@@ -30,6 +34,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             jobs: cli.common.jobs.map(usize::from),
             rate_limit: cli.common.rate_limit,
             cancel: surroundings.cancel.clone(),
+            scratch: surroundings.scratch.clone(),
             sandbox: surroundings.sandbox.clone(),
             observer: &drawer,
         };
@@ -53,6 +58,8 @@ fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure
     match &cli.verb {
         Verb::Disk(verb) => disk::run(verb, cli.common.json, context).map_err(Failure::from),
         Verb::Explain(explain) => Ok(text::explain(explain.id.as_deref(), cli.common.json)),
-        _ => Err(Failure::Error(landfall_image::Error::unsupported("no such verb"))),
+        Verb::Convert(convert) => machine::convert(convert, cli.common.json, context),
+        Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
+        Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
     }
 }

@@ -2,10 +2,14 @@
 
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
+use crate::event::Event;
 use crate::hypervisor::Row;
-use crate::report::{Inspected, SourceDisk};
+use crate::report::{self, Inspected, SourceDisk};
+use landfall_boot::sandbox::Sandbox;
+use landfall_boot::session::{self, Inspection, Options, Reader};
 use landfall_boot::target::{Nic, Platform, Request};
-use landfall_image::{Disk, Error, Overlay, Result};
+use landfall_boot::volume::VolumeId;
+use landfall_image::{Disk, DiskMut, Error, Overlay, Result};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,4 +23,81 @@ pub struct Opened<'a> {
     pub platform: Platform,
     /// How its guest is found.
     pub choice: &'a GuestChoice,
+}
+
+impl Opened<'_> {
+    /// The disks as a session takes them.
+    pub fn disks(&self) -> Vec<Arc<dyn DiskMut>> {
+        self.overlays.iter().map(|overlay| Arc::clone(overlay) as Arc<dyn DiskMut>).collect()
+    }
+
+    /// What is to be made of the guest.
+    pub fn request(&self) -> Request {
+        let machine = &self.loaded.machine;
+        let nics = machine.nics.iter().map(|nic| Nic {
+            mac: nic.mac.clone(),
+            source_name: nic.predictable_name.clone(),
+        });
+        Request { platform: self.platform, firmware: machine.firmware, nics: nics.collect() }
+    }
+
+    /// What a session may use.
+    pub fn options<'s>(&self, sandbox: Option<&'s Sandbox>) -> Options<'s> {
+        Options { sandbox, root: self.choice.root.clone().map(VolumeId), ..Options::default() }
+    }
+
+    fn report(&self, inspection: Inspection) -> Inspected {
+        let disks = self.loaded.images.iter().map(|image| SourceDisk {
+            virtual_size: image.disk.size(),
+            layers: image.layers.clone(),
+        });
+        Inspected {
+            version: report::VERSION,
+            source: self.loaded.path.display().to_string(),
+            machine: self.loaded.machine.clone(),
+            left_out: self.loaded.left_out.clone(),
+            disks: disks.collect(),
+            volumes: inspection.volumes,
+            edits: inspection.plan.edits.iter().map(Into::into).collect(),
+            findings: inspection.plan.findings,
+            guest: inspection.guest,
+            read_through: match inspection.reader {
+                None => "nothing: there is no guest to read".to_owned(),
+                Some(Reader::Direct) => "this program, straight from the disk".to_owned(),
+                Some(Reader::Sandbox) => "the patch sandbox".to_owned(),
+            },
+        }
+    }
+}
+
+/// Looks at the machine of the definition at `path`, and plans for `target`. Changes nothing.
+pub fn inspect(context: &Context<'_>, path: &Path, target: &Row, choice: &GuestChoice) -> Result<Inspected, Failure> {
+    let Some(platform) = target.platform else {
+        return Err(Error::unsupported(format!("{} is not a target", target.name)).into());
+    };
+    let loaded = source::load(context, path)?;
+    let overlays = loaded.overlays(&context.scratch)?;
+    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice };
+    context.observer.event(Event::Step("Looking at the guest".into()));
+    // Much can be read without a sandbox; where there is none, the session says what could not be.
+    let sandbox = match Sandbox::new(context.sandbox.clone()) {
+        Ok(sandbox) => Some(sandbox),
+        Err(error) => {
+            tracing::info!(%error, "there is no sandbox");
+            None
+        }
+    };
+    let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
+    Ok(opened.report(inspection))
+}
+
+/// Patches the guest in its overlays. Where something blocks, nothing is written.
+pub fn patch(context: &Context<'_>, opened: &Opened<'_>) -> Result<Inspected, Failure> {
+    context.observer.event(Event::Step("Patching the guest in an overlay".into()));
+    let sandbox = Sandbox::new(context.sandbox.clone())?;
+    let patched = session::patch(&opened.disks(), &opened.request(), &opened.options(Some(&sandbox)))?;
+    if patched.inspection.plan.is_blocked() {
+        return Err(Failure::Findings(patched.inspection.plan.findings));
+    }
+    Ok(opened.report(patched.inspection))
 }

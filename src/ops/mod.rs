@@ -1,7 +1,10 @@
 //! What the program does, one module per verb. Called by the command line and the service; prints nothing, reads no
 //! environment.
 
+pub mod convert;
 pub mod disk;
+pub mod inspect;
+pub mod prove;
 pub mod source;
 
 use crate::event::Observer;
@@ -9,6 +12,7 @@ use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
 use landfall_image::convert::{Cancel, Options};
 use landfall_image::{Bytes, Error, Gate, Kind};
+use std::path::PathBuf;
 
 /// What every operation is given.
 pub struct Context<'a> {
@@ -20,6 +24,8 @@ pub struct Context<'a> {
     pub rate_limit: Option<Bytes>,
     /// Set by Ctrl-C.
     pub cancel: Cancel,
+    /// Folder for short-lived scratch files.
+    pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
     /// Who is told.
@@ -41,6 +47,13 @@ impl Context<'_> {
     pub fn check_cancelled(&self) -> Result<(), Error> {
         if self.cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(()) }
     }
+}
+
+/// How a guest is found on a machine's disks.
+#[derive(Clone, Debug, Default)]
+pub struct GuestChoice {
+    /// The volume with its root file system, where the user has chosen.
+    pub root: Option<String>,
 }
 
 /// Why an operation did not do what was asked.

@@ -1,8 +1,11 @@
 //! The probe: a unit that tells, on a second serial line, that the multi-user target is reached and what the guest
 //! sees. It goes into the throw-away overlay of the trial, never into the machine.
 
-use landfall_boot::apply::Change;
-use landfall_boot::tree::{GuestTree, GuestTreeExt};
+use landfall_boot::family::{self, Family, Scene};
+use landfall_boot::guest::Guest;
+use landfall_boot::patch::{Action, Edit, PatchPlan, Text};
+use landfall_boot::target::Request;
+use landfall_boot::tree::GuestTreeExt;
 use landfall_image::Result;
 
 const SCRIPT_PATH: &str = "/etc/landfall-proof.sh";
@@ -10,26 +13,37 @@ const UNIT_PATH: &str = "/etc/systemd/system/landfall-proof.service";
 const WANTS_PATH: &str = "/etc/systemd/system/multi-user.target.wants/landfall-proof.service";
 const GRUB: [&str; 2] = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"];
 
-/// What has to be written into the guest at `tree` so that it speaks; empty where it has no systemd.
-pub fn changes(tree: &dyn GuestTree) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
-    let put = |path: &str, text: String, mode| Change::Put {
-        path: path.to_owned(),
-        bytes: text.into_bytes(),
-        mode,
-    };
-    if tree.exists("/lib/systemd/systemd")? || tree.exists("/usr/lib/systemd/systemd")? {
-        changes.push(put(SCRIPT_PATH, include_str!("probe.sh").to_owned(), 0o755));
-        changes.push(put(UNIT_PATH, include_str!("probe.service").to_owned(), 0o644));
-        changes.push(Change::Symlink { path: WANTS_PATH.to_owned(), target: UNIT_PATH.to_owned() });
+/// Every guest that some family knows, planned for speaking instead of for another hypervisor.
+pub struct Speaking;
+
+impl Family for Speaking {
+    fn name(&self) -> &'static str {
+        "boot trial"
     }
-    for path in GRUB {
-        let Some(text) = tree.read_text(path)? else { continue };
-        if let Some(text) = with_serial_console(&text) {
-            changes.push(put(path, text, 0o600));
+
+    fn recognise(&self, scene: &Scene<'_>) -> Result<Option<Guest>> {
+        Ok(family::recognise(scene)?.map(|(_, guest)| guest))
+    }
+
+    fn plan(&self, scene: &Scene<'_>, guest: &Guest, _request: &Request) -> Result<PatchPlan> {
+        let mut edits = Vec::new();
+        let mut edit = |path: &str, action| {
+            edits.push(Edit { path: path.to_owned(), action, why: "it tells how far the boot comes".to_owned() });
+        };
+        let write = |text: String, mode| Action::Write { contents: Text::from(text), mode };
+        if guest.init.as_ref().is_some_and(|init| init.value == "systemd") {
+            edit(SCRIPT_PATH, write(include_str!("probe.sh").to_owned(), 0o755));
+            edit(UNIT_PATH, write(include_str!("probe.service").to_owned(), 0o644));
+            edit(WANTS_PATH, Action::Symlink { target: UNIT_PATH.to_owned() });
         }
+        for path in GRUB {
+            let Some(text) = scene.tree.read_text(path)? else { continue };
+            if let Some(text) = with_serial_console(&text) {
+                edit(path, write(text, 0o600));
+            }
+        }
+        Ok(PatchPlan { edits, findings: Vec::new() })
     }
-    Ok(changes)
 }
 
 /// Every kernel line of a grub.cfg with a serial console, where it has none. `None` where nothing changes.
@@ -49,16 +63,6 @@ fn with_serial_console(text: &str) -> Option<String> {
         }
     }
     changed.then_some(out)
-}
-
-/// Guest paths of changes, for the report.
-pub fn paths(changes: &[Change]) -> Vec<String> {
-    changes
-        .iter()
-        .map(|change| match change {
-            Change::Put { path, .. } | Change::Symlink { path, .. } | Change::Remove { path } => path.clone(),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,161 @@
+//! Boots a machine in isolation on the target's virtual hardware and keeps the evidence.
+
+use super::inspect::Opened;
+use super::source::{self, Loaded};
+use super::{Context, Failure, GuestChoice};
+use crate::event::Event;
+use crate::hypervisor::{self, Row};
+use crate::machine::Machine;
+use crate::proof::trial::Trial;
+use crate::proof::{Proof, probe};
+use crate::report::{self, Kept};
+use landfall_boot::sandbox::{Accelerator, Sandbox};
+use landfall_boot::session;
+use landfall_image::{Error, OpenOptions, Result, formats};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is wanted.
+pub struct Wanted<'a> {
+    /// A folder that `convert` wrote, or the definition of a source.
+    pub machine: &'a Path,
+    /// The target's hardware, for a source; a converted machine knows its own.
+    pub target: &'static Row,
+    /// From power-on to giving up.
+    pub within: Duration,
+    /// Where the evidence goes; `None` for `proof/` in the machine's folder, or `NAME-proof` here.
+    pub output: Option<PathBuf>,
+    /// How the guest is found.
+    pub guest: GuestChoice,
+}
+
+/// Evidence, and where it lies.
+pub struct Proved {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What is in its `proof.json`.
+    pub proof: Proof,
+}
+
+/// Boots it. That the machine does not boot is a result, not a failure.
+pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failure> {
+    let (loaded, machine, target) = load(context, wanted)?;
+    let folder = match &wanted.output {
+        Some(folder) => folder.clone(),
+        None if wanted.machine.is_dir() => wanted.machine.join("proof"),
+        None => PathBuf::from(format!("{}-proof", machine.name)),
+    };
+    fs::create_dir_all(&folder).map_err(|e| Error::io("cannot create", e).in_file(&folder))?;
+
+    let sandbox = Sandbox::new(context.sandbox.clone())?;
+    let overlays = loaded.overlays(&folder)?;
+    let platform = target.platform.ok_or_else(|| Error::unsupported(format!("{} is not a target", target.name)))?;
+    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
+    context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
+    let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
+
+    context.observer.event(Event::Step(format!(
+        "Booting {} on the hardware of {}{}, without a way out; at most {} s",
+        machine.name,
+        target.title,
+        if accelerator == Accelerator::Tcg { ", emulated (slow)" } else { "" },
+        wanted.within.as_secs()
+    )));
+    let trial = Trial {
+        machine: &machine,
+        disks: opened.disks(),
+        sandbox: &sandbox,
+        accelerator,
+        within: wanted.within,
+        probed: !instrumented.is_empty(),
+        folder: &folder,
+    };
+    let seen = trial.run()?;
+    let seconds = |duration: Duration| (duration.as_secs_f64() * 10.0).round() / 10.0;
+    let mut files = seen.files;
+    files.push(PROOF.to_owned());
+    let proof = Proof {
+        version: report::VERSION,
+        machine: machine.name.clone(),
+        target: target.name.to_owned(),
+        outcome: seen.outcome,
+        because: seen.because,
+        seconds_to_login: seen.login.map(seconds),
+        seconds_to_multi_user: seen.multi_user.map(seconds),
+        seconds: seconds(seen.took),
+        accelerator: if accelerator == Accelerator::Kvm { "kvm" } else { "tcg" }.to_owned(),
+        devices: seen.devices,
+        guest: seen.inside,
+        instrumented,
+        files,
+        ended_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+    };
+    let text = serde_json::to_string_pretty(&proof)
+        .map_err(|e| Error::corrupt(format!("the proof cannot be written as JSON: {e}")))?;
+    let path = folder.join(PROOF);
+    fs::write(&path, text + "\n").map_err(|e| Error::io("cannot write", e).in_file(&path))?;
+    Ok(Proved { folder, proof })
+}
+
+/// File name of the evidence in one document.
+const PROOF: &str = "proof.json";
+
+/// The machine as the target has it, with its disks.
+fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, &'static Row)> {
+    if !wanted.machine.is_dir() {
+        let loaded = source::load(context, wanted.machine)?;
+        let Some(adapt) = wanted.target.adapt else {
+            return Err(Error::unsupported(format!("{} is not a target", wanted.target.name)));
+        };
+        let machine = adapt(&loaded.machine);
+        return Ok((loaded, machine, wanted.target));
+    }
+    let path = wanted.machine.join("report.json");
+    let text = fs::read(&path).map_err(|e| {
+        Error::io("cannot read", e)
+            .in_file(&path)
+            .hint("name a folder that landfall convert wrote, or a machine definition")
+    })?;
+    let kept: Kept = serde_json::from_slice(&text).map_err(|e| {
+        Error::corrupt(format!("is not a report of landfall: {e}")).in_file(&path)
+    })?;
+    if kept.version != report::VERSION {
+        return Err(Error::unsupported(format!(
+            "is a report of version {}, this program reads {}",
+            kept.version,
+            report::VERSION
+        ))
+        .in_file(&path));
+    }
+    let target = hypervisor::target(&kept.target)
+        .ok_or_else(|| Error::unsupported(format!("names the target {:?}", kept.target)).in_file(&path))?;
+    let mut images = Vec::new();
+    for disk in &kept.written_disks {
+        let format = landfall_image::Format::from_name(&disk.format);
+        let file = context.gate.resolve(&path, &disk.file)?;
+        images.push(formats::open(&file, &OpenOptions { format, gate: context.gate.clone() })?);
+    }
+    let machine = kept.written.clone();
+    let loaded =
+        Loaded { machine: kept.written, path, hypervisor: target.name, images, left_out: Vec::new() };
+    Ok((loaded, machine, target))
+}
+
+/// Puts the probe into the overlays: guest paths, and how machines run here. A guest that cannot be opened is tried
+/// as it is: its console may tell enough.
+fn instrument(opened: &Opened<'_>, sandbox: &Sandbox) -> Result<(Vec<String>, Accelerator)> {
+    let options = session::Options { families: &[&probe::Speaking], ..opened.options(Some(sandbox)) };
+    let patched = session::patch(&opened.disks(), &opened.request(), &options)?;
+    if let Some(applied) = patched.applied {
+        let paths = applied.changes.into_iter().map(|change| change.path).collect();
+        return Ok((paths, applied.sandbox.accelerator));
+    }
+    for finding in &patched.inspection.plan.findings {
+        tracing::warn!("not instrumented: {}", finding.says);
+    }
+    let idle = sandbox.start(Vec::new())?;
+    let accelerator = idle.accelerator();
+    idle.finish()?;
+    Ok((Vec::new(), accelerator))
+}
