@@ -24,7 +24,8 @@ fn main() -> ExitCode {
             eprintln!("landfall: cannot watch for signal {signal}: {error}");
         }
     }
-    let surroundings = Surroundings { scratch: std::env::temp_dir(), sandbox: sandbox(&stop), cancel: stop.into() };
+    let surroundings =
+        Surroundings { scratch: std::env::temp_dir(), sandbox: sandbox(&stop), cancel: stop.into() };
     ExitCode::from(cli::run(&cli, &surroundings))
 }
 

@@ -107,7 +107,8 @@ fn proof_text(proof: &Proof, folder: &str) -> String {
                 true => "no address".to_owned(),
                 false => interface.addresses.join(", "),
             };
-            let _ = writeln!(out, "  {} ({}, {}): {addresses}", interface.name, interface.mac, interface.driver);
+            let _ =
+                writeln!(out, "  {} ({}, {}): {addresses}", interface.name, interface.mac, interface.driver);
         }
         if !guest.failed_units.is_empty() {
             let _ = writeln!(out, "  failed units: {}", guest.failed_units.join(", "));
@@ -190,7 +191,13 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
             let _ = writeln!(out, "  kernel {}: {initramfs}", kernel.version);
         }
         for interface in &guest.interfaces {
-            let _ = writeln!(out, "  network {}: {} ({})", interface.name, interface.addresses.join(", "), interface.proof);
+            let _ = writeln!(
+                out,
+                "  network {}: {} ({})",
+                interface.name,
+                interface.addresses.join(", "),
+                interface.proof
+            );
         }
     }
     let _ = writeln!(out, "  read through: {}", report.read_through);

@@ -155,7 +155,9 @@ fn os_id(guest: &Guest) -> OsId {
 
 fn utf8(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::unsupported("is not UTF-8: a definition cannot name it").in_file(path).hint("choose another folder with -o")
+        Error::unsupported("is not UTF-8: a definition cannot name it")
+            .in_file(path)
+            .hint("choose another folder with -o")
     })
 }
 
@@ -163,12 +165,10 @@ fn write_file(folder: &Path, artifact: &Artifact) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.join(&artifact.name);
     let mode = if artifact.executable { 0o755 } else { 0o644 };
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&path)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, artifact.text.as_bytes()).and_then(|()| file.sync_all()));
+    let written =
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, artifact.text.as_bytes()).and_then(|()| file.sync_all())
+        });
     written.map_err(|e| Error::io("cannot write", e).in_file(&path))
 }
 

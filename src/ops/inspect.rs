@@ -34,10 +34,10 @@ impl Opened<'_> {
     /// What is to be made of the guest.
     pub fn request(&self) -> Request {
         let machine = &self.loaded.machine;
-        let nics = machine.nics.iter().map(|nic| Nic {
-            mac: nic.mac.clone(),
-            source_name: nic.predictable_name.clone(),
-        });
+        let nics = machine
+            .nics
+            .iter()
+            .map(|nic| Nic { mac: nic.mac.clone(), source_name: nic.predictable_name.clone() });
         Request { platform: self.platform, firmware: machine.firmware, nics: nics.collect() }
     }
 
@@ -47,10 +47,11 @@ impl Opened<'_> {
     }
 
     fn report(&self, inspection: Inspection) -> Inspected {
-        let disks = self.loaded.images.iter().map(|image| SourceDisk {
-            virtual_size: image.disk.size(),
-            layers: image.layers.clone(),
-        });
+        let disks = self
+            .loaded
+            .images
+            .iter()
+            .map(|image| SourceDisk { virtual_size: image.disk.size(), layers: image.layers.clone() });
         Inspected {
             version: report::VERSION,
             source: self.loaded.path.display().to_string(),
@@ -71,7 +72,12 @@ impl Opened<'_> {
 }
 
 /// Looks at the machine of the definition at `path`, and plans for `target`. Changes nothing.
-pub fn inspect(context: &Context<'_>, path: &Path, target: &Row, choice: &GuestChoice) -> Result<Inspected, Failure> {
+pub fn inspect(
+    context: &Context<'_>,
+    path: &Path,
+    target: &Row,
+    choice: &GuestChoice,
+) -> Result<Inspected, Failure> {
     let Some(platform) = target.platform else {
         return Err(Error::unsupported(format!("{} is not a target", target.name)).into());
     };

@@ -50,7 +50,8 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
 
     let sandbox = Sandbox::new(context.sandbox.clone())?;
     let overlays = loaded.overlays(&folder)?;
-    let platform = target.platform.ok_or_else(|| Error::unsupported(format!("{} is not a target", target.name)))?;
+    let platform =
+        target.platform.ok_or_else(|| Error::unsupported(format!("{} is not a target", target.name)))?;
     let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
     context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
     let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
@@ -117,9 +118,8 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
             .in_file(&path)
             .hint("name a folder that landfall convert wrote, or a machine definition")
     })?;
-    let kept: Kept = serde_json::from_slice(&text).map_err(|e| {
-        Error::corrupt(format!("is not a report of landfall: {e}")).in_file(&path)
-    })?;
+    let kept: Kept = serde_json::from_slice(&text)
+        .map_err(|e| Error::corrupt(format!("is not a report of landfall: {e}")).in_file(&path))?;
     if kept.version != report::VERSION {
         return Err(Error::unsupported(format!(
             "is a report of version {}, this program reads {}",

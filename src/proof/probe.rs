@@ -28,7 +28,11 @@ impl Family for Speaking {
     fn plan(&self, scene: &Scene<'_>, guest: &Guest, _request: &Request) -> Result<PatchPlan> {
         let mut edits = Vec::new();
         let mut edit = |path: &str, action| {
-            edits.push(Edit { path: path.to_owned(), action, why: "it tells how far the boot comes".to_owned() });
+            edits.push(Edit {
+                path: path.to_owned(),
+                action,
+                why: "it tells how far the boot comes".to_owned(),
+            });
         };
         let write = |text: String, mode| Action::Write { contents: Text::from(text), mode };
         if guest.init.as_ref().is_some_and(|init| init.value == "systemd") {
