@@ -244,7 +244,8 @@ impl Gathered {
             let start = segments.get(early).map_or(archive.len(), |main| main.range.start);
             let mut head = archive.get(..start).unwrap_or(archive).to_vec();
             head.resize(head.len().next_multiple_of(4), 0);
-            let packer = Packer::new(new.compressor, effort, threads, head)?;
+            let expected = Bytes(segments.iter().skip(early).map(|segment| segment.unpacked_size().0).sum());
+            let packer = Packer::new(new.compressor, effort, expected, threads, head)?;
             let packing = |e| Error::io("cannot pack the initramfs", e);
             new.bytes = content.write(packer).and_then(Packer::finish).map_err(packing)?;
         } else {

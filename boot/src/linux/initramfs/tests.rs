@@ -373,7 +373,7 @@ fn every_compressor_and_layout_is_rewritten() {
         Compressor::Lz4,
         Compressor::Lzma,
     ] {
-        let packer = Packer::new(compressor, Effort::Quick, 2, early.clone()).expect("encoder");
+        let packer = Packer::new(compressor, Effort::Quick, Bytes(0), 2, early.clone()).expect("encoder");
         let archive = content.write(packer).and_then(Packer::finish).expect("memory");
         let new = gathered.rewrite(&archive, Effort::Quick, 2).expect("rewritten");
         assert_eq!(new.bytes.get(..early.len()), Some(early.as_slice()), "{compressor:?}: microcode stays");
@@ -425,7 +425,7 @@ fn damaged_archives_never_panic() {
 #[test]
 fn a_bomb_is_refused() {
     // 3 GiB of NUL in a zstd frame of a few hundred KiB.
-    let mut packer = Packer::new(Compressor::Zstd, Effort::Quick, 1, Vec::new()).expect("encoder");
+    let mut packer = Packer::new(Compressor::Zstd, Effort::Quick, Bytes(0), 1, Vec::new()).expect("encoder");
     let block = vec![0; 1 << 20];
     for _ in 0..3 << 10 {
         std::io::Write::write_all(&mut packer, &block).expect("memory");
