@@ -310,10 +310,6 @@ fn compare_with_depmod(guest: &Guest, merged: &Path, new: &Rewritten) {
                 false => text(bytes).lines().map(order).collect(),
             }
         };
-        if std::env::var_os("LANDFALL_KEEP").is_some() {
-            std::fs::write(format!("/tmp/x.{name}.ours"), &ours).expect("w");
-            std::fs::write(format!("/tmp/x.{name}.theirs"), &theirs).expect("w");
-        }
         let (ours, theirs) = (sorted(&ours), sorted(&theirs));
         let extra: Vec<_> = ours.difference(&theirs).take(5).collect();
         let lacking: Vec<_> = theirs.difference(&ours).take(5).collect();
