@@ -7,6 +7,7 @@ use landfall_boot::{Guest, volume::Volume};
 use landfall_image::Bytes;
 use landfall_image::formats::LayerInfo;
 use serde::{Deserialize, Serialize};
+use similar::{ChangeTag, TextDiff};
 
 /// Version of every JSON document that landfall prints. Grows when a field changes its meaning or goes away; new
 /// fields do not change it.
@@ -55,14 +56,18 @@ pub struct Change {
     pub what: String,
     /// Why.
     pub why: String,
+    /// Lines that go (`-…`) and lines that come (`+…`), of files that are text.
+    pub lines: Vec<String>,
 }
 
-impl From<&Edit> for Change {
-    fn from(edit: &Edit) -> Self {
+impl Change {
+    /// The edit, with what its file holds `before`.
+    pub fn of(edit: &Edit, before: Option<&[u8]>) -> Self {
+        let mut lines = Vec::new();
         let what = match &edit.action {
             Action::Write { contents, .. } => {
-                let lines = contents.0.iter().filter(|&&byte| byte == b'\n').count();
-                format!("write {lines} lines")
+                lines = changed_lines(before.unwrap_or_default(), &contents.0);
+                if before.is_some() { "edit".to_owned() } else { "new file".to_owned() }
             }
             Action::Copy { from } => format!("copy of {from}"),
             Action::Initramfs(edit) => {
@@ -76,8 +81,31 @@ impl From<&Edit> for Change {
             Action::Symlink { target } => format!("link to {target}"),
             Action::Remove => "remove".to_owned(),
         };
-        Change { path: edit.path.clone(), what, why: edit.why.clone() }
+        Change { path: edit.path.clone(), what, why: edit.why.clone(), lines }
     }
+}
+
+/// Lines that go and lines that come, in order.
+fn changed_lines(before: &[u8], after: &[u8]) -> Vec<String> {
+    let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(after));
+    TextDiff::from_lines(before.as_ref(), after.as_ref())
+        .iter_all_changes()
+        .filter_map(|change| {
+            let sign = match change.tag() {
+                ChangeTag::Equal => return None,
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+            };
+            // A guest's bytes are not let loose on a terminal.
+            let line: String = change
+                .value()
+                .trim_end()
+                .chars()
+                .map(|c| if c.is_control() && c != '\t' { '.' } else { c })
+                .collect();
+            Some(format!("{sign}{line}"))
+        })
+        .collect()
 }
 
 /// A conversion that was done. What `prove` needs is read back from it.

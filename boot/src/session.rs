@@ -20,11 +20,11 @@ pub use write::{Applied, Patched, Written, patch};
 use crate::check::{Finding, Severity};
 use crate::family::{self, Family, Scene};
 use crate::guest::{Guest, Mount};
-use crate::patch::PatchPlan;
+use crate::patch::{Action, PatchPlan, Text};
 use crate::sandbox::Sandbox;
 use crate::target::Request;
 use crate::tree::ext4::may_be_readable_elsewhere;
-use crate::tree::{GuestTree, GuestTreeExt};
+use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::{Content, Scan, Volume, VolumeId, scan};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
@@ -74,6 +74,9 @@ pub struct Inspection {
     pub guest: Option<Guest>,
     /// Edits and all findings, the worst first. Without edits where something blocks before planning.
     pub plan: PatchPlan,
+    /// What the files that the plan writes anew hold now: path and content, where they exist.
+    #[serde(skip)]
+    pub before: Vec<(String, Text)>,
     /// Who read it; `None` where no guest was read.
     pub reader: Option<Reader>,
     /// Seconds until the volumes were known.
@@ -122,6 +125,7 @@ struct Ready {
 struct Read {
     guest: Option<Guest>,
     plan: PatchPlan,
+    before: Vec<(String, Text)>,
 }
 
 impl Work<'_, '_> {
@@ -131,6 +135,7 @@ impl Work<'_, '_> {
             mounts: Vec::new(),
             guest: None,
             plan: PatchPlan { edits: Vec::new(), findings: self.scan.findings.clone() },
+            before: Vec::new(),
             reader: None,
             scan_seconds: 0.0,
             plan_seconds: 0.0,
@@ -185,6 +190,7 @@ impl Work<'_, '_> {
         }
         out.guest = read.guest;
         out.plan.edits = read.plan.edits;
+        out.before = read.before;
         out.plan.findings.extend(read.plan.findings);
         out.reader = Some(reader);
         Ok(Some(Ready { needed, mounted: reader == Reader::Sandbox }))
@@ -292,7 +298,7 @@ impl Work<'_, '_> {
     }
 
     fn recognise_and_plan(&self, scene: &Mounting<'_>, tree: &dyn GuestTree) -> Result<Read> {
-        let mut read = Read { guest: None, plan: PatchPlan::default() };
+        let mut read = Read { guest: None, plan: PatchPlan::default(), before: Vec::new() };
         if let Some(finding) = doubtful(scene.needed, tree)? {
             read.plan.findings.push(finding);
         }
@@ -302,12 +308,21 @@ impl Work<'_, '_> {
             // Without all its file systems a plan would be made for half a guest.
             if scene.complete && read.plan.findings.is_empty() {
                 read.plan = family.plan(&in_scene, &guest, self.request)?;
+                read.before = before(&read.plan, tree)?;
             }
             read.guest = Some(guest);
             break;
         }
         Ok(read)
     }
+}
+
+/// What the files that a plan writes anew hold now.
+fn before(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<(String, Text)>> {
+    let written = plan.edits.iter().filter(|edit| matches!(edit.action, Action::Write { .. }));
+    let paths: Vec<String> = written.map(|edit| edit.path.clone()).collect();
+    let contents = tree.read_many(&paths, CONFIG_AT_MOST)?;
+    Ok(paths.into_iter().zip(contents).filter_map(|(path, content)| Some((path, Text(content?)))).collect())
 }
 
 /// What is mounted for a guest.

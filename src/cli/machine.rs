@@ -140,6 +140,9 @@ fn converted_text(report: &Converted, folder: &str) -> String {
     out
 }
 
+/// Changed lines of one file that are shown.
+const LINES_SHOWN: usize = 12;
+
 fn inspected_text(report: &Inspected, changes: &str) -> String {
     let mut out = String::new();
     let machine = &report.machine;
@@ -211,6 +214,13 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         let _ = writeln!(out, "\n{changes}");
         for edit in &report.edits {
             let _ = writeln!(out, "  {}\n      {}: {}", edit.path, edit.what, edit.why);
+            for line in edit.lines.iter().take(LINES_SHOWN) {
+                let _ = writeln!(out, "      {line}");
+            }
+            if edit.lines.len() > LINES_SHOWN {
+                let _ =
+                    writeln!(out, "      … {} more lines (--json has all)", edit.lines.len() - LINES_SHOWN);
+            }
         }
     } else {
         let _ = writeln!(out, "\n{changes}: nothing");

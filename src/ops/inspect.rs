@@ -4,12 +4,14 @@ use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
 use crate::hypervisor::Row;
-use crate::report::{self, Inspected, SourceDisk};
+use crate::report::{self, Change, Inspected, SourceDisk};
+use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
 use landfall_boot::target::{Nic, Platform, Request};
 use landfall_boot::volume::VolumeId;
 use landfall_image::{Disk, DiskMut, Error, Overlay, Result};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,6 +54,9 @@ impl Opened<'_> {
             .images
             .iter()
             .map(|image| SourceDisk { virtual_size: image.disk.size(), layers: image.layers.clone() });
+        let before: HashMap<&str, &[u8]> =
+            inspection.before.iter().map(|(path, text)| (path.as_str(), text.0.as_slice())).collect();
+        let change = |edit: &Edit| Change::of(edit, before.get(edit.path.as_str()).copied());
         Inspected {
             version: report::VERSION,
             source: self.loaded.path.display().to_string(),
@@ -59,7 +64,7 @@ impl Opened<'_> {
             left_out: self.loaded.left_out.clone(),
             disks: disks.collect(),
             volumes: inspection.volumes,
-            edits: inspection.plan.edits.iter().map(Into::into).collect(),
+            edits: inspection.plan.edits.iter().map(change).collect(),
             findings: inspection.plan.findings,
             guest: inspection.guest,
             read_through: match inspection.reader {
