@@ -163,7 +163,13 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         let chain: Vec<String> = disk
             .layers
             .iter()
-            .map(|layer| format!("{} ({} {})", layer.path.display(), layer.format.name(), layer.variant))
+            .map(|layer| {
+                let name = layer.path.file_name().unwrap_or(layer.path.as_os_str()).to_string_lossy();
+                match layer.format.name() == layer.variant {
+                    true => format!("{name} ({})", layer.variant),
+                    false => format!("{name} ({} {})", layer.format.name(), layer.variant),
+                }
+            })
             .collect();
         let _ = writeln!(out, "  {}: {}, {}", slot.slot, disk.virtual_size, chain.join(" on "));
     }

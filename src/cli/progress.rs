@@ -69,7 +69,7 @@ impl Drop for Drawer {
 }
 
 fn draw_bar(disk: &str, progress: &Progress, done: &AtomicBool) {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
+    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(10));
     let style =
         "  {msg} [{bar:30}] {percent:>3}% {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {
@@ -78,8 +78,11 @@ fn draw_bar(disk: &str, progress: &Progress, done: &AtomicBool) {
     bar.set_message(disk.to_owned());
     while !done.load(Ordering::Relaxed) {
         let now = progress.snapshot();
-        bar.set_length(now.total.0);
-        bar.set_position(now.read.0);
+        // Nothing is known before the first look at the disk's map.
+        if now.size.0 > 0 {
+            bar.set_length(now.total.0);
+            bar.set_position(now.read.0);
+        }
         std::thread::park_timeout(Duration::from_millis(100));
     }
     bar.finish_and_clear();
@@ -103,5 +106,7 @@ fn print_lines(disk: &str, progress: &Progress, done: &AtomicBool) {
 
 fn summary(disk: &str, progress: &Progress, took: Duration) {
     let now = progress.snapshot();
-    eprintln!("  {disk}: {} of data on a disk of {}, in {:.1} s", now.copied, now.size, took.as_secs_f64());
+    // What is only read (for a digest, for a comparison) is copied nowhere.
+    let data = if now.copied.0 > 0 { now.copied } else { now.read };
+    eprintln!("  {disk}: {data} of data on a disk of {}, in {:.1} s", now.size, took.as_secs_f64());
 }
