@@ -76,6 +76,9 @@ pub struct Receipt {
     pub allocated: Bytes,
 }
 
+/// Writes of this length and more go to the device early.
+const WRITE_OUT: usize = 256 << 10;
+
 /// A file on its way to its final name, for every sink that writes files.
 ///
 /// It grows as `.NAME.landfall-partial` beside its target, locked against a second run, and takes its name in
@@ -118,7 +121,15 @@ impl PartialFile {
 
     /// Writes all of `data` at `at`; from any thread.
     pub fn write_all_at(&self, at: FileOffset, data: &[u8]) -> Result<()> {
-        self.file.write_all_at(data, at.0).map_err(|e| self.failed("cannot write", e).at(at))
+        self.file.write_all_at(data, at.0).map_err(|e| self.failed("cannot write", e).at(at))?;
+        if let Some(len) = std::num::NonZeroU64::new(data.len() as u64)
+            && data.len() >= WRITE_OUT
+        {
+            // Lets the kernel begin to write it out now, while more is read and compressed; otherwise all of it waits
+            // for the sync in `commit`. What is not written out yet stays in the cache. Only a hint.
+            let _ = rustix::fs::fadvise(&self.file, at.0, Some(len), rustix::fs::Advice::DontNeed);
+        }
+        Ok(())
     }
 
     /// Fills `buf` from `at`, which was written before.

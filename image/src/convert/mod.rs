@@ -386,7 +386,13 @@ impl Worker<'_> {
             } else {
                 let from = index(run.start().0 - range.start().0);
                 let all = bytes.as_deref().unwrap_or_default();
-                all.get(from..from + index(run.len().0)).unwrap_or_default().to_vec()
+                let run = all.get(from..from + index(run.len().0)).unwrap_or_default();
+                match self.sink.order() {
+                    // One at a time, and back in the pool soon.
+                    Order::Any => self.buffers.copy(run),
+                    // Many may wait for their turn, so they take the memory that they need.
+                    Order::Ascending => run.to_vec(),
+                }
             };
             copied.0 += run.len().0;
             let chunk = self.sink.encode(Chunk { range: run, bytes: run_bytes, pieces: Vec::new() })?;
@@ -481,6 +487,13 @@ impl Buffers {
     fn get(&self, len: usize) -> Vec<u8> {
         let mut buffer = self.free().pop().unwrap_or_default();
         buffer.resize(len, 0);
+        buffer
+    }
+
+    fn copy(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut buffer = self.free().pop().unwrap_or_else(|| Vec::with_capacity(index(CHUNK.0)));
+        buffer.clear();
+        buffer.extend_from_slice(bytes);
         buffer
     }
 
