@@ -108,7 +108,8 @@ fn root(tree: &dyn GuestTree) -> Result<Option<Root>> {
         "/sbin",
     ])?;
     let release = there(&["/etc/os-release", "/usr/lib/os-release"])?;
-    if !release && !(fstab.is_some() && init) {
+    let is_root = release || (fstab.is_some() && init);
+    if !is_root {
         return Ok(None);
     }
     let mut name = String::new();

@@ -99,7 +99,7 @@ impl Maker {
                     Tool::line(&line).run();
                 }
             }
-            testing::patch(&disk, (1 << 20) + (index as u64 * 16 << 20), &std::fs::read(&part).unwrap());
+            testing::patch(&disk, (1 << 20) + ((index as u64 * 16) << 20), &std::fs::read(&part).unwrap());
             std::fs::remove_dir_all(&folder).unwrap();
         }
         disk

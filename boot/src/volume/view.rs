@@ -45,7 +45,7 @@ impl Segment {
             return Some(self.len.0);
         }
         let turn = places.checked_mul(self.stripe_size.0).filter(|&turn| turn > 0)?;
-        (self.len.0 % turn == 0).then_some(self.len.0 / places)
+        self.len.0.is_multiple_of(turn).then_some(self.len.0 / places)
     }
 }
 

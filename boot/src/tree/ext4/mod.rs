@@ -343,7 +343,7 @@ impl Ext4Tree {
                 block = block.saturating_add(run);
                 continue;
             };
-            self.folder_block(inode, block, &*self.block(place)?, &mut names)?;
+            self.folder_block(inode, block, &self.block(place)?, &mut names)?;
             if names.len() > limits::FOLDER_ENTRIES {
                 return Err(Error::refused(format!(
                     "ext: folder {} has more than {} names",

@@ -322,7 +322,7 @@ impl<'a> Assembly<'a> {
         })?;
         if stripe_count == 0
             || number(piece, "stripe_count") != Some(stripe_count)
-            || count % stripe_count != 0
+            || !count.is_multiple_of(stripe_count)
         {
             return Err(corrupt(format!("{count} extents do not divide into {stripe_count} stripes")));
         }
@@ -368,7 +368,7 @@ impl<'a> Assembly<'a> {
         let stripe_size = if stripe_count == 1 { len } else { stripe_size };
         match (len, stripe_size) {
             (Some(len), Some(stripe_size))
-                if stripe_size.0 > 0 && (len.0 / stripe_count) % stripe_size.0 == 0 =>
+                if stripe_size.0 > 0 && (len.0 / stripe_count).is_multiple_of(stripe_size.0) =>
             {
                 Ok(Segment { len, stripe_size, places })
             }

@@ -229,27 +229,46 @@ fn exfat_root(raw: &[u8]) -> Option<(u64, usize)> {
     Some((heap.checked_add(cluster << cluster_shift)?, 1 << cluster_shift.min(16)))
 }
 
-/// Others, by their magic alone: (name, offset, magic, offset of the UUID, offset and length of the label).
-const NAMED: &[(&str, u64, &[u8], Option<u64>, Option<(u64, usize)>)] = &[
-    ("f2fs", 1024, &[0x10, 0x20, 0xf5, 0xf2], Some(1024 + 108), None),
-    ("jfs", 0x8000, b"JFS1", Some(0x8000 + 136), Some((0x8000 + 152, 16))),
-    ("reiserfs", 0x10034, b"ReIsErFs", None, None),
-    ("reiserfs", 0x10034, b"ReIsEr2Fs", Some(0x10000 + 84), Some((0x10000 + 100, 16))),
-    ("reiserfs", 0x10034, b"ReIsEr3Fs", Some(0x10000 + 84), Some((0x10000 + 100, 16))),
-    ("squashfs", 0, b"hsqs", None, None),
-    ("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0], Some(1024 + 48), Some((1024 + 64, 16))),
-    ("nilfs2", 1024 + 6, &[0x34, 0x34], Some(1024 + 152), Some((1024 + 168, 80))),
-    ("refs", 3, b"ReFS\0", None, None),
-    ("hfsplus", 1024, b"H+\0\x04", None, None),
-    ("hfsplus", 1024, b"HX\0\x05", None, None),
-    ("apfs", 32, b"NXSB", Some(72), None),
-    ("ufs", 8192 + 1372, &[0x54, 0x19, 0x01, 0x00], None, None),
-    ("ufs", 65536 + 1372, &[0x19, 0x01, 0x54, 0x19], None, None),
+/// A file system that is only named, by its magic.
+struct Named {
+    name: &'static str,
+    at: u64,
+    magic: &'static [u8],
+    uuid_at: Option<u64>,
+    /// Offset and length.
+    label_at: Option<(u64, usize)>,
+}
+
+const fn named_by(
+    name: &'static str,
+    at: u64,
+    magic: &'static [u8],
+    uuid_at: Option<u64>,
+    label_at: Option<(u64, usize)>,
+) -> Named {
+    Named { name, at, magic, uuid_at, label_at }
+}
+
+const NAMED: &[Named] = &[
+    named_by("f2fs", 1024, &[0x10, 0x20, 0xf5, 0xf2], Some(1024 + 108), None),
+    named_by("jfs", 0x8000, b"JFS1", Some(0x8000 + 136), Some((0x8000 + 152, 16))),
+    named_by("reiserfs", 0x10034, b"ReIsErFs", None, None),
+    named_by("reiserfs", 0x10034, b"ReIsEr2Fs", Some(0x10000 + 84), Some((0x10000 + 100, 16))),
+    named_by("reiserfs", 0x10034, b"ReIsEr3Fs", Some(0x10000 + 84), Some((0x10000 + 100, 16))),
+    named_by("squashfs", 0, b"hsqs", None, None),
+    named_by("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0], Some(1024 + 48), Some((1024 + 64, 16))),
+    named_by("nilfs2", 1024 + 6, &[0x34, 0x34], Some(1024 + 152), Some((1024 + 168, 80))),
+    named_by("refs", 3, b"ReFS\0", None, None),
+    named_by("hfsplus", 1024, b"H+\0\x04", None, None),
+    named_by("hfsplus", 1024, b"HX\0\x05", None, None),
+    named_by("apfs", 32, b"NXSB", Some(72), None),
+    named_by("ufs", 8192 + 1372, &[0x54, 0x19, 0x01, 0x00], None, None),
+    named_by("ufs", 65536 + 1372, &[0x19, 0x01, 0x54, 0x19], None, None),
 ];
 
 /// File systems that are only named.
 pub fn named(reader: &Reader<'_>) -> Result<Option<Probe>> {
-    for &(name, at, magic, uuid_at, label_at) in NAMED {
+    for &Named { name, at, magic, uuid_at, label_at } in NAMED {
         if !reader.has(at, magic)? {
             continue;
         }

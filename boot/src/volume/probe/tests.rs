@@ -139,8 +139,8 @@ fn a_mirror_is_not_taken_for_what_it_mirrors() {
                 let mut sb = vec![0; 4096];
                 sb[..4].copy_from_slice(&0xa92b_4efc_u32.to_le_bytes());
                 sb[8..12].copy_from_slice(&90_u32.to_le_bytes());
-                for (index, at) in [20, 52, 56, 60].into_iter().enumerate() {
-                    sb[at..at + 4].copy_from_slice(&(0x1234_5600 + index as u32).to_le_bytes());
+                for (number, at) in (0x1234_5600_u32..).zip([20, 52, 56, 60]) {
+                    sb[at..at + 4].copy_from_slice(&number.to_le_bytes());
                 }
                 testing::patch(&image, size - (64 << 10), &sb);
             }

@@ -127,8 +127,11 @@ fn marked(path: &Path, disk: u8) {
     }
 }
 
+/// (name, first byte, places as (disk, byte), stripe size)
+type Layout = (String, u64, Vec<(usize, u64)>, u64);
+
 /// What lvm2 says of every logical volume: (name, segments as (first byte, [(disk, byte)], stripe size)).
-fn layout_by_lvs(loops: &Loops, group: &str) -> Vec<(String, u64, Vec<(usize, u64)>, u64)> {
+fn layout_by_lvs(loops: &Loops, group: &str) -> Vec<Layout> {
     let text = loops.lvm(&format!(
         "lvs --noheadings --units b --nosuffix --separator ; -o lv_name,seg_start,devices,stripe_size {group}"
     ));
