@@ -43,6 +43,13 @@ pub struct Explanation {
 /// Every finding that this crate can give, sorted by id.
 pub const TABLE: &[Explanation] = &[
     Explanation {
+        id: "disk-in-array",
+        severity: Severity::Warns,
+        text: "A disk is a member of a RAID array as a whole, and the partition table that it shows is the array's \
+               own. Patching a partition on one side of a mirror would make the sides differ, so nothing on the \
+               disk is opened. It is copied as it is.",
+    },
+    Explanation {
         id: "guest-hibernated",
         severity: Severity::Blocks,
         text: "The swap space holds a suspended system. Its memory image believes in the old hardware and in file \

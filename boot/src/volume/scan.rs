@@ -89,6 +89,10 @@ impl Scan {
             Err(error) => return Err(error),
         };
         let whole = GuestRange::new(GuestOffset(0), disk.size());
+        let table = match table {
+            Some(table) if self.is_array_member(&name, disk, &table)? => None,
+            table => table,
+        };
         let places = match table {
             None if whole.is_empty() => Vec::new(),
             None => vec![Place { id: VolumeId(name), disk: index, range: whole, entry: None }],
@@ -117,6 +121,27 @@ impl Scan {
             self.place(place, disk, physical)?;
         }
         Ok(())
+    }
+
+    /// True where the table is that of an array which mirrors this disk as a whole. Writing to one side would tear it.
+    fn is_array_member(
+        &mut self,
+        name: &str,
+        disk: &Arc<dyn DiskMut>,
+        table: &partition::Table,
+    ) -> Result<bool> {
+        let covered = |at: u64| {
+            let inside = |range: GuestRange| range.start().0 <= at && at < range.end().0;
+            table.entries.iter().any(|entry| inside(entry.range))
+        };
+        let Some(found) = probe::array(disk, &covered)? else { return Ok(false) };
+        let Content::Member { of } = &found.content else { return Ok(false) };
+        self.findings.push(Finding::new(
+            "disk-in-array",
+            format!("{name} as a whole is a member of an array ({of}); its partitions are the array's"),
+            "nothing, unless the guest needs it to start; it is copied as it is",
+        ));
+        Ok(true)
     }
 
     fn place(&mut self, place: Place, disk: &Arc<dyn DiskMut>, physical: &mut Vec<Physical>) -> Result<()> {

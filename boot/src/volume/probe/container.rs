@@ -17,9 +17,13 @@ use landfall_image::Bytes;
 
 /// Linux software RAID.
 pub fn md(reader: &Reader<'_>) -> Result<Option<Probe>> {
-    if let Some(found) = md_0_90(reader)? {
+    if let Some((_, found)) = md_0_90(reader)? {
         return Ok(Some(found));
     }
+    md_1(reader)
+}
+
+fn md_1(reader: &Reader<'_>) -> Result<Option<Probe>> {
     let sectors = reader.size() / 512;
     let at_end = sectors.checked_sub(16).map(|sector| (sector & !7) * 512);
     for at in [at_end, Some(0), Some(4096)].into_iter().flatten() {
@@ -35,7 +39,22 @@ pub fn md(reader: &Reader<'_>) -> Result<Option<Probe>> {
     Ok(None)
 }
 
-fn md_0_90(reader: &Reader<'_>) -> Result<Option<Probe>> {
+/// An array whose member is a whole disk, partition table and all. `is_covered` tells whether a partition lies over a
+/// place: an old superblock there is the partition's, which has it at the same place if it is the last one.
+pub fn whole_disk_array(reader: &Reader<'_>, is_covered: &dyn Fn(u64) -> bool) -> Result<Option<Probe>> {
+    if let Some((at, found)) = md_0_90(reader)?
+        && !is_covered(at)
+    {
+        return Ok(Some(found));
+    }
+    match md_1(reader)? {
+        Some(found) => Ok(Some(found)),
+        None => firmware_raid(reader),
+    }
+}
+
+/// Where the old kind of superblock lies, and what it says.
+fn md_0_90(reader: &Reader<'_>) -> Result<Option<(u64, Probe)>> {
     const RESERVED: u64 = 64 << 10;
     let Some(at) = (reader.size() & !(RESERVED - 1)).checked_sub(RESERVED) else { return Ok(None) };
     let Some(raw) = reader.bytes(at, 64)? else { return Ok(None) };
@@ -55,7 +74,7 @@ fn md_0_90(reader: &Reader<'_>) -> Result<Option<Probe>> {
             *to = from;
         }
     }
-    Ok(Some(Probe::member("linux-raid").uuid(uuid(&id, 0))))
+    Ok(Some((at, Probe::member("linux-raid").uuid(uuid(&id, 0)))))
 }
 
 /// RAID of firmware and host adapters: Intel and SNIA DDF, by their marks near the end.

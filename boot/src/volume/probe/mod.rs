@@ -143,6 +143,12 @@ pub fn probe(disk: &dyn Disk) -> Result<Probe> {
     }
 }
 
+/// The array that a whole disk is a member of, in spite of the partition table that it has: the table is the array's.
+/// `is_covered` tells whether a partition lies over a byte of the disk.
+pub fn array(disk: &dyn Disk, is_covered: &dyn Fn(u64) -> bool) -> Result<Option<Probe>> {
+    container::whole_disk_array(&Reader::new(disk)?, is_covered)
+}
+
 /// True where a run of `len` bytes fits a volume of `size`.
 fn fits(size: u64, len: Bytes) -> bool {
     len.0 <= size

@@ -74,6 +74,50 @@ fn a_whole_disk_and_an_empty_one() {
     assert_eq!(found.volumes[1].content, Content::Unknown);
 }
 
+/// A disk that is mirrored as a whole has the mirror's partition table, and its superblock behind the partitions.
+#[test]
+fn partitions_of_a_mirrored_disk_are_left_alone() {
+    if ["sfdisk", "mke2fs"].iter().any(|name| testing::tool(name).is_none()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, part) = (dir.path().join("disk"), dir.path().join("part"));
+    let size = 32_u64 << 20;
+    let superblock = |version: u32, at: u64| {
+        let mut raw = vec![0; 256];
+        raw[..4].copy_from_slice(&0xa92b_4efc_u32.to_le_bytes());
+        raw[4..8].copy_from_slice(&version.to_le_bytes());
+        raw[16..32].copy_from_slice(&[7; 16]);
+        raw[144..152].copy_from_slice(&(at / 512).to_le_bytes());
+        raw
+    };
+    let old = size - (64 << 10);
+    let new = size - 8192;
+    for (table, version, at, expected) in [
+        // Behind the last partition: the disk's. Inside it: the partition's.
+        ("2048,16M\n", 0, old, vec!["disk0"]),
+        ("2048,\n", 0, old, vec!["disk0p1"]),
+        ("2048,16M\n", 1, new, vec!["disk0"]),
+        ("2048,\n", 1, new, vec!["disk0"]),
+    ] {
+        testing::sparse(&disk, size);
+        Tool::line(&format!("sfdisk -q {}", disk.display())).input(table.as_bytes()).run();
+        testing::sparse(&part, 16 << 20);
+        Tool::line(&format!("mke2fs -q -F -t ext4 {}", part.display())).run();
+        testing::patch(&disk, 1 << 20, &std::fs::read(&part).unwrap());
+        testing::patch(&disk, at, &superblock(version, at));
+        let found = scan_files(&[&disk]);
+        assert_eq!(ids(&found), expected, "{table} {version}");
+        assert_eq!(
+            found.volumes[0].content,
+            Content::Member { of: "linux-raid".into() },
+            "{table} {version}"
+        );
+        let is_said = found.findings.iter().any(|finding| finding.id == "disk-in-array");
+        assert_eq!(is_said, expected == ["disk0"]);
+    }
+}
+
 /// Loop devices over files, given back at the end.
 struct Loops(Vec<String>);
 
