@@ -30,7 +30,7 @@ impl Confined {
         fds: Vec<(OwnedFd, i32)>,
     ) -> Result<Confined> {
         let with_kvm = accelerator == Accelerator::Kvm;
-        let process = Process::start(&sandbox.settings, &sandbox.qemu, args, with_kvm, fds)?;
+        let process = Process::start(&sandbox.settings, &sandbox.qemu, args, with_kvm, fds, Vec::new())?;
         let (qmp, version) = Qmp::open(qmp, &process, COMMAND_WITHIN)?;
         tracing::debug!(version, ?accelerator, "QEMU is up");
         Ok(Confined { process, qmp })

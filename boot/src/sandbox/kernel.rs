@@ -219,6 +219,42 @@ fn has_pvh_note(elf: &[u8]) -> bool {
     program_headers(elf).any(|header| note(header) == Some(true))
 }
 
+/// The smallest ELF image that QEMU takes for a kernel: a program header that loads it, and one of the note. It
+/// stands in where a saved state holds the kernel that runs.
+pub(super) fn stand_in() -> Vec<u8> {
+    const LOAD_AT: u64 = 0x10_0000;
+    const HEADERS_END: u64 = 64 + 2 * 56;
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    // Executable, x86-64.
+    for half in [2u16, 62] {
+        elf.extend(half.to_le_bytes());
+    }
+    elf.extend(1u32.to_le_bytes());
+    // Entry point, program headers, no sections.
+    for word in [LOAD_AT, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(0u32.to_le_bytes());
+    for half in [64u16, 56, 2, 0, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    let note_len = 12 + 4 + 8;
+    for (kind, start, len) in [(1u32, 0, HEADERS_END + note_len), (4, HEADERS_END, note_len)] {
+        elf.extend(kind.to_le_bytes());
+        elf.extend(5u32.to_le_bytes());
+        for word in [start, LOAD_AT + start, LOAD_AT + start, len, len, 4] {
+            elf.extend(word.to_le_bytes());
+        }
+    }
+    for word in [4u32, 8, 18] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(b"Xen\0");
+    elf.extend(LOAD_AT.to_le_bytes());
+    elf
+}
+
 /// The program headers of a 64-bit little-endian ELF image, 56 bytes each.
 pub(super) fn program_headers(elf: &[u8]) -> impl Iterator<Item = &[u8]> {
     let table = || {
@@ -333,6 +369,12 @@ mod tests {
         fs::create_dir_all(dir.path().join("usr/lib/modules/6.12.0-1-amd64/kernel")).unwrap();
         assert_eq!(newest_in(dir.path()).unwrap().unwrap().release, "6.12.0-1-amd64");
         assert_eq!(newest_in(&dir.path().join("absent")).unwrap(), None);
+    }
+
+    #[test]
+    fn the_stand_in_is_a_kernel() {
+        assert_eq!(vmlinux(&stand_in()).unwrap(), stand_in());
+        assert_eq!(stripped(&stand_in()).unwrap(), stand_in());
     }
 
     #[test]

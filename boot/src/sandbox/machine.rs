@@ -4,13 +4,13 @@ use super::cache::Key;
 use super::process::Process;
 use super::protocol::{self, Reply};
 use super::qmp::{Qmp, TICK, Watch};
-use super::{Accelerator, Boot, Sandbox};
+use super::{Accelerator, Boot, Sandbox, kernel};
 use crate::{Error, Result};
 use landfall_image::Bytes;
 use serde_json::json;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -156,18 +156,24 @@ impl Machine {
         let (port, port_theirs) = UnixStream::pair().map_err(failed)?;
         port.set_read_timeout(Some(TICK)).map_err(failed)?;
         port.set_write_timeout(Some(TICK)).map_err(failed)?;
-        let mut fds: Vec<(OwnedFd, i32)> = vec![
-            (qmp_theirs.into(), FD_QMP),
-            (port_theirs.into(), FD_AGENT),
-            (boot.kernel.try_clone().map_err(failed)?.into(), FD_KERNEL),
-            (boot.initramfs.try_clone().map_err(failed)?.into(), FD_INITRAMFS),
-        ];
-        if let Some(state) = state {
-            fds.push((state.try_clone().map_err(failed)?.into(), FD_STATE));
-        }
+        let mut fds: Vec<(OwnedFd, i32)> = vec![(qmp_theirs.into(), FD_QMP), (port_theirs.into(), FD_AGENT)];
+        let files = match state {
+            None => vec![
+                (again(&boot.kernel).map_err(failed)?, FD_KERNEL),
+                (again(&boot.initramfs).map_err(failed)?, FD_INITRAMFS),
+            ],
+            // The saved memory has the kernel in it; QEMU only wants to be given one.
+            Some(state) => {
+                fds.push((again(state).map_err(failed)?.into(), FD_STATE));
+                vec![
+                    (in_memory(&kernel::stand_in()).map_err(failed)?, FD_KERNEL),
+                    (in_memory(b"none").map_err(failed)?, FD_INITRAMFS),
+                ]
+            }
+        };
         let args = arguments(accelerator, state.is_some());
-        let process =
-            Process::start(&sandbox.settings, &sandbox.qemu, &args, accelerator == Accelerator::Kvm, fds)?;
+        let with_kvm = accelerator == Accelerator::Kvm;
+        let process = Process::start(&sandbox.settings, &sandbox.qemu, &args, with_kvm, fds, files)?;
         let (qmp, version) = Qmp::open(qmp, &process, COMMAND_WITHIN)?;
         tracing::debug!(version, ?accelerator, restoring = state.is_some(), "QEMU is up");
         Ok(Machine { process, qmp, port, accelerator, restored: state.is_some(), disks })
@@ -313,6 +319,19 @@ impl Machine {
     }
 }
 
+/// The same file with a position of its own, at its start; its name may be gone.
+fn again(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// A file that exists in memory alone.
+fn in_memory(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("landfall", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// The error of an answer that does not belong to the question.
 pub(super) fn unexpected(reply: &Reply) -> Error {
     Error::corrupt(format!("the sandbox's agent answers {reply:?}, which belongs to another question"))
@@ -401,8 +420,9 @@ fn arguments(accelerator: Accelerator, incoming: bool) -> Vec<String> {
         Accelerator::Tcg => ("tcg,tb-size=128", "max,cx16=off"),
     };
     let memory = MEMORY_MIB.to_string();
-    let kernel = format!("/proc/self/fd/{FD_KERNEL}");
-    let initramfs = format!("/proc/self/fd/{FD_INITRAMFS}");
+    // See `Process::start`.
+    let kernel = format!("{{{FD_KERNEL}}}");
+    let initramfs = format!("{{{FD_INITRAMFS}}}");
     let append = kernel_command_line(accelerator);
     let qmp = format!("socket,id=qmp,fd={FD_QMP}");
     let port = format!("socket,id=agent,fd={FD_AGENT}");
@@ -460,4 +480,82 @@ fn kvm_opens() -> bool {
 fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+    use crate::sandbox::protocol::{Request, send, send_piece};
+    use crate::sandbox::session::content;
+    use std::cell::Cell;
+
+    /// A process that ends when the test says so.
+    #[derive(Default)]
+    struct Process {
+        stop: Cell<bool>,
+    }
+
+    impl Watch for Process {
+        fn check(&self) -> Result<()> {
+            if self.stop.get() { Err(Error::interrupted()) } else { Ok(()) }
+        }
+        fn hung_up(&self) -> Result<()> {
+            Err(Error::io("the process ended", ErrorKind::BrokenPipe.into()))
+        }
+    }
+
+    /// What comes of `ask` when the agent has said `says` and nothing more.
+    fn with_agent<T>(says: &[u8], stop: bool, ask: impl FnOnce(&mut Port<'_>) -> Result<T>) -> Result<T> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        theirs.write_all(says).unwrap();
+        let watch = Process { stop: Cell::new(stop) };
+        let within = Duration::from_millis(20);
+        let deadline = Instant::now() + within;
+        ask(&mut Port { stream: &ours, watch: &watch, deadline, within, stop: None })
+    }
+
+    #[test]
+    fn an_agent_that_says_nothing_or_nonsense_or_ends_is_told_apart() {
+        let receive = |port: &mut Port<'_>| port.receive("mount x");
+        let error = with_agent(b"", false, receive).unwrap_err();
+        assert!(error.says().contains("did not mount x within"), "{error}");
+        assert_eq!(with_agent(b"", true, receive).unwrap_err().kind(), Kind::Interrupted);
+        assert_eq!(with_agent(&[0xff; 16], false, receive).unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(with_agent(&[1, 0, 0, 0, 99], false, receive).unwrap_err().kind(), Kind::Corrupt);
+        // A machine that is gone.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let watch = Process::default();
+        let within = Duration::from_secs(1);
+        let mut port =
+            Port { stream: &ours, watch: &watch, deadline: Instant::now() + within, within, stop: None };
+        assert_eq!(port.receive("mount x").unwrap_err().says(), "the process ended");
+        assert_eq!(port.send("mount x", &Request::Sync).unwrap_err().says(), "the process ended");
+    }
+
+    #[test]
+    fn content_is_taken_within_its_bound_and_in_its_order() {
+        let wire = |replies: &[Reply], pieces: &[&[u8]], last: &[Reply]| {
+            let mut out = Vec::new();
+            replies.iter().for_each(|reply| send(&mut out, reply).unwrap());
+            pieces.iter().for_each(|piece| send_piece(&mut out, piece).unwrap());
+            last.iter().for_each(|reply| send(&mut out, reply).unwrap());
+            out
+        };
+        let ask = |says: Vec<u8>| with_agent(&says, false, |port| content(port, "read x", 5));
+        let good = wire(&[Reply::Content], &[b"ab", b"cde", b""], &[Reply::Done]);
+        assert_eq!(ask(good).unwrap().unwrap().unwrap(), b"abcde");
+        assert_eq!(ask(wire(&[Reply::Absent], &[], &[])).unwrap().unwrap(), None);
+        let long = wire(&[Reply::Content], &[b"ab", b"cdef", b""], &[Reply::Done]);
+        assert_eq!(ask(long).unwrap_err().kind(), Kind::Refused);
+        let other = wire(&[Reply::Space(1)], &[], &[]);
+        assert_eq!(ask(other).unwrap_err().kind(), Kind::Corrupt);
+        let no_end = wire(&[Reply::Content], &[b"ab"], &[]);
+        assert_eq!(ask(no_end).unwrap_err().kind(), Kind::Io);
+        let failure = protocol::Failure::new(protocol::Cause::Errno(5), "cannot read x");
+        let cut_short = wire(&[Reply::Content], &[b"ab", b""], &[Reply::Failed(failure.clone())]);
+        assert_eq!(ask(cut_short).unwrap().unwrap_err(), failure);
+    }
 }

@@ -9,6 +9,7 @@ use super::{Confinement, Settings};
 use crate::{Error, Result};
 use command_fds::{CommandFdExt, FdMapping};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -65,16 +66,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Process {
-    /// Starts `qemu` with `args`. `fds` are inherited under the numbers given.
+    /// Starts `qemu` with `args`. `fds` are inherited under the numbers given, and so are `files`, whose names for
+    /// QEMU take the place of `{NUMBER}` in an argument.
     pub(super) fn start(
         settings: &Settings,
         qemu: &Path,
         args: &[String],
         with_kvm: bool,
-        fds: Vec<(OwnedFd, i32)>,
+        mut fds: Vec<(OwnedFd, i32)>,
+        files: Vec<(File, i32)>,
     ) -> Result<Process> {
-        let mut command = command(settings, qemu, with_kvm)?;
-        command.args(args).env_clear().current_dir("/");
+        let numbers: Vec<i32> = files.iter().map(|(_, number)| *number).collect();
+        let mut command = command(settings, qemu, with_kvm, &numbers)?;
+        for arg in args {
+            let named = numbers.iter().fold(arg.clone(), |arg, number| {
+                arg.replace(&format!("{{{number}}}"), &file_name(settings, *number))
+            });
+            command.arg(named);
+        }
+        fds.extend(files.into_iter().map(|(file, number)| (file.into(), number)));
+        command.env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mappings =
             fds.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
@@ -235,8 +246,17 @@ impl Drop for Process {
     }
 }
 
+/// What QEMU calls a file that it inherits. Confined it has no `/proc`: containers often forbid to mount one, and
+/// it would show no more than what is passed here.
+fn file_name(settings: &Settings, number: i32) -> String {
+    match settings.confinement {
+        Confinement::Required => format!("/files/{number}"),
+        Confinement::Off => format!("/proc/self/fd/{number}"),
+    }
+}
+
 /// The command before QEMU's own arguments.
-fn command(settings: &Settings, qemu: &Path, with_kvm: bool) -> Result<Command> {
+fn command(settings: &Settings, qemu: &Path, with_kvm: bool, files: &[i32]) -> Result<Command> {
     if settings.confinement == Confinement::Off {
         // Still ended with us, if by nothing better.
         let Ok(setpriv) = find_program(Path::new("setpriv"), "") else { return Ok(Command::new(qemu)) };
@@ -266,7 +286,11 @@ fn command(settings: &Settings, qemu: &Path, with_kvm: bool) -> Result<Command> 
         let prefix = prefix.unwrap_or(qemu);
         command.arg("--ro-bind").arg(prefix).arg(prefix);
     }
-    command.args(["--proc", "/proc", "--dev", "/dev"]);
+    command.args(["--dev", "/dev"]);
+    for number in files {
+        // Copied: the file itself may lie where the sandbox's user may not look.
+        command.arg("--ro-bind-data").arg(number.to_string()).arg(file_name(settings, *number));
+    }
     if with_kvm {
         command.args(["--dev-bind", "/dev/kvm", "/dev/kvm"]);
     }

@@ -359,7 +359,7 @@ impl SandboxTree<'_> {
 }
 
 /// One file or listing off the port.
-fn content(
+pub(super) fn content(
     port: &mut Port<'_>,
     doing: &str,
     at_most: u64,
