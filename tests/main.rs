@@ -3,4 +3,5 @@ mod boots;
 mod cli;
 mod disk;
 mod machines;
+mod readme;
 mod tidy;

@@ -51,15 +51,35 @@ pub fn print_json(value: &serde_json::Value) {
     println!("{value:#}");
 }
 
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Blocks => "BLOCKS",
+        Severity::Warns => "warns",
+        Severity::Notes => "note",
+    }
+}
+
+/// `text` in lines of at most 100 characters, broken at blanks.
+fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if width > 0 {
+            let fits = width + 1 + length <= 100;
+            out.push(if fits { ' ' } else { '\n' });
+            width = if fits { width + 1 } else { 0 };
+        }
+        out.push_str(word);
+        width += length;
+    }
+    out
+}
+
 /// Findings as lines, the worst first.
 pub fn findings(findings: &[Finding], line: &mut dyn FnMut(String)) {
     for finding in findings {
-        let severity = match finding.severity {
-            Severity::Blocks => "BLOCKS",
-            Severity::Warns => "warns",
-            Severity::Notes => "note",
-        };
-        line(format!("  {severity}: {} [{}]", finding.says, finding.id));
+        line(format!("  {}: {} [{}]", severity(finding.severity), finding.says, finding.id));
         if !finding.remedy.is_empty() {
             line(format!("      fix: {}", finding.remedy));
         }
@@ -90,7 +110,7 @@ pub fn explain(id: Option<&str>, as_json: bool) -> u8 {
         }
     } else {
         for row in rows {
-            println!("{} ({:?})\n\n{}", row.id, row.severity, row.text);
+            println!("{} ({})\n\n{}", row.id, severity(row.severity), wrapped(row.text));
         }
     }
     0
