@@ -202,7 +202,7 @@ impl Work<'_, '_> {
         let mut left = Vec::new();
         for volume in &self.scan.volumes {
             let Content::FileSystem { name } = &volume.content else { continue };
-            if !MOUNTABLE.contains(&name.as_str()) || name == "vfat" || self.scan.view(&volume.id).is_none() {
+            if !MOUNTABLE.contains(&name.as_str()) || self.scan.view(&volume.id).is_none() {
                 continue;
             }
             let seen = match self.readers.direct(&volume.id)? {
@@ -218,6 +218,8 @@ impl Work<'_, '_> {
             };
             match seen {
                 Some(seen) => looked.push(seen),
+                // No root lies on FAT, and a boot loader's word is not worth a sandbox.
+                None if name == "vfat" => {}
                 None => left.push((volume, name)),
             }
         }

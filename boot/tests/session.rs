@@ -239,8 +239,9 @@ fn a_guest_on_partitions_with_an_esp_is_patched() {
 
     let writes: &[&str] = &["/etc/motd", "/boot/efi/EFI/BOOT/grub.cfg"];
     let seen = patched(&[&disk], &sandbox, writes);
+    assert_eq!(seen.inspection.reader, Some(Reader::Direct));
     let applied = seen.applied.unwrap();
-    assert_eq!(applied.changes.len(), 5);
+    assert_eq!((applied.changes.len(), applied.verified_by), (5, Reader::Direct));
     export(&[&disk], "disk0p2", &part);
     check_ext4(&part);
     export(&[&disk], "disk0p1", &part);

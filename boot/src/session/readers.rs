@@ -2,7 +2,9 @@
 
 use crate::guest::Mount;
 use crate::sandbox::{Sandbox, Session};
+use crate::tree::GuestTree;
 use crate::tree::ext4::{Ext4Tree, may_be_readable_elsewhere};
+use crate::tree::fat::FatTree;
 use crate::tree::mounted::Mounted;
 use crate::volume::{Content, Scan, VolumeId};
 use crate::{Error, Kind, Result};
@@ -18,13 +20,16 @@ pub(super) const MOUNTABLE: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", 
 /// Name of the guest's root in the sandbox.
 pub(super) const GUEST: &str = "guest";
 
+/// A file system that is read straight from the disk.
+type Direct = Arc<dyn GuestTree>;
+
 type Starting<'scope> = ScopedJoinHandle<'scope, Result<Session>>;
 
 /// Both readers of one machine.
 pub(super) struct Readers<'scope> {
     scan: &'scope Scan,
     sandbox: Option<&'scope Sandbox>,
-    direct: RefCell<BTreeMap<VolumeId, Option<Arc<Ext4Tree>>>>,
+    direct: RefCell<BTreeMap<VolumeId, Option<Direct>>>,
     starting: RefCell<Option<Starting<'scope>>>,
     session: OnceCell<Session>,
 }
@@ -87,26 +92,30 @@ impl<'scope> Readers<'scope> {
     }
 
     /// A volume's files straight from the disk; `None` where that is left to the kernel.
-    pub(super) fn direct(&self, id: &VolumeId) -> Result<Option<Arc<Ext4Tree>>> {
+    pub(super) fn direct(&self, id: &VolumeId) -> Result<Option<Direct>> {
         if let Some(known) = self.direct.borrow().get(id) {
             return Ok(known.clone());
         }
-        let is_ext = self.scan.volume(id).is_some_and(
-            |volume| matches!(&volume.content, Content::FileSystem { name } if name.starts_with("ext")),
-        );
-        let opened = match self.scan.view(id).filter(|_| is_ext) {
-            None => None,
-            Some(view) => match Ext4Tree::open(view) {
-                Ok(tree) => Some(Arc::new(tree)),
-                Err(error) if may_be_readable_elsewhere(&error) => {
-                    tracing::info!(volume = id.0, %error, "left to the sandbox");
-                    None
-                }
-                Err(error) => return Err(error),
-            },
+        let opened = match self.open_direct(id) {
+            Ok(opened) => opened,
+            Err(error) if may_be_readable_elsewhere(&error) => {
+                tracing::info!(volume = id.0, %error, "left to the sandbox");
+                None
+            }
+            Err(error) => return Err(error),
         };
         self.direct.borrow_mut().insert(id.clone(), opened.clone());
         Ok(opened)
+    }
+
+    fn open_direct(&self, id: &VolumeId) -> Result<Option<Direct>> {
+        let (Some(volume), Some(view)) = (self.scan.volume(id), self.scan.view(id)) else { return Ok(None) };
+        let Content::FileSystem { name } = &volume.content else { return Ok(None) };
+        Ok(match name.as_str() {
+            "ext2" | "ext3" | "ext4" => Some(Arc::new(Ext4Tree::open(view)?)),
+            "vfat" => Some(Arc::new(FatTree::open(view)?)),
+            _ => None,
+        })
     }
 
     /// Never reads this volume straight from the disk again.

@@ -201,3 +201,23 @@ pub(super) fn compare(changes: &[Change], tree: &dyn GuestTree) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::mem::MemTree;
+
+    #[test]
+    fn what_does_not_read_back_is_an_error() {
+        let put = |bytes: &[u8]| Change::Put { path: "/a".into(), bytes: bytes.to_vec(), mode: 0o644 };
+        let link = |target: &str| Change::Symlink { path: "/l".into(), target: target.into() };
+        let remove = |path: &str| Change::Remove { path: path.into() };
+        let tree = MemTree::new().file("/a", "new").symlink("/l", "a");
+        assert!(compare(&[put(b"new"), link("a"), remove("/gone")], &tree).is_ok());
+        for wrong in [put(b"old"), put(b"ne"), put(b"newer"), link("b"), remove("/a"), remove("/l")] {
+            assert!(compare(&[put(b"new"), wrong.clone()], &tree).is_err(), "{wrong:?}");
+        }
+        let absent = Change::Put { path: "/b".into(), bytes: Vec::new(), mode: 0o644 };
+        assert!(compare(&[absent], &tree).is_err(), "an empty file that is not there");
+    }
+}

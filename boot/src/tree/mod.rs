@@ -5,6 +5,7 @@
 //! nothing that landfall edits has such a name.
 
 pub mod ext4;
+pub mod fat;
 pub mod mem;
 pub mod mounted;
 pub mod walk;
