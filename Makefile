@@ -6,10 +6,10 @@
 #   make build   the program: target/landfall
 #   make bench   the comparison with virt-v2v
 SHELL := /bin/sh
-export PATH := $(HOME)/.cargo/bin:$(PATH)
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test check build bench setup-build setup-demo setup-test clean
+.PHONY: demo test check build bench setup-build setup-check setup-demo setup-test clean
 
 demo: build setup-demo
 	tools/demo.sh
@@ -18,18 +18,21 @@ test: setup-build setup-demo setup-test
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 
-check: setup-build
+check: setup-check
 	tools/check.sh
 
 build: setup-build
 	$(CARGO) build --release
-	ln -sf "$$(tools/where.sh)" target/landfall
+	mkdir -p target && ln -sf "$$(tools/where.sh)" target/landfall
 
 bench: build setup-demo
 	tools/bench-virt-v2v.sh
 
 setup-build:
 	tools/setup.sh build
+
+setup-check:
+	tools/setup.sh check
 
 setup-demo:
 	tools/setup.sh demo

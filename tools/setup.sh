@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing on Debian 12 and 13 (and relatives): tools/setup.sh build|demo|test
+# Installs what is missing on Debian 12 and 13 (and relatives): tools/setup.sh build|check|demo|test
 # A package is installed only where its command is absent, so that newer versions which are here stay.
 set -eu
 
@@ -18,47 +18,140 @@ need() {
     esac
 }
 
-install_missing() {
-    [ -n "$missing" ] || return 0
+# Runs apt-get, waiting for another one that is at work (apt-daily, unattended-upgrades); silent when all is well.
+# Packages that are installed are never removed for ours.
+apt_get() {
     if ! command -v apt-get >/dev/null 2>&1; then
-        printf 'setup.sh: these Debian packages are missing, and there is no apt-get here:%s\n' "$missing" >&2
+        printf 'setup.sh: there is no apt-get here; install by hand what these Debian packages hold:%s\n' "$missing" >&2
         exit 1
     fi
     if [ -n "$as_root" ] && ! command -v sudo >/dev/null 2>&1; then
-        printf 'setup.sh: run as root, or install sudo: these packages are missing:%s\n' "$missing" >&2
+        printf 'setup.sh: run as root, or install sudo; these packages are missing:%s\n' "$missing" >&2
         exit 1
     fi
-    printf 'Installing:%s\n' "$missing"
     log=$(mktemp)
-    # shellcheck disable=SC2086 # words are wanted
-    if ! { $as_root apt-get update &&
-        $as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends $missing; } >"$log" 2>&1; then
-        tail -n 30 "$log" >&2
-        rm -f "$log"
-        exit 1
-    fi
+    left=60
+    until $as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a LC_ALL=C \
+        apt-get -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1; do
+        left=$((left - 1))
+        if [ "$left" = 0 ] || ! grep -q 'Could not get lock' "$log"; then
+            tail -n 30 "$log" >&2
+            rm -f "$log"
+            return 1
+        fi
+        sleep 10
+    done
     rm -f "$log"
+}
+
+# Once a run. A source that cannot be reached is not the end: the packages may be known already.
+refreshed=''
+refresh() {
+    [ -z "$refreshed" ] || return 0
+    refreshed=yes
+    apt_get update || echo 'setup.sh: apt-get update failed; going on with the lists that are here' >&2
+}
+
+install_missing() {
+    [ -n "$missing" ] || return 0
+    printf 'Installing:%s\n' "$missing"
+    refresh
+    # shellcheck disable=SC2086 # words are wanted
+    apt_get install -y --no-remove --no-install-recommends $missing || {
+        printf 'setup.sh: cannot install:%s\n' "$missing" >&2
+        exit 1
+    }
     missing=''
+}
+
+# at_least OLDEST VERSION
+at_least() {
+    [ -n "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]
 }
 
 new_enough() {
     command -v cargo >/dev/null 2>&1 && command -v rustc >/dev/null 2>&1 || return 1
-    have=$(rustc --version 2>/dev/null | cut -d' ' -f2 | cut -d- -f1)
-    [ -n "$have" ] && [ "$(printf '%s\n%s\n' "$oldest" "$have" | sort -V | head -n 1)" = "$oldest" ]
+    at_least "$oldest" "$(rustc --version 2>/dev/null | cut -d' ' -f2 | cut -d- -f1)"
 }
 
-rust() {
-    PATH=$HOME/.cargo/bin:$PATH
-    export PATH
-    new_enough && return 0
-    need curl curl
-    need /etc/ssl/certs/ca-certificates.crt ca-certificates
-    install_missing
-    echo "Installing a Rust toolchain (at least $oldest) with rustup, for this user only"
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal \
-        --component clippy,rustfmt --default-toolchain stable --no-modify-path
-    new_enough || { echo "setup.sh: the toolchain is still older than $oldest" >&2; exit 1; }
+# The version of a package that apt-get would install.
+candidate() {
+    LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \([0-9][^+~-]*\).*/\1/p'
 }
+
+installed() {
+    dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q ' installed$'
+}
+
+# A toolchain: the one that is here; Debian's own where it is new enough (rustc, or rustc-web, which follows the browsers'
+# needs, of the same release); else rustup's, for this user only.
+rust() {
+    new_enough && return 0
+    if ! command -v rustup >/dev/null 2>&1 && command -v apt-cache >/dev/null 2>&1; then
+        refresh
+        for kind in '' -web; do
+            at_least "$oldest" "$(candidate "rustc$kind")" || continue
+            at_least "$oldest" "$(candidate "cargo$kind")" || continue
+            # The two kinds exclude each other: an older one that somebody chose stays.
+            for other in rustc cargo rustc-web cargo-web; do
+                case $other in
+                "rustc$kind" | "cargo$kind") ;;
+                *) if installed "$other"; then continue 2; fi ;;
+                esac
+            done
+            missing="$missing rustc$kind cargo$kind"
+            install_missing
+            hash -r
+            new_enough && return 0
+        done
+    fi
+    echo "Installing a Rust toolchain (at least $oldest) with rustup, for this user only"
+    if command -v rustup >/dev/null 2>&1; then
+        rustup toolchain install stable --profile minimal --component clippy --component rustfmt || no_rust
+    else
+        need curl curl
+        need /etc/ssl/certs/ca-certificates.crt ca-certificates
+        install_missing
+        # The address that rustup's own documentation gives for each platform.
+        init=$(mktemp -d)
+        if curl --proto '=https' --tlsv1.2 -sSf --retry 2 -o "$init/rustup-init" \
+            "${RUSTUP_UPDATE_ROOT:-https://static.rust-lang.org/rustup}/dist/$(uname -m)-unknown-linux-gnu/rustup-init"; then
+            chmod +x "$init/rustup-init"
+            "$init/rustup-init" -y --quiet --profile minimal --component clippy,rustfmt --default-toolchain stable --no-modify-path || :
+        fi
+        rm -rf "$init"
+    fi
+    hash -r
+    new_enough || no_rust
+}
+
+no_rust() {
+    have=$(rustc --version 2>/dev/null || echo none)
+    cat >&2 <<END
+setup.sh: there is no Rust toolchain of at least $oldest here (found: $have), and rustup cannot supply one.
+Any of these helps, then run the same command again:
+  - Debian's own: apt-get install rustc-web cargo-web, with the security archive of this release among the package sources
+  - rustup: reach https://static.rust-lang.org, or name a mirror in RUSTUP_UPDATE_ROOT and RUSTUP_DIST_SERVER
+  - a rustup that is here and prefers an older one: rustup default stable
+END
+    exit 1
+}
+
+# cargo fmt and cargo clippy come apart from the compiler.
+lints() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return 0
+    if command -v rustup >/dev/null 2>&1; then
+        rustup component add clippy rustfmt
+    elif installed rustc-web; then
+        missing="$missing rustfmt-web rust-web-clippy"
+    elif installed rustc; then
+        missing="$missing rustfmt rust-clippy"
+    fi
+    install_missing
+}
+
+PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+export PATH
 
 case ${1:-} in
 build)
@@ -66,6 +159,10 @@ build)
     need /usr/include/stdio.h libc6-dev
     install_missing
     rust
+    ;;
+check)
+    "$0" build
+    lints
     ;;
 demo)
     need qemu-system-x86_64 qemu-system-x86
@@ -98,7 +195,7 @@ test)
     install_missing
     ;;
 *)
-    echo "usage: tools/setup.sh build|demo|test" >&2
+    echo "usage: tools/setup.sh build|check|demo|test" >&2
     exit 2
     ;;
 esac
