@@ -66,10 +66,10 @@ impl Error {
         let mut new = Self::new(Kind::Io, doing);
         new.0.hint = match error.raw_os_error() {
             Some(libc_errno::ENOSPC) => {
-                Some("free space on the target file system, or choose another with -o".into())
+                Some("free space on the target file system, or choose another".into())
             }
             Some(libc_errno::EROFS) => {
-                Some("the target file system is read-only; choose another with -o".into())
+                Some("the target file system is read-only: choose another".into())
             }
             _ => None,
         };

@@ -75,9 +75,12 @@ impl<I, T, K> Shared<I, T, K> {
         self.room.notify_all();
     }
 
+    /// The first error counts. One that comes after the end follows from it: whoever is stopped on the way says so.
     fn fail(&self, error: Error) {
         let mut state = self.lock();
-        state.error.get_or_insert(error);
+        if !self.ended() {
+            state.error = Some(error);
+        }
         self.end(state);
     }
 }
@@ -305,6 +308,25 @@ mod tests {
         )
         .unwrap();
         assert_eq!(last, 1000);
+    }
+
+    /// Work that notices the end on its way must not turn a result into an error.
+    #[test]
+    fn to_be_stopped_after_enough_is_no_error() {
+        let mut last = 0;
+        let wait_for_the_end = |n: u64, stop: &Stop<'_>| {
+            while n > 10 && stop.check().is_ok() {
+                std::thread::yield_now();
+            }
+            if n > 10 { stop.check()? }
+            Ok(n)
+        };
+        run((0..u64::MAX).map(Ok), WIDTH, &Cancel::default(), wait_for_the_end, |n| {
+            last = n;
+            Ok(if n == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .unwrap();
+        assert_eq!(last, 10);
     }
 
     #[test]
