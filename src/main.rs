@@ -57,5 +57,10 @@ fn log(verbose: u8) {
     use tracing_subscriber::EnvFilter;
     let level = ["warn", "info,landfall=debug", "trace"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_env("LANDFALL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false)
+        .init();
 }

@@ -88,7 +88,10 @@ impl Change {
 /// Lines that go and lines that come, in order.
 fn changed_lines(before: &[u8], after: &[u8]) -> Vec<String> {
     let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(after));
-    TextDiff::from_lines(before.as_ref(), after.as_ref())
+    // Hostile files can make the shortest difference take hours; a longer one will do.
+    TextDiff::configure()
+        .timeout(std::time::Duration::from_secs(1))
+        .diff_lines(before.as_ref(), after.as_ref())
         .iter_all_changes()
         .filter_map(|change| {
             let sign = match change.tag() {

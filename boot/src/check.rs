@@ -60,7 +60,7 @@ pub const TABLE: &[Explanation] = &[
         id: "guest-not-recognised",
         severity: Severity::Blocks,
         text: "A root file system was found, but no guest family of this version knows what is on it, so nothing \
-               about how it starts can be said or changed. The disks can still be converted without patching.",
+               about how it starts can be said or changed. landfall disk convert still converts the disks, as they are.",
     },
     Explanation {
         id: "linux-agent-inert",
@@ -485,8 +485,8 @@ pub const TABLE: &[Explanation] = &[
         id: "no-operating-system",
         severity: Severity::Blocks,
         text: "None of the volumes holds the root file system of an operating system that landfall knows. Data \
-               disks can be converted without patching. If the machine does have one, its disk was left out, or \
-               it lies in an encrypted or unsupported volume; other findings name those.",
+               disks can be converted as they are, with landfall disk convert. If the machine does have a system, \
+               its disk was left out, or it lies in an encrypted or unsupported volume; other findings name those.",
     },
     Explanation {
         id: "partition-table-odd",

@@ -185,7 +185,7 @@ impl Work<'_, '_> {
             findings.push(Finding::new(
                 "guest-not-recognised",
                 format!("{} holds {}, which no guest family of this version knows", chosen.id.0, root.name),
-                "convert without patching, and install the target's drivers in the running guest first",
+                "install the target's drivers in the running guest, then use landfall disk convert",
             ));
         }
         out.guest = read.guest;

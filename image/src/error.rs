@@ -68,9 +68,7 @@ impl Error {
             Some(libc_errno::ENOSPC) => {
                 Some("free space on the target file system, or choose another".into())
             }
-            Some(libc_errno::EROFS) => {
-                Some("the target file system is read-only: choose another".into())
-            }
+            Some(libc_errno::EROFS) => Some("the target file system is read-only: choose another".into()),
             _ => None,
         };
         new.0.io = Some(error);

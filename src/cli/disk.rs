@@ -1,7 +1,7 @@
 //! `landfall disk …`
 
 use super::args::DiskVerb;
-use super::text::print_json;
+use super::text::{print, print_json, unless_hung_up};
 use crate::ops::Context;
 use crate::ops::disk::{self, Info, Target};
 use crate::report;
@@ -9,6 +9,7 @@ use landfall_image::formats::CreateOptions;
 use landfall_image::partition::Table;
 use landfall_image::{Error, ExtentKind, Format, Result};
 use serde_json::json;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
@@ -17,14 +18,13 @@ pub fn run(verb: &DiskVerb, as_json: bool, context: &Context<'_>) -> Result<u8> 
     match verb {
         DiskVerb::Info { image, format, digest } => {
             let info = disk::info(context, image, *format, *digest)?;
-            if as_json {
-                info_json(&info)
-            } else {
-                info_text(&info)
+            match as_json {
+                true => print_json(&info_json(&info))?,
+                false => print(&info_text(&info))?,
             }
             Ok(0)
         }
-        DiskVerb::Map { image, format } => map(context, image, *format, as_json).map(|()| 0),
+        DiskVerb::Map { image, format } => unless_hung_up(map(context, image, *format, as_json)).map(|()| 0),
         DiskVerb::Convert { source, target, format, output_format, compress, replace } => {
             let options = CreateOptions { compression: compress.map(Into::into), replace: *replace };
             let wanted = Target { path: target, format: *output_format, options };
@@ -38,15 +38,15 @@ pub fn run(verb: &DiskVerb, as_json: bool, context: &Context<'_>) -> Result<u8> 
                     "data": done.copied,
                     "allocated": done.receipt.allocated,
                     "content_digest": digest.as_str(),
-                }));
+                }))?;
             } else {
-                println!(
-                    "{}: a disk of {}, {} of it data, {} on the host\ncontent digest {digest}",
+                print(&format!(
+                    "{}: a disk of {}, {} of it data, {} on the host\ncontent digest {digest}\n",
                     target.display(),
                     done.size,
                     done.copied,
                     done.receipt.allocated
-                );
+                ))?;
             }
             Ok(0)
         }
@@ -72,22 +72,22 @@ fn compare(
             "same": same,
             "sizes": [result.sizes.0, result.sizes.1],
             "first_difference": result.first_difference,
-        }));
+        }))?;
     } else if let Some(at) = result.first_difference {
-        println!("The disks differ, first at guest offset {} ({:#x}).", at.0, at.0);
+        print(&format!("The disks differ, first at guest offset {} ({:#x}).\n", at.0, at.0))?;
     } else if !result.is_identical() {
-        println!(
-            "The disks hold the same; {} bytes and {} bytes are their sizes, the longer one ends in zeros.",
+        print(&format!(
+            "The disks hold the same; {} bytes and {} bytes are their sizes, the longer one ends in zeros.\n",
             result.sizes.0.0, result.sizes.1.0
-        );
+        ))?;
     } else {
-        println!("The disks are identical.");
+        print("The disks are identical.\n")?;
     }
     Ok(u8::from(!same))
 }
 
-fn info_json(info: &Info) {
-    print_json(&json!({
+fn info_json(info: &Info) -> serde_json::Value {
+    json!({
         "version": report::VERSION,
         "format": info.image.layers.first().map(|layer| layer.format),
         "virtual_size": info.image.disk.size(),
@@ -96,44 +96,53 @@ fn info_json(info: &Info) {
         "partitions": info.partitions.as_ref().map(table_json),
         "partition_error": info.partition_error.as_ref().map(ToString::to_string),
         "content_digest": info.digest,
-    }));
+    })
 }
 
-fn info_text(info: &Info) {
+fn info_text(info: &Info) -> String {
+    let mut out = String::new();
     let disk = &info.image.disk;
     for (depth, layer) in info.image.layers.iter().enumerate() {
         let what = if depth == 0 { "image" } else { "parent" };
-        println!("{what}: {}", layer.path.display());
+        let _ = writeln!(out, "{what}: {}", layer.path.display());
         if layer.format.name() == layer.variant {
-            println!("  format: {}", layer.format.name());
+            let _ = writeln!(out, "  format: {}", layer.format.name());
         } else {
-            println!("  format: {} ({})", layer.format.name(), layer.variant);
+            let _ = writeln!(out, "  format: {} ({})", layer.format.name(), layer.variant);
         }
-        println!("  on the host: {}", layer.allocated);
+        let _ = writeln!(out, "  on the host: {}", layer.allocated);
         for (name, value) in &layer.details {
-            println!("  {name}: {value}");
+            let _ = writeln!(out, "  {name}: {value}");
         }
         for file in &layer.files {
-            println!("  file: {}", file.display());
+            let _ = writeln!(out, "  file: {}", file.display());
         }
     }
-    println!("size: {} ({} bytes), sectors of {} bytes", disk.size(), disk.size().0, disk.sector_size().0);
+    let _ = writeln!(
+        out,
+        "size: {} ({} bytes), sectors of {} bytes",
+        disk.size(),
+        disk.size().0,
+        disk.sector_size().0
+    );
     match (&info.partitions, &info.partition_error) {
-        (_, Some(error)) => println!("partitions: {error}"),
-        (None, None) => println!("partitions: none"),
-        (Some(table), None) => table_text(table),
+        (_, Some(error)) => out.push_str(&format!("partitions: {error}\n")),
+        (None, None) => out.push_str("partitions: none\n"),
+        (Some(table), None) => table_text(&mut out, table),
     }
     if let Some(digest) = &info.digest {
-        println!("content digest: {digest}");
+        let _ = writeln!(out, "content digest: {digest}");
     }
+    out
 }
 
-fn table_text(table: &Table) {
-    println!("partitions: {:?}, disk id {}", table.scheme, table.disk_id);
+fn table_text(out: &mut String, table: &Table) {
+    let _ = writeln!(out, "partitions: {:?}, disk id {}", table.scheme, table.disk_id);
     for entry in &table.entries {
         let boot = if entry.bootable { ", bootable" } else { "" };
         let name = if entry.name.is_empty() { String::new() } else { format!(", {:?}", entry.name) };
-        println!(
+        let _ = writeln!(
+            out,
             "  {}: {} from {}, type {}{boot}{name}",
             entry.number,
             entry.range.len(),
@@ -142,7 +151,7 @@ fn table_text(table: &Table) {
         );
     }
     for note in &table.notes {
-        println!("  note: {note}");
+        let _ = writeln!(out, "  note: {note}");
     }
 }
 

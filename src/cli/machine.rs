@@ -27,9 +27,9 @@ fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
 pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
     let inspected = inspect::inspect(context, &args.source, target(&args.to)?, &choice(&args.guest))?;
     if as_json {
-        print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?);
+        print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?)?;
     } else {
-        print!("{}", inspected_text(&inspected, "Planned changes"));
+        text::print(&inspected_text(&inspected, "Planned changes"))?;
     }
     Ok(u8::from(inspected.findings.iter().any(|finding| finding.severity == Severity::Blocks)))
 }
@@ -52,10 +52,10 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
     };
     let done = convert::convert(context, &wanted)?;
     if as_json {
-        print_json(&serde_json::to_value(&done.report).map_err(|e| Error::corrupt(e.to_string()))?);
+        print_json(&serde_json::to_value(&done.report).map_err(|e| Error::corrupt(e.to_string()))?)?;
     } else {
-        print!("{}", inspected_text(&done.report.inspected, "Changed"));
-        print!("{}", converted_text(&done.report, &done.folder.display().to_string()));
+        text::print(&inspected_text(&done.report.inspected, "Changed"))?;
+        text::print(&converted_text(&done.report, &done.folder.display().to_string()))?;
     }
     Ok(0)
 }
@@ -71,9 +71,9 @@ pub fn prove(args: &Prove, as_json: bool, context: &Context<'_>) -> Result<u8, F
     };
     let proved = prove::prove(context, &wanted)?;
     if as_json {
-        print_json(&serde_json::to_value(&proved.proof).map_err(|e| Error::corrupt(e.to_string()))?);
+        print_json(&serde_json::to_value(&proved.proof).map_err(|e| Error::corrupt(e.to_string()))?)?;
     } else {
-        print!("{}", proof_text(&proved.proof, &proved.folder.display().to_string()));
+        text::print(&proof_text(&proved.proof, &proved.folder.display().to_string()))?;
     }
     let booted = proved.proof.outcome == Outcome::Booted;
     Ok(u8::from(booted == args.expect_failure))
@@ -133,9 +133,10 @@ fn converted_text(report: &Converted, folder: &str) -> String {
     let steps: Vec<String> = report.seconds.iter().map(|(step, took)| format!("{step} {took:.1}")).collect();
     let _ = writeln!(out, "  in {seconds:.1} s ({})", steps.join(", "));
     let _ = writeln!(out, "\nNext:");
-    let _ = writeln!(out, "  prove that it boots:  landfall prove {folder}");
+    let _ = writeln!(out, "  prove that it boots:  landfall prove {}", text::shell_word(folder));
     if report.files.iter().any(|file| file == "register.sh") {
-        let _ = writeln!(out, "  register it:          {folder}/register.sh");
+        let script = text::shell_word(&format!("{folder}/register.sh"));
+        let _ = writeln!(out, "  register it:          {script}");
     }
     out
 }

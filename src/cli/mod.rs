@@ -57,7 +57,9 @@ fn gate(cli: &Cli) -> Result<Gate> {
 fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure> {
     match &cli.verb {
         Verb::Disk(verb) => disk::run(verb, cli.common.json, context).map_err(Failure::from),
-        Verb::Explain(explain) => Ok(text::explain(explain.id.as_deref(), cli.common.json)),
+        Verb::Explain(explain) => {
+            text::explain(explain.id.as_deref(), cli.common.json).map_err(Failure::from)
+        }
         Verb::Convert(convert) => machine::convert(convert, cli.common.json, context),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),

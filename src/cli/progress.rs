@@ -1,5 +1,6 @@
 //! What a person sees while something runs: bars on a terminal, plain lines elsewhere.
 
+use super::text::say;
 use crate::event::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use landfall_image::convert::Progress;
@@ -55,7 +56,7 @@ impl Observer for Drawer {
             return;
         }
         match event {
-            Event::Step(text) => eprintln!("{text}"),
+            Event::Step(text) => say(&text),
             Event::CopyStarted { disk, progress } => self.start(disk, progress),
             Event::CopyFinished => self.finish(),
         }
@@ -97,7 +98,7 @@ fn print_lines(disk: &str, progress: &Progress, done: &AtomicBool) {
         std::thread::park_timeout(EVERY);
         if last.elapsed() >= EVERY {
             let now = progress.snapshot();
-            eprintln!("  {disk}: {:.0}% ({} read)", now.fraction() * 100.0, now.read);
+            say(&format!("  {disk}: {:.0}% ({} read)", now.fraction() * 100.0, now.read));
             last = Instant::now();
         }
     }
@@ -108,5 +109,5 @@ fn summary(disk: &str, progress: &Progress, took: Duration) {
     let now = progress.snapshot();
     // What is only read (for a digest, for a comparison) is copied nowhere.
     let data = if now.copied.0 > 0 { now.copied } else { now.read };
-    eprintln!("  {disk}: {data} of data on a disk of {}, in {:.1} s", now.size, took.as_secs_f64());
+    say(&format!("  {disk}: {data} of data on a disk of {}, in {:.1} s", now.size, took.as_secs_f64()));
 }

@@ -5,50 +5,82 @@ use crate::report;
 use landfall_boot::check::{self, Finding, Severity};
 use landfall_image::Error;
 use serde_json::json;
+use std::io::{ErrorKind, Write};
 
-/// Prints a failure where a person (standard error) or a program (standard output) looks for it.
-pub fn failure(failure: &Failure, as_json: bool) {
-    match failure {
-        Failure::Findings(findings) => {
-            if as_json {
-                print_json(
-                    &json!({ "version": report::VERSION, "outcome": "refused", "findings": findings }),
-                );
-            } else {
-                eprintln!("Refused; nothing was written.");
-                self::findings(findings, &mut |line| eprintln!("{line}"));
-            }
-        }
-        Failure::Error(failed) => error(failed, as_json),
+/// Text on standard output, its last line complete.
+pub fn print(text: &str) -> Result<(), Error> {
+    write_out(plain(text).as_bytes())
+}
+
+/// One JSON document on standard output.
+pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
+    write_out(format!("{value:#}\n").as_bytes())
+}
+
+fn write_out(bytes: &[u8]) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    unless_hung_up(written.map_err(|e| Error::io("cannot write to standard output", e)))
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+pub fn unless_hung_up(written: Result<(), Error>) -> Result<(), Error> {
+    match written {
+        Err(error) if error.io_error().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => Ok(()),
+        written => written,
     }
 }
 
-/// Prints an error with its hint.
-pub fn error(error: &Error, as_json: bool) {
-    if as_json {
-        print_json(&json!({
-            "version": report::VERSION,
-            "outcome": "failed",
-            "error": {
+/// A line on standard error. Nobody may be there to read it any more: that must not stop the work.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", plain(line));
+}
+
+/// `text` without what could steer a terminal: names in it come from images, definitions and guests.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '.' } else { c }).collect()
+}
+
+/// A path as one word for a shell, for commands that are there to be copied.
+pub fn shell_word(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    match !path.is_empty() && path.chars().all(plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+/// Prints a failure where a person (standard error) or a program (standard output) looks for it.
+pub fn failure(failure: &Failure, as_json: bool) {
+    let outcome = if failure.exit_code() == 1 { "refused" } else { "failed" };
+    let mut document = json!({ "version": report::VERSION, "outcome": outcome });
+    match failure {
+        Failure::Findings(findings) if as_json => document["findings"] = json!(findings),
+        Failure::Findings(findings) => {
+            say("Refused; nothing was written.");
+            self::findings(findings, &mut |line| say(&line));
+            say("landfall explain ID tells more about a finding.");
+        }
+        Failure::Error(error) if as_json => {
+            document["error"] = json!({
                 "kind": error.kind(),
                 "says": error.says(),
                 "path": error.path().map(|path| path.to_string_lossy()),
                 "offset": error.offset(),
                 "hint": error.hint_text(),
                 "text": error.to_string(),
-            },
-        }));
-        return;
+            });
+        }
+        Failure::Error(error) => {
+            say(&format!("landfall: {error}"));
+            if let Some(hint) = error.hint_text() {
+                say(&format!("hint: {hint}"));
+            }
+        }
     }
-    eprintln!("landfall: {error}");
-    if let Some(hint) = error.hint_text() {
-        eprintln!("hint: {hint}");
+    if as_json && let Err(error) = print_json(&document) {
+        say(&format!("landfall: {error}"));
     }
-}
-
-/// One JSON document on standard output.
-pub fn print_json(value: &serde_json::Value) {
-    println!("{value:#}");
 }
 
 fn severity(severity: Severity) -> &'static str {
@@ -87,31 +119,46 @@ pub fn findings(findings: &[Finding], line: &mut dyn FnMut(String)) {
 }
 
 /// `landfall explain`
-pub fn explain(id: Option<&str>, as_json: bool) -> u8 {
+pub fn explain(id: Option<&str>, as_json: bool) -> Result<u8, Error> {
     let rows: Vec<_> = match id {
         None => check::TABLE.iter().collect(),
         Some(id) => check::explain(id).into_iter().collect(),
     };
     if rows.is_empty() {
-        eprintln!("landfall: there is no finding with the id {:?}", id.unwrap_or_default());
-        eprintln!("hint: landfall explain lists all of them");
-        return 1;
+        return Err(Error::refused(format!("there is no finding with the id {:?}", id.unwrap_or_default()))
+            .hint("landfall explain lists all of them"));
     }
     if as_json {
         let rows: Vec<_> = rows
             .iter()
             .map(|row| json!({ "id": row.id, "severity": row.severity, "text": row.text }))
             .collect();
-        print_json(&json!({ "version": report::VERSION, "findings": rows }));
-    } else if id.is_none() {
-        for row in rows {
-            let first = row.text.split_inclusive(". ").next().unwrap_or(row.text).trim();
-            println!("{:<34} {first}", row.id);
-        }
-    } else {
-        for row in rows {
-            println!("{} ({})\n\n{}", row.id, severity(row.severity), wrapped(row.text));
-        }
+        print_json(&json!({ "version": report::VERSION, "findings": rows }))?;
+        return Ok(0);
     }
-    0
+    let mut out = String::new();
+    for row in rows {
+        out.push_str(&match id {
+            None => {
+                let first = row.text.split_inclusive(". ").next().unwrap_or(row.text).trim();
+                format!("{:<34} {first}\n", row.id)
+            }
+            Some(_) => format!("{} ({})\n\n{}\n", row.id, severity(row.severity), wrapped(row.text)),
+        });
+    }
+    print(&out)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_steer_the_terminal_or_the_shell() {
+        assert_eq!(plain("a\u{1b}[2J\r\nb\tc\u{9b}m"), "a.[2J.\nb\tc.m");
+        assert_eq!(shell_word("/out/web01"), "/out/web01");
+        assert_eq!(shell_word("/out/web 01"), "'/out/web 01'");
+        assert_eq!(shell_word("/out/$(x)'"), r"'/out/$(x)'\'''");
+    }
 }

@@ -44,9 +44,13 @@ fn letters(index: usize) -> String {
 
 /// `domain.xml` and `register.sh`.
 pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>> {
-    if machine.name.is_empty() || machine.name.contains(['/', '\n', '\r']) {
+    if machine.name.is_empty() || machine.name.contains('/') || !machine.name.chars().all(is_plain) {
         return Err(Error::unsupported(format!("libvirt takes no machine with the name {:?}", machine.name))
             .hint("give it another name with --name"));
+    }
+    if !placement.folder.chars().all(is_plain) {
+        return Err(Error::unsupported(format!("XML cannot hold the folder name {:?}", placement.folder))
+            .hint("choose another folder with -o"));
     }
     if placement.disks.len() != machine.disks.len() {
         return Err(Error::corrupt(format!(
@@ -59,6 +63,11 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>>
         Artifact { name: "domain.xml".into(), text: domain(machine, placement)?, executable: false },
         Artifact { name: "register.sh".into(), text: script(machine, placement), executable: true },
     ])
+}
+
+/// True for what an attribute of XML can hold, and comes back from it as it was.
+fn is_plain(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 type Xml = Writer<Vec<u8>>;
@@ -101,7 +110,10 @@ fn write_domain(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::
             text(xml, "uuid", &[], &uuid.to_string())?;
         }
         if let Some(annotation) = &machine.annotation {
-            text(xml, "description", &[], annotation)?;
+            // XML has no way to write most control characters; libvirt would refuse the whole definition.
+            let annotation: String =
+                annotation.chars().filter(|&c| is_plain(c) || c == '\n' || c == '\t').collect();
+            text(xml, "description", &[], &annotation)?;
         }
         if let Some(id) = machine.os.as_ref().and_then(osinfo) {
             const NAMESPACE: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
@@ -235,12 +247,33 @@ fn quote(text: &str) -> String {
 fn script(machine: &Machine, placement: &Placement) -> String {
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
     let files: Vec<String> = placement.disks.iter().map(|disk| quote(&disk.file)).collect();
-    include_str!("register-libvirt.sh")
-        .replace("@NAME@", &quote(&machine.name))
-        .replace("@UUID@", &quote(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default()))
-        .replace("@MACS@", &quote(&macs.join(" ")))
-        .replace("@FILES@", &files.join(" "))
-        .replace("@FOLDER@", &quote(&quick_xml::escape::escape(placement.folder.as_str())))
+    fill(
+        include_str!("register-libvirt.sh"),
+        &[
+            ("@NAME@", quote(&machine.name)),
+            ("@UUID@", quote(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())),
+            ("@MACS@", quote(&macs.join(" "))),
+            ("@FILES@", files.join(" ")),
+            ("@FOLDER@", quote(&quick_xml::escape::escape(placement.folder.as_str()))),
+        ],
+    )
+}
+
+/// `template` with its marks replaced, in one pass: a mark inside of a value is no mark. A machine called `@FOLDER@`
+/// would else break out of its quotes, in a script that root runs.
+fn fill(template: &str, values: &[(&str, String)]) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    let next = |rest: &str| {
+        let found = values.iter().filter_map(|(mark, value)| Some((rest.find(mark)?, mark.len(), value)));
+        found.min_by_key(|(at, ..)| *at)
+    };
+    while let Some((at, len, value)) = next(rest) {
+        out.push_str(&rest[..at]);
+        out.push_str(value);
+        rest = &rest[at + len..];
+    }
+    out + rest
 }
 
 #[cfg(test)]
@@ -251,6 +284,35 @@ mod tests {
     fn disks_are_lettered_as_linux_does() {
         let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(letters).into();
         assert_eq!(names, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
+    }
+
+    fn machine(name: &str) -> Machine {
+        let text = "config.version = \"8\"\nannotation = \"two|0Alines|01|1b[2J\"";
+        Machine { name: name.into(), ..super::super::vmx::parse(text.as_bytes()).unwrap().machine }
+    }
+
+    fn placement(folder: &str) -> Placement {
+        let (folder, network) = (folder.to_owned(), "default".to_owned());
+        Placement { folder, disks: Vec::new(), networks: Vec::new(), network }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_mark_stays_in_its_quotes() {
+        let name = "@FOLDER@$(reboot)@UUID@";
+        let files = render(&machine(name), &placement(&format!("/out/{name}"))).unwrap();
+        let script = &files[1].text;
+        assert!(script.contains("\nname='@FOLDER@$(reboot)@UUID@'\nuuid=''\n"), "{script}");
+        assert!(script.contains("\nwritten_for='/out/@FOLDER@$(reboot)@UUID@'\n"), "{script}");
+        assert!(!fill("@A@ @B@", &[("@A@", "@B@".into()), ("@B@", "x".into())]).contains("x x"));
+    }
+
+    #[test]
+    fn what_xml_cannot_hold_is_left_out_or_refused() {
+        let files = render(&machine("a"), &placement("/out/a")).unwrap();
+        assert!(files[0].text.contains("<description>two\nlines[2J</description>"), "{}", files[0].text);
+        for (name, folder) in [("a\u{1}", "/out/a"), ("a\n", "/out/a"), ("a", "/o\tut/a"), ("a/b", "/out")] {
+            assert!(render(&machine(name), &placement(folder)).is_err(), "{name:?} {folder:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::Parsed;
 use crate::machine::{Bus, Clock, Cpus, DiskSlot, Machine, NicSlot, Smbios, parse_mac};
 use landfall_boot::target::Firmware;
 use landfall_image::{Bytes, Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// A .vmx is a few KiB; one of this size is something else.
@@ -134,19 +134,16 @@ impl Keys {
 
     /// The slots (`scsi0:1`, `ethernet2`) of a kind that have at least one key, in numerical order.
     fn slots(&self, kind: &str) -> Vec<String> {
-        let mut slots: Vec<(Vec<u32>, String)> = Vec::new();
-        for key in self.0.keys() {
-            let Some((slot, _)) = key.split_once('.') else { continue };
-            let Some(numbers) = slot.strip_prefix(kind) else { continue };
-            let parsed: Option<Vec<u32>> = numbers.split(':').map(|n| n.parse().ok()).collect();
-            if let Some(parsed) = parsed
-                && !slots.iter().any(|(_, known)| known == slot)
-            {
-                slots.push((parsed, slot.to_owned()));
-            }
-        }
-        slots.sort();
-        slots.into_iter().map(|(_, slot)| slot).collect()
+        let slots: BTreeSet<(Vec<u32>, &str)> = self
+            .0
+            .keys()
+            .filter_map(|key| {
+                let (slot, _) = key.split_once('.')?;
+                let numbers = slot.strip_prefix(kind)?;
+                Some((numbers.split(':').map(|n| n.parse().ok()).collect::<Option<_>>()?, slot))
+            })
+            .collect();
+        slots.into_iter().map(|(_, slot)| slot.to_owned()).collect()
     }
 }
 

@@ -7,11 +7,13 @@ use super::inspect::{self, Opened};
 use super::source;
 use super::{Context, Failure, GuestChoice};
 use crate::hypervisor::{Artifact, PlacedDisk, Placement, Row};
-use crate::machine::OsId;
+use crate::machine::{DiskSlot, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
 use landfall_image::formats::{self, CreateOptions};
 use landfall_image::{Error, Format, Result};
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -60,7 +62,12 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     }
     clock.lap("read the definition");
 
-    let folder = Folder::begin(wanted.output, &loaded.machine.name, wanted.create.replace)?;
+    for (source, _) in &wanted.networks {
+        if !loaded.machine.nics.iter().any(|nic| nic.network.as_ref() == Some(source)) {
+            tracing::warn!("no network card of {} is in a network {source:?}", loaded.machine.name);
+        }
+    }
+    let folder = Folder::begin(wanted.output, &loaded.machine.name, wanted.create.replace, &loaded.files())?;
     let overlays = loaded.overlays(&folder.partial)?;
     let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
     let patched = inspect::patch(context, &opened)?;
@@ -68,46 +75,48 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
 
     let mut machine = adapt(&loaded.machine);
     machine.os = patched.guest.as_ref().map(os_id);
+    let format = wanted.format.name();
+    for (index, disk) in machine.disks.iter_mut().enumerate() {
+        disk.file = format!("disk{index}.{format}");
+    }
+    let placed = |disk: &DiskSlot| PlacedDisk { file: disk.file.clone(), format: format.to_owned() };
+    let placement = Placement {
+        folder: utf8(&folder.final_name)?,
+        disks: machine.disks.iter().map(placed).collect(),
+        networks: wanted.networks.clone(),
+        network: wanted.network.clone(),
+    };
+    // What the target cannot express is refused now, not after hours of copying.
+    let artifacts = render(&machine, &placement)?;
+
     let mut written_disks = Vec::new();
-    for (index, overlay) in overlays.iter().enumerate() {
+    for (slot, overlay) in machine.disks.iter().zip(&overlays) {
         context.check_cancelled()?;
-        let file = format!("disk{index}.{}", wanted.format.name());
         let sink = formats::create(
-            &folder.partial.join(&file),
+            &folder.partial.join(&slot.file),
             wanted.format,
             landfall_image::Disk::size(&**overlay),
             &CreateOptions { replace: true, ..wanted.create },
         )?;
-        let done = super::disk::copy(context, &**overlay, sink, &file)?;
+        let done = super::disk::copy(context, &**overlay, sink, &slot.file)?;
         written_disks.push(WrittenDisk {
-            file: file.clone(),
-            format: wanted.format.name().to_owned(),
+            file: slot.file.clone(),
+            format: format.to_owned(),
             virtual_size: done.size,
             data: done.copied,
             allocated: done.receipt.allocated,
             content_digest: done.digest.to_hex().to_string(),
         });
-        machine.disks[index].file = file;
     }
     clock.lap("convert the disks");
 
-    let placement = Placement {
-        folder: utf8(&folder.final_name)?,
-        disks: written_disks
-            .iter()
-            .map(|disk| PlacedDisk { file: disk.file.clone(), format: disk.format.clone() })
-            .collect(),
-        networks: wanted.networks.clone(),
-        network: wanted.network.clone(),
-    };
-    let artifacts = render(&machine, &placement)?;
     for artifact in &artifacts {
         write_file(&folder.partial, artifact)?;
     }
     clock.lap("write the definition");
 
     let mut files: Vec<String> = artifacts.iter().map(|artifact| artifact.name.clone()).collect();
-    files.extend(["report.json".to_owned(), MANIFEST.to_owned()]);
+    files.extend([REPORT.to_owned(), MANIFEST.to_owned()]);
     let report = Converted {
         inspected: patched,
         target: wanted.target.name.to_owned(),
@@ -119,7 +128,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     };
     let text = serde_json::to_string_pretty(&report)
         .map_err(|e| Error::corrupt(format!("the report cannot be written as JSON: {e}")))?;
-    let report_file = Artifact { name: "report.json".into(), text: text + "\n", executable: false };
+    let report_file = Artifact { name: REPORT.into(), text: text + "\n", executable: false };
     write_file(&folder.partial, &report_file)?;
     let mut named: Vec<&Artifact> = artifacts.iter().collect();
     named.push(&report_file);
@@ -131,6 +140,9 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
 
 /// Name of the file that lists the digests of everything in the folder.
 const MANIFEST: &str = "manifest.json";
+
+/// Name of the report in the folder.
+pub(super) const REPORT: &str = "report.json";
 
 /// BLAKE3 of every file of the definition, and the content digest of every disk.
 fn manifest(artifacts: &[&Artifact], disks: &[WrittenDisk]) -> Artifact {
@@ -176,6 +188,8 @@ fn write_file(folder: &Path, artifact: &Artifact) -> Result<()> {
 struct Folder {
     partial: PathBuf,
     final_name: PathBuf,
+    /// The name of an earlier result while it is being replaced, where that takes two steps.
+    old: PathBuf,
     /// Held as long as the folder is ours: a second run must not remove it.
     _lock: File,
     replace: bool,
@@ -183,8 +197,10 @@ struct Folder {
 }
 
 impl Folder {
-    fn begin(output: &Path, name: &str, replace: bool) -> Result<Folder> {
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+    /// Begins the folder `name` in `output`. `source` are the files that the machine is read from, by their real paths:
+    /// a folder with one of them in it is never replaced.
+    fn begin(output: &Path, name: &str, replace: bool, source: &[PathBuf]) -> Result<Folder> {
+        if !super::is_folder_name(name) {
             return Err(Error::unsupported(format!("no folder can have the machine's name {name:?}"))
                 .hint("give it another name with --name"));
         }
@@ -192,62 +208,120 @@ impl Folder {
         fs::create_dir_all(output).map_err(cannot("cannot create the output folder"))?;
         let output = output.canonicalize().map_err(cannot("cannot resolve the output folder"))?;
         let final_name = output.join(name);
-        if final_name.symlink_metadata().is_ok() && !replace {
-            return Err(Error::refused("exists already")
-                .in_file(&final_name)
-                .hint("choose another folder with -o, or replace it with --replace"));
-        }
         let partial = output.join(format!(".{name}.landfall-partial"));
-        let lock = Folder::lock(&partial)?.ok_or_else(|| {
-            Error::refused("is being written by another landfall at this moment").in_file(&final_name)
+        let old = output.join(format!(".{name}.landfall-old"));
+        check_free(&final_name, replace, source)?;
+        let lock = lock(&partial)?.ok_or_else(|| {
+            Error::refused("is being written by another landfall at this moment")
+                .in_file(&final_name)
+                .hint("wait for it to end, or stop it")
         })?;
-        // What a killed run left.
-        let cannot = |e| Error::io("cannot read", e).in_file(&partial);
-        for entry in fs::read_dir(&partial).map_err(cannot)? {
-            remove(&entry.map_err(cannot)?.path())?;
-        }
-        Ok(Folder { partial, final_name, _lock: lock, replace, complete: false })
+        let folder = Folder { partial, final_name, old, _lock: lock, replace, complete: false };
+        folder.clear(source)?;
+        Ok(folder)
     }
 
-    /// Makes the folder, or takes over what a killed run left. `None` where another run holds it.
-    fn lock(partial: &Path) -> Result<Option<File>> {
-        use std::os::unix::fs::MetadataExt;
-        let cannot = |e| Error::io("cannot create", e).in_file(partial);
-        loop {
-            match fs::create_dir(partial) {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(e)),
-                _ => {}
-            }
-            let folder = match File::open(partial) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                other => other.map_err(cannot)?,
-            };
-            if rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-                return Ok(None);
-            }
-            // The other run may have renamed or removed it between the two steps.
-            let ours = folder.metadata().map_err(cannot)?.ino();
-            if fs::metadata(partial).is_ok_and(|meta| meta.ino() == ours) {
-                return Ok(Some(folder));
-            }
+    /// Puts in order what a killed run left.
+    fn clear(&self, source: &[PathBuf]) -> Result<()> {
+        let cannot = |e| Error::io("cannot read", e).in_file(&self.partial);
+        for entry in fs::read_dir(&self.partial).map_err(cannot)? {
+            remove(&entry.map_err(cannot)?.path())?;
         }
+        if self.old.symlink_metadata().is_ok() && self.final_name.symlink_metadata().is_err() {
+            fs::rename(&self.old, &self.final_name).map_err(|e| {
+                Error::io("cannot bring the earlier result back", e).in_file(&self.final_name)
+            })?;
+            check_free(&self.final_name, self.replace, source)?;
+        }
+        Ok(())
     }
 
     fn complete(mut self) -> Result<PathBuf> {
         sync(&self.partial)?;
-        let cannot = |e| Error::io("cannot give it its final name", e).in_file(&self.final_name);
-        let old = self.partial.with_extension("landfall-old");
-        if self.replace && self.final_name.symlink_metadata().is_ok() {
-            remove(&old)?;
-            fs::rename(&self.final_name, &old).map_err(cannot)?;
-        }
-        fs::rename(&self.partial, &self.final_name).map_err(cannot)?;
+        let replaces = self.replace && self.final_name.symlink_metadata().is_ok();
+        // Nobody else may take what is removed below for the leavings of a killed run.
+        let _old_lock = if replaces { lock(&self.final_name)? } else { None };
+        let cwd = rustix::fs::CWD;
+        let how = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        let cannot =
+            |e: std::io::Error| Error::io("cannot give it its final name", e).in_file(&self.final_name);
+        let gone = match rustix::fs::renameat_with(cwd, &self.partial, cwd, &self.final_name, how) {
+            Ok(()) => &self.partial,
+            // A file system that cannot do this at once.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                if replaces {
+                    remove(&self.old)?;
+                    fs::rename(&self.final_name, &self.old).map_err(cannot)?;
+                }
+                fs::rename(&self.partial, &self.final_name).map_err(cannot)?;
+                &self.old
+            }
+            Err(e) => return Err(cannot(e.into())),
+        };
         self.complete = true;
         if let Some(output) = self.final_name.parent() {
             sync(output)?;
         }
-        remove(&old)?;
+        if replaces && let Err(error) = remove(gone) {
+            tracing::warn!("the earlier result is replaced, but not all of it is gone: {error}");
+        }
         Ok(self.final_name.clone())
+    }
+}
+
+/// Refuses what is at `final_name` already, unless it is an earlier result that may be replaced.
+fn check_free(final_name: &Path, replace: bool, source: &[PathBuf]) -> Result<()> {
+    let Ok(there) = final_name.symlink_metadata() else { return Ok(()) };
+    let refused = |says: &str, hint: &str| Err(Error::refused(says).in_file(final_name).hint(hint));
+    let real = final_name.canonicalize().unwrap_or_else(|_| final_name.to_owned());
+    if source.iter().any(|file| file.starts_with(&real)) {
+        return refused(
+            "is the folder that the machine is read from",
+            "choose another folder with -o, or another name with --name",
+        );
+    }
+    let is_result = there.is_dir() && [MANIFEST, REPORT].iter().all(|name| final_name.join(name).is_file());
+    match (is_result, replace) {
+        (true, true) => Ok(()),
+        (true, false) => refused(
+            "exists already",
+            "choose another folder with -o, another name with --name, or replace it with --replace",
+        ),
+        (false, _) => refused(
+            "exists already, and landfall did not write it: it is not replaced",
+            "choose another folder with -o, or another name with --name",
+        ),
+    }
+}
+
+/// Makes the folder, or takes over what a killed run left, and locks it. `None` where another run holds it.
+pub(super) fn lock(partial: &Path) -> Result<Option<File>> {
+    use rustix::fs::{FlockOperation, Mode, OFlags};
+    use std::os::unix::fs::MetadataExt;
+    let cannot = |e| Error::io("cannot create", e).in_file(partial);
+    loop {
+        match fs::create_dir(partial) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(e)),
+            _ => {}
+        }
+        // What lies behind a link is none of ours to empty.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = match rustix::fs::open(partial, flags, Mode::empty()) {
+            Err(Errno::NOENT) => continue,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                return Err(Error::refused("is in the way and is no folder").in_file(partial));
+            }
+            other => File::from(other.map_err(|e| cannot(e.into()))?),
+        };
+        if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Ok(None);
+        }
+        // A file system without locks: nothing more can be done. The other run may have renamed or removed the folder
+        // between the two steps.
+        let ours = folder.metadata().map_err(cannot)?.ino();
+        if fs::metadata(partial).is_ok_and(|meta| meta.ino() == ours) {
+            return Ok(Some(folder));
+        }
     }
 }
 
@@ -271,7 +345,13 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn sync(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io("cannot sync", e).in_file(folder))
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // Some network file systems cannot sync a folder.
+        Err(e) if e.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {
+            Err(Error::io("cannot sync", e).in_file(folder))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Seconds per step.
@@ -291,5 +371,95 @@ impl Clock {
         let took = self.last.elapsed().as_secs_f64();
         self.laps.push((step.to_owned(), (took * 1000.0).round() / 1000.0));
         self.last = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(folder: &Path) {
+        fs::create_dir_all(folder).unwrap();
+        for name in [MANIFEST, REPORT, "disk0.qcow2"] {
+            fs::write(folder.join(name), "old").unwrap();
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_an_earlier_result_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().canonicalize().unwrap();
+        result(&out.join("a"));
+        fs::create_dir(out.join("photos")).unwrap();
+        fs::write(out.join("photos/1.jpg"), "precious").unwrap();
+        fs::write(out.join("file"), "precious").unwrap();
+        std::os::unix::fs::symlink("a", out.join("link")).unwrap();
+        let source = [out.join("a/web01.vmdk")];
+        let begin = |name: &str, replace, source: &[PathBuf]| {
+            Folder::begin(&out, name, replace, source)
+                .map_err(|e| (e.kind(), e.hint_text().unwrap().to_owned()))
+        };
+        for (name, replace, source) in [
+            ("photos", true, &[][..]),
+            ("file", true, &[]),
+            ("link", true, &[]),
+            ("a", true, &source),
+            ("a", false, &source),
+            ("link", true, &source),
+        ] {
+            let (kind, hint) = begin(name, replace, source).err().unwrap();
+            assert_eq!(kind, landfall_image::Kind::Refused, "{name}");
+            assert!(!hint.contains("--replace"), "{name}: {hint}");
+        }
+        let (_, hint) = begin("a", false, &[]).err().unwrap();
+        assert!(hint.contains("--replace"), "{hint}");
+        let folder = begin("a", true, &[]).unwrap();
+        assert!(begin("a", true, &[]).is_err(), "two at once");
+        fs::write(folder.partial.join("new"), "new").unwrap();
+        assert_eq!(names(&out.join("a")).len(), 3, "the old one stays until the new one is complete");
+        folder.complete().unwrap();
+        assert_eq!(names(&out.join("a")), ["new"]);
+        assert_eq!(names(&out), ["a", "file", "link", "photos"]);
+    }
+
+    #[test]
+    fn what_appears_meanwhile_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::begin(dir.path(), "a", false, &[]).unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        assert!(folder.complete().is_err());
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let precious = dir.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("x"), "x").unwrap();
+        let partial = dir.path().join(".a.landfall-partial");
+        std::os::unix::fs::symlink(&precious, &partial).unwrap();
+        assert!(Folder::begin(dir.path(), "a", false, &[]).is_err(), "a link is not followed");
+        assert_eq!(names(&precious), ["x"]);
+        fs::remove_file(&partial).unwrap();
+        fs::create_dir_all(partial.join("left")).unwrap();
+        // Killed between the two steps of a replacement.
+        result(&dir.path().join(".a.landfall-old"));
+        assert!(Folder::begin(dir.path(), "a", false, &[]).is_err(), "the earlier result is back");
+        assert_eq!(names(&dir.path().join("a")).len(), 3);
+        drop(Folder::begin(dir.path(), "a", true, &[]).unwrap());
+        assert_eq!(names(dir.path()), ["a", "precious"]);
+        for name in ["", ".", "..", "a/b", "a\0b", "a\nb", &"x".repeat(300)] {
+            assert!(Folder::begin(dir.path(), name, false, &[]).is_err(), "{name:?}");
+        }
     }
 }

@@ -49,6 +49,12 @@ impl Context<'_> {
     }
 }
 
+/// True for a name that one folder can have, with room for a temporary ending, and that does not steer a terminal.
+fn is_folder_name(name: &str) -> bool {
+    let plain = |c: char| c != '/' && !c.is_control();
+    !matches!(name, "" | "." | "..") && name.len() <= 200 && name.chars().all(plain)
+}
+
 /// How a guest is found on a machine's disks.
 #[derive(Clone, Debug, Default)]
 pub struct GuestChoice {

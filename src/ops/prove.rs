@@ -13,6 +13,7 @@ use landfall_boot::sandbox::{Accelerator, Sandbox};
 use landfall_boot::session;
 use landfall_image::{Error, OpenOptions, Result, formats};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,9 +45,32 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     let folder = match &wanted.output {
         Some(folder) => folder.clone(),
         None if wanted.machine.is_dir() => wanted.machine.join("proof"),
-        None => PathBuf::from(format!("{}-proof", machine.name)),
+        None if super::is_folder_name(&machine.name) => PathBuf::from(format!("{}-proof", machine.name)),
+        None => {
+            return Err(Error::unsupported(format!(
+                "no folder can have the machine's name {:?}",
+                machine.name
+            ))
+            .hint("name a folder for the evidence with -o")
+            .into());
+        }
     };
-    fs::create_dir_all(&folder).map_err(|e| Error::io("cannot create", e).in_file(&folder))?;
+    let at: &Path = &folder;
+    let cannot = |doing: &'static str| move |e| Error::io(doing, e).in_file(at);
+    fs::create_dir_all(&folder).map_err(cannot("cannot create"))?;
+    let real = folder.canonicalize().map_err(cannot("cannot resolve"))?;
+    let _lock = super::convert::lock(&real)?.ok_or_else(|| {
+        Error::refused("another boot trial writes its evidence there at this moment")
+            .in_file(&folder)
+            .hint("wait for it to end, or choose another folder with -o")
+    })?;
+    // An earlier verdict must not lie beside the log of a trial that is cut short.
+    match fs::remove_file(folder.join(PROOF)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(cannot("cannot remove the earlier proof in")(e).into());
+        }
+        _ => {}
+    }
 
     let sandbox = Sandbox::new(context.sandbox.clone())?;
     let overlays = loaded.overlays(&folder)?;
@@ -112,7 +136,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         let machine = adapt(&loaded.machine);
         return Ok((loaded, machine, wanted.target));
     }
-    let path = wanted.machine.join("report.json");
+    let path = wanted.machine.join(super::convert::REPORT);
     let text = fs::read(&path).map_err(|e| {
         Error::io("cannot read", e)
             .in_file(&path)

@@ -31,6 +31,13 @@ impl Loaded {
     pub fn overlays(&self, scratch: &Path) -> Result<Vec<Arc<Overlay>>> {
         self.images.iter().map(|image| Overlay::new(Arc::clone(&image.disk), scratch).map(Arc::new)).collect()
     }
+
+    /// The definition and every file of its disks, parents and extents too, by their real paths.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        let disks = layers.flat_map(|layer| layer.files.iter().chain([&layer.path]));
+        disks.chain([&self.path]).filter_map(|path| path.canonicalize().ok()).collect()
+    }
 }
 
 /// Reads the definition at `path` and opens its disks.
@@ -66,15 +73,14 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
 }
 
 /// Where the disk that the definition at `definition` calls `name` lies here. A definition from another host may
-/// name it by that host's absolute path; its disks are copied beside it, so the last component is looked for there.
+/// name it by that host's absolute path, on Windows with backslashes; its disks are copied beside it, so the last
+/// component is looked for there.
 fn place(context: &Context<'_>, definition: &Path, name: &str) -> Result<PathBuf> {
-    if name.starts_with('/')
-        && let Err(first) = context.gate.resolve(definition, name)
-    {
-        let last = Path::new(name).file_name().and_then(|last| last.to_str()).unwrap_or(name);
-        return context.gate.resolve(definition, last).map_err(|_| first);
-    }
-    context.gate.resolve(definition, name)
+    context.gate.resolve(definition, name).or_else(|first| {
+        let foreign = name.starts_with('/') || name.contains('\\');
+        let last = name.rsplit(['/', '\\']).next().filter(|last| foreign && !last.is_empty());
+        last.and_then(|last| context.gate.resolve(definition, last).ok()).ok_or(first)
+    })
 }
 
 fn read_definition(path: &Path) -> Result<Vec<u8>> {

@@ -92,6 +92,7 @@ fn errors_are_json_where_json_is_wanted() {
     let output = run(&[&"--json", &"disk", &"info", &path]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["error"]["kind"], "unsupported");
+    assert_eq!(json["outcome"], "refused");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -204,4 +205,41 @@ fn a_full_target_is_an_error_with_a_hint() {
         stderr(&output)
     );
     assert_eq!(left, Vec::<String>::new());
+}
+
+/// `landfall … | head`: whoever reads has seen enough. That is no failure, and no panic.
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = raw_disk(folder.path(), 1);
+    for args in [&["explain"][..], &["--json", "explain"], &["disk", "map"], &["disk", "info"]] {
+        let mut command = landfall();
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if args[0] == "disk" {
+            command.arg(&source);
+        }
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{args:?}");
+    }
+}
+
+/// A terminal that is gone does not end the work: its lines are lost, the image is not.
+#[test]
+fn nobody_needs_to_watch() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = raw_disk(folder.path(), 1);
+    let target = folder.path().join("target.raw");
+    let mut child = landfall()
+        .args(["disk", "convert"])
+        .args([&source, &target])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read(&source).unwrap(), fs::read(&target).unwrap());
 }

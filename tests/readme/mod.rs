@@ -38,7 +38,8 @@ fn every_promise_has_its_test() {
         assert!(!tests.is_empty(), "no test in {row}");
         for test in tests {
             let (file, function) = test.split_once("::").unwrap();
-            let source = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let source =
+                fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
             assert!(source.contains(&format!("fn {function}(")), "there is no {function} in {file}");
         }
         promises += 1;
@@ -51,9 +52,15 @@ fn every_file_it_names_exists() {
     for document in ["README.md", "CONTRIBUTING.md"] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         for word in text.split(['`', '(', ')', ' ', '\n']) {
-            let is_path = ["tools/", "tests/", "image/src/", "boot/src/", "src/"].iter().any(|start| word.starts_with(start));
+            let is_path = ["tools/", "tests/", "image/src/", "boot/src/", "src/"]
+                .iter()
+                .any(|start| word.starts_with(start));
             // Names in capitals stand for others.
-            if is_path && !word.contains("::") && !word.contains('…') && !word.contains(|c: char| c.is_ascii_uppercase()) {
+            if is_path
+                && !word.contains("::")
+                && !word.contains('…')
+                && !word.contains(|c: char| c.is_ascii_uppercase())
+            {
                 assert!(root().join(word.trim_end_matches(['.', ','])).exists(), "{document} names {word}");
             }
         }

@@ -126,7 +126,7 @@ impl Planned {
             self.findings.push(Finding::new(
                 "mount-subvolume",
                 format!("{} is the subvolume {subvolume} of {}", mount.at, volume.id.0),
-                "convert without patching, and install the target's drivers in the running guest first",
+                "install the target's drivers in the running guest, then use landfall disk convert",
             ));
         }
         for snapshot in scan.snapshots(&volume.id) {
@@ -149,7 +149,7 @@ impl Planned {
             false => Finding::new(
                 "mount-not-openable",
                 says,
-                "convert without patching, and install the target's drivers in the running guest first",
+                "install the target's drivers in the running guest, then use landfall disk convert",
             ),
         });
     }

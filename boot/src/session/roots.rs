@@ -256,7 +256,7 @@ fn nothing(scan: &Scan) -> Finding {
         return Finding::new(
             "root-encrypted",
             format!("no root file system was found; {} cannot be seen into", encrypted.join(", ")),
-            "convert without patching, or decrypt the disk in the source machine first",
+            "decrypt the disk in the source machine first, or convert the disks alone with landfall disk convert",
         );
     }
     let seen: Vec<_> = scan
@@ -272,7 +272,7 @@ fn nothing(scan: &Scan) -> Finding {
     Finding::new(
         "no-operating-system",
         format!("no root file system of an operating system was found; {seen}"),
-        "name all disks of the machine, or convert without patching",
+        "name all disks of the machine, or convert them alone with landfall disk convert",
     )
 }
 

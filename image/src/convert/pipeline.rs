@@ -318,7 +318,9 @@ mod tests {
             while n > 10 && stop.check().is_ok() {
                 std::thread::yield_now();
             }
-            if n > 10 { stop.check()? }
+            if n > 10 {
+                stop.check()?
+            }
             Ok(n)
         };
         run((0..u64::MAX).map(Ok), WIDTH, &Cancel::default(), wait_for_the_end, |n| {
