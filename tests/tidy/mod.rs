@@ -30,7 +30,7 @@ impl File {
         let end = (0..lines.len()).find(|&n| is_marker(n) && !is_declared(n)).unwrap_or(lines.len());
         let end = if self.is_test() { 0 } else { end };
         let kept: Vec<(usize, &str)> = (0..end)
-            .filter(|&n| !is_declared(n) && !(n > 0 && is_declared(n - 1)))
+            .filter(|&n| !(is_declared(n) || n > 0 && is_declared(n - 1)))
             .map(|n| (n + 1, lines[n]))
             .collect();
         kept.into_iter().filter(|(_, line)| !line.trim_start().starts_with("//"))

@@ -50,7 +50,7 @@ impl Machine {
     }
 
     /// The plan of a guest that was patched already has initramfs edits only, whose files are the same.
-    fn is_done_after_one_run(mut self) {
+    fn no_more_after_one_run(mut self) {
         let (_, first) = self.plan();
         let paths: std::collections::BTreeSet<_> = first.edits.iter().map(|edit| &edit.path).collect();
         assert_eq!(paths.len(), first.edits.len(), "one edit per path");
@@ -256,7 +256,7 @@ fn debian_12_with_device_names() {
     let (guest, plan) = machine.plan();
     assert!(!plan.is_blocked());
     insta::assert_snapshot!(show(&guest, &plan));
-    machine.is_done_after_one_run();
+    machine.no_more_after_one_run();
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn ubuntu_24_04_uefi_lvm_netplan_multipath() {
     let (guest, plan) = machine.plan();
     assert!(!plan.is_blocked());
     insta::assert_snapshot!(show(&guest, &plan));
-    machine.is_done_after_one_run();
+    machine.no_more_after_one_run();
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn debian_11_that_cannot_be_done_wholly() {
     let (guest, plan) = machine.plan();
     assert!(plan.is_blocked());
     insta::assert_snapshot!(show(&guest, &plan));
-    machine.is_done_after_one_run();
+    machine.no_more_after_one_run();
 }
 
 #[test]
@@ -428,7 +428,7 @@ fn real_default_files() {
                 plan.findings
             );
         }
-        machine.is_done_after_one_run();
+        machine.no_more_after_one_run();
     }
 }
 
