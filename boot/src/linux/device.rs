@@ -1,145 +1,12 @@
-//! Device names in configuration, and which volume they mean.
+//! Names of devices that change with the hypervisor: which volume each means, and a name for it that stays.
 //!
-//! A name is *stable* where it comes from what lies on the disk (a UUID, a label, a logical volume, an md array) and
-//! *fleeting* where it comes from the hardware (`/dev/sda1`, by-path, by-id): only the latter change with the hypervisor.
+//! Stricter than [`Names`], which finds what is mounted: here a file is edited, so a name means a volume only where the
+//! disk is known and what lies there is what should.
 
 use crate::guest::Mount;
+use crate::volume::device_name::{Name, classify};
+use crate::volume::names::{Names, is_plain, same_kind};
 use crate::volume::{Content, Volume};
-use std::collections::BTreeMap;
-
-/// What kind of name it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
-    /// No block device (`tmpfs`, `server:/export`, a swap file), or a removable one (`/dev/sr0`).
-    Other,
-    /// Survives the move.
-    Stable,
-    /// `/dev/sda1`: the disk's part of the name, its place in the order of its kind, and the partition.
-    Disk {
-        /// `/dev/sda`
-        disk: &'a str,
-        /// 0 for `sda`, 1 for `sdb`; `None` where the kind of name does not tell.
-        order: Option<usize>,
-        /// 1 and up; `None` for the whole disk.
-        partition: Option<u32>,
-    },
-    /// by-id, by-path or a multipath map: the disk is not known from the name, the partition may be.
-    Path {
-        /// 1 and up.
-        partition: Option<u32>,
-    },
-    /// `/dev/dm-3`: a number that means nothing.
-    Mapper,
-}
-
-/// Sorts a name as it stands in fstab, on a kernel command line or the like.
-pub fn classify(spec: &str) -> Name<'_> {
-    let Some(rest) = spec.strip_prefix("/dev/") else {
-        let tag = spec.split_once('=').map(|(tag, _)| tag);
-        return match tag {
-            Some("UUID" | "LABEL" | "PARTUUID" | "PARTLABEL" | "ID") => Name::Stable,
-            _ => Name::Other,
-        };
-    };
-    if let Some(link) = rest.strip_prefix("disk/") {
-        return classify_link(link);
-    }
-    if let Some(map) = rest.strip_prefix("mapper/") {
-        return match is_multipath(map) {
-            true => Name::Path { partition: trailing_partition(map) },
-            false => Name::Stable,
-        };
-    }
-    if rest.strip_prefix("dm-").is_some_and(is_number) {
-        return Name::Mapper;
-    }
-    for kind in ["sd", "hd", "vd", "xvd"] {
-        if let Some(tail) = rest.strip_prefix(kind) {
-            let letters = tail.bytes().take_while(u8::is_ascii_lowercase).count();
-            let (letters, number) = tail.split_at(letters);
-            let order = letters_to_order(letters);
-            if order.is_some() && (number.is_empty() || is_number(number)) {
-                let disk = spec.strip_suffix(number).unwrap_or(spec);
-                return Name::Disk { disk, order, partition: number.parse().ok() };
-            }
-        }
-    }
-    for (kind, separator) in [("nvme", 'n'), ("mmcblk", '\0'), ("cciss/c", 'd')] {
-        if let Some(tail) = rest.strip_prefix(kind) {
-            let (disk, partition) = match tail.rsplit_once('p') {
-                Some((disk, partition)) => (disk, Some(partition)),
-                None => (tail, None),
-            };
-            let shaped = disk
-                .split_once(separator)
-                .map_or(separator == '\0' && is_number(disk), |(a, b)| is_number(a) && is_number(b));
-            let partition_ok = partition.is_none_or(is_number);
-            if shaped && partition_ok {
-                let length = spec.len() - (tail.len() - disk.len());
-                let order = match kind {
-                    "nvme" => {
-                        // One controller with many disks, or many with one each: the first disk is sure.
-                        (disk == "0n1").then_some(0)
-                    }
-                    _ => disk.trim_start_matches("0d").parse().ok(),
-                };
-                return Name::Disk {
-                    disk: spec.get(..length).unwrap_or(spec),
-                    order,
-                    partition: partition.and_then(|partition| partition.parse().ok()),
-                };
-            }
-        }
-    }
-    let removable =
-        ["sr", "scd", "fd", "cdrom", "dvd", "cdrw", "floppy", "loop", "ram", "zram", "nbd", "null"];
-    if rest.is_empty() || rest.contains("..") || removable.iter().any(|kind| rest.starts_with(kind)) {
-        return Name::Other;
-    }
-    // md arrays, `/dev/vg0/root`, ZFS volumes and whatever a udev rule of the guest's own makes.
-    Name::Stable
-}
-
-fn classify_link(link: &str) -> Name<'_> {
-    let Some((folder, name)) = link.split_once('/') else { return Name::Other };
-    let from_content = ["dm-uuid-LVM-", "dm-uuid-CRYPT-", "dm-name-", "lvm-pv-uuid-", "md-uuid-", "md-name-"];
-    match folder {
-        "by-uuid" | "by-label" | "by-partuuid" | "by-partlabel" => Name::Stable,
-        "by-id" if name.starts_with("dm-name-mpath") => Name::Path { partition: trailing_partition(name) },
-        "by-id" if from_content.iter().any(|prefix| name.starts_with(prefix)) => Name::Stable,
-        "by-id" | "by-path" | "by-diskseq" => Name::Path { partition: trailing_partition(name) },
-        _ => Name::Other,
-    }
-}
-
-/// True for the name of a multipath map by its default schemes (`mpatha`, `mpatha-part1`, a WWID).
-pub fn is_multipath(map: &str) -> bool {
-    map.strip_prefix("mpath").is_some_and(|tail| tail.starts_with(|char: char| char.is_ascii_alphanumeric()))
-        || (map.len() >= 33
-            && map.starts_with('3')
-            && map.bytes().take(33).all(|byte| byte.is_ascii_hexdigit()))
-}
-
-fn trailing_partition(name: &str) -> Option<u32> {
-    let digits = name.len() - name.bytes().rev().take_while(u8::is_ascii_digit).count();
-    let (head, number) = name.split_at_checked(digits)?;
-    let parted = head.ends_with("-part")
-        || head.ends_with("_part")
-        || (head.starts_with("mpath") && head.ends_with('p') && head.len() > 6);
-    parted.then(|| number.parse().ok()).flatten()
-}
-
-fn letters_to_order(letters: &str) -> Option<usize> {
-    if letters.is_empty() || letters.len() > 3 {
-        return None;
-    }
-    let number = letters.bytes().fold(0usize, |sum, byte| sum * 26 + usize::from(byte - b'a') + 1);
-    Some(number - 1)
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.len() < 10 && text.bytes().all(|byte| byte.is_ascii_digit())
-}
 
 /// What is expected behind a name: a wrong guess must not survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,18 +26,7 @@ pub enum Want<'a> {
 impl Want<'_> {
     fn fits(self, volume: &Volume) -> bool {
         match (self, &volume.content) {
-            (Want::FileSystem(wanted), Content::FileSystem { name }) => {
-                let ext = |name: &str| matches!(name, "ext2" | "ext3" | "ext4");
-                let fat = |name: &str| matches!(name, "vfat" | "msdos" | "fat");
-                let ntfs = |name: &str| name.starts_with("ntfs");
-                wanted.split(',').any(|wanted| {
-                    wanted == "auto"
-                        || wanted == name
-                        || (ext(wanted) && ext(name))
-                        || (fat(wanted) && fat(name))
-                        || (ntfs(wanted) && ntfs(name))
-                })
-            }
+            (Want::FileSystem(wanted), Content::FileSystem { name }) => same_kind(wanted, name),
             (Want::Swap, Content::Swap { .. }) | (Want::Encrypted, Content::Encrypted { .. }) => true,
             (Want::Any, _) => volume.uuid.is_some(),
             (Want::Anything, _) => true,
@@ -197,20 +53,17 @@ pub enum Meaning<'v> {
 pub struct Devices<'v> {
     volumes: &'v [Volume],
     mounts: &'v [Mount],
-    /// `/dev/sdb` -> index of the disk, learned from mounts whose volume is known.
-    learned: BTreeMap<String, usize>,
+    /// Learned from mounts whose volume is known.
+    names: Names,
 }
 
 impl<'v> Devices<'v> {
     /// From a machine's volumes, and what of them is known to be mounted where.
     pub fn new(volumes: &'v [Volume], mounts: &'v [Mount]) -> Self {
-        let mut devices = Devices { volumes, mounts, learned: BTreeMap::new() };
+        let mut devices = Devices { volumes, mounts, names: Names::default() };
         for mount in mounts {
-            let (Some(spec), Some(volume)) = (&mount.spec, devices.volume_of(mount)) else { continue };
-            if let Name::Disk { disk, partition, .. } = classify(spec)
-                && volume.partition == partition
-            {
-                devices.learned.insert(disk.to_owned(), volume.disk);
+            if let (Some(spec), Some(volume)) = (&mount.spec, devices.volume_of(mount)) {
+                devices.names.learn(spec, volume);
             }
         }
         devices
@@ -264,31 +117,27 @@ impl<'v> Devices<'v> {
         if let Some(volume) = known.and_then(|mount| self.volume_of(mount)) {
             return Meaning::Volume(volume);
         }
-        let candidate = match name {
-            Name::Other | Name::Stable => return Meaning::Keep,
-            Name::Disk { disk, order, partition } => {
-                let learned = self.learned.get(disk).copied();
-                let by_order = order.filter(|order| !self.learned.values().any(|known| known == order));
-                match learned.or(by_order) {
+        let candidate =
+            match name {
+                Name::Other | Name::Stable => return Meaning::Keep,
+                Name::Disk { disk, order, partition } => match self.names.disk(disk, order) {
                     Some(index) => self.volumes.iter().find(|volume| {
                         volume.disk == index && volume.partition == partition && is_plain(volume)
                     }),
                     None => return Meaning::Lost(format!("which disk {disk} is cannot be told")),
+                },
+                Name::Path { partition } => {
+                    let mut fitting = self.volumes.iter().filter(|volume| {
+                        volume.partition == partition && is_plain(volume) && want.fits(volume)
+                    });
+                    match (fitting.next(), fitting.next()) {
+                        (Some(volume), None) => Some(volume),
+                        (Some(_), Some(_)) => return Meaning::Lost("several volumes could be meant".into()),
+                        (None, _) => None,
+                    }
                 }
-            }
-            Name::Path { partition } => {
-                let mut fitting = self
-                    .volumes
-                    .iter()
-                    .filter(|volume| volume.partition == partition && is_plain(volume) && want.fits(volume));
-                match (fitting.next(), fitting.next()) {
-                    (Some(volume), None) => Some(volume),
-                    (Some(_), Some(_)) => return Meaning::Lost("several volumes could be meant".into()),
-                    (None, _) => None,
-                }
-            }
-            Name::Mapper => return Meaning::Lost("its number says nothing about the volume".into()),
-        };
+                Name::Mapper => return Meaning::Lost("its number says nothing about the volume".into()),
+            };
         match candidate {
             Some(volume) if want.fits(volume) => Meaning::Volume(volume),
             Some(volume) => Meaning::Lost(format!("volume {} holds something else", volume.id.0)),
@@ -319,11 +168,6 @@ impl<'v> Devices<'v> {
 /// A UUID comes from the disk and goes into files: only characters that mean nothing there.
 fn is_tag_value(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-/// A partition or a disk, not a logical volume.
-fn is_plain(volume: &Volume) -> bool {
-    !volume.device_names.iter().any(|name| name.starts_with("/dev/mapper/"))
 }
 
 #[cfg(test)]
@@ -369,41 +213,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn names_are_sorted() {
-        let disk = |disk, order, partition| Name::Disk { disk, order, partition };
-        for (spec, expected) in [
-            ("/dev/sda1", disk("/dev/sda", Some(0), Some(1))),
-            ("/dev/sdb", disk("/dev/sdb", Some(1), None)),
-            ("/dev/sdaa12", disk("/dev/sdaa", Some(26), Some(12))),
-            ("/dev/hdc2", disk("/dev/hdc", Some(2), Some(2))),
-            ("/dev/xvda1", disk("/dev/xvda", Some(0), Some(1))),
-            ("/dev/nvme0n1p2", disk("/dev/nvme0n1", Some(0), Some(2))),
-            ("/dev/nvme1n1", disk("/dev/nvme1n1", None, None)),
-            ("/dev/mmcblk0p1", disk("/dev/mmcblk0", Some(0), Some(1))),
-            ("/dev/cciss/c0d0p3", disk("/dev/cciss/c0d0", Some(0), Some(3))),
-            ("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1", Name::Path { partition: Some(1) }),
-            ("/dev/disk/by-id/scsi-36000c29abc", Name::Path { partition: None }),
-            ("/dev/disk/by-id/dm-uuid-LVM-abc", Name::Stable),
-            ("/dev/disk/by-uuid/abc", Name::Stable),
-            ("/dev/mapper/vg0-root", Name::Stable),
-            ("/dev/mapper/mpatha-part2", Name::Path { partition: Some(2) }),
-            ("/dev/mapper/mpathap2", Name::Path { partition: Some(2) }),
-            ("/dev/mapper/3600508b400105e210000900000490000-part1", Name::Path { partition: Some(1) }),
-            ("/dev/dm-3", Name::Mapper),
-            ("/dev/vg0/root", Name::Stable),
-            ("/dev/md0", Name::Stable),
-            ("/dev/sr0", Name::Other),
-            ("UUID=abc", Name::Stable),
-            ("tmpfs", Name::Other),
-            ("server:/x", Name::Other),
-            ("/dev/", Name::Other),
-            ("/dev/sdaaaa1", Name::Stable),
-        ] {
-            assert_eq!(classify(spec), expected, "{spec}");
-        }
-    }
-
-    #[test]
     fn order_counts_unless_a_mount_says_otherwise() {
         let volumes =
             [volume(0, 1, "ext4", "root"), volume(1, 1, "xfs", "data"), volume(1, 2, "swap", "swap")];
@@ -416,6 +225,10 @@ pub(super) mod tests {
         let devices = Devices::new(&volumes, &mounts);
         assert_eq!(devices.resolve("/dev/sdb1", Want::FileSystem("ext4")), Meaning::Volume(&volumes[0]));
         assert!(matches!(devices.resolve("/dev/sda1", Want::Any), Meaning::Lost(_)));
+        // Nor is sdc sure to be the third disk any more.
+        let volumes = [volumes[0].clone(), volume(1, 1, "xfs", "b"), volume(2, 1, "xfs", "c")];
+        let devices = Devices::new(&volumes, &mounts);
+        assert!(matches!(devices.resolve("/dev/sdc1", Want::FileSystem("xfs")), Meaning::Lost(_)));
     }
 
     #[test]
@@ -439,7 +252,6 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn no_name_panics(spec in "(/dev/)?(sd|hd|nvme|cciss/c|mmcblk|mapper/mpath|disk/by-id/|dm-)?\\PC{0,12}") {
-            classify(&spec);
             Devices::new(&[], &[]).resolve(&spec, Want::Any);
         }
     }

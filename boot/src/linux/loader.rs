@@ -4,7 +4,7 @@
 //! Generated files are edited as text and never generated anew: that needs guest code, and under another firmware mode
 //! it breaks guests. Deliberately absent: systemd-boot and unified kernel images, whose initramfs copies lie elsewhere.
 
-use super::device::{Devices, Meaning, Name, Want, classify};
+use super::device::{Devices, Meaning, Want};
 use super::dpkg::Packages;
 use super::draft::Draft;
 use super::facts;
@@ -13,6 +13,7 @@ use crate::Result;
 use crate::guest::Guest;
 use crate::target::{Firmware, Request};
 use crate::tree::GuestTreeExt;
+use crate::volume::device_name::{Name, classify};
 use landfall_image::Bytes;
 
 const GRUB_CFG: &str = "/boot/grub/grub.cfg";
@@ -82,7 +83,7 @@ fn firmware(draft: &mut Draft<'_>, guest: &Guest, request: &Request) {
         draft.find(
             "linux-firmware-mismatch",
             format!("The guest's boot loader starts from {other} only, and {wanted} firmware is asked for."),
-            format!("Convert with {other} firmware, as the source has it, or install a {wanted} boot loader in the guest first."),
+            format!("Set {other} as the firmware in a copy of the machine's definition, or install a {wanted} boot loader in the guest first."),
         );
     } else {
         draft.find(

@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: `sdX` to `vdX`. The next hypervisor would break that again.
 
-use super::device::{Devices, Meaning, Name, Want, classify};
+use super::device::{Devices, Meaning, Want};
 use super::draft::Draft;
 use super::fstab::Fstab;
 use super::text;
@@ -11,6 +11,7 @@ use crate::Result;
 use crate::patch::InitramfsFile;
 use crate::tree::GuestTreeExt;
 use crate::volume::Content;
+use crate::volume::device_name::{Name, classify};
 
 /// Plans all of it. `inside` collects the files whose copies in every initramfs have to change, too.
 pub fn plan(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Result<()> {

@@ -1,6 +1,5 @@
 //! Storage layers that remember the old hardware: multipath, LVM, and caches of device names.
 
-use super::device::is_multipath;
 use super::dpkg::Packages;
 use super::draft::Draft;
 use super::text;
@@ -8,6 +7,7 @@ use crate::Result;
 use crate::patch::{InitramfsFile, Text};
 use crate::target::Request;
 use crate::tree::GuestTreeExt;
+use crate::volume::device_name::is_multipath;
 
 /// Plans all of it. `inside` collects the files whose copies in every initramfs have to change, too.
 pub fn plan(

@@ -334,7 +334,9 @@ fn in_memory(content: &[u8]) -> io::Result<File> {
 
 /// The error of an answer that does not belong to the question.
 pub(super) fn unexpected(reply: &Reply) -> Error {
-    Error::corrupt(format!("the sandbox's agent answers {reply:?}, which belongs to another question"))
+    // It may be hostile, and long.
+    let reply: String = format!("{reply:?}").chars().take(200).collect();
+    Error::corrupt(format!("the sandbox's agent answers {reply}, which belongs to another question"))
 }
 
 /// The agent's port with an end to every wait.

@@ -5,8 +5,9 @@
 //!
 //! One file each: [`probe`] (superblock magic, UUID, label), [`lvm`] (physical volumes, metadata text, linear and
 //! striped segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)), [`scan`](mod@scan) (all of a machine),
-//! [`names`] (which of them a guest means).
+//! [`device_name`] (what a name in a guest's configuration consists of), [`names`] (which volume it means).
 
+pub mod device_name;
 pub(crate) mod field;
 pub mod lvm;
 pub mod names;

@@ -4,6 +4,7 @@
 //! (`/dev/sdb1`, by-path) are read in the machine's order of disks, corrected by what is known: the volume that `/`
 //! was found on has the name that its own fstab gives it. Where more than one volume fits, none is chosen.
 
+use super::device_name::{Name, classify};
 use super::{Content, Volume};
 use std::collections::BTreeMap;
 
@@ -25,26 +26,26 @@ pub enum Meant<'v> {
 pub struct Names {
     /// `/dev/sdb` to the index of a disk.
     learned: BTreeMap<String, usize>,
-}
-
-/// A device name made from the hardware.
-struct Hardware<'s> {
-    /// `/dev/sdb`
-    disk: &'s str,
-    /// 1 for `sdb`, where the name tells.
-    order: Option<usize>,
-    partition: Option<u32>,
+    /// A name that was learned is not at its place in the order: so no other can be relied upon to be.
+    disordered: bool,
 }
 
 impl Names {
     /// Takes note that `spec`, a name made from the hardware, means `volume`.
     pub fn learn(&mut self, spec: &str, volume: &Volume) {
-        if let Some(name) = hardware(spec)
-            && name.partition == volume.partition
+        if let Name::Disk { disk, order, partition } = classify(spec)
+            && partition == volume.partition
             && is_plain(volume)
         {
-            self.learned.insert(name.disk.to_owned(), volume.disk);
+            self.learned.insert(disk.to_owned(), volume.disk);
+            self.disordered |= order.is_some_and(|order| order != volume.disk);
         }
+    }
+
+    /// The disk that `/dev/sdb` is: learned, or by its place in the order, if nothing speaks against that.
+    pub fn disk(&self, name: &str, order: Option<usize>) -> Option<usize> {
+        let free = |order: &usize| !self.disordered && !self.learned.values().any(|known| known == order);
+        self.learned.get(name).copied().or_else(|| order.filter(free))
     }
 
     /// The volume that `spec` means, which should hold a file system of type `kind` (`auto`: any; `swap`: swap).
@@ -52,16 +53,15 @@ impl Names {
         if let Some(found) = by_tag(spec, volumes).or_else(|| by_device_name(spec, volumes)) {
             return found;
         }
-        let Some(rest) = spec.strip_prefix("/dev/") else { return Meant::NoDevice };
-        let partition = match hardware(spec) {
-            Some(name) => {
-                let disk = self.learned.get(name.disk).copied();
-                // A place in the order that another name is known to have is not this one's.
-                let by_order = name.order.filter(|order| !self.learned.values().any(|known| known == order));
-                let by_order = by_order.filter(|order| self.order_holds(*order));
-                if let Some(index) = disk.or(by_order) {
+        let (partition, is_on_free_disk) = match classify(spec) {
+            _ if !spec.starts_with("/dev/") => return Meant::NoDevice,
+            Name::Other => return Meant::NoDevice,
+            Name::Stable | Name::Mapper => return Meant::Absent,
+            Name::Path { partition } => (partition, false),
+            Name::Disk { disk, order, partition } => {
+                if let Some(index) = self.disk(disk, order) {
                     let found = volumes.iter().find(|volume| {
-                        volume.disk == index && volume.partition == name.partition && is_plain(volume)
+                        volume.disk == index && volume.partition == partition && is_plain(volume)
                     });
                     return match found {
                         Some(volume) if fits(volume, kind) => Meant::Volume(volume),
@@ -69,28 +69,16 @@ impl Names {
                         None => Meant::Absent,
                     };
                 }
-                name.partition
+                (partition, true)
             }
-            None if is_link(rest) => trailing_partition(spec),
-            None if is_removable(rest) => return Meant::NoDevice,
-            None => return Meant::Absent,
         };
         let taken: Vec<usize> = self.learned.values().copied().collect();
         let fitting: Vec<&Volume> = volumes
             .iter()
             .filter(|volume| volume.partition == partition && is_plain(volume) && fits(volume, kind))
-            .filter(|volume| is_link(rest) || !taken.contains(&volume.disk))
+            .filter(|volume| !is_on_free_disk || !taken.contains(&volume.disk))
             .collect();
-        match fitting.as_slice() {
-            [] => Meant::Absent,
-            [one] => Meant::Volume(one),
-            _ => Meant::Unsure(fitting),
-        }
-    }
-
-    /// True while every name that was learned is at its place in the order.
-    fn order_holds(&self, _order: usize) -> bool {
-        self.learned.iter().all(|(name, index)| hardware(name).is_some_and(|name| name.order == Some(*index)))
+        one_of(fitting)
     }
 }
 
@@ -144,79 +132,31 @@ fn by_device_name<'v>(spec: &str, volumes: &'v [Volume]) -> Option<Meant<'v>> {
     (!found.is_empty()).then(|| one_of(found))
 }
 
-/// `/dev/sdb3`, `/dev/nvme0n1p2` in their parts.
-fn hardware(spec: &str) -> Option<Hardware<'_>> {
-    let rest = spec.strip_prefix("/dev/")?;
-    for kind in ["sd", "hd", "vd", "xvd"] {
-        let Some(tail) = rest.strip_prefix(kind) else { continue };
-        let len = tail.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (letters, number) = tail.split_at_checked(len)?;
-        if !(1..=3).contains(&len) || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let order = letters.bytes().fold(0_usize, |sum, byte| sum * 26 + usize::from(byte - b'a') + 1);
-        return Some(Hardware {
-            disk: spec.strip_suffix(number)?,
-            order: order.checked_sub(1),
-            partition: if number.is_empty() { None } else { Some(number.parse().ok()?) },
-        });
-    }
-    let tail = rest.strip_prefix("nvme").or_else(|| rest.strip_prefix("mmcblk"))?;
-    let (disk, partition) = match tail.rsplit_once('p') {
-        Some((disk, partition)) => (disk, Some(partition.parse().ok()?)),
-        None => (tail, None),
-    };
-    let shaped = disk.bytes().all(|byte| byte.is_ascii_digit() || byte == b'n');
-    // One controller with many disks, or many with one each: only the first is sure.
-    let order = matches!(disk, "0n1" | "0").then_some(0);
-    let disk = spec.get(..spec.len() - (tail.len() - disk.len()))?;
-    shaped.then_some(Hardware { disk, order, partition })
-}
-
-/// A link by hardware: by-id, by-path, a multipath map.
-fn is_link(rest: &str) -> bool {
-    rest.starts_with("disk/by-id/")
-        || rest.starts_with("disk/by-path/")
-        || rest.starts_with("mapper/mpath")
-        || rest.starts_with("mapper/3600")
-}
-
-fn is_removable(rest: &str) -> bool {
-    let kinds =
-        ["sr", "scd", "fd", "cdrom", "dvd", "floppy", "loop", "ram", "zram", "nbd", "shm", "pts", "null"];
-    kinds.iter().any(|kind| rest.starts_with(kind))
-}
-
-fn trailing_partition(name: &str) -> Option<u32> {
-    let len = name.bytes().rev().take_while(u8::is_ascii_digit).count();
-    let (head, number) = name.split_at_checked(name.len() - len)?;
-    let parted =
-        head.ends_with("-part") || head.ends_with("_part") || head.contains("mpath") && head.ends_with('p');
-    parted.then(|| number.parse().ok()).flatten()
-}
-
 /// A partition or a whole disk.
-fn is_plain(volume: &Volume) -> bool {
+pub fn is_plain(volume: &Volume) -> bool {
     volume.device_names.is_empty()
 }
 
 /// True where a volume can be what fstab says that it is.
 pub fn fits(volume: &Volume, kind: &str) -> bool {
-    let family = |name: &str| match name {
-        "ext2" | "ext3" | "ext4" => "ext".to_owned(),
-        "vfat" | "msdos" | "fat" => "fat".to_owned(),
-        "ntfs" | "ntfs3" | "ntfs-3g" => "ntfs".to_owned(),
-        name => name.to_owned(),
-    };
     match &volume.content {
-        Content::FileSystem { name } => {
-            kind.split(',').any(|kind| kind == "auto" || family(kind) == family(name))
-        }
+        Content::FileSystem { name } => same_kind(kind, name),
         Content::Swap { .. } => kind == "swap",
         // What cannot be seen into may hold anything.
         Content::Encrypted { .. } | Content::Member { .. } => true,
         Content::LvmPhysical { .. } | Content::Unknown => false,
     }
+}
+
+/// True where a file system `name` can be what fstab calls `kind` (`auto`: any; several between commas).
+pub fn same_kind(kind: &str, name: &str) -> bool {
+    let family = |name: &str| match name {
+        "ext2" | "ext3" | "ext4" => "ext".to_owned(),
+        "vfat" | "msdos" | "fat" => "fat".to_owned(),
+        name if name.starts_with("ntfs") => "ntfs".to_owned(),
+        name => name.to_owned(),
+    };
+    kind.split(',').any(|kind| kind == "auto" || family(kind) == family(name))
 }
 
 #[cfg(test)]
@@ -279,6 +219,9 @@ mod tests {
             ("/dev/mapper/vg-absent", "ext4", "absent"),
             ("/dev/disk/by-path/pci-0-part2", "swap", "disk0p2"),
             ("/dev/disk/by-path/pci-0-part1", "xfs", "2 unsure"),
+            ("/dev/disk/by-id/dm-uuid-LVM-abc", "ext4", "absent"),
+            ("/dev/dm-0", "ext4", "absent"),
+            ("/dev/shm", "auto", "none"),
             ("/dev/sr0", "iso9660", "none"),
             ("tmpfs", "tmpfs", "none"),
             ("server:/x", "nfs", "none"),
