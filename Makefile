@@ -15,6 +15,7 @@ demo: build setup-demo
 	tools/demo.sh
 
 test: setup-build setup-demo setup-test
+	tools/make-trees.sh target/guests
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 

@@ -343,15 +343,15 @@ fn a_flood_of_findings_is_cut_short() {
     assert!(machine.plan().1.findings.len() < 100);
 }
 
-/// The default files of real releases, unpacked by `boot/tests/guests.sh`.
+/// The default files of real releases, unpacked by `tools/make-trees.sh`.
 #[test]
 fn real_default_files() {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests");
     for (suite, version) in [("bullseye", "11"), ("bookworm", "12"), ("trixie", "13")] {
-        let folder = guests.join(suite);
+        let folder = guests.join(format!("files-{suite}"));
         if !folder.join("etc").is_dir() {
             eprintln!(
-                "SKIPPED: no {}; run boot/tests/guests.sh to plan for the real files of Debian {version}",
+                "SKIPPED: no {}; run tools/make-trees.sh to plan for the real files of Debian {version}",
                 folder.display()
             );
             continue;

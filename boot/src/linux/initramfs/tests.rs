@@ -1,6 +1,6 @@
 //! Against the corpus, against real Debian guests, against the real tools, and against damage.
 //!
-//! The guests are made by `guests.sh` beside this file, below `target/guests` of the workspace.
+//! The guests are made by `tools/make-trees.sh`, below `target/guests` of the workspace.
 
 use super::*;
 use crate::Kind;
@@ -33,14 +33,14 @@ fn corpus() -> Option<(PathBuf, String)> {
     Some((folder, manifest))
 }
 
-/// The guests that `guests.sh` made; a loud line for each that is absent.
+/// The guests that `tools/make-trees.sh` made; a loud line for each that is absent.
 fn guests() -> Vec<Guest> {
     let found = ["bullseye", "bookworm", "trixie"].into_iter().filter_map(|suite| {
-        let root = workspace().join("target/guests").join(suite);
+        let root = workspace().join("target/guests").join(format!("initramfs-{suite}"));
         let kernel =
             std::fs::read_dir(root.join("lib/modules")).ok().and_then(|mut names| names.next()?.ok());
         let Some(kernel) = kernel.map(|entry| entry.file_name().to_string_lossy().into_owned()) else {
-            eprintln!("SKIPPED: no guest {} (make it with initramfs/guests.sh)", root.display());
+            eprintln!("SKIPPED: no guest {} (make it with tools/make-trees.sh)", root.display());
             return None;
         };
         let archive = std::fs::read(root.join(format!("boot/initrd.img-{kernel}"))).expect("its initramfs");
