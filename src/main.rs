@@ -3,6 +3,7 @@
 use clap::Parser;
 use landfall::cli::{self, Surroundings, args::Cli};
 use landfall_boot::sandbox::Settings;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -57,10 +58,12 @@ fn log(verbose: u8) {
     use tracing_subscriber::EnvFilter;
     let level = ["warn", "info,landfall=debug", "trace"][usize::from(verbose.min(2))];
     let filter = EnvFilter::try_from_env("LANDFALL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    // A warning is read by a person, a log by whoever looks for what took so long.
+    if verbose == 0 { lines.without_time().init() } else { lines.init() }
 }

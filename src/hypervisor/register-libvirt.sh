@@ -48,10 +48,16 @@ folder=$here
 if [ $# -gt 0 ]; then
     folder=$(cd "$1" && pwd) || stop "there is no folder $1"
     for file in @FILES@; do
-        [ ! -e "$folder/$file" ] || stop "$folder/$file exists already" 'choose another folder'
+        [ ! -e "$folder/$file" ] || stop "$folder/$file exists already" \
+            'choose another folder, or remove it if an earlier try left it'
     done
     for file in @FILES@; do
-        cp --sparse=always "$here/$file" "$folder/.$file.partial"
+        cp --sparse=always "$here/$file" "$folder/.$file.partial" || {
+            for partial in @FILES@; do rm -f "$folder/.$partial.partial"; done
+            stop "cannot copy $file to $folder" 'free space there, or choose another folder'
+        }
+    done
+    for file in @FILES@; do
         mv "$folder/.$file.partial" "$folder/$file"
     done
 fi

@@ -120,7 +120,15 @@ pub fn convert(
             }
         }
     }
-    let sink = formats::create(target.path, format, image.disk.size(), &target.options)?;
+    let size = image.disk.size();
+    if format == Format::Qcow2 && !size.0.is_multiple_of(landfall_image::units::SECTOR_SIZE_BYTES) {
+        tracing::warn!(
+            "the disk has {} bytes, no whole number of sectors: the qcow2 image goes on with zeros to the next one, \
+             and so has another content digest",
+            size.0
+        );
+    }
+    let sink = formats::create(target.path, format, size, &target.options)?;
     copy(context, &*image.disk, sink, &file_name(target.path))
 }
 
