@@ -271,6 +271,17 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_read_from_is_no_target() {
+        let Some(device) = Loop::new(1 << 20) else { return };
+        let path = Path::new(&device.0);
+        let source = Source::open(path).unwrap();
+        let again = Source::open(path).unwrap();
+        assert_eq!(create_on_device(path, Bytes(1)).err().unwrap().kind(), crate::Kind::Refused);
+        drop((source, again));
+        assert!(create_on_device(path, Bytes(1)).is_ok());
+    }
+
+    #[test]
     fn a_sparse_disk_becomes_a_sparse_file() {
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();

@@ -17,6 +17,17 @@ pub struct Source {
     len: u64,
 }
 
+/// Opens a block device for reading, and claims it where nobody else has: neither it nor a disk or partition that it
+/// overlaps can then be opened as a target.
+fn open_device(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags | OFlags::EXCL, Mode::empty()) {
+        Err(rustix::io::Errno::BUSY) => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),
+        opened => Ok(opened?.into()),
+    }
+}
+
 impl Source {
     /// Opens a regular file or block device for reading. Anything else (a folder, a pipe, a socket) is refused
     /// before it is opened, so that a FIFO cannot hang the caller.
@@ -29,7 +40,8 @@ impl Source {
                 Error::new(Kind::Refused, "is neither a regular file nor a block device").in_file(path)
             );
         }
-        let file = File::open(path).map_err(cannot)?;
+        let file = if kind.is_block_device() { open_device(path) } else { File::open(path) };
+        let file = file.map_err(cannot)?;
         // A block device's metadata says 0; its end does not.
         let len = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(cannot)?;
         Ok(Source { file: Arc::new(file), path: Arc::new(path.to_owned()), start: 0, len })
