@@ -214,8 +214,8 @@ impl Process {
         if words.contains("QEMU: bwrap:") {
             return Error::refused(format!("the sandbox cannot be confined on this machine{words}")).hint(
                 "allow user namespaces for ordinary users (sysctl kernel.unprivileged_userns_clone=1, or \
-                 kernel.apparmor_restrict_unprivileged_userns=0); only on a machine that holds nothing else, \
-                 switch the confinement off",
+                 kernel.apparmor_restrict_unprivileged_userns=0). In a chroot the kernel never allows them: use \
+                 the machine itself, or a container with a root of its own (systemd-nspawn)",
             );
         }
         error
