@@ -4,4 +4,5 @@ mod cli;
 mod disk;
 mod machines;
 mod readme;
+mod refusals;
 mod tidy;

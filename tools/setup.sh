@@ -184,6 +184,8 @@ test)
     need mcopy mtools
     need sgdisk gdisk
     need blkid util-linux
+    need mkswap util-linux
+    need cryptsetup cryptsetup-bin
     need pvcreate lvm2
     need cpio cpio
     need lz4 lz4

@@ -14,7 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+/// Held while a virtual machine of ours runs: what is counted must be the test's own.
+pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -22,14 +23,16 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn landfall() -> Command {
+/// The program, with the sandbox's kernel.
+pub fn landfall() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
     // The sandbox's kernel, as `make` fetches it.
     command.env("LANDFALL_DATA", root().join("target"));
     command
 }
 
-fn text(output: &Output) -> String {
+/// Everything that it printed.
+pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -56,7 +59,7 @@ fn guest(suite: &str, layout: &str) -> Option<PathBuf> {
 }
 
 /// All files of a folder by name, size, time and content.
-fn fingerprint(folder: &Path) -> Vec<(PathBuf, u64)> {
+pub fn fingerprint(folder: &Path) -> Vec<(PathBuf, u64)> {
     let mut all = Vec::new();
     let mut buffer = vec![0; 1 << 20];
     for entry in fs::read_dir(folder).unwrap() {

@@ -136,12 +136,29 @@ impl<'v> Devices<'v> {
                         (None, _) => None,
                     }
                 }
-                Name::Mapper => return Meaning::Lost("its number says nothing about the volume".into()),
+                Name::Mapper => return self.mapped(want),
             };
         match candidate {
             Some(volume) if want.fits(volume) => Meaning::Volume(volume),
             Some(volume) => Meaning::Lost(format!("volume {} holds something else", volume.id.0)),
             None => Meaning::Lost("no volume on the given disks fits".into()),
+        }
+    }
+
+    /// What `/dev/dm-3` means: nothing by its number, but where one volume of all holds what is wanted, and that is a
+    /// logical volume, it can be no other.
+    fn mapped(&self, want: Want<'_>) -> Meaning<'v> {
+        let is_sure = matches!(want, Want::Swap | Want::FileSystem(_));
+        // Encryption is mapped, too, and so may be what is in a volume that was not seen into.
+        let is_hidden = self.volumes.iter().any(|volume| match volume.content {
+            Content::Encrypted { .. } | Content::Member { .. } => true,
+            Content::Unknown => !is_plain(volume),
+            _ => false,
+        });
+        let mut fitting = self.volumes.iter().filter(|volume| want.fits(volume));
+        match (fitting.next(), fitting.next()) {
+            (Some(volume), None) if is_sure && !is_hidden && !is_plain(volume) => Meaning::Volume(volume),
+            _ => Meaning::Lost("its number says nothing about the volume".into()),
         }
     }
 
@@ -238,6 +255,33 @@ pub(super) mod tests {
         let path = "/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1";
         assert_eq!(devices.resolve(path, Want::FileSystem("ext4")), Meaning::Volume(&volumes[0]));
         assert!(matches!(devices.resolve(path, Want::FileSystem("xfs")), Meaning::Lost(_)));
+    }
+
+    #[test]
+    fn a_mapper_number_means_the_only_logical_volume_of_its_kind() {
+        let logical = |content: &str, uuid: &str, name: &str| Volume {
+            device_names: vec![format!("/dev/mapper/vg0-{name}")],
+            partition: None,
+            ..volume(0, 2, content, uuid)
+        };
+        let mut volumes =
+            vec![volume(0, 2, "lvm", ""), logical("xfs", "root", "root"), logical("swap", "swap", "swap")];
+        let resolve = |volumes: &[Volume], want| match Devices::new(volumes, &[]).resolve("/dev/dm-1", want) {
+            Meaning::Volume(volume) => volume.uuid.clone(),
+            _ => None,
+        };
+        assert_eq!(resolve(&volumes, Want::Swap).as_deref(), Some("swap"));
+        assert_eq!(resolve(&volumes, Want::FileSystem("xfs")).as_deref(), Some("root"));
+        assert_eq!(resolve(&volumes, Want::FileSystem("ext4")), None);
+        assert_eq!(resolve(&volumes, Want::Any), None);
+        for other in [volume(0, 1, "swap", "other"), volume(0, 1, "luks", "other"), volume(0, 1, "raid", "")]
+        {
+            volumes.push(other);
+            assert_eq!(resolve(&volumes, Want::Swap), None, "{volumes:?}");
+            volumes.pop();
+        }
+        volumes.push(Volume { content: Content::Unknown, ..logical("x", "", "thin") });
+        assert_eq!(resolve(&volumes, Want::Swap), None);
     }
 
     #[test]
