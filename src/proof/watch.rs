@@ -93,7 +93,6 @@ const STOPPED: &[(&str, &str)] = &[
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("VFS: Unable to mount root fs", "the kernel does not find the root file system"),
     ("grub rescue>", "GRUB does not find its files"),
-    ("error: no such device", "GRUB does not find a file system"),
     ("No bootable device", "the firmware finds nothing to boot"),
     ("Boot failed: not a bootable disk", "the firmware finds nothing to boot"),
     ("BdsDxe: No bootable option or device was found", "the firmware finds nothing to boot"),
