@@ -140,7 +140,16 @@ fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
         .unwrap();
     let info: Value = serde_json::from_slice(&info.stdout).unwrap();
     assert_eq!(info["content_digest"], manifest["disks"][0]["content_digest"]);
-    // Planning for the result finds nothing left to do.
+    // Planning for the result finds nothing left to do, but to look into every initramfs.
+    let again = std::fs::read_to_string(source.join("web01.vmx")).unwrap();
+    let again = again.replace("web01.vmdk", "disk0.qcow2").replace("web01_1.vmdk", "disk1.qcow2");
+    fs::write(folder.join("again.vmx"), again).unwrap();
+    let output = landfall().args(["--json", "inspect"]).arg(folder.join("again.vmx")).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let edits = plan["edits"].as_array().unwrap();
+    assert!(!edits.is_empty(), "{plan:#}");
+    assert!(edits.iter().all(|edit| edit["what"].as_str().unwrap().starts_with("add drivers")), "{edits:#?}");
     Some(serde_json::json!({ "report": report, "proof": proof }))
 }
 
@@ -156,6 +165,28 @@ fn a_uefi_guest_on_xfs_on_lvm_without_fallback_loader_comes_ashore() {
     let _alone = alone();
     let Some(seen) = comes_ashore("trixie", "uefi-lvm-xfs") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("vg0-root xfs"), "{seen:#}");
+}
+
+/// What many guests have at once: logical volumes, multipathd, a default kernel that is not the first, disks and cards
+/// beyond the first.
+#[test]
+fn a_guest_with_two_of_everything_comes_ashore() {
+    let _alone = alone();
+    let Some(seen) = comes_ashore("bookworm", "bios-lvm") else { return };
+    let guest = &seen["proof"]["guest"];
+    assert_eq!(guest["root"], "/dev/mapper/vg0-root ext4", "{seen:#}");
+    let kernels = seen["report"]["guest"]["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len(), 2, "{seen:#}");
+    assert_eq!(guest["kernel"], kernels[1]["version"], "the second is the default: {seen:#}");
+    assert_eq!(guest["interfaces"][1]["name"], "ens224", "{seen:#}");
+    assert_eq!(guest["interfaces"][1]["mac"], "00:50:56:20:30:41", "{seen:#}");
+    // /srv and the swap space are mounted, or their units would have failed.
+    assert_eq!(guest["failed_units"], serde_json::json!([]), "{seen:#}");
+    let edits = seen["report"]["edits"].as_array().unwrap();
+    let fstab = edits.iter().find(|edit| edit["path"] == "/etc/fstab").unwrap();
+    let new = fstab["lines"].as_array().unwrap();
+    let added = new.iter().filter(|line| line.as_str().unwrap().starts_with("+UUID=")).count();
+    assert_eq!(added, 3, "/boot, /srv and swap: {fstab:#}");
 }
 
 /// The trial is worth something: the same guest as it is does not boot there.
