@@ -186,6 +186,7 @@ test)
     need blkid util-linux
     need mkswap util-linux
     need cryptsetup cryptsetup-bin
+    need mkfs.btrfs btrfs-progs
     need pvcreate lvm2
     need cpio cpio
     need lz4 lz4

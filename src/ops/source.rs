@@ -72,15 +72,25 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
     Ok(Loaded { machine, path: path.to_owned(), hypervisor: row.name, images, left_out: parsed.left_out })
 }
 
-/// Where the disk that the definition at `definition` calls `name` lies here. A definition from another host may
-/// name it by that host's absolute path, on Windows with backslashes; its disks are copied beside it, so the last
-/// component is looked for there.
+/// Where the disk that the definition at `definition` calls `name` lies here. A definition from another host may name it
+/// by that host's path (of Windows, or with a datastore); its disks are copied beside it, so the last component is
+/// looked for there.
 fn place(context: &Context<'_>, definition: &Path, name: &str) -> Result<PathBuf> {
-    context.gate.resolve(definition, name).or_else(|first| {
-        let foreign = name.starts_with('/') || name.contains('\\');
-        let last = name.rsplit(['/', '\\']).next().filter(|last| foreign && !last.is_empty());
-        last.and_then(|last| context.gate.resolve(definition, last).ok()).ok_or(first)
-    })
+    let is_foreign = name.starts_with(['/', '[']) || name.contains('\\');
+    match context.gate.resolve(definition, name) {
+        Err(first) if is_foreign => {
+            let last = name.rsplit(['/', '\\', ']']).next().unwrap_or(name).trim_start();
+            context.gate.resolve(definition, last).map_err(|_| {
+                let allow = first.hint_text().filter(|hint| hint.contains("--allow")).map(str::to_owned);
+                let beside = format!("put {last} beside {}", definition.display());
+                first.hint(match allow {
+                    Some(allow) => format!("{beside}; or, {allow}"),
+                    None => beside,
+                })
+            })
+        }
+        other => other,
+    }
 }
 
 fn read_definition(path: &Path) -> Result<Vec<u8>> {

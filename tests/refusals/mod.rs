@@ -250,6 +250,23 @@ fn a_disk_with_files_but_no_system() {
     machine.is_refused(1, &["no-operating-system", "disk0p1 (ext4)"]);
 }
 
+/// It may well hold one, where this version does not look.
+#[test]
+fn a_system_in_a_subvolume_of_btrfs() {
+    let _alone = alone();
+    if !have(&["mkfs.btrfs"]) {
+        return;
+    }
+    let machine = Machine::new(160);
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("@/etc")).unwrap();
+    fs::write(folder.path().join("@/etc/os-release"), "ID=debian\n").unwrap();
+    let from = folder.path().to_str().unwrap();
+    machine.partitions(&[(1, 150, 0x83)]);
+    machine.put(1, 150, |file| run("mkfs.btrfs", &["-q", "--rootdir", from, file]));
+    machine.is_refused(1, &["no-operating-system", "disk0p1 (btrfs, whose subvolumes"]);
+}
+
 #[test]
 fn a_hibernated_guest() {
     let _alone = alone();
@@ -339,5 +356,17 @@ fn a_disk_outside_of_the_folder() {
     }
     // From an ESXi host that is not here: its disk belongs beside the definition.
     machine.define("/vmfs/volumes/5f1e/web02/web02.vmdk");
-    machine.is_refused(1, &["web02.vmdk"]);
+    machine.is_refused(1, &["/vmfs/volumes/5f1e/web02/web02.vmdk", "hint: put web02.vmdk beside"]);
+    machine.define(r"C:\VMs\web02.vmdk");
+    machine.is_refused(2, &["hint: put web02.vmdk beside"]);
+    // Where it lies there it is found, and what is said is about the disk.
+    for name in [
+        "/vmfs/volumes/5f1e/web01/web01.vmdk",
+        r"C:\VMs\web01.vmdk",
+        "[store] a/web01.vmdk",
+        "[store] web01.vmdk",
+    ] {
+        machine.define(name);
+        machine.is_refused(1, &["no-operating-system"]);
+    }
 }

@@ -262,7 +262,10 @@ fn nothing(scan: &Scan) -> Finding {
     let seen: Vec<_> = scan
         .volumes
         .iter()
-        .map(|volume| format!("{} ({})", volume.id.0, describe(&volume.content)))
+        .map(|volume| match describe(&volume.content).as_str() {
+            "btrfs" => format!("{} (btrfs, whose subvolumes are not looked into)", volume.id.0),
+            content => format!("{} ({content})", volume.id.0),
+        })
         .collect();
     let seen = if seen.is_empty() {
         "the disks hold nothing".to_owned()
