@@ -10,6 +10,7 @@ use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, nbd};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -76,6 +77,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Session {
     pub(super) fn start(sandbox: &Sandbox, volumes: Vec<(String, Arc<dyn DiskMut>)>) -> Result<Session> {
         let begin = Instant::now();
+        if sandbox.settings.cancel.load(Ordering::Relaxed) {
+            return Err(Error::interrupted());
+        }
         if volumes.len() > DISKS_AT_MOST {
             return Err(Error::refused(format!(
                 "the guest has {} volumes; the sandbox takes {DISKS_AT_MOST}",
