@@ -103,6 +103,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
                 path: here.clone(),
                 format: is,
                 variant: layer.variant,
+                identity: layer.identity,
                 details: layer.details,
                 files: layer.extents,
                 allocated,

@@ -3,6 +3,8 @@
 //! To add a format: write its module, add a variant to [`Format`] and a row to [`TABLE`].
 
 use crate::chain::{Layer, ParentRef};
+use crate::check::Checked;
+use crate::create::CreateOptions;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
@@ -38,28 +40,6 @@ pub struct OpenOptions {
     pub gate: Gate,
 }
 
-/// How image data is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Deflate: read everywhere.
-    Zlib,
-    /// Zstandard: smaller and much faster, read by QEMU 5.1 and later.
-    Zstd,
-}
-
-/// How an image is created.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CreateOptions {
-    /// Compress the data, where the format can.
-    pub compression: Option<Compression>,
-    /// Replace a file that is there. It stays until the new one is complete.
-    pub replace: bool,
-}
-
-/// Begins a new image of a disk of that size.
-pub type Create = fn(&Path, Bytes, &CreateOptions) -> Result<Box<dyn Sink>>;
-
 /// One row of the table.
 pub struct Row {
     /// The format.
@@ -72,9 +52,37 @@ pub struct Row {
     pub probe: fn(&Source) -> Result<bool>,
     /// Reads one layer; files that it names are opened through the gate, its parent is only named.
     pub open: fn(Source, &Gate) -> Result<Layer>,
-    /// Begins a new image of a size; `None` where the format is only read.
-    pub create: Option<Create>,
+    /// Checks the image's own structures; `None` where it has none.
+    pub check: Option<fn(Source, &Gate) -> Result<Checked>>,
 }
+
+/// A kind of image that is written: a format, or one of its sub-formats.
+pub struct KindRow {
+    /// Its name on the command line; the first kind of a format has the format's.
+    pub name: &'static str,
+    /// In one line, what it is for.
+    pub says: &'static str,
+    /// Its format.
+    pub format: Format,
+    /// Begins a new image of a disk of that size.
+    pub create: fn(&Path, Bytes, &CreateOptions) -> Result<Box<dyn Sink>>,
+}
+
+/// All kinds that are written, the usual one of each format first.
+pub const KINDS: &[KindRow] = &[
+    KindRow {
+        name: "raw",
+        says: "the bytes of the disk, in a sparse file or on a block device",
+        format: Format::Raw,
+        create: crate::raw::create,
+    },
+    KindRow {
+        name: "qcow2",
+        says: "QEMU, KVM, Proxmox VE, OpenStack",
+        format: Format::Qcow2,
+        create: crate::qcow2::create,
+    },
+];
 
 /// All formats, in the order in which they are probed; raw takes what is left.
 pub const TABLE: &[Row] = &[
@@ -84,7 +92,7 @@ pub const TABLE: &[Row] = &[
         endings: &["qcow2"],
         probe: crate::qcow2::probe,
         open: crate::qcow2::open,
-        create: Some(create_qcow2),
+        check: None,
     },
     Row {
         format: Format::Vmdk,
@@ -92,7 +100,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vmdk"],
         probe: crate::vmdk::probe,
         open: crate::vmdk::open,
-        create: None,
+        check: None,
     },
     Row {
         format: Format::Vhdx,
@@ -100,7 +108,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vhdx", "avhdx"],
         probe: crate::vhdx::probe,
         open: crate::vhdx::open,
-        create: None,
+        check: None,
     },
     Row {
         format: Format::Vhd,
@@ -108,7 +116,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vhd", "avhd", "vpc"],
         probe: crate::vhd::probe,
         open: crate::vhd::open,
-        create: None,
+        check: None,
     },
     Row {
         format: Format::Raw,
@@ -116,7 +124,7 @@ pub const TABLE: &[Row] = &[
         endings: &["raw", "img"],
         probe: |_| Ok(true),
         open: crate::raw::open,
-        create: Some(create_raw),
+        check: None,
     },
 ];
 
@@ -203,6 +211,15 @@ pub struct Image {
     pub layers: Vec<LayerInfo>,
 }
 
+impl Image {
+    /// Every file that it is read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.layers.iter().flat_map(|layer| {
+            std::iter::once(&layer.path).chain(&layer.files).map(std::path::PathBuf::as_path)
+        })
+    }
+}
+
 /// What `disk info` tells of one layer.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LayerInfo {
@@ -212,6 +229,9 @@ pub struct LayerInfo {
     pub format: Format,
     /// The kind within the format: `monolithicSparse`, `dynamic`, `v3`.
     pub variant: String,
+    /// What a differencing image over it names it by, where the format has such a thing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Other facts, each a name and a value, in the format's own terms.
     pub details: Vec<(String, String)>,
     /// Other files that hold this layer's data (extents).
@@ -220,45 +240,56 @@ pub struct LayerInfo {
     pub allocated: crate::Bytes,
 }
 
+/// Checks the image at `path` and every parent it names. An image that cannot even be opened is an error; one without
+/// structures of its own (raw) gives `None`.
+pub fn check(
+    path: &Path,
+    options: &OpenOptions,
+) -> Result<Vec<(std::path::PathBuf, Format, Option<Checked>)>> {
+    let image = open(path, options)?;
+    let mut out = Vec::new();
+    for layer in image.layers {
+        let checked = match layer.format.row().check {
+            Some(check) => {
+                let source = Source::open(&layer.path)?;
+                Some(check(source, &options.gate).map_err(|e| e.in_file(&layer.path))?)
+            }
+            None => None,
+        };
+        out.push((layer.path, layer.format, checked));
+    }
+    Ok(out)
+}
+
 /// Opens the image at `path` and every parent it names.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     crate::chain::open(path, options)
 }
 
-/// Begins a new image at `path`.
-pub fn create(path: &Path, format: Format, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
-    let Some(create) = format.row().create else {
-        let writable: Vec<_> = TABLE.iter().filter(|row| row.create.is_some()).map(|row| row.name).collect();
-        return Err(Error::unsupported(format!(
-            "{} cannot be written; {} can",
-            format.name(),
-            writable.join(", ")
-        ))
-        .in_file(path));
-    };
-    create(path, size, options)
+/// The kind of that name.
+pub fn kind(name: &str) -> Result<&'static KindRow> {
+    KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+        let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+        Error::refused(format!("{name:?} is no kind of image that can be written"))
+            .hint(format!("choose one of {}", names.join(", ")))
+    })
 }
 
-fn create_raw(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
-    use std::os::unix::fs::FileTypeExt;
-    if options.compression.is_some() {
-        return Err(Error::unsupported("a raw image cannot be compressed")
+/// The kind that a new file's name suggests.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::Kind::Refused) where its ending says nothing or the format is only read.
+pub fn kind_for(path: &Path) -> Result<&'static KindRow> {
+    let Some(format) = Format::from_ending(path) else {
+        return Err(Error::refused("does not say by its ending which format is wanted")
             .in_file(path)
-            .hint("choose -O qcow2"));
-    }
-    if std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device()) {
-        return crate::raw::create_on_device(path, size);
-    }
-    crate::raw::create(path, size, options.replace)
-}
-
-fn create_qcow2(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
-    let compression = options.compression.map(|compression| match compression {
-        Compression::Zlib => crate::qcow2::Compression::Zlib,
-        Compression::Zstd => crate::qcow2::Compression::Zstd,
-    });
-    let options = crate::qcow2::Qcow2Options { compression, replace: options.replace, ..Default::default() };
-    crate::qcow2::create(path, size, &options)
+            .hint("name the kind of image: -O qcow2, for example"));
+    };
+    KINDS.iter().find(|kind| kind.format == format).ok_or_else(|| {
+        Error::unsupported(format!("{} is only read", format.name()))
+            .in_file(path)
+            .hint("choose another format with -O")
+    })
 }
 
 /// Opens one layer of a chain.

@@ -8,10 +8,12 @@
 //! system: it knows partitions, but not what lies in them.
 
 pub mod chain;
+pub mod check;
 pub mod convert;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
 mod corpus;
+pub mod create;
 pub mod digest;
 pub mod disk;
 pub mod error;
@@ -21,22 +23,25 @@ pub mod limits;
 pub mod nbd;
 pub mod overlay;
 pub mod pages;
+pub mod partial;
 pub mod partition;
 pub mod qcow2;
 pub mod raw;
 pub mod sink;
 pub mod source;
+pub mod suite;
 pub mod testing;
 pub mod units;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
 
+pub use create::CreateOptions;
 pub use disk::{Disk, DiskMut, Extent, ExtentKind};
 pub use error::{Error, Kind, Result};
 pub use formats::{Format, OpenOptions};
 pub use gate::Gate;
 pub use overlay::Overlay;
-pub use sink::{Chunk, Order, Receipt, Sink};
+pub use sink::{Receipt, Sink};
 pub use source::Source;
 pub use units::{Bytes, FileOffset, GuestOffset, GuestRange, Sectors};

@@ -2,10 +2,12 @@
 //! file that is written gets holes where the disk has zeros.
 
 use crate::chain::Layer;
+use crate::create::{CreateOptions, Preallocation, Takes};
 use crate::disk::{self, Disk, Extent, ExtentKind};
 use crate::error::{Error, Result};
 use crate::gate::Gate;
-use crate::sink::{Chunk, Order, PartialFile, Receipt, Sink};
+use crate::partial::PartialFile;
+use crate::sink::{Piece, Placed, Receipt, Sink};
 use crate::source::Source;
 use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -30,11 +32,25 @@ pub fn open(source: Source, _gate: &Gate) -> Result<Layer> {
     })
 }
 
-/// Writes a disk of `size` to a sparse file. An existing target is refused unless `replace` allows its replacement.
-pub fn create(target: &Path, size: Bytes, replace: bool) -> Result<Box<dyn Sink>> {
-    let file = PartialFile::create(target, replace)?;
+/// Writes a disk of `size` to a file, sparse unless it is preallocated, or to a block device of that name.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::Kind::Refused) for an option that a raw image cannot honour, and whatever
+/// [`PartialFile::create`] and [`create_on_device`] refuse; [`Kind::Io`](crate::Kind::Io).
+pub fn create(target: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
+    use std::os::unix::fs::FileTypeExt;
+    let takes = Takes { preallocation: &[Preallocation::Falloc, Preallocation::Full], ..Takes::default() };
+    options.check(target, "raw", &takes)?;
+    if std::fs::metadata(target).is_ok_and(|meta| meta.file_type().is_block_device()) {
+        return create_on_device(target, size);
+    }
+    let file = PartialFile::create(target, options.files)?;
     file.set_len(size)?;
-    Ok(Box::new(RawFile { file }))
+    match options.preallocation {
+        Preallocation::Off | Preallocation::Metadata => {}
+        Preallocation::Falloc | Preallocation::Full => file.reserve(size)?,
+    }
+    Ok(Box::new(RawFile { file, write_zeros: options.preallocation == Preallocation::Full }))
 }
 
 /// Writes a disk of `size` to the start of a block device, whose content is lost from the first write on. What the
@@ -68,32 +84,58 @@ pub fn create_on_device(device: &Path, size: Bytes) -> Result<Box<dyn Sink>> {
 /// A new file: holes where nothing is written.
 struct RawFile {
     file: PartialFile,
+    write_zeros: bool,
+}
+
+/// A raw image is its own map.
+fn in_place(range: GuestRange) -> Vec<Placed> {
+    let len = usize::try_from(range.len().0).unwrap_or(usize::MAX);
+    vec![Placed { file: 0, at: FileOffset(range.start().0), len }]
+}
+
+/// Calls `write` for pieces of zeros that cover `range`.
+fn write_zeros(range: GuestRange, write: impl Fn(FileOffset, &[u8]) -> Result<()>) -> Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut here = range.start().0;
+    while here < range.end().0 {
+        let len = usize::try_from(range.end().0 - here).unwrap_or(usize::MAX).min(zeros.len());
+        write(FileOffset(here), &zeros[..len])?;
+        here += len as u64;
+    }
+    Ok(())
 }
 
 impl Sink for RawFile {
-    fn order(&self) -> Order {
-        Order::Any
-    }
-
     fn granularity(&self) -> Bytes {
         GRANULARITY
     }
 
-    fn write(&self, chunk: &Chunk) -> Result<()> {
-        self.file.write_all_at(FileOffset(chunk.range.start().0), &chunk.bytes)
+    fn place(&self, range: GuestRange, _: &[Piece]) -> Result<Vec<Placed>> {
+        Ok(in_place(range))
     }
 
-    fn zero(&self, _: GuestRange) -> Result<()> {
+    fn zero(&self, range: GuestRange) -> Result<()> {
+        if self.write_zeros {
+            write_zeros(range, |at, zeros| self.file.write_all_at(at, zeros))?;
+        }
         Ok(())
     }
 
+    fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(to.at, bytes)
+    }
+
+    fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(from.at, bytes)
+    }
+
     fn finish(self: Box<Self>) -> Result<Receipt> {
-        self.file
-            .file()
-            .sync_all()
-            .map_err(|e| Error::io("cannot write out", e).in_file(self.file.target()))?;
-        let allocated = self.file.allocated()?;
-        Ok(Receipt { files: vec![self.file.commit()?], allocated })
+        let (path, allocated) = self.file.commit()?;
+        Ok(Receipt { files: vec![path], allocated })
+    }
+
+    fn leave(&self) {
+        self.file.leave();
     }
 }
 
@@ -105,24 +147,30 @@ struct RawDevice {
 }
 
 impl RawDevice {
-    fn write_all_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    fn write_all_at(&self, at: FileOffset, bytes: &[u8]) -> Result<()> {
         self.file
-            .write_all_at(bytes, at)
-            .map_err(|e| Error::io("cannot write", e).at(FileOffset(at)).in_file(&self.path))
+            .write_all_at(bytes, at.0)
+            .map_err(|e| Error::io("cannot write", e).at(at).in_file(&self.path))
     }
 }
 
 impl Sink for RawDevice {
-    fn order(&self) -> Order {
-        Order::Any
-    }
-
     fn granularity(&self) -> Bytes {
         GRANULARITY
     }
 
-    fn write(&self, chunk: &Chunk) -> Result<()> {
-        self.write_all_at(chunk.range.start().0, &chunk.bytes)
+    fn place(&self, range: GuestRange, _: &[Piece]) -> Result<Vec<Placed>> {
+        Ok(in_place(range))
+    }
+
+    fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
+        self.write_all_at(to.at, bytes)
+    }
+
+    fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()> {
+        self.file
+            .read_exact_at(bytes, from.at.0)
+            .map_err(|e| Error::io("cannot read back", e).at(from.at).in_file(&self.path))
     }
 
     fn zero(&self, range: GuestRange) -> Result<()> {
@@ -140,14 +188,7 @@ impl Sink for RawDevice {
                 }
             }
         }
-        let zeros = vec![0; 1 << 20];
-        let mut here = range.start().0;
-        while here < range.end().0 {
-            let len = usize::try_from(range.end().0 - here).unwrap_or(usize::MAX).min(zeros.len());
-            self.write_all_at(here, &zeros[..len])?;
-            here += len as u64;
-        }
-        Ok(())
+        write_zeros(range, |at, zeros| self.write_all_at(at, zeros))
     }
 
     fn finish(self: Box<Self>) -> Result<Receipt> {
@@ -215,8 +256,8 @@ mod tests {
 
     #[test]
     fn a_raw_sink_passes_the_suite() {
-        testing::check_sink(
-            |target, size| create(target, size, false),
+        crate::suite::check_sink(
+            |target, size, files| create(target, size, &CreateOptions { files, ..CreateOptions::default() }),
             |path| Ok(open(Source::open(path)?, &Gate::default())?.disk),
         );
     }
@@ -289,9 +330,12 @@ mod tests {
         let disk = testing::MemDisk::new(Bytes(1 << 40))
             .data(1 << 39, testing::noise_bytes(1, 8192))
             .data(1 << 30, vec![0; 1 << 20]);
-        let converted =
-            crate::convert::convert(&disk, create(&path, disk.size(), false).unwrap(), &Default::default())
-                .unwrap();
+        let converted = crate::convert::convert(
+            &disk,
+            create(&path, disk.size(), &CreateOptions::default()).unwrap(),
+            &Default::default(),
+        )
+        .unwrap();
         let meta = std::fs::metadata(&path).unwrap();
         assert_eq!(meta.len(), 1 << 40);
         assert!(meta.blocks() * 512 <= 64 << 10, "{} blocks", meta.blocks());

@@ -1,70 +1,89 @@
 //! Where a disk is written to.
 //!
-//! The converter calls [`Sink::encode`] from many threads at once, and hands the result to [`Sink::write`] in the
-//! order that the sink asks for. The converter reorders, sinks never do.
+//! ```text
+//! encode (many threads, any order) -> place | zero | keep (one at a time, rising offsets) -> store (many threads)
+//! ```
+//!
+//! Because places are given in the order of the disk, a file comes out the same whatever the number of workers, its
+//! tables can be written as soon as the walk has passed what they describe, and an interrupted run can be
+//! continued: the same calls of `place`, `zero` and `keep` give the same places again. The converter reorders,
+//! sinks never do.
 
 use crate::error::{Error, Result};
 use crate::units::{Bytes, FileOffset, GuestRange};
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
-use rustix::io::Errno;
-use std::ffi::OsString;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The order in which a sink takes [`Sink::write`] and [`Sink::zero`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Any order, from several threads at once.
-    Any,
-    /// One call at a time, rising guest offsets, every byte of the disk covered once.
-    Ascending,
-}
-
-/// Data on its way to a sink: a run of the disk, and the bytes that stand for it in the target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    /// The run of the disk. Starts on a multiple of [`Sink::granularity`] and ends on one, or at the disk's end.
-    pub range: GuestRange,
-    /// The bytes: the run itself, until [`Sink::encode`] made something else of it.
+/// What [`Sink::encode`] made of a run of the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// The bytes that stand for the run in the target.
     pub bytes: Vec<u8>,
-    /// How `bytes` divides into granules once it is encoded, in order. Empty where the run lies there verbatim.
+    /// How `bytes` divides into granules, in order; their lengths add up to that of `bytes`.
     pub pieces: Vec<Piece>,
 }
 
-/// One granule of an encoded [`Chunk`].
+/// One granule of an encoded run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Length in the chunk's `bytes`.
+    /// Length in [`Encoded::bytes`].
     pub len: usize,
     /// True where the granule did not get smaller by compression and lies there verbatim.
     pub verbatim: bool,
 }
 
-/// A disk image being written. Dropped without [`finish`](Sink::finish) it leaves nothing under its final name.
-pub trait Sink: Send + Sync {
-    /// The order in which it wants to be called.
-    fn order(&self) -> Order;
+/// Where a stretch of bytes goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The number of the file, among those that the image consists of.
+    pub file: usize,
+    /// Where in that file.
+    pub at: FileOffset,
+    /// How many bytes.
+    pub len: usize,
+}
 
-    /// The unit in which it allocates, a power of two: chunks start and end on multiples of it, and runs of zeros
-    /// are found in units of it.
+/// A disk image being written. Dropped without [`finish`](Sink::finish) it leaves nothing under its final name.
+///
+/// Every byte of the disk is covered once, by `place`, `zero` or `keep`: calls come one at a time with rising guest
+/// offsets, each from where the one before ended, and runs start on multiples of [`granularity`](Sink::granularity)
+/// and end on one, or at the disk's end.
+pub trait Sink: Send + Sync {
+    /// The unit in which runs are cut and zeros are found, a power of two, at most 2 MiB. A format that allocates
+    /// larger blocks takes a smaller unit and allocates a block with the first run that falls into it.
     fn granularity(&self) -> Bytes;
 
-    /// Prepares a chunk for writing: compression belongs here. Called from many threads, in any order, whatever
-    /// [`order`](Sink::order) says.
-    fn encode(&self, chunk: Chunk) -> Result<Chunk> {
-        Ok(chunk)
+    /// Prepares a run for writing: compression belongs here. `None` where the run goes into the file as it is.
+    /// Called from many threads, in any order.
+    fn encode(&self, _range: GuestRange, _content: &[u8]) -> Result<Option<Encoded>> {
+        Ok(None)
     }
 
-    /// Stores an encoded chunk.
-    fn write(&self, chunk: &Chunk) -> Result<()>;
+    /// Takes room for a run that holds data. `pieces` is what `encode` made of it, empty where it lies there as it
+    /// is. Returns where its bytes go, in their order, the lengths adding up to all of them. May write tables that
+    /// are complete; must come out the same when a run is repeated.
+    fn place(&self, range: GuestRange, pieces: &[Piece]) -> Result<Vec<Placed>>;
 
-    /// Makes a run (cut as chunks are) read as zeros. Cheap: does not write zeros where the target starts as zeros.
+    /// Makes a run read as zeros. Cheap: does not write zeros where the target starts as zeros. Runs of any length.
     fn zero(&self, range: GuestRange) -> Result<()>;
 
-    /// Completes the image: writes tables, syncs, and renames it to its final name.
+    /// Lets a run read as the base that the image was started over. Never called without a base.
+    fn keep(&self, range: GuestRange) -> Result<()> {
+        let says = format!("has no base to keep {:#x} to {:#x} of", range.start().0, range.end().0);
+        Err(Error::refused(says))
+    }
+
+    /// Writes bytes to where they were placed. From many threads, in any order.
+    fn store(&self, to: Placed, bytes: &[u8]) -> Result<()>;
+
+    /// Reads back what was stored, to continue an interrupted run. Past the end of what is there: an error.
+    fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()>;
+
+    /// Completes the image: writes the tables that are left, syncs where asked to, and gives it its final name.
     fn finish(self: Box<Self>) -> Result<Receipt>;
+
+    /// Lets an image that is not finished stay under its partial names when the sink is dropped, so that a later
+    /// run can continue it. Called before the drop of a run that was stopped or has failed.
+    fn leave(&self) {}
 }
 
 /// What a finished sink leaves behind.
@@ -74,300 +93,4 @@ pub struct Receipt {
     pub files: Vec<PathBuf>,
     /// Bytes that the host's file system holds for them.
     pub allocated: Bytes,
-}
-
-/// Writes of this length and more go to the device early.
-const WRITE_OUT: usize = 256 << 10;
-
-/// A file on its way to its final name, for every sink that writes files.
-///
-/// It grows as `.NAME.landfall-partial` beside its target, locked against a second run, and takes its name in
-/// [`commit`](Self::commit) alone. Dropped before that, it is removed. What a killed run left is removed by the next.
-#[derive(Debug)]
-pub struct PartialFile {
-    file: File,
-    partial: PathBuf,
-    target: PathBuf,
-    replace: bool,
-    committed: bool,
-}
-
-impl PartialFile {
-    /// Starts the file that will be `target`. An existing target is refused
-    /// ([`Kind::Refused`](crate::Kind::Refused)) unless `replace` allows its replacement, and in any case where it
-    /// is no regular file. Refused, too, while another run is writing the same target.
-    pub fn create(target: &Path, replace: bool) -> Result<PartialFile> {
-        let Some(name) = target.file_name() else {
-            return Err(Error::refused("names no file to write").in_file(target));
-        };
-        refuse_existing(target, replace)?;
-        let mut partial_name = OsString::from(".");
-        partial_name.push(name);
-        partial_name.push(".landfall-partial");
-        let partial = target.with_file_name(partial_name);
-        let file = create_locked(&partial, target)?;
-        Ok(PartialFile { file, partial, target: target.to_owned(), replace, committed: false })
-    }
-
-    /// The open file, readable and writable.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Its final name.
-    pub fn target(&self) -> &Path {
-        &self.target
-    }
-
-    /// Writes all of `data` at `at`; from any thread.
-    pub fn write_all_at(&self, at: FileOffset, data: &[u8]) -> Result<()> {
-        self.file.write_all_at(data, at.0).map_err(|e| self.failed("cannot write", e).at(at))?;
-        if let Some(len) = std::num::NonZeroU64::new(data.len() as u64)
-            && data.len() >= WRITE_OUT
-        {
-            // Lets the kernel begin to write it out now, while more is read and compressed; otherwise all of it waits
-            // for the sync in `commit`. What is not written out yet stays in the cache. Only a hint.
-            let _ = rustix::fs::fadvise(&self.file, at.0, Some(len), rustix::fs::Advice::DontNeed);
-        }
-        Ok(())
-    }
-
-    /// Fills `buf` from `at`, which was written before.
-    pub fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(buf, at.0).map_err(|e| self.failed("cannot read back", e).at(at))
-    }
-
-    /// Makes the file `len` long; what is new reads as zeros and takes no space.
-    pub fn set_len(&self, len: Bytes) -> Result<()> {
-        self.file.set_len(len.0).map_err(|e| self.failed(&format!("cannot make it {} bytes long", len.0), e))
-    }
-
-    /// Bytes that the file system holds for it now.
-    pub fn allocated(&self) -> Result<Bytes> {
-        let meta = self.file.metadata().map_err(|e| self.failed("cannot examine", e))?;
-        Ok(Bytes(meta.blocks() * 512))
-    }
-
-    /// Syncs it to stable storage, gives it its final name and syncs the folder. Returns the final name.
-    pub fn commit(mut self) -> Result<PathBuf> {
-        self.file.sync_all().map_err(|e| self.failed("cannot write out", e))?;
-        refuse_existing(&self.target, self.replace)?;
-        let cwd = rustix::fs::CWD;
-        let mut renamed = if self.replace {
-            rustix::fs::rename(&self.partial, &self.target)
-        } else {
-            rustix::fs::renameat_with(cwd, &self.partial, cwd, &self.target, RenameFlags::NOREPLACE)
-        };
-        if matches!(renamed, Err(Errno::INVAL | Errno::NOSYS)) {
-            // A file system without NOREPLACE (NFS): the check above has to do.
-            renamed = rustix::fs::rename(&self.partial, &self.target);
-        }
-        match renamed {
-            Ok(()) => self.committed = true,
-            Err(Errno::EXIST) => return Err(exists(&self.target)),
-            Err(e) => return Err(self.failed("cannot rename to its final name", e.into())),
-        }
-        let folder = folder_of(&self.target);
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        match synced {
-            // Some network file systems cannot sync a folder; the rename is done all the same.
-            Err(e) if e.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {
-                Err(Error::io("cannot write out the folder", e).in_file(folder))
-            }
-            _ => Ok(self.target.clone()),
-        }
-    }
-
-    fn failed(&self, doing: &str, error: io::Error) -> Error {
-        Error::io(doing, error).in_file(&self.target)
-    }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        if !self.committed {
-            // The lock is still held, so this is our own file. If it stays, the next run removes it.
-            let _ = std::fs::remove_file(&self.partial);
-        }
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-fn exists(target: &Path) -> Error {
-    Error::refused("exists already").in_file(target).hint("choose another name, or remove it if it may go")
-}
-
-fn refuse_existing(target: &Path, replace: bool) -> Result<()> {
-    match std::fs::symlink_metadata(target) {
-        Ok(meta) if !meta.is_file() => {
-            Err(Error::refused("exists and is not a regular file; it is not replaced").in_file(target))
-        }
-        Ok(_) if !replace => Err(exists(target)),
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io("cannot examine", e).in_file(target)),
-    }
-}
-
-/// Creates `partial` and locks it; removes what a killed run left under that name.
-fn create_locked(partial: &Path, target: &Path) -> Result<File> {
-    let cannot = |e: Errno| {
-        let error = Error::io("cannot create", e.into()).in_file(target);
-        if e == Errno::NOENT { error.hint("create its folder first") } else { error }
-    };
-    let busy = || {
-        Error::refused("is being written by another run")
-            .in_file(target)
-            .hint("wait for it to end, or stop it")
-    };
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = |file: &File| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
-    let is_named = |file: &File| -> Result<bool> {
-        let named = match std::fs::symlink_metadata(partial) {
-            Ok(named) => named,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(Error::io("cannot examine", e).in_file(partial)),
-        };
-        let own = file.metadata().map_err(|e| Error::io("cannot examine", e).in_file(partial))?;
-        Ok(named.dev() == own.dev() && named.ino() == own.ino())
-    };
-    // Two runs that start at once may each remove the other's file before it is locked; one of them wins soon.
-    for _ in 0..16 {
-        match rustix::fs::open(partial, flags | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(0o666)) {
-            Ok(fd) => {
-                let file = File::from(fd);
-                match lock(&file) {
-                    Ok(()) if is_named(&file)? => return Ok(file),
-                    Ok(()) | Err(Errno::WOULDBLOCK) => {}
-                    // A file system without locks: the exclusive creation has to do.
-                    Err(_) => return Ok(file),
-                }
-            }
-            Err(Errno::EXIST) => {
-                if !std::fs::symlink_metadata(partial).is_ok_and(|meta| meta.is_file()) {
-                    continue; // gone again, or refused below
-                }
-                let stale = match rustix::fs::open(partial, flags, Mode::empty()) {
-                    Ok(fd) => File::from(fd),
-                    Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(cannot(e)),
-                };
-                match lock(&stale) {
-                    Err(Errno::WOULDBLOCK) => return Err(busy()),
-                    _ if is_named(&stale)? => {
-                        std::fs::remove_file(partial)
-                            .map_err(|e| Error::io("cannot remove", e).in_file(partial))?;
-                    }
-                    _ => {}
-                }
-            }
-            Err(e) => return Err(cannot(e)),
-        }
-    }
-    if std::fs::symlink_metadata(partial).is_ok_and(|meta| !meta.is_file()) {
-        return Err(Error::refused("is in the way and is not a regular file").in_file(partial));
-    }
-    Err(busy())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Kind;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn the_name_comes_with_commit_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("a.img");
-        let file = PartialFile::create(&target, false).unwrap();
-        file.write_all_at(FileOffset(3), b"x").unwrap();
-        assert_eq!(names(dir.path()), [".a.img.landfall-partial"]);
-        drop(file);
-        assert!(names(dir.path()).is_empty());
-        let file = PartialFile::create(&target, false).unwrap();
-        file.write_all_at(FileOffset(3), b"x").unwrap();
-        assert_eq!(file.commit().unwrap(), target);
-        assert_eq!(names(dir.path()), ["a.img"]);
-        assert_eq!(std::fs::read(&target).unwrap(), b"\0\0\0x");
-    }
-
-    #[test]
-    fn an_existing_target_stays_unless_it_may_be_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("a");
-        std::fs::write(&target, "old").unwrap();
-        assert_eq!(PartialFile::create(&target, false).unwrap_err().kind(), Kind::Refused);
-        let file = PartialFile::create(&target, true).unwrap();
-        assert_eq!(std::fs::read(&target).unwrap(), b"old");
-        file.commit().unwrap();
-        assert_eq!(std::fs::read(&target).unwrap(), b"");
-        // One that appears while the file is written is not lost either.
-        let late = dir.path().join("late");
-        let file = PartialFile::create(&late, false).unwrap();
-        std::fs::write(&late, "theirs").unwrap();
-        assert_eq!(file.commit().unwrap_err().kind(), Kind::Refused);
-        assert_eq!(std::fs::read(&late).unwrap(), b"theirs");
-        assert_eq!(names(dir.path()), ["a", "late"]);
-        let folder = dir.path().join("folder");
-        std::fs::create_dir(&folder).unwrap();
-        assert_eq!(PartialFile::create(&folder, true).unwrap_err().kind(), Kind::Refused);
-    }
-
-    #[test]
-    fn a_killed_run_is_cleared_away_and_a_living_one_respected() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("a");
-        std::fs::write(dir.path().join(".a.landfall-partial"), "left by a killed run").unwrap();
-        let first = PartialFile::create(&target, false).unwrap();
-        assert_eq!(first.file().metadata().unwrap().len(), 0);
-        let error = PartialFile::create(&target, false).unwrap_err();
-        assert_eq!(error.kind(), Kind::Refused);
-        assert!(error.says().contains("another run"), "{error}");
-        first.commit().unwrap();
-        assert_eq!(names(dir.path()), ["a"]);
-        // A link in place of the partial file is not followed.
-        let victim = dir.path().join("victim");
-        std::fs::write(&victim, "precious").unwrap();
-        std::os::unix::fs::symlink(&victim, dir.path().join(".b.landfall-partial")).unwrap();
-        assert!(PartialFile::create(&dir.path().join("b"), false).is_err());
-        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
-    }
-
-    #[test]
-    fn of_many_that_start_at_once_one_wins() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("a");
-        std::fs::write(dir.path().join(".a.landfall-partial"), "left by a killed run").unwrap();
-        let barrier = std::sync::Barrier::new(8);
-        let won: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|_| {
-                    scope.spawn(|| {
-                        barrier.wait();
-                        let file = PartialFile::create(&target, false);
-                        barrier.wait();
-                        usize::from(file.is_ok())
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-        });
-        assert_eq!(won, 1);
-        assert!(names(dir.path()).is_empty());
-    }
 }

@@ -1,16 +1,14 @@
 //! What tests of this and the other crates are made of: disks in memory, a sink that writes down what it is told,
-//! failures on demand, and a suite that every sink has to pass.
+//! and failures on demand. The suite for sinks that write files is in [`crate::suite`].
 //!
 //! Nothing here is part of the product. It panics where a test is wrong.
 
-use crate::convert::{self, Options};
 use crate::disk::{self, Disk, Extent, ExtentKind};
-use crate::error::{Error, Kind, Result};
-use crate::sink::{Chunk, Order, Receipt, Sink};
-use crate::units::{Bytes, GuestOffset, GuestRange};
+use crate::error::{Error, Result};
+use crate::sink::{Encoded, Piece, Placed, Receipt, Sink};
+use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -176,10 +174,12 @@ pub fn mixed(seed: u64, size: Bytes) -> MemDisk {
 /// What a [`RecordingSink`] was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// `write`, with the length of the encoded bytes.
-    Write(GuestRange, usize),
+    /// `place`
+    Data(GuestRange),
     /// `zero`
     Zero(GuestRange),
+    /// `keep`
+    Keep(GuestRange),
     /// `finish`
     Finish,
 }
@@ -192,6 +192,7 @@ pub struct Recording(Arc<Mutex<Recorded>>);
 struct Recorded {
     ops: Vec<Op>,
     content: BTreeMap<u64, Vec<u8>>,
+    placed: BTreeMap<u64, usize>,
 }
 
 impl Recording {
@@ -206,15 +207,12 @@ impl Recording {
 
     /// The calls as text, a line each, sorted by offset: for golden files.
     pub fn log(&self) -> String {
-        let mut ops = self.ops();
-        ops.sort_by_key(|op| match op {
-            Op::Write(range, _) | Op::Zero(range) => range.start().0,
-            Op::Finish => u64::MAX,
-        });
+        let ops = self.ops();
         let mut log = String::new();
         for op in ops {
             let _ = match op {
-                Op::Write(range, _) => writeln!(log, "write {:#x} + {:#x}", range.start().0, range.len().0),
+                Op::Data(range) => writeln!(log, "data {:#x} + {:#x}", range.start().0, range.len().0),
+                Op::Keep(range) => writeln!(log, "keep {:#x} + {:#x}", range.start().0, range.len().0),
                 Op::Zero(range) => writeln!(log, "zero {:#x} + {:#x}", range.start().0, range.len().0),
                 Op::Finish => writeln!(log, "finish"),
             };
@@ -232,32 +230,27 @@ impl Recording {
         self.lock().content.iter().fold(MemDisk::new(size), |disk, (&at, bytes)| disk.data(at, bytes.clone()))
     }
 
-    /// Panics unless every byte of a disk of `size` was covered exactly once and the sink was finished.
+    /// Panics unless every byte of a disk of `size` was covered exactly once, what was placed was stored, and the
+    /// sink was finished.
     pub fn assert_complete(&self, size: Bytes) {
         assert!(self.is_finished(), "the sink was not finished");
-        let mut ranges: Vec<GuestRange> = self
-            .ops()
-            .into_iter()
-            .filter_map(|op| match op {
-                Op::Write(range, _) | Op::Zero(range) => Some(range),
-                Op::Finish => None,
-            })
-            .collect();
-        ranges.sort_by_key(|range| range.start());
+        let recorded = self.lock();
         let mut here = GuestOffset(0);
-        for range in ranges {
+        for op in &recorded.ops {
+            let (Op::Data(range) | Op::Zero(range) | Op::Keep(range)) = op else { break };
             assert_eq!(range.start(), here, "a gap, or something told twice");
-            assert!(!range.is_empty());
             here = range.end();
         }
         assert_eq!(here.0, size.0, "the end is missing");
+        let stored: BTreeMap<u64, usize> =
+            recorded.content.iter().map(|(&at, bytes)| (at, bytes.len())).collect();
+        assert_eq!(stored, recorded.placed, "what is stored is what was placed");
     }
 }
 
 /// A sink that keeps what it is told, and panics where the converter breaks its word about order, alignment or
 /// one call at a time.
 pub struct RecordingSink {
-    order: Order,
     granularity: Bytes,
     size: Bytes,
     recording: Recording,
@@ -266,57 +259,64 @@ pub struct RecordingSink {
 
 impl RecordingSink {
     /// A sink for a disk of `size`, and its memory.
-    pub fn new(order: Order, granularity: Bytes, size: Bytes) -> (Self, Recording) {
+    pub fn new(granularity: Bytes, size: Bytes) -> (Self, Recording) {
         let recording = Recording::default();
-        let sink = RecordingSink {
-            order,
-            granularity,
-            size,
-            recording: recording.clone(),
-            busy: AtomicBool::new(false),
-        };
+        let sink =
+            RecordingSink { granularity, size, recording: recording.clone(), busy: AtomicBool::new(false) };
         (sink, recording)
     }
 
-    fn record(&self, range: GuestRange, op: Op, content: Option<&[u8]>) {
-        let alone = !self.busy.swap(true, Ordering::SeqCst);
-        assert!(alone || self.order == Order::Any, "two calls at once");
+    fn record(&self, range: GuestRange, op: Op) {
+        assert!(!self.busy.swap(true, Ordering::SeqCst), "two calls at once");
+        assert!(!range.is_empty(), "an empty run");
         assert!(range.start().0.is_multiple_of(self.granularity.0), "{range:?} starts off the granularity");
         assert!(
             range.end().0.is_multiple_of(self.granularity.0) || range.end().0 == self.size.0,
             "{range:?} ends off the granularity"
         );
         let mut recorded = self.recording.lock();
-        if self.order == Order::Ascending {
-            let end = recorded.ops.last().map_or(0, |op| match op {
-                Op::Write(range, _) | Op::Zero(range) => range.end().0,
-                Op::Finish => u64::MAX,
-            });
-            assert_eq!(range.start().0, end, "out of order");
-        }
+        let end = recorded.ops.last().map_or(0, |op| match op {
+            Op::Data(range) | Op::Zero(range) | Op::Keep(range) => range.end().0,
+            Op::Finish => u64::MAX,
+        });
+        assert_eq!(range.start().0, end, "out of order");
         recorded.ops.push(op);
-        if let Some(content) = content {
-            assert_eq!(content.len() as u64, range.len().0);
-            recorded.content.insert(range.start().0, content.to_vec());
-        }
         drop(recorded);
         self.busy.store(false, Ordering::SeqCst);
     }
 }
 
 impl Sink for RecordingSink {
-    fn order(&self) -> Order {
-        self.order
-    }
     fn granularity(&self) -> Bytes {
         self.granularity
     }
-    fn write(&self, chunk: &Chunk) -> Result<()> {
-        self.record(chunk.range, Op::Write(chunk.range, chunk.bytes.len()), Some(&chunk.bytes));
-        Ok(())
+    fn place(&self, range: GuestRange, pieces: &[Piece]) -> Result<Vec<Placed>> {
+        assert!(pieces.is_empty(), "nothing was encoded");
+        self.record(range, Op::Data(range));
+        let placed = Placed { file: 0, at: FileOffset(range.start().0), len: index(range.len().0) };
+        self.recording.lock().placed.insert(placed.at.0, placed.len);
+        Ok(vec![placed])
     }
     fn zero(&self, range: GuestRange) -> Result<()> {
-        self.record(range, Op::Zero(range), None);
+        self.record(range, Op::Zero(range));
+        Ok(())
+    }
+    fn keep(&self, range: GuestRange) -> Result<()> {
+        self.record(range, Op::Keep(range));
+        Ok(())
+    }
+    fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
+        assert_eq!(to.len, bytes.len());
+        let twice = self.recording.lock().content.insert(to.at.0, bytes.to_vec());
+        assert!(twice.is_none(), "stored twice");
+        Ok(())
+    }
+    fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()> {
+        let recorded = self.recording.lock();
+        match recorded.content.get(&from.at.0) {
+            Some(content) if content.len() == bytes.len() => bytes.copy_from_slice(content),
+            _ => return Err(Error::io("nothing there", std::io::ErrorKind::UnexpectedEof.into())),
+        }
         Ok(())
     }
     fn finish(self: Box<Self>) -> Result<Receipt> {
@@ -386,7 +386,7 @@ impl<D: Disk> Disk for FaultyDisk<D> {
     }
 }
 
-/// A sink that fails on demand: each `encode`, `write`, `zero` and `finish` is an operation.
+/// A sink that fails on demand: each `encode`, `place`, `zero`, `keep`, `store` and `finish` is an operation.
 pub struct FaultySink {
     /// The sink that takes it otherwise.
     pub sink: Box<dyn Sink>,
@@ -395,95 +395,37 @@ pub struct FaultySink {
 }
 
 impl Sink for FaultySink {
-    fn order(&self) -> Order {
-        self.sink.order()
-    }
     fn granularity(&self) -> Bytes {
         self.sink.granularity()
     }
-    fn encode(&self, chunk: Chunk) -> Result<Chunk> {
+    fn encode(&self, range: GuestRange, content: &[u8]) -> Result<Option<Encoded>> {
         self.faults.next("encode")?;
-        self.sink.encode(chunk)
+        self.sink.encode(range, content)
     }
-    fn write(&self, chunk: &Chunk) -> Result<()> {
-        self.faults.next("write")?;
-        self.sink.write(chunk)
+    fn place(&self, range: GuestRange, pieces: &[Piece]) -> Result<Vec<Placed>> {
+        self.faults.next("place")?;
+        self.sink.place(range, pieces)
     }
     fn zero(&self, range: GuestRange) -> Result<()> {
         self.faults.next("zero")?;
         self.sink.zero(range)
     }
+    fn keep(&self, range: GuestRange) -> Result<()> {
+        self.faults.next("keep")?;
+        self.sink.keep(range)
+    }
+    fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
+        self.faults.next("store")?;
+        self.sink.store(to, bytes)
+    }
+    fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()> {
+        self.sink.load(from, bytes)
+    }
     fn finish(self: Box<Self>) -> Result<Receipt> {
         self.faults.next("finish")?;
         self.sink.finish()
     }
-}
-
-/// The suite that every file sink has to pass: what it writes reads back the same, in sizes around every boundary;
-/// and whichever operation fails, the error comes out and nothing lies under the final name or beside it.
-///
-/// `create` makes a sink that writes the file it is given, for a disk of the size it is given; `open` reads that file.
-pub fn check_sink(
-    create: impl Fn(&Path, Bytes) -> Result<Box<dyn Sink>>,
-    open: impl Fn(&Path) -> Result<Arc<dyn Disk>>,
-) {
-    const MIB: u64 = 1 << 20;
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let disks = [
-        MemDisk::new(Bytes(512)),
-        MemDisk::new(Bytes(MIB)),
-        MemDisk::new(Bytes(5 << 40)).data(3 << 40, noise_bytes(9, 70_000)).data((5 << 40) - 512, [7; 512]),
-        MemDisk::from_bytes(noise_bytes(1, 512)),
-        MemDisk::from_bytes(noise_bytes(2, (1 << 16) + 512)),
-        MemDisk::from_bytes(text_bytes(3, (3 << 20) + 1024)),
-        MemDisk::from_bytes(vec![0; 4 << 20]),
-        mixed(4, Bytes(6 * MIB)),
-        mixed(5, Bytes(7 * MIB + 512)),
-    ];
-    for (n, disk) in disks.iter().enumerate() {
-        for jobs in [1, 4] {
-            let target = dir.path().join(format!("{n}-{jobs}"));
-            let options = Options { jobs, ..Options::default() };
-            let sink = create(&target, disk.size()).unwrap_or_else(|e| panic!("disk {n}: create: {e}"));
-            let converted =
-                convert::convert(disk, sink, &options).unwrap_or_else(|e| panic!("disk {n}: convert: {e}"));
-            assert_eq!(
-                converted.receipt.files.first(),
-                Some(&target),
-                "disk {n}: the receipt names the image"
-            );
-            let written = open(&target).unwrap_or_else(|e| panic!("disk {n}: open: {e}"));
-            let compared = convert::compare(disk, &*written, &options).expect("both can be read");
-            assert!(compared.is_identical(), "disk {n}: {compared:?}");
-            assert_eq!(
-                convert::digest(&*written, &options).expect("can be read"),
-                converted.digest,
-                "disk {n}: the digest is that of the content"
-            );
-            for file in &converted.receipt.files {
-                std::fs::remove_file(file).expect("the receipt names files");
-            }
-        }
-    }
-    let disk = mixed(6, Bytes(6 * MIB));
-    let target = dir.path().join("faulty");
-    let run = |faults: &Faults| {
-        let sink = FaultySink { sink: create(&target, disk.size()).expect("create"), faults: faults.clone() };
-        let faulty = FaultyDisk { disk: &disk, faults: faults.clone() };
-        convert::convert(&faulty, Box::new(sink), &Options { jobs: 2, ..Options::default() })
-    };
-    for n in 0.. {
-        let faults = Faults::at(n);
-        let result = run(&faults);
-        if !faults.happened() {
-            result.expect("nothing failed");
-            assert!(target.exists());
-            break;
-        }
-        let error = result.expect_err("the failure came out");
-        assert_eq!(error.kind(), Kind::Io, "operation {n}: {error}");
-        assert!(error.says().starts_with("injected"), "operation {n}: {error}");
-        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("the folder").flatten().collect();
-        assert!(left.is_empty(), "operation {n} failed and left {left:?}");
+    fn leave(&self) {
+        self.sink.leave();
     }
 }

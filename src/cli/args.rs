@@ -160,24 +160,19 @@ pub enum DiskVerb {
         #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
         format: Option<Format>,
     },
-    /// Convert an image into another format
-    Convert {
-        /// The image to read
-        source: PathBuf,
-        /// The image to write; its ending gives the format where -O does not
-        target: PathBuf,
-        /// The source's format, instead of what its bytes say
+    /// Convert images into another format
+    Convert(DiskConvert),
+    /// Check the structures of an image and its parents; repair nothing
+    Check {
+        /// The images
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// Their format, instead of what their bytes say
         #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
         format: Option<Format>,
-        /// The target's format: raw or qcow2
-        #[arg(short = 'O', long, value_parser = parse_format, value_name = "FORMAT")]
-        output_format: Option<Format>,
-        /// Compress (qcow2)
-        #[arg(long, value_enum, value_name = "METHOD")]
-        compress: Option<Compression>,
-        /// Replace a target that exists
+        /// Read all data too: finds bad sectors and damaged compressed data
         #[arg(long)]
-        replace: bool,
+        read: bool,
     },
     /// Compare two images by what a guest reads from them
     Compare {
@@ -195,6 +190,90 @@ pub enum DiskVerb {
         #[arg(long)]
         strict: bool,
     },
+}
+
+/// `landfall disk convert`
+#[derive(Debug, Args)]
+#[command(after_help = kinds_help())]
+pub struct DiskConvert {
+    /// The images to read, then the image to write; its ending gives the kind where -O does not. With several images to
+    /// read, or with a folder at the end, the results get their names in that folder
+    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "TARGET"])]
+    pub paths: Vec<PathBuf>,
+    /// The sources' format, instead of what their bytes say
+    #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// The kind of image to write
+    #[arg(short = 'O', long, value_parser = kind_names(), value_name = "KIND")]
+    pub output_format: Option<String>,
+    /// Compress (qcow2 with either method; vmdk-stream is always zlib)
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compress: Option<Compression>,
+    /// Compress this much: 1 to 12 for zlib, 1 to 22 for zstd [default: fast, at about QEMU's size]
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true)]
+    pub level: Option<i32>,
+    /// Allocate in units of this size: 64K, 2M (cluster, grain or block) [default: the format's usual one]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub block_size: Option<Bytes>,
+    /// Allocate in thirty-seconds of a cluster (qcow2; QEMU 5.2 and later)
+    #[arg(long)]
+    pub extended_l2: bool,
+    /// Reserve room before there is data for it
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Preallocate::Off)]
+    pub preallocate: Preallocate,
+    /// Write a differencing image: store only what differs from this image (qcow2, vhdx, vhd)
+    #[arg(long, value_name = "IMAGE")]
+    pub base: Option<PathBuf>,
+    /// The base's format, instead of what its bytes say
+    #[arg(short = 'F', long, value_parser = parse_format, value_name = "FORMAT", requires = "base")]
+    pub base_format: Option<Format>,
+    /// Continue an interrupted conversion, after checking what it left
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace a target that exists
+    #[arg(long)]
+    pub replace: bool,
+    /// Return when the image is on stable storage, not when it is handed to the system
+    #[arg(long)]
+    pub sync: bool,
+}
+
+/// What is reserved of a new image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preallocate {
+    /// Nothing: the image grows with its data
+    Off,
+    /// Tables for the whole disk (qcow2)
+    Metadata,
+    /// All of it, without writing it (raw, qcow2)
+    Falloc,
+    /// All of it, written with zeros (raw, qcow2)
+    Full,
+}
+
+impl From<Preallocate> for landfall_image::create::Preallocation {
+    fn from(what: Preallocate) -> Self {
+        match what {
+            Preallocate::Off => Self::Off,
+            Preallocate::Metadata => Self::Metadata,
+            Preallocate::Falloc => Self::Falloc,
+            Preallocate::Full => Self::Full,
+        }
+    }
+}
+
+fn kind_names() -> clap::builder::PossibleValuesParser {
+    let kinds = landfall_image::formats::KINDS.iter();
+    kinds.map(|kind| clap::builder::PossibleValue::new(kind.name).hide(true)).collect::<Vec<_>>().into()
+}
+
+fn kinds_help() -> String {
+    use std::fmt::Write as _;
+    let mut help = String::from("Kinds of image (-O):\n");
+    for kind in landfall_image::formats::KINDS {
+        let _ = writeln!(help, "  {:<16} {}", kind.name, kind.says);
+    }
+    help
 }
 
 /// `landfall explain`
@@ -222,7 +301,7 @@ pub enum Compression {
     Zstd,
 }
 
-impl From<Compression> for landfall_image::formats::Compression {
+impl From<Compression> for landfall_image::create::Compression {
     fn from(compression: Compression) -> Self {
         match compression {
             Compression::Zlib => Self::Zlib,

@@ -9,7 +9,7 @@ use crate::proof::{Outcome, Proof};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
 use landfall_boot::target::Firmware;
-use landfall_image::formats::CreateOptions;
+use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::{Error, Format};
 use std::fmt::Write;
 use std::time::Duration;
@@ -45,7 +45,11 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
             MachineDiskFormat::Qcow2 => Format::Qcow2,
             MachineDiskFormat::Raw => Format::Raw,
         },
-        create: CreateOptions { compression: args.compress.map(Into::into), replace: args.replace },
+        create: CreateOptions {
+            compression: args.compress.map(Into::into),
+            files: FileOptions { replace: args.replace, ..FileOptions::default() },
+            ..CreateOptions::default()
+        },
         networks: args.map_network.clone(),
         network: args.network.clone(),
         guest: choice(&args.guest),

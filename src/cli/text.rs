@@ -36,6 +36,14 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", plain(line));
 }
 
+/// An error and its hint, for a person.
+pub fn say_error(error: &landfall_image::Error) {
+    say(&format!("landfall: {error}"));
+    if let Some(hint) = error.hint_text() {
+        say(&format!("hint: {hint}"));
+    }
+}
+
 /// `text` without what could steer a terminal: names in it come from images, definitions and guests.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '.' } else { c }).collect()
@@ -71,12 +79,7 @@ pub fn failure(failure: &Failure, as_json: bool) {
                 "text": error.to_string(),
             });
         }
-        Failure::Error(error) => {
-            say(&format!("landfall: {error}"));
-            if let Some(hint) = error.hint_text() {
-                say(&format!("hint: {hint}"));
-            }
-        }
+        Failure::Error(error) => say_error(error),
     }
     if as_json && let Err(error) = print_json(&document) {
         say(&format!("landfall: {error}"));

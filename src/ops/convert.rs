@@ -10,7 +10,7 @@ use crate::hypervisor::{Artifact, PlacedDisk, Placement, Row};
 use crate::machine::{DiskSlot, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
-use landfall_image::formats::{self, CreateOptions};
+use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::{Error, Format, Result};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -67,7 +67,8 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
             tracing::warn!("no network card of {} is in a network {source:?}", loaded.machine.name);
         }
     }
-    let folder = Folder::begin(wanted.output, &loaded.machine.name, wanted.create.replace, &loaded.files())?;
+    let folder =
+        Folder::begin(wanted.output, &loaded.machine.name, wanted.create.files.replace, &loaded.files())?;
     let overlays = loaded.overlays(&folder.partial)?;
     let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
     let patched = inspect::patch(context, &opened)?;
@@ -89,14 +90,16 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     // What the target cannot express is refused now, not after hours of copying.
     let artifacts = render(&machine, &placement)?;
 
+    let kind = landfall_image::formats::kind(format)?;
     let mut written_disks = Vec::new();
     for (slot, overlay) in machine.disks.iter().zip(&overlays) {
         context.check_cancelled()?;
-        let sink = formats::create(
+        // The machine's folder takes its name last, when everything in it is on stable storage.
+        let files = FileOptions { replace: true, resume: false, sync: true };
+        let sink = (kind.create)(
             &folder.partial.join(&slot.file),
-            wanted.format,
             landfall_image::Disk::size(&**overlay),
-            &CreateOptions { replace: true, ..wanted.create },
+            &CreateOptions { files, ..wanted.create.clone() },
         )?;
         let done = super::disk::copy(context, &**overlay, sink, &slot.file)?;
         written_disks.push(WrittenDisk {

@@ -1,7 +1,8 @@
 //! Every image of the corpus: read as recorded, refused with a clear word, or converted by the program.
 
 use landfall_image::convert::{self, Converted, Options};
-use landfall_image::formats::{self, Compression, CreateOptions};
+use landfall_image::create::{Compression, CreateOptions};
+use landfall_image::formats;
 use landfall_image::{Bytes, Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, Kind, OpenOptions};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -241,9 +242,9 @@ fn every_image_converts_to_its_content() {
     let Some((mut corpus, rows)) = Corpus::open() else { return };
     let folder = tempfile::tempdir().unwrap();
     let options = Options::default();
-    let targets = formats::TABLE.iter().filter(|row| row.create.is_some()).flat_map(|row| {
-        let compressed = row.format == Format::Qcow2;
-        [None].into_iter().chain(compressed.then_some(Some(Compression::Zstd))).map(move |c| (row.format, c))
+    let targets = formats::KINDS.iter().flat_map(|kind| {
+        let compressed = kind.format == Format::Qcow2;
+        [None].into_iter().chain(compressed.then_some(Some(Compression::Zstd))).map(move |c| (kind, c))
     });
     let targets: Vec<_> = targets.collect();
     let mut wrong = Vec::new();
@@ -251,17 +252,17 @@ fn every_image_converts_to_its_content() {
         let Expected::Content { .. } = row.expected else { continue };
         let Ok(image) = formats::open(&corpus.image(row), &OpenOptions::default()) else { continue };
         let raw = folder.path().join("copy.raw");
-        let sink = landfall_image::raw::create(&raw, image.disk.size(), false).unwrap();
+        let sink = landfall_image::raw::create(&raw, image.disk.size(), &CreateOptions::default()).unwrap();
         convert::convert(&*image.disk, sink, &options).unwrap();
-        for (format, compression) in &targets {
+        for (kind, compression) in &targets {
             let target = folder.path().join("copy");
-            let create = CreateOptions { compression: *compression, replace: false };
-            let what = formats::create(&target, *format, image.disk.size(), &create)
+            let create = CreateOptions { compression: *compression, ..CreateOptions::default() };
+            let what = (kind.create)(&target, image.disk.size(), &create)
                 .and_then(|sink| convert::convert(&*image.disk, sink, &options))
                 .map_err(|error| error.to_string())
-                .and_then(|converted| check_copy(&target, *format, row, converted, &raw));
+                .and_then(|converted| check_copy(&target, kind.format, row, converted, &raw));
             if let Err(what) = what {
-                wrong.push(format!("{} to {} {compression:?}: {what}", row.path, format.name()));
+                wrong.push(format!("{} to {} {compression:?}: {what}", row.path, kind.name));
             }
             let _ = std::fs::remove_file(&target);
         }

@@ -1,11 +1,12 @@
 //! Whether two disks hold the same, and where they first differ.
 
+use super::buffers::{Buffers, Limiter, read_parts, width};
+use super::pipeline::Taken;
 use super::plan::{Item, Plan};
-use super::{Buffers, CHUNK, Limiter, Options, pipeline, read_parts, width};
+use super::{CHUNK, Options, pipeline};
 use crate::disk::{self, Disk, Extent, ExtentKind};
 use crate::error::Result;
 use crate::units::{Bytes, GuestOffset, GuestRange};
-use std::ops::ControlFlow;
 
 /// What [`compare`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +58,10 @@ pub fn compare(a: &dyn Disk, b: &dyn Disk, options: &Options) -> Result<Comparis
     let mut first = None;
     let take = |difference: Option<GuestOffset>| {
         first = difference;
-        Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if first.is_some() { Taken::Enough } else { Taken::Done })
     };
     let plan = Plan::new(&both, CHUNK, &options.cancel, &options.progress);
-    pipeline::run(plan, width, &options.cancel, work, take)?;
+    pipeline::run(plan, width, &options.cancel, work, take, |()| Ok(()))?;
     Ok(Comparison { sizes: (a.size(), b.size()), first_difference: first })
 }
 

@@ -1,13 +1,17 @@
 //! Work done in parallel whose results are taken in order, with a bound on how much is under way.
 //!
-//! The calling thread produces items, `jobs` threads work on them, and the results reach `take` one at a time in
-//! the order of the items. Whichever worker completes the next result also takes it, and all that follow it: no
-//! thread is kept for that. The first error stops everything and is the one returned; so does a cancellation.
+//! ```text
+//! items -> work (parallel) -> take (in order, one at a time) -> end (parallel, any order)
+//! ```
+//!
+//! The calling thread produces items, `jobs` threads work on them, the results reach `take` one at a time in the
+//! order of the items, and what it makes of them is ended by the threads again. Whichever worker completes the next
+//! result also takes it, and all that follow it: no thread is kept for that. The first error stops everything and is
+//! the one returned; so does a cancellation.
 
 use super::Cancel;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -19,8 +23,18 @@ const QUEUE: usize = 16_384;
 pub(super) struct Width {
     /// Threads; at least 1.
     pub jobs: usize,
-    /// Items begun and not yet taken; at least 1. Bounds the memory.
+    /// Items begun and not yet ended; at least 1. Bounds the memory.
     pub in_flight: usize,
+}
+
+/// What `take` makes of a result.
+pub(super) enum Taken<E> {
+    /// Nothing is left to do.
+    Done,
+    /// A worker has to end it.
+    ToEnd(E),
+    /// All that follows is of no interest.
+    Enough,
 }
 
 /// Lets long work notice that it is no longer wanted.
@@ -39,28 +53,32 @@ impl Stop<'_> {
     }
 }
 
-struct State<I, T, K> {
+struct State<I, T, E, K> {
     queue: VecDeque<I>,
     /// Number of the item at the head of the queue.
     first_queued: u64,
     no_more: bool,
+    /// Items begun and not yet ended.
+    under_way: usize,
     done: BTreeMap<u64, T>,
     next_to_take: u64,
+    /// Taken, and to be ended.
+    to_end: VecDeque<E>,
     /// The taker, absent while a worker uses it.
     taker: Option<K>,
     error: Option<Error>,
 }
 
-struct Shared<I, T, K> {
-    state: Mutex<State<I, T, K>>,
+struct Shared<I, T, E, K> {
+    state: Mutex<State<I, T, E, K>>,
     /// Failed, or `take` wants no more. Set while `state` is locked, so that nobody falls asleep over it.
     ended: AtomicBool,
     work: Condvar,
     room: Condvar,
 }
 
-impl<I, T, K> Shared<I, T, K> {
-    fn lock(&self) -> MutexGuard<'_, State<I, T, K>> {
+impl<I, T, E, K> Shared<I, T, E, K> {
+    fn lock(&self) -> MutexGuard<'_, State<I, T, E, K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -68,7 +86,7 @@ impl<I, T, K> Shared<I, T, K> {
         self.ended.load(Ordering::Relaxed)
     }
 
-    fn end(&self, state: MutexGuard<'_, State<I, T, K>>) {
+    fn end(&self, state: MutexGuard<'_, State<I, T, E, K>>) {
         self.ended.store(true, Ordering::Relaxed);
         drop(state);
         self.work.notify_all();
@@ -86,9 +104,9 @@ impl<I, T, K> Shared<I, T, K> {
 }
 
 /// Wakes the others where a worker panics, so that the panic is reported instead of waited for.
-struct Alarm<'a, I, T, K>(&'a Shared<I, T, K>);
+struct Alarm<'a, I, T, E, K>(&'a Shared<I, T, E, K>);
 
-impl<I, T, K> Drop for Alarm<'_, I, T, K> {
+impl<I, T, E, K> Drop for Alarm<'_, I, T, E, K> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.fail(Error::interrupted());
@@ -96,27 +114,33 @@ impl<I, T, K> Drop for Alarm<'_, I, T, K> {
     }
 }
 
-/// Runs `work` on every item and `take` on every result, in order, until all is taken or `take` says `Break`.
-pub(super) fn run<I, T, W, K>(
+/// Runs `work` on every item, `take` on every result, in order, and `end` on what that makes of it, until all is
+/// done or `take` says `Enough`.
+pub(super) fn run<I, T, E, W, K, Z>(
     items: impl Iterator<Item = Result<I>>,
     width: Width,
     cancel: &Cancel,
     work: W,
     take: K,
+    end: Z,
 ) -> Result<()>
 where
     I: Send,
     T: Send,
+    E: Send,
     W: Fn(I, &Stop<'_>) -> Result<T> + Sync,
-    K: FnMut(T) -> Result<ControlFlow<()>> + Send,
+    K: FnMut(T) -> Result<Taken<E>> + Send,
+    Z: Fn(E) -> Result<()> + Sync,
 {
     let shared = Shared {
         state: Mutex::new(State {
             queue: VecDeque::new(),
             first_queued: 0,
             no_more: false,
+            under_way: 0,
             done: BTreeMap::new(),
             next_to_take: 0,
+            to_end: VecDeque::new(),
             taker: Some(take),
             error: None,
         }),
@@ -124,14 +148,14 @@ where
         work: Condvar::new(),
         room: Condvar::new(),
     };
-    let in_flight = width.in_flight.max(1) as u64;
+    let in_flight = width.in_flight.max(1);
     std::thread::scope(|scope| {
         for n in 0..width.jobs.max(1) {
             let thread = std::thread::Builder::new().name(format!("convert-{n}"));
-            let (shared, work) = (&shared, &work);
+            let (shared, work, end) = (&shared, &work, &end);
             let spawned = thread.spawn_scoped(scope, move || {
                 let _alarm = Alarm(shared);
-                if let Err(error) = worker(shared, in_flight, cancel, work) {
+                if let Err(error) = worker(shared, in_flight, cancel, work, end) {
                     shared.fail(error);
                 }
             });
@@ -151,7 +175,7 @@ where
 }
 
 /// Puts the items into the queue as there is room.
-fn feed<I, T, K>(shared: &Shared<I, T, K>, items: impl Iterator<Item = Result<I>>) {
+fn feed<I, T, E, K>(shared: &Shared<I, T, E, K>, items: impl Iterator<Item = Result<I>>) {
     for item in items {
         let item = match item {
             Ok(item) => item,
@@ -172,10 +196,17 @@ fn feed<I, T, K>(shared: &Shared<I, T, K>, items: impl Iterator<Item = Result<I>
     shared.work.notify_all();
 }
 
-fn worker<I, T, W, K>(shared: &Shared<I, T, K>, in_flight: u64, cancel: &Cancel, work: &W) -> Result<()>
+fn worker<I, T, E, W, K, Z>(
+    shared: &Shared<I, T, E, K>,
+    in_flight: usize,
+    cancel: &Cancel,
+    work: &W,
+    end: &Z,
+) -> Result<()>
 where
     W: Fn(I, &Stop<'_>) -> Result<T>,
-    K: FnMut(T) -> Result<ControlFlow<()>>,
+    K: FnMut(T) -> Result<Taken<E>>,
+    Z: Fn(E) -> Result<()>,
 {
     let stop = Stop { ended: &shared.ended, cancel };
     loop {
@@ -187,14 +218,25 @@ where
             if shared.ended() {
                 return Ok(());
             }
-            // The worker that holds the next result to be taken never waits here, so the others do not wait forever.
-            if state.first_queued < state.next_to_take + in_flight
+            // What is taken goes first: it is still in the processor's cache, and holds memory.
+            if let Some(taken) = state.to_end.pop_front() {
+                drop(state);
+                end(taken)?;
+                state = shared.lock();
+                state.under_way -= 1;
+                shared.work.notify_one();
+                continue;
+            }
+            // Whoever works on the next result to be taken never waits here, so the others do not wait forever.
+            if state.under_way < in_flight
                 && let Some(item) = state.queue.pop_front()
             {
                 state.first_queued += 1;
+                state.under_way += 1;
                 break (state.first_queued - 1, item);
             }
-            if state.no_more && state.queue.is_empty() {
+            if state.no_more && state.queue.is_empty() && state.under_way == 0 {
+                shared.work.notify_all();
                 return Ok(());
             }
             state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -215,12 +257,16 @@ where
             let taken = taker(result)?;
             state = shared.lock();
             state.next_to_take += 1;
-            if taken.is_break() {
-                state.taker = Some(taker);
-                shared.end(state);
-                return Ok(());
+            match taken {
+                Taken::Done => state.under_way -= 1,
+                Taken::ToEnd(taken) => state.to_end.push_back(taken),
+                Taken::Enough => {
+                    state.taker = Some(taker);
+                    shared.end(state);
+                    return Ok(());
+                }
             }
-            shared.work.notify_all();
+            shared.work.notify_one();
         }
         state.taker = Some(taker);
     }
@@ -233,6 +279,10 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     const WIDTH: Width = Width { jobs: 8, in_flight: 16 };
+
+    fn nothing(_: ()) -> Result<()> {
+        Ok(())
+    }
 
     /// Uneven work, so that results become ready out of order.
     fn busy(n: u64) {
@@ -257,11 +307,54 @@ mod tests {
             |n| {
                 in_flight.fetch_sub(1, Ordering::SeqCst);
                 taken.push(n);
-                Ok(ControlFlow::Continue(()))
+                Ok(Taken::Done)
             },
+            nothing,
         )
         .unwrap();
         assert!(taken.iter().copied().eq(0..2000));
+    }
+
+    /// What is taken is ended by whoever has time, all of it, and counts as under way until then.
+    #[test]
+    fn what_is_taken_is_ended_in_any_order() {
+        let under_way = AtomicUsize::new(0);
+        let ended = Mutex::new(vec![false; 2000]);
+        run(
+            (0..2000u64).map(Ok),
+            WIDTH,
+            &Cancel::default(),
+            |n, _| {
+                assert!(under_way.fetch_add(1, Ordering::SeqCst) < WIDTH.in_flight);
+                Ok(n)
+            },
+            |n| {
+                Ok(if n % 3 == 0 {
+                    Taken::ToEnd(n)
+                } else {
+                    under_way.fetch_sub(1, Ordering::SeqCst);
+                    Taken::Done
+                })
+            },
+            |n| {
+                busy(n);
+                under_way.fetch_sub(1, Ordering::SeqCst);
+                let was = std::mem::replace(&mut ended.lock().unwrap()[usize::try_from(n).unwrap()], true);
+                assert!(!was, "ended twice");
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert!(ended.into_inner().unwrap().iter().enumerate().all(|(n, &ended)| ended == (n % 3 == 0)));
+        let failing = run(
+            (0..2000u64).map(Ok),
+            WIDTH,
+            &Cancel::default(),
+            |n, _| Ok(n),
+            |n| Ok(Taken::ToEnd(n)),
+            |n| if n == 700 { Err(Error::corrupt("end")) } else { Ok(()) },
+        );
+        assert_eq!(failing.unwrap_err().says(), "end");
     }
 
     #[test]
@@ -276,20 +369,21 @@ mod tests {
                     worked.fetch_add(1, Ordering::Relaxed);
                     if n == at { Err(Error::corrupt(format!("item {n}"))) } else { Ok(n) }
                 },
-                |_| Ok(ControlFlow::Continue(())),
+                |_| Ok(Taken::Done),
+                nothing,
             );
             assert_eq!(result.err().unwrap().says(), format!("item {at}"));
             assert!(worked.load(Ordering::Relaxed) < usize::try_from(at).unwrap() + 2 * WIDTH.in_flight);
         }
         // The same where the producer or the taker fails.
         let items = (0..100u64).map(|n| if n == 50 { Err(Error::corrupt("produce")) } else { Ok(n) });
-        let go = |_: u64| Ok(ControlFlow::Continue(()));
-        let error = run(items, WIDTH, &Cancel::default(), |n, _| Ok(n), go).err().unwrap();
+        let go = |_: u64| Ok(Taken::Done);
+        let error = run(items, WIDTH, &Cancel::default(), |n, _| Ok(n), go, nothing).err().unwrap();
         assert_eq!(error.says(), "produce");
-        let refuse =
-            |n: u64| if n == 50 { Err(Error::corrupt("take")) } else { Ok(ControlFlow::Continue(())) };
-        let error =
-            run((0..u64::MAX).map(Ok), WIDTH, &Cancel::default(), |n, _| Ok(n), refuse).err().unwrap();
+        let refuse = |n: u64| if n == 50 { Err(Error::corrupt("take")) } else { Ok(Taken::Done) };
+        let error = run((0..u64::MAX).map(Ok), WIDTH, &Cancel::default(), |n, _| Ok(n), refuse, nothing)
+            .err()
+            .unwrap();
         assert_eq!(error.says(), "take");
     }
 
@@ -303,8 +397,9 @@ mod tests {
             |n, _| Ok(n),
             |n| {
                 last = n;
-                Ok(if n == 1000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                Ok(if n == 1000 { Taken::Enough } else { Taken::Done })
             },
+            nothing,
         )
         .unwrap();
         assert_eq!(last, 1000);
@@ -323,11 +418,11 @@ mod tests {
             }
             Ok(n)
         };
-        run((0..u64::MAX).map(Ok), WIDTH, &Cancel::default(), wait_for_the_end, |n| {
+        let until_10 = |n| {
             last = n;
-            Ok(if n == 10 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
-        .unwrap();
+            Ok(if n == 10 { Taken::Enough } else { Taken::Done })
+        };
+        run((0..u64::MAX).map(Ok), WIDTH, &Cancel::default(), wait_for_the_end, until_10, nothing).unwrap();
         assert_eq!(last, 10);
     }
 
@@ -344,7 +439,8 @@ mod tests {
                 }
                 Ok(n)
             },
-            |_| Ok(ControlFlow::Continue(())),
+            |_| Ok(Taken::Done),
+            nothing,
         );
         assert_eq!(result.err().unwrap().kind(), Kind::Interrupted);
     }
@@ -360,7 +456,8 @@ mod tests {
                     assert_ne!(n, 300, "a defect in a reader");
                     Ok(n)
                 },
-                |_| Ok(ControlFlow::Continue(())),
+                |_| Ok(Taken::Done),
+                nothing,
             )
         });
         assert!(caught.is_err());

@@ -13,6 +13,9 @@ const BATCH: usize = 256;
 /// parts of an item, whatever the image says.
 const GAP: u64 = 64 << 10;
 
+/// The longest run of zeros, where they are cut: a multiple of every chunk size.
+const CUT_ZEROS: u64 = 1 << 30;
+
 /// One step of the walk over a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
@@ -39,6 +42,7 @@ pub(super) struct Plan<'a> {
     walked: u64,
     batch: VecDeque<Extent>,
     failed: bool,
+    zeros_at_most: u64,
 }
 
 impl<'a> Plan<'a> {
@@ -53,7 +57,22 @@ impl<'a> Plan<'a> {
             walked: 0,
             batch: VecDeque::new(),
             failed: false,
+            zeros_at_most: u64::MAX,
         }
+    }
+
+    /// Begins at `at`, a multiple of the chunk size, instead of at the start of the disk.
+    pub fn from(mut self, at: GuestOffset) -> Self {
+        (self.planned, self.walked) = (at.0, at.0);
+        self
+    }
+
+    /// Cuts runs of zeros where somebody has to look at what lies below them.
+    pub fn cut_zeros(mut self, cut: bool) -> Self {
+        if cut {
+            self.zeros_at_most = CUT_ZEROS;
+        }
+        self
     }
 
     /// The extent at `walked`, which lies before the end of the disk.
@@ -96,6 +115,7 @@ impl<'a> Plan<'a> {
             self.walked = extent.range.end().0.min(size);
         }
         let zero_end = if self.walked >= size { size } else { self.walked / self.chunk * self.chunk };
+        let zero_end = zero_end.min(start.saturating_add(self.zeros_at_most));
         if zero_end > start {
             self.planned(zero_end, zero_end - start);
             return Ok(Some(Item::Zero(GuestRange::between(GuestOffset(start), GuestOffset(zero_end)))));

@@ -1,7 +1,9 @@
 use super::*;
 use crate::Kind;
+use crate::create::CreateOptions;
 use crate::testing::{self, Faults, FaultyDisk, MemDisk, RecordingSink, mixed, noise_bytes};
 use proptest::prelude::*;
+use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,25 +28,83 @@ fn digest_by_definition(content: &[u8]) -> blake3::Hash {
 fn every_byte_reaches_every_kind_of_sink_once() {
     let disk = mixed(1, Bytes(9 * MIB + 777));
     let content = testing::read_all(&disk).unwrap();
-    for order in [Order::Any, Order::Ascending] {
-        for granularity in [512, 4 << 10, 64 << 10, MIB, 2 * MIB, 8 * MIB] {
-            for workers in [1, 2, 8] {
-                let (sink, recording) = RecordingSink::new(order, Bytes(granularity), disk.size());
-                let converted = convert(&disk, Box::new(sink), &jobs(workers)).unwrap();
-                recording.assert_complete(disk.size());
-                let written = testing::read_all(&recording.disk(disk.size())).unwrap();
-                assert!(written == content, "{order:?}, {granularity}, {workers}");
-                assert_eq!(converted.digest, digest_by_definition(&content));
-                let stored: u64 = recording
-                    .ops()
-                    .iter()
-                    .map(|op| if let testing::Op::Write(range, _) = op { range.len().0 } else { 0 })
-                    .sum();
-                assert_eq!(converted.copied.0, stored);
-                assert_eq!(converted.zeros().0, content.len() as u64 - stored);
+    for granularity in [512, 4 << 10, 64 << 10, MIB, 2 * MIB] {
+        for workers in [1, 2, 8] {
+            let (sink, recording) = RecordingSink::new(Bytes(granularity), disk.size());
+            let converted = convert(&disk, Box::new(sink), &jobs(workers)).unwrap();
+            recording.assert_complete(disk.size());
+            let written = testing::read_all(&recording.disk(disk.size())).unwrap();
+            assert!(written == content, "{granularity}, {workers}");
+            assert_eq!(converted.digest, digest_by_definition(&content));
+            let stored: u64 = recording
+                .ops()
+                .iter()
+                .map(|op| if let testing::Op::Data(range) = op { range.len().0 } else { 0 })
+                .sum();
+            assert_eq!(converted.copied.0, stored);
+            assert_eq!(converted.zeros().0, content.len() as u64 - stored);
+        }
+    }
+}
+
+/// Over a base only what differs from it is stored, what is zeros over data is said to be so, and both together are
+/// the disk; whatever the base's size.
+#[test]
+fn over_a_base_only_differences_are_stored() {
+    let disk = mixed(1, Bytes(9 * MIB + 777));
+    let content = testing::read_all(&disk).unwrap();
+    let mut older = content.clone();
+    older[5000] ^= 1;
+    older[2 << 20..3 << 20].fill(9);
+    older[8 << 20..].fill(1); // zeros in the disk's own map
+    let shorter = older[..6 << 20].to_vec();
+    let mut longer = older.clone();
+    longer.extend([7; 100_000]);
+    for base in [older, shorter, longer, vec![], content.clone()] {
+        let same = base == content;
+        let base = MemDisk::from_bytes(base);
+        for granularity in [512, 64 << 10, MIB] {
+            let (sink, recording) = RecordingSink::new(Bytes(granularity), disk.size());
+            let converted = convert_with(&disk, Some(&base), Box::new(sink), None, &jobs(3)).unwrap();
+            recording.assert_complete(disk.size());
+            assert_eq!(converted.digest, digest_by_definition(&content));
+            let mut merged = testing::read_all(&base).unwrap();
+            merged.resize(content.len(), 0);
+            for op in recording.ops() {
+                match op {
+                    testing::Op::Zero(range) => {
+                        merged[index(range.start().0)..index(range.end().0)].fill(0);
+                    }
+                    testing::Op::Data(range) => {
+                        let mut bytes = vec![0; index(range.len().0)];
+                        recording.disk(disk.size()).read_at(range.start(), &mut bytes).unwrap();
+                        merged[index(range.start().0)..index(range.end().0)].copy_from_slice(&bytes);
+                    }
+                    _ => {}
+                }
+            }
+            assert!(merged == content, "{granularity}");
+            if same {
+                assert_eq!(converted.copied, Bytes(0));
             }
         }
     }
+    // A disk that is all zeros over data that lies anywhere.
+    let base = MemDisk::new(Bytes(5 << 30)).data(700, [1; 10]).data((4 << 30) - 1, [1; 2]);
+    let (sink, recording) = RecordingSink::new(Bytes::kib(64), Bytes(5 << 30));
+    convert_with(&MemDisk::new(Bytes(5 << 30)), Some(&base), Box::new(sink), None, &jobs(2)).unwrap();
+    let log = "\
+zero 0x0 + 0x10000
+keep 0x10000 + 0x3fff0000
+keep 0x40000000 + 0x40000000
+keep 0x80000000 + 0x40000000
+keep 0xc0000000 + 0x3fff0000
+zero 0xffff0000 + 0x10000
+zero 0x100000000 + 0x10000
+keep 0x100010000 + 0x3fff0000
+finish
+";
+    assert_eq!(recording.log(), log);
 }
 
 /// The exact calls: what is sparse stays sparse, in whole granules, zeros in one piece.
@@ -58,20 +118,20 @@ fn the_log_of_a_conversion() {
         .data(9 * MIB, vec![0; 2 << 20])
         .zero(100 * MIB, MIB)
         .data((2 << 30) - 512, noise_bytes(2, 1024));
-    let (sink, recording) = RecordingSink::new(Order::Ascending, Bytes::kib(64), disk.size());
+    let (sink, recording) = RecordingSink::new(Bytes::kib(64), disk.size());
     convert(&disk, Box::new(sink), &jobs(3)).unwrap();
     recording.assert_complete(disk.size());
     let log = "\
 zero 0x0 + 0x500000
-write 0x500000 + 0x10000
+data 0x500000 + 0x10000
 zero 0x510000 + 0x2f0000
-write 0x800000 + 0x20000
+data 0x800000 + 0x20000
 zero 0x820000 + 0x20000
-write 0x840000 + 0xc0000
+data 0x840000 + 0xc0000
 zero 0x900000 + 0x3f700000
 zero 0x40000000 + 0x3fff0000
-write 0x7fff0000 + 0x10000
-write 0x80000000 + 0x10000
+data 0x7fff0000 + 0x10000
+data 0x80000000 + 0x10000
 zero 0x80010000 + 0x3fff0000
 finish
 ";
@@ -82,7 +142,7 @@ finish
 fn an_empty_disk_costs_nothing_however_large() {
     for size in [0, 1, 16 << 40, crate::limits::DISK_SIZE.0] {
         let disk = FaultyDisk { disk: MemDisk::new(Bytes(size)), faults: Faults::never() };
-        let (sink, recording) = RecordingSink::new(Order::Ascending, Bytes::kib(64), disk.size());
+        let (sink, recording) = RecordingSink::new(Bytes::kib(64), disk.size());
         let options = jobs(2);
         let converted = convert(&disk, Box::new(sink), &options).unwrap();
         recording.assert_complete(disk.size());
@@ -138,7 +198,7 @@ fn a_cancelled_conversion_leaves_nothing() {
     let disk = mixed(1, Bytes(8 * MIB));
     let options = jobs(2);
     options.cancel.cancel();
-    let sink = crate::raw::create(&dir.path().join("a"), disk.size(), false).unwrap();
+    let sink = crate::raw::create(&dir.path().join("a"), disk.size(), &CreateOptions::default()).unwrap();
     assert_eq!(convert(&disk, sink, &options).unwrap_err().kind(), Kind::Interrupted);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -175,8 +235,8 @@ fn a_map_that_says_nothing_is_an_error() {
 
 #[test]
 fn a_granularity_that_would_not_fit_memory_is_refused() {
-    for granularity in [0, 3 << 10, 32 * MIB, 1 << 63] {
-        let (sink, _) = RecordingSink::new(Order::Any, Bytes(granularity), Bytes(0));
+    for granularity in [0, 3 << 10, 4 * MIB, 1 << 63] {
+        let (sink, _) = RecordingSink::new(Bytes(granularity), Bytes(0));
         let error = convert(&MemDisk::new(Bytes(0)), Box::new(sink), &jobs(1)).unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported);
     }
@@ -246,7 +306,7 @@ proptest! {
             here = at + len;
         }
         let content = testing::read_all(&disk).unwrap();
-        let (sink, recording) = RecordingSink::new(Order::Ascending, Bytes(granularity), Bytes(size));
+        let (sink, recording) = RecordingSink::new(Bytes(granularity), Bytes(size));
         let converted = convert(&disk, Box::new(sink), &jobs(3)).unwrap();
         recording.assert_complete(Bytes(size));
         let copy = recording.disk(Bytes(size));

@@ -1,27 +1,8 @@
 //! Compressed clusters: raw deflate streams or zstd frames, each cluster on its own.
 
+use crate::create::Compression;
 use crate::error::{Error, Result};
 use std::sync::{Mutex, PoisonError};
-
-/// How clusters are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Deflate without the header of zlib; QEMU calls it zlib. Every version of qcow2 has it.
-    Zlib,
-    /// Zstandard. Version 3 images, QEMU 5.1 and later.
-    Zstd,
-}
-
-impl Compression {
-    /// QEMU's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Compression::Zlib => "zlib",
-            Compression::Zstd => "zstd",
-        }
-    }
-}
 
 /// Things that are expensive to make, used by one thread at a time.
 pub(super) struct Pool<T>(Mutex<Vec<T>>);

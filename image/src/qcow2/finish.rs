@@ -4,19 +4,16 @@ use super::entry::USED_ONCE;
 use super::header::{self, NewHeader};
 use super::write::{Layout, Run, RunPlace, Writer};
 use crate::error::Result;
-use crate::sink::{PartialFile, Receipt};
+use crate::partial::PartialFile;
+use crate::sink::Receipt;
 use crate::units::{Bytes, FileOffset};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 /// Tables are gathered to writes of this size.
 const WRITE_SIZE: usize = 1 << 20;
 
 /// Completes the image and gives it its name.
 pub(super) fn finish(mut writer: Writer) -> Result<Receipt> {
-    if writer.failed.load(Ordering::Relaxed) {
-        return Err(writer.misused("a write has failed".to_owned()));
-    }
     let layout = writer.layout;
     let space = std::mem::take(writer.space.get_mut().unwrap_or_else(PoisonError::into_inner));
     let mut runs = space.runs;
@@ -53,11 +50,8 @@ pub(super) fn finish(mut writer: Writer) -> Result<Receipt> {
     file.write_all_at(FileOffset(0), &head)?;
     // The last cluster of each kind may be written in part only.
     file.set_len(Bytes((refcounts.table + refcounts.table_clusters) << layout.cluster_bits))?;
-    file.file()
-        .sync_all()
-        .map_err(|e| crate::Error::io("cannot write out", e).in_file(writer.file.target()))?;
-    let allocated = writer.file.allocated()?;
-    Ok(Receipt { files: vec![writer.file.commit()?], allocated })
+    let (path, allocated) = writer.file.commit()?;
+    Ok(Receipt { files: vec![path], allocated })
 }
 
 /// Writes the L2 tables from the cluster `next` on, which it moves behind them. Returns the L1 table.

@@ -11,7 +11,7 @@
 //! then extensions (type, length, data padded to 8) up to type 0, then the backing file name: all in cluster 0
 //! ```
 
-use super::codec::Compression;
+use crate::create::Compression;
 use crate::error::{Error, Result};
 use crate::units::{Bytes, FileOffset};
 

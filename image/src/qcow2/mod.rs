@@ -13,7 +13,7 @@
 //!
 //! Read: both versions, every cluster size (512 bytes to 2 MiB), subclusters (extended L2 entries), deflate and zstd,
 //! backing files, external data files. Written: version 3, plain or compressed, by many threads at once, without a
-//! backing file; where a cluster lies in the file depends on the order in which the threads come.
+//! backing file.
 //!
 //! Absent on purpose: encrypted images are refused; internal snapshots and bitmaps are counted and named, not read;
 //! reference counts are not needed for reading and not checked; an image marked corrupt is refused (repair a copy
@@ -31,6 +31,5 @@ mod snapshot;
 mod tests;
 mod write;
 
-pub use codec::Compression;
 pub use open::{open, probe};
-pub use write::{Qcow2Options, create};
+pub use write::create;

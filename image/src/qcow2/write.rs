@@ -1,42 +1,23 @@
-//! Writing a new image: many threads at once, in any order.
+//! Writing a new image: places in the order of the disk, bytes from many threads at once.
 //!
 //! ```text
 //! | header | L1 table | clusters as they come: verbatim, or regions of packed bytes | L2 tables | refcounts |
 //! ```
 //!
-//! A thread takes a place under a short lock, which also notes what lies there, and writes without it. Tables are
-//! made when all is written (`finish.rs`): until then 32 bytes stand for a run of verbatim clusters and 8 bytes for
+//! Tables are made when all is placed (`finish.rs`): until then 32 bytes stand for a run of verbatim clusters and 8 bytes for
 //! a compressed one, so that an empty disk of any size takes no memory.
 
-use super::codec::{Compression, Packer};
+use super::codec::Packer;
 use super::entry::COMPRESSED;
 use super::header::CLUSTER_BITS;
+use crate::create::{Compression, CreateOptions, Takes};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::sink::{Chunk, Order, PartialFile, Piece, Receipt, Sink};
+use crate::partial::PartialFile;
+use crate::sink::{Encoded, Piece, Placed, Receipt, Sink};
 use crate::units::{Bytes, FileOffset, GuestRange, SECTOR_SIZE_BYTES};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-/// How a new image is made.
-#[derive(Clone, Debug)]
-pub struct Qcow2Options {
-    /// A power of two from 512 bytes to 2 MiB.
-    pub cluster_size: Bytes,
-    /// Compress each cluster that gets smaller by a sixteenth at least; the others stay verbatim.
-    pub compression: Option<Compression>,
-    /// The compressor's level: 1 to 12 for zlib, negative to 22 for zstd. Without it, its usual one.
-    pub level: Option<i32>,
-    /// An existing file of that name may be replaced.
-    pub replace: bool,
-}
-
-impl Default for Qcow2Options {
-    fn default() -> Self {
-        Qcow2Options { cluster_size: Bytes::kib(64), compression: None, level: None, replace: false }
-    }
-}
 
 /// Space for packed clusters is taken in pieces of this size, so that verbatim clusters in between do not leave gaps.
 const REGION: u64 = 1 << 20;
@@ -49,11 +30,18 @@ const REGION: u64 = 1 << 20;
 /// # Errors
 /// [`Kind::Refused`](crate::Kind::Refused) for a cluster size or level that does not exist, a disk that such
 /// clusters cannot hold, and whatever [`PartialFile::create`] refuses; [`Kind::Io`](crate::Kind::Io).
-pub fn create(path: &Path, size: Bytes, options: &Qcow2Options) -> Result<Box<dyn Sink>> {
-    let layout = Layout::new(size, options.cluster_size).map_err(|error| error.in_file(path))?;
+pub fn create(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
+    let takes = Takes {
+        compression: &[Compression::Zlib, Compression::Zstd],
+        block_size: Some((1 << CLUSTER_BITS.start(), 1 << CLUSTER_BITS.end())),
+        ..Takes::default()
+    };
+    options.check(path, "qcow2", &takes)?;
+    let cluster_size = options.block_size.unwrap_or(Bytes::kib(64));
+    let layout = Layout::new(size, cluster_size).map_err(|error| error.in_file(path))?;
     let packer =
         options.compression.map(|compression| Packer::new(compression, options.level)).transpose()?;
-    let file = PartialFile::create(path, options.replace)?;
+    let file = PartialFile::create(path, options.files)?;
     let space = Space { next: layout.first_cluster(), ..Space::default() };
     Ok(Box::new(Writer {
         file,
@@ -61,7 +49,6 @@ pub fn create(path: &Path, size: Bytes, options: &Qcow2Options) -> Result<Box<dy
         packer,
         compression: options.compression.unwrap_or(Compression::Zlib),
         space: Mutex::new(space),
-        failed: AtomicBool::new(false),
     }))
 }
 
@@ -232,100 +219,42 @@ pub(super) struct Writer {
     packer: Option<Packer>,
     pub compression: Compression,
     pub space: Mutex<Space>,
-    /// A write failed: the image will not be whole.
-    pub failed: AtomicBool,
 }
 
 impl Writer {
-    /// The number of the first guest cluster of a chunk, after checking that it is cut as agreed.
-    fn first_cluster(&self, chunk: &Chunk) -> Result<u64> {
-        let (start, end) = (chunk.range.start().0, chunk.range.end().0);
+    /// The number of the first guest cluster of a run, after checking that it is cut as agreed.
+    fn first_cluster(&self, range: GuestRange) -> Result<u64> {
+        let (start, end) = (range.start().0, range.end().0);
         let mask = self.layout.cluster_size() - 1;
         let whole =
             start & mask == 0 && (end & mask == 0 || end == self.layout.given) && end <= self.layout.given;
         if whole {
             return Ok(start >> self.layout.cluster_bits);
         }
-        Err(self.misused(format!("a chunk from {start:#x} to {end:#x} does not consist of whole clusters")))
+        Err(self.misused(format!("a run from {start:#x} to {end:#x} does not consist of whole clusters")))
     }
 
     /// The error of a caller that breaks the contract of [`Sink`].
     pub fn misused(&self, says: String) -> Error {
         Error::refused(format!("cannot be written: {says}")).in_file(self.file.target())
     }
-
-    fn write_verbatim(&self, chunk: &Chunk) -> Result<()> {
-        let first = self.first_cluster(chunk)?;
-        if chunk.bytes.len() as u64 != chunk.range.len().0 {
-            let len = chunk.bytes.len();
-            return Err(self.misused(format!("{len} bytes stand for a run of {}", chunk.range.len().0)));
-        }
-        let count = self.layout.clusters(chunk.range.len().0);
-        let cluster = self.space.lock().unwrap_or_else(PoisonError::into_inner).take(first, count);
-        self.file.write_all_at(FileOffset(cluster << self.layout.cluster_bits), &chunk.bytes)
-    }
-
-    /// Places the pieces, then writes each stretch that came to lie in one row.
-    fn write_pieces(&self, chunk: &Chunk) -> Result<()> {
-        let first = self.first_cluster(chunk)?;
-        let total = chunk.pieces.iter().try_fold(0usize, |sum, piece| sum.checked_add(piece.len));
-        let clusters = self.layout.clusters(chunk.range.len().0);
-        if total != Some(chunk.bytes.len()) || chunk.pieces.len() as u64 != clusters {
-            return Err(self.misused(format!(
-                "{} pieces stand for {clusters} clusters in {} bytes",
-                chunk.pieces.len(),
-                chunk.bytes.len()
-            )));
-        }
-        let mut writes: Vec<(u64, std::ops::Range<usize>)> = Vec::new();
-        let mut from = 0;
-        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
-        for (guest_cluster, piece) in (first..).zip(&chunk.pieces) {
-            let cluster = guest_cluster << self.layout.cluster_bits;
-            let whole = self.layout.cluster_size().min(chunk.range.end().0 - cluster);
-            let at = match u32::try_from(piece.len) {
-                Ok(len) if piece.verbatim && u64::from(len) == whole => {
-                    space.take(guest_cluster, 1) << self.layout.cluster_bits
-                }
-                Ok(len) if !piece.verbatim && len > 0 && u64::from(len) < self.layout.cluster_size() => {
-                    space.take_packed(self.layout, guest_cluster, len)
-                }
-                _ => return Err(self.misused(format!("a piece of {} bytes stands for {whole}", piece.len))),
-            };
-            let to = from + piece.len;
-            match writes.last_mut() {
-                Some((start, bytes)) if *start + bytes.len() as u64 == at => bytes.end = to,
-                _ => writes.push((at, from..to)),
-            }
-            from = to;
-        }
-        drop(space);
-        for (at, bytes) in writes {
-            self.file.write_all_at(FileOffset(at), &chunk.bytes[bytes])?;
-        }
-        Ok(())
-    }
 }
 
 impl Sink for Writer {
-    fn order(&self) -> Order {
-        Order::Any
-    }
-
     fn granularity(&self) -> Bytes {
         Bytes(self.layout.cluster_size())
     }
 
-    fn encode(&self, chunk: Chunk) -> Result<Chunk> {
-        let Some(packer) = &self.packer else { return Ok(chunk) };
+    fn encode(&self, _: GuestRange, content: &[u8]) -> Result<Option<Encoded>> {
+        let Some(packer) = &self.packer else { return Ok(None) };
         let cluster_size = 1usize << self.layout.cluster_bits;
         // Less is not worth the time of every later reader.
         let worthwhile = cluster_size - cluster_size / 16;
-        let mut bytes = vec![0; chunk.bytes.len().next_multiple_of(cluster_size)];
+        let mut bytes = vec![0; content.len().next_multiple_of(cluster_size)];
         let mut pieces = Vec::with_capacity(bytes.len() / cluster_size);
         let mut end = 0;
         packer.with(|pack| {
-            for cluster in chunk.bytes.chunks(cluster_size) {
+            for cluster in content.chunks(cluster_size) {
                 let room = &mut bytes[end..end + worthwhile];
                 let packed = if cluster.len() == cluster_size {
                     pack(cluster, room)
@@ -344,22 +273,43 @@ impl Sink for Writer {
             }
         })?;
         if pieces.iter().all(|piece| piece.verbatim) {
-            return Ok(chunk);
+            return Ok(None);
         }
         bytes.truncate(end);
-        Ok(Chunk { range: chunk.range, bytes, pieces })
+        Ok(Some(Encoded { bytes, pieces }))
     }
 
-    fn write(&self, chunk: &Chunk) -> Result<()> {
-        let written = match chunk.pieces.is_empty() {
-            _ if chunk.range.is_empty() => Ok(()),
-            true => self.write_verbatim(chunk),
-            false => self.write_pieces(chunk),
-        };
-        if written.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
+    fn place(&self, range: GuestRange, pieces: &[Piece]) -> Result<Vec<Placed>> {
+        let first = self.first_cluster(range)?;
+        let clusters = self.layout.clusters(range.len().0);
+        let mut space = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        if pieces.is_empty() {
+            let cluster = space.take(first, clusters);
+            let len = usize::try_from(range.len().0).unwrap_or(usize::MAX);
+            return Ok(vec![Placed { file: 0, at: FileOffset(cluster << self.layout.cluster_bits), len }]);
         }
-        written
+        if pieces.len() as u64 != clusters {
+            return Err(self.misused(format!("{} pieces stand for {clusters} clusters", pieces.len())));
+        }
+        let mut placed: Vec<Placed> = Vec::new();
+        for (guest_cluster, piece) in (first..).zip(pieces) {
+            let cluster = guest_cluster << self.layout.cluster_bits;
+            let whole = self.layout.cluster_size().min(range.end().0 - cluster);
+            let at = match u32::try_from(piece.len) {
+                Ok(len) if piece.verbatim && u64::from(len) == whole => {
+                    space.take(guest_cluster, 1) << self.layout.cluster_bits
+                }
+                Ok(len) if !piece.verbatim && len > 0 && u64::from(len) < self.layout.cluster_size() => {
+                    space.take_packed(self.layout, guest_cluster, len)
+                }
+                _ => return Err(self.misused(format!("a piece of {} bytes stands for {whole}", piece.len))),
+            };
+            match placed.last_mut() {
+                Some(last) if last.at.0 + last.len as u64 == at => last.len += piece.len,
+                _ => placed.push(Placed { file: 0, at: FileOffset(at), len: piece.len }),
+            }
+        }
+        Ok(placed)
     }
 
     /// There is no backing file: what is not written reads as zeros.
@@ -367,8 +317,20 @@ impl Sink for Writer {
         Ok(())
     }
 
+    fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(to.at, bytes)
+    }
+
+    fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(from.at, bytes)
+    }
+
     fn finish(self: Box<Self>) -> Result<Receipt> {
         super::finish::finish(*self)
+    }
+
+    fn leave(&self) {
+        self.file.leave();
     }
 }
 
@@ -382,12 +344,14 @@ mod tests {
     fn what_clusters_cannot_hold_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.qcow2");
-        let refused = |size: Bytes, options: Qcow2Options| {
+        let refused = |size: Bytes, options: CreateOptions| {
             let error = create(&path, size, &options).err().unwrap();
             assert_eq!(error.kind(), Kind::Refused, "{error}");
         };
-        let with =
-            |cluster_size| Qcow2Options { cluster_size: Bytes(cluster_size), ..Qcow2Options::default() };
+        let with = |cluster_size| CreateOptions {
+            block_size: Some(Bytes(cluster_size)),
+            ..CreateOptions::default()
+        };
         for cluster_size in [0, 1, 256, 513, 65535, 4 << 20, 1 << 63] {
             refused(Bytes(1 << 20), with(cluster_size));
         }
@@ -395,34 +359,29 @@ mod tests {
         refused(Bytes(crate::limits::DISK_SIZE.0 + 1), with(1 << 21));
         assert!(create(&path, Bytes(100 << 30), &with(512)).is_ok());
         let compression = Some(Compression::Zstd);
-        refused(Bytes(512), Qcow2Options { compression, level: Some(23), ..with(65536) });
+        refused(Bytes(512), CreateOptions { compression, level: Some(23), ..with(65536) });
     }
 
     #[test]
     fn a_broken_contract_never_gives_an_image() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.qcow2");
-        let chunk = |start, bytes: usize, len| Chunk {
-            range: GuestRange::new(GuestOffset(start), Bytes(len)),
-            bytes: vec![1; bytes],
-            pieces: Vec::new(),
-        };
-        for bad in [
-            chunk(512, 65536, 65536),
-            chunk(0, 512, 512),
-            chunk(0, 65535, 65536),
-            chunk(1 << 20, 65536, 65536),
-            Chunk { pieces: vec![Piece { len: 65536, verbatim: false }], ..chunk(0, 65536, 65536) },
-            Chunk { pieces: vec![Piece { len: 9, verbatim: false }], ..chunk(0, 10, 65536) },
-            Chunk { pieces: vec![Piece { len: 5, verbatim: false }; 2], ..chunk(0, 10, 65536) },
+        let run = |start, len| GuestRange::new(GuestOffset(start), Bytes(len));
+        let packed = |len| Piece { len, verbatim: false };
+        for (range, pieces) in [
+            (run(512, 65536), vec![]),
+            (run(0, 512), vec![]),
+            (run(1 << 20, 65536), vec![]),
+            (run(0, 65536), vec![packed(65536)]),
+            (run(0, 65536), vec![packed(0)]),
+            (run(0, 65536), vec![packed(5); 2]),
         ] {
-            let sink = create(&path, Bytes(1 << 20), &Qcow2Options::default()).unwrap();
-            assert!(sink.write(&bad).is_err());
-            assert!(sink.finish().is_err());
+            let sink = create(&path, Bytes(1 << 20), &CreateOptions::default()).unwrap();
+            assert!(sink.place(range, &pieces).is_err());
         }
-        let twice = create(&path, Bytes(1 << 20), &Qcow2Options::default()).unwrap();
-        twice.write(&chunk(0, 131_072, 131_072)).unwrap();
-        twice.write(&chunk(65536, 65536, 65536)).unwrap();
+        let twice = create(&path, Bytes(1 << 20), &CreateOptions::default()).unwrap();
+        twice.place(run(0, 131_072), &[]).unwrap();
+        twice.place(run(65536, 65536), &[]).unwrap();
         assert!(twice.finish().unwrap_err().says().contains("twice"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -2,12 +2,16 @@
 
 use super::*;
 use crate::convert::{self, Options};
-use crate::qcow2::{Compression, Qcow2Options, create};
-use crate::testing::{MemDisk, check_sink, mixed, noise_bytes, read_all, text_bytes};
+use crate::create::{Compression, CreateOptions, FileOptions};
+use crate::qcow2::create;
+use crate::suite::check_sink;
+use crate::testing::{MemDisk, mixed, noise_bytes, read_all, text_bytes};
 
-fn options(cluster_size: u64, compression: Option<Compression>) -> Qcow2Options {
-    Qcow2Options { cluster_size: Bytes(cluster_size), compression, ..Qcow2Options::default() }
+fn options(cluster_size: u64, compression: Option<Compression>) -> CreateOptions {
+    CreateOptions { block_size: Some(Bytes(cluster_size)), compression, ..CreateOptions::default() }
 }
+
+const REPLACE: FileOptions = FileOptions { replace: true, resume: false, sync: false };
 
 const COMPRESSIONS: [Option<Compression>; 3] = [None, Some(Compression::Zlib), Some(Compression::Zstd)];
 
@@ -17,14 +21,16 @@ fn the_sink_passes_the_suite() {
         [(65536, None), (65536, Some(Compression::Zstd)), (65536, Some(Compression::Zlib)), (1 << 21, None)]
     {
         check_sink(
-            |path, size| create(path, size, &options(cluster_size, compression)),
+            |path, size, files| {
+                create(path, size, &CreateOptions { files, ..options(cluster_size, compression) })
+            },
             |path| Ok(open(path)?.disk),
         );
     }
 }
 
 /// Writes `disk` with several threads, lets QEMU check the image and compare its content.
-fn write_and_check(folder: &Path, disk: &MemDisk, options: &Qcow2Options) -> u64 {
+fn write_and_check(folder: &Path, disk: &MemDisk, options: &CreateOptions) -> u64 {
     let what = format!("{options:?} {}", disk.size().0);
     let path = folder.join("a.qcow2");
     let sink = create(&path, disk.size(), options).unwrap();
@@ -104,7 +110,8 @@ fn an_odd_size_is_rounded_up_to_sectors() {
     for compression in COMPRESSIONS {
         let path = dir.path().join("a.qcow2");
         let disk = MemDisk::from_bytes(bytes.clone());
-        let sink = create(&path, disk.size(), &Qcow2Options { replace: true, ..options(65536, compression) });
+        let sink =
+            create(&path, disk.size(), &CreateOptions { files: REPLACE, ..options(65536, compression) });
         convert::convert(&disk, sink.unwrap(), &Options::default()).unwrap();
         run(dir.path(), "qemu-img check -q a.qcow2");
         let mut padded = bytes.clone();
