@@ -1,202 +1,355 @@
-//! The transmission phase: one request, one simple reply, in order.
+//! The server's transmission phase: a few workers take requests off one connection and answer each when it is done,
+//! so that one slow request does not hold up the rest.
 
-use super::{Export, REQUEST_AT_MOST, Served, lost};
-use crate::disk::DiskMut;
+use super::Served;
+use super::handshake::{ALLOCATION, Chosen, lost};
+use super::protocol::*;
+use super::stream::Stream;
+use crate::disk::{Disk, DiskMut, ExtentKind};
 use crate::error::{Error, Kind, Result};
 use crate::units::{Bytes, GuestOffset, GuestRange};
 use std::io::{BufReader, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const REQUEST_MAGIC: u32 = 0x2560_9513;
-const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
-const REQUEST_LEN: usize = 28;
-const REPLY_LEN: usize = 16;
+/// Requests of one connection that are answered at once.
+const WORKERS: usize = 4;
+/// What a worker keeps of its buffer from one request to the next.
+const BUFFER_KEPT: usize = 4 << 20;
+/// Extents in one answer, and pieces that a read is answered in.
+const EXTENTS_AT_MOST: usize = 1024;
+const PIECES_AT_MOST: usize = 64;
+/// Head of a chunk that holds data: magic to length, and the offset.
+const DATA_HEAD: usize = 28;
+const SIMPLE_HEAD: usize = 16;
 
-const CMD_READ: u16 = 0;
-const CMD_WRITE: u16 = 1;
-const CMD_DISC: u16 = 2;
-const CMD_FLUSH: u16 = 3;
-const CMD_TRIM: u16 = 4;
-const CMD_WRITE_ZEROES: u16 = 6;
-
-/// `WRITE_ZEROES` may leave a hole or not: both read as zeros here, so this flag changes nothing.
-const FLAG_NO_HOLE: u16 = 1 << 1;
-
-const EPERM: u32 = 1;
-const EIO: u32 = 5;
-const EINVAL: u32 = 22;
-const ENOSPC: u32 = 28;
-const EOVERFLOW: u32 = 75;
-
-/// One request without its data.
-///
-/// ```text
-/// 0 magic:32   4 flags:16   6 type:16   8 cookie:64   16 offset:64   24 length:32
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Request {
-    flags: u16,
-    command: u16,
-    cookie: u64,
-    offset: u64,
-    len: u32,
-}
-
-impl Request {
-    fn parse(head: &[u8; REQUEST_LEN]) -> Result<Request> {
-        let (magic, rest) = take::<4>(head);
-        let (flags, rest) = take::<2>(rest);
-        let (command, rest) = take::<2>(rest);
-        let (cookie, rest) = take::<8>(rest);
-        let (offset, rest) = take::<8>(rest);
-        let (len, _) = take::<4>(rest);
-        let magic = u32::from_be_bytes(magic);
-        if magic != REQUEST_MAGIC {
-            return Err(Error::corrupt(format!("NBD request magic is {magic:#x}, not {REQUEST_MAGIC:#x}")));
-        }
-        Ok(Request {
-            flags: u16::from_be_bytes(flags),
-            command: u16::from_be_bytes(command),
-            cookie: u64::from_be_bytes(cookie),
-            offset: u64::from_be_bytes(offset),
-            len: u32::from_be_bytes(len),
-        })
-    }
-}
-
-/// The first `N` bytes of a slice that has them, zeros otherwise.
-fn take<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
-    bytes.split_first_chunk::<N>().map_or(([0; N], bytes), |(first, rest)| (*first, rest))
+/// What is served. Writes go to `writer`, which is the same disk.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub disk: &'a dyn Disk,
+    pub writer: Option<&'a dyn DiskMut>,
 }
 
 pub(super) struct Transmission<'a> {
-    disk: &'a dyn DiskMut,
-    requests: BufReader<&'a UnixStream>,
-    replies: &'a UnixStream,
-    export: Export,
-    served: Served,
-    first_error: Option<Error>,
-    /// Reused for every request's data. [`REPLY_LEN`] bytes are kept free before a read's data, so that a reply
-    /// is one write.
-    buffer: Vec<u8>,
+    target: Target<'a>,
+    stream: &'a Stream,
+    chosen: Chosen,
+    requests: Mutex<Requests<'a>>,
+    replies: Mutex<()>,
+    state: Mutex<State>,
 }
 
-impl<'a> Transmission<'a> {
-    pub(super) fn new(disk: &'a dyn DiskMut, stream: &'a UnixStream, export: Export) -> Self {
-        Transmission {
-            disk,
-            requests: BufReader::with_capacity(64 << 10, stream),
-            replies: stream,
-            export,
-            served: Served::default(),
-            first_error: None,
-            buffer: Vec::new(),
-        }
-    }
+struct Requests<'a> {
+    from: BufReader<&'a Stream>,
+    /// The client is done, or the connection is.
+    done: bool,
+}
 
-    pub(super) fn run(mut self) -> Result<Served> {
-        while self.one_request()? {}
-        match self.first_error {
-            Some(error) => Err(error),
-            None => Ok(self.served),
+#[derive(Default)]
+struct State {
+    served: Served,
+    first_error: Option<Error>,
+    broken: Option<Error>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers until the client leaves. The first error of the disk is kept for the caller; the client has had it as an
+/// error number.
+pub(super) fn run(target: Target<'_>, stream: &Stream, chosen: Chosen) -> (Served, Result<()>) {
+    let requests = Requests { from: BufReader::with_capacity(64 << 10, stream), done: false };
+    let transmission = Transmission {
+        target,
+        stream,
+        chosen,
+        requests: Mutex::new(requests),
+        replies: Mutex::new(()),
+        state: Mutex::new(State::default()),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..WORKERS {
+            // With fewer threads it goes slower, no more.
+            let _ = std::thread::Builder::new().name("nbd".into()).spawn_scoped(scope, || transmission.work());
+        }
+        transmission.work();
+    });
+    let state = transmission.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (state.served, state.broken.or(state.first_error).map_or(Ok(()), Err))
+}
+
+impl Transmission<'_> {
+    fn work(&self) {
+        let mut buffer = Vec::new();
+        loop {
+            match self.one_request(&mut buffer) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    lock(&self.state).broken.get_or_insert(error);
+                    // Whoever waits for the next request is woken.
+                    self.stream.shutdown();
+                    return;
+                }
+            }
         }
     }
 
     /// False where the client is done.
-    fn one_request(&mut self) -> Result<bool> {
-        let mut head = [0; REQUEST_LEN];
-        match self.requests.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+    fn one_request(&self, buffer: &mut Vec<u8>) -> Result<bool> {
+        // One huge request must not keep its memory for the life of the connection.
+        if buffer.len() > BUFFER_KEPT {
+            *buffer = Vec::new();
+        }
+        let taken = {
+            let mut requests = lock(&self.requests);
+            if requests.done {
                 return Ok(false);
             }
-            Err(e) => return Err(lost(e)),
+            let taken = take(&mut requests.from, buffer);
+            requests.done = !matches!(taken, Ok(Some(_)));
+            taken?
+        };
+        let Some(request) = taken else { return Ok(false) };
+        {
+            let served = &mut lock(&self.state).served;
+            served.requests = served.requests.saturating_add(1);
         }
-        let request = Request::parse(&head)?;
-        if request.command == CMD_DISC {
-            return Ok(false);
-        }
-        self.served.requests = self.served.requests.saturating_add(1);
-        let too_big = u64::from(request.len) > REQUEST_AT_MOST.0;
-        if request.command == CMD_WRITE {
-            if too_big {
-                return Err(Error::refused(format!(
-                    "the NBD client sends {} bytes in one write; at most {} are taken",
-                    request.len, REQUEST_AT_MOST.0
-                )));
+        let done = self.answer(&request, buffer);
+        let reply = match &done {
+            Ok(len) => &buffer[..*len],
+            Err(refusal) => {
+                self.refuse(&request, refusal, buffer);
+                &buffer[..]
             }
-            // The data must be taken off the socket even where the request is refused.
-            self.resize(request.len);
-            let data = self.buffer.get_mut(REPLY_LEN..).unwrap_or_default();
-            self.requests.read_exact(data).map_err(lost)?;
+        };
+        let sent = {
+            let _alone = lock(&self.replies);
+            (&mut &*self.stream).write_all(reply)
+        };
+        match sent {
+            Ok(()) => Ok(true),
+            // It left without waiting for the answer.
+            Err(_) if lock(&self.requests).done => Ok(false),
+            Err(error) => Err(lost(error)),
         }
-        let outcome = self.outcome(&request, too_big);
-        let sends_data = request.command == CMD_READ && outcome.is_ok();
-        if !sends_data {
-            self.buffer.resize(REPLY_LEN, 0);
-        }
-        let mut reply = [0; REPLY_LEN];
-        reply[..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
-        reply[4..8].copy_from_slice(&outcome.err().unwrap_or(0).to_be_bytes());
-        reply[8..].copy_from_slice(&request.cookie.to_be_bytes());
-        if let Some(place) = self.buffer.get_mut(..REPLY_LEN) {
-            place.copy_from_slice(&reply);
-        }
-        self.replies.write_all(&self.buffer).map_err(lost)?;
-        // One huge request must not keep its memory for the life of the connection.
-        self.buffer.clear();
-        self.buffer.shrink_to(1 << 20);
-        Ok(true)
     }
 
-    /// Does it; `Err` is the protocol's error number.
-    fn outcome(&mut self, request: &Request, too_big: bool) -> Result<(), u32> {
+    /// Does it and puts the reply into `buffer`; its length.
+    fn answer(&self, request: &Request, buffer: &mut Vec<u8>) -> Result<usize, Refusal> {
         let len = u64::from(request.len);
         let range = GuestRange::new(GuestOffset(request.offset), Bytes(len));
-        let fits = request.offset.checked_add(len).is_some_and(|end| end <= self.disk.size().0);
-        let writes = matches!(request.command, CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES);
-        let flags = if request.command == CMD_WRITE_ZEROES { FLAG_NO_HOLE } else { 0 };
+        let fits = request.offset.checked_add(len).is_some_and(|end| end <= self.target.disk.size().0);
+        let flags = match request.command {
+            CMD_READ if self.chosen.structured => CMD_FLAG_DF,
+            CMD_WRITE_ZEROES => CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
+            CMD_BLOCK_STATUS => CMD_FLAG_REQ_ONE,
+            _ => 0,
+        };
         if request.flags & !flags != 0 {
-            return Err(EINVAL);
+            return Err(Refusal::of(EINVAL));
         }
-        if writes && self.export.read_only {
-            return Err(EPERM);
-        }
-        let done = match request.command {
-            CMD_READ if too_big => return Err(EOVERFLOW),
-            CMD_READ if !fits => return Err(EINVAL),
-            CMD_READ => {
-                self.resize(request.len);
-                let data = self.buffer.get_mut(REPLY_LEN..).unwrap_or_default();
-                self.served.read.0 = self.served.read.0.saturating_add(len);
-                self.disk.read_at(range.start(), data)
+        let writes = matches!(request.command, CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES);
+        let done = match (request.command, self.target.writer) {
+            (CMD_READ, _) if len > REQUEST_AT_MOST.0 => return Err(Refusal::of(EOVERFLOW)),
+            (CMD_READ | CMD_CACHE, _) if !fits => return Err(Refusal::of(EINVAL)),
+            (CMD_READ, _) => {
+                let read = &mut lock(&self.state).served.read;
+                read.0 = read.0.saturating_add(len);
+                self.read(request, range, buffer)
             }
-            CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES if !fits => return Err(ENOSPC),
-            CMD_WRITE => {
-                let data = self.buffer.get(REPLY_LEN..).unwrap_or_default();
-                self.served.written.0 = self.served.written.0.saturating_add(len);
-                self.disk.write_at(range.start(), data)
+            // Only a hint.
+            (CMD_CACHE, _) => Ok(None),
+            (CMD_BLOCK_STATUS, _) if !self.chosen.allocation || len == 0 || !fits => {
+                return Err(Refusal::of(EINVAL));
+            }
+            (CMD_BLOCK_STATUS, _) => self.status(request, range, buffer),
+            (CMD_FLUSH, _) if request.offset != 0 || len != 0 => return Err(Refusal::of(EINVAL)),
+            (CMD_FLUSH, None) => Ok(None),
+            (CMD_FLUSH, Some(writer)) => writer.flush().map(|()| None),
+            (CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES, None) => return Err(Refusal::of(EPERM)),
+            (CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES, _) if !fits => return Err(Refusal::of(ENOSPC)),
+            (CMD_WRITE, Some(writer)) => {
+                let written = &mut lock(&self.state).served.written;
+                written.0 = written.0.saturating_add(len);
+                let len = usize::try_from(len).unwrap_or(usize::MAX);
+                writer.write_at(range.start(), buffer.get(..len).unwrap_or_default()).map(|()| None)
             }
             // A trimmed run may read as anything; zeros make the converted disk smaller.
-            CMD_TRIM | CMD_WRITE_ZEROES => self.disk.zero_at(range),
-            CMD_FLUSH if request.offset == 0 && request.len == 0 => self.disk.flush(),
-            _ => return Err(EINVAL),
+            (CMD_TRIM | CMD_WRITE_ZEROES, Some(writer)) => writer.zero_at(range).map(|()| None),
+            _ => return Err(Refusal::of(EINVAL)),
         };
-        done.map_err(|error| {
-            let number = match error.io_error().map(std::io::Error::kind) {
-                Some(ErrorKind::StorageFull) if writes => ENOSPC,
-                _ => EIO,
-            };
-            tracing::warn!(%error, request = ?request, "a disk under NBD failed");
-            // Interrupted is the caller's own doing and says nothing about the disk.
-            if self.first_error.is_none() && error.kind() != Kind::Interrupted {
-                self.first_error = Some(error);
+        match done {
+            Ok(Some(len)) => Ok(len),
+            Ok(None) => {
+                simple(request.cookie, 0, buffer);
+                Ok(SIMPLE_HEAD)
             }
-            number
-        })
+            Err(error) => Err(self.failed(request, error, writes)),
+        }
     }
 
-    fn resize(&mut self, len: u32) {
-        self.buffer.resize(REPLY_LEN + usize::try_from(len).unwrap_or(0), 0);
+    fn failed(&self, request: &Request, error: Error, writes: bool) -> Refusal {
+        let errno = match error.io_error().map(std::io::Error::kind) {
+            Some(ErrorKind::StorageFull) if writes => ENOSPC,
+            _ => EIO,
+        };
+        tracing::warn!(%error, request = ?request, "a disk under NBD failed");
+        let says = error.says().chars().take(200).collect();
+        // Interrupted is the caller's own doing and says nothing about the disk.
+        if error.kind() != Kind::Interrupted {
+            lock(&self.state).first_error.get_or_insert(error);
+        }
+        Refusal { errno, says }
     }
+
+    fn read(&self, request: &Request, range: GuestRange, buffer: &mut Vec<u8>) -> Result<Option<usize>> {
+        let len = usize::try_from(request.len).unwrap_or(usize::MAX);
+        if !self.chosen.structured {
+            grow(buffer, SIMPLE_HEAD + len);
+            self.target.disk.read_at(range.start(), &mut buffer[SIMPLE_HEAD..SIMPLE_HEAD + len])?;
+            simple(request.cookie, 0, buffer);
+            return Ok(Some(SIMPLE_HEAD + len));
+        }
+        let mut filled = 0;
+        let mut here = range.start();
+        let mut extents = match request.flags & CMD_FLAG_DF == 0 {
+            true => self.target.disk.extents(range, PIECES_AT_MOST)?.into_iter(),
+            false => Vec::new().into_iter(),
+        };
+        while here < range.end() {
+            let (run, zero) = match extents.next() {
+                Some(extent) => (extent.range.intersect(range), extent.kind != ExtentKind::Data),
+                None => (GuestRange::between(here, range.end()), false),
+            };
+            here = run.end();
+            let done = if here >= range.end() { CHUNK_DONE } else { 0 };
+            let run_len = u32::try_from(run.len().0).unwrap_or(u32::MAX);
+            if zero {
+                grow(buffer, filled + DATA_HEAD + 4);
+                let chunk = &mut buffer[filled..filled + DATA_HEAD + 4];
+                head(chunk, done, CHUNK_OFFSET_HOLE, request.cookie, 12);
+                chunk[20..28].copy_from_slice(&run.start().0.to_be_bytes());
+                chunk[28..].copy_from_slice(&run_len.to_be_bytes());
+                filled += DATA_HEAD + 4;
+                continue;
+            }
+            let data = usize::try_from(run_len).unwrap_or(usize::MAX);
+            grow(buffer, filled + DATA_HEAD + data);
+            let chunk = &mut buffer[filled..filled + DATA_HEAD + data];
+            head(chunk, done, CHUNK_OFFSET_DATA, request.cookie, run_len.saturating_add(8));
+            chunk[20..28].copy_from_slice(&run.start().0.to_be_bytes());
+            self.target.disk.read_at(run.start(), &mut chunk[DATA_HEAD..])?;
+            filled += DATA_HEAD + data;
+        }
+        if filled == 0 {
+            // A read of nothing.
+            grow(buffer, 20);
+            head(&mut buffer[..20], CHUNK_DONE, CHUNK_NONE, request.cookie, 0);
+            filled = 20;
+        }
+        Ok(Some(filled))
+    }
+
+    fn status(&self, request: &Request, range: GuestRange, buffer: &mut Vec<u8>) -> Result<Option<usize>> {
+        let at_most = if request.flags & CMD_FLAG_REQ_ONE == 0 { EXTENTS_AT_MOST } else { 1 };
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for extent in self.target.disk.extents(range, at_most)? {
+            // Whether zeros take room is not known; they need not.
+            let flags = if extent.kind == ExtentKind::Data { 0 } else { STATE_HOLE | STATE_ZERO };
+            let len = u32::try_from(extent.range.intersect(range).len().0).unwrap_or(u32::MAX);
+            match runs.last_mut() {
+                Some(last) if last.1 == flags => last.0 = last.0.saturating_add(len),
+                _ => runs.push((len, flags)),
+            }
+        }
+        buffer.clear();
+        buffer.resize(20, 0);
+        buffer.extend(ALLOCATION.to_be_bytes());
+        for (len, flags) in &runs {
+            buffer.extend(len.to_be_bytes());
+            buffer.extend(flags.to_be_bytes());
+        }
+        let len = u32::try_from(buffer.len() - 20).unwrap_or(u32::MAX);
+        head(buffer, CHUNK_DONE, CHUNK_BLOCK_STATUS, request.cookie, len);
+        Ok(Some(buffer.len()))
+    }
+
+    fn refuse(&self, request: &Request, refusal: &Refusal, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        if !self.chosen.structured || !matches!(request.command, CMD_READ | CMD_BLOCK_STATUS) {
+            simple(request.cookie, refusal.errno, buffer);
+            buffer.truncate(SIMPLE_HEAD);
+            return;
+        }
+        buffer.resize(20, 0);
+        buffer.extend(refusal.errno.to_be_bytes());
+        buffer.extend(u16::try_from(refusal.says.len()).unwrap_or_default().to_be_bytes());
+        buffer.extend(refusal.says.bytes());
+        let len = u32::try_from(buffer.len() - 20).unwrap_or(u32::MAX);
+        head(buffer, CHUNK_DONE, CHUNK_ERROR, request.cookie, len);
+    }
+}
+
+/// Why a request is not done, in the protocol's number and, for people, in words.
+struct Refusal {
+    errno: u32,
+    says: String,
+}
+
+impl Refusal {
+    fn of(errno: u32) -> Refusal {
+        Refusal { errno, says: String::new() }
+    }
+}
+
+/// The next request, with what is to be written in `buffer`; `None` where the client is done.
+fn take(from: &mut BufReader<&Stream>, buffer: &mut Vec<u8>) -> Result<Option<Request>> {
+    let mut head = [0; Request::LEN];
+    match from.read_exact(&mut head) {
+        Ok(()) => {}
+        Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return Ok(None),
+        Err(e) => return Err(lost(e)),
+    }
+    let request = Request::parse(&head)?;
+    if request.command == CMD_DISC {
+        return Ok(None);
+    }
+    if request.command == CMD_WRITE {
+        if u64::from(request.len) > REQUEST_AT_MOST.0 {
+            return Err(Error::refused(format!(
+                "the NBD client sends {} bytes in one write; at most {} are taken",
+                request.len, REQUEST_AT_MOST.0
+            )));
+        }
+        // The data must be taken off the socket even where the request is refused.
+        let len = usize::try_from(request.len).unwrap_or(usize::MAX);
+        grow(buffer, len);
+        from.read_exact(&mut buffer[..len]).map_err(lost)?;
+    }
+    Ok(Some(request))
+}
+
+/// Room for `len` bytes; what is there already is not cleared.
+fn grow(buffer: &mut Vec<u8>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+}
+
+/// A simple reply without data.
+fn simple(cookie: u64, errno: u32, buffer: &mut Vec<u8>) {
+    grow(buffer, SIMPLE_HEAD);
+    buffer[..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
+    buffer[4..8].copy_from_slice(&errno.to_be_bytes());
+    buffer[8..SIMPLE_HEAD].copy_from_slice(&cookie.to_be_bytes());
+}
+
+/// The head of a chunk, at the start of `chunk`.
+fn head(chunk: &mut [u8], flags: u16, kind: u16, cookie: u64, len: u32) {
+    chunk[..4].copy_from_slice(&CHUNK_MAGIC.to_be_bytes());
+    chunk[4..6].copy_from_slice(&flags.to_be_bytes());
+    chunk[6..8].copy_from_slice(&kind.to_be_bytes());
+    chunk[8..16].copy_from_slice(&cookie.to_be_bytes());
+    chunk[16..20].copy_from_slice(&len.to_be_bytes());
 }

@@ -1,9 +1,9 @@
 use super::*;
-use crate::disk::{self, Disk, Extent, ExtentKind};
-use crate::error::Kind;
+use crate::disk::{self, Disk, DiskMut, Extent, ExtentKind};
+use crate::error::{Error, Kind, Result};
 use crate::units::{GuestOffset, GuestRange};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, atomic::AtomicBool, atomic::Ordering};
