@@ -163,7 +163,8 @@ impl Client {
                     continue;
                 }
             }
-            let len = usize::try_from(piece.len().0).unwrap_or(usize::MAX).min(ZEROES_SENT.min(self.at_once()));
+            let len =
+                usize::try_from(piece.len().0).unwrap_or(usize::MAX).min(ZEROES_SENT.min(self.at_once()));
             self.write_at(here, &vec![0; len])?;
             here = GuestOffset(here.0 + len as u64);
         }

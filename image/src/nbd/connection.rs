@@ -11,7 +11,7 @@ use super::protocol::*;
 use super::stream::Stream;
 use super::uri::Uri;
 use crate::error::{Error, Kind, Result};
-use crate::units::{FileOffset, GuestOffset, GuestRange, Bytes};
+use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange};
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -153,8 +153,9 @@ impl Connection {
     fn alive(&self, turn: &Turn) -> Result<()> {
         match &turn.dead {
             None => Ok(()),
-            Some((kind, says)) => Err(Error::new(*kind, format!("the connection is gone: {says}"))
-                .in_file(self.uri.as_path())),
+            Some((kind, says)) => {
+                Err(Error::new(*kind, format!("the connection is gone: {says}")).in_file(self.uri.as_path()))
+            }
         }
     }
 
@@ -239,7 +240,8 @@ impl Connection {
                     turn = self.turn();
                     if !turn.waiting.contains(&head.cookie) {
                         drop(turn);
-                        let says = format!("the NBD server answers a request {:#x} that nobody made", head.cookie);
+                        let says =
+                            format!("the NBD server answers a request {:#x} that nobody made", head.cookie);
                         return Err(self.die(self.corrupt(says)));
                     }
                     turn.head = Some(head);
@@ -284,7 +286,10 @@ impl Connection {
         let error = match failed.errno {
             EPERM => Error::refused(format!("{says}: not permitted")),
             ENOTSUP => Error::unsupported(format!("{says}: not supported")),
-            ESHUTDOWN => Error::io(format!("{says}: it is shutting down"), std::io::ErrorKind::ConnectionAborted.into()),
+            ESHUTDOWN => Error::io(
+                format!("{says}: it is shutting down"),
+                std::io::ErrorKind::ConnectionAborted.into(),
+            ),
             errno => {
                 let errno = i32::try_from(errno).ok().filter(|errno| *errno < 4096).unwrap_or(5);
                 Error::io(says, std::io::Error::from_raw_os_error(errno))
@@ -335,7 +340,8 @@ impl Answer<'_, '_> {
     }
 
     fn corrupt(&self, says: &str) -> Error {
-        self.connection.corrupt(format!("the NBD server's reply to request type {} is {says}", self.ask.command))
+        self.connection
+            .corrupt(format!("the NBD server's reply to request type {} is {says}", self.ask.command))
     }
 
     fn chunk(&mut self, kind: u16, len: u32, last: bool) -> Result<()> {
@@ -384,9 +390,9 @@ impl Answer<'_, '_> {
             return Err(self.corrupt("data that was not asked for"));
         };
         let asked = GuestRange::new(GuestOffset(self.ask.offset), Bytes(buf.len() as u64));
-        let inside = start.checked_add(len).is_some_and(|end| {
-            len > 0 && start >= asked.start().0 && end <= asked.end().0
-        });
+        let inside = start
+            .checked_add(len)
+            .is_some_and(|end| len > 0 && start >= asked.start().0 && end <= asked.end().0);
         if !inside {
             return Err(self.corrupt(&format!("{len} bytes from {start:#x} on, which were not asked for")));
         }

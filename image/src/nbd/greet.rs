@@ -70,9 +70,9 @@ pub(super) fn greet(
     let socket = Socket::connect(uri.address(), timeout).map_err(|e| {
         let error = Error::io("cannot connect to the NBD server", e).in_file(uri.as_path());
         match uri.address() {
-            Address::Tcp(host, port) => {
-                error.hint(format!("check that a server listens on {host} port {port} and no firewall is between"))
-            }
+            Address::Tcp(host, port) => error.hint(format!(
+                "check that a server listens on {host} port {port} and no firewall is between"
+            )),
             Address::Unix(path) => {
                 error.hint(format!("check that a server listens on the socket {}", path.display()))
             }
@@ -192,10 +192,8 @@ impl Greeting<'_> {
             return Err(error.hint("set TLS up on the server, or say nbd:// if everybody may listen"));
         }
         let host = self.uri.tls_hostname();
-        let stream = self
-            .stream
-            .into_tls_client(config.clone(), host)
-            .map_err(|e| e.in_file(self.uri.as_path()))?;
+        let stream =
+            self.stream.into_tls_client(config.clone(), host).map_err(|e| e.in_file(self.uri.as_path()))?;
         Ok(Greeting { stream, ..self })
     }
 
@@ -258,7 +256,9 @@ impl Greeting<'_> {
             Ok(())
         })?;
         match went {
-            Ok(()) if !known => return Err(self.corrupt("the NBD server does not say how large its export is")),
+            Ok(()) if !known => {
+                return Err(self.corrupt("the NBD server does not say how large its export is"));
+            }
             Ok(()) => {}
             Err(denied) if denied.code == REP_ERR_UNSUP => {
                 // A server from before 2017. This option has no answer but the export, or the end.
@@ -288,12 +288,7 @@ impl Greeting<'_> {
     }
 
     /// An option that a server may do without.
-    fn agreed(
-        &self,
-        option: u32,
-        data: &[u8],
-        each: impl FnMut(u32, &[u8]) -> Result<()>,
-    ) -> Result<bool> {
+    fn agreed(&self, option: u32, data: &[u8], each: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<bool> {
         match self.ask(option, data, each)? {
             Ok(()) => Ok(true),
             Err(denied) if denied.code == REP_ERR_TLS_REQD => Err(self.no_export(&denied)),
@@ -354,9 +349,9 @@ impl Greeting<'_> {
     /// The export was asked for in vain.
     fn no_export(&self, denied: &Denied) -> Error {
         match denied.code {
-            REP_ERR_TLS_REQD => self
-                .denied(denied, "wants TLS")
-                .hint("say nbds:// (nbds+unix:// for a socket) and give the authority's certificate with --tls-ca"),
+            REP_ERR_TLS_REQD => self.denied(denied, "wants TLS").hint(
+                "say nbds:// (nbds+unix:// for a socket) and give the authority's certificate with --tls-ca",
+            ),
             REP_ERR_UNKNOWN => {
                 let error = self.denied(denied, &format!("has no export named {:?}", self.uri.export()));
                 let mut names = Vec::new();

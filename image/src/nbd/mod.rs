@@ -11,7 +11,7 @@
 //!    or   0x668e33ef flags:16 type:16 cookie:64 length:32 data              (structured: one or more for a request)
 //! ```
 //!
-//! [`Client`] reads an export as a [`Disk`](crate::Disk). [`serve`] answers one client over a
+//! [`Client`] reads an export as a [`Disk`](crate::Disk), [`create`] writes a disk to one. [`serve`] answers one client over a
 //! socket that the caller made: whoever holds the other end of the pair is allowed. [`Server`] listens, to many
 //! clients, with TLS where it is set up.
 //!
@@ -24,6 +24,7 @@ mod greet;
 mod handshake;
 mod protocol;
 mod server;
+mod sink;
 mod stream;
 mod transmit;
 mod uri;
@@ -31,6 +32,7 @@ mod uri;
 pub use client::{Client, ClientOptions};
 pub use protocol::REQUEST_AT_MOST;
 pub use server::{Content, Listener, ServeOptions, Server, serve};
+pub use sink::create;
 pub use stream::TlsFiles;
 pub use uri::{Address, PORT, Uri};
 

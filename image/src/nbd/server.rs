@@ -97,8 +97,8 @@ enum Kinds {
 impl Listener {
     /// Listens on an address and port; port 0 takes a free one.
     pub fn tcp(address: SocketAddr) -> Result<Listener> {
-        let listener = TcpListener::bind(address)
-            .map_err(|e| Error::io(format!("cannot listen on {address}"), e))?;
+        let listener =
+            TcpListener::bind(address).map_err(|e| Error::io(format!("cannot listen on {address}"), e))?;
         listener.set_nonblocking(true).map_err(lost)?;
         Ok(Listener { kind: Kinds::Tcp(listener) })
     }
@@ -223,7 +223,8 @@ impl Server {
     /// Prepares to serve; certificates are read now.
     pub fn new(content: Content, options: ServeOptions) -> Result<Server> {
         if options.export.len() > super::protocol::NAME_AT_MOST || options.export.contains('\0') {
-            let says = format!("an export's name has at most {} bytes and no NUL", super::protocol::NAME_AT_MOST);
+            let says =
+                format!("an export's name has at most {} bytes and no NUL", super::protocol::NAME_AT_MOST);
             return Err(Error::refused(says));
         }
         let tls = options.tls.as_ref().map(TlsFiles::server).transpose()?;
@@ -333,9 +334,20 @@ fn recovers(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
         Some(
-            Errno::CONNABORTED | Errno::AGAIN | Errno::INTR | Errno::MFILE | Errno::NFILE | Errno::NOBUFS
-                | Errno::NOMEM | Errno::PROTO | Errno::PERM | Errno::NETDOWN | Errno::HOSTDOWN | Errno::HOSTUNREACH
-                | Errno::NETUNREACH | Errno::NOTCONN
+            Errno::CONNABORTED
+                | Errno::AGAIN
+                | Errno::INTR
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOBUFS
+                | Errno::NOMEM
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETDOWN
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::NOTCONN
         )
     )
 }

@@ -332,9 +332,9 @@ mod files {
     pub(super) fn authorities(path: &Path) -> Result<RootCertStore> {
         let mut store = RootCertStore::empty();
         for certificate in certificates(path)? {
-            store
-                .add(certificate)
-                .map_err(|e| Error::refused(format!("holds a certificate that is no use: {e}")).in_file(path))?;
+            store.add(certificate).map_err(|e| {
+                Error::refused(format!("holds a certificate that is no use: {e}")).in_file(path)
+            })?;
         }
         Ok(store)
     }
@@ -370,17 +370,17 @@ impl TlsFiles {
     /// For the side that connects: `ca` is needed, a certificate only where the server asks for it.
     pub(super) fn client(&self) -> Result<Arc<ClientConfig>> {
         let Some(ca) = &self.ca else {
-            return Err(Error::refused("TLS needs the certificate of the authority that vouches for the server")
-                .hint("give its file with --tls-ca"));
+            return Err(Error::refused(
+                "TLS needs the certificate of the authority that vouches for the server",
+            )
+            .hint("give its file with --tls-ca"));
         };
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
             .with_root_certificates(files::authorities(ca)?);
         Ok(Arc::new(match files::own(self)? {
-            Some((certificates, key)) => {
-                config.with_client_auth_cert(certificates, key).map_err(unusable)?
-            }
+            Some((certificates, key)) => config.with_client_auth_cert(certificates, key).map_err(unusable)?,
             None => config.with_no_client_auth(),
         }))
     }

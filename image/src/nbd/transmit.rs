@@ -7,7 +7,7 @@ use super::protocol::*;
 use super::stream::Stream;
 use crate::disk::{Disk, DiskMut, ExtentKind};
 use crate::error::{Error, Kind, Result};
-use crate::units::{Bytes, GuestOffset, GuestRange};
+use crate::units::{Bytes, GuestOffset, GuestRange, SECTOR_SIZE_BYTES as SECTOR};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -70,7 +70,8 @@ pub(super) fn run(target: Target<'_>, stream: &Stream, chosen: Chosen) -> (Serve
     std::thread::scope(|scope| {
         for _ in 1..WORKERS {
             // With fewer threads it goes slower, no more.
-            let _ = std::thread::Builder::new().name("nbd".into()).spawn_scoped(scope, || transmission.work());
+            let _ =
+                std::thread::Builder::new().name("nbd".into()).spawn_scoped(scope, || transmission.work());
         }
         transmission.work();
     });
@@ -254,14 +255,33 @@ impl Transmission<'_> {
     fn status(&self, request: &Request, range: GuestRange, buffer: &mut Vec<u8>) -> Result<Option<usize>> {
         let at_most = if request.flags & CMD_FLAG_REQ_ONE == 0 { EXTENTS_AT_MOST } else { 1 };
         let mut runs: Vec<(u32, u32)> = Vec::new();
-        for extent in self.target.disk.extents(range, at_most)? {
-            // Whether zeros take room is not known; they need not.
-            let flags = if extent.kind == ExtentKind::Data { 0 } else { STATE_HOLE | STATE_ZERO };
-            let len = u32::try_from(extent.range.intersect(range).len().0).unwrap_or(u32::MAX);
-            match runs.last_mut() {
-                Some(last) if last.1 == flags => last.0 = last.0.saturating_add(len),
-                _ => runs.push((len, flags)),
+        let mut add = |from: u64, to: u64, flags| match runs.last_mut() {
+            _ if from >= to => {}
+            Some(last) if last.1 == flags => {
+                last.0 = last.0.saturating_add(u32::try_from(to - from).unwrap_or(u32::MAX))
             }
+            _ => runs.push((u32::try_from(to - from).unwrap_or(u32::MAX), flags)),
+        };
+        for extent in self.target.disk.extents(range, at_most)? {
+            let run = extent.range.intersect(range);
+            let (start, end) = (run.start().0, run.end().0);
+            if extent.kind == ExtentKind::Data {
+                add(start, end, 0);
+                continue;
+            }
+            // Clients that think in sectors take a sector that is partly zero for zero: only whole ones are named.
+            let last = if end == self.target.disk.size().0 { end } else { end / SECTOR * SECTOR };
+            let (from, to) = match start.next_multiple_of(SECTOR) {
+                first if first < last => (first, last),
+                _ => (end, end),
+            };
+            add(start, from, 0);
+            // Whether zeros take room is not known; they need not.
+            add(from, to, STATE_HOLE | STATE_ZERO);
+            add(to, end, 0);
+        }
+        if request.flags & CMD_FLAG_REQ_ONE != 0 {
+            runs.truncate(1);
         }
         buffer.clear();
         buffer.resize(20, 0);
@@ -308,7 +328,9 @@ fn take(from: &mut BufReader<&Stream>, buffer: &mut Vec<u8>) -> Result<Option<Re
     let mut head = [0; Request::LEN];
     match from.read_exact(&mut head) {
         Ok(()) => {}
-        Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return Ok(None),
+        Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            return Ok(None);
+        }
         Err(e) => return Err(lost(e)),
     }
     let request = Request::parse(&head)?;

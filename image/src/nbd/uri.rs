@@ -63,12 +63,17 @@ impl Uri {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.contains('@') {
-            return Err(wrong("names a user, which only TLS with pre-shared keys knows; it is absent".into()));
+            return Err(wrong(
+                "names a user, which only TLS with pre-shared keys knows; it is absent".into(),
+            ));
         }
         let decode = |part: &str| decode(part).ok_or_else(|| wrong(format!("{part:?} is not well encoded")));
         let export = decode(path)?;
         if export.len() > NAME_AT_MOST {
-            return Err(wrong(format!("names an export by {} bytes; {NAME_AT_MOST} are possible", export.len())));
+            return Err(wrong(format!(
+                "names an export by {} bytes; {NAME_AT_MOST} are possible",
+                export.len()
+            )));
         }
         let (mut socket, mut tls_hostname) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -85,7 +90,9 @@ impl Uri {
         }
         let (address, host) = match (unix, socket) {
             (true, _) if !authority.is_empty() => {
-                return Err(wrong(format!("names the host {authority:?}; a socket has none (three slashes)")));
+                return Err(wrong(format!(
+                    "names the host {authority:?}; a socket has none (three slashes)"
+                )));
             }
             (true, None) => return Err(wrong("does not say which socket (?socket=/path)".into())),
             // What a certificate for a socket on this machine is made out to.
@@ -183,7 +190,13 @@ mod tests {
             ("nbd://h:1/a", tcp("h", 1), false, "h", "a"),
             ("nbd://h:/a", tcp("h", 10_809), false, "h", "a"),
             ("nbds://h/a/b%20c", tcp("h", 10_809), true, "h", "a/b c"),
-            ("nbds://10.0.0.1/?tls-hostname=store.example", tcp("10.0.0.1", 10_809), true, "store.example", ""),
+            (
+                "nbds://10.0.0.1/?tls-hostname=store.example",
+                tcp("10.0.0.1", 10_809),
+                true,
+                "store.example",
+                "",
+            ),
             ("nbd://[::1]", tcp("::1", 10_809), false, "::1", ""),
             ("nbd://[fe80::1%25eth0]:7//x", tcp("fe80::1%eth0", 7), false, "fe80::1%eth0", "/x"),
             ("nbd+unix:///?socket=/run/n%3Fbd", unix("/run/n?bd"), false, "localhost", ""),

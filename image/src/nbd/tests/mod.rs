@@ -285,3 +285,50 @@ fn qemu_img_writes_and_reads_the_disk() {
     assert!(bytes[..1 << 20].iter().all(|&byte| byte == 0));
     assert!(bytes[2 << 20..(2 << 20) + 65_536].iter().all(|&byte| byte == 7));
 }
+
+mod client;
+mod hostile;
+mod server;
+mod tls;
+
+/// A program of another maker, or a loud word that it is not here.
+fn program(name: &str, package: &str) -> Option<Command> {
+    match Command::new(name).arg("--version").output() {
+        Ok(_) => Some(Command::new(name)),
+        Err(_) => {
+            eprintln!("SKIPPED: no {name} here (Debian: {package})");
+            None
+        }
+    }
+}
+
+/// Runs `body` while `content` is served; it gets the URI. Returns what was served.
+fn served(content: Content, options: ServeOptions, listener: Listener, body: impl FnOnce(&str)) -> Served {
+    struct Stop(crate::convert::Cancel);
+    impl Drop for Stop {
+        fn drop(&mut self) {
+            self.0.cancel();
+        }
+    }
+    let uri = listener.uri(&options);
+    let server = Server::new(content, options).unwrap();
+    let cancel = crate::convert::Cancel::default();
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| server.run(&listener, &cancel));
+        // A test that fails stops the server, too.
+        let stop = Stop(cancel.clone());
+        body(&uri);
+        drop(stop);
+        running.join().unwrap().unwrap()
+    })
+}
+
+fn localhost() -> Listener {
+    Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+impl Memory {
+    fn of(bytes: Vec<u8>) -> Memory {
+        Memory { bytes: Mutex::new(bytes), broken: AtomicBool::new(false) }
+    }
+}
