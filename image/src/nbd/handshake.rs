@@ -216,7 +216,7 @@ impl Talk<'_> {
         }
         // A listing may ask for a whole namespace, or for everything.
         let asks = |query: &&[u8]| **query == *BASE_ALLOCATION.as_bytes() || (!sets && **query == *b"base:");
-        if queries.iter().any(|query| asks(query)) || (!sets && queries.is_empty()) {
+        if queries.iter().any(asks) || (!sets && queries.is_empty()) {
             let mut context = if sets { ALLOCATION } else { 0 }.to_be_bytes().to_vec();
             context.extend(BASE_ALLOCATION.bytes());
             self.reply(option, REP_META_CONTEXT, &context)?;
