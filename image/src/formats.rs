@@ -82,6 +82,42 @@ pub const KINDS: &[KindRow] = &[
         format: Format::Qcow2,
         create: crate::qcow2::create,
     },
+    KindRow {
+        name: "vmdk",
+        says: "VMware Workstation and Fusion: one file that grows (monolithicSparse)",
+        format: Format::Vmdk,
+        create: crate::vmdk::create_sparse,
+    },
+    KindRow {
+        name: "vmdk-stream",
+        says: "OVF and OVA, as ESXi and vSphere import them: compressed (streamOptimized)",
+        format: Format::Vmdk,
+        create: crate::vmdk::create_stream,
+    },
+    KindRow {
+        name: "vmdk-flat",
+        says: "VMware Workstation: the bytes of the disk and a descriptor (monolithicFlat)",
+        format: Format::Vmdk,
+        create: crate::vmdk::create_flat,
+    },
+    KindRow {
+        name: "vmdk-split",
+        says: "VMware Workstation: files of up to 2 GiB that grow (twoGbMaxExtentSparse)",
+        format: Format::Vmdk,
+        create: crate::vmdk::create_split,
+    },
+    KindRow {
+        name: "vmdk-split-flat",
+        says: "VMware Workstation: files of up to 2 GiB with the bytes of the disk (twoGbMaxExtentFlat)",
+        format: Format::Vmdk,
+        create: crate::vmdk::create_split_flat,
+    },
+    KindRow {
+        name: "vmdk-esxi",
+        says: "a datastore of ESXi: the bytes of the disk and a descriptor, thin unless preallocated (vmfs)",
+        format: Format::Vmdk,
+        create: crate::vmdk::create_esxi,
+    },
 ];
 
 /// All formats, in the order in which they are probed; raw takes what is left.
@@ -100,7 +136,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vmdk"],
         probe: crate::vmdk::probe,
         open: crate::vmdk::open,
-        check: None,
+        check: Some(crate::vmdk::check),
     },
     Row {
         format: Format::Vhdx,

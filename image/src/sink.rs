@@ -78,6 +78,10 @@ pub trait Sink: Send + Sync {
     /// Reads back what was stored, to continue an interrupted run. Past the end of what is there: an error.
     fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()>;
 
+    /// Tells the digest of the whole content, once, before [`finish`](Self::finish). What names a disk by what it
+    /// holds (a VMDK's content id) is made of it, so that the same disk gives the same file.
+    fn identify(&self, _content: blake3::Hash) {}
+
     /// Completes the image: writes the tables that are left, syncs where asked to, and gives it its final name.
     fn finish(self: Box<Self>) -> Result<Receipt>;
 

@@ -421,6 +421,9 @@ impl Sink for FaultySink {
     fn load(&self, from: Placed, bytes: &mut [u8]) -> Result<()> {
         self.sink.load(from, bytes)
     }
+    fn identify(&self, content: blake3::Hash) {
+        self.sink.identify(content);
+    }
     fn finish(self: Box<Self>) -> Result<Receipt> {
         self.faults.next("finish")?;
         self.sink.finish()

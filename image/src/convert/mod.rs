@@ -233,6 +233,7 @@ pub fn convert_with(
         sink.leave();
     }
     let finished = copied.and_then(|(digest, counts)| {
+        sink.identify(digest);
         let receipt = sink.finish()?;
         let Counts { read, copied, resumed } = counts;
         Ok(Converted { receipt, digest, size: disk.size(), read, copied, resumed })

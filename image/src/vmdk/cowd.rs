@@ -20,6 +20,9 @@ use crate::units::{Bytes, FileOffset, SECTOR_SIZE_BYTES, Sectors};
 /// First bytes of the file.
 pub(super) const MAGIC: &[u8; 4] = b"COWD";
 
+/// Where the byte lies that says that the extent is, or was, open for writing.
+pub(super) const UNCLEAN_SHUTDOWN: u64 = 1640;
+
 const VERSION: u32 = 1;
 const ENTRIES_PER_TABLE: u64 = 4096;
 const HEADER_SECTORS: u64 = 4;
@@ -31,6 +34,8 @@ pub(super) struct Header {
     pub(super) grain_size: Sectors,
     pub(super) directory_offset: Sectors,
     pub(super) directory_entries: u32,
+    /// Where the next grain goes.
+    pub(super) free_sector: Sectors,
 }
 
 /// Reads a header from its first sector.
@@ -52,6 +57,7 @@ pub(super) fn parse(raw: &[u8]) -> Result<Header> {
         grain_size: Sectors(le32::<16>(sector).into()),
         directory_offset: Sectors(le32::<20>(sector).into()),
         directory_entries: le32::<24>(sector),
+        free_sector: Sectors(le32::<28>(sector).into()),
     })
 }
 

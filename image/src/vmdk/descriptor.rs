@@ -32,7 +32,8 @@ pub(super) struct Descriptor {
     pub(super) cid: Option<u32>,
     /// Content id of the parent; `None` where the disk has no parent.
     pub(super) parent_cid: Option<u32>,
-    pub(super) parent_hint: Option<String>,
+    /// Names of the parent, best first: as VMware reads it, then as it stands there.
+    pub(super) parent_hint: Vec<String>,
     pub(super) create_type: String,
     pub(super) adapter_type: Option<String>,
     pub(super) hardware_version: Option<String>,
@@ -48,8 +49,10 @@ pub(super) struct ExtentLine {
     pub(super) access: Access,
     pub(super) sectors: Sectors,
     pub(super) kind: ExtentType,
-    /// File name as written; empty for `Zero`.
+    /// File name; empty for `Zero`.
     pub(super) name: String,
+    /// The name as it stands in the text, where it has escapes in it.
+    pub(super) unescaped: Option<String>,
     /// Where the extent starts in its file.
     pub(super) offset: Sectors,
 }
@@ -143,8 +146,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Descriptor> {
             }
             "parentfilenamehint" => {
                 once(3)?;
-                let name = encoding.decode(value).map_err(|what| at_line(number, line, &what))?;
-                out.parent_hint = Some(name);
+                let (name, as_it_stands) =
+                    encoding.name(value).map_err(|what| at_line(number, line, &what))?;
+                out.parent_hint = std::iter::once(name).chain(as_it_stands).collect();
             }
             "ddb.adaptertype" => out.adapter_type = Some(text()),
             "ddb.virtualhwversion" => out.hardware_version = Some(text()),
@@ -224,8 +228,8 @@ fn extent(line: &[u8], encoding: &Encoding) -> Result<Option<ExtentLine>, String
         b"" => 0,
         digits => number(digits).ok_or("has an offset that is no number")?,
     };
-    let name = encoding.decode(name)?;
-    Ok(Some(ExtentLine { access, sectors: Sectors(sectors), kind, name, offset: Sectors(offset) }))
+    let (name, unescaped) = encoding.name(name)?;
+    Ok(Some(ExtentLine { access, sectors: Sectors(sectors), kind, name, unescaped, offset: Sectors(offset) }))
 }
 
 /// The first word and what follows it, without blanks between.
@@ -279,6 +283,15 @@ impl Encoding {
         }
     }
 
+    /// A file's name with its escapes resolved, and the name as it stands there if that is another one.
+    fn name(&self, written: &[u8]) -> Result<(String, Option<String>), String> {
+        let resolved = unescape(written);
+        if resolved == written {
+            return Ok((self.decode(written)?, None));
+        }
+        Ok((self.decode(&resolved)?, Some(self.decode(written)?)))
+    }
+
     fn decode(&self, bytes: &[u8]) -> Result<String, String> {
         if bytes.is_ascii() {
             return Ok(String::from_utf8_lossy(bytes).into_owned());
@@ -297,6 +310,22 @@ impl Encoding {
             )),
         }
     }
+}
+
+/// `|` and two hexadecimal digits are a byte: what would end the name or the line, and `|` itself.
+fn unescape(written: &[u8]) -> Vec<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut out = Vec::with_capacity(written.len());
+    let mut rest = written;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let escaped = match (byte, behind) {
+            (b'|', [high, low, ..]) => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        out.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { behind.get(2..).unwrap_or_default() } else { behind };
+    }
+    out
 }
 
 fn windows_1252(byte: u8) -> Option<char> {
@@ -324,7 +353,7 @@ mod tests {
         let read = parse(ESXI.as_bytes()).unwrap();
         assert_eq!(read.cid, Some(0x8f67_ca74));
         assert_eq!(read.parent_cid, Some(0x0172_e8a4));
-        assert_eq!(read.parent_hint.as_deref(), Some("vmfs_thick.vmdk"));
+        assert_eq!(read.parent_hint, ["vmfs_thick.vmdk"]);
         assert_eq!(read.create_type, "vmfsSparse");
         assert_eq!(read.adapter_type.as_deref(), Some("lsilogic"));
         assert_eq!(
@@ -334,6 +363,7 @@ mod tests {
                 sectors: Sectors(4096),
                 kind: ExtentType::Sparse,
                 name: "vmfs_thick-000001-delta.vmdk".into(),
+                unescaped: None,
                 offset: Sectors(0)
             }]
         );
@@ -384,6 +414,26 @@ mod tests {
         assert!(text("ddb.encoding=\"Shift_JIS\"", b"\x83f.vmdk").unwrap_err().says().contains("shift_jis"));
         assert!(text("encoding=\"windows-1252\"", b"\x81.vmdk").is_err());
         assert!(text("", b"gr\xf6\xdfe.vmdk").is_err());
+    }
+
+    #[test]
+    fn escapes_in_names_are_resolved() {
+        for (written, name, unescaped) in [
+            ("a |22b|22|7C.vmdk", "a \"b\"|.vmdk", Some("a |22b|22|7C.vmdk")),
+            ("gr|c3|b6|C3|9f.vmdk", "größ.vmdk", Some("gr|c3|b6|C3|9f.vmdk")),
+            ("a|b.vmdk", "a|b.vmdk", None),
+            ("a|", "a|", None),
+            ("a|2", "a|2", None),
+            ("|||22", "||\"", Some("|||22")),
+        ] {
+            let text = format!("createType=x\nRW 1 FLAT \"{written}\" 0\nparentFileNameHint=\"{written}\"\n");
+            let read = parse(text.as_bytes()).unwrap();
+            assert_eq!(read.extents[0].name, name);
+            assert_eq!(read.extents[0].unescaped.as_deref(), unescaped);
+            let hints: Vec<&str> = std::iter::once(name).chain(unescaped).collect();
+            assert_eq!(read.parent_hint, hints);
+        }
+        assert!(parse(b"createType=x\nRW 1 FLAT \"a|ff\" 0\n").is_err(), "not UTF-8");
     }
 
     #[test]
@@ -442,7 +492,7 @@ mod tests {
         }
 
         #[test]
-        fn extents_round_trip(sectors in 1u64..(1 << 54), offset in 0u64..(1 << 54), name in "[^\"\\x00\r\n]{1,40}") {
+        fn extents_round_trip(sectors in 1u64..(1 << 54), offset in 0u64..(1 << 54), name in "[^\"|\\x00\r\n]{1,40}") {
             let text = format!("createType=x\nRW {sectors} FLAT \"{name}\" {offset}\n");
             let read = parse(text.as_bytes()).unwrap();
             prop_assert_eq!(&read.extents[0].name, &name);

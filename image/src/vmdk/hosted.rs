@@ -15,7 +15,7 @@
 //!                 marker sector { sectors u64, 0 u32, type u32 } before each grain table (1) and directory (2)
 //!                 marker (3), footer = the header again with the right gdOffset, end-of-stream marker (0)
 //! ```
-//! Absent: writing, and the changed block tracking that version 3 allows (it tells nothing about content).
+//! Absent: the changed block tracking that version 3 allows (it tells nothing about content).
 
 use super::field::{Sector, bytes, le16, le32, le64};
 use super::layout::{Compression, Entries, Layout, checked_size, directory_entries};
@@ -27,23 +27,31 @@ use crate::units::{Bytes, FileOffset, SECTOR_SIZE_BYTES, Sectors};
 /// First bytes of the file.
 pub(super) const MAGIC: &[u8; 4] = b"KDMV";
 
-const FLAG_NEWLINE_TEST: u32 = 1 << 0;
-const FLAG_REDUNDANT_TABLES: u32 = 1 << 1;
+pub(super) const FLAG_NEWLINE_TEST: u32 = 1 << 0;
+pub(super) const FLAG_REDUNDANT_TABLES: u32 = 1 << 1;
 const FLAG_ZEROED_GRAINS: u32 = 1 << 2;
-const FLAG_COMPRESSED: u32 = 1 << 16;
-const FLAG_MARKERS: u32 = 1 << 17;
+pub(super) const FLAG_COMPRESSED: u32 = 1 << 16;
+pub(super) const FLAG_MARKERS: u32 = 1 << 17;
 /// A reader must know every flag of the upper half.
 const INCOMPATIBLE_FLAGS: u32 = 0xffff_0000;
 
-const COMPRESSION_DEFLATE: u16 = 1;
+/// End-of-line bytes at 73, which a transfer in text mode changes.
+const NEWLINES: &[u8; 4] = b"\n \r\n";
+
+pub(super) const COMPRESSION_DEFLATE: u16 = 1;
 /// `gdOffset` of a file that was written as a stream: the directory's place is in the footer.
-const DIRECTORY_AT_END: u64 = u64::MAX;
+pub(super) const DIRECTORY_AT_END: u64 = u64::MAX;
+/// End of a stream.
+pub(super) const MARKER_END: u32 = 0;
 /// Marker before a grain table.
 pub(super) const MARKER_TABLE: u32 = 1;
 /// Marker before the grain directory.
 pub(super) const MARKER_DIRECTORY: u32 = 2;
-const MARKER_FOOTER: u32 = 3;
-const ENTRIES_PER_TABLE: u32 = 512;
+/// Marker before the footer.
+pub(super) const MARKER_FOOTER: u32 = 3;
+pub(super) const ENTRIES_PER_TABLE: u32 = 512;
+/// Sectors of a grain table.
+pub(super) const TABLE_SECTORS: u64 = 4;
 const SMALLEST_GRAIN: Sectors = Sectors(8);
 
 /// The header, or the footer, which has the same form.
@@ -58,6 +66,8 @@ pub(super) struct Header {
     pub(super) entries_per_table: u32,
     pub(super) redundant_directory_offset: Sectors,
     pub(super) directory_offset: Sectors,
+    /// Where the first grain may lie. Readers do not need it.
+    pub(super) overhead: Sectors,
     pub(super) unclean_shutdown: bool,
     pub(super) compression: u16,
 }
@@ -81,7 +91,7 @@ pub(super) fn parse(raw: &[u8]) -> Result<Header> {
         entries_per_table: le32::<44>(sector),
         redundant_directory_offset: Sectors(le64::<48>(sector)),
         directory_offset: Sectors(le64::<56>(sector)),
-        // 64: overHead, where the first grain may lie: told by the grain tables, too
+        overhead: Sectors(le64::<64>(sector)),
         unclean_shutdown: bytes::<72, 1>(sector) != [0],
         compression: le16::<77>(sector),
     };
@@ -97,7 +107,7 @@ pub(super) fn parse(raw: &[u8]) -> Result<Header> {
             "sparse extent header flags {unknown:#x} are of an unknown feature that readers must know"
         )));
     }
-    if header.has(FLAG_NEWLINE_TEST) && &bytes::<73, 4>(sector) != b"\n \r\n" {
+    if header.has(FLAG_NEWLINE_TEST) && &bytes::<73, 4>(sector) != NEWLINES {
         return Err(Error::corrupt(
             "the end-of-line bytes of the sparse extent header are changed: the file went through a text-mode transfer",
         )
@@ -108,13 +118,34 @@ pub(super) fn parse(raw: &[u8]) -> Result<Header> {
 }
 
 impl Header {
-    fn has(&self, flag: u32) -> bool {
+    /// The header as it lies in the file; [`parse`] reads it.
+    pub(super) fn render(&self) -> Sector {
+        let mut out = [0; 512];
+        let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, MAGIC);
+        put(4, &self.version.to_le_bytes());
+        put(8, &self.flags.to_le_bytes());
+        put(12, &self.capacity.0.to_le_bytes());
+        put(20, &self.grain_size.0.to_le_bytes());
+        put(28, &self.descriptor_offset.0.to_le_bytes());
+        put(36, &self.descriptor_size.0.to_le_bytes());
+        put(44, &self.entries_per_table.to_le_bytes());
+        put(48, &self.redundant_directory_offset.0.to_le_bytes());
+        put(56, &self.directory_offset.0.to_le_bytes());
+        put(64, &self.overhead.0.to_le_bytes());
+        put(72, &[u8::from(self.unclean_shutdown)]);
+        put(73, NEWLINES);
+        put(77, &self.compression.to_le_bytes());
+        out
+    }
+
+    pub(super) fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
     /// True where the grain directory's place is in the footer. A stream cannot know it earlier; some writers
     /// leave 0 instead of the mark.
-    fn directory_is_in_footer(&self) -> bool {
+    pub(super) fn directory_is_in_footer(&self) -> bool {
         self.directory_offset.0 == DIRECTORY_AT_END
             || (self.directory_offset.0 == 0 && self.has(FLAG_MARKERS) && !self.has(FLAG_REDUNDANT_TABLES))
     }
@@ -215,10 +246,31 @@ impl Header {
 /// Reads the header of `source`, and its footer where that holds the truth.
 pub(super) fn read(source: &Source) -> Result<Header> {
     let header = parse(&source.head(512)?).map_err(|e| e.in_file(source.path()))?;
-    if header.capacity.0 != 0 && header.directory_is_in_footer() {
-        return footer(source, &header);
+    if header.capacity.0 == 0 || !header.directory_is_in_footer() {
+        return Ok(header);
     }
-    Ok(header)
+    let (footer, at) = footer(source)?;
+    if footer.directory_is_in_footer() {
+        return Err(source.corrupt("the footer does not tell where the grain directory lies").at(at));
+    }
+    for (field, in_header, in_footer) in
+        [("capacity", header.capacity, footer.capacity), ("grain size", header.grain_size, footer.grain_size)]
+    {
+        if in_header != in_footer {
+            return Err(source
+                .corrupt(format!(
+                    "{field} is {} sectors in the header but {} in the footer",
+                    in_header.0, in_footer.0
+                ))
+                .at(at));
+        }
+    }
+    // The descriptor lies where the header says: streams put it right behind.
+    Ok(Header {
+        descriptor_offset: header.descriptor_offset,
+        descriptor_size: header.descriptor_size,
+        ..footer
+    })
 }
 
 /// True for a metadata marker of `kind`.
@@ -226,8 +278,8 @@ pub(super) fn is_marker(sector: &Sector, kind: u32) -> bool {
     le32::<8>(sector) == 0 && le32::<12>(sector) == kind
 }
 
-/// The footer, which takes precedence over the header of a stream.
-fn footer(source: &Source, header: &Header) -> Result<Header> {
+/// The footer, which takes precedence over the header of a stream, and where it lies.
+pub(super) fn footer(source: &Source) -> Result<(Header, FileOffset)> {
     let cut_off = |what: &str| {
         source
             .corrupt(format!("{what}: the stream is cut off or was never finished"))
@@ -250,26 +302,5 @@ fn footer(source: &Source, header: &Header) -> Result<Header> {
         return Err(cut_off("has no end-of-stream marker").at(FileOffset(start + 2 * SECTOR_SIZE_BYTES)));
     }
     let at = FileOffset(start + SECTOR_SIZE_BYTES);
-    let footer = parse(copy).map_err(|e| e.at(at).in_file(source.path()))?;
-    if footer.directory_is_in_footer() {
-        return Err(source.corrupt("the footer does not tell where the grain directory lies").at(at));
-    }
-    for (field, in_header, in_footer) in
-        [("capacity", header.capacity, footer.capacity), ("grain size", header.grain_size, footer.grain_size)]
-    {
-        if in_header != in_footer {
-            return Err(source
-                .corrupt(format!(
-                    "{field} is {} sectors in the header but {} in the footer",
-                    in_header.0, in_footer.0
-                ))
-                .at(at));
-        }
-    }
-    // The descriptor lies where the header says: streams put it right behind.
-    Ok(Header {
-        descriptor_offset: header.descriptor_offset,
-        descriptor_size: header.descriptor_size,
-        ..footer
-    })
+    Ok((parse(copy).map_err(|e| e.at(at).in_file(source.path()))?, at))
 }

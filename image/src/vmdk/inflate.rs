@@ -1,4 +1,4 @@
-//! Compressed grains (streamOptimized). The one place that names the deflate library.
+//! Reads compressed grains (streamOptimized).
 //!
 //! ```text
 //! grain marker: lba 0 (u64, first guest sector) | size 8 (u32, bytes of data) | data 12: one zlib stream
@@ -7,14 +7,14 @@
 //! a wrong table entry cannot pass as data. Whole grains go straight to the reader's buffer; grains that are
 //! read in parts are kept, so that small sequential reads inflate each grain once.
 
-use super::sparse::{Grain, Sparse};
+use super::sparse::{Grain, Sparse, Tables};
 use crate::error::Result;
 use crate::units::{FileOffset, GuestOffset, SECTOR_SIZE_BYTES};
 use libdeflater::{DecompressionError, Decompressor};
 use std::cell::RefCell;
 use std::sync::Arc;
 
-const MARKER_BYTES: usize = 12;
+pub(super) const MARKER_BYTES: usize = 12;
 /// Grains that lie behind each other are fetched together, up to about this many bytes.
 const BATCH_BYTES: u64 = 1 << 20;
 
@@ -34,17 +34,20 @@ impl Sparse {
     pub(super) fn read_compressed(&self, at: GuestOffset, buf: &mut [u8], markers: bool) -> Result<()> {
         let grain = self.layout.grain.0;
         let end = at.0 + buf.len() as u64;
+        let last = end.div_ceil(grain);
+        let mut tables = self.tables();
         let mut index = at.0 / grain;
-        while index * grain < end {
-            let last = end.div_ceil(grain);
-            match self.grain(index)? {
+        while index < last {
+            match tables.grain(index)? {
                 Grain::Stored(_) => {
-                    if let Some(whole) = self.caches.grains.get((self.number(), index)) {
+                    // Only grains that are read in parts are kept.
+                    let in_part = index * grain < at.0 || (index + 1) * grain > end;
+                    if in_part && let Some(whole) = self.caches.grains.get((self.number(), index)) {
                         copy_part(&whole, index * grain, at, buf);
                         index += 1;
                         continue;
                     }
-                    let batch = self.batch(index, last)?;
+                    let batch = self.batch(&mut tables, index, last)?;
                     self.read_batch(index, &batch, at, buf, markers)?;
                     index += batch.starts.len() as u64;
                 }
@@ -63,13 +66,13 @@ impl Sparse {
     }
 
     /// The stored grains from `first` on, up to `last`, that lie behind each other in the file.
-    fn batch(&self, first: u64, last: u64) -> Result<Batch> {
+    fn batch(&self, tables: &mut Tables<'_>, first: u64, last: u64) -> Result<Batch> {
         let gap = self.record_bytes() + SECTOR_SIZE_BYTES;
         let mut starts: Vec<u64> = Vec::new();
         let mut index = first;
         loop {
             // The grain behind the batch is only asked for where the last one ends.
-            let next = if index < self.grains() { self.grain(index)? } else { Grain::Unallocated };
+            let next = if index < self.grains() { tables.grain(index)? } else { Grain::Unallocated };
             let follows = match (next, starts.last(), starts.first()) {
                 (Grain::Stored(at), Some(&before), _) if at <= before || at - before > gap => None,
                 (Grain::Stored(at), ..) => Some(at),
@@ -149,7 +152,7 @@ impl Sparse {
     }
 
     /// Checks the marker at the start of `record`, which was read from `at`; returns the length of its data.
-    fn marker(&self, index: u64, at: u64, record: &[u8]) -> Result<usize> {
+    pub(super) fn marker(&self, index: u64, at: u64, record: &[u8]) -> Result<usize> {
         self.check_data(index, at, MARKER_BYTES as u64)?;
         let corrupt = |says: String| self.source.corrupt(says).at(FileOffset(at));
         let (Some(lba), Some(size)) = (

@@ -17,6 +17,7 @@
 //! replay for seSparse, COWD version 3 (Workstation 3), changed block tracking files.
 
 mod cache;
+mod check;
 mod cowd;
 mod descriptor;
 mod field;
@@ -27,6 +28,7 @@ mod layout;
 mod open;
 mod sesparse;
 mod sparse;
+mod write;
 
 use crate::chain::Layer;
 use crate::error::Result;
@@ -43,6 +45,25 @@ pub fn probe(source: &Source) -> Result<bool> {
 /// `-delta`) is refused with the hint to open its descriptor.
 pub fn open(source: Source, gate: &Gate) -> Result<Layer> {
     open::open(source, gate)
+}
+
+pub use check::check;
+pub use write::{create_esxi, create_flat, create_sparse, create_split, create_split_flat, create_stream};
+
+/// Raises the process's limit of open files, as far as the system allows it, for an image of that many files: a disk
+/// of 2 TiB in pieces of 2 GiB is over a thousand, and 1024 is the usual limit.
+fn allow_open_files(count: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const OTHERS: u64 = 256;
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = (count as u64).saturating_add(OTHERS);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = Some(
+            limit.maximum.map_or(wanted.saturating_mul(2), |maximum| maximum.min(wanted.saturating_mul(2))),
+        );
+        // Where that is refused, opening the files will say so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: limit.maximum });
+    }
 }
 
 #[cfg(test)]

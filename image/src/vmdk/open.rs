@@ -40,29 +40,43 @@ pub(super) fn magic(head: &[u8]) -> Option<Magic> {
 
 /// Opens one layer.
 pub(super) fn open(source: Source, gate: &Gate) -> Result<Layer> {
+    let Described { text, own } = described(&source)?;
+    assemble(&source, &text, own, gate)
+}
+
+/// What a file says a disk consists of.
+pub(super) struct Described {
+    pub(super) text: Descriptor,
+    /// The header of the file itself, where the file is the only extent.
+    pub(super) own: Option<hosted::Header>,
+}
+
+/// Reads the descriptor, wherever it is.
+pub(super) fn described(source: &Source) -> Result<Described> {
     match magic(&source.head(8)?) {
         Some(Magic::Hosted) => {
-            let header = hosted::read(&source)?;
+            let header = hosted::read(source)?;
             let Some((at, len)) = header.descriptor() else {
                 // Only a whole disk is compressed, so a stream without a descriptor is still known to be one.
-                let alone = whole_disk(&header).ok_or_else(|| piece(&source))?;
-                return assemble(&source, &alone, Some(header), gate);
+                let text = whole_disk(&header).ok_or_else(|| piece(source))?;
+                return Ok(Described { text, own: Some(header) });
             };
-            let text = text(&source, at, len)?;
-            let read = descriptor::parse(&text).map_err(|e| e.at(at).in_file(source.path()))?;
-            let alone = matches!(read.extents.as_slice(), [only] if only.kind == ExtentType::Sparse);
+            let text = text(source, at, len)?;
+            let text = descriptor::parse(&text).map_err(|e| e.at(at).in_file(source.path()))?;
+            let alone = matches!(text.extents.as_slice(), [only] if only.kind == ExtentType::Sparse);
             // The name in an embedded descriptor is that of the day it was written; the data is right here. Only
             // a file without capacity, or one of several, is a descriptor and no more.
             let own = (alone && header.capacity.0 != 0).then_some(header);
-            assemble(&source, &read, own, gate)
+            Ok(Described { text, own })
         }
-        Some(_) => Err(piece(&source)),
+        Some(_) => Err(piece(source)),
         None => {
-            let text = text(&source, FileOffset(0), source.len())?;
+            let text = text(source, FileOffset(0), source.len())?;
             if !descriptor::probe(&text) {
                 return Err(source.corrupt("is neither a VMDK descriptor nor a sparse extent"));
             }
-            assemble(&source, &descriptor::parse(&text).map_err(|e| e.in_file(source.path()))?, None, gate)
+            let text = descriptor::parse(&text).map_err(|e| e.in_file(source.path()))?;
+            Ok(Described { text, own: None })
         }
     }
 }
@@ -87,6 +101,7 @@ fn whole_disk(header: &hosted::Header) -> Option<Descriptor> {
         sectors: header.capacity,
         kind: ExtentType::Sparse,
         name: String::new(),
+        unescaped: None,
         offset: Sectors(0),
     };
     (header.compression != 0 && header.capacity.0 != 0).then(|| Descriptor {
@@ -102,37 +117,30 @@ fn piece(source: &Source) -> Error {
     )
 }
 
-/// Opens the extents of a descriptor. `own` is the header of the file itself, where the file is the only extent.
-fn assemble(source: &Source, read: &Descriptor, own: Option<hosted::Header>, gate: &Gate) -> Result<Layer> {
-    let path = source.path();
+/// Refuses what cannot be read whatever the extents hold.
+pub(super) fn refuse(source: &Source, read: &Descriptor) -> Result<()> {
     if let Some(words) = &read.encrypted {
         return Err(Error::refused(format!("is encrypted ({words})"))
-            .in_file(path)
+            .in_file(source.path())
             .hint("decrypt the disk on the source (change its storage policy to one without encryption), then convert it"));
     }
     if read.extents.is_empty() {
         return Err(source.corrupt("the descriptor names no extent"));
     }
-    let mut opening = Opening {
-        path,
-        gate,
-        caches: Arc::new(Caches::new()),
-        budget: limits::RESIDENT_TABLE,
-        places: Vec::new(),
-        compressed: false,
-        notes: Vec::new(),
-    };
+    Ok(())
+}
+
+/// Opens the extents of a descriptor. `own` is the header of the file itself, where the file is the only extent.
+fn assemble(source: &Source, read: &Descriptor, own: Option<hosted::Header>, gate: &Gate) -> Result<Layer> {
+    refuse(source, read)?;
+    super::allow_open_files(read.extents.len());
+    let mut opening = Opening::new(source.path(), gate);
     let mut parts = Vec::with_capacity(read.extents.len());
     let mut own = own.map(|header| (source.clone(), header));
     let mut end = 0u64;
     for (number, line) in read.extents.iter().enumerate() {
-        let len =
-            line.sectors.to_bytes().ok_or_else(|| source.corrupt("an extent is longer than any file"))?;
-        let start = GuestOffset(end);
-        end = end.checked_add(len.0).filter(|&end| end <= limits::DISK_SIZE.0).ok_or_else(|| {
-            Error::refused(format!("its extents are more than {} together", limits::DISK_SIZE)).in_file(path)
-        })?;
-        let disk = opening.extent(number, line, len, own.take())?;
+        let (start, len) = place(source, line, &mut end)?;
+        let disk = opening.extent(number, line, len, own.take())?.into_disk();
         parts.push(Part { start, len, disk });
     }
     opening.check_overlaps(source)?;
@@ -172,23 +180,24 @@ fn details(read: &Descriptor, notes: &[String], compressed: bool) -> Vec<(String
 /// The parent's names: as written, then without its folder, since copied snapshots lie beside their base.
 fn parent(source: &Source, read: &Descriptor) -> Result<Option<ParentRef>> {
     let Some(cid) = read.parent_cid else { return Ok(None) };
-    let Some(hint) = &read.parent_hint else {
+    let hint = &read.parent_hint;
+    if hint.is_empty() {
         return Err(source.corrupt(format!(
             "is a snapshot of the disk with content id {cid:08x}, but does not name it (parentFileNameHint)"
         )));
-    };
-    let name = hint.replace('\\', "/");
-    let mut names = vec![name.clone()];
-    if let Some((_, last)) = name.rsplit_once('/')
-        && !last.is_empty()
-    {
-        names.push(last.to_owned());
+    }
+    let mut names = Vec::new();
+    for hint in hint {
+        let name = hint.replace('\\', "/");
+        let last = name.rsplit_once('/').map(|(_, last)| last.to_owned()).filter(|last| !last.is_empty());
+        names.push(name);
+        names.extend(last);
     }
     Ok(Some(ParentRef { names, format: Some(Format::Vmdk), identity: Some(format!("{cid:08x}")) }))
 }
 
 /// A disk of 2 TiB in pieces of 2 GiB is over a thousand files.
-fn too_many_files(error: Error) -> Error {
+pub(super) fn too_many_files(error: Error) -> Error {
     const EMFILE: i32 = 24;
     if error.io_error().and_then(std::io::Error::raw_os_error) == Some(EMFILE) {
         return error.hint("raise the limit of open files (ulimit -n 65536) and start again");
@@ -197,35 +206,80 @@ fn too_many_files(error: Error) -> Error {
 }
 
 /// A run of a file that an extent occupies.
-struct Place {
-    file: PathBuf,
+pub(super) struct Place {
+    pub(super) file: PathBuf,
     start: u64,
-    end: u64,
+    pub(super) end: u64,
+    pub(super) file_len: u64,
+}
+
+/// Where an extent lies on the disk, and its length; `end` is where the ones before it end.
+pub(super) fn place(source: &Source, line: &ExtentLine, end: &mut u64) -> Result<(GuestOffset, Bytes)> {
+    let len = line.sectors.to_bytes().ok_or_else(|| source.corrupt("an extent is longer than any file"))?;
+    let start = GuestOffset(*end);
+    *end = end.checked_add(len.0).filter(|&end| end <= limits::DISK_SIZE.0).ok_or_else(|| {
+        Error::refused(format!("its extents are more than {} together", limits::DISK_SIZE))
+            .in_file(source.path())
+    })?;
+    Ok((start, len))
+}
+
+/// An open extent.
+pub(super) enum Opened {
+    Zeros(Zeros),
+    Flat(Flat),
+    Sparse(Box<Sparse>),
+}
+
+impl Opened {
+    fn into_disk(self) -> Box<dyn Disk> {
+        match self {
+            Opened::Zeros(zeros) => Box::new(zeros),
+            Opened::Flat(flat) => Box::new(flat),
+            Opened::Sparse(sparse) => sparse,
+        }
+    }
 }
 
 /// What is gathered while the extents of one image are opened.
-struct Opening<'a> {
+pub(super) struct Opening<'a> {
     path: &'a Path,
     gate: &'a Gate,
     caches: Arc<Caches>,
     /// What is left for grain directories.
     budget: Bytes,
-    places: Vec<Place>,
+    /// Runs of files that extents occupy.
+    pub(super) places: Vec<Place>,
     compressed: bool,
-    notes: Vec<String>,
+    /// What must be said of the extents, though they can be read.
+    pub(super) notes: Vec<String>,
 }
 
-impl Opening<'_> {
-    fn extent(
+impl<'a> Opening<'a> {
+    /// For the image at `path`.
+    pub(super) fn new(path: &'a Path, gate: &'a Gate) -> Self {
+        Opening {
+            path,
+            gate,
+            caches: Arc::new(Caches::new()),
+            budget: limits::RESIDENT_TABLE,
+            places: Vec::new(),
+            compressed: false,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Opens the extent of that number, `len` bytes of the disk. `own` is the image itself.
+    pub(super) fn extent(
         &mut self,
         number: usize,
         line: &ExtentLine,
         len: Bytes,
         own: Option<(Source, hosted::Header)>,
-    ) -> Result<Box<dyn Disk>> {
+    ) -> Result<Opened> {
         let refused = |what: String, hint: &str| Err(Error::unsupported(what).in_file(self.path).hint(hint));
         match line.kind {
-            ExtentType::Zero => return Ok(Box::new(Zeros { size: len })),
+            ExtentType::Zero => return Ok(Opened::Zeros(Zeros { size: len })),
             ExtentType::RawDevice => {
                 return refused(
                     format!(
@@ -253,14 +307,24 @@ impl Opening<'_> {
             let layout = header.layout().map_err(|e| e.in_file(source.path()))?;
             return self.sparse(number, line, source, layout, header.unclean_shutdown);
         }
-        let source = self.gate.open(self.path, &line.name).map_err(too_many_files)?;
+        let source = self.open_named(line).map_err(too_many_files)?;
         match line.kind {
             ExtentType::Flat => self.flat(line, len, source),
             _ => self.named_sparse(number, line, source),
         }
     }
 
-    fn flat(&mut self, line: &ExtentLine, len: Bytes, source: Source) -> Result<Box<dyn Disk>> {
+    /// Opens the file that the line names: as VMware reads the name, then as it stands there, since other writers do
+    /// not know of escapes.
+    fn open_named(&self, line: &ExtentLine) -> Result<Source> {
+        let opened = self.gate.open(self.path, &line.name);
+        match (opened, &line.unescaped) {
+            (Err(error), Some(as_it_stands)) => self.gate.open(self.path, as_it_stands).map_err(|_| error),
+            (opened, _) => opened,
+        }
+    }
+
+    fn flat(&mut self, line: &ExtentLine, len: Bytes, source: Source) -> Result<Opened> {
         let start = line.offset.to_bytes().unwrap_or(Bytes(u64::MAX));
         let end = start.0.checked_add(len.0).filter(|&end| end <= source.len().0);
         let Some(end) = end else {
@@ -273,11 +337,12 @@ impl Opening<'_> {
                 ))
                 .hint("copy the file again from its origin and compare the sizes"));
         };
-        self.places.push(Place { file: source.path().to_owned(), start: start.0, end });
-        Ok(Box::new(Flat { source: source.window(FileOffset(start.0), len)? }))
+        let file_len = source.len().0;
+        self.places.push(Place { file: source.path().to_owned(), start: start.0, end, file_len });
+        Ok(Opened::Flat(Flat { source: source.window(FileOffset(start.0), len)? }))
     }
 
-    fn named_sparse(&mut self, number: usize, line: &ExtentLine, source: Source) -> Result<Box<dyn Disk>> {
+    fn named_sparse(&mut self, number: usize, line: &ExtentLine, source: Source) -> Result<Opened> {
         let in_file = |e: Error| e.in_file(source.path());
         let head = source.head(512)?;
         let (layout, unclean) = match magic(&head) {
@@ -295,7 +360,8 @@ impl Opening<'_> {
                 );
             }
         };
-        self.places.push(Place { file: source.path().to_owned(), start: 0, end: source.len().0 });
+        let file_len = source.len().0;
+        self.places.push(Place { file: source.path().to_owned(), start: 0, end: file_len, file_len });
         self.sparse(number, line, source, layout, unclean)
     }
 
@@ -306,7 +372,7 @@ impl Opening<'_> {
         source: Source,
         layout: Layout,
         unclean: bool,
-    ) -> Result<Box<dyn Disk>> {
+    ) -> Result<Opened> {
         // VirtualBox rounds the header's capacity up to a whole grain; the disk is what the descriptor says.
         let wanted = line.sectors.0;
         let has = layout.size.0 / SECTOR_SIZE_BYTES;
@@ -329,12 +395,12 @@ impl Opening<'_> {
             tracing::warn!("{note}; using the redundant grain directory");
             self.notes.push(format!("redundant grain directory used, since {note}"));
         }
-        Ok(Box::new(sparse))
+        Ok(Opened::Sparse(Box::new(sparse)))
     }
 
     /// No byte of a file is in two places of the disk, and the descriptor is not its own data. Leaves the places
     /// in the order of their files.
-    fn check_overlaps(&mut self, source: &Source) -> Result<()> {
+    pub(super) fn check_overlaps(&mut self, source: &Source) -> Result<()> {
         self.places.sort_by(|a, b| (&a.file, a.start).cmp(&(&b.file, b.start)));
         for pair in self.places.windows(2) {
             if let [a, b] = pair

@@ -23,9 +23,11 @@ pub(super) struct Sparse {
     pub(super) source: Source,
     pub(super) layout: Layout,
     /// Per table 0 (absent), or what `table_offset` needs.
-    directory: Vec<u32>,
+    pub(super) directory: Vec<u32>,
+    /// Where the directory lies that is used.
+    pub(super) directory_at: u64,
     /// Each table has a marker in the sector before it, as streams have.
-    marked_tables: bool,
+    pub(super) marked_tables: bool,
     /// This extent's number in the image.
     number: usize,
     pub(super) caches: Arc<Caches>,
@@ -75,11 +77,11 @@ impl Sparse {
             }
             _ => false,
         };
-        Ok((Sparse { source, layout, directory, marked_tables, number, caches }, note))
+        Ok((Sparse { source, layout, directory, directory_at: at.0, marked_tables, number, caches }, note))
     }
 
     /// Where table `index` lies, if it is stored. Checked against the file by [`load_directory`].
-    fn table_offset(&self, index: u64) -> Option<u64> {
+    pub(super) fn table_offset(&self, index: u64) -> Option<u64> {
         let entry = usize::try_from(index).ok().and_then(|index| self.directory.get(index)).copied()?;
         table_offset(&self.layout, entry)
     }
@@ -89,6 +91,13 @@ impl Sparse {
         if let Some(table) = self.caches.tables.get(key) {
             return Ok(table);
         }
+        let table: Arc<[u8]> = self.load_table(index, at)?.into();
+        self.caches.tables.insert(key, Arc::clone(&table));
+        Ok(table)
+    }
+
+    /// Reads table `index`, which lies at `at`.
+    pub(super) fn load_table(&self, index: u64, at: u64) -> Result<Vec<u8>> {
         if self.marked_tables {
             let mut sector = [0; 512];
             let before = at.saturating_sub(SECTOR_SIZE_BYTES);
@@ -104,13 +113,28 @@ impl Sparse {
         }
         let mut table = vec![0; table_bytes(&self.layout)];
         self.source.read_exact_at(FileOffset(at), &mut table)?;
-        let table: Arc<[u8]> = table.into();
-        self.caches.tables.insert(key, Arc::clone(&table));
         Ok(table)
     }
 
+    /// Where the hole of the file that holds all of the table at `at` ends, if one does: such tables say that nothing
+    /// is stored, and a large empty disk consists of them.
+    pub(super) fn hole_behind(&self, at: u64) -> Option<u64> {
+        if self.marked_tables {
+            return None;
+        }
+        let table_end = at.checked_add(table_bytes(&self.layout) as u64)?;
+        let start = self.source.start().0;
+        let found = rustix::fs::seek(self.source.file(), rustix::fs::SeekFrom::Data(start.checked_add(at)?));
+        let end = match found {
+            Ok(data) => data.saturating_sub(start),
+            Err(rustix::io::Errno::NXIO) => u64::MAX,
+            Err(_) => return None,
+        };
+        (end >= table_end).then_some(end)
+    }
+
     /// What the table that lies at `at` says in entry `index`.
-    fn entry(&self, table: &[u8], at: u64, index: u64) -> Result<Grain> {
+    pub(super) fn entry(&self, table: &[u8], at: u64, index: u64) -> Result<Grain> {
         let corrupt = |says: String| {
             self.source.corrupt(says).at(FileOffset(at + index * self.layout.entries.size() as u64))
         };
@@ -142,12 +166,9 @@ impl Sparse {
         }
     }
 
-    /// What is known of grain `index`.
-    pub(super) fn grain(&self, index: u64) -> Result<Grain> {
-        let per_table = self.layout.entries_per_table;
-        let Some(at) = self.table_offset(index / per_table) else { return Ok(Grain::Unallocated) };
-        let table = self.table(index / per_table, at)?;
-        self.entry(&table, at, index % per_table)
+    /// A view of the tables that keeps the one it used last.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        Tables { sparse: self, last: None }
     }
 
     /// The longest run from `first` on, up to `end`, that is all like its first grain; stored grains also lie in
@@ -172,7 +193,22 @@ impl Sparse {
                 return Ok((grain, here));
             }
             *tables = tables.saturating_sub(1);
-            let table = self.table(index, at)?;
+            let table = match self.caches.tables.get((self.number, index)) {
+                Some(table) => table,
+                None => match self.hole_behind(at) {
+                    Some(hole_end) => {
+                        if let Some(grain) = found.replace(Grain::Unallocated)
+                            && grain != Grain::Unallocated
+                        {
+                            return Ok((grain, here));
+                        }
+                        let tables_end = end.div_ceil(per_table);
+                        here = (self.in_hole(index, at, hole_end, tables_end) * per_table).min(end);
+                        continue;
+                    }
+                    None => self.table(index, at)?,
+                },
+            };
             while here < table_end {
                 let next = self.entry(&table, at, here % per_table)?;
                 let same = match (*found.get_or_insert(next), next) {
@@ -188,6 +224,15 @@ impl Sparse {
             }
         }
         Ok((found.unwrap_or(Grain::Unallocated), here))
+    }
+
+    /// The first table from `index` (which lies at `at`) up to `end` that is not in the same hole of the file.
+    fn in_hole(&self, index: u64, at: u64, hole_end: u64, end: u64) -> u64 {
+        let len = table_bytes(&self.layout) as u64;
+        let inside = |index: &u64| {
+            self.table_offset(*index).is_none_or(|here| here >= at && here.saturating_add(len) <= hole_end)
+        };
+        (index + 1..end).find(|index| !inside(index)).unwrap_or(end)
     }
 
     /// Fails unless `len` bytes of grain data can lie at `at` in the file.
@@ -234,6 +279,31 @@ impl Sparse {
             here += len;
         }
         Ok(())
+    }
+}
+
+/// The tables of an extent, for one reader.
+pub(super) struct Tables<'a> {
+    sparse: &'a Sparse,
+    /// Number, place and content of the table that was used last.
+    last: Option<(u64, u64, Arc<[u8]>)>,
+}
+
+impl Tables<'_> {
+    /// What is known of grain `index`.
+    pub(super) fn grain(&mut self, index: u64) -> Result<Grain> {
+        let per_table = self.sparse.layout.entries_per_table;
+        let number = index / per_table;
+        if let Some((last, at, table)) = &self.last
+            && *last == number
+        {
+            return self.sparse.entry(table, *at, index % per_table);
+        }
+        let Some(at) = self.sparse.table_offset(number) else { return Ok(Grain::Unallocated) };
+        let table = self.sparse.table(number, at)?;
+        let grain = self.sparse.entry(&table, at, index % per_table);
+        self.last = Some((number, at, table));
+        grain
     }
 }
 
@@ -284,12 +354,12 @@ impl Sparse {
     }
 }
 
-fn table_bytes(layout: &Layout) -> usize {
+pub(super) fn table_bytes(layout: &Layout) -> usize {
     // 512 or 4096 entries of 4 or 8 bytes.
     usize::try_from(layout.entries_per_table).unwrap_or(0) * layout.entries.size()
 }
 
-fn table_offset(layout: &Layout, entry: u32) -> Option<u64> {
+pub(super) fn table_offset(layout: &Layout, entry: u32) -> Option<u64> {
     match (layout.entries, entry) {
         (_, 0) => None,
         (Entries::Sectors { .. }, sector) => Some(u64::from(sector) * SECTOR_SIZE_BYTES),
@@ -300,7 +370,7 @@ fn table_offset(layout: &Layout, entry: u32) -> Option<u64> {
 }
 
 /// Entry `index` of a table or directory, 0 behind its end.
-fn get_entry(table: &[u8], index: u64, entries: Entries) -> u64 {
+pub(super) fn get_entry(table: &[u8], index: u64, entries: Entries) -> u64 {
     let size = entries.size();
     let at = usize::try_from(index).unwrap_or(usize::MAX).saturating_mul(size);
     let Some(raw) = table.get(at..).and_then(|rest| rest.get(..size)) else { return 0 };
@@ -308,12 +378,12 @@ fn get_entry(table: &[u8], index: u64, entries: Entries) -> u64 {
 }
 
 /// The reserved part of the file that `start..end` meets.
-fn overlapped(layout: &Layout, start: u64, end: u64) -> Option<(u64, u64)> {
+pub(super) fn overlapped(layout: &Layout, start: u64, end: u64) -> Option<(u64, u64)> {
     layout.reserved.iter().copied().find(|&(from, to)| start < to && from < end)
 }
 
 /// Reads the directory at `at`. Each table that it names lies inside the file and not over a header.
-fn load_directory(source: &Source, layout: &Layout, at: FileOffset) -> Result<Vec<u32>> {
+pub(super) fn load_directory(source: &Source, layout: &Layout, at: FileOffset) -> Result<Vec<u32>> {
     let size = layout.entries.size();
     let table_len = table_bytes(layout) as u64;
     let total = (layout.directory_entries * size) as u64;

@@ -1,6 +1,7 @@
 //! Against real files, other programs, and hostile input.
 
 mod build;
+mod check;
 mod corpus;
 mod hostile;
 mod kinds;
