@@ -4,12 +4,13 @@
 #   make test    set up and run the whole test suite
 #   make check   formatting, lints, licences of dependencies
 #   make build   the program: target/landfall
-#   make bench   the comparison with virt-v2v
+#   make bench   disk conversion beside qemu-img, every pair of formats: a table and JSON
+#   make bench-machine   the whole conversion of a machine beside virt-v2v
 SHELL := /bin/sh
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test check build bench setup-build setup-check setup-demo setup-test clean
+.PHONY: demo test check build bench bench-machine setup-build setup-check setup-demo setup-test clean
 
 demo: build setup-demo
 	tools/demo.sh
@@ -27,6 +28,10 @@ build: setup-build
 	mkdir -p target && ln -sf "$$(tools/where.sh)" target/landfall
 
 bench: build setup-demo
+	tools/bench-disk.sh target/bench
+	$(CARGO) bench --bench convert
+
+bench-machine: build setup-demo
 	tools/bench-virt-v2v.sh
 
 setup-build:
