@@ -61,7 +61,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let mut layers: Vec<(Arc<dyn Disk>, LayerInfo)> = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
     let mut source = Source::open(path)?;
-    let mut format = options.format;
+    let mut options = options.clone();
     let mut wanted: Option<String> = None;
     loop {
         let here = source.path().to_owned();
@@ -77,7 +77,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
             .in_file(path));
         }
         seen.push(real);
-        let (is, layer) = formats::open_layer(source, format, &options.gate)?;
+        let (is, layer) = formats::open_layer(source, &options)?;
         if let Some(wanted) = &wanted
             && layer.identity.as_ref() != Some(wanted)
         {
@@ -111,7 +111,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         ));
         let Some(parent) = layer.parent else { break };
         source = formats::find_parent(&here, &parent, &options.gate)?;
-        format = parent.format;
+        options.format = parent.format;
+        options.snapshot = None;
         wanted = parent.identity;
     }
     let (disks, infos): (Vec<_>, Vec<_>) = layers.into_iter().unzip();

@@ -8,6 +8,7 @@ use crate::create::CreateOptions;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
+use crate::luks::Secret;
 use crate::sink::Sink;
 use crate::source::Source;
 use crate::units::Bytes;
@@ -28,6 +29,8 @@ pub enum Format {
     Vhdx,
     /// Virtual PC and Hyper-V, first generation.
     Vhd,
+    /// A whole disk or partition encrypted with LUKS.
+    Luks,
 }
 
 /// How an image is opened.
@@ -38,6 +41,10 @@ pub struct OpenOptions {
     pub format: Option<Format>,
     /// Which files the image may name.
     pub gate: Gate,
+    /// The internal snapshot to read instead of the current state, by its id or name; only qcow2 has them.
+    pub snapshot: Option<String>,
+    /// Opens what is encrypted with LUKS, in every layer.
+    pub key: Option<Secret>,
 }
 
 /// One row of the table.
@@ -51,7 +58,7 @@ pub struct Row {
     /// True where the image says so itself (never by its name).
     pub probe: fn(&Source) -> Result<bool>,
     /// Reads one layer; files that it names are opened through the gate, its parent is only named.
-    pub open: fn(Source, &Gate) -> Result<Layer>,
+    pub open: fn(Source, &OpenOptions) -> Result<Layer>,
     /// Checks the image's own structures; `None` where it has none.
     pub check: Option<fn(Source, &Gate) -> Result<Checked>>,
 }
@@ -135,7 +142,7 @@ pub const TABLE: &[Row] = &[
         name: "vmdk",
         endings: &["vmdk"],
         probe: crate::vmdk::probe,
-        open: crate::vmdk::open,
+        open: |source, options| crate::vmdk::open(source, &options.gate),
         check: Some(crate::vmdk::check),
     },
     Row {
@@ -143,7 +150,7 @@ pub const TABLE: &[Row] = &[
         name: "vhdx",
         endings: &["vhdx", "avhdx"],
         probe: crate::vhdx::probe,
-        open: crate::vhdx::open,
+        open: |source, options| crate::vhdx::open(source, &options.gate),
         check: None,
     },
     Row {
@@ -151,7 +158,15 @@ pub const TABLE: &[Row] = &[
         name: "vhd",
         endings: &["vhd", "avhd", "vpc"],
         probe: crate::vhd::probe,
-        open: crate::vhd::open,
+        open: |source, options| crate::vhd::open(source, &options.gate),
+        check: None,
+    },
+    Row {
+        format: Format::Luks,
+        name: "luks",
+        endings: &["luks"],
+        probe: crate::luks::probe,
+        open: crate::luks::open,
         check: None,
     },
     Row {
@@ -159,7 +174,7 @@ pub const TABLE: &[Row] = &[
         name: "raw",
         endings: &["raw", "img"],
         probe: |_| Ok(true),
-        open: crate::raw::open,
+        open: |source, options| crate::raw::open(source, &options.gate),
         check: None,
     },
 ];
@@ -329,13 +344,21 @@ pub fn kind_for(path: &Path) -> Result<&'static KindRow> {
 }
 
 /// Opens one layer of a chain.
-pub fn open_layer(source: Source, format: Option<Format>, gate: &Gate) -> Result<(Format, Layer)> {
+pub fn open_layer(source: Source, options: &OpenOptions) -> Result<(Format, Layer)> {
     let path = source.path().to_owned();
-    let format = match format {
+    let format = match options.format {
         Some(format) => format,
         None => probe_and_check(&source)?,
     };
-    let layer = (format.row().open)(source, gate).map_err(|e| e.in_file(&path))?;
+    if let Some(snapshot) = options.snapshot.as_ref().filter(|_| format != Format::Qcow2) {
+        return Err(Error::refused(format!(
+            "cannot be read at snapshot {snapshot:?}: {} has no internal snapshots",
+            format.name()
+        ))
+        .in_file(&path)
+        .hint("leave the snapshot out; other formats keep snapshots in files of their own: open that file"));
+    }
+    let layer = (format.row().open)(source, options).map_err(|e| e.in_file(&path))?;
     Ok((format, layer))
 }
 

@@ -21,6 +21,7 @@ pub mod formats;
 pub mod gate;
 pub mod limits;
 pub mod location;
+pub mod luks;
 pub mod nbd;
 pub mod overlay;
 pub mod pages;

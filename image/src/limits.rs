@@ -69,5 +69,26 @@ pub const QCOW2_SNAPSHOTS: u32 = 65_536;
 /// Internal snapshots that are listed by name; more would only fill the screen.
 pub const QCOW2_SNAPSHOTS_LISTED: u32 = 32;
 
+/// Dirty bitmaps of a qcow2 image, and bytes of their directory: QEMU's own bounds.
+pub const QCOW2_BITMAPS: u32 = 65_535;
+/// See [`QCOW2_BITMAPS`].
+pub const QCOW2_BITMAP_DIRECTORY: Bytes = Bytes::mib(64);
+
+/// Bytes of the key of a LUKS volume: two keys of AES-256 for xts are 64.
+pub const LUKS_KEY: u32 = 512;
+
+/// Bytes of a LUKS key slot's stripes: 4000 of 64 bytes everywhere in practice.
+pub const LUKS_STRIPES: Bytes = Bytes::mib(4);
+
+/// Steps of a LUKS key derivation. cryptsetup takes as many as the machine does in two seconds, some millions.
+pub const LUKS_ITERATIONS: u32 = 50_000_000;
+
+/// Memory of a LUKS key derivation, which is given back before any data is read: cryptsetup never asks for more by
+/// itself.
+pub const LUKS_ARGON2: Bytes = Bytes::mib(1024);
+
+/// Passes over that memory: cryptsetup takes as many as the machine does in two seconds, four at least.
+pub const LUKS_ARGON2_TIME: u32 = 100;
+
 /// Bytes of a GPT's array of entries: 16 KiB is usual, and the most that tools make is 128 KiB.
 pub const PARTITION_ARRAY: Bytes = Bytes::mib(1);

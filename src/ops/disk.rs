@@ -26,7 +26,7 @@ pub struct Info {
 
 /// Opens an image under the context's rules.
 pub fn open(context: &Context<'_>, path: &Path, format: Option<Format>) -> Result<Image> {
-    formats::open(path, &OpenOptions { format, gate: context.gate.clone() })
+    formats::open(path, &OpenOptions { format, gate: context.gate.clone(), ..OpenOptions::default() })
 }
 
 /// Facts about an image.
@@ -231,7 +231,7 @@ pub fn check(
     format: Option<Format>,
     read: bool,
 ) -> Result<(CheckedLayers, Option<String>)> {
-    let options = OpenOptions { format, gate: context.gate.clone() };
+    let options = OpenOptions { format, gate: context.gate.clone(), ..OpenOptions::default() };
     let checked = formats::check(path, &options)?;
     if !read {
         return Ok((checked, None));

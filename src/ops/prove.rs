@@ -158,7 +158,10 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
     for disk in &kept.written_disks {
         let format = landfall_image::Format::from_name(&disk.format);
         let file = context.gate.resolve(&path, &disk.file)?;
-        images.push(formats::open(&file, &OpenOptions { format, gate: context.gate.clone() })?);
+        images.push(formats::open(
+            &file,
+            &OpenOptions { format, gate: context.gate.clone(), ..OpenOptions::default() },
+        )?);
     }
     let machine = kept.written.clone();
     let loaded =

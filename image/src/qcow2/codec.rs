@@ -4,6 +4,14 @@ use crate::create::Compression;
 use crate::error::{Error, Result};
 use std::sync::{Mutex, PoisonError};
 
+/// QEMU's name of it. What it calls zlib is deflate without the header of zlib.
+pub(super) fn name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::Zlib => "zlib",
+        Compression::Zstd => "zstd",
+    }
+}
+
 /// Things that are expensive to make, used by one thread at a time.
 pub(super) struct Pool<T>(Mutex<Vec<T>>);
 
@@ -34,7 +42,8 @@ pub(super) struct Expander {
 }
 
 /// What one thread needs to expand a cluster.
-struct Expansion {
+pub(super) struct Expansion {
+    compression: Compression,
     packed: Vec<u8>,
     deflate: libdeflater::Decompressor,
     zstd: zstd::bulk::Decompressor<'static>,
@@ -45,30 +54,38 @@ impl Expander {
         Expander { compression, tools: Pool::default() }
     }
 
-    /// Fills `out`, a whole cluster, from `packed_len` bytes that `fetch` reads. They may be followed by up to a
-    /// sector that belongs to another cluster.
-    pub fn expand(
-        &self,
-        packed_len: usize,
-        out: &mut [u8],
-        fetch: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
+    /// Runs `work` with a tool that no other thread uses.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Expansion) -> R) -> Result<R> {
         let make = || {
             Ok(Expansion {
+                compression: self.compression,
                 packed: Vec::new(),
                 deflate: libdeflater::Decompressor::new(),
                 zstd: zstd::bulk::Decompressor::new()
                     .map_err(|e| Error::io("cannot prepare a zstd decompressor", e))?,
             })
         };
-        self.tools.with(make, |tool| {
-            tool.packed.resize(packed_len, 0);
-            fetch(&mut tool.packed)?;
-            match self.compression {
-                Compression::Zlib => inflate(&mut tool.deflate, &tool.packed, out),
-                Compression::Zstd => unzstd(&mut tool.zstd, &tool.packed, out),
-            }
-        })?
+        self.tools.with(make, work)
+    }
+}
+
+impl Expansion {
+    /// Room for `len` packed bytes.
+    pub fn room(&mut self, len: usize) -> &mut [u8] {
+        if self.packed.len() < len {
+            self.packed.resize(len, 0);
+        }
+        &mut self.packed[..len]
+    }
+
+    /// Fills `out`, a whole cluster, from the packed bytes at `from` of the room. They may be followed by up to a
+    /// sector that belongs to another cluster.
+    pub fn expand(&mut self, from: std::ops::Range<usize>, out: &mut [u8]) -> Result<()> {
+        let packed = self.packed.get(from).unwrap_or_default();
+        match self.compression {
+            Compression::Zlib => inflate(&mut self.deflate, packed, out),
+            Compression::Zstd => unzstd(&mut self.zstd, packed, out),
+        }
     }
 }
 
@@ -99,7 +116,7 @@ impl Packer {
             let (from, to) = (levels.start(), levels.end());
             return Err(Error::refused(format!(
                 "{} has no level {level}; {from} to {to} are possible",
-                compression.name()
+                name(compression)
             )));
         }
         Ok(Packer { compression, level, tools: Pool::default() })
@@ -183,10 +200,10 @@ mod tests {
 
     fn expand(compression: Compression, packed: &[u8], len: usize) -> Result<Vec<u8>> {
         let mut out = vec![0xee; len];
-        Expander::new(compression).expand(packed.len(), &mut out, |to| {
-            to.copy_from_slice(packed);
-            Ok(())
-        })?;
+        Expander::new(compression).with(|tool| {
+            tool.room(packed.len()).copy_from_slice(packed);
+            tool.expand(0..packed.len(), &mut out)
+        })??;
         Ok(out)
     }
 

@@ -13,7 +13,7 @@ use crate::units::SECTOR_SIZE_BYTES;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 pub(super) const USED_ONCE: u64 = 1 << 63;
 pub(super) const COMPRESSED: u64 = 1 << 62;
-const ZERO: u64 = 1;
+pub(super) const ZERO: u64 = 1;
 const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
 const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
 

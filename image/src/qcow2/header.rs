@@ -60,6 +60,8 @@ pub(super) mod incompatible {
 
 /// Reference counts are only brought up to date when the image is closed.
 const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
+/// The persistent bitmaps are as new as the data.
+const AUTOCLEAR_BITMAPS: u64 = 1;
 /// The external data file alone is a raw image of the same content.
 const AUTOCLEAR_RAW_EXTERNAL: u64 = 1 << 1;
 
@@ -68,9 +70,13 @@ mod extension {
     pub const END: u32 = 0;
     pub const BACKING_FORMAT: u32 = 0xe279_2aca;
     pub const FEATURE_NAMES: u32 = 0x6803_f857;
+    pub const LUKS: u32 = 0x0537_be77;
     pub const BITMAPS: u32 = 0x2385_2875;
     pub const EXTERNAL_DATA: u32 = 0x4441_5441;
 }
+
+/// The encryption method that is read.
+const LUKS: u32 = 2;
 
 /// Smallest and largest cluster: 512 bytes (the specification) and 2 MiB (QEMU).
 pub(super) const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
@@ -113,8 +119,25 @@ pub(super) struct Header {
     pub backing_file: Option<String>,
     /// Format of the backing file, by QEMU's name.
     pub backing_format: Option<String>,
-    /// Persistent dirty bitmaps.
-    pub bitmaps: u32,
+    /// Where the directory of persistent dirty bitmaps lies.
+    pub bitmaps: Option<Bitmaps>,
+    /// Where the LUKS header of an encrypted image lies, and its length.
+    pub luks: Option<(FileOffset, Bytes)>,
+    /// Where the refcount table lies, and how many clusters it has.
+    pub refcount_table: FileOffset,
+    pub refcount_table_clusters: u32,
+    /// QEMU has marked the image as corrupt.
+    pub corrupt: bool,
+}
+
+/// The directory of persistent dirty bitmaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bitmaps {
+    pub count: u32,
+    pub directory: FileOffset,
+    pub directory_len: Bytes,
+    /// False where a program that does not know bitmaps has written to the image since.
+    pub up_to_date: bool,
 }
 
 impl Header {
@@ -129,7 +152,10 @@ impl Header {
 struct Extensions {
     backing_format: Option<String>,
     external_data: Option<String>,
-    bitmaps: u32,
+    /// Count, length and place of the directory.
+    bitmaps: Option<(u32, u64, u64)>,
+    /// Place and length.
+    luks: Option<(u64, u64)>,
     /// Feature type, bit and name.
     feature_names: Vec<(u8, u8, String)>,
 }
@@ -182,13 +208,9 @@ pub(super) fn parse(head: &[u8]) -> Result<Header> {
     let extensions = parse_extensions(head, header_length, backing_offset, cluster_size);
 
     let crypt_method = u32_at(head, at::CRYPT_METHOD)?;
-    if crypt_method != 0 {
-        let method = match crypt_method {
-            1 => "AES".to_owned(),
-            2 => "LUKS".to_owned(),
-            other => format!("method {other}"),
-        };
-        return Err(Error::unsupported(format!("is encrypted ({method})"))
+    if !matches!(crypt_method, 0 | LUKS) {
+        let method = if crypt_method == 1 { "AES".to_owned() } else { format!("method {crypt_method}") };
+        return Err(Error::unsupported(format!("is encrypted ({method}); LUKS is read"))
             .at(FileOffset(at::CRYPT_METHOD as u64))
             .hint(
                 "decrypt it into a new image with its passphrase: qemu-img convert --object \
@@ -205,11 +227,6 @@ pub(super) fn parse(head: &[u8]) -> Result<Header> {
         ))
         .at(FileOffset(at::INCOMPATIBLE as u64))
         .hint("convert it with the QEMU that wrote it: qemu-img convert -O qcow2"));
-    }
-    if incompatible & incompatible::CORRUPT != 0 {
-        return Err(field(at::INCOMPATIBLE, "QEMU marked this image as corrupt".into()).hint(
-            "repair a copy of it (qemu-img check -r all COPY), check the guest's file systems, then convert the copy",
-        ));
     }
     let extensions = extensions?;
     if refcount_order > 6 {
@@ -247,6 +264,22 @@ pub(super) fn parse(head: &[u8]) -> Result<Header> {
             ),
         ));
     }
+    let luks = match (crypt_method, extensions.luks) {
+        (LUKS, Some((place, len))) => Some((FileOffset(place), Bytes(len))),
+        (LUKS, None) => {
+            return Err(field(
+                at::CRYPT_METHOD,
+                "is encrypted with LUKS, but says nowhere where its keys are".into(),
+            ));
+        }
+        _ => None,
+    };
+    let bitmaps = extensions.bitmaps.map(|(count, len, place)| Bitmaps {
+        count,
+        directory: FileOffset(place),
+        directory_len: Bytes(len),
+        up_to_date: autoclear & AUTOCLEAR_BITMAPS != 0,
+    });
     let external = incompatible & incompatible::EXTERNAL_DATA != 0;
     Ok(Header {
         version,
@@ -265,7 +298,11 @@ pub(super) fn parse(head: &[u8]) -> Result<Header> {
         external_data: external.then_some(extensions.external_data),
         backing_file: backing_file(head, backing_offset, header_length, cluster_size)?,
         backing_format: extensions.backing_format,
-        bitmaps: extensions.bitmaps,
+        bitmaps,
+        luks,
+        refcount_table: FileOffset(u64_at(head, at::REFCOUNT_TABLE_OFFSET)?),
+        refcount_table_clusters: u32_at(head, at::REFCOUNT_TABLE_CLUSTERS)?,
+        corrupt: incompatible & incompatible::CORRUPT != 0,
     })
 }
 
@@ -348,7 +385,12 @@ fn parse_extensions(
                 out.external_data = Some(text(data, "the external data file's name", start)?);
             }
             extension::BITMAPS => {
-                out.bitmaps = u32_at(data, 0).map_err(|e| e.at(FileOffset(start as u64)))?
+                let bitmaps = (|| Ok((u32_at(data, 0)?, u64_at(data, 8)?, u64_at(data, 16)?)))();
+                out.bitmaps = Some(bitmaps.map_err(|e: Error| e.at(FileOffset(start as u64)))?);
+            }
+            extension::LUKS => {
+                let luks = (|| Ok((u64_at(data, 0)?, u64_at(data, 8)?)))();
+                out.luks = Some(luks.map_err(|e: Error| e.at(FileOffset(start as u64)))?);
             }
             extension::FEATURE_NAMES => {
                 // Only the 64 bits of three kinds can be named; more entries say nothing.
@@ -365,8 +407,8 @@ fn parse_extensions(
     Ok(out)
 }
 
-/// What a new image's header says: version 3, no backing file, reference counts of 16 bits.
-#[derive(Clone, Copy, Debug)]
+/// What a new image's header says: version 3, reference counts of 16 bits.
+#[derive(Clone, Debug)]
 pub(super) struct NewHeader {
     pub cluster_bits: u32,
     /// A multiple of 512.
@@ -376,6 +418,9 @@ pub(super) struct NewHeader {
     pub refcount_table: FileOffset,
     pub refcount_table_clusters: u32,
     pub compression: Compression,
+    pub extended_l2: bool,
+    /// The backing file's name, and its format by QEMU's name.
+    pub backing: Option<(String, &'static str)>,
 }
 
 /// Names of features for readers that do not know them: kind, bit, name. They fit a header cluster of 512 bytes.
@@ -391,8 +436,24 @@ const FEATURE_NAMES: [(u8, u8, &str); 6] = [
 const FEATURE_NAMES_LEN: u32 = 6 * 48;
 const _: () = assert!(FEATURE_NAMES.len() * 48 == FEATURE_NAMES_LEN as usize);
 
-/// The bytes of a header with its extensions; zeros follow up to the end of the cluster.
-pub(super) fn build(new: &NewHeader) -> Vec<u8> {
+/// The bytes of a header with its extensions and the backing file's name; zeros follow up to the end of the cluster.
+/// The names of features go first where the cluster has no room for all.
+pub(super) fn build(new: &NewHeader) -> Result<Vec<u8>> {
+    let fits = |head: &Vec<u8>| head.len() <= 1 << new.cluster_bits;
+    let heads = [true, false].into_iter().map(|names| build_with(new, names));
+    let name = new.backing.as_ref().map_or("", |(name, _)| name);
+    let head = heads.into_iter().find(fits).filter(|_| name.len() <= BACKING_NAME_LEN as usize);
+    head.ok_or_else(|| {
+        Error::refused(format!(
+            "its base's name is {} bytes long; the header has no room for it in clusters of {} bytes",
+            name.len(),
+            1u64 << new.cluster_bits
+        ))
+        .hint("choose larger clusters, or put the image beside its base and name it without folders")
+    })
+}
+
+fn build_with(new: &NewHeader, feature_names: bool) -> Vec<u8> {
     let mut head = vec![0; at::V3_FULL];
     let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &MAGIC);
@@ -405,19 +466,40 @@ pub(super) fn build(new: &NewHeader) -> Vec<u8> {
     put(at::REFCOUNT_TABLE_CLUSTERS, &new.refcount_table_clusters.to_be_bytes());
     put(at::REFCOUNT_ORDER, &4u32.to_be_bytes());
     put(at::HEADER_LENGTH, &112u32.to_be_bytes());
+    let mut features = 0;
     if new.compression == Compression::Zstd {
-        put(at::INCOMPATIBLE, &incompatible::COMPRESSION_TYPE.to_be_bytes());
+        features |= incompatible::COMPRESSION_TYPE;
         put(at::COMPRESSION_TYPE, &[1]);
     }
-    head.extend(extension::FEATURE_NAMES.to_be_bytes());
-    head.extend(FEATURE_NAMES_LEN.to_be_bytes());
-    for (kind, bit, name) in FEATURE_NAMES {
-        let start = head.len();
-        head.extend([kind, bit]);
-        head.extend(name.bytes());
-        head.resize(start + 48, 0);
+    if new.extended_l2 {
+        features |= incompatible::EXTENDED_L2;
+    }
+    put(at::INCOMPATIBLE, &features.to_be_bytes());
+    if let Some((_, format)) = &new.backing {
+        // QEMU's names of formats are a few bytes.
+        head.extend(extension::BACKING_FORMAT.to_be_bytes());
+        head.extend(u32::try_from(format.len()).unwrap_or(0).to_be_bytes());
+        head.extend(format.bytes());
+        head.resize(head.len().next_multiple_of(8), 0);
+    }
+    if feature_names {
+        head.extend(extension::FEATURE_NAMES.to_be_bytes());
+        head.extend(FEATURE_NAMES_LEN.to_be_bytes());
+        for (kind, bit, name) in FEATURE_NAMES {
+            let start = head.len();
+            head.extend([kind, bit]);
+            head.extend(name.bytes());
+            head.resize(start + 48, 0);
+        }
     }
     head.extend([0; 8]); // the end of the extensions
+    if let Some((name, _)) = &new.backing {
+        let start = head.len() as u64;
+        head[at::BACKING_OFFSET..][..8].copy_from_slice(&start.to_be_bytes());
+        let len = u32::try_from(name.len()).unwrap_or(u32::MAX);
+        head[at::BACKING_LEN..][..4].copy_from_slice(&len.to_be_bytes());
+        head.extend(name.bytes());
+    }
     head
 }
 
@@ -505,11 +587,10 @@ mod tests {
             ("cluster bits 8", Corrupt, |h| put32(h, at::CLUSTER_BITS, 8)),
             ("cluster bits 22", Corrupt, |h| put32(h, at::CLUSTER_BITS, 22)),
             ("encrypted (AES)", Unsupported, |h| put32(h, at::CRYPT_METHOD, 1)),
-            ("encrypted (LUKS)", Unsupported, |h| put32(h, at::CRYPT_METHOD, 2)),
+            ("says nowhere where its keys are", Corrupt, |h| put32(h, at::CRYPT_METHOD, 2)),
             ("encrypted (method 3)", Unsupported, |h| put32(h, at::CRYPT_METHOD, 3)),
             ("lies at 0x0", Corrupt, |h| put64(h, at::L1_OFFSET, 0)),
             ("lies at 0x10200", Corrupt, |h| put64(h, at::L1_OFFSET, 0x10200)),
-            ("marked this image as corrupt", Corrupt, |h| put64(h, at::INCOMPATIBLE, 2)),
             ("bit 5, bit 63", Unsupported, |h| put64(h, at::INCOMPATIBLE, 1 << 5 | 1 << 63)),
             ("refcount order 7", Corrupt, |h| put32(h, at::REFCOUNT_ORDER, 7)),
             ("header length 96", Corrupt, |h| put32(h, at::HEADER_LENGTH, 96)),
@@ -566,13 +647,40 @@ mod tests {
             refcount_table: FileOffset(1024),
             refcount_table_clusters: 1,
             compression: Compression::Zstd,
+            extended_l2: false,
+            backing: None,
         };
-        let head = build(&new);
+        let head = build(&new).unwrap();
         assert!(head.len() <= 512);
         let header = parse(&head).unwrap();
         assert_eq!((header.version, header.cluster_bits, header.size), (3, 9, Bytes(1 << 20)));
         assert_eq!((header.l1_entries, header.l1_table), (32, FileOffset(512)));
         assert_eq!((header.compression, header.refcount_order), (Compression::Zstd, 4));
+        // A base's name takes the room of the features' names, but not more than there is.
+        for (len, bits, fits) in [
+            (80, 9, true),
+            (81, 9, true),
+            (376, 9, true),
+            (377, 9, false),
+            (1023, 16, true),
+            (1024, 16, false),
+        ] {
+            let backing = Some(("n".repeat(len), "qcow2"));
+            match build(&NewHeader {
+                cluster_bits: bits,
+                l1_table: FileOffset(1 << bits),
+                backing,
+                ..new.clone()
+            }) {
+                Ok(head) => {
+                    assert!(fits && head.len() <= 1 << bits, "{len}");
+                    let header = parse(&head).unwrap();
+                    assert_eq!(header.backing_file, Some("n".repeat(len)));
+                    assert_eq!(header.backing_format.as_deref(), Some("qcow2"));
+                }
+                Err(error) => assert!(!fits && error.kind() == Kind::Refused, "{len}: {error}"),
+            }
+        }
     }
 
     #[test]

@@ -12,21 +12,22 @@
 //! ```
 //!
 //! Read: both versions, every cluster size (512 bytes to 2 MiB), subclusters (extended L2 entries), deflate and zstd,
-//! backing files, external data files. Written: version 3, plain or compressed, by many threads at once, without a
-//! backing file.
+//! backing files, external data files, internal snapshots, LUKS. Written: version 3, plain, compressed, with
+//! subclusters, over a backing file, preallocated; the same bytes whatever the number of threads.
 //!
-//! Absent on purpose: encrypted images are refused; internal snapshots and bitmaps are counted and named, not read;
-//! reference counts are not needed for reading and not checked; an image marked corrupt is refused (repair a copy
-//! with `qemu-img check` first).
+//! Absent on purpose: the old AES encryption is refused; bitmaps are listed, not read; an image marked corrupt is
+//! refused (repair a copy with `qemu-img check` first).
 
+mod bitmaps;
 mod cache;
 mod codec;
 mod entry;
-mod finish;
 mod header;
+mod layout;
 mod open;
 mod read;
 mod snapshot;
+mod space;
 #[cfg(test)]
 mod tests;
 mod write;

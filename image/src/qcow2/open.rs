@@ -1,44 +1,70 @@
 //! From a file to a layer: reads the header and the L1 table, finds the data file, names the parent.
 
-use super::codec::Expander;
+use super::bitmaps::{self, Bitmap};
+use super::codec::{self, Expander};
 use super::entry::Geometry;
-use super::header::{self, Header};
-use super::read::Reader;
+use super::header::{self, Header, at};
+use super::read::{Parts, Reader};
 use super::snapshot;
 use crate::chain::{Layer, ParentRef};
 use crate::error::{Error, Result};
-use crate::formats::Format;
-use crate::gate::Gate;
+use crate::formats::{Format, OpenOptions};
 use crate::limits;
+use crate::luks;
 use crate::source::Source;
-use crate::units::Bytes;
+use crate::units::{Bytes, FileOffset};
 use std::sync::Arc;
+
+/// Bitmaps that are listed by name; more would only fill the screen.
+const BITMAPS_LISTED: usize = 32;
 
 /// True where the file says that it is a qcow2 image.
 pub fn probe(source: &Source) -> Result<bool> {
     Ok(source.head(header::MAGIC.len())? == header::MAGIC)
 }
 
-/// Opens one layer. A data file of its own is opened through `gate`; the backing file is only named.
-pub fn open(source: Source, gate: &Gate) -> Result<Layer> {
+/// Opens one layer, at the internal snapshot that `options` name, else as it is now. A data file of its own is opened
+/// through the gate; the backing file is only named.
+///
+/// # Errors
+/// [`Kind::Refused`](crate::Kind::Refused) for an encrypted image without its key, for a snapshot that is not there,
+/// and for what breaks a limit.
+pub fn open(source: Source, options: &OpenOptions) -> Result<Layer> {
     let here = source.path().to_owned();
-    open_layer(source, gate).map_err(|error| error.in_file(&here))
+    open_layer(source, options).map_err(|error| error.in_file(&here))
 }
 
-fn open_layer(source: Source, gate: &Gate) -> Result<Layer> {
+fn open_layer(source: Source, options: &OpenOptions) -> Result<Layer> {
     let header = read_header(&source)?;
-    if header.size > limits::DISK_SIZE {
-        return Err(Error::refused(format!(
-            "says it is a disk of {}; the limit is {}",
-            header.size,
-            limits::DISK_SIZE
-        )));
+    if header.corrupt {
+        return Err(Error::corrupt("QEMU marked this image as corrupt").at(FileOffset(at::INCOMPATIBLE as u64)).hint(
+            "repair a copy of it (qemu-img check -r all COPY), check the guest's file systems, then convert the copy",
+        ));
     }
     let geometry = Geometry::new(&header);
-    let l1 = read_l1(&source, &header, geometry)?;
+    let mut table = L1Table { at: header.l1_table, entries: header.l1_entries, size: header.size };
+    let mut details = details(&source, &header)?;
+    if let Some(wanted) = &options.snapshot {
+        let snapshot = snapshot::find(&source, &header, wanted)?;
+        details.push(("read at snapshot".to_owned(), snapshot.shown()));
+        table = L1Table {
+            at: snapshot.l1_table,
+            entries: snapshot.l1_entries,
+            size: snapshot.size.unwrap_or(header.size),
+        };
+        if table.entries > 0 && (table.at.0 == 0 || table.at.0 % header.cluster_size() != 0) {
+            let says = format!(
+                "the L1 table of the snapshot lies at {:#x}; it must lie on a multiple of {:#x} behind the header",
+                table.at.0,
+                header.cluster_size()
+            );
+            return Err(Error::corrupt(says).at(snapshot.at));
+        }
+    }
+    let l1 = read_l1(&source, table, geometry)?;
     let data = match &header.external_data {
         None => source.clone(),
-        Some(Some(name)) => gate.open(source.path(), local_name(name, "data file")?)?,
+        Some(Some(name)) => options.gate.open(source.path(), local_name(name, "data file")?)?,
         Some(None) => {
             return Err(Error::unsupported("keeps its data in another file and does not name it")
                 .hint("write the name into a copy of the image: qemu-img amend -o data_file=NAME COPY"));
@@ -52,10 +78,17 @@ fn open_layer(source: Source, gate: &Gate) -> Result<Layer> {
             identity: None,
         }),
     };
-    let details = details(&source, &header)?;
+    let cipher = match header.luks {
+        None => None,
+        Some((at, len)) => {
+            let unlocked = luks::unlock(&source.window(at, len)?, options.key.as_ref())?;
+            details.extend(unlocked.details);
+            Some(unlocked.cipher)
+        }
+    };
     let extents = header.external_data.iter().map(|_| data.path().to_owned()).collect();
     let expander = Expander::new(header.compression);
-    let reader = Reader::new(source, data, geometry, header.size, header.l1_table, &l1, expander)?;
+    let reader = Reader::new(Parts { source, data, geometry, cipher, expander }, table, &l1)?;
     Ok(Layer {
         disk: Arc::new(reader),
         parent,
@@ -66,8 +99,17 @@ fn open_layer(source: Source, gate: &Gate) -> Result<Layer> {
     })
 }
 
+/// Where the L1 table of a disk lies: of the current state, or of a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct L1Table {
+    pub at: FileOffset,
+    pub entries: u32,
+    /// Size of the disk.
+    pub size: Bytes,
+}
+
 /// Cluster 0 holds all of the header; its size is in its first bytes.
-fn read_header(source: &Source) -> Result<Header> {
+pub(super) fn read_header(source: &Source) -> Result<Header> {
     let head = source.head(header::at::V3_FULL)?;
     if !head.starts_with(&header::MAGIC) {
         return header::parse(&head);
@@ -79,14 +121,21 @@ fn read_header(source: &Source) -> Result<Header> {
 }
 
 /// The part of the L1 table that the disk needs.
-fn read_l1(source: &Source, header: &Header, geometry: Geometry) -> Result<Vec<u8>> {
-    let needed = header.size.0.div_ceil(1 << geometry.l1_span_bits());
-    if needed > u64::from(header.l1_entries) {
+fn read_l1(source: &Source, table: L1Table, geometry: Geometry) -> Result<Vec<u8>> {
+    if table.size > limits::DISK_SIZE {
+        return Err(Error::refused(format!(
+            "says it is a disk of {}; the limit is {}",
+            table.size,
+            limits::DISK_SIZE
+        )));
+    }
+    let needed = table.size.0.div_ceil(1 << geometry.l1_span_bits());
+    if needed > u64::from(table.entries) {
         return Err(Error::corrupt(format!(
             "the L1 table has {} entries; a disk of {} needs {needed}",
-            header.l1_entries, header.size
+            table.entries, table.size
         ))
-        .at(crate::FileOffset(header::at::L1_ENTRIES as u64)));
+        .at(FileOffset(at::L1_ENTRIES as u64)));
     }
     let bytes = needed.saturating_mul(8);
     if bytes > limits::RESIDENT_TABLE.0 {
@@ -98,10 +147,10 @@ fn read_l1(source: &Source, header: &Header, geometry: Geometry) -> Result<Vec<u
         .hint("convert it with qemu-img convert -O qcow2 -o cluster_size=64k first"));
     }
     // Checked before memory is taken for it.
-    let table = source.window(header.l1_table, Bytes(bytes)).map_err(|error| {
+    let l1 = source.window(table.at, Bytes(bytes)).map_err(|error| {
         error.hint("the image is cut off: copy it again from its origin and compare the sizes")
     })?;
-    table.head(usize::try_from(bytes).unwrap_or(usize::MAX))
+    l1.head(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 /// A name as a path on this machine; what only QEMU understands is refused.
@@ -116,6 +165,19 @@ fn local_name<'a>(name: &'a str, what: &str) -> Result<&'a str> {
         "copy the {what} beside the image and write its plain name into a copy of the image (qemu-img {})",
         if what == "data file" { "amend -o data_file=NAME COPY" } else { "rebase -u -b NAME -F FORMAT COPY" }
     )))
+}
+
+/// QEMU's name of a format, where an image of it can be a backing file here.
+pub(super) fn qemu_name(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Raw => Some("raw"),
+        Format::Qcow2 => Some("qcow2"),
+        Format::Vmdk => Some("vmdk"),
+        Format::Vhd => Some("vpc"),
+        Format::Vhdx => Some("vhdx"),
+        #[allow(unreachable_patterns)] // formats that QEMU does not know
+        _ => None,
+    }
 }
 
 /// The format of a backing file, by QEMU's name.
@@ -136,7 +198,7 @@ fn format(name: &str) -> Result<Format> {
 fn details(source: &Source, header: &Header) -> Result<Vec<(String, String)>> {
     let mut details = vec![
         ("cluster size".to_owned(), Bytes(header.cluster_size()).to_string()),
-        ("compression".to_owned(), header.compression.name().to_owned()),
+        ("compression".to_owned(), codec::name(header.compression).to_owned()),
         ("refcount bits".to_owned(), (1u32 << header.refcount_order).to_string()),
     ];
     let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
@@ -165,8 +227,18 @@ fn details(source: &Source, header: &Header) -> Result<Vec<(String, String)>> {
         let more = if header.snapshots as usize > names.len() { ", …" } else { "" };
         add("internal snapshots", format!("{}: {}{more}", header.snapshots, names.join(", ")));
     }
-    if header.bitmaps > 0 {
-        add("bitmaps", header.bitmaps.to_string());
+    if let Some(bitmaps) = header.bitmaps.filter(|bitmaps| bitmaps.count > 0) {
+        // Damaged ones do not stop the disk from being read: its content does not depend on them.
+        let listed = match bitmaps::read(source, &bitmaps) {
+            Ok(bitmaps) => {
+                bitmaps.iter().take(BITMAPS_LISTED).map(Bitmap::shown).collect::<Vec<_>>().join(", ")
+            }
+            Err(error) => format!("not readable: {}", error.says()),
+        };
+        let more = if bitmaps.count as usize > BITMAPS_LISTED { ", …" } else { "" };
+        let stale =
+            if bitmaps.up_to_date { "" } else { " (out of date: the image was written without them)" };
+        add("bitmaps", format!("{}: {listed}{more}{stale}", bitmaps.count));
     }
     Ok(details)
 }

@@ -3,9 +3,11 @@
 use super::cache::Cache;
 use super::codec::Expander;
 use super::entry::{Geometry, Packed, Place};
+use super::open::L1Table;
 use crate::disk::{self, Disk, Extent, ExtentKind};
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::limits;
+use crate::luks::{self, SectorCipher};
 use crate::source::Source;
 use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange, SECTOR_SIZE_BYTES};
 use std::sync::Arc;
@@ -16,20 +18,34 @@ const SLICE_SIZE: u64 = 64 << 10;
 /// Slices of L2 tables that one call looks at before it answers with what it has.
 const SLICES_PER_CALL: usize = 64;
 
+/// Compressed clusters that lie in a row are fetched in reads of up to this, for each reading thread.
+const PACKED_READ: u64 = 512 << 10;
+
 /// Stored runs of this length and more are searched for holes of the file, which read as zeros for free.
 const HOLES_FROM: u64 = 1 << 20;
 
+/// What a reader reads from.
+pub(super) struct Parts {
+    pub source: Source,
+    /// Where data clusters lie: the image itself, or an external data file.
+    pub data: Source,
+    pub geometry: Geometry,
+    /// Decrypts what lies verbatim; sectors are numbered by their place in the file.
+    pub cipher: Option<SectorCipher>,
+    pub expander: Expander,
+}
+
 pub(super) struct Reader {
     source: Source,
-    /// Where data clusters lie: the image itself, or an external data file.
     data: Source,
     geometry: Geometry,
+    cipher: Option<SectorCipher>,
+    expander: Expander,
     size: u64,
     /// Offsets of L2 tables, checked; 0 where there is none. Exactly as many as the disk needs.
     l1: Vec<u64>,
     slices: Cache<u64>,
     clusters: Cache<u8>,
-    expander: Expander,
 }
 
 /// A run of guest bytes of one kind.
@@ -64,16 +80,11 @@ impl Run {
 }
 
 impl Reader {
-    /// `l1` holds the big-endian L1 table, found in `source` at `l1_table`; every entry is checked here.
-    pub fn new(
-        source: Source,
-        data: Source,
-        geometry: Geometry,
-        size: Bytes,
-        l1_table: FileOffset,
-        l1: &[u8],
-        expander: Expander,
-    ) -> Result<Reader> {
+    /// `l1` holds the big-endian L1 table that lies at `table`, as far as the disk needs it; every entry is checked
+    /// here.
+    pub fn new(parts: Parts, table: L1Table, l1: &[u8]) -> Result<Reader> {
+        let Parts { source, data, geometry, cipher, expander } = parts;
+        let l1_table = table.at;
         let mut tables = Vec::with_capacity(l1.len() / 8);
         for (index, entry) in l1.as_chunks::<8>().0.iter().enumerate() {
             let here = FileOffset(l1_table.0 + index as u64 * 8);
@@ -109,67 +120,26 @@ impl Reader {
             source,
             data,
             geometry,
-            size: size.0,
+            cipher,
+            expander,
+            size: table.size.0,
             l1: tables,
             slices: Cache::new(limits::TABLE_CACHE.0, slice_size),
             clusters: Cache::new(limits::CLUSTER_CACHE.0, geometry.cluster_size()),
-            expander,
         })
     }
 
-    /// The longest run from `at`, up to `end`, that is known after looking at a few slices of L2 tables.
-    /// `at` lies before `end`, which does not pass the disk's end.
-    fn run(&self, at: u64, end: u64) -> Result<Run> {
-        let mut run = self.slice_run(at, end)?;
-        let mut slices = 1;
-        while at + run.len < end && slices < SLICES_PER_CALL {
-            // What is wrong further on is told to whoever asks for it.
-            let Ok(next) = self.slice_run(at + run.len, end) else { break };
-            let Some(joined) = run.join(next) else { break };
-            run = joined;
-            slices += 1;
-        }
-        Ok(run)
+    /// A walk over the tables, for one call.
+    fn walk(&self) -> Walk<'_> {
+        Walk { reader: self, slice: None }
     }
 
-    /// A run from `at` within one slice of an L2 table, or over all absent tables in a row.
-    fn slice_run(&self, at: u64, end: u64) -> Result<Run> {
-        let span_bits = self.geometry.l1_span_bits();
-        let index = usize::try_from(at >> span_bits).unwrap_or(usize::MAX);
-        let from_here = self.l1.get(index..).unwrap_or_default();
-        let absent = from_here.iter().take_while(|&&table| table == 0).count();
-        let Some(&table) = from_here.first().filter(|_| absent == 0) else {
-            // Past the table's end lies only the disk's end.
-            let covered = (index as u64).saturating_add(absent as u64);
-            let covered = covered.saturating_mul(1 << span_bits).max(at + 1);
-            let len = if absent == from_here.len() { end - at } else { covered.min(end) - at };
-            return Ok(Run { len, what: What::Unallocated });
-        };
-        let slice_size = SLICE_SIZE.min(self.geometry.cluster_size());
-        let entry_bits = self.geometry.l2_entry_bits();
-        let cluster_bits = self.geometry.cluster_bits;
-        let entry_index = (at >> cluster_bits) & ((1 << self.geometry.l2_bits()) - 1);
-        let slice_at = table + ((entry_index << entry_bits) & !(slice_size - 1));
-        let slice = self.slice(slice_at, slice_size)?;
-        let slice_entries = slice_size >> entry_bits;
-        let first_cluster = (at >> cluster_bits) & !(slice_entries - 1);
-        let end = end.min((first_cluster + slice_entries) << cluster_bits);
-
-        let mut run = self.unit_run(&slice, slice_at, first_cluster, at, end)?;
-        while at + run.len < end {
-            let Ok(next) = self.unit_run(&slice, slice_at, first_cluster, at + run.len, end) else { break };
-            let Some(joined) = run.join(next) else { break };
-            run = joined;
-        }
-        Ok(run)
-    }
-
-    /// The rest of the cluster or subcluster at `at`, up to `end`, from the slice that describes the clusters from
-    /// `first_cluster` on.
-    fn unit_run(&self, slice: &[u64], slice_at: u64, first_cluster: u64, at: u64, end: u64) -> Result<Run> {
+    /// The rest of the cluster or subcluster at `at`, up to `end`, from the slice that describes it.
+    fn unit_run(&self, slice: &Slice, at: u64, end: u64) -> Result<Run> {
         let geometry = self.geometry;
-        let index = (at >> geometry.cluster_bits) - first_cluster;
-        let entry_at = FileOffset(slice_at + (index << geometry.l2_entry_bits()));
+        let index = (at >> geometry.cluster_bits) - slice.first_cluster;
+        let entry_at = FileOffset(slice.at + (index << geometry.l2_entry_bits()));
+        let slice = &slice.entries;
         let word = usize::try_from(index << (geometry.l2_entry_bits() - 3)).unwrap_or(usize::MAX);
         // The slice is as long as its clusters need; zeros stand for what cannot be missing.
         let entry = slice.get(word).copied().unwrap_or(0);
@@ -217,6 +187,7 @@ impl Reader {
         Ok(Run { len, what })
     }
 
+    /// A part of an L2 table.
     fn slice(&self, at: u64, len: u64) -> Result<Arc<[u64]>> {
         self.slices.get(at, || {
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
@@ -225,19 +196,16 @@ impl Reader {
         })
     }
 
-    /// Reads the part of the compressed cluster around `at` that `out` covers.
-    fn read_compressed(&self, packed: Packed, at: u64, out: &mut [u8]) -> Result<()> {
+    /// Reads the part of the compressed cluster around `at` that `out` covers, by way of the cache.
+    fn read_part(&self, packed: Packed, at: u64, out: &mut [u8]) -> Result<()> {
         let cluster_size = self.geometry.cluster_size();
-        let in_cluster = at & (cluster_size - 1);
-        if in_cluster == 0 && out.len() as u64 == cluster_size {
-            return self.expand(packed, at, out);
-        }
         let cluster = self.clusters.get(packed.at, || {
             let mut cluster = vec![0; usize::try_from(cluster_size).unwrap_or(usize::MAX)];
-            self.expand(packed, at, &mut cluster)?;
+            let whole = PackedCluster { packed, guest: at, out: &mut cluster };
+            self.expand(vec![whole])?;
             Ok(cluster.into())
         })?;
-        let start = usize::try_from(in_cluster).unwrap_or(usize::MAX);
+        let start = usize::try_from(at & (cluster_size - 1)).unwrap_or(usize::MAX);
         match start.checked_add(out.len()).and_then(|end| cluster.get(start..end)) {
             Some(part) => out.copy_from_slice(part),
             // A run of a compressed cluster never passes the cluster's end.
@@ -246,17 +214,104 @@ impl Reader {
         Ok(())
     }
 
-    fn expand(&self, packed: Packed, guest: u64, out: &mut [u8]) -> Result<()> {
-        let at = FileOffset(packed.at);
-        let len = usize::try_from(packed.len).unwrap_or(usize::MAX);
-        let expanded = self.expander.expand(len, out, |bytes| self.source.read_exact_at(at, bytes));
-        expanded.map_err(|error| match error.kind() {
-            Kind::Corrupt => error.in_file(self.source.path()).at(at).hint(format!(
-                "the cluster at guest offset {:#x} is damaged; copy the image again from its origin",
-                guest & !(self.geometry.cluster_size() - 1)
-            )),
-            _ => error,
-        })
+    /// Fetches clusters that lie in a row with one read and expands them straight to where they are wanted.
+    fn expand(&self, clusters: Vec<PackedCluster<'_>>) -> Result<()> {
+        let Some((first, last)) = clusters.first().zip(clusters.last()) else { return Ok(()) };
+        let start = first.packed.at;
+        let len = usize::try_from(last.packed.at + last.packed.len - start).unwrap_or(usize::MAX);
+        self.expander.with(|tool| {
+            self.source.read_exact_at(FileOffset(start), tool.room(len))?;
+            for PackedCluster { packed, guest, out } in clusters {
+                let from = usize::try_from(packed.at - start).unwrap_or(usize::MAX);
+                let to = from.saturating_add(usize::try_from(packed.len).unwrap_or(usize::MAX));
+                tool.expand(from..to, out).map_err(|error| {
+                    error.in_file(self.source.path()).at(FileOffset(packed.at)).hint(format!(
+                        "the cluster at guest offset {:#x} is damaged; copy the image again from its origin",
+                        guest & !(self.geometry.cluster_size() - 1)
+                    ))
+                })?;
+            }
+            Ok(())
+        })?
+    }
+}
+
+/// A whole compressed cluster, and where its content goes.
+struct PackedCluster<'a> {
+    packed: Packed,
+    guest: u64,
+    out: &'a mut [u8],
+}
+
+/// One call's way through the L2 tables: keeps the slice that it looked at last, so that the cache is asked once for
+/// many clusters.
+struct Walk<'a> {
+    reader: &'a Reader,
+    slice: Option<Slice>,
+}
+
+/// A slice of an L2 table: it describes the clusters from `first_cluster` on.
+struct Slice {
+    first_cluster: u64,
+    at: u64,
+    entries: Arc<[u64]>,
+}
+
+impl Walk<'_> {
+    /// The longest run from `at`, up to `end`, that is known after looking at a few slices of L2 tables.
+    /// `at` lies before `end`, which does not pass the disk's end.
+    fn run(&mut self, at: u64, end: u64) -> Result<Run> {
+        let mut run = self.slice_run(at, end)?;
+        let mut slices = 1;
+        while at + run.len < end && slices < SLICES_PER_CALL {
+            // What is wrong further on is told to whoever asks for it.
+            let Some(joined) = self.slice_run(at + run.len, end).ok().and_then(|next| run.join(next)) else {
+                break;
+            };
+            run = joined;
+            slices += 1;
+        }
+        Ok(run)
+    }
+
+    /// A run from `at` within one slice of an L2 table, or over all absent tables in a row.
+    fn slice_run(&mut self, at: u64, end: u64) -> Result<Run> {
+        let reader = self.reader;
+        let span_bits = reader.geometry.l1_span_bits();
+        let index = usize::try_from(at >> span_bits).unwrap_or(usize::MAX);
+        let from_here = reader.l1.get(index..).unwrap_or_default();
+        let Some(&table) = from_here.first().filter(|&&table| table != 0) else {
+            let absent = from_here.iter().take_while(|&&table| table == 0).count();
+            // Past the table's end lies only the disk's end.
+            let covered = (index as u64).saturating_add(absent as u64);
+            let covered = covered.saturating_mul(1 << span_bits).max(at + 1);
+            let len = if absent == from_here.len() { end - at } else { covered.min(end) - at };
+            return Ok(Run { len, what: What::Unallocated });
+        };
+        let slice_size = SLICE_SIZE.min(reader.geometry.cluster_size());
+        let entry_bits = reader.geometry.l2_entry_bits();
+        let cluster_bits = reader.geometry.cluster_bits;
+        let slice_entries = slice_size >> entry_bits;
+        let first_cluster = (at >> cluster_bits) & !(slice_entries - 1);
+        let slice = match &mut self.slice {
+            Some(slice) if slice.first_cluster == first_cluster => &*slice,
+            other => {
+                let entry_index = first_cluster & ((1 << reader.geometry.l2_bits()) - 1);
+                let slice_at = table + (entry_index << entry_bits);
+                let entries = reader.slice(slice_at, slice_size)?;
+                &*other.insert(Slice { first_cluster, at: slice_at, entries })
+            }
+        };
+        let end = end.min((first_cluster + slice_entries) << cluster_bits);
+
+        let mut run = reader.unit_run(slice, at, end)?;
+        // Nothing joins a compressed cluster.
+        while at + run.len < end && !matches!(run.what, What::Compressed(_)) {
+            let Ok(next) = reader.unit_run(slice, at + run.len, end) else { break };
+            let Some(joined) = run.join(next) else { break };
+            run = joined;
+        }
+        Ok(run)
     }
 }
 
@@ -269,13 +324,14 @@ impl Disk for Reader {
         let range = disk::clip(range, self.size());
         let end = range.end().0;
         let mut here = range.start().0;
+        let mut walk = self.walk();
         let mut out: Vec<Extent> = Vec::new();
         // Short runs (compressed clusters) merge to long extents; a call ends after many of them in any case.
         for _ in 0..SLICES_PER_CALL * 128 {
             if here >= end {
                 break;
             }
-            let run = match self.run(here, end) {
+            let run = match walk.run(here, end) {
                 Ok(run) => run,
                 Err(error) if out.is_empty() => return Err(error),
                 Err(_) => break,
@@ -284,7 +340,8 @@ impl Disk for Reader {
             let found = match run.what {
                 What::Unallocated => vec![Extent { range: run_range, kind: ExtentKind::Unallocated }],
                 What::Zero => vec![Extent { range: run_range, kind: ExtentKind::Zero }],
-                What::Stored { at } if run.len >= HOLES_FROM => {
+                // Holes in what is encrypted are no zeros to the guest.
+                What::Stored { at } if run.len >= HOLES_FROM && self.cipher.is_none() => {
                     crate::raw::file_extents(&self.data, FileOffset(at), run_range, at_most.max(1))?
                 }
                 What::Stored { .. } | What::Compressed(_) => {
@@ -310,18 +367,35 @@ impl Disk for Reader {
         disk::check_bounds(self.size(), at, buf.len())?;
         let (mut here, end) = (at.0, at.0 + buf.len() as u64);
         let mut rest = buf;
+        let mut walk = self.walk();
+        // Whole compressed clusters that lie in a row.
+        let mut row: Vec<PackedCluster<'_>> = Vec::new();
         while !rest.is_empty() {
-            let run = self.run(here, end)?;
+            let run = walk.run(here, end)?;
             let len = usize::try_from(run.len).unwrap_or(usize::MAX).min(rest.len());
             let (part, behind) = rest.split_at_mut(len);
             match run.what {
                 What::Unallocated | What::Zero => part.fill(0),
-                What::Stored { at } => self.data.read_exact_at(FileOffset(at), part)?,
-                What::Compressed(packed) => self.read_compressed(packed, here, part)?,
+                What::Stored { at } => match &self.cipher {
+                    None => self.data.read_exact_at(FileOffset(at), part)?,
+                    Some(cipher) => luks::read_decrypted(&self.data, cipher, at, part, 0)?,
+                },
+                What::Compressed(packed) if part.len() as u64 == self.geometry.cluster_size() => {
+                    let goes_on = row.first().zip(row.last()).is_some_and(|(first, last)| {
+                        (last.packed.at..=last.packed.at + last.packed.len).contains(&packed.at)
+                            && packed.at + packed.len >= last.packed.at + last.packed.len
+                            && packed.at + packed.len - first.packed.at <= PACKED_READ
+                    });
+                    if !goes_on {
+                        self.expand(std::mem::take(&mut row))?;
+                    }
+                    row.push(PackedCluster { packed, guest: here, out: part });
+                }
+                What::Compressed(packed) => self.read_part(packed, here, part)?,
             }
             here += run.len;
             rest = behind;
         }
-        Ok(())
+        self.expand(row)
     }
 }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::Kind;
 use crate::chain::Layer;
-use crate::gate::Gate;
 use crate::source::Source;
 use std::os::unix::fs::FileExt;
 
@@ -28,7 +27,7 @@ fn specimens(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn layer(path: &Path) -> crate::Result<Layer> {
-    crate::qcow2::open(Source::open(path)?, &Gate::own_folder())
+    crate::qcow2::open(Source::open(path)?, &OpenOptions::default())
 }
 
 /// Reads what a converter would: the map, and what is stored, up to a bound.

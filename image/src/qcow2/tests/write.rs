@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::convert::{self, Options};
-use crate::create::{Compression, CreateOptions, FileOptions};
+use crate::create::{Base, Compression, CreateOptions, FileOptions, Preallocation};
+use crate::formats::Format;
 use crate::qcow2::create;
+use crate::sink::Piece;
 use crate::suite::check_sink;
 use crate::testing::{MemDisk, mixed, noise_bytes, read_all, text_bytes};
 
@@ -143,4 +145,175 @@ fn compression_pays_and_incompressible_clusters_stay_verbatim() {
     let by_turns: Vec<u8> =
         (0..64u8).flat_map(|n| [noise_bytes(n.into(), 65536), vec![n + 1; 65536]].concat()).collect();
     assert_eq!(len(by_turns, Some(Compression::Zstd)), (4 << 20) + (1 << 20) + 5 * 65536);
+}
+
+/// Every way to preallocate: tables for all, the host's room as asked for, the content right.
+#[test]
+fn preallocated_images_have_their_tables() {
+    if !have("preallocated_images_have_their_tables", &["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for extended_l2 in [false, true] {
+        for preallocation in [Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full] {
+            let options = CreateOptions { preallocation, extended_l2, ..CreateOptions::default() };
+            for disk in [mixed(7, Bytes(9 << 20)), MemDisk::new(Bytes(66_049 << 9))] {
+                let path = dir.path().join("a.qcow2");
+                let sink = create(&path, disk.size(), &options).unwrap();
+                let converted = convert::convert(&disk, sink, &Options::default()).unwrap();
+                let held = converted.receipt.allocated.0;
+                match preallocation {
+                    Preallocation::Metadata => assert!(held < 8 << 20, "{held}"),
+                    _ => assert!(held >= disk.size().0, "{preallocation:?}: {held}"),
+                }
+                let check = run(dir.path(), "qemu-img check -f qcow2 a.qcow2");
+                assert!(check.contains("No errors") && check.contains("= 100.00% allocated"), "{check}");
+                std::fs::write(dir.path().join("a.raw"), read_all(&disk).unwrap()).unwrap();
+                run(dir.path(), "qemu-img compare -f raw -F qcow2 a.raw a.qcow2 && rm a.qcow2");
+            }
+        }
+    }
+    let refused = |options: CreateOptions| {
+        let error = create(&dir.path().join("b.qcow2"), Bytes(1 << 20), &options).err().unwrap();
+        assert_eq!(error.kind(), crate::Kind::Refused, "{error}");
+    };
+    let preallocation = Preallocation::Metadata;
+    refused(CreateOptions { preallocation, ..options(65536, Some(Compression::Zlib)) });
+    refused(CreateOptions { preallocation, base: Some(base(1 << 20)), ..CreateOptions::default() });
+    refused(CreateOptions { extended_l2: true, ..options(8192, None) });
+}
+
+fn base(size: u64) -> Base {
+    Base { path: "base.raw".into(), format: Format::Raw, size: Bytes(size), identity: None }
+}
+
+/// Subclusters: data that is smaller than a cluster takes no more than it needs, in every cluster size.
+#[test]
+fn extended_l2_entries_are_written() {
+    if !have("extended_l2_entries_are_written", &["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for cluster_size in [16 << 10, 64 << 10, 128 << 10, 2 << 20] {
+        for compression in COMPRESSIONS {
+            let options = CreateOptions { extended_l2: true, ..options(cluster_size, compression) };
+            write_and_check(dir.path(), &mixed(7, Bytes(9 << 20)), &options);
+            write_and_check(
+                dir.path(),
+                &MemDisk::new(Bytes(70 << 20)).data((70 << 20) - 512, [1; 512]),
+                &options,
+            );
+        }
+    }
+    let options = CreateOptions { extended_l2: true, ..CreateOptions::default() };
+    let disk =
+        (0..64u64).fold(MemDisk::new(Bytes(16 << 20)), |disk, n| disk.data(n << 18, noise_bytes(n, 4096)));
+    let path = dir.path().join("a.qcow2");
+    let sink = create(&path, disk.size(), &options).unwrap();
+    let converted = convert::convert(&disk, sink, &Options::default()).unwrap();
+    assert!(converted.receipt.allocated.0 < 1 << 20, "{}", converted.receipt.allocated);
+    check_sink(
+        |path, size, files| create(path, size, &CreateOptions { files, ..options.clone() }),
+        |path| Ok(open(path)?.disk),
+    );
+}
+
+/// Over a base: what is kept shines through, zeros hide it, and QEMU sees the same.
+#[test]
+fn an_image_over_a_base_stores_the_difference() {
+    if !have("an_image_over_a_base_stores_the_difference", &["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (extended_l2, unit, compression) in [
+        (false, 65536, None),
+        (true, 4096, None),
+        (false, 65536, Some(Compression::Zstd)),
+        (true, 131_072, Some(Compression::Zlib)),
+    ] {
+        // A base that is shorter than the disk and ends inside of a unit.
+        for base_len in [3 * MIB + 512, 8 * MIB] {
+            let below = noise_bytes(3, base_len);
+            std::fs::write(dir.path().join("base.raw"), &below).unwrap();
+            let size = 5 * MIB;
+            let options = CreateOptions {
+                extended_l2,
+                compression,
+                base: Some(base(base_len as u64)),
+                ..CreateOptions::default()
+            };
+            let path = dir.path().join("a.qcow2");
+            let sink = create(&path, Bytes(size as u64), &options).unwrap();
+            assert_eq!(sink.granularity(), Bytes(unit));
+            let unit = usize::try_from(unit).unwrap();
+            let mut wanted = below.clone();
+            wanted.resize(size.max(base_len), 0);
+            wanted.truncate(size);
+            for (n, at) in (0..size).step_by(unit).enumerate() {
+                let range = GuestRange::new(GuestOffset(at as u64), Bytes(unit as u64));
+                match n % 5 {
+                    0 | 1 => sink.keep(range).unwrap(),
+                    2 => {
+                        sink.zero(range).unwrap();
+                        wanted[at..at + unit].fill(0);
+                    }
+                    _ => {
+                        let data = text_bytes(n as u64, unit);
+                        let encoded = sink.encode(range, &data).unwrap();
+                        let (bytes, pieces) = encoded
+                            .map_or((data.clone(), Vec::new()), |encoded| (encoded.bytes, encoded.pieces));
+                        let mut bytes = &bytes[..];
+                        for part in sink.place(range, &pieces).unwrap() {
+                            let (now, later) = bytes.split_at(part.len);
+                            sink.store(part, now).unwrap();
+                            bytes = later;
+                        }
+                        wanted[at..at + unit].copy_from_slice(&data);
+                    }
+                }
+            }
+            sink.finish().unwrap();
+            let check = run(dir.path(), "qemu-img check -f qcow2 a.qcow2");
+            assert!(check.contains("No errors"), "{check}");
+            assert!(qemu_reads(dir.path(), "a.qcow2") == wanted, "{extended_l2} {compression:?} {base_len}");
+            assert!(read_all(&*open(&path).unwrap().disk).unwrap() == wanted);
+            let info = run(dir.path(), "qemu-img info a.qcow2");
+            assert!(
+                info.contains("backing file: base.raw") && info.contains("backing file format: raw"),
+                "{info}"
+            );
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+const MIB: usize = 1 << 20;
+
+/// What a disk that is full from end to end keeps in memory does not grow with it, and its tables are right.
+#[test]
+fn a_full_disk_of_64_tib_is_placed_in_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = 64u64 << 40;
+    let options = CreateOptions::default();
+    let sink = create(&dir.path().join("a.qcow2"), Bytes(size), &options).unwrap();
+    // A stretch of it: 40 GiB in 2 MiB runs fill 80 L2 tables and 20 blocks of counts, which are written and gone.
+    let held = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+        status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let run = |n: u64| GuestRange::new(GuestOffset(n << 21), Bytes(2 << 20));
+    sink.place(run(0), &[]).unwrap();
+    let before = held();
+    for n in 1..20_000 {
+        assert_eq!(sink.place(run(n), &[]).unwrap().len(), 1);
+    }
+    assert!(held() < before + (16 << 20), "{} to {}", before, held());
+    // Packed clusters that share clusters of the file: the same.
+    let packed = CreateOptions { compression: Some(Compression::Zstd), ..options };
+    let sink = create(&dir.path().join("b.qcow2"), Bytes(size), &packed).unwrap();
+    let before = held();
+    for n in 0..20_000 {
+        sink.place(run(n), &[Piece { len: 20_000, verbatim: false }; 32]).unwrap();
+    }
+    assert!(held() < before + (16 << 20), "{} to {}", before, held());
 }
