@@ -125,6 +125,36 @@ pub const KINDS: &[KindRow] = &[
         format: Format::Vmdk,
         create: crate::vmdk::create_esxi,
     },
+    KindRow {
+        name: "vhdx",
+        says: "Hyper-V, growing with its data",
+        format: Format::Vhdx,
+        create: crate::vhdx::create,
+    },
+    KindRow {
+        name: "vhdx-fixed",
+        says: "Hyper-V, every block in its place",
+        format: Format::Vhdx,
+        create: crate::vhdx::create_fixed,
+    },
+    KindRow {
+        name: "vhd",
+        says: "Hyper-V generation 1, XenServer and XCP-ng, growing with its data",
+        format: Format::Vhd,
+        create: crate::vhd::create,
+    },
+    KindRow {
+        name: "vhd-fixed",
+        says: "Hyper-V generation 1: the bytes of the disk and a footer",
+        format: Format::Vhd,
+        create: crate::vhd::create_fixed,
+    },
+    KindRow {
+        name: "vhd-azure",
+        says: "Azure: fixed, of whole MiB",
+        format: Format::Vhd,
+        create: crate::vhd::create_azure,
+    },
 ];
 
 /// All formats, in the order in which they are probed; raw takes what is left.

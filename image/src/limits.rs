@@ -59,6 +59,12 @@ pub const OVERLAP_CHECK: Bytes = Bytes(128 << 40);
 /// What the block table of a VHD can address: 2^32 sectors.
 pub const VHD_DYNAMIC_SIZE: Bytes = Bytes(2 << 40);
 
+/// Largest VHD that is written: what Hyper-V and QEMU take.
+pub const VHD_WRITTEN: Bytes = Bytes::gib(2040);
+
+/// Largest fixed VHD for Azure: its largest managed disk.
+pub const VHD_AZURE: Bytes = Bytes(32 << 40);
+
 /// Smallest block that the length of a VHD's block table is judged by. Writers use 512 KiB or 2 MiB; with smaller
 /// blocks a table may be long, but not longer than 2 TiB in blocks of this size needs (256 MiB, read page by page).
 pub const VHD_BLOCK_MIN: Bytes = Bytes::kib(32);

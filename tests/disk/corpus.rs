@@ -255,12 +255,16 @@ fn every_image_converts_to_its_content() {
         let sink = landfall_image::raw::create(&raw, image.disk.size(), &CreateOptions::default()).unwrap();
         convert::convert(&*image.disk, sink, &options).unwrap();
         for (kind, compression) in &targets {
+            // More than a VHD can hold.
+            if kind.format == Format::Vhd && image.disk.size() > landfall_image::limits::VHD_WRITTEN {
+                continue;
+            }
             let target = folder.path().join("copy");
             let create = CreateOptions { compression: *compression, ..CreateOptions::default() };
             let what = (kind.create)(&target, image.disk.size(), &create)
                 .and_then(|sink| convert::convert(&*image.disk, sink, &options))
                 .map_err(|error| error.to_string())
-                .and_then(|converted| check_copy(&target, kind.format, row, converted, &raw));
+                .and_then(|converted| check_copy(&target, kind, row, converted, &raw));
             if let Err(what) = what {
                 wrong.push(format!("{} to {} {compression:?}: {what}", row.path, kind.name));
             }
@@ -273,22 +277,27 @@ fn every_image_converts_to_its_content() {
 
 fn check_copy(
     path: &Path,
-    format: Format,
+    kind: &formats::KindRow,
     row: &Row,
     converted: Converted,
     raw: &Path,
 ) -> Result<(), String> {
+    let format = kind.format;
     let open = OpenOptions { format: Some(format), ..OpenOptions::default() };
     let copy = formats::open(path, &open).map_err(|error| error.to_string())?;
-    let whole = (copy.disk.size().0 <= HASHED_WHOLE).then(|| sha256(&*copy.disk).unwrap());
-    verdict(&row.expected, &nz4k(&*copy.disk).map(|nz4k| (copy.disk.size().0, whole, nz4k)))?;
-    let digest = convert::digest(&*copy.disk, &Options::default()).map_err(|error| error.to_string())?;
-    if digest != converted.digest {
-        return Err("other digest".into());
+    // Rounded up with zeros, which qemu-img passes over.
+    let is_rounded = kind.name == "vhd-azure" && copy.disk.size().0 != std::fs::metadata(raw).unwrap().len();
+    if !is_rounded {
+        let whole = (copy.disk.size().0 <= HASHED_WHOLE).then(|| sha256(&*copy.disk).unwrap());
+        verdict(&row.expected, &nz4k(&*copy.disk).map(|nz4k| (copy.disk.size().0, whole, nz4k)))?;
+        let digest = convert::digest(&*copy.disk, &Options::default()).map_err(|error| error.to_string())?;
+        if digest != converted.digest {
+            return Err("other digest".into());
+        }
     }
     if format != Format::Raw {
         let compare = Command::new("qemu-img")
-            .args(["compare", "-f", "raw", "-F", format.name()])
+            .args(["compare", "-f", "raw", "-F", if format == Format::Vhd { "vpc" } else { format.name() }])
             .args([raw, path])
             .output();
         match compare {

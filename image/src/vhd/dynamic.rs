@@ -13,7 +13,7 @@
 //!           +--------------------------------------+--------------------------+
 //! ```
 
-use super::footer::{be32, be64, check_checksum, field};
+use super::footer::{be32, be64, check_checksum, checksum, field};
 use crate::chain::ParentRef;
 use crate::error::{Error, Result};
 use crate::formats::Format;
@@ -26,6 +26,8 @@ pub const HEADER_BYTES: usize = 1024;
 pub const UNUSED: u32 = u32::MAX;
 /// Length of a table entry.
 pub const ENTRY_BYTES: u64 = 4;
+/// Room for the parent's name: UTF-16 units without the NUL.
+pub const PARENT_NAME_UNITS: usize = 255;
 /// The unit of table entries and bitmaps.
 pub const SECTOR_BYTES: u64 = 512;
 
@@ -150,8 +152,68 @@ impl Header {
 
     /// Length of the sector bitmap in front of each block: whole sectors.
     pub fn bitmap_bytes(&self) -> u64 {
-        (self.block_size_bytes / SECTOR_BYTES).div_ceil(8).next_multiple_of(SECTOR_BYTES)
+        bitmap_bytes(self.block_size_bytes)
     }
+}
+
+/// Length of the sector bitmap in front of each block: whole sectors.
+pub fn bitmap_bytes(block_size_bytes: u64) -> u64 {
+    (block_size_bytes / SECTOR_BYTES).div_ceil(8).next_multiple_of(SECTOR_BYTES)
+}
+
+/// Sets the bits `from` to `to` of a sector bitmap, most significant first; those behind its end do not count.
+pub fn set_bits(bits: &mut [u8], from: u64, to: u64) {
+    let mut at = from;
+    while at < to {
+        let Some(byte) = usize::try_from(at / 8).ok().and_then(|index| bits.get_mut(index)) else { return };
+        if at.is_multiple_of(8) && to - at >= 8 {
+            *byte = 0xff;
+            at += 8;
+        } else {
+            *byte |= 0x80 >> (at % 8);
+            at += 1;
+        }
+    }
+}
+
+/// The header of a new disk. `parent` is the parent's id and name, at most [`PARENT_NAME_UNITS`] long; locators are
+/// `(platform, room, length, offset)`, at most eight.
+pub fn new_header(
+    table_offset: u64,
+    entries: u64,
+    block_size_bytes: u64,
+    parent: Option<(Uuid, &[u16])>,
+    locators: &[([u8; 4], u64, u64, u64)],
+) -> Result<[u8; HEADER_BYTES]> {
+    let be32 = |what: &str, value: u64| {
+        let value = u32::try_from(value);
+        value.map(u32::to_be_bytes).map_err(|_| Error::refused(format!("the {what} does not fit 32 bits")))
+    };
+    let mut bytes = [0; HEADER_BYTES];
+    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    put(0, b"cxsparse");
+    put(8, &u64::MAX.to_be_bytes());
+    put(16, &table_offset.to_be_bytes());
+    put(24, &0x1_0000u32.to_be_bytes());
+    put(28, &be32("number of blocks", entries)?);
+    put(32, &be32("block size", block_size_bytes)?);
+    if let Some((id, name)) = parent {
+        put(40, id.as_bytes());
+        for (n, unit) in name.iter().take(PARENT_NAME_UNITS).enumerate() {
+            put(64 + 2 * n, &unit.to_be_bytes());
+        }
+    }
+    for (n, (platform, room, length, offset)) in locators.iter().take(8).enumerate() {
+        let at = 576 + 24 * n;
+        put(at, platform);
+        // In bytes, as Windows writes it; the specification's text says sectors.
+        put(at + 4, &be32("room of a locator", *room)?);
+        put(at + 8, &be32("length of a locator", *length)?);
+        put(at + 16, &offset.to_be_bytes());
+    }
+    let sum = checksum(&bytes, 36);
+    bytes[36..40].copy_from_slice(&sum.to_be_bytes());
+    Ok(bytes)
 }
 
 /// Text up to its first NUL; what is not UTF-16 becomes U+FFFD.

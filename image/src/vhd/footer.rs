@@ -25,6 +25,8 @@ pub const SHORT_FOOTER_BYTES: usize = 511;
 /// Creators whose guests saw the size that the geometry gives. All others go by the current size: what Hyper-V,
 /// disk2vhd, XenServer, VirtualBox, Azure and `qemu-img -o force_size` do.
 const SIZED_BY_GEOMETRY: [&[u8; 4]; 3] = [b"vpc ", b"vs  ", b"qemu"];
+/// What Windows 10 and Windows Server 2016 and later write beside the creator `win `.
+const CREATOR_VERSION: u32 = 0x000a_0000;
 /// The largest geometry. It stands for all larger disks too, so that it says nothing about the size.
 const GEOMETRY_MAX: (u16, u8, u8) = (65535, 16, 255);
 
@@ -161,6 +163,59 @@ impl Footer {
     }
 }
 
+/// The geometry of a disk of that many bytes, by the specification's appendix "CHS Calculation".
+pub fn geometry(size_bytes: u64) -> (u16, u8, u8) {
+    let (cylinders, heads, sectors) = GEOMETRY_MAX;
+    let most = u64::from(cylinders) * u64::from(heads) * u64::from(sectors);
+    let total = (size_bytes / 512).min(most);
+    let (heads, sectors) = if total >= 65535 * 16 * 63 {
+        (16, 255)
+    } else {
+        let tracks = total / 17;
+        let heads = tracks.div_ceil(1024).max(4);
+        if heads <= 16 && tracks < heads * 1024 {
+            (heads, 17)
+        } else if total / 31 < 16 * 1024 {
+            (16, 31)
+        } else {
+            (16, 63)
+        }
+    };
+    // At most 65535, 16 and 255.
+    let cylinders = u16::try_from(total / sectors / heads).unwrap_or(u16::MAX);
+    (cylinders, u8::try_from(heads).unwrap_or(16), u8::try_from(sectors).unwrap_or(255))
+}
+
+/// The footer of a new disk of `size_bytes`, of whole sectors. Its header, if it has one, follows the footer's copy.
+pub fn new_footer(kind: Kind, size_bytes: u64, unique_id: Uuid) -> [u8; FOOTER_BYTES] {
+    let mut bytes = [0; FOOTER_BYTES];
+    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    put(0, COOKIE);
+    // Features: the bit that is always set. The version is 1.0.
+    put(8, &2u32.to_be_bytes());
+    put(12, &0x1_0000u32.to_be_bytes());
+    let header = if kind == Kind::Fixed { u64::MAX } else { FOOTER_BYTES as u64 };
+    put(16, &header.to_be_bytes());
+    put(28, b"win ");
+    put(32, &CREATOR_VERSION.to_be_bytes());
+    put(36, b"Wi2k");
+    put(40, &size_bytes.to_be_bytes());
+    put(48, &size_bytes.to_be_bytes());
+    let (cylinders, heads, sectors) = geometry(size_bytes);
+    put(56, &cylinders.to_be_bytes());
+    put(58, &[heads, sectors]);
+    let kind: u32 = match kind {
+        Kind::Fixed => 2,
+        Kind::Dynamic => 3,
+        Kind::Differencing => 4,
+    };
+    put(60, &kind.to_be_bytes());
+    put(68, unique_id.as_bytes());
+    let sum = checksum(&bytes, 64);
+    bytes[64..68].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +229,23 @@ mod tests {
             kind: Kind::Fixed,
             unique_id: Uuid::nil(),
             saved_state: false,
+        }
+    }
+
+    /// The geometries in the footers of real images, and worked by hand from the specification.
+    #[test]
+    fn geometries() {
+        for (size, wanted) in [
+            (4 << 20, (120, 4, 17)),
+            (136_365_211_648, (65278, 16, 255)),
+            (512, (0, 4, 17)),
+            (17 * 512 * 4096, (512, 8, 17)),
+            (500 << 20, (1015, 16, 63)),
+            (2040 << 30, (65535, 16, 255)),
+            (65535 * 16 * 63 * 512, (16191, 16, 255)),
+            (65535 * 16 * 63 * 512 - 512, (65534, 16, 63)),
+        ] {
+            assert_eq!(geometry(size), wanted, "{size}");
         }
     }
 

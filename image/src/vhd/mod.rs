@@ -13,6 +13,7 @@ mod reader;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
 mod tests;
+mod write;
 
 use crate::chain::Layer;
 use crate::disk::Disk;
@@ -22,6 +23,8 @@ use crate::source::Source;
 use crate::units::{Bytes, FileOffset};
 use footer::{COOKIE, FOOTER_BYTES, Footer, Kind, SHORT_FOOTER_BYTES, SizeRule};
 use std::sync::Arc;
+
+pub use write::{create, create_azure, create_fixed};
 
 /// True where the file says that it is a VHD image: a footer's cookie at its end or its start.
 pub fn probe(source: &Source) -> Result<bool> {

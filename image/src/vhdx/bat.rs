@@ -20,6 +20,15 @@ pub const BITMAP_BYTES: u64 = 1 << 20;
 /// Length of an entry.
 pub const ENTRY_BYTES: u64 = 8;
 
+/// State of a payload block that is zeros.
+pub const ZERO: u64 = 2;
+/// State of a payload block that is in the file.
+pub const FULLY_PRESENT: u64 = 6;
+/// State of a payload block that is in the file where its sector bitmap says so.
+pub const PARTIALLY_PRESENT: u64 = 7;
+/// State of a sector bitmap block that is in the file.
+pub const BITMAP_PRESENT: u64 = 6;
+
 /// Where entries lie in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -29,6 +38,8 @@ pub struct Layout {
     pub chunk_ratio: u64,
     /// Entries that the table must have.
     pub entries: u64,
+    /// A differencing disk: every chunk has its bitmap entry.
+    pub has_parent: bool,
 }
 
 impl Layout {
@@ -41,7 +52,7 @@ impl Layout {
             true => blocks.div_ceil(chunk_ratio) * (chunk_ratio + 1),
             false => blocks + blocks.saturating_sub(1) / chunk_ratio,
         };
-        Layout { blocks, chunk_ratio, entries }
+        Layout { blocks, chunk_ratio, entries, has_parent }
     }
 
     /// Index of a payload block's entry.
@@ -75,9 +86,9 @@ pub fn parse_payload(entry: u64) -> Result<Block> {
     match entry & 7 {
         0 => Ok(Block::NotPresent),
         // Undefined, zero, unmapped as today and as in files of the first specification.
-        1 | 2 | 3 | 5 => Ok(Block::Zero),
-        6 => Ok(Block::Present(offset)),
-        7 => Ok(Block::PartiallyPresent(offset)),
+        1 | ZERO | 3 | 5 => Ok(Block::Zero),
+        FULLY_PRESENT => Ok(Block::Present(offset)),
+        PARTIALLY_PRESENT => Ok(Block::PartiallyPresent(offset)),
         state => Err(Error::corrupt(format!("the entry is {entry:#018x}: its state {state} is reserved"))),
     }
 }
@@ -86,10 +97,25 @@ pub fn parse_payload(entry: u64) -> Result<Block> {
 pub fn parse_bitmap(entry: u64) -> Result<Option<u64>> {
     match entry & 7 {
         0 => Ok(None),
-        6 => Ok(Some(offset(entry))),
+        BITMAP_PRESENT => Ok(Some(offset(entry))),
         state => Err(Error::corrupt(format!(
             "the sector bitmap entry is {entry:#018x}: its state is {state}; 0 and 6 are defined"
         ))),
+    }
+}
+
+/// Sets the bits `from` to `to` of a sector bitmap, least significant first; those behind its end do not count.
+pub fn set_bits(bits: &mut [u8], from: u64, to: u64) {
+    let mut at = from;
+    while at < to {
+        let Some(byte) = usize::try_from(at / 8).ok().and_then(|index| bits.get_mut(index)) else { return };
+        if at.is_multiple_of(8) && to - at >= 8 {
+            *byte = 0xff;
+            at += 8;
+        } else {
+            *byte |= 1 << (at % 8);
+            at += 1;
+        }
     }
 }
 
@@ -106,7 +132,7 @@ mod tests {
     #[test]
     fn entries_interleave() {
         let layout = Layout::new(10 << 30, 1 << 20, 512, true);
-        assert_eq!(layout, Layout { blocks: 10240, chunk_ratio: 4096, entries: 3 * 4097 });
+        assert_eq!(layout, Layout { blocks: 10240, chunk_ratio: 4096, entries: 3 * 4097, has_parent: true });
         assert_eq!((layout.payload(4095), layout.bitmap(4095)), (4095, 4096));
         assert_eq!((layout.payload(4096), layout.bitmap(4096)), (4097, 8193));
         let layout = Layout::new(10 << 30, 1 << 20, 512, false);
@@ -114,7 +140,7 @@ mod tests {
         assert_eq!(Layout::new(4 << 30, 1 << 20, 512, false).entries, 4096);
         assert_eq!(
             Layout::new(1, 256 << 20, 4096, false),
-            Layout { blocks: 1, chunk_ratio: 128, entries: 1 }
+            Layout { blocks: 1, chunk_ratio: 128, entries: 1, has_parent: false }
         );
         assert_eq!(Layout::new(64 << 40, 1 << 20, 512, false).entries, (64 << 20) + (64 << 20) / 4096 - 1);
     }

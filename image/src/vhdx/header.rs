@@ -149,6 +149,54 @@ impl Header {
     }
 }
 
+/// The file type identifier of a new file.
+pub fn file_type() -> [u8; FILE_TYPE_BYTES] {
+    let mut bytes = [0; FILE_TYPE_BYTES];
+    bytes[..8].copy_from_slice(FILE_SIGNATURE);
+    let creator = concat!("landfall ", env!("CARGO_PKG_VERSION"));
+    for (place, unit) in bytes[8..].chunks_exact_mut(2).zip(creator.encode_utf16()) {
+        place.copy_from_slice(&unit.to_le_bytes());
+    }
+    bytes
+}
+
+/// Fills in a header of a file whose log, at `(offset, length)`, is empty. `bytes` are zeros.
+pub fn put_header(
+    bytes: &mut [u8; HEADER_BYTES],
+    sequence_number: u64,
+    file_write_guid: Uuid,
+    data_write_guid: Uuid,
+    log: (u64, u64),
+) {
+    bytes[..4].copy_from_slice(b"head");
+    bytes[8..16].copy_from_slice(&sequence_number.to_le_bytes());
+    bytes[16..32].copy_from_slice(&file_write_guid.to_bytes_le());
+    bytes[32..48].copy_from_slice(&data_write_guid.to_bytes_le());
+    // The log's GUID stays nil: nothing is to be replayed. Its version is 0, that of the file 1.
+    bytes[66..68].copy_from_slice(&1u16.to_le_bytes());
+    bytes[68..72].copy_from_slice(&u32::try_from(log.1).unwrap_or(0).to_le_bytes());
+    bytes[72..80].copy_from_slice(&log.0.to_le_bytes());
+    put_checksum(bytes);
+}
+
+/// Fills in a region table: `(id, offset, length)` of regions that are all required. `bytes` are zeros.
+pub fn put_region_table(bytes: &mut [u8; REGION_TABLE_BYTES], regions: &[(Uuid, u64, u64)]) {
+    bytes[..4].copy_from_slice(b"regi");
+    bytes[8..12].copy_from_slice(&u32::try_from(regions.len()).unwrap_or(0).to_le_bytes());
+    for (entry, (id, offset, length)) in bytes[16..].chunks_exact_mut(32).zip(regions) {
+        entry[..16].copy_from_slice(&id.to_bytes_le());
+        entry[16..24].copy_from_slice(&offset.to_le_bytes());
+        entry[24..28].copy_from_slice(&u32::try_from(*length).unwrap_or(0).to_le_bytes());
+        entry[28] = 1;
+    }
+    put_checksum(bytes);
+}
+
+fn put_checksum(bytes: &mut [u8]) {
+    let sum = checksum(bytes, 4);
+    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
+}
+
 /// A part of the file that is not payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {

@@ -7,6 +7,7 @@
 //! ```
 
 use super::header::{field, guid, le16, le32, le64, utf16};
+use crate::blocks::write::BackslashNames;
 use crate::chain::ParentRef;
 use crate::error::{Error, Result};
 use crate::formats::Format;
@@ -29,6 +30,7 @@ const PARENT_LOCATOR: Uuid = uuid!("a8d35f2d-b30b-454d-abf7-d3d84834ab0c");
 const VHDX_PARENT: Uuid = uuid!("b04aefb7-d19e-4a81-b789-25b8e9445913");
 
 const FLAG_IS_USER: u32 = 1;
+const FLAG_IS_VIRTUAL_DISK: u32 = 2;
 const FLAG_IS_REQUIRED: u32 = 4;
 
 /// What the known items say, checked against the specification's ranges.
@@ -171,6 +173,86 @@ fn parse_table(table: &[u8], region_length: u64) -> Result<Vec<Item>> {
         items.push(item);
     }
     Ok(items)
+}
+
+/// What the metadata of a new file says.
+#[derive(Debug)]
+pub struct NewMetadata {
+    /// A multiple of the sector size.
+    pub size_bytes: u64,
+    pub block_size_bytes: u64,
+    /// Logical: 512 or 4096. The physical one is 4096, so that guests align what they write.
+    pub sector_size_bytes: u64,
+    pub leave_blocks_allocated: bool,
+    pub virtual_disk_id: Uuid,
+    /// The [`parent_locator`] of a differencing disk.
+    pub parent: Option<Vec<u8>>,
+}
+
+impl NewMetadata {
+    /// The table and the items, packed behind it as Hyper-V does.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        const PHYSICAL_SECTOR_SIZE_BYTES: u32 = 4096;
+        const REQUIRED: u32 = FLAG_IS_REQUIRED;
+        const OF_THE_DISK: u32 = FLAG_IS_REQUIRED | FLAG_IS_VIRTUAL_DISK;
+        let le32 = |value: u64| u32::try_from(value).unwrap_or(0).to_le_bytes();
+        let flags = u32::from(self.leave_blocks_allocated) | u32::from(self.parent.is_some()) << 1;
+        let parameters = [le32(self.block_size_bytes), flags.to_le_bytes()].concat();
+        let mut items: Vec<(Uuid, u32, Vec<u8>)> = vec![
+            (FILE_PARAMETERS, REQUIRED, parameters),
+            (VIRTUAL_DISK_SIZE, OF_THE_DISK, self.size_bytes.to_le_bytes().to_vec()),
+            (LOGICAL_SECTOR_SIZE, OF_THE_DISK, le32(self.sector_size_bytes).to_vec()),
+            (PHYSICAL_SECTOR_SIZE, OF_THE_DISK, PHYSICAL_SECTOR_SIZE_BYTES.to_le_bytes().to_vec()),
+            (VIRTUAL_DISK_ID, OF_THE_DISK, self.virtual_disk_id.to_bytes_le().to_vec()),
+        ];
+        items.extend(self.parent.iter().map(|locator| (PARENT_LOCATOR, REQUIRED, locator.clone())));
+        let mut table = b"metadata\0\0".to_vec();
+        table.extend(u16::try_from(items.len()).unwrap_or(0).to_le_bytes());
+        table.resize(32, 0);
+        let mut content = Vec::new();
+        for (id, flags, item) in items {
+            table.extend(id.to_bytes_le());
+            table.extend(le32((TABLE_BYTES + content.len()) as u64));
+            table.extend(le32(item.len() as u64));
+            table.extend(flags.to_le_bytes());
+            table.extend([0; 4]);
+            content.extend(item);
+        }
+        table.resize(TABLE_BYTES, 0);
+        table.extend(content);
+        table
+    }
+}
+
+/// The locator of a parent whose data write GUID is `linkage`.
+pub fn parent_locator(linkage: Uuid, names: &BackslashNames) -> Result<Vec<u8>> {
+    let linkage = linkage.braced().to_string();
+    let mut pairs = vec![("parent_linkage", linkage.as_str()), ("relative_path", names.relative.as_str())];
+    pairs.extend(names.absolute.as_deref().map(|path| ("absolute_win32_path", path)));
+    let mut entries = Vec::new();
+    let mut texts: Vec<u8> = Vec::new();
+    let texts_start = 20 + 12 * pairs.len();
+    for (key, value) in &pairs {
+        let mut places = Vec::new();
+        for text in [key, value] {
+            let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            places.push((u32::try_from(texts_start + texts.len()), u16::try_from(units.len())));
+            texts.extend(units);
+        }
+        let [(Ok(key_at), Ok(key_len)), (Ok(value_at), Ok(value_len))] = places[..] else {
+            return Err(Error::refused(format!("the path of the base has {} bytes: too long", value.len())));
+        };
+        entries.extend(key_at.to_le_bytes());
+        entries.extend(value_at.to_le_bytes());
+        entries.extend(key_len.to_le_bytes());
+        entries.extend(value_len.to_le_bytes());
+    }
+    let mut bytes = VHDX_PARENT.to_bytes_le().to_vec();
+    bytes.extend([0; 2]);
+    bytes.extend(u16::try_from(pairs.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend(entries);
+    bytes.extend(texts);
+    Ok(bytes)
 }
 
 /// The parent locator, a list of UTF-16 keys and values: [MS-VHDX] 2.6.2.6.

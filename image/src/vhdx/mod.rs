@@ -4,7 +4,10 @@
 //! header section -> log (replayed over the file, in memory) -> region table -> metadata, block allocation table
 //! ```
 //!
-//! Deliberately absent: writing, so the log stays as it is; resilient change tracking, whose files lie beside the
+//! Written are new files, dynamic, fixed and differencing; a file that exists is never changed, so that its log stays
+//! as it is.
+//!
+//! Deliberately absent: resilient change tracking, whose files lie beside the
 //! image; the alternative `parent_linkage2` of a parent that is in the middle of a merge.
 
 mod bat;
@@ -16,12 +19,15 @@ mod reader;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
 mod tests;
+mod write;
 
 use crate::chain::Layer;
 use crate::error::Result;
 use crate::gate::Gate;
 use crate::source::Source;
 use std::sync::Arc;
+
+pub use write::{create, create_fixed};
 
 /// True where the file says that it is a VHDX image.
 pub fn probe(source: &Source) -> Result<bool> {

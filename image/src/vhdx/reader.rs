@@ -15,8 +15,8 @@ use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange};
 use std::sync::Arc;
 use uuid::{Uuid, uuid};
 
-const BAT_REGION: Uuid = uuid!("2dc27766-f623-4200-9d64-115e9bfd4a08");
-const METADATA_REGION: Uuid = uuid!("8b7ca206-4790-4b9a-b8fe-575f050f886e");
+pub const BAT_REGION: Uuid = uuid!("2dc27766-f623-4200-9d64-115e9bfd4a08");
+pub const METADATA_REGION: Uuid = uuid!("8b7ca206-4790-4b9a-b8fe-575f050f886e");
 
 /// Table entries that one call looks at before it answers with what it has.
 const ENTRIES_PER_CALL: usize = 1 << 16;

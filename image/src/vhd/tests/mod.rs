@@ -2,6 +2,7 @@
 
 mod forge;
 mod forged;
+mod write;
 
 use crate::corpus;
 use crate::error::Kind;

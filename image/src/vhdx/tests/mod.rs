@@ -4,6 +4,7 @@ mod blocks;
 mod forge;
 mod hostile;
 mod log;
+mod write;
 
 use crate::corpus;
 use crate::formats::{self, Format, OpenOptions};

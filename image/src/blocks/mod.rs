@@ -1,0 +1,6 @@
+//! What images that store a disk in blocks of one size have in common: VHDX, VHD, VDI.
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation)] // small numbers
+pub mod libvhdi;
+pub mod write;
