@@ -7,6 +7,7 @@ use crate::disk::{self, Disk, Extent, ExtentKind};
 use crate::error::{Error, Result};
 use crate::formats::{self, Format, Image, LayerInfo, OpenOptions};
 use crate::limits;
+use crate::ova;
 use crate::source::Source;
 use crate::units::{Bytes, GuestOffset, GuestRange};
 use std::path::{Path, PathBuf};
@@ -60,8 +61,9 @@ impl ParentRef {
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let mut layers: Vec<(Arc<dyn Disk>, LayerInfo)> = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
-    let mut source = Source::open(path)?;
     let mut options = options.clone();
+    let (mut source, format, mut member) = enter(path, &options)?;
+    options.format = format;
     let mut wanted: Option<String> = None;
     loop {
         let here = source.path().to_owned();
@@ -97,6 +99,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
             .in_file(&here));
         }
         let allocated = allocated(&here, &layer.extents);
+        let mut details = layer.details;
+        if let Some(member) = member.take() {
+            details.push(("member of the package".into(), member));
+        }
         layers.push((
             layer.disk,
             LayerInfo {
@@ -104,7 +110,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
                 format: is,
                 variant: layer.variant,
                 identity: layer.identity,
-                details: layer.details,
+                details,
                 files: layer.extents,
                 allocated,
             },
@@ -123,6 +129,18 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         disk = Arc::new(Stacked { child, parent: disk });
     }
     Ok(Image { disk, layers: infos })
+}
+
+/// The bytes of the image that `path` means: a file's own, or those of a disk in an OVA package; its format, where that
+/// is known; and its name in the package.
+pub(crate) fn enter(path: &Path, options: &OpenOptions) -> Result<(Source, Option<Format>, Option<String>)> {
+    let entered = ova::enter(path, options.format == Some(Format::Raw))?;
+    let format = match (&entered.member, options.format) {
+        // The package's own name says nothing about the disk.
+        (Some(member), None) => Some(formats::probe_named(&entered.source, Path::new(member))?),
+        (_, format) => format,
+    };
+    Ok((entered.source, format, entered.member))
 }
 
 fn allocated(path: &Path, extents: &[PathBuf]) -> Bytes {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::formats::Format;
+use crate::partial::Within;
 use crate::units::Bytes;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +82,8 @@ pub struct CreateOptions {
     pub base: Option<Base>,
     /// What is done with the files.
     pub files: FileOptions,
+    /// Write the image into another file that is under way, as its last part so far.
+    pub within: Option<Within>,
 }
 
 /// Which of the options a kind of image takes.
@@ -96,6 +99,8 @@ pub struct Takes {
     pub preallocation: &'static [Preallocation],
     /// [`CreateOptions::base`]
     pub base: bool,
+    /// [`CreateOptions::within`]
+    pub within: bool,
 }
 
 impl CreateOptions {
@@ -141,6 +146,10 @@ impl CreateOptions {
                 false => format!("possible: {}", possible.join(", ")),
             };
             return refused(format!("{kind} cannot be preallocated as {what}"), &hint);
+        }
+        if self.within.is_some() && !takes.within {
+            let says = format!("{kind} cannot be written into a package");
+            return refused(says, "disks of an OVA are written as vmdk-stream");
         }
         if self.base.is_some() && !takes.base {
             return refused(

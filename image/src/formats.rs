@@ -268,9 +268,9 @@ pub fn probe(source: &Source) -> Result<Format> {
 
 /// [`probe`], with a doubt: a file without any header whose name says that it has one is damaged (a fixed VHD that
 /// lost its footer), or a piece of an image (`-flat.vmdk`). Read as raw it would be a wrong disk in silence.
-fn probe_and_check(source: &Source) -> Result<Format> {
+pub(crate) fn probe_named(source: &Source, name: &Path) -> Result<Format> {
     let format = probe(source)?;
-    match Format::from_ending(source.path()) {
+    match Format::from_ending(name) {
         Some(named) if format == Format::Raw && named != Format::Raw => Err(source
             .corrupt(format!("is named as {} but has no header of it", named.name()))
             .hint("copy it again if it is cut off; open the descriptor if it is an extent; say -f raw if it is a raw disk")),
@@ -329,10 +329,13 @@ pub fn check(
 ) -> Result<Vec<(std::path::PathBuf, Format, Option<Checked>)>> {
     let image = open(path, options)?;
     let mut out = Vec::new();
-    for layer in image.layers {
+    for (number, layer) in image.layers.into_iter().enumerate() {
         let checked = match layer.format.row().check {
             Some(check) => {
-                let source = Source::open(&layer.path)?;
+                let source = match number {
+                    0 => crate::chain::enter(path, options)?.0,
+                    _ => Source::open(&layer.path)?,
+                };
                 Some(check(source, &options.gate).map_err(|e| e.in_file(&layer.path))?)
             }
             None => None,
@@ -378,7 +381,7 @@ pub fn open_layer(source: Source, options: &OpenOptions) -> Result<(Format, Laye
     let path = source.path().to_owned();
     let format = match options.format {
         Some(format) => format,
-        None => probe_and_check(&source)?,
+        None => probe_named(&source, &path)?,
     };
     if let Some(snapshot) = options.snapshot.as_ref().filter(|_| format != Format::Qcow2) {
         return Err(Error::refused(format!(

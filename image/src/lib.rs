@@ -24,6 +24,7 @@ pub mod limits;
 pub mod location;
 pub mod luks;
 pub mod nbd;
+pub mod ova;
 pub mod overlay;
 pub mod pages;
 pub mod partial;

@@ -98,3 +98,13 @@ pub const LUKS_ARGON2_TIME: u32 = 100;
 
 /// Bytes of a GPT's array of entries: 16 KiB is usual, and the most that tools make is 128 KiB.
 pub const PARTITION_ARRAY: Bytes = Bytes::mib(1);
+
+/// Headers in the archive of an OVA package, extended ones included. Real ones have about ten files; a disk in chunks
+/// of 2 GB has dozens.
+pub const OVA_HEADERS: usize = 16_384;
+
+/// An extended (pax) header of an OVA's archive: names and numbers of one file.
+pub const OVA_EXTENDED_HEADER: Bytes = Bytes::mib(1);
+
+/// An OVF descriptor, or a package's manifest, which are read whole. The largest known (vCenter's) has 250 KiB.
+pub const OVF: Bytes = Bytes::mib(16);

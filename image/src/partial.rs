@@ -1,6 +1,6 @@
 //! A file that has its name only when it is complete.
 
-use crate::create::FileOptions;
+use crate::create::{CreateOptions, FileOptions};
 use crate::error::{Error, Result};
 use crate::units::{Bytes, FileOffset};
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Writes of this length and more go to the device early.
@@ -22,12 +23,22 @@ const WRITE_OUT: usize = 256 << 10;
 /// killed run left is removed by the next one, unless that continues it.
 #[derive(Debug)]
 pub struct PartialFile {
-    file: File,
+    file: Arc<File>,
     partial: PathBuf,
     target: PathBuf,
     options: FileOptions,
     /// Stays when it is dropped.
     stays: AtomicBool,
+    /// The file that this one is a part of, and where in it.
+    within: Option<Within>,
+}
+
+/// A place in a file under way, from which on another file is written into it: a disk in an archive. Only the last
+/// part of the outer file can be one, since its length is not known before.
+#[derive(Clone, Debug)]
+pub struct Within {
+    file: Arc<File>,
+    at: FileOffset,
 }
 
 impl PartialFile {
@@ -45,11 +56,41 @@ impl PartialFile {
         partial_name.push(name);
         partial_name.push(".landfall-partial");
         let partial = target.with_file_name(partial_name);
-        let file = create_locked(&partial, target, options.resume)?;
-        Ok(PartialFile { file, partial, target: target.to_owned(), options, stays: AtomicBool::new(false) })
+        let file = Arc::new(create_locked(&partial, target, options.resume)?);
+        let stays = AtomicBool::new(false);
+        Ok(PartialFile { file, partial, target: target.to_owned(), options, stays, within: None })
     }
 
-    /// The open file, readable and writable.
+    /// Starts the file that will be `target`, or where the options say so, a part of another file, which is called
+    /// `target` in errors. Such a part has no name of its own to take or to be left under.
+    pub fn begin(target: &Path, options: &CreateOptions) -> Result<PartialFile> {
+        let Some(within) = &options.within else { return PartialFile::create(target, options.files) };
+        Ok(PartialFile {
+            file: within.file.clone(),
+            partial: PathBuf::new(),
+            target: target.to_owned(),
+            options: FileOptions { sync: false, ..options.files },
+            stays: AtomicBool::new(true),
+            within: Some(within.clone()),
+        })
+    }
+
+    /// The part of this file from `at` on, for [`CreateOptions::within`].
+    pub fn within(&self, at: FileOffset) -> Within {
+        Within { file: self.file.clone(), at }
+    }
+
+    /// Where it begins in [`file`](Self::file).
+    pub fn start(&self) -> FileOffset {
+        self.within.as_ref().map_or(FileOffset(0), |within| within.at)
+    }
+
+    fn place(&self, at: FileOffset) -> Result<u64> {
+        let past = || Error::refused("would pass 2^64 bytes").in_file(&self.target).at(at);
+        self.start().0.checked_add(at.0).ok_or_else(past)
+    }
+
+    /// The open file, readable and writable. Add [`start`](Self::start) to every offset.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -61,26 +102,28 @@ impl PartialFile {
 
     /// Writes all of `data` at `at`; from any thread.
     pub fn write_all_at(&self, at: FileOffset, data: &[u8]) -> Result<()> {
-        self.file.write_all_at(data, at.0).map_err(|e| self.failed("cannot write", e).at(at))?;
+        let place = self.place(at)?;
+        self.file.write_all_at(data, place).map_err(|e| self.failed("cannot write", e).at(at))?;
         if self.options.sync
             && let Some(len) = std::num::NonZeroU64::new(data.len() as u64)
             && data.len() >= WRITE_OUT
         {
             // Lets the kernel begin to write it out now, while more is read and compressed; otherwise all of it waits
             // for the sync in `commit`. What is not written out yet stays in the cache. Only a hint.
-            let _ = rustix::fs::fadvise(&self.file, at.0, Some(len), rustix::fs::Advice::DontNeed);
+            let _ = rustix::fs::fadvise(&self.file, place, Some(len), rustix::fs::Advice::DontNeed);
         }
         Ok(())
     }
 
     /// Fills `buf` from `at`, which was written before.
     pub fn read_exact_at(&self, at: FileOffset, buf: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(buf, at.0).map_err(|e| self.failed("cannot read back", e).at(at))
+        self.file.read_exact_at(buf, self.place(at)?).map_err(|e| self.failed("cannot read back", e).at(at))
     }
 
     /// Makes the file `len` long; what is new reads as zeros and takes no space.
     pub fn set_len(&self, len: Bytes) -> Result<()> {
-        self.file.set_len(len.0).map_err(|e| self.failed(&format!("cannot make it {} bytes long", len.0), e))
+        let end = self.place(FileOffset(len.0))?;
+        self.file.set_len(end).map_err(|e| self.failed(&format!("cannot make it {} bytes long", len.0), e))
     }
 
     /// Reserves room for all of it, which reads as zeros.
@@ -89,7 +132,7 @@ impl PartialFile {
             return Ok(());
         }
         let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&self.file, flags, 0, len.0)
+        rustix::fs::fallocate(&self.file, flags, self.start().0, len.0)
             .map_err(|e| self.failed(&format!("cannot reserve {} bytes", len.0), e.into()))
     }
 
@@ -106,7 +149,13 @@ impl PartialFile {
 
     /// Gives it its final name. Where the options ask for it, syncs it to stable storage before and its folder after
     /// that. Returns the name and the bytes that the file system holds for the file.
+    ///
+    /// A part of another file is only done with it.
     pub fn commit(self) -> Result<(PathBuf, Bytes)> {
+        if self.within.is_some() {
+            let meta = self.file.metadata().map_err(|e| self.failed("cannot examine", e))?;
+            return Ok((self.target.clone(), Bytes(meta.len().saturating_sub(self.start().0))));
+        }
         if self.options.sync {
             self.file.sync_all().map_err(|e| self.failed("cannot write out", e))?;
         }
@@ -148,6 +197,9 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
+        if self.within.is_some() {
+            return; // the file is another's
+        }
         if !*self.stays.get_mut() {
             // The lock is still held, so this is our own file. If it stays, the next run removes it.
             let _ = std::fs::remove_file(&self.partial);

@@ -39,12 +39,16 @@ pub fn open(source: Source, _gate: &Gate) -> Result<Layer> {
 /// [`PartialFile::create`] and [`create_on_device`] refuse; [`Kind::Io`](crate::Kind::Io).
 pub fn create(target: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
     use std::os::unix::fs::FileTypeExt;
-    let takes = Takes { preallocation: &[Preallocation::Falloc, Preallocation::Full], ..Takes::default() };
+    let takes = Takes {
+        preallocation: &[Preallocation::Falloc, Preallocation::Full],
+        within: true,
+        ..Takes::default()
+    };
     options.check(target, "raw", &takes)?;
     if std::fs::metadata(target).is_ok_and(|meta| meta.file_type().is_block_device()) {
         return create_on_device(target, size);
     }
-    let file = PartialFile::create(target, options.files)?;
+    let file = PartialFile::begin(target, options)?;
     file.set_len(size)?;
     match options.preallocation {
         Preallocation::Off | Preallocation::Metadata => {}
