@@ -58,6 +58,13 @@ impl Location {
             .in_file(uri.as_path())
             .hint(format!("let the server open the image: qemu-nbd -f {}", format.name())));
         }
+        if let Some(snapshot) = &options.snapshot {
+            return Err(Error::refused(format!(
+                "an NBD export has no internal snapshots, and so none called {snapshot:?}"
+            ))
+            .in_file(uri.as_path())
+            .hint("let the server open the snapshot: qemu-nbd -l NAME"));
+        }
         let disk = Client::connect(uri, client)?;
         if options.format.is_none() {
             refuse_image(uri, &disk)?;
@@ -103,6 +110,7 @@ const IMAGES: &[(&str, &[u8])] = &[
     ("VMDK", b"COWD"),
     ("VMDK", b"# Disk DescriptorFile"),
     ("VHD", b"conectix"),
+    ("LUKS", b"LUKS\xba\xbe"),
 ];
 
 fn refuse_image(uri: &Uri, disk: &Client) -> Result<()> {

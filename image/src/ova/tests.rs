@@ -316,10 +316,10 @@ fn a_package_cut_off_anywhere_gives_no_wrong_disk() {
 
 const NEW: FileOptions = FileOptions { replace: false, resume: false, sync: false };
 
-fn write(writer: &mut OvaWriter, name: &str, disk: &MemDisk) -> Bytes {
+fn write(writer: &mut OvaWriter, kind: &str, name: &str, disk: &MemDisk) -> Bytes {
     let mut options = CreateOptions::default();
     let path = writer.disk(name, &mut options).unwrap();
-    let sink = (formats::kind("raw").unwrap().create)(&path, disk.size(), &options).unwrap();
+    let sink = (formats::kind(kind).unwrap().create)(&path, disk.size(), &options).unwrap();
     convert::convert(disk, sink, &convert::Options { jobs: 2, ..Default::default() }).unwrap();
     writer.disk_done().unwrap()
 }
@@ -332,7 +332,7 @@ fn a_written_package_is_read_by_us_and_by_others() {
         [mixed(1, Bytes(6 << 20)), MemDisk::from_bytes(text_bytes(2, (1 << 20) + 7)), MemDisk::new(Bytes(5))];
     let mut writer = OvaWriter::create(&target, "vm.ovf", "<Envelope/>", Bytes(2000), NEW).unwrap();
     for (n, disk) in disks.iter().enumerate() {
-        assert_eq!(write(&mut writer, &format!("vm-disk{n}.raw"), disk), disk.size());
+        assert_eq!(write(&mut writer, "raw", &format!("vm-disk{n}.raw"), disk), disk.size());
     }
     writer.add("notes.txt", b"hello").unwrap();
     writer.set_descriptor("<Envelope>final</Envelope>").unwrap();
@@ -380,6 +380,44 @@ fn a_written_package_is_read_by_us_and_by_others() {
         let text = output(python, &["-c", script, target, head.to_str().unwrap()]);
         assert_eq!(text, format!("('vm-disk0.raw', {}, True)\nlarge.vmdk {}\n", 6 << 20, 9u64 << 40));
     }
+}
+
+/// What vSphere imports: streams, straight into the archive, the same bytes as in files of their own.
+#[test]
+fn streams_are_written_into_a_package() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("vm.ova");
+    let disks = [mixed(1, Bytes(6 << 20)), mixed(2, Bytes(40 << 20))];
+    let mut writer = OvaWriter::create(&target, "vm.ovf", "<Envelope/>", Bytes(0), NEW).unwrap();
+    for (n, disk) in disks.iter().enumerate() {
+        write(&mut writer, "vmdk-stream", &format!("disk{n}.vmdk"), disk);
+    }
+    writer.finish().unwrap();
+    let package = Package::open(&target).unwrap();
+    assert!(package.verify(&Cancel::default()).unwrap().is_some());
+    for (n, disk) in disks.iter().enumerate() {
+        let name = format!("disk{n}.vmdk");
+        let read = open(&target.join(&name)).unwrap();
+        assert!(convert::compare(disk, &*read, &convert::Options::default()).unwrap().is_identical());
+        let source = package.disk(&name).unwrap();
+        let alone = dir.path().join(&name);
+        let sink =
+            (formats::kind("vmdk-stream").unwrap().create)(&alone, disk.size(), &CreateOptions::default());
+        convert::convert(disk, sink.unwrap(), &convert::Options::default()).unwrap();
+        let bytes = std::fs::read(&alone).unwrap();
+        assert!(source.head(usize::MAX).unwrap() == bytes);
+        if let Some(qemu_img) = tool("qemu-img") {
+            let raw = dir.path().join("raw");
+            std::fs::write(&raw, read_all(disk).unwrap()).unwrap();
+            let extracted = dir.path().join(format!("extracted-{name}"));
+            std::fs::write(&extracted, source.head(usize::MAX).unwrap()).unwrap();
+            let args =
+                ["compare", "-f", "vmdk", "-F", "raw", extracted.to_str().unwrap(), raw.to_str().unwrap()];
+            assert!(output(qemu_img, &args).contains("identical"));
+        }
+    }
+    let checked = formats::check(&target.join("disk1.vmdk"), &OpenOptions::default()).unwrap();
+    assert!(checked[0].2.as_ref().unwrap().problems.is_empty(), "{checked:?}");
 }
 
 #[test]

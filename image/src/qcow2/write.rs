@@ -41,6 +41,7 @@ const TAKES: Takes = Takes {
     extended_l2: true,
     preallocation: &[Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full],
     base: true,
+    within: false,
 };
 
 /// Starts the image that will be `path`, for a disk of `size`, in version 3.

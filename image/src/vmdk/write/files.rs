@@ -1,6 +1,6 @@
 //! The files of a new image, one or thousands: made together, named together.
 
-use crate::create::FileOptions;
+use crate::create::{CreateOptions, FileOptions};
 use crate::error::{Error, Result};
 use crate::partial::PartialFile;
 use crate::sink::{Placed, Receipt};
@@ -22,8 +22,9 @@ pub(super) struct Files {
 
 impl Files {
     /// One file that is the whole image.
-    pub(super) fn single(path: &Path, options: FileOptions) -> Result<Files> {
-        Ok(Files { data: vec![PartialFile::create(path, options)?], descriptor: None, options })
+    pub(super) fn single(path: &Path, options: &CreateOptions) -> Result<Files> {
+        let data = vec![PartialFile::begin(path, options)?];
+        Ok(Files { data, descriptor: None, options: options.files })
     }
 
     /// A descriptor at `path` and the files of those names beside it.

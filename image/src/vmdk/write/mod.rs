@@ -50,7 +50,7 @@ pub fn create_stream(path: &Path, size: Bytes, options: &CreateOptions) -> Resul
         size,
         options,
         "vmdk-stream",
-        &Takes { compression: &[Compression::Zlib], ..Takes::default() },
+        &Takes { compression: &[Compression::Zlib], within: true, ..Takes::default() },
     )?;
     stream::create(path, size, options)
 }
@@ -86,6 +86,7 @@ const ROOM: Takes = Takes {
     extended_l2: false,
     preallocation: &[Preallocation::Falloc, Preallocation::Full],
     base: false,
+    within: false,
 };
 
 fn check(path: &Path, size: Bytes, options: &CreateOptions, kind: &str, takes: &Takes) -> Result<()> {

@@ -124,7 +124,7 @@ pub(super) fn create(
     let (step, names, files) = match shape {
         Shape::Monolithic => {
             let step = len.next_multiple_of(grain);
-            (step, vec![name.to_owned()], Files::single(path, options.files)?)
+            (step, vec![name.to_owned()], Files::single(path, options)?)
         }
         Shape::Split => {
             let step = SPLIT.0 / grain * grain;

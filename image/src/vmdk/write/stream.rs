@@ -58,7 +58,7 @@ pub(super) fn create(path: &Path, size: Bytes, options: &CreateOptions) -> Resul
     };
     let name = file_name(path)?.to_owned();
     let packer = Packer::new(GRAIN, options.level).map_err(|e| e.in_file(path))?;
-    let files = Files::single(path, options.files)?;
+    let files = Files::single(path, options)?;
     Ok(Box::new(Stream { files, name, sectors, packer, id: ContentId::default(), walk: walk.into() }))
 }
 
