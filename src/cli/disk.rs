@@ -79,6 +79,7 @@ fn convert(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
         preallocation: args.preallocate.into(),
         base: None,
         files: FileOptions { replace: args.replace, resume: false, sync: args.sync },
+        within: None,
     };
     let targets = targets(args)?;
     let several = targets.len() > 1;
