@@ -94,6 +94,22 @@ fn any_changed_byte_of_the_metadata_is_survived() {
 }
 
 #[test]
+fn any_changed_byte_is_survived_by_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, damaged, bytes) in images(dir.path()) {
+        let file = std::fs::OpenOptions::new().write(true).open(&damaged).unwrap();
+        for at in (0..bytes.len()).filter(|&at| !dull(&bytes, at)).step_by(3) {
+            for flip in [0x01, 0xc0, 0xff] {
+                file.write_all_at(&[bytes[at] ^ flip], at as u64).unwrap();
+                let source = crate::Source::open(&path).unwrap();
+                let _ = crate::vmdk::check(source, &crate::Gate::own_folder());
+            }
+            file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+        }
+    }
+}
+
+#[test]
 fn no_changed_byte_of_a_stream_passes_as_data() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = build::stream(3);
