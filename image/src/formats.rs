@@ -165,7 +165,7 @@ pub const TABLE: &[Row] = &[
         endings: &["qcow2"],
         probe: crate::qcow2::probe,
         open: crate::qcow2::open,
-        check: None,
+        check: Some(crate::qcow2::check),
     },
     Row {
         format: Format::Vmdk,
@@ -327,7 +327,11 @@ pub fn check(
     path: &Path,
     options: &OpenOptions,
 ) -> Result<Vec<(std::path::PathBuf, Format, Option<Checked>)>> {
-    let image = open(path, options)?;
+    let image = match open(path, options) {
+        Ok(image) => image,
+        Err(error) if error.kind() == crate::Kind::Corrupt => return check_damaged(path, options, error),
+        Err(error) => return Err(error),
+    };
     let mut out = Vec::new();
     for (number, layer) in image.layers.into_iter().enumerate() {
         let checked = match layer.format.row().check {
@@ -343,6 +347,25 @@ pub fn check(
         out.push((layer.path, layer.format, checked));
     }
     Ok(out)
+}
+
+/// Checks an image that is too damaged to be opened, without its parents. `error` is why, and the answer where the
+/// check does not find more.
+fn check_damaged(
+    path: &Path,
+    options: &OpenOptions,
+    error: Error,
+) -> Result<Vec<(std::path::PathBuf, Format, Option<Checked>)>> {
+    let source = Source::open(path)?;
+    let format = match options.format {
+        Some(format) => format,
+        None => probe(&source)?,
+    };
+    let checked = format.row().check.and_then(|check| check(source, &options.gate).ok());
+    match checked.filter(|checked| checked.count(crate::check::Severity::Corrupt) > 0) {
+        Some(checked) => Ok(vec![(path.to_owned(), format, Some(checked))]),
+        None => Err(error),
+    }
 }
 
 /// Opens the image at `path` and every parent it names.

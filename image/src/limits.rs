@@ -80,6 +80,10 @@ pub const QCOW2_BITMAPS: u32 = 65_535;
 /// See [`QCOW2_BITMAPS`].
 pub const QCOW2_BITMAP_DIRECTORY: Bytes = Bytes::mib(64);
 
+/// Bytes of tables that a check of a qcow2 image reads. The largest sound ones (64 TiB, full) are 8 GiB, once for
+/// each window of the file; hostile ones name the same tables in many snapshots.
+pub const QCOW2_CHECK: Bytes = Bytes(4 << 40);
+
 /// Bytes of the key of a LUKS volume: two keys of AES-256 for xts are 64.
 pub const LUKS_KEY: u32 = 512;
 
@@ -95,6 +99,9 @@ pub const LUKS_ARGON2: Bytes = Bytes::mib(1024);
 
 /// Passes over that memory: cryptsetup takes as many as the machine does in two seconds, four at least.
 pub const LUKS_ARGON2_TIME: u32 = 100;
+
+/// Lanes of that memory: cryptsetup makes no more than 4.
+pub const LUKS_ARGON2_LANES: u32 = 64;
 
 /// Bytes of a GPT's array of entries: 16 KiB is usual, and the most that tools make is 128 KiB.
 pub const PARTITION_ARRAY: Bytes = Bytes::mib(1);

@@ -245,11 +245,15 @@ impl Kdf {
             }
         };
         let bytes = Bytes(u64::from(*memory) << 10);
-        if bytes > limits::LUKS_ARGON2 || *time > limits::LUKS_ARGON2_TIME {
+        if bytes > limits::LUKS_ARGON2
+            || *time > limits::LUKS_ARGON2_TIME
+            || *cpus > limits::LUKS_ARGON2_LANES
+        {
             return Err(Error::refused(format!(
-                "derives a key with {bytes} of memory in {time} passes; the limits are {} and {}",
+                "derives a key with {bytes} of memory in {time} passes over {cpus} lanes; the limits are {}, {} and {}",
                 limits::LUKS_ARGON2,
-                limits::LUKS_ARGON2_TIME
+                limits::LUKS_ARGON2_TIME,
+                limits::LUKS_ARGON2_LANES
             ))
             .hint("add a key slot that asks for less: cryptsetup luksAddKey --pbkdf pbkdf2"));
         }

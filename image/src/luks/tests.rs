@@ -1,1 +1,227 @@
+//! Against QEMU and cryptsetup, and headers that lie.
 
+use super::*;
+use crate::Kind;
+use crate::disk::Disk;
+use crate::formats::{self, Format, OpenOptions};
+use crate::testing::{noise_bytes, read_all};
+use crate::units::GuestOffset;
+use std::path::Path;
+use std::sync::Arc;
+
+fn with_key(key: &[u8]) -> OpenOptions {
+    OpenOptions { key: Some(Secret::new(key.to_vec())), ..OpenOptions::default() }
+}
+
+fn open(path: &Path, key: &[u8]) -> crate::Result<Arc<dyn Disk>> {
+    Ok(formats::open(path, &with_key(key))?.disk)
+}
+
+/// Runs a command in `folder`, a few times: on a busy machine QEMU cannot time its key derivation. False, after a loud
+/// word, where the tool is not there or cannot.
+fn made(folder: &Path, command: &str) -> bool {
+    for _ in 0..20 {
+        match std::process::Command::new("bash").args(["-c", command]).current_dir(folder).output() {
+            Ok(output) if output.status.success() => return true,
+            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("not found") => break,
+            _ => {}
+        }
+    }
+    eprintln!("SKIPPED: cannot run here: {command}");
+    false
+}
+
+/// Every cipher mode and hash that QEMU writes and we read; reads of any alignment.
+#[test]
+fn volumes_of_qemu_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = noise_bytes(5, 1_000_960);
+    std::fs::write(dir.path().join("a.raw"), &bytes).unwrap();
+    for options in [
+        "cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64",
+        "cipher-alg=aes-128,cipher-mode=xts,ivgen-alg=plain,hash-alg=sha1",
+        "cipher-alg=aes-256,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256,hash-alg=sha512",
+        "cipher-alg=aes-192,cipher-mode=cbc,ivgen-alg=plain64",
+    ] {
+        let command = format!(
+            "rm -f a.luks; qemu-img convert -f raw -O luks --object secret,id=s,data=landfall \
+             -o key-secret=s,iter-time=10,{options} a.raw a.luks"
+        );
+        if !made(dir.path(), &command) {
+            continue;
+        }
+        let path = dir.path().join("a.luks");
+        let disk = open(&path, b"landfall").unwrap_or_else(|e| panic!("{options}: {e}"));
+        assert!(read_all(&*disk).unwrap() == bytes, "{options}");
+        for (at, len) in
+            [(0, 1), (511, 2), (513, 5000), (1000, 24), (65_536, 512), (99_999, 77_777), (1_000_959, 1)]
+        {
+            let mut some = vec![0; len];
+            disk.read_at(GuestOffset(at as u64), &mut some).unwrap();
+            assert!(some == bytes[at..at + len], "{options}: {len} bytes at {at}");
+        }
+        let error = open(&path, b"landfall\n").err().unwrap();
+        assert!(error.kind() == Kind::Refused && error.says().contains("opens none"), "{error}");
+        let error = formats::open(&path, &OpenOptions::default()).err().unwrap();
+        assert!(error.kind() == Kind::Refused && error.hint_text().unwrap().contains("-f raw"), "{error}");
+        let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+        assert!(formats::open(&path, &raw).is_ok(), "as it is, if that is asked for");
+    }
+}
+
+/// LUKS 1 and 2 as cryptsetup makes them; the payload is compared through QEMU or written by `cryptsetup reencrypt
+/// --encrypt`, which needs no device mapper.
+#[test]
+fn volumes_of_cryptsetup_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), "landfall").unwrap();
+    let bytes = noise_bytes(6, 4 << 20);
+    for options in [
+        "--type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000",
+        "--type luks2 --pbkdf argon2id --pbkdf-memory 32768 --pbkdf-force-iterations 4 --pbkdf-parallel 2",
+        "--type luks2 --pbkdf argon2i --pbkdf-memory 8192 --pbkdf-force-iterations 4 --sector-size 4096",
+        "--type luks1 --pbkdf-force-iterations 1000 --hash sha512",
+        "--type luks1 --pbkdf-force-iterations 1000 --cipher aes-cbc-essiv:sha256 --key-size 256",
+    ] {
+        std::fs::write(dir.path().join("a.img"), &bytes).unwrap();
+        let command = format!(
+            "truncate -s +32M a.img && cryptsetup reencrypt -q --encrypt --key-file key {options} \
+             --reduce-device-size 32M a.img"
+        );
+        let formatted = if made(dir.path(), &command) {
+            true
+        } else {
+            let format =
+                format!("truncate -s 64M a.img && cryptsetup luksFormat -q --key-file key {options} a.img");
+            if !made(dir.path(), &format) {
+                continue;
+            }
+            false
+        };
+        let path = dir.path().join("a.img");
+        let disk = open(&path, b"landfall").unwrap_or_else(|e| panic!("{options}: {e}"));
+        if formatted {
+            let mut read = vec![0; bytes.len()];
+            disk.read_at(GuestOffset(0), &mut read).unwrap();
+            assert!(read == bytes, "{options}");
+        }
+        let error = open(&path, b"wrong").err().unwrap();
+        assert_eq!(error.kind(), Kind::Refused, "{options}: {error}");
+        if options.contains("luks2") {
+            // A damaged first header: the second copy opens it.
+            use std::os::unix::fs::FileExt;
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(b"xxxx", 5000).unwrap();
+            assert!(open(&path, b"landfall").is_ok(), "{options}");
+        }
+    }
+}
+
+/// A header of version 1 that is right in itself.
+fn header() -> Vec<u8> {
+    let mut head = vec![0; luks1::HEADER];
+    head[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
+    head[8..11].copy_from_slice(b"aes");
+    head[40..51].copy_from_slice(b"xts-plain64");
+    head[72..78].copy_from_slice(b"sha256");
+    head[104..108].copy_from_slice(&8u32.to_be_bytes());
+    head[108..112].copy_from_slice(&64u32.to_be_bytes());
+    head[164..168].copy_from_slice(&1000u32.to_be_bytes());
+    head[208..212].copy_from_slice(&0x00ac_71f3u32.to_be_bytes());
+    head[212..216].copy_from_slice(&1000u32.to_be_bytes());
+    head[248..252].copy_from_slice(&8u32.to_be_bytes());
+    head[252..256].copy_from_slice(&4000u32.to_be_bytes());
+    head
+}
+
+#[test]
+fn limits_hold_one_step_beyond() {
+    let good = luks1::parse(&header()).unwrap();
+    assert_eq!((good.slots.len(), good.key_bytes, good.payload_at), (1, 64, 4096));
+    let beyond = [
+        (108, crate::limits::LUKS_KEY + 1, Kind::Corrupt),
+        (108, 0, Kind::Corrupt),
+        (164, crate::limits::LUKS_ITERATIONS + 1, Kind::Refused),
+        (164, 0, Kind::Refused),
+        (212, crate::limits::LUKS_ITERATIONS + 1, Kind::Refused),
+        (252, 65_537, Kind::Corrupt),
+        (252, 0, Kind::Corrupt),
+    ];
+    for (at, value, kind) in beyond {
+        let mut head = header();
+        head[at..at + 4].copy_from_slice(&u32::to_be_bytes(value));
+        let error = luks1::parse(&head).unwrap_err();
+        assert_eq!(error.kind(), kind, "{at} {value}: {error}");
+    }
+    for len in 0..luks1::HEADER {
+        assert_eq!(luks1::parse(&header()[..len]).unwrap_err().kind(), Kind::Corrupt);
+    }
+}
+
+/// Whatever the metadata of version 2 say: an error, and no panic.
+#[test]
+fn metadata_that_lie_are_refused() {
+    use sha2::{Digest, Sha256};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.img");
+    let open_with = |json: &str| {
+        let mut image = vec![0; 1 << 20];
+        image[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+        image[8..16].copy_from_slice(&16384u64.to_be_bytes());
+        image[72..78].copy_from_slice(b"sha256");
+        image[4096..4096 + json.len()].copy_from_slice(json.as_bytes());
+        let checksum = Sha256::digest(&image[..16384]);
+        image[448..480].copy_from_slice(&checksum);
+        std::fs::write(&path, image).unwrap();
+        open(&path, b"key").err().unwrap_or_else(|| panic!("{json} was opened"))
+    };
+    let json = |area: &str, kdf: &str, segment: &str| {
+        format!(
+            r#"{{"keyslots":{{"0":{{"type":"luks2","key_size":64,"af":{{"type":"luks1","stripes":4000,"hash":"sha256"}},"area":{{"type":"raw",{area}"encryption":"aes-xts-plain64","key_size":64}},"kdf":{kdf}}}}},"segments":{{"0":{{"type":"crypt",{segment}"iv_tweak":"0","encryption":"aes-xts-plain64"}}}},"digests":{{"0":{{"type":"pbkdf2","keyslots":["0"],"segments":["0"],"hash":"sha256","iterations":1000,"salt":"AAAA","digest":"AAAA"}}}}}}"#
+        )
+    };
+    let area = r#""offset":"32768","size":"258048","#;
+    let pbkdf2 = r#"{"type":"pbkdf2","hash":"sha256","iterations":1000,"salt":"AAAA"}"#;
+    let segment = r#""offset":"524288","size":"dynamic","sector_size":512,"#;
+    for (text, says) in [
+        (json(area, pbkdf2, segment), "opens none of the 1"),
+        (json(r#""offset":"99999999999","#, pbkdf2, segment), "truncated"),
+        (json(r#""offset":"x","#, pbkdf2, segment), "where a number is expected"),
+        (
+            json(area, r#"{"type":"pbkdf2","hash":"sha256","iterations":4000000000,"salt":"AAAA"}"#, segment),
+            "steps",
+        ),
+        (
+            json(area, r#"{"type":"argon2id","time":4,"memory":4000000000,"cpus":4,"salt":"AAAA"}"#, segment),
+            "memory in 4 passes",
+        ),
+        (
+            json(
+                area,
+                r#"{"type":"argon2id","time":4000000000,"memory":64,"cpus":4,"salt":"AAAAAAAAAAAA"}"#,
+                segment,
+            ),
+            "passes",
+        ),
+        (
+            json(
+                area,
+                r#"{"type":"argon2id","time":4,"memory":64,"cpus":4000000000,"salt":"AAAAAAAAAAAA"}"#,
+                segment,
+            ),
+            "lanes",
+        ),
+        (json(area, pbkdf2, r#""offset":"524288","size":"dynamic","sector_size":513,"#), "sectors of 513"),
+        (json(area, pbkdf2, segment).replace("4000", "99999999999"), "stripes"),
+        (json(area, pbkdf2, segment).replace("\"key_size\":64,", "\"key_size\":0,"), "stripes"),
+        (
+            json(area, pbkdf2, segment).replace("\"type\":\"crypt\"", "\"type\":\"linear\""),
+            "one encrypted segment",
+        ),
+        ("{}".to_owned(), "metadata"),
+        ("[[[[".to_owned(), "metadata"),
+    ] {
+        let error = open_with(&text);
+        assert!(error.says().contains(says), "{says}: {error}");
+    }
+}

@@ -107,9 +107,12 @@ impl Packer {
     /// refused.
     pub fn new(compression: Compression, level: Option<i32>) -> Result<Packer> {
         let (default, levels) = match compression {
-            // Smaller than zlib at its default of 6, in a third of the time.
-            Compression::Zlib => (4, 1..=12),
-            Compression::Zstd => (3, zstd::compression_level_range()),
+            // Measured on a guest's system disk in clusters of 64 KiB, sizes against what QEMU makes with its own
+            // levels (zlib 6, zstd 3). zlib: 1 is 5.6 % larger, 2 is 0.8 % larger in half of zlib's time, 4 is 0.7 %
+            // smaller in three quarters of it. zstd: 1 is 2.8 % larger at 1.4 times the speed, 2 is 0.9 % larger
+            // at 1.25 times, 3 is the same size at 1.1 times.
+            Compression::Zlib => (2, 1..=12),
+            Compression::Zstd => (1, zstd::compression_level_range()),
         };
         let level = level.unwrap_or(default);
         if !levels.contains(&level) {

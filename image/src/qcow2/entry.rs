@@ -10,7 +10,8 @@
 use super::header::Header;
 use crate::units::SECTOR_SIZE_BYTES;
 
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// The bits of an entry that are an offset.
+pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 pub(super) const USED_ONCE: u64 = 1 << 63;
 pub(super) const COMPRESSED: u64 = 1 << 62;
 pub(super) const ZERO: u64 = 1;

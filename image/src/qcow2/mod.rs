@@ -20,17 +20,20 @@
 
 mod bitmaps;
 mod cache;
+mod check;
 mod codec;
 mod entry;
 mod header;
 mod layout;
 mod open;
 mod read;
+mod refcounts;
 mod snapshot;
 mod space;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use check::check;
 pub use open::{open, probe};
 pub use write::create;

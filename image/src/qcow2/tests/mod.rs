@@ -1,5 +1,6 @@
 //! Against independent readers and writers: QEMU's tools, and real files of the corpus.
 
+mod check;
 mod hostile;
 mod read;
 mod write;
