@@ -299,7 +299,7 @@ impl Walk<'_> {
             )));
         }
         let what = of.map_or("L1 table".to_owned(), |name| format!("L1 table of the snapshot {name:?}"));
-        if len > 0 && at.0 % self.geometry.cluster_size() != 0 {
+        if len > 0 && !at.0.is_multiple_of(self.geometry.cluster_size()) {
             self.add(first, format!("the {what} does not lie on a multiple of the cluster size"), at);
             return Ok(());
         }

@@ -52,7 +52,7 @@ fn open_layer(source: Source, options: &OpenOptions) -> Result<Layer> {
             entries: snapshot.l1_entries,
             size: snapshot.size.unwrap_or(header.size),
         };
-        if table.entries > 0 && (table.at.0 == 0 || table.at.0 % header.cluster_size() != 0) {
+        if table.entries > 0 && (table.at.0 == 0 || !table.at.0.is_multiple_of(header.cluster_size())) {
             let says = format!(
                 "the L1 table of the snapshot lies at {:#x}; it must lie on a multiple of {:#x} behind the header",
                 table.at.0,

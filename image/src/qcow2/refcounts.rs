@@ -45,7 +45,8 @@ impl<'a> Refcounts<'a> {
         };
         let at = header.refcount_table;
         let end = source.len().0;
-        if at.0 % cluster_size != 0 || at.0.checked_add(len).is_none_or(|table_end| table_end > end) {
+        if !at.0.is_multiple_of(cluster_size) || at.0.checked_add(len).is_none_or(|table_end| table_end > end)
+        {
             let says = format!(
                 "the refcount table lies at {:#x} and is {len} bytes long; the file ends at {end:#x}",
                 at.0

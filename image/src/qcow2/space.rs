@@ -156,3 +156,52 @@ impl Space {
         blocks
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create::FileOptions;
+    use crate::units::Bytes;
+
+    /// However much is taken, the counts in memory are those of a block or two.
+    #[test]
+    fn counts_do_not_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PartialFile::create(&dir.path().join("a"), FileOptions::default()).unwrap();
+        for cluster_size in [512, 65536] {
+            let layout = Layout::new(Bytes(100 << 30), Bytes(cluster_size), false).unwrap();
+            let mut space = Space::new(layout);
+            for n in 0..300_000u64 {
+                // Packed clusters, and verbatim ones in between that move the end away from their region.
+                let at = space.take_packed(1 + n * 7919 % (cluster_size - 1));
+                assert!(at < space.region_at && space.region_at <= space.region_end);
+                if n % 5 == 0 {
+                    space.take(1 + n % 40);
+                }
+                if n % 16 == 0 {
+                    space.write_blocks(&file).unwrap();
+                    let region = REGION / (cluster_size << layout.refcounts_bits()) + 2;
+                    assert!(space.open.len() as u64 <= region + 2, "{} are open", space.open.len());
+                }
+            }
+            assert!(space.written > 10, "{}", space.written);
+        }
+    }
+
+    /// A cluster of the file is never shared by more than its count can say.
+    #[test]
+    fn no_count_overflows() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PartialFile::create(&dir.path().join("a"), FileOptions::default()).unwrap();
+        let layout = Layout::new(Bytes(1 << 40), Bytes(2 << 20), false).unwrap();
+        let mut space = Space::new(layout);
+        let first = space.take_packed(1) >> layout.cluster_bits;
+        for _ in 1..u16::MAX {
+            assert_eq!(space.take_packed(1) >> layout.cluster_bits, first);
+        }
+        assert_eq!(space.count(first), u16::MAX);
+        assert_ne!(space.take_packed(1) >> layout.cluster_bits, first);
+        assert_eq!(space.count(first), u16::MAX);
+        space.finish(&file).unwrap();
+    }
+}

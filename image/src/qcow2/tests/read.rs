@@ -286,3 +286,72 @@ fn names_in_images_pass_the_gate() {
     let read = crate::testing::read_all(&*image.disk).unwrap();
     assert!(read == std::fs::read(vm.join("forged.raw")).unwrap());
 }
+
+/// Snapshots by id and by name, of disks that have grown since, as `qemu-img convert -l` reads them.
+#[test]
+fn snapshots_read_as_qemu_reads_them() {
+    if !have("snapshots_read_as_qemu_reads_them", &["qemu-img", "qemu-io"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for options_of in ["compat=1.1", "compat=0.10,cluster_size=4k", "extended_l2=on,compression_type=zstd"] {
+        let grow = if options_of.contains("0.10") { "true" } else { "qemu-img resize -q a.qcow2 9M" };
+        run(
+            dir.path(),
+            &format!(
+                "rm -f a.qcow2; qemu-img create -q -f qcow2 -o {options_of} a.qcow2 5M && \
+                 qemu-io -c 'write -P 1 1M 300k' -c 'write -c -P 2 2M 128k' a.qcow2 && qemu-img snapshot -c first a.qcow2 && \
+                 qemu-io -c 'write -P 3 1M 100k' -c 'write -z 2M 64k' a.qcow2 && qemu-img snapshot -c 1 a.qcow2 && {grow} && \
+                 qemu-io -c 'write -P 4 4M 1M' a.qcow2 && qemu-img snapshot -c third a.qcow2 && \
+                 qemu-io -c 'write -P 5 0 2M' a.qcow2"
+            ),
+        );
+        // "1" is the id of the first and the name of the second: the id counts.
+        for wanted in ["first", "1", "2", "third", "3"] {
+            run(dir.path(), &format!("qemu-img convert -l {wanted} -O raw a.qcow2 snap.raw"));
+            let options = OpenOptions { snapshot: Some(wanted.to_owned()), ..OpenOptions::default() };
+            let image = formats::open(&dir.path().join("a.qcow2"), &options).unwrap();
+            let ours = content(&*image.disk, 100_003).unwrap();
+            let (grown, last) = (!options_of.contains("0.10"), ["third", "3"].contains(&wanted));
+            assert_eq!(ours.len(), if grown && last { 9 << 20 } else { 5 << 20 }, "{options_of} {wanted}");
+            // qemu-img gives a snapshot the size that the disk has today; going back to it gives it its own.
+            let theirs = std::fs::read(dir.path().join("snap.raw")).unwrap();
+            let (same, behind) = theirs.split_at(ours.len());
+            assert!(ours == same && behind.iter().all(|&byte| byte == 0), "{options_of} {wanted}");
+        }
+        let options = OpenOptions { snapshot: Some("fourth".to_owned()), ..OpenOptions::default() };
+        let error = formats::open(&dir.path().join("a.qcow2"), &options).err().unwrap();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.hint_text().unwrap().contains("first, 1, third"), "{error}");
+        let error = formats::open(&dir.path().join("snap.raw"), &options).err().unwrap();
+        assert!(error.kind() == Kind::Refused && error.says().contains("no internal snapshots"), "{error}");
+    }
+}
+
+/// A row of compressed clusters that is longer than one read, in pieces of every kind.
+#[test]
+fn long_rows_of_compressed_clusters_are_read() {
+    if !have("long_rows_of_compressed_clusters_are_read", &["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = Vec::new();
+    for n in 0..40u64 {
+        // Compressible to a half, with incompressible stretches and zeros in between.
+        for part in noise_bytes(n, 150_000).chunks(1000) {
+            bytes.extend(part);
+            bytes.extend([part[0]; 1000]);
+        }
+        bytes.extend(noise_bytes(n + 100, 70_000));
+        bytes.extend(vec![0; 90_000]);
+    }
+    bytes.truncate(bytes.len() / 512 * 512);
+    std::fs::write(dir.path().join("a.raw"), &bytes).unwrap();
+    for options in ["cluster_size=4k", "cluster_size=64k,compression_type=zstd", "cluster_size=2M"] {
+        run(dir.path(), &format!("qemu-img convert -c -O qcow2 -o {options} a.raw a.qcow2"));
+        let image = open(&dir.path().join("a.qcow2")).unwrap();
+        for step in [1 << 20, 3_000_001, 65_536, 4 << 20] {
+            assert!(content(&*image.disk, step).unwrap() == bytes, "{options} in steps of {step}");
+        }
+    }
+}

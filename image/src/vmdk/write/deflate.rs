@@ -63,9 +63,7 @@ impl Packer {
             let mut compressor = Compressor::new(self.level);
             // The least level that there is: 0.
             let mut storer = Compressor::new(CompressionLvl::fastest());
-            let room = compressor
-                .zlib_compress_bound(self.grain)
-                .max(storer.zlib_compress_bound(self.grain));
+            let room = compressor.zlib_compress_bound(self.grain).max(storer.zlib_compress_bound(self.grain));
             Tool { compressor, storer, out: vec![0; room], padded: Vec::new() }
         });
         let packed = self.pack_with(&mut tool, range, content);
