@@ -65,6 +65,19 @@ pub struct FileOptions {
     pub sync: bool,
 }
 
+/// The disk controller that a VMDK's descriptor says it is made for, with the geometry that belongs to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Adapter {
+    /// SCSI, and what VMware's tools also write for paravirtual SCSI, SATA and NVMe.
+    #[default]
+    LsiLogic,
+    /// The SCSI controller of old guests.
+    BusLogic,
+    /// IDE.
+    Ide,
+}
+
 /// How an image is made.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
@@ -80,6 +93,8 @@ pub struct CreateOptions {
     pub preallocation: Preallocation,
     /// Make a differencing image over this one.
     pub base: Option<Base>,
+    /// VMDK: the controller that the disk will hang on, `LsiLogic` unless it is told.
+    pub adapter: Option<Adapter>,
     /// What is done with the files.
     pub files: FileOptions,
     /// Write the image into another file that is under way, as its last part so far.
@@ -101,6 +116,8 @@ pub struct Takes {
     pub base: bool,
     /// [`CreateOptions::within`]
     pub within: bool,
+    /// [`CreateOptions::adapter`]
+    pub adapter: bool,
 }
 
 impl CreateOptions {
@@ -146,6 +163,9 @@ impl CreateOptions {
                 false => format!("possible: {}", possible.join(", ")),
             };
             return refused(format!("{kind} cannot be preallocated as {what}"), &hint);
+        }
+        if self.adapter.is_some() && !takes.adapter {
+            return refused(format!("{kind} names no controller"), "the kinds of VMDK do");
         }
         if self.within.is_some() && !takes.within {
             let says = format!("{kind} cannot be written into a package");

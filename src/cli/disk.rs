@@ -78,6 +78,7 @@ fn convert(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
         extended_l2: args.extended_l2,
         preallocation: args.preallocate.into(),
         base: None,
+        adapter: None,
         files: FileOptions { replace: args.replace, resume: false, sync: args.sync },
         within: None,
     };

@@ -42,6 +42,7 @@ const TAKES: Takes = Takes {
     preallocation: &[Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full],
     base: true,
     within: false,
+    adapter: false,
 };
 
 /// Starts the image that will be `path`, for a disk of `size`, in version 3.

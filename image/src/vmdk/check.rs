@@ -254,18 +254,16 @@ impl Report {
     /// No two tables share bytes.
     fn tables_apart(&mut self, sparse: &Sparse, structures: &Structures) {
         let len = sparse::table_bytes(&sparse.layout) as u64;
-        let starts = |tables: &[u32]| -> Vec<(u64, u64)> {
-            let place = |entry: &u32| sparse::table_offset(&sparse.layout, *entry);
-            let starts: Vec<u64> = tables.iter().filter_map(place).collect();
-            starts.windows(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?))).collect()
-        };
         for (name, tables) in
             [("grain", &structures.tables), ("redundant grain", &structures.redundant_tables)]
         {
-            for (a, b) in starts(tables) {
-                if b < a.saturating_add(len) {
-                    let says = format!("two {name} tables share bytes: those at {a:#x} and {b:#x}");
-                    self.add(Severity::Corrupt, &sparse.source, &says, Some(b));
+            let mut before = None;
+            for at in tables.iter().filter_map(|entry| sparse::table_offset(&sparse.layout, *entry)) {
+                if let Some(other) = before.replace(at)
+                    && at < len.saturating_add(other)
+                {
+                    let says = format!("two {name} tables share bytes: those at {other:#x} and {at:#x}");
+                    self.add(Severity::Corrupt, &sparse.source, &says, Some(at));
                 }
             }
         }

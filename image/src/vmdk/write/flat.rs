@@ -4,7 +4,7 @@ use super::content_id::ContentId;
 use super::files::{Files, stem};
 use super::text::{Line, Text, file_name};
 use super::{SPLIT, sectors};
-use crate::create::{CreateOptions, Preallocation};
+use crate::create::{Adapter, CreateOptions, Preallocation};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::sink::{Piece, Placed, Receipt, Sink};
@@ -30,6 +30,7 @@ struct Flat {
     sectors: u64,
     names: Vec<String>,
     id: ContentId,
+    adapter: Adapter,
     preallocation: Preallocation,
     /// The files may hold what an interrupted run wrote.
     resumed: bool,
@@ -56,6 +57,7 @@ pub(super) fn create(
         sectors,
         names,
         id: ContentId::default(),
+        adapter: options.adapter.unwrap_or_default(),
         preallocation: options.preallocation,
         resumed: options.files.resume,
     };
@@ -166,6 +168,7 @@ impl Sink for Flat {
             sectors: self.sectors,
             extents: &extents,
             thin: self.shape == Shape::Esxi && self.preallocation == Preallocation::Off,
+            adapter: self.adapter,
         };
         self.files.finish(&text.render())
     }

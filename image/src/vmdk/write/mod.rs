@@ -39,7 +39,13 @@ const GRAINS: (u64, u64) = (8 << 10, 2 << 20);
 
 /// Begins a monolithicSparse image.
 pub fn create_sparse(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
-    check(path, size, options, "vmdk", &Takes { block_size: Some(GRAINS), ..Takes::default() })?;
+    check(
+        path,
+        size,
+        options,
+        "vmdk",
+        &Takes { block_size: Some(GRAINS), adapter: true, ..Takes::default() },
+    )?;
     sparse::create(path, size, sparse::Shape::Monolithic, options)
 }
 
@@ -50,14 +56,20 @@ pub fn create_stream(path: &Path, size: Bytes, options: &CreateOptions) -> Resul
         size,
         options,
         "vmdk-stream",
-        &Takes { compression: &[Compression::Zlib], within: true, ..Takes::default() },
+        &Takes { compression: &[Compression::Zlib], within: true, adapter: true, ..Takes::default() },
     )?;
     stream::create(path, size, options)
 }
 
 /// Begins a twoGbMaxExtentSparse image.
 pub fn create_split(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
-    check(path, size, options, "vmdk-split", &Takes { block_size: Some(GRAINS), ..Takes::default() })?;
+    check(
+        path,
+        size,
+        options,
+        "vmdk-split",
+        &Takes { block_size: Some(GRAINS), adapter: true, ..Takes::default() },
+    )?;
     sparse::create(path, size, sparse::Shape::Split, options)
 }
 
@@ -87,6 +99,7 @@ const ROOM: Takes = Takes {
     preallocation: &[Preallocation::Falloc, Preallocation::Full],
     base: false,
     within: false,
+    adapter: true,
 };
 
 fn check(path: &Path, size: Bytes, options: &CreateOptions, kind: &str, takes: &Takes) -> Result<()> {

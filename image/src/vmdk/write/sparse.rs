@@ -9,7 +9,7 @@ use super::files::{Files, stem};
 use super::flat::split_names;
 use super::text::{Line, Text, file_name};
 use super::{GRAIN, SPLIT, sectors};
-use crate::create::CreateOptions;
+use crate::create::{Adapter, CreateOptions};
 use crate::error::{Error, Result};
 use crate::sink::{Piece, Placed, Receipt, Sink};
 use crate::units::{Bytes, FileOffset, GuestRange, SECTOR_SIZE_BYTES, Sectors};
@@ -99,6 +99,7 @@ struct Sparse {
     sectors: u64,
     names: Vec<String>,
     id: ContentId,
+    adapter: Adapter,
     walk: Mutex<Walk>,
 }
 
@@ -138,8 +139,17 @@ pub(super) fn create(
         entries: vec![0; usize::try_from(TABLE_SECTORS * SECTOR_SIZE_BYTES).unwrap_or(0)],
         ends: Vec::new(),
     };
-    let mut sparse =
-        Sparse { files, shape, grain, step, sectors, names, id: ContentId::default(), walk: walk.into() };
+    let mut sparse = Sparse {
+        files,
+        shape,
+        grain,
+        step,
+        sectors,
+        names,
+        id: ContentId::default(),
+        adapter: options.adapter.unwrap_or_default(),
+        walk: walk.into(),
+    };
     let mut ends = Vec::with_capacity(sparse.names.len());
     for number in 0..sparse.names.len() {
         let plan = sparse.plan(number);
@@ -297,6 +307,7 @@ impl Sink for Sparse {
             sectors: self.sectors,
             extents: &extents,
             thin: false,
+            adapter: self.adapter,
         }
         .render();
         if self.shape == Shape::Monolithic {

@@ -15,7 +15,7 @@ use super::deflate::Packer;
 use super::files::Files;
 use super::text::{Line, Text, file_name};
 use super::{GRAIN, sectors};
-use crate::create::CreateOptions;
+use crate::create::{Adapter, CreateOptions};
 use crate::error::{Error, Result};
 use crate::sink::{Encoded, Piece, Placed, Receipt, Sink};
 use crate::units::{Bytes, FileOffset, GuestRange, SECTOR_SIZE_BYTES, Sectors};
@@ -33,6 +33,7 @@ struct Stream {
     sectors: u64,
     packer: Packer,
     id: ContentId,
+    adapter: Adapter,
     walk: Mutex<Walk>,
 }
 
@@ -59,7 +60,15 @@ pub(super) fn create(path: &Path, size: Bytes, options: &CreateOptions) -> Resul
     let name = file_name(path)?.to_owned();
     let packer = Packer::new(GRAIN, options.level).map_err(|e| e.in_file(path))?;
     let files = Files::single(path, options)?;
-    Ok(Box::new(Stream { files, name, sectors, packer, id: ContentId::default(), walk: walk.into() }))
+    Ok(Box::new(Stream {
+        files,
+        name,
+        sectors,
+        packer,
+        id: ContentId::default(),
+        adapter: options.adapter.unwrap_or_default(),
+        walk: walk.into(),
+    }))
 }
 
 impl Stream {
@@ -204,6 +213,7 @@ impl Sink for Stream {
                 offset: None,
             }],
             thin: false,
+            adapter: self.adapter,
         }
         .render();
         let text_sectors = (text.len() as u64).div_ceil(SECTOR_SIZE_BYTES);

@@ -348,6 +348,15 @@ fn options_are_honoured_or_refused() {
         refused(create, CreateOptions::default(), 0);
         refused(create, CreateOptions::default(), u64::MAX);
     }
+    let adapter = Some(crate::create::Adapter::Ide);
+    for (name, create, _) in KINDS {
+        write(&disk, create, &path, &CreateOptions { adapter, ..CreateOptions::default() });
+        let opened = formats::open(&path, &OpenOptions::default()).unwrap();
+        assert!(opened.layers[0].details.contains(&("adapterType".into(), "ide".into())), "{name}");
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
     // More files than a reader takes.
     refused(vmdk::create_split, CreateOptions::default(), 64 << 40);
 }

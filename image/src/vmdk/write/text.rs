@@ -1,6 +1,7 @@
 //! The descriptor, as VMware's tools write it.
 
 use super::content_id::Cid;
+use crate::create::Adapter;
 use crate::error::{Error, Result};
 use std::fmt::Write;
 use std::path::Path;
@@ -14,6 +15,7 @@ pub(super) struct Text<'a> {
     /// Access, sectors and type of each extent, its file's name, and what stands behind that.
     pub(super) extents: &'a [Line],
     pub(super) thin: bool,
+    pub(super) adapter: Adapter,
 }
 
 /// One extent.
@@ -47,11 +49,16 @@ impl Text<'_> {
                 None => writeln!(out),
             };
         }
-        let [cylinders, heads, sectors] = geometry(self.sectors);
+        let [cylinders, heads, sectors] = geometry(self.adapter, self.sectors);
+        let adapter = match self.adapter {
+            Adapter::LsiLogic => "lsilogic",
+            Adapter::BusLogic => "buslogic",
+            Adapter::Ide => "ide",
+        };
         let _ = write!(
             out,
             "\n# The Disk Data Base\n#DDB\n\n\
-             ddb.adapterType = \"lsilogic\"\n\
+             ddb.adapterType = \"{adapter}\"\n\
              ddb.encoding = \"UTF-8\"\n\
              ddb.geometry.cylinders = \"{cylinders}\"\n\
              ddb.geometry.heads = \"{heads}\"\n\
@@ -68,15 +75,16 @@ impl Text<'_> {
     }
 }
 
-/// Cylinders, heads and sectors as VMware's BIOS makes them up for SCSI disks.
-fn geometry(sectors: u64) -> [u64; 3] {
+/// Cylinders, heads and sectors as VMware makes them up.
+fn geometry(adapter: Adapter, sectors: u64) -> [u64; 3] {
     const GIB: u64 = (1 << 30) / 512;
-    let [heads, per_track] = match sectors {
-        ..GIB => [64, 32],
-        GIB..=0x3f_ffff => [128, 32],
-        _ => [255, 63],
+    let [heads, per_track, most] = match sectors {
+        _ if adapter == Adapter::Ide => [16, 63, 16_383],
+        ..GIB => [64, 32, 65_535],
+        GIB..=0x3f_ffff => [128, 32, 65_535],
+        _ => [255, 63, 65_535],
     };
-    [(sectors / (heads * per_track)).clamp(1, 65_535), heads, per_track]
+    [(sectors / (heads * per_track)).clamp(1, most), heads, per_track]
 }
 
 /// The name of a file in UTF-8, which descriptors are written in.
@@ -108,13 +116,15 @@ mod tests {
 
     #[test]
     fn geometries_are_those_of_real_disks() {
-        // Disks that ESXi 4 to 6 wrote.
-        assert_eq!(geometry(61_440), [30, 64, 32]);
-        assert_eq!(geometry(4096), [2, 64, 32]);
-        assert_eq!(geometry(16_777_216), [1044, 255, 63]);
-        assert_eq!(geometry(33_554_432), [2088, 255, 63]);
-        assert_eq!(geometry(1), [1, 64, 32]);
-        assert_eq!(geometry(u64::MAX), [65_535, 255, 63]);
+        // Disks that ESXi 4 to 6 wrote, and one by VirtualBox.
+        let scsi = |sectors| geometry(Adapter::LsiLogic, sectors);
+        assert_eq!(scsi(61_440), [30, 64, 32]);
+        assert_eq!(scsi(4096), [2, 64, 32]);
+        assert_eq!(scsi(16_777_216), [1044, 255, 63]);
+        assert_eq!(scsi(33_554_432), [2088, 255, 63]);
+        assert_eq!(geometry(Adapter::Ide, 16_777_216), [16_383, 16, 63]);
+        assert_eq!(scsi(1), [1, 64, 32]);
+        assert_eq!(scsi(u64::MAX), [65_535, 255, 63]);
     }
 
     #[test]
