@@ -309,3 +309,35 @@ fn a_full_disk_of_terabytes_is_written() {
     let checked = crate::qcow2::check(crate::Source::open(&path).unwrap(), &crate::Gate::default()).unwrap();
     assert_eq!((checked.counts, checked.allocated), ([0, 0, 0], Bytes(size)), "{:?}", checked.problems);
 }
+
+/// Nothing depends on what an earlier run left in the file, not even where nothing is written to.
+#[test]
+fn old_content_of_a_partial_file_is_never_seen() {
+    if !have("old_content_of_a_partial_file_is_never_seen", &["qemu-img"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let files = FileOptions { replace: true, resume: true, sync: false };
+    let mut disk = MemDisk::new(Bytes((9 << 20) + 77)).data((9 << 20) + 70, [1; 7]);
+    for n in 0..20u64 {
+        disk = disk.data(n * 400_000, noise_bytes(n, 5000 + 9000 * usize::try_from(n).unwrap()));
+    }
+    let mut wanted = read_all(&disk).unwrap();
+    wanted.resize(wanted.len().next_multiple_of(512), 0);
+    let plain = CreateOptions { files, ..CreateOptions::default() };
+    for options in [
+        plain.clone(),
+        CreateOptions { extended_l2: true, ..plain.clone() },
+        CreateOptions { compression: Some(Compression::Zstd), ..plain.clone() },
+        CreateOptions { preallocation: Preallocation::Metadata, ..plain.clone() },
+        CreateOptions { preallocation: Preallocation::Metadata, extended_l2: true, ..plain.clone() },
+        CreateOptions { preallocation: Preallocation::Falloc, ..plain.clone() },
+        CreateOptions { preallocation: Preallocation::Full, ..plain },
+    ] {
+        std::fs::write(dir.path().join(".a.qcow2.landfall-partial"), vec![0xee; 30 << 20]).unwrap();
+        let sink = create(&dir.path().join("a.qcow2"), disk.size(), &options).unwrap();
+        convert::convert(&disk, sink, &Options::default()).unwrap();
+        run(dir.path(), "qemu-img check -q a.qcow2");
+        assert!(qemu_reads(dir.path(), "a.qcow2") == wanted, "{options:?}");
+    }
+}
