@@ -2,7 +2,7 @@
 
 use super::handshake::{self, Offer, lost};
 use super::stream::{Socket, Stream, TlsFiles};
-use super::transmit::{self, Target};
+use super::transmit::{self, Room, Target};
 use super::{Export, Served};
 use crate::convert::Cancel;
 use crate::disk::{Disk, DiskMut};
@@ -28,7 +28,8 @@ const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// the client breaks the protocol or the socket fails. An error of the disk is the client's to handle (`EIO`); the
 /// first one is kept and returned at the end, so that the caller can say what the client could not.
 ///
-/// Blocks: run it on a thread of its own. Memory: four requests, each at most [`REQUEST_AT_MOST`](super::REQUEST_AT_MOST).
+/// Blocks: run it on a thread of its own. Memory: four requests of 2 MiB, and two of
+/// [`REQUEST_AT_MOST`](super::REQUEST_AT_MOST) bytes.
 /// To stop it from outside, shut the socket down.
 pub fn serve(disk: &dyn DiskMut, stream: &UnixStream, export: Export) -> Result<Served> {
     let stream = Stream::plain(Socket::Unix(stream.try_clone().map_err(lost)?));
@@ -43,7 +44,7 @@ pub fn serve(disk: &dyn DiskMut, stream: &UnixStream, export: Export) -> Result<
     };
     let Some((stream, chosen)) = handshake::negotiate(stream, &offer)? else { return Ok(Served::default()) };
     let writer = if export.read_only { None } else { Some(disk) };
-    let (served, outcome) = transmit::run(Target { disk, writer }, &stream, chosen);
+    let (served, outcome) = transmit::run(Target { disk, writer }, &stream, &Room::default(), chosen);
     outcome.map(|()| served)
 }
 
@@ -65,7 +66,8 @@ pub struct ServeOptions {
     pub description: Option<String>,
     /// Encrypt, and serve nobody who does not. With an authority in it, clients need a certificate.
     pub tls: Option<TlsFiles>,
-    /// Clients at once; more have to wait. 32 by default, 0 counts as 1.
+    /// Clients at once; more have to wait. 16 by default, 0 counts as 1. Each takes up to 8 MiB of memory,
+    /// longer requests than usual 64 MiB for all of them.
     pub connections: usize,
     /// Stop when the last client has left.
     pub once: bool,
@@ -73,7 +75,7 @@ pub struct ServeOptions {
 
 impl Default for ServeOptions {
     fn default() -> Self {
-        ServeOptions { export: String::new(), description: None, tls: None, connections: 32, once: false }
+        ServeOptions { export: String::new(), description: None, tls: None, connections: 16, once: false }
     }
 }
 
@@ -82,6 +84,7 @@ pub struct Server {
     content: Content,
     options: ServeOptions,
     tls: Option<Arc<ServerConfig>>,
+    room: Room,
 }
 
 /// Where clients connect. A socket file goes away with it.
@@ -228,7 +231,7 @@ impl Server {
             return Err(Error::refused(says));
         }
         let tls = options.tls.as_ref().map(TlsFiles::server).transpose()?;
-        Ok(Server { content, options, tls })
+        Ok(Server { content, options, tls, room: Room::default() })
     }
 
     /// Serves whoever connects until `cancel` is called (or, if so chosen, the last one has left), then hangs up on
@@ -319,7 +322,7 @@ impl Server {
             });
         match greeted {
             Ok(Some((stream, chosen))) => {
-                let outcome = transmit::run(target, &stream, chosen);
+                let outcome = transmit::run(target, &stream, &self.room, chosen);
                 stream.shutdown();
                 outcome
             }

@@ -9,12 +9,14 @@ use crate::disk::{Disk, DiskMut, ExtentKind};
 use crate::error::{Error, Kind, Result};
 use crate::units::{Bytes, GuestOffset, GuestRange, SECTOR_SIZE_BYTES as SECTOR};
 use std::io::{BufReader, ErrorKind, Read, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Requests of one connection that are answered at once.
 const WORKERS: usize = 4;
-/// What a worker keeps of its buffer from one request to the next.
-const BUFFER_KEPT: usize = 4 << 20;
+/// What a worker keeps of its buffer from one request to the next. Clients send less at a time, as a rule.
+const BUFFER_KEPT: usize = (2 << 20) + (64 << 10);
+/// Longer requests that are answered at once, over all connections of a server: each takes up to 32 MiB of memory.
+const LONG_REQUESTS: u32 = 2;
 /// Extents in one answer, and pieces that a read is answered in.
 const EXTENTS_AT_MOST: usize = 1024;
 const PIECES_AT_MOST: usize = 64;
@@ -29,9 +31,47 @@ pub(super) struct Target<'a> {
     pub writer: Option<&'a dyn DiskMut>,
 }
 
-pub(super) struct Transmission<'a> {
+/// Memory for long requests, shared by all connections of a server.
+pub(super) struct Room {
+    free: Mutex<u32>,
+    changed: Condvar,
+}
+
+/// A share of it.
+struct Share<'a>(&'a Room);
+
+impl Default for Room {
+    fn default() -> Self {
+        Room { free: Mutex::new(LONG_REQUESTS), changed: Condvar::new() }
+    }
+}
+
+impl Room {
+    /// Waits until there is room for a request of that length; short ones need none.
+    fn share(&self, len: u32) -> Option<Share<'_>> {
+        if usize::try_from(len).is_ok_and(|len| len <= BUFFER_KEPT) {
+            return None;
+        }
+        let mut free = lock(&self.free);
+        while *free == 0 {
+            free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+        Some(Share(self))
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.changed.notify_one();
+    }
+}
+
+struct Transmission<'a> {
     target: Target<'a>,
     stream: &'a Stream,
+    room: &'a Room,
     chosen: Chosen,
     requests: Mutex<Requests<'a>>,
     replies: Mutex<()>,
@@ -57,11 +97,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Answers until the client leaves. The first error of the disk is kept for the caller; the client has had it as an
 /// error number.
-pub(super) fn run(target: Target<'_>, stream: &Stream, chosen: Chosen) -> (Served, Result<()>) {
+pub(super) fn run(target: Target<'_>, stream: &Stream, room: &Room, chosen: Chosen) -> (Served, Result<()>) {
     let requests = Requests { from: BufReader::with_capacity(64 << 10, stream), done: false };
     let transmission = Transmission {
         target,
         stream,
+        room,
         chosen,
         requests: Mutex::new(requests),
         replies: Mutex::new(()),
@@ -98,20 +139,16 @@ impl Transmission<'_> {
 
     /// False where the client is done.
     fn one_request(&self, buffer: &mut Vec<u8>) -> Result<bool> {
-        // One huge request must not keep its memory for the life of the connection.
-        if buffer.len() > BUFFER_KEPT {
-            *buffer = Vec::new();
-        }
         let taken = {
             let mut requests = lock(&self.requests);
             if requests.done {
                 return Ok(false);
             }
-            let taken = take(&mut requests.from, buffer);
+            let taken = take(&mut requests.from, self.room, buffer);
             requests.done = !matches!(taken, Ok(Some(_)));
             taken?
         };
-        let Some(request) = taken else { return Ok(false) };
+        let Some((request, share)) = taken else { return Ok(false) };
         {
             let served = &mut lock(&self.state).served;
             served.requests = served.requests.saturating_add(1);
@@ -128,6 +165,11 @@ impl Transmission<'_> {
             let _alone = lock(&self.replies);
             (&mut &*self.stream).write_all(reply)
         };
+        if share.is_some() {
+            *buffer = Vec::new();
+        }
+        // Before the next lock is taken, whose holder may be waiting for it.
+        drop(share);
         match sent {
             Ok(()) => Ok(true),
             // It left without waiting for the answer.
@@ -324,7 +366,11 @@ impl Refusal {
 }
 
 /// The next request, with what is to be written in `buffer`; `None` where the client is done.
-fn take(from: &mut BufReader<&Stream>, buffer: &mut Vec<u8>) -> Result<Option<Request>> {
+fn take<'a>(
+    from: &mut BufReader<&Stream>,
+    room: &'a Room,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<(Request, Option<Share<'a>>)>> {
     let mut head = [0; Request::LEN];
     match from.read_exact(&mut head) {
         Ok(()) => {}
@@ -337,6 +383,10 @@ fn take(from: &mut BufReader<&Stream>, buffer: &mut Vec<u8>) -> Result<Option<Re
     if request.command == CMD_DISC {
         return Ok(None);
     }
+    let mut share = None;
+    if request.command == CMD_READ && u64::from(request.len) <= REQUEST_AT_MOST.0 {
+        share = room.share(request.len);
+    }
     if request.command == CMD_WRITE {
         if u64::from(request.len) > REQUEST_AT_MOST.0 {
             return Err(Error::refused(format!(
@@ -344,12 +394,13 @@ fn take(from: &mut BufReader<&Stream>, buffer: &mut Vec<u8>) -> Result<Option<Re
                 request.len, REQUEST_AT_MOST.0
             )));
         }
+        share = room.share(request.len);
         // The data must be taken off the socket even where the request is refused.
         let len = usize::try_from(request.len).unwrap_or(usize::MAX);
         grow(buffer, len);
         from.read_exact(&mut buffer[..len]).map_err(lost)?;
     }
-    Ok(Some(request))
+    Ok(Some((request, share)))
 }
 
 /// Room for `len` bytes; what is there already is not cleared.

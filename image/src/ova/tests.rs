@@ -453,3 +453,30 @@ fn a_package_that_is_not_finished_leaves_nothing_and_rules_are_kept() {
     drop(writer);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// Any bytes behind a good first header, and any extended header and manifest, are taken apart without a panic.
+    #[test]
+    fn any_archive_is_read_or_refused(
+        kinds in proptest::collection::vec((proptest::num::u8::ANY, 0..2000u64, proptest::collection::vec(proptest::num::u8::ANY, 0..600)), 0..8),
+        text in ".*",
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = tar::header("a.ovf", Bytes(0)).unwrap().to_vec();
+        for (kind, size, content) in kinds {
+            let kind = *b"0LxgK507SZ".get(usize::from(kind) % 11).unwrap_or(&kind);
+            bytes.extend(forged(b"name", format!("{size:o}").as_bytes(), kind));
+            bytes.extend(content);
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+        }
+        let path = dir.path().join("a.ova");
+        std::fs::write(&path, &bytes).unwrap();
+        let _ = Package::open(&path).map(|package| package.verify(&Cancel::default()));
+        let _ = open(&path);
+        let _ = parse_manifest(&text);
+        let _ = crate::nbd::Uri::parse(&format!("nbd://{text}"));
+        let _ = crate::nbd::Uri::parse(&format!("nbd+unix:///{text}"));
+    }
+}

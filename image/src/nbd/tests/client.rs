@@ -276,3 +276,79 @@ fn many_threads_share_few_connections() {
         });
     }
 }
+
+/// Names are resolved, in a static program too, and each address of one is tried.
+#[test]
+fn a_host_is_found_by_its_name() {
+    let disk = Arc::new(MemDisk::new(Bytes(4096)));
+    served(Content::ReadOnly(disk), ServeOptions::default(), localhost(), |uri| {
+        assert_eq!(connect(&uri.replace("127.0.0.1", "localhost")).unwrap().size(), Bytes(4096));
+    });
+    let error = connect("nbd://no-such-host.invalid/").err().unwrap();
+    assert_eq!(error.kind(), Kind::Io);
+}
+
+/// Requests of the largest size, on more connections than there is memory for at once.
+#[test]
+fn long_requests_take_turns() {
+    let disk = Arc::new(Memory::of(noise_bytes(1, 33 << 20)));
+    served(Content::Writable(disk.clone()), ServeOptions::default(), localhost(), |uri| {
+        let client = connect(uri).unwrap();
+        std::thread::scope(|scope| {
+            for n in 0..8u8 {
+                let client = &client;
+                scope.spawn(move || {
+                    let mut buf = vec![0; 32 << 20];
+                    client.read_at(GuestOffset(u64::from(n)), &mut buf).unwrap();
+                    assert!(buf[..100] == noise_bytes(1, 200)[usize::from(n)..usize::from(n) + 100]);
+                    // The same bytes, so that the others go on reading what they expect.
+                    client.write_at(GuestOffset(u64::from(n)), &buf[..3 << 20]).unwrap();
+                });
+            }
+        });
+    });
+}
+
+/// Whichever request a server fails, the conversion fails with its error.
+#[test]
+fn a_server_that_fails_in_the_middle_fails_the_conversion() {
+    for error in ["pwrite", "zero"] {
+        let rate = format!("error-{error}-rate=30%");
+        let args = ["--filter=error", "memory", "8M", "error=ENOSPC", &rate];
+        let Some(server) = Other::nbdkit(&args) else { return };
+        let location = Location::of(server.uri.as_ref()).unwrap();
+        let kind = crate::formats::kind("raw").unwrap();
+        let options = ClientOptions::default();
+        let disk = mixed(1, Bytes(7 << 20));
+        let run = || {
+            let sink = location.create(kind, disk.size(), &CreateOptions::default(), &options)?;
+            convert::convert(&disk, sink, &Options { jobs: 2, ..Options::default() })
+        };
+        // By chance a run may go through.
+        let failed = (0..20).find_map(|_| run().err()).unwrap();
+        assert_eq!(failed.io_error().map(io::Error::kind), Some(io::ErrorKind::StorageFull), "{failed}");
+        assert!(failed.hint_text().is_some());
+    }
+}
+
+/// A resumed run reads back what it wrote.
+#[test]
+fn what_was_stored_can_be_loaded() {
+    use crate::sink::Sink;
+    let disk: Arc<dyn DiskMut> = Arc::new(Memory::new(10_000));
+    served(Content::Writable(disk), ServeOptions::default(), localhost(), |uri| {
+        let options = CreateOptions::default();
+        let sink: Box<dyn Sink> =
+            crate::nbd::create(&Uri::parse(uri).unwrap(), Bytes(9_999), &options, &ClientOptions::default())
+                .unwrap();
+        let range = GuestRange::new(GuestOffset(8192), Bytes(9_999 - 8192));
+        sink.zero(GuestRange::new(GuestOffset(0), Bytes(8192))).unwrap();
+        let [placed] = sink.place(range, &[]).unwrap()[..] else { panic!() };
+        let bytes = noise_bytes(4, placed.len);
+        sink.store(placed, &bytes).unwrap();
+        let mut back = vec![0; placed.len];
+        sink.load(placed, &mut back).unwrap();
+        assert!(back == bytes);
+        assert_eq!(sink.finish().unwrap().files, [PathBuf::from(uri)]);
+    });
+}
