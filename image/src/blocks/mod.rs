@@ -3,4 +3,6 @@
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
 pub mod libvhdi;
+pub mod bits;
+pub mod read;
 pub mod write;

@@ -161,21 +161,6 @@ pub fn bitmap_bytes(block_size_bytes: u64) -> u64 {
     (block_size_bytes / SECTOR_BYTES).div_ceil(8).next_multiple_of(SECTOR_BYTES)
 }
 
-/// Sets the bits `from` to `to` of a sector bitmap, most significant first; those behind its end do not count.
-pub fn set_bits(bits: &mut [u8], from: u64, to: u64) {
-    let mut at = from;
-    while at < to {
-        let Some(byte) = usize::try_from(at / 8).ok().and_then(|index| bits.get_mut(index)) else { return };
-        if at.is_multiple_of(8) && to - at >= 8 {
-            *byte = 0xff;
-            at += 8;
-        } else {
-            *byte |= 0x80 >> (at % 8);
-            at += 1;
-        }
-    }
-}
-
 /// The header of a new disk. `parent` is the parent's id and name, at most [`PARENT_NAME_UNITS`] long; locators are
 /// `(platform, room, length, offset)`, at most eight.
 pub fn new_header(

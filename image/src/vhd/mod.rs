@@ -15,6 +15,7 @@ mod reader;
 mod tests;
 mod write;
 
+use crate::blocks::read::BlockDisk;
 use crate::chain::Layer;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ fn open_source(source: Source) -> Result<Layer> {
                 _ => None,
             };
             let variant = if parent.is_some() { "differencing" } else { "dynamic" };
-            (Arc::new(opened), parent, variant)
+            (Arc::new(BlockDisk(opened)), parent, variant)
         }
     };
     Ok(Layer {

@@ -18,6 +18,7 @@
 
 use super::dynamic::{self, ENTRY_BYTES, HEADER_BYTES, SECTOR_BYTES, UNUSED};
 use super::footer::{self, FOOTER_BYTES, Kind};
+use crate::blocks::bits;
 use crate::blocks::write::{
     BackslashNames, Blocks, Identity, Passed, TableWriter, Target, Walk, What, check_base,
 };
@@ -211,11 +212,11 @@ impl Blocks for Allocated {
         match self.has_base {
             true => {
                 for &(start, end) in &passed.stored {
-                    dynamic::set_bits(&mut bitmap, start / SECTOR_BYTES, end.div_ceil(SECTOR_BYTES));
+                    bits::set(&mut bitmap, start / SECTOR_BYTES, end.div_ceil(SECTOR_BYTES), bits::MOST_FIRST);
                 }
             }
             // As Hyper-V does: the whole block is there, its zeros too.
-            false => dynamic::set_bits(&mut bitmap, 0, self.shape.block_size / SECTOR_BYTES),
+            false => bits::set(&mut bitmap, 0, self.shape.block_size / SECTOR_BYTES, bits::MOST_FIRST),
         }
         file.file().write_all_at(FileOffset(at), &bitmap)?;
         // 2040 GiB and the bitmaps of their blocks stay below 2^32 sectors.

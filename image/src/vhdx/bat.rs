@@ -104,21 +104,6 @@ pub fn parse_bitmap(entry: u64) -> Result<Option<u64>> {
     }
 }
 
-/// Sets the bits `from` to `to` of a sector bitmap, least significant first; those behind its end do not count.
-pub fn set_bits(bits: &mut [u8], from: u64, to: u64) {
-    let mut at = from;
-    while at < to {
-        let Some(byte) = usize::try_from(at / 8).ok().and_then(|index| bits.get_mut(index)) else { return };
-        if at.is_multiple_of(8) && to - at >= 8 {
-            *byte = 0xff;
-            at += 8;
-        } else {
-            *byte |= 1 << (at % 8);
-            at += 1;
-        }
-    }
-}
-
 /// Bits 20 to 63 count MiB, so that the bits as they stand are bytes.
 fn offset(entry: u64) -> u64 {
     entry & !0xf_ffff

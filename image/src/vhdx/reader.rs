@@ -5,23 +5,19 @@ use super::header::{self, Header, Region};
 use super::log;
 use super::metadata::{self, Metadata};
 use super::patched::Patched;
-use crate::disk::{self, Disk, Extent, ExtentKind};
+use crate::blocks::bits;
+use crate::blocks::read::{self, BlockDisk, BlockMap, LastPage, Place, Run, Table};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::pages::{PAGE, PageCache};
-use crate::raw;
 use crate::source::Source;
-use crate::units::{Bytes, FileOffset, GuestOffset, GuestRange};
-use std::sync::Arc;
+use crate::units::{Bytes, FileOffset};
 use uuid::{Uuid, uuid};
 
 pub const BAT_REGION: Uuid = uuid!("2dc27766-f623-4200-9d64-115e9bfd4a08");
 pub const METADATA_REGION: Uuid = uuid!("8b7ca206-4790-4b9a-b8fe-575f050f886e");
 
-/// Table entries that one call looks at before it answers with what it has.
-const ENTRIES_PER_CALL: usize = 1 << 16;
-/// Runs that a read plans at once.
-const RUNS_PER_READ: usize = 64;
 const MIB: u64 = 1 << 20;
 
 /// A VHDX file whose structures were read.
@@ -51,39 +47,11 @@ struct Vhdx {
     has_parent: bool,
     layout: Layout,
     bat_offset: u64,
+    bat: Table,
     /// Sorted, without overlap.
     taken: Vec<Taken>,
+    /// Of sector bitmaps.
     pages: PageCache,
-}
-
-/// Where the bytes of a run of the disk are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    File(u64),
-    Zero,
-    Parent,
-}
-
-/// A run of the disk with its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    at: u64,
-    len: u64,
-    place: Place,
-}
-
-impl Run {
-    /// Takes in the run behind this one, if both are one.
-    fn join(&mut self, next: &Run) -> bool {
-        let same = match (self.place, next.place) {
-            (Place::File(a), Place::File(b)) => a.checked_add(self.len) == Some(b),
-            (a, b) => a == b,
-        };
-        if same {
-            self.len += next.len;
-        }
-        same
-    }
 }
 
 impl Opened {
@@ -169,6 +137,7 @@ impl Opened {
             has_parent,
             layout,
             bat_offset: bat.offset,
+            bat: Table::new(bat.offset, bat_bytes, |at, buf| file.read_exact_at(at, buf))?,
             taken,
             pages: PageCache::new(limits::TABLE_CACHE),
             file,
@@ -180,7 +149,7 @@ impl Opened {
     }
 
     pub fn into_disk(self) -> impl Disk {
-        self.disk
+        BlockDisk(self.disk)
     }
 }
 
@@ -217,24 +186,10 @@ impl Vhdx {
             .at(FileOffset(self.bat_offset + index * bat::ENTRY_BYTES))
     }
 
-    /// A page of a table, of which `table_end` is the end: from the cache or the file.
-    fn page(&self, at: u64, table_end: u64) -> Result<Arc<[u8]>> {
-        let len = PAGE.0.min(table_end.saturating_sub(at));
-        self.pages.page(FileOffset(at), || read_patched(&self.file, at, usize::try_from(len).unwrap_or(0)))
-    }
-
-    /// A table entry. `page` keeps the last page, so that a walk asks the cache once per page.
-    fn entry(&self, index: u64, page: &mut Option<(u64, Arc<[u8]>)>) -> Result<u64> {
-        let at = index * bat::ENTRY_BYTES;
-        let start = self.bat_offset + at / PAGE.0 * PAGE.0;
-        let bytes = match page {
-            Some((here, bytes)) if *here == start => bytes,
-            _ => {
-                let end = self.bat_offset + self.layout.entries * bat::ENTRY_BYTES;
-                &page.insert((start, self.page(start, end)?)).1
-            }
-        };
-        header::le64(bytes, usize::try_from(at % PAGE.0).unwrap_or(usize::MAX))
+    /// A table entry.
+    fn entry(&self, index: u64, page: &mut LastPage) -> Result<u64> {
+        let read = |at, buf: &mut [u8]| self.file.read_exact_at(at, buf);
+        self.bat.entry(index * bat::ENTRY_BYTES, page, read).map(u64::from_le_bytes)
     }
 
     /// Bytes of block `block` that belong to the disk: the last block may pass its end.
@@ -266,7 +221,7 @@ impl Vhdx {
     }
 
     /// Where a payload block is, checked.
-    fn block(&self, block: u64, page: &mut Option<(u64, Arc<[u8]>)>) -> Result<Block> {
+    fn block(&self, block: u64, page: &mut LastPage) -> Result<Block> {
         let index = self.layout.payload(block);
         let entry = self.entry(index, page)?;
         // A fresh disk is all of these.
@@ -333,35 +288,6 @@ impl Vhdx {
         Ok(())
     }
 
-    /// The runs of `range`, which lies on the disk: contiguous, at most `at_most`, maybe not to its end.
-    fn runs(&self, range: GuestRange, at_most: usize) -> Result<Vec<Run>> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut page = None;
-        let (mut here, end) = (range.start().0, range.end().0);
-        let mut looked = 0;
-        while here < end && looked < ENTRIES_PER_CALL {
-            looked += 1;
-            let block = here / self.block_size;
-            let inside = here % self.block_size;
-            let len = (self.block_size - inside).min(end - here);
-            let run = match self.block(block, &mut page)? {
-                Block::NotPresent => Run { at: here, len, place: Place::Parent },
-                Block::Zero => Run { at: here, len, place: Place::Zero },
-                Block::Present(offset) => Run { at: here, len, place: Place::File(offset + inside) },
-                Block::PartiallyPresent(offset) => self.sector_run(here, len, offset)?,
-            };
-            here += run.len;
-            if runs.last_mut().is_some_and(|last| last.join(&run)) {
-                continue;
-            }
-            if runs.len() >= at_most {
-                break;
-            }
-            runs.push(run);
-        }
-        Ok(runs)
-    }
-
     /// The run of sectors of one kind from `here` on, at most `len` bytes, in the partially present block that
     /// lies at `offset`.
     fn sector_run(&self, here: u64, len: u64, offset: u64) -> Result<Run> {
@@ -370,10 +296,11 @@ impl Vhdx {
         let first = here / self.sector_size % bat::SECTORS_PER_BITMAP;
         let page_sectors = PAGE.0 * 8;
         let page_start = bitmap + first / page_sectors * PAGE.0;
-        let page = self.page(page_start, bitmap + bat::BITMAP_BYTES)?;
+        let read = |at, buf: &mut [u8]| self.file.read_exact_at(at, buf);
+        let page = read::page(&self.pages, page_start, bitmap + bat::BITMAP_BYTES, read)?;
         let first_bit = first % page_sectors;
         let last = (here + len - 1) / self.sector_size - here / self.sector_size;
-        let (present, sectors) = bit_run(&page, first_bit, first_bit + last + 1);
+        let (present, sectors) = bits::run(&page, first_bit, first_bit + last + 1, bits::LEAST_FIRST);
         // The first sector may begin before `here`.
         let len = (sectors * self.sector_size - here % self.sector_size).min(len);
         let place = if present { Place::File(offset + here % self.block_size) } else { Place::Parent };
@@ -381,26 +308,7 @@ impl Vhdx {
     }
 }
 
-/// The value of bit `from`, and how many bits from there up to `to` or the end of `bits` have it. At least one.
-fn bit_run(bits: &[u8], from: u64, to: u64) -> (bool, u64) {
-    let byte = |at: u64| usize::try_from(at / 8).ok().and_then(|at| bits.get(at)).copied();
-    let bit = |at: u64| byte(at).map(|byte| byte >> (at % 8) & 1 == 1);
-    let value = bit(from).unwrap_or(false);
-    let whole = if value { 0xff } else { 0 };
-    let mut at = from + 1;
-    while at < to {
-        if at.is_multiple_of(8) && at + 8 <= to && byte(at) == Some(whole) {
-            at += 8;
-        } else if bit(at) == Some(value) {
-            at += 1;
-        } else {
-            break;
-        }
-    }
-    (value, at - from)
-}
-
-impl Disk for Vhdx {
+impl BlockMap for Vhdx {
     fn size(&self) -> Bytes {
         Bytes(self.size)
     }
@@ -409,80 +317,27 @@ impl Disk for Vhdx {
         Bytes(self.sector_size)
     }
 
-    fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
-        let range = disk::clip(range, self.size());
-        let at_most = at_most.max(1);
-        let mut out: Vec<Extent> = Vec::new();
-        for run in self.runs(range, at_most)? {
-            let range = GuestRange::new(GuestOffset(run.at), Bytes(run.len));
-            let room = at_most.saturating_sub(out.len());
-            if room == 0 {
-                break;
-            }
-            let found = match run.place {
-                Place::Zero => vec![Extent { range, kind: ExtentKind::Zero }],
-                Place::Parent => vec![Extent { range, kind: ExtentKind::Unallocated }],
-                // A hole in the file is known to be zeros without reading it.
-                Place::File(at) if self.file.is_plain(at, run.len) => {
-                    raw::file_extents(self.file.source(), FileOffset(at), range, room)?
-                }
-                Place::File(_) => vec![Extent { range, kind: ExtentKind::Data }],
-            };
-            let whole = found.last().is_some_and(|last| last.range.end() == range.end());
-            for extent in found {
-                match out.last_mut() {
-                    Some(last) if last.kind == extent.kind => {
-                        last.range = GuestRange::between(last.range.start(), extent.range.end());
-                    }
-                    _ => out.push(extent),
-                }
-            }
-            if !whole {
-                break; // the answer must stay contiguous
-            }
-        }
-        Ok(out)
+    fn run(&self, here: u64, len: u64, page: &mut LastPage) -> Result<Run> {
+        let inside = here % self.block_size;
+        let len = (self.block_size - inside).min(len);
+        let place = match self.block(here / self.block_size, page)? {
+            Block::NotPresent => Place::Parent,
+            Block::Zero => Place::Zero,
+            Block::Present(offset) => Place::File(offset + inside),
+            Block::PartiallyPresent(offset) => return self.sector_run(here, len, offset),
+        };
+        Ok(Run { at: here, len, place })
     }
 
-    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        disk::check_bounds(self.size(), at, buf.len())?;
-        let mut here = at;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let range = GuestRange::new(here, Bytes(rest.len() as u64));
-            for run in self.runs(range, RUNS_PER_READ)? {
-                let len = usize::try_from(run.len).unwrap_or(usize::MAX).min(rest.len());
-                let (part, behind) = rest.split_at_mut(len);
-                match run.place {
-                    Place::File(at) => self.file.read_exact_at(at, part)?,
-                    Place::Zero | Place::Parent => part.fill(0),
-                }
-                rest = behind;
-                here = GuestOffset(here.0 + len as u64);
-            }
-        }
-        Ok(())
+    fn source(&self) -> &Source {
+        self.file.source()
     }
-}
 
-#[cfg(test)]
-#[allow(clippy::cast_possible_truncation)] // small numbers
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+    fn is_plain(&self, at: u64, len: u64) -> bool {
+        self.file.is_plain(at, len)
+    }
 
-    proptest! {
-        #[test]
-        fn bit_runs_are_what_counting_gives(bits in proptest::collection::vec(
-            prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 1..12), from in 0u64..96, len in 1u64..100) {
-            let total = bits.len() as u64 * 8;
-            let from = from % total;
-            let to = (from + len).min(total);
-            let bit = |at: u64| bits[(at / 8) as usize] >> (at % 8) & 1 == 1;
-            let counted = (from..to).take_while(|&at| bit(at) == bit(from)).count() as u64;
-            prop_assert_eq!(bit_run(&bits, from, to), (bit(from), counted));
-            // Past the end of the page: stops there.
-            prop_assert!(bit_run(&bits, from, to + 1000).1 <= total - from);
-        }
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(at, buf)
     }
 }

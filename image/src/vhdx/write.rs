@@ -16,6 +16,7 @@
 use super::bat::{self, Layout};
 use super::header::{self, HEADER_BYTES, REGION_TABLE_BYTES};
 use super::metadata::{self, NewMetadata};
+use crate::blocks::bits;
 use crate::blocks::write::{
     BackslashNames, Blocks, Identity, Passed, TableWriter, Target, Walk, What, check_base,
 };
@@ -246,7 +247,7 @@ impl Allocated {
         let first = passed.block % ratio * (self.shape.block_size / self.shape.sector_size);
         for &(start, end) in &passed.stored {
             let (start, end) = (start / self.shape.sector_size, end.div_ceil(self.shape.sector_size));
-            bat::set_bits(&mut chunk.bitmap, first + start, first + end);
+            bits::set(&mut chunk.bitmap, first + start, first + end, bits::LEAST_FIRST);
         }
         Ok(())
     }
