@@ -29,6 +29,8 @@ pub enum Format {
     Vhdx,
     /// Virtual PC and Hyper-V, first generation.
     Vhd,
+    /// VirtualBox.
+    Vdi,
     /// A whole disk or partition encrypted with LUKS.
     Luks,
 }
@@ -200,6 +202,14 @@ pub const TABLE: &[Row] = &[
         check: None,
     },
     Row {
+        format: Format::Vdi,
+        name: "vdi",
+        endings: &["vdi"],
+        probe: crate::vdi::probe,
+        open: crate::vdi::open,
+        check: Some(crate::vdi::check),
+    },
+    Row {
         format: Format::Raw,
         name: "raw",
         endings: &["raw", "img"],
@@ -214,7 +224,6 @@ const FOREIGN: &[(&str, usize, &[u8])] = &[
     ("Bochs growing disk", 0, b"Bochs Virtual HD Image"),
     ("Parallels disk", 0, b"WithoutFreeSpace"),
     ("Parallels disk", 0, b"WithouFreSpacExt"),
-    ("VirtualBox VDI", 0x40, b"\x7f\x10\xda\xbe"),
     ("QED", 0, b"QED\0"),
     ("qcow version 1", 0, b"QFI\xfb\0\0\0\x01"),
     ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),

@@ -36,6 +36,7 @@ pub mod source;
 pub mod suite;
 pub mod testing;
 pub mod units;
+pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;

@@ -1,8 +1,8 @@
 //! What images that store a disk in blocks of one size have in common: VHDX, VHD, VDI.
 
+pub mod bits;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
 pub mod libvhdi;
-pub mod bits;
 pub mod read;
 pub mod write;

@@ -175,6 +175,7 @@ pub(super) fn qemu_name(format: Format) -> Option<&'static str> {
         Format::Vmdk => Some("vmdk"),
         Format::Vhd => Some("vpc"),
         Format::Vhdx => Some("vhdx"),
+        Format::Vdi => Some("vdi"),
         #[allow(unreachable_patterns)] // formats that QEMU does not know
         _ => None,
     }
@@ -188,8 +189,9 @@ fn format(name: &str) -> Result<Format> {
         "vmdk" => Ok(Format::Vmdk),
         "vpc" => Ok(Format::Vhd),
         "vhdx" => Ok(Format::Vhdx),
+        "vdi" => Ok(Format::Vdi),
         other => Err(Error::unsupported(format!(
-            "its backing file has the format {other:?}; raw, qcow2, vmdk, vpc and vhdx are read"
+            "its backing file has the format {other:?}; raw, qcow2, vmdk, vpc, vhdx and vdi are read"
         ))
         .hint("convert the whole chain into one image: qemu-img convert -O qcow2 IMAGE NEW_IMAGE")),
     }

@@ -212,7 +212,12 @@ impl Blocks for Allocated {
         match self.has_base {
             true => {
                 for &(start, end) in &passed.stored {
-                    bits::set(&mut bitmap, start / SECTOR_BYTES, end.div_ceil(SECTOR_BYTES), bits::MOST_FIRST);
+                    bits::set(
+                        &mut bitmap,
+                        start / SECTOR_BYTES,
+                        end.div_ceil(SECTOR_BYTES),
+                        bits::MOST_FIRST,
+                    );
                 }
             }
             // As Hyper-V does: the whole block is there, its zeros too.
