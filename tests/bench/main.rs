@@ -152,17 +152,18 @@ fn matrix(settings: &Settings) -> Vec<Cell> {
     let guest = settings.folder.join("guest.raw");
     let qemu_img = settings.folder.join("qemu-img");
     let wanted = |source: &str, target: &str| {
-        settings
-            .only
-            .as_ref()
-            .is_none_or(|(s, t)| (s == "*" || s == source) && (t == "*" || t == target))
+        settings.only.as_ref().is_none_or(|(s, t)| (s == "*" || s == source) && (t == "*" || t == target))
     };
     let mut cells = Vec::new();
     for from in KINDS {
         if !KINDS.iter().any(|to| wanted(from.name, to.name)) {
             continue;
         }
-        let source = if from.name == "raw" { guest.clone() } else { settings.folder.join(format!("source.{}", from.name)) };
+        let source = if from.name == "raw" {
+            guest.clone()
+        } else {
+            settings.folder.join(format!("source.{}", from.name))
+        };
         if !source.exists() {
             let mut command = Command::new(&qemu_img);
             run(command.args(["convert", "-m", "16", "-W"]).args(from.theirs).arg(&guest).arg(&source));
@@ -255,7 +256,8 @@ fn scale(settings: &Settings) -> Vec<(String, f64)> {
         file.set_len(size).expect("sparse");
         if data {
             // 1 GiB in 1024 pieces over the whole disk.
-            let piece: Vec<u8> = (0..1u32 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+            let piece: Vec<u8> =
+                (0..1u32 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
             for n in 0..1024 {
                 std::os::unix::fs::FileExt::write_all_at(&file, &piece, n * (size / 1024) / 4096 * 4096)
                     .expect("written");
@@ -286,8 +288,7 @@ fn scale(settings: &Settings) -> Vec<(String, f64)> {
 }
 
 fn main() {
-    let mut settings =
-        Settings { runs: 5, only: None, folder: PathBuf::from("target/bench"), scale: true };
+    let mut settings = Settings { runs: 5, only: None, folder: PathBuf::from("target/bench"), scale: true };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_else(|| panic!("{arg} needs a value"));

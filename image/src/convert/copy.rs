@@ -4,7 +4,7 @@ use super::buffers::{Buffers, Limiter, read_parts, width};
 use super::journal::{Journal, Record, Told};
 use super::pipeline::{self, Stop, Taken};
 use super::plan::{Item, Plan};
-use super::{CHUNK, Cancel, Options, index, is_zero};
+use super::{CHUNK, Cancel, GRANULE, Options, index, is_zero};
 use crate::digest::{BLOCK, ContentHasher};
 use crate::disk::{self, Disk, ExtentKind};
 use crate::error::{Error, Result};
@@ -60,14 +60,15 @@ pub(super) fn copy(
 ) -> Result<(blake3::Hash, Counts)> {
     let size = disk.size();
     let granule = sink.granularity().0;
-    if !granule.is_power_of_two() || granule > CHUNK.0 {
+    if !granule.is_power_of_two() || granule > GRANULE.0 {
         return Err(Error::unsupported(format!(
             "a target that is cut in units of {granule} bytes; a power of two up to {} is possible",
-            CHUNK.0
+            GRANULE.0
         )));
     }
+    let chunk = Bytes(granule.max(CHUNK.0));
     let buffers_each = if base.is_some() { 2 } else { 1 };
-    let width = width(options.jobs, CHUNK, buffers_each);
+    let width = width(options.jobs, chunk, buffers_each);
     let buffers = Buffers::new(width.in_flight);
     let limiter = Limiter::new(options.rate_limit);
     let journalled = journal.is_some();
@@ -90,7 +91,7 @@ pub(super) fn copy(
         progress: &options.progress,
     };
     let plan =
-        Plan::new(disk, CHUNK, &options.cancel, &options.progress).from(start).cut_zeros(base.is_some());
+        Plan::new(disk, chunk, &options.cancel, &options.progress).from(start).cut_zeros(base.is_some());
     pipeline::run(
         plan,
         width,

@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A longer line is no record of ours: a chunk of 2 MiB in pieces of 512 bytes makes half of it.
+/// A longer line is no record of ours: a chunk in pieces of 512 bytes makes half of it.
 const LINE: u64 = 1 << 20;
 
 /// The journal of a conversion. Removed by [`done`](Self::done).
@@ -206,7 +206,7 @@ impl Record {
             let Told::Data { range, placed, .. } = told else { continue };
             if verbatim && content.is_empty() {
                 // Data comes in chunks; longer is no record of ours.
-                content = vec![0; (whole as u64 <= super::CHUNK.0).then_some(whole)?];
+                content = vec![0; (whole as u64 <= super::GRANULE.0).then_some(whole)?];
             }
             let mut at = usize::try_from(range.start().0 - self.range.start().0).ok()?;
             for &from in placed {
@@ -218,7 +218,7 @@ impl Record {
                     bytes
                 } else {
                     // Compression of a chunk can make it a little longer, never twice as long.
-                    own.resize((from.len as u64 <= 2 * super::CHUNK.0).then_some(from.len)?, 0);
+                    own.resize((from.len as u64 <= 2 * super::GRANULE.0).then_some(from.len)?, 0);
                     &mut own[..]
                 };
                 sink.load(from, bytes).ok()?;

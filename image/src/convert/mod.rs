@@ -29,8 +29,13 @@ use copy::{Counts, copy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What a worker takes at a time. A multiple of [`BLOCK`](crate::digest::BLOCK).
-const CHUNK: Bytes = Bytes::mib(2);
+/// What a worker takes at a time, where the sink's granularity asks for no more. A multiple of
+/// [`BLOCK`](crate::digest::BLOCK), and no larger: it stays in the processor's own cache between being read, looked
+/// through, hashed and written, which is a fifth of the time of a plain copy.
+const CHUNK: Bytes = Bytes::mib(1);
+
+/// The largest granularity of a sink.
+const GRANULE: Bytes = Bytes::mib(2);
 
 /// Data of an interrupted run that is worth continuing with; less is written again as fast as it is checked.
 const WORTH_KEEPING: Bytes = Bytes::mib(64);
