@@ -43,6 +43,21 @@ pub struct Common {
     /// Read at most this many bytes per second: 50M, 1G
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_size)]
     pub rate_limit: Option<Bytes>,
+    /// Open encrypted images with the content of this file, every byte of it
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_file")]
+    pub key_file: Option<PathBuf>,
+    /// Open encrypted images with the first line of this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Trust NBD servers (nbds://) and clients with certificates of this authority
+    #[arg(long, global = true, value_name = "PEM")]
+    pub tls_ca: Option<PathBuf>,
+    /// Show this certificate to NBD servers and clients
+    #[arg(long, global = true, value_name = "PEM", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, global = true, value_name = "PEM", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// The verbs.
@@ -144,10 +159,8 @@ pub enum DiskVerb {
     /// Show what an image is, its layers and partitions
     Info {
         /// The image
-        image: PathBuf,
-        /// Its format, instead of what its bytes say
-        #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
-        format: Option<Format>,
+        #[command(flatten)]
+        image: ImageArgs,
         /// Read all of it and print its content digest
         #[arg(long)]
         digest: bool,
@@ -155,10 +168,8 @@ pub enum DiskVerb {
     /// Show which runs of a disk hold data
     Map {
         /// The image
-        image: PathBuf,
-        /// Its format, instead of what its bytes say
-        #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
-        format: Option<Format>,
+        #[command(flatten)]
+        image: ImageArgs,
     },
     /// Convert images into another format
     Convert(DiskConvert),
@@ -173,6 +184,24 @@ pub enum DiskVerb {
         /// Read all data too: finds bad sectors and damaged compressed data
         #[arg(long)]
         read: bool,
+    },
+    /// Serve a disk to NBD clients, read-only, until stopped
+    Serve {
+        /// The image
+        #[command(flatten)]
+        image: ImageArgs,
+        /// Serve on this Unix socket, for this user alone
+        #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+        socket: Option<PathBuf>,
+        /// Serve on this address and port; other machines reach it only with --tls-cert
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:10809")]
+        listen: std::net::SocketAddr,
+        /// The export's name
+        #[arg(long, value_name = "NAME", default_value = "")]
+        export: String,
+        /// Stop when the last client has left
+        #[arg(long)]
+        once: bool,
     },
     /// Compare two images by what a guest reads from them
     Compare {
@@ -192,6 +221,19 @@ pub enum DiskVerb {
     },
 }
 
+/// One image to be read.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// The image: a file, a block device, or an NBD export (nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH)
+    pub image: PathBuf,
+    /// Its format, instead of what its bytes say
+    #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Read this internal snapshot, by its name or id (qcow2)
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+}
+
 /// `landfall disk convert`
 #[derive(Debug, Args)]
 #[command(after_help = kinds_help())]
@@ -203,6 +245,9 @@ pub struct DiskConvert {
     /// The sources' format, instead of what their bytes say
     #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
     pub format: Option<Format>,
+    /// Read this internal snapshot, by its name or id (qcow2)
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
     /// The kind of image to write
     #[arg(short = 'O', long, value_parser = kind_names(), value_name = "KIND")]
     pub output_format: Option<String>,

@@ -10,6 +10,8 @@ use crate::ops::Settings;
 use crate::ops::{Context, Failure};
 use args::{Cli, Verb};
 use landfall_image::convert::Cancel;
+use landfall_image::luks::Secret;
+use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Gate, Result};
 use progress::Drawer;
 use std::path::PathBuf;
@@ -28,9 +30,12 @@ pub struct Surroundings {
 /// Runs one command. The exit code: 0 done, 1 refused, 2 failed.
 pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
     let drawer = Drawer::new(cli.common.quiet || cli.common.json);
-    let outcome = gate(cli).map_err(Failure::from).and_then(|gate| {
+    let outcome = gate(cli).and_then(|gate| Ok((gate, key(cli)?))).map_err(Failure::from);
+    let outcome = outcome.and_then(|(gate, key)| {
         let context = Context {
             gate,
+            key,
+            nbd: ClientOptions { tls: tls(cli), ..ClientOptions::default() },
             jobs: cli.common.jobs.map(usize::from),
             rate_limit: cli.common.rate_limit,
             cancel: surroundings.cancel.clone(),
@@ -52,6 +57,31 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
 
 fn gate(cli: &Cli) -> Result<Gate> {
     cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
+}
+
+fn tls(cli: &Cli) -> TlsFiles {
+    let common = &cli.common;
+    TlsFiles { ca: common.tls_ca.clone(), certificate: common.tls_cert.clone(), key: common.tls_key.clone() }
+}
+
+/// The key of encrypted images, from a file: on the command line everybody could see it.
+fn key(cli: &Cli) -> Result<Option<Secret>> {
+    /// cryptsetup's own limit.
+    const AT_MOST: u64 = 8 << 20;
+    let (path, first_line) = match (&cli.common.key_file, &cli.common.passphrase_file) {
+        (Some(path), _) => (path, false),
+        (None, Some(path)) => (path, true),
+        (None, None) => return Ok(None),
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, AT_MOST), &mut bytes))
+        .map_err(|e| landfall_image::Error::io("cannot read the key", e).in_file(path))?;
+    if first_line {
+        let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
+        bytes.truncate(end);
+    }
+    Ok(Some(Secret::new(bytes)))
 }
 
 fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure> {

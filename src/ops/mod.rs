@@ -11,6 +11,8 @@ use crate::event::Observer;
 use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
 use landfall_image::convert::{Cancel, Options};
+use landfall_image::luks::Secret;
+use landfall_image::nbd::ClientOptions;
 use landfall_image::{Bytes, Error, Gate, Kind};
 use std::path::PathBuf;
 
@@ -28,6 +30,10 @@ pub struct Context<'a> {
     pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
+    /// How NBD servers are spoken to.
+    pub nbd: ClientOptions,
+    /// Opens encrypted images.
+    pub key: Option<Secret>,
     /// Who is told.
     pub observer: &'a dyn Observer,
 }

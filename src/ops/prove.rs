@@ -160,7 +160,12 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         let file = context.gate.resolve(&path, &disk.file)?;
         images.push(formats::open(
             &file,
-            &OpenOptions { format, gate: context.gate.clone(), ..OpenOptions::default() },
+            &OpenOptions {
+                format,
+                gate: context.gate.clone(),
+                key: context.key.clone(),
+                ..OpenOptions::default()
+            },
         )?);
     }
     let machine = kept.written.clone();

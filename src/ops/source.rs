@@ -66,7 +66,7 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
     let mut images = Vec::new();
     for disk in &machine.disks {
         let file = place(context, path, &disk.file).map_err(|e| e.in_file(path))?;
-        let image = super::disk::open(context, &file, None)?;
+        let image = super::disk::open(context, super::disk::Input::new(&file, None))?;
         images.push(image);
     }
     Ok(Loaded { machine, path: path.to_owned(), hypervisor: row.name, images, left_out: parsed.left_out })

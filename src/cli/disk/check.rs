@@ -1,0 +1,90 @@
+//! `landfall disk check`
+
+use crate::cli::text::{print, print_json, say_error};
+use crate::ops::disk;
+use crate::ops::{Context, Failure};
+use crate::report;
+use landfall_image::check::Severity;
+use landfall_image::{Format, Kind, Result};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Checks them all; the exit code, 1 where one is damaged.
+pub fn run(
+    context: &Context<'_>,
+    images: &[PathBuf],
+    format: Option<Format>,
+    read: bool,
+    as_json: bool,
+) -> Result<u8> {
+    let mut all = Vec::new();
+    let mut worst = 0;
+    for image in images {
+        let (layers, digest) = match disk::check(context, image, format, read) {
+            Ok(checked) => checked,
+            Err(error) if images.len() > 1 && error.kind() != Kind::Interrupted => {
+                say_error(&error);
+                worst = worst.max(Failure::Error(error).exit_code());
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for (path, format, checked) in &layers {
+            let Some(checked) = checked else {
+                if !as_json {
+                    print(&format!("{}: {} has no structures to check\n", path.display(), format.name()))?;
+                }
+                continue;
+            };
+            let [notes, leaks, corruptions] = checked.counts;
+            if corruptions > 0 {
+                worst = worst.max(1);
+            }
+            if as_json {
+                continue;
+            }
+            for problem in &checked.problems {
+                let what = match problem.severity {
+                    Severity::Note => "note",
+                    Severity::Leak => "leak",
+                    Severity::Corrupt => "CORRUPT",
+                };
+                let at = problem.at.map(|at| format!(" at {:#x}", at.0)).unwrap_or_default();
+                print(&format!("{}: {what}{at}: {}\n", path.display(), problem.says))?;
+            }
+            let told = checked.problems.len() as u64;
+            if notes + leaks + corruptions > told {
+                print(&format!("{}: and {} more\n", path.display(), notes + leaks + corruptions - told))?;
+            }
+            let verdict = match (corruptions, leaks) {
+                (0, 0) => "no error found".to_owned(),
+                (0, _) => {
+                    format!("no error found; {leaks} leaks: space that nothing refers to, no data is lost")
+                }
+                _ => format!("{corruptions} errors: do not trust this image; take another copy of it"),
+            };
+            print(&format!(
+                "{}: {}, {} allocated: {verdict}\n",
+                path.display(),
+                format.name(),
+                checked.allocated
+            ))?;
+        }
+        if let Some(digest) = &digest
+            && !as_json
+        {
+            print(&format!("{}: all data can be read, content digest {digest}\n", image.display()))?;
+        }
+        all.push(json!({
+            "image": image,
+            "layers": layers.iter().map(|(path, format, checked)| json!({
+                "path": path, "format": format, "checked": checked,
+            })).collect::<Vec<_>>(),
+            "content_digest": digest,
+        }));
+    }
+    if as_json {
+        print_json(&json!({ "version": report::VERSION, "images": all }))?;
+    }
+    Ok(worst)
+}
