@@ -72,7 +72,7 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
 }
 
 /// Where each source goes.
-fn targets<'a>(args: &'a DiskConvert) -> Result<Vec<(&'a Path, PathBuf)>> {
+fn targets(args: &DiskConvert) -> Result<Vec<(&Path, PathBuf)>> {
     let Some((target, sources)) = args.paths.split_last() else { return Ok(Vec::new()) };
     if let [source] = sources
         && !target.is_dir()

@@ -132,7 +132,7 @@ fn the_file_is_laid_out_as_hyper_v_demands() {
         .map(|n| (n, le64((3 * MIB + n * 8) as usize)))
         .filter(|(_, entry)| *entry != 0)
         .collect();
-    assert_eq!(table, [(1, 4 * MIB | 6), (2, 6 * MIB | 6), (34, 8 * MIB | 6)]);
+    assert_eq!(table, [(1, (4 * MIB) | 6), (2, (6 * MIB) | 6), (34, (8 * MIB) | 6)]);
     assert_eq!(bytes.len() as u64, 10 * MIB, "the last block is whole");
 }
 
@@ -330,7 +330,7 @@ fn large_disks_take_little() {
     let mut entry = [0; 8];
     file.read_exact_at(&mut entry, 3 * MIB + index * 8).unwrap();
     // 64 MiB blocks and a bitmap entry per 4096 of them need 513 MiB of table.
-    assert_eq!(u64::from_le_bytes(entry), (3 + 513) * MIB | 6);
+    assert_eq!(u64::from_le_bytes(entry), ((3 + 513) * MIB) | 6);
     use std::os::unix::fs::MetadataExt;
     assert!(file.metadata().unwrap().blocks() * 512 < 4 << 20);
 }

@@ -302,7 +302,7 @@ fn main() {
             "--folder" => settings.folder = value().into(),
             "--skip-scale" => settings.scale = false,
             "--bench" => {} // cargo's own
-            other => panic!("{other} is not known; see the head of tests/bench/main.rs"),
+            other => panic!("{other} is not known; see the head of tests/bench/convert.rs"),
         }
     }
     assert!(
