@@ -413,7 +413,18 @@ pub fn open_layer(source: Source, options: &OpenOptions) -> Result<(Format, Laye
     let path = source.path().to_owned();
     let format = match options.format {
         Some(format) => format,
-        None => probe_named(&source, &path)?,
+        // A disk that its guest encrypted as a whole is copied as it is, as the guest left it; who gives a key wants what
+        // is in it.
+        None => match probe_named(&source, &path)? {
+            Format::Luks if options.key.is_none() => {
+                tracing::warn!(
+                    "{}: is encrypted with LUKS and read as it is; --key-file opens it",
+                    path.display()
+                );
+                Format::Raw
+            }
+            format => format,
+        },
     };
     if let Some(snapshot) = options.snapshot.as_ref().filter(|_| format != Format::Qcow2) {
         return Err(Error::refused(format!(

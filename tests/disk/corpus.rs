@@ -268,7 +268,11 @@ fn every_image_converts_to_its_content() {
             if let Err(what) = what {
                 wrong.push(format!("{} to {} {compression:?}: {what}", row.path, kind.name));
             }
-            let _ = std::fs::remove_file(&target);
+            for entry in std::fs::read_dir(folder.path()).unwrap().flatten() {
+                if entry.path() != raw {
+                    std::fs::remove_file(entry.path()).unwrap();
+                }
+            }
         }
         std::fs::remove_file(&raw).unwrap();
     }

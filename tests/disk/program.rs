@@ -42,7 +42,9 @@ fn measured(mut command: Command) -> (Output, u64) {
 
 fn files_in(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    names.collect()
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -132,12 +134,31 @@ fn a_stopped_run_leaves_nothing_and_a_killed_one_can_be_started_again() {
         child.wait().unwrap();
         assert_eq!(
             files_in(&out),
-            [format!(".disk.{ending}.landfall-partial")],
-            "killed: only the partial file"
+            [format!(".disk.{ending}.landfall-journal"), format!(".disk.{ending}.landfall-partial")],
+            "killed: only what it can be continued with"
         );
 
         let (again, _) = measured(landfall(&["disk", "convert", "-f", "raw"], &[&source, &target]));
         assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert_eq!(files_in(&out), [format!("disk.{ending}")]);
+        let anew = std::fs::read(&target).unwrap();
+
+        // Continued instead: the same file, and part of it from the run that was killed.
+        std::fs::remove_file(&target).unwrap();
+        let mut child = at_work(&source, &target);
+        let journal = out.join(format!(".disk.{ending}.landfall-journal"));
+        while std::fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 4 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (resumed, _) =
+            measured(landfall(&["disk", "convert", "-f", "raw", "--resume", "--json"], &[&source, &target]));
+        assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+        let said: serde_json::Value = serde_json::from_slice(&resumed.stdout).unwrap();
+        assert!(said["resumed"].as_u64().unwrap() > 0, "{said}");
+        assert!(std::fs::read(&target).unwrap() == anew, "the same image");
         assert_eq!(files_in(&out), [format!("disk.{ending}")]);
         let (compared, _) = measured(landfall(&["disk", "compare", "-f", "raw"], &[&source, &target]));
         assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stdout));

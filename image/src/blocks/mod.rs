@@ -3,6 +3,7 @@
 pub mod bits;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
+#[path = "tests/libvhdi.rs"]
 pub mod libvhdi;
 pub mod read;
 pub mod write;
