@@ -170,11 +170,16 @@ fn nz4k(disk: &dyn Disk) -> Result<String, Error> {
 }
 
 /// Size, hash of all (of a small disk), and hash of the blocks that are not zeros.
-type Reading = Result<(u64, Option<String>, String), Error>;
+pub(super) type Reading = Result<(u64, Option<String>, String), Error>;
 
 /// Size and hashes of an image. Small disks are hashed whole, and all by their map.
 pub(super) fn reading(path: &Path) -> Reading {
-    let image = formats::open(path, &OpenOptions::default())?;
+    reading_with(path, &OpenOptions::default())
+}
+
+/// [`reading`], opened with these options.
+pub(super) fn reading_with(path: &Path, options: &OpenOptions) -> Reading {
+    let image = formats::open(path, options)?;
     let size = image.disk.size().0;
     let whole = if size <= HASHED_WHOLE { Some(sha256(&*image.disk)?) } else { None };
     Ok((size, whole, nz4k(&*image.disk)?))

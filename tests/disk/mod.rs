@@ -1,4 +1,5 @@
 //! Disk images of every producer there is a sample of.
 
 mod corpus;
+mod generated;
 mod program;
