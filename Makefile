@@ -3,6 +3,7 @@
 #   make demo    install what is missing, build, make a small real guest once, convert it, prove that it boots
 #   make test    set up and run the whole test suite
 #   make check   formatting, lints, licences of dependencies
+#   make fuzz    every parser against hostile input, FUZZ_SECONDS each; make fuzz-short: some seconds each
 #   make build   the program: target/landfall
 #   make bench   disk conversion beside qemu-img, every pair of formats: a table and JSON
 #   make bench-machine   the whole conversion of a machine beside virt-v2v
@@ -10,7 +11,7 @@ SHELL := /bin/sh
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test check build bench bench-machine setup-build setup-check setup-demo setup-test clean
+.PHONY: demo test check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
 
 demo: build setup-demo
 	tools/demo.sh
@@ -33,6 +34,14 @@ bench: build setup-demo
 
 bench-machine: build setup-demo
 	tools/bench-virt-v2v.sh
+
+FUZZ_SECONDS ?= 600
+
+fuzz: setup-build
+	tools/fuzz.sh $(FUZZ_SECONDS)
+
+fuzz-short: setup-build
+	tools/fuzz.sh 8
 
 setup-build:
 	tools/setup.sh build

@@ -195,6 +195,11 @@ test)
     need libvirtd libvirt-daemon
     need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu
     need setpriv util-linux
+    need c++ g++
+    need python3 python3
+    for library in qcow vhdi vmdk; do
+        /usr/bin/python3 -c "import py$library" 2>/dev/null || missing="$missing python3-lib$library"
+    done
     install_missing
     ;;
 *)

@@ -2,4 +2,6 @@
 
 mod corpus;
 mod generated;
+mod pairs;
 mod program;
+mod readers;

@@ -1,0 +1,258 @@
+//! Makes the inputs that fuzzing starts from: `seeds FOLDER [CORPUS]`. FOLDER gets one folder for each target; CORPUS is
+//! the folder of real images with its MANIFEST.tsv, if there is one. Nothing of it is committed.
+
+use landfall_fuzz::sparse::Sparse;
+use landfall_image::create::{Compression, CreateOptions, Preallocation};
+use landfall_image::nbd::{self, Client, ClientOptions, Export, Uri};
+use landfall_image::testing::{MemDisk, mixed, text_bytes};
+use landfall_image::{Bytes, Disk, Format, GuestOffset, GuestRange, convert, formats, overlay::Overlay};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Larger inputs are fuzzed too slowly to be of use.
+const INPUT_MAX: usize = 160 << 10;
+/// Larger files are not looked at.
+const FILE_MAX: u64 = 250 << 20;
+
+fn main() {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let Some(out) = arguments.next() else { panic!("usage: seeds FOLDER [CORPUS]") };
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let mut seeds = Seeds { out, scratch: scratch.path().to_owned(), count: 0 };
+    seeds.ours();
+    seeds.partitions();
+    seeds.talk().expect("a server and a client");
+    if let Some(corpus) = arguments.next() {
+        seeds.real(&corpus).expect("the corpus can be read");
+    }
+    println!("{} seeds", seeds.count);
+}
+
+struct Seeds {
+    out: PathBuf,
+    scratch: PathBuf,
+    count: usize,
+}
+
+impl Seeds {
+    fn put(&mut self, target: &str, name: &str, input: &[u8]) {
+        let folder = self.out.join(target);
+        std::fs::create_dir_all(&folder).expect("a folder for the seeds");
+        std::fs::write(folder.join(name), input).expect("a seed");
+        self.count += 1;
+    }
+
+    /// The file at `path` as a seed, where it is small enough.
+    fn file(&mut self, target: &str, name: &str, path: &Path) {
+        let file = File::open(path).expect("the file is there");
+        if file.metadata().is_ok_and(|meta| meta.len() > FILE_MAX) {
+            return;
+        }
+        if let Some(sparse) = Sparse::from_file(&file, INPUT_MAX).expect("can be read") {
+            self.put(target, name, &sparse.encode());
+        }
+    }
+
+    /// The start of the file at `path` as a seed, with all of its length.
+    fn head(&mut self, target: &str, name: &str, path: &Path) -> io::Result<()> {
+        let file = File::open(path)?;
+        let mut start = Vec::new();
+        file.try_clone()?.take(INPUT_MAX as u64 - 4096).read_to_end(&mut start)?;
+        let sparse = Sparse { repair: true, len: file.metadata()?.len(), windows: vec![(0, start)] };
+        self.put(target, name, &sparse.encode());
+        Ok(())
+    }
+
+    /// Every kind that is written, of small disks.
+    fn ours(&mut self) {
+        let small = MemDisk::new(Bytes(5 << 20)).data(0, text_bytes(1, 5000)).data(3 << 20, [7; 512]);
+        let large = MemDisk::new(Bytes(20 << 30)).data(17 << 30, text_bytes(2, 2000));
+        let plain = CreateOptions::default;
+        let sized = |bytes| CreateOptions { block_size: Some(Bytes(bytes)), ..plain() };
+        let options = [
+            ("plain", plain()),
+            ("zlib", CreateOptions { compression: Some(Compression::Zlib), ..plain() }),
+            ("zstd", CreateOptions { compression: Some(Compression::Zstd), ..plain() }),
+            ("extended", CreateOptions { extended_l2: true, ..plain() }),
+            ("allocated", CreateOptions { preallocation: Preallocation::Metadata, ..plain() }),
+            ("512", sized(512)),
+            ("4k", sized(4096)),
+            ("1m", sized(1 << 20)),
+            ("32m", sized(32 << 20)),
+        ];
+        for kind in formats::KINDS.iter().filter(|kind| kind.format != Format::Raw) {
+            for (disk_name, disk) in [("small", &small), ("large", &large)] {
+                for (name, options) in &options {
+                    // One name, since it is in the image.
+                    let folder = self.scratch.join("ours");
+                    std::fs::create_dir_all(&folder).expect("a folder");
+                    let path = folder.join("disk");
+                    if let Ok(sink) = (kind.create)(&path, disk.size(), options) {
+                        let done = convert::convert(disk, sink, &convert::Options::default());
+                        for (n, file) in done.expect("converts").receipt.files.iter().enumerate().take(3) {
+                            let name = format!("ours-{}-{disk_name}-{name}-{n}", kind.name);
+                            self.file(kind.format.name(), &name, file);
+                        }
+                    }
+                    let _ = std::fs::remove_dir_all(&folder);
+                }
+            }
+        }
+    }
+
+    /// Disks with tables, as sfdisk would write them.
+    fn partitions(&mut self) {
+        let mut mbr = vec![0; 512];
+        for (n, kind) in [0x83u8, 0x07, 0x05, 0x82].into_iter().enumerate() {
+            let at = 446 + 16 * n;
+            mbr[at + 4] = kind;
+            mbr[at + 8..at + 12]
+                .copy_from_slice(&(2048 + 1000 * u32::try_from(n).unwrap_or(0)).to_le_bytes());
+            mbr[at + 12..at + 16].copy_from_slice(&900u32.to_le_bytes());
+        }
+        mbr[510..].copy_from_slice(&[0x55, 0xaa]);
+        let mut logical = mbr.clone();
+        logical[446 + 16..510].fill(0);
+        let sparse =
+            Sparse { repair: true, len: 4 << 20, windows: vec![(0, mbr.clone()), (4048 * 512, logical)] };
+        self.put("partitions", "mbr", &sparse.encode());
+
+        mbr[446 + 4] = 0xee;
+        for sector in [512u64, 4096] {
+            let len = 2048 * sector;
+            let header = |own: u64, other: u64, entries: u64| {
+                let mut header = vec![0; 512];
+                header[..16].copy_from_slice(b"EFI PART\0\0\x01\0\x5c\0\0\0");
+                for (at, value) in [(24, own), (32, other), (40, 34), (48, 2000), (72, entries)] {
+                    header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+                }
+                header[80..88].copy_from_slice(&[8, 0, 0, 0, 128, 0, 0, 0]);
+                header
+            };
+            let mut entries = vec![0; 1024];
+            for (n, entry) in entries.chunks_mut(128).take(3).enumerate() {
+                let n = u8::try_from(n).unwrap_or(0);
+                entry[..32].fill(n + 1);
+                entry[33] = n + 1;
+                entry[41] = n + 1;
+                entry[40] = 255;
+                entry[56] = b'a';
+            }
+            let windows = vec![
+                (0, mbr.clone()),
+                (sector, header(1, 2047, 2)),
+                (2 * sector, entries.clone()),
+                (len - 3 * sector, entries),
+                (len - sector, header(2047, 1, 2045)),
+            ];
+            let sparse = Sparse { repair: true, len, windows };
+            self.put("partitions", &format!("gpt-{sector}"), &sparse.encode());
+        }
+    }
+
+    /// What our client and our server say to each other.
+    fn talk(&mut self) -> io::Result<()> {
+        let socket = self.scratch.join("socket");
+        let listener = UnixListener::bind(&socket)?;
+        let relay = std::thread::spawn(move || -> io::Result<[Vec<u8>; 2]> {
+            let (client, _) = listener.accept()?;
+            let (near, far) = UnixStream::pair()?;
+            let server = std::thread::spawn(move || {
+                let disk = Overlay::new(Arc::new(mixed(1, Bytes(6 << 20))), &std::env::temp_dir());
+                let _ = nbd::serve(&disk.expect("an overlay"), &far, Export::default());
+                let _ = far.shutdown(Shutdown::Both);
+            });
+            let (from, to) = (client.try_clone()?, near.try_clone()?);
+            let asked = std::thread::spawn(move || copy(from, to));
+            let said = copy(near, client);
+            let asked = asked.join().expect("no panic");
+            server.join().expect("no panic");
+            Ok([said, asked])
+        });
+        let uri = Uri::parse(&format!("nbd+unix:///?socket={}", socket.display())).expect("a URI");
+        let options = ClientOptions { connections: 1, ..ClientOptions::default() };
+        let client = Client::connect(&uri, &options).expect("connects");
+        let whole = GuestRange::new(GuestOffset(0), client.size());
+        client.extents(whole, 100).expect("the map");
+        client.read_at(GuestOffset(100), &mut [0; 5000]).expect("a read");
+        client.write_at(GuestOffset(0), &[1; 512]).expect("a write");
+        client.zero_at(GuestRange::new(GuestOffset(4096), Bytes(4096))).expect("zeros");
+        client.flush().expect("a flush");
+        drop(client);
+        let [said, asked] = relay.join().expect("no panic")?;
+        self.put("nbd_client", "session", &said);
+        self.put("nbd_server", "session", &asked);
+        Ok(())
+    }
+
+    /// The small ones of the corpus, by their kind.
+    fn real(&mut self, corpus: &Path) -> io::Result<()> {
+        let manifest = std::fs::read_to_string(corpus.join("MANIFEST.tsv"))?;
+        for line in manifest.lines() {
+            let mut fields = line.split('\t');
+            let (Some(path), Some(kind)) = (fields.next(), fields.next()) else { continue };
+            let kind = kind.split('-').next().unwrap_or(kind);
+            let targets: &[&str] = match kind {
+                "qcow2" | "vmdk" | "vhdx" | "vhd" | "vdi" | "ova" => &[kind],
+                "raw" if path.contains("luks") => &["luks"],
+                "raw" => &["partitions"],
+                "other" => &["vdi"],
+                _ => continue,
+            };
+            let stored = corpus.join(path);
+            let Ok(file) = File::open(&stored) else { continue };
+            let unpacked = self.scratch.join("unpacked");
+            let whole = if path.ends_with(".zst") {
+                expand(zstd::Decoder::new(file)?, &unpacked)?
+            } else {
+                expand(file, &unpacked)?
+            };
+            if whole {
+                for target in targets {
+                    if *target == "luks" {
+                        // The header is what counts; whatever lies behind it.
+                        self.head("luks", &path.replace('/', "-"), &unpacked)?;
+                    }
+                    self.file(target, &format!("real-{}", path.replace('/', "-")), &unpacked);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy(mut from: UnixStream, mut to: UnixStream) -> Vec<u8> {
+    let (mut all, mut buf) = (Vec::new(), vec![0; 1 << 16]);
+    while let Ok(n @ 1..) = from.read(&mut buf) {
+        all.extend_from_slice(&buf[..n]);
+        if to.write_all(&buf[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    all
+}
+
+/// Writes a file with holes for zeros; false where it is too long.
+fn expand(mut from: impl Read, target: &Path) -> io::Result<bool> {
+    let mut file = File::create(target)?;
+    let mut block = Vec::new();
+    while from.by_ref().take(1 << 16).read_to_end(&mut block)? > 0 {
+        if block.iter().all(|&byte| byte == 0) {
+            file.seek(SeekFrom::Current(i64::try_from(block.len()).unwrap_or(0)))?;
+        } else {
+            file.write_all(&block)?;
+        }
+        if file.stream_position()? > FILE_MAX {
+            return Ok(false);
+        }
+        block.clear();
+    }
+    let len = file.stream_position()?;
+    file.set_len(len)?;
+    Ok(true)
+}

@@ -1,0 +1,154 @@
+//! What is done with an input.
+
+use crate::sparse::{self, Sparse};
+use crate::{limit_memory, repair};
+use landfall_image::luks::Secret;
+use landfall_image::{
+    Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, formats, ova, partition,
+};
+use std::fs::{File, OpenOptions as FileOptions};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Calls of `extents` per input, and the extents of each.
+const WALKS: usize = 64;
+const EXTENTS: usize = 64;
+/// Reads per input, and bytes of each.
+const READS: usize = 32;
+const READ: usize = (20 << 10) + 512;
+
+/// Of the real volumes in the corpus.
+const PASSPHRASE: &[u8] = b"luksde-TEST";
+
+struct Place {
+    folder: tempfile::TempDir,
+    file: File,
+}
+
+/// A folder in memory with the input in it, beside a base, an extent and a parent that it may name.
+fn place() -> &'static Place {
+    static PLACE: OnceLock<Place> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.expect("a temporary folder");
+        for name in ["base", "base.raw", "disk-flat.vmdk", "disk-s001.vmdk", "parent.vhd", "parent.vhdx"] {
+            let bytes: Vec<u8> = (0u32..200_000).map(|n| n.to_le_bytes()[0] | 1).collect();
+            std::fs::write(folder.path().join(name), bytes).expect("a file in it");
+        }
+        let path = folder.path().join("disk");
+        let file = FileOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        limit_memory();
+        Place { file: file.expect("the file of the input"), folder }
+    })
+}
+
+/// Writes the input as a file and says where it lies.
+pub fn write(input: &[u8]) -> PathBuf {
+    let place = place();
+    let sparse = Sparse::decode(input);
+    // A full temporary file system is not what is looked for.
+    let _ = sparse.write(&place.file);
+    if sparse.repair {
+        repair::all(&place.file);
+    }
+    place.folder.path().join("disk")
+}
+
+/// The input as an image of that format, or of the one that it says it is: opened, walked, read, checked.
+pub fn image(input: &[u8], format: Format) {
+    let path = write(input);
+    let is_probed = input.first().is_some_and(|flags| flags & sparse::PROBE != 0);
+    let format = (!is_probed).then_some(format);
+    // How slow a hostile key derivation may be is bounded, but not by what a fuzzer has time for.
+    let is_quick = input.first().is_some_and(|flags| flags & sparse::REPAIR != 0);
+    let key = (is_quick && is_luks(&path)).then(|| Secret::new(PASSPHRASE.to_vec()));
+    let options = OpenOptions { format, key, ..OpenOptions::default() };
+    if let Ok(image) = formats::open(&path, &options) {
+        let _ = disk(&*image.disk);
+    }
+    let _ = formats::check(&path, &options);
+}
+
+fn is_luks(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"LUKS"
+}
+
+/// The input as a disk with a partition table.
+pub fn partitions(input: &[u8]) {
+    let path = write(input);
+    let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+    if let Ok(image) = formats::open(&path, &options) {
+        let _ = partition::read(&*image.disk);
+    }
+}
+
+/// The input as a package.
+pub fn package(input: &[u8]) {
+    let path = write(input);
+    let Ok(package) = ova::Package::open(&path) else { return };
+    let _ = package.descriptor();
+    let _ = package.verify(&landfall_image::convert::Cancel::default());
+    for name in package.disks() {
+        let _ = package.disk(name);
+        if let Ok(image) = formats::open(&path.join(name), &OpenOptions::default()) {
+            let _ = disk(&*image.disk);
+        }
+    }
+}
+
+/// Walks a good part of the map and reads some of the data; panics where the disk contradicts itself.
+pub fn disk(disk: &dyn Disk) -> Result<(), Error> {
+    walk(disk, true)
+}
+
+/// [`disk`], of one that may answer differently each time: only the shape of its answers counts.
+pub fn shape(disk: &dyn Disk) -> Result<(), Error> {
+    walk(disk, false)
+}
+
+fn walk(disk: &dyn Disk, is_constant: bool) -> Result<(), Error> {
+    let size = disk.size().0;
+    let mut buf = vec![0; READ];
+    let (mut at, mut reads) = (0, 0);
+    for _ in 0..WALKS {
+        if at >= size {
+            break;
+        }
+        let extents = disk.extents(GuestRange::between(GuestOffset(at), GuestOffset(size)), EXTENTS)?;
+        assert!(!extents.is_empty(), "the map ends at {at:#x}");
+        for extent in extents {
+            assert_eq!(extent.range.start().0, at, "a gap in the map");
+            assert!(!extent.range.is_empty() && extent.range.end().0 <= size, "{extent:?}");
+            if reads < READS {
+                reads += 1;
+                let len = usize::try_from(extent.range.len().0).unwrap_or(READ).min(READ);
+                disk.read_at(GuestOffset(at), &mut buf[..len])?;
+                if is_constant && extent.kind == ExtentKind::Data {
+                    twice(disk, at, &buf[..len])?;
+                } else if is_constant {
+                    assert!(buf[..len].iter().all(|&byte| byte == 0), "data where the map says {extent:?}");
+                }
+            }
+            at = extent.range.end().0;
+        }
+    }
+    // Off every boundary, at the end, and past it.
+    for at in [size / 2 + 1, size.saturating_sub(513)] {
+        let len = usize::try_from(size.saturating_sub(at)).unwrap_or(READ).min(READ);
+        disk.read_at(GuestOffset(at.min(size)), &mut buf[..len])?;
+    }
+    assert!(disk.read_at(GuestOffset(size), &mut [0]).is_err(), "a byte past the end");
+    Ok(())
+}
+
+/// A part of what was read is read again, at another length.
+fn twice(disk: &dyn Disk, at: u64, bytes: &[u8]) -> Result<(), Error> {
+    let from = bytes.len() / 3;
+    let mut again = vec![0; (bytes.len() - from) / 2];
+    disk.read_at(GuestOffset(at + from as u64), &mut again)?;
+    assert!(again == bytes[from..from + again.len()], "another content the second time, at {at:#x}");
+    Ok(())
+}
