@@ -48,6 +48,12 @@ pub struct Placed {
 /// offsets, each from where the one before ended, and runs start on multiples of [`granularity`](Sink::granularity)
 /// and end on one, or at the disk's end.
 pub trait Sink: Send + Sync {
+    /// The names that its files will have, besides the one that it was made with. What is there under one of them may
+    /// be replaced, so a caller looks here whether that is a file which it reads.
+    fn further_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// The unit in which runs are cut and zeros are found, a power of two, at most 2 MiB. A format that allocates
     /// larger blocks takes a smaller unit and allocates a block with the first run that falls into it.
     fn granularity(&self) -> Bytes;

@@ -395,6 +395,9 @@ pub struct FaultySink {
 }
 
 impl Sink for FaultySink {
+    fn further_files(&self) -> Vec<std::path::PathBuf> {
+        self.sink.further_files()
+    }
     fn granularity(&self) -> Bytes {
         self.sink.granularity()
     }

@@ -1,5 +1,6 @@
 //! Disk images of every producer there is a sample of.
 
+mod adversity;
 mod corpus;
 mod generated;
 mod pairs;

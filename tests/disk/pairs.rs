@@ -300,3 +300,24 @@ fn cuts(len: usize) -> Vec<usize> {
     cuts.dedup();
     cuts
 }
+
+/// Round trips, a fault at every operation, a stop at every step, the same bytes for any number of workers.
+#[test]
+fn every_kind_passes_the_suite() {
+    // Each on its own, since most of it is waiting for one worker.
+    std::thread::scope(|scope| {
+        for kind in KINDS {
+            scope.spawn(move || {
+                landfall_image::suite::check_sink(
+                    |path, size, files| {
+                        (kind.create)(path, size, &CreateOptions { files, ..CreateOptions::default() })
+                    },
+                    |path| {
+                        let options = OpenOptions { format: Some(kind.format), ..OpenOptions::default() };
+                        Ok(formats::open(path, &options)?.disk)
+                    },
+                );
+            });
+        }
+    });
+}

@@ -14,14 +14,14 @@ const MEMORY_KIB: u64 = 256 << 10;
 /// Longer than any sample takes, by far: the sign of a hang.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-fn landfall(arguments: &[&str], paths: &[&Path]) -> Command {
+pub(super) fn landfall(arguments: &[&str], paths: &[&Path]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
     command.args(arguments).args(paths).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 /// Lets the program run to its end and gives its output and the most memory it was seen to hold, in KiB.
-fn measured(mut command: Command) -> (Output, u64) {
+pub(super) fn measured(mut command: Command) -> (Output, u64) {
     let mut child = command.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let begin = Instant::now();
@@ -40,7 +40,7 @@ fn measured(mut command: Command) -> (Output, u64) {
     (child.wait_with_output().unwrap(), most)
 }
 
-fn files_in(folder: &Path) -> Vec<String> {
+pub(super) fn files_in(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
@@ -167,10 +167,10 @@ fn a_stopped_run_leaves_nothing_and_a_killed_one_can_be_started_again() {
 }
 
 /// A file system with room for 4 MiB; `None`, after a loud word, where it cannot be mounted.
-struct Small(tempfile::TempDir);
+pub(super) struct Small(tempfile::TempDir);
 
 impl Small {
-    fn new() -> Option<Small> {
+    pub fn new() -> Option<Small> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
@@ -182,6 +182,21 @@ impl Small {
             return None;
         }
         Some(Small(folder))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Nothing can be written any more; false, after a loud word, where that cannot be had.
+    pub fn make_read_only(&self) -> bool {
+        let mount = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).status();
+        let is_done = mount.is_ok_and(|status| status.success());
+        if !is_done {
+            eprintln!("SKIPPED: cannot mount a file system read-only");
+        }
+        is_done
     }
 }
 

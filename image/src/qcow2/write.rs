@@ -33,6 +33,8 @@ const GRANULE: u64 = 4096;
 
 /// Zeros are written in pieces of this.
 const ZEROS: usize = 1 << 20;
+/// Bytes of the header's cluster that are written: what the file system stores for it anyway.
+const HEADER_WRITTEN: usize = 4096;
 
 /// What can be chosen.
 const TAKES: Takes = Takes {
@@ -366,7 +368,10 @@ impl Writer {
             refcount_table_clusters: u32::try_from(table_clusters).unwrap_or(u32::MAX),
             ..self.new.clone()
         };
-        self.file.write_all_at(FileOffset(0), &header::build(&new)?)?;
+        // With the zeros behind it, which a file that was taken up again need not have.
+        let mut header = header::build(&new)?;
+        header.resize(header.len().max(HEADER_WRITTEN.min(1 << self.layout.cluster_bits)), 0);
+        self.file.write_all_at(FileOffset(0), &header)?;
         // The last cluster may be written in part only.
         let len = clusters << self.layout.cluster_bits;
         self.file.set_len(Bytes(len))?;

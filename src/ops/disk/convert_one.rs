@@ -40,13 +40,7 @@ pub fn convert(context: &Context<'_>, source: Input<'_>, target: &Target<'_>) ->
     let image = open(context, source)?;
     let base = target.base.map(|base| open(context, base)).transpose()?;
     if place.path().is_some() {
-        for file in image.files().chain(base.iter().flat_map(Image::files)) {
-            if is_same_file(file, target.path) {
-                return Err(Error::refused("is the source itself, or a part of it; it would be overwritten")
-                    .in_file(target.path)
-                    .hint("give the target another name"));
-            }
-        }
+        not_read(target.path, &image, base.as_ref())?;
     }
     let size = image.disk.size();
     if kind.format == Format::Qcow2 && !size.0.is_multiple_of(landfall_image::units::SECTOR_SIZE_BYTES) {
@@ -76,6 +70,9 @@ pub fn convert(context: &Context<'_>, source: Input<'_>, target: &Target<'_>) ->
         None => false,
     };
     let sink = place.create(kind, size, &options, &context.nbd)?;
+    for path in sink.further_files() {
+        not_read(&path, &image, base.as_ref())?;
+    }
     let journal = match &about {
         Some(about) if options.files.resume => Some(Journal::resume(target.path, about)?),
         Some(about) => Some(Journal::begin(target.path, about)?),
@@ -150,6 +147,18 @@ pub fn target_in(folder: &Path, source: &Path, kind: &KindRow) -> PathBuf {
     name.push(".");
     name.push(kind.format.row().endings.first().copied().unwrap_or("img"));
     folder.join(name)
+}
+
+/// Refuses a file to be written that is one of those which are read, by whatever name.
+fn not_read(path: &Path, image: &Image, base: Option<&Image>) -> Result<()> {
+    for file in image.files().chain(base.into_iter().flat_map(Image::files)) {
+        if is_same_file(file, path) {
+            return Err(Error::refused("is the source itself, or a part of it; it would be overwritten")
+                .in_file(path)
+                .hint("give the target another name"));
+        }
+    }
+    Ok(())
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {

@@ -42,6 +42,12 @@ impl Files {
         Ok(Files { data, descriptor: Some(descriptor), options })
     }
 
+    /// The final names of all but the one to open.
+    pub(super) fn further(&self) -> Vec<PathBuf> {
+        let has_descriptor = self.descriptor.is_some();
+        self.data.iter().skip(usize::from(!has_descriptor)).map(|file| file.target().to_owned()).collect()
+    }
+
     fn file(&self, number: usize) -> Result<&PartialFile> {
         let unknown =
             || Error::refused(format!("the image has {} files, none of number {number}", self.data.len()));

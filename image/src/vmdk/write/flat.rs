@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::sink::{Piece, Placed, Receipt, Sink};
 use crate::units::{Bytes, FileOffset, GuestRange, SECTOR_SIZE_BYTES};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Zeros are found in units of this: a file system's usual block.
 const GRANULARITY: Bytes = Bytes::kib(4);
@@ -107,6 +107,10 @@ impl Flat {
 }
 
 impl Sink for Flat {
+    fn further_files(&self) -> Vec<PathBuf> {
+        self.files.further()
+    }
+
     fn granularity(&self) -> Bytes {
         GRANULARITY
     }

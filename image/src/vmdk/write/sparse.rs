@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::sink::{Piece, Placed, Receipt, Sink};
 use crate::units::{Bytes, FileOffset, GuestRange, SECTOR_SIZE_BYTES, Sectors};
 use crate::vmdk::hosted::{self, ENTRIES_PER_TABLE, TABLE_SECTORS};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sectors of an embedded descriptor: room to edit it in place.
@@ -241,6 +241,10 @@ fn sector32(sector: u64) -> Result<[u8; 4]> {
 }
 
 impl Sink for Sparse {
+    fn further_files(&self) -> Vec<PathBuf> {
+        self.files.further()
+    }
+
     fn granularity(&self) -> Bytes {
         Bytes(self.grain)
     }
