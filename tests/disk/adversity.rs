@@ -200,7 +200,7 @@ fn no_further_file_of_the_target_is_the_source() {
                 let (code, says, _) = convert(kind, more, &own.join(&name), &own.join(file_name(kind)));
                 assert_eq!(code, Some(1), "{} over {name} {more:?}: {says}", kind.name);
                 assert!(std::fs::read(own.join(&name)).unwrap() == content, "{} over {name}", kind.name);
-                assert_eq!(files_in(&own), [name.clone()], "{} over {name} {more:?}", kind.name);
+                assert_eq!(files_in(&own), std::slice::from_ref(&name), "{} over {name} {more:?}", kind.name);
             }
             std::fs::remove_dir_all(&own).unwrap();
         }
