@@ -32,7 +32,12 @@ pub fn run(
         for (path, format, checked) in &layers {
             let Some(checked) = checked else {
                 if !as_json {
-                    print(&format!("{}: {} has no structures to check\n", path.display(), format.name()))?;
+                    let what = match format {
+                        Format::Raw => "has no structures to check",
+                        // It was opened, which looks at more than nothing; more is not claimed.
+                        _ => "is not checked beyond what opening it reads; --read reads all of its data",
+                    };
+                    print(&format!("{}: {} {what}\n", path.display(), format.name()))?;
                 }
                 continue;
             };
