@@ -32,5 +32,7 @@ say '**One disk image** of any format: what it is, another format, and whether b
 show landfall disk info web01.vmdk
 show landfall disk convert web01.vmdk web01.qcow2 --compress zstd
 show landfall disk compare web01.vmdk web01.qcow2
+show landfall disk check web01.qcow2
+show landfall disk convert web01.vmdk web01-stream.vmdk -O vmdk-stream
 say '**What a finding means**, offline.'
 show landfall explain linux-agent-inert

@@ -61,7 +61,9 @@ pub struct FileOptions {
     pub replace: bool,
     /// Open what an interrupted run left under the partial names, with its content, instead of removing it.
     pub resume: bool,
-    /// Wait until everything is on stable storage before the image takes its name.
+    /// Wait until everything is on stable storage before the image takes its name. A choice of the caller, where the
+    /// design has every sink sync: a machine that is brought ashore waits, one image does not unless asked to, as with
+    /// cp and qemu-img, since the wait takes twice as long as the copy.
     pub sync: bool,
 }
 
