@@ -52,12 +52,24 @@ refresh() {
     apt_get update || echo 'setup.sh: apt-get update failed; going on with the lists that are here' >&2
 }
 
+# A qemu-utils that is newer than this release's emulator excludes it (a backport whose source is no longer listed). The
+# two come from one source package: the release's own version takes its place, and nothing is removed. Prints what
+# apt-get has to be told besides the packages.
+own_qemu_utils() {
+    case "$missing " in *' qemu-system-x86 '*) ;; *) return 0 ;; esac
+    # shellcheck disable=SC2086 # words are wanted
+    LC_ALL=C apt-get -s install --no-install-recommends $missing 2>/dev/null | grep -q '^Remv qemu-utils ' || return 0
+    own=$(LC_ALL=C apt-cache policy qemu-system-x86 | sed -n 's/^  Candidate: //p')
+    echo "setup.sh: the installed qemu-utils does not go with this release's qemu-system-x86; replacing it by $own" >&2
+    echo "--allow-downgrades qemu-utils=$own"
+}
+
 install_missing() {
     [ -n "$missing" ] || return 0
     printf 'Installing:%s\n' "$missing"
     refresh
     # shellcheck disable=SC2086 # words are wanted
-    apt_get install -y --no-remove --no-install-recommends $missing || {
+    apt_get install -y --no-remove --no-install-recommends $missing $(own_qemu_utils) || {
         printf 'setup.sh: cannot install:%s\n' "$missing" >&2
         exit 1
     }
