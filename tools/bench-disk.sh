@@ -33,7 +33,9 @@ if [ ! -x "$folder/qemu-img" ]; then
     if $as_root mmdebstrap --quiet --variant=extract --include=qemu-utils "${QEMU_SUITE:-trixie}" "$work/qemu" 2>"$work/log"; then
         rm -rf "$folder/qemu"
         mv "$work/qemu" "$folder/qemu"
-        newest="$folder/qemu/lib64/ld-linux-x86-64.so.2 --library-path $folder/qemu/usr/lib/x86_64-linux-gnu:$folder/qemu/lib/x86_64-linux-gnu $folder/qemu/usr/bin/qemu-img"
+        # Where a release has no links from /lib64 and /lib yet, they lie in /usr all the same.
+        libraries=usr/lib/x86_64-linux-gnu
+        newest="$folder/qemu/$libraries/ld-linux-x86-64.so.2 --library-path $folder/qemu/$libraries $folder/qemu/usr/bin/qemu-img"
         $newest --version >/dev/null 2>&1 || newest=''
     fi
     [ -n "$newest" ] || newest=$(command -v qemu-img)
