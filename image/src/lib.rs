@@ -15,6 +15,7 @@ pub mod convert;
 #[allow(clippy::cast_possible_truncation)] // small numbers
 mod corpus;
 pub mod create;
+mod deflate;
 pub mod digest;
 pub mod disk;
 pub mod error;
