@@ -4,7 +4,7 @@ use crate::sparse::{self, Sparse};
 use crate::{limit_memory, repair};
 use landfall_image::luks::Secret;
 use landfall_image::{
-    Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, formats, ova, partition,
+    Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, Source, formats, ova, partition,
 };
 use std::fs::{File, OpenOptions as FileOptions};
 use std::io::Read;
@@ -69,6 +69,10 @@ pub fn image(input: &[u8], format: Format) {
         let _ = disk(&*image.disk);
     }
     let _ = formats::check(&path, &options);
+    // The check itself, of what cannot be opened or whose parent is not there, too.
+    if let (Some(check), Ok(source)) = (format.and_then(|format| format.row().check), Source::open(&path)) {
+        let _ = check(source, &options.gate);
+    }
 }
 
 fn is_luks(path: &Path) -> bool {

@@ -37,8 +37,10 @@ pub struct ParentRef {
     pub names: Vec<String>,
     /// The parent's format, where the image records it. Without it the parent is probed, unless `probe` is off.
     pub format: Option<Format>,
-    /// The parent must have this [`Layer::identity`].
-    pub identity: Option<String>,
+    /// The parent must have one of these as its [`Layer::identity`]; any will do where there is none.
+    pub identities: Vec<String>,
+    /// The parent must have this layer's logical sector size, and be no larger than this layer.
+    pub same_geometry: bool,
 }
 
 impl ParentRef {
@@ -64,7 +66,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let mut options = options.clone();
     let (mut source, format, mut member) = enter(path, &options)?;
     options.format = format;
-    let mut wanted: Option<String> = None;
+    let mut wanted: Vec<String> = Vec::new();
+    let mut fits: Option<Arc<dyn Disk>> = None;
     loop {
         let here = source.path().to_owned();
         let real = here.canonicalize().map_err(|e| Error::io("cannot resolve", e).in_file(&here))?;
@@ -80,15 +83,17 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         }
         seen.push(real);
         let (is, layer) = formats::open_layer(source, &options)?;
-        if let Some(wanted) = &wanted
-            && layer.identity.as_ref() != Some(wanted)
-        {
+        if !wanted.is_empty() && !layer.identity.as_ref().is_some_and(|id| wanted.contains(id)) {
+            let wanted = wanted.join(" or ");
             return Err(Error::corrupt(format!(
                 "is not the parent that its child was made from: its id is {}, the child wants {wanted}",
                 layer.identity.as_deref().unwrap_or("absent"),
             ))
             .in_file(&here)
             .hint("the parent was changed after the snapshot was taken, or another file has its name; find the right one"));
+        }
+        if let Some(child) = fits.take() {
+            check_geometry(&*child, &*layer.disk).map_err(|e| e.in_file(&here))?;
         }
         if layer.disk.size() > limits::DISK_SIZE {
             return Err(Error::refused(format!(
@@ -102,6 +107,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         let mut details = layer.details;
         if let Some(member) = member.take() {
             details.push(("member of the package".into(), member));
+        }
+        if layer.parent.as_ref().is_some_and(|parent| parent.same_geometry) {
+            fits = Some(Arc::clone(&layer.disk));
         }
         layers.push((
             layer.disk,
@@ -119,7 +127,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         source = formats::find_parent(&here, &parent, &options.gate)?;
         options.format = parent.format;
         options.snapshot = None;
-        wanted = parent.identity;
+        wanted = parent.identities;
     }
     let (disks, infos): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
     let mut disks = disks.into_iter().rev();
@@ -141,6 +149,27 @@ pub(crate) fn enter(path: &Path, options: &OpenOptions) -> Result<(Source, Optio
         (_, format) => format,
     };
     Ok((entered.source, format, entered.member))
+}
+
+/// What a parent must have in common with a child that shares its sectors.
+fn check_geometry(child: &dyn Disk, parent: &dyn Disk) -> Result<()> {
+    if parent.sector_size() != child.sector_size() {
+        return Err(Error::corrupt(format!(
+            "has logical sectors of {} bytes, its child of {}; they must be the same in a chain",
+            parent.sector_size().0,
+            child.sector_size().0
+        ))
+        .hint("another file has the parent's name, or one of the two is damaged; find the right parent"));
+    }
+    if parent.size() > child.size() {
+        return Err(Error::unsupported(format!(
+            "is a disk of {} bytes, its child one of {}; a child may be larger than its parent, not smaller",
+            parent.size().0,
+            child.size().0
+        ))
+        .hint("merge the child into its parent where they were written, then convert the result"));
+    }
+    Ok(())
 }
 
 fn allocated(path: &Path, extents: &[PathBuf]) -> Bytes {

@@ -45,9 +45,14 @@ pub struct Checked {
 impl Checked {
     /// Adds a problem.
     pub fn add(&mut self, severity: Severity, says: impl Into<String>, at: Option<FileOffset>) {
+        self.add_with(severity, at, || says.into());
+    }
+
+    /// Adds a problem of a table that can have millions of them: its text is only made where it is kept.
+    pub fn add_with(&mut self, severity: Severity, at: Option<FileOffset>, says: impl FnOnce() -> String) {
         self.counts[severity as usize] += 1;
         if self.problems.len() < PROBLEMS_KEPT {
-            self.problems.push(Problem { severity, says: says.into(), at });
+            self.problems.push(Problem { severity, says: says(), at });
         }
     }
 

@@ -183,7 +183,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vhdx", "avhdx"],
         probe: crate::vhdx::probe,
         open: |source, options| crate::vhdx::open(source, &options.gate),
-        check: None,
+        check: Some(crate::vhdx::check),
     },
     Row {
         format: Format::Vhd,
@@ -191,7 +191,7 @@ pub const TABLE: &[Row] = &[
         endings: &["vhd", "avhd", "vpc"],
         probe: crate::vhd::probe,
         open: |source, options| crate::vhd::open(source, &options.gate),
-        check: None,
+        check: Some(crate::vhd::check),
     },
     Row {
         format: Format::Luks,

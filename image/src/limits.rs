@@ -53,7 +53,8 @@ pub const VHDX_LOG_PIECES: usize = 1 << 16;
 /// Largest VHDX disk that the specification allows.
 pub const VHDX_SIZE: Bytes = Bytes(64 << 40);
 
-/// Largest file whose VHDX blocks are checked for overlap on opening: one bit per MiB, 16 MiB of memory.
+/// Largest file whose VHDX blocks are checked for overlap on opening, and that `disk check` takes: one bit per MiB is
+/// 16 MiB of memory, and a check needs two.
 pub const OVERLAP_CHECK: Bytes = Bytes(128 << 40);
 
 /// What the block table of a VHD can address: 2^32 sectors.

@@ -75,7 +75,8 @@ fn open_layer(source: Source, options: &OpenOptions) -> Result<Layer> {
         Some(name) => Some(ParentRef {
             names: vec![local_name(name, "backing file")?.to_owned()],
             format: header.backing_format.as_deref().map(format).transpose()?,
-            identity: None,
+            identities: Vec::new(),
+            same_geometry: false,
         }),
     };
     let cipher = match header.luks {

@@ -93,7 +93,8 @@ fn find_parent(child: &Path, header: &Header, gate: &Gate) -> Result<ParentRef> 
                 return Ok(ParentRef {
                     names: vec![name],
                     format: Some(Format::Vdi),
-                    identity: (identity != Uuid::nil()).then(|| identity.to_string()),
+                    identities: (identity != Uuid::nil()).then(|| identity.to_string()).into_iter().collect(),
+                    same_geometry: false,
                 });
             }
         }

@@ -146,7 +146,8 @@ impl Header {
         Ok(ParentRef {
             names: ParentRef::names_from_backslash_paths(&relative, &absolute),
             format: Some(Format::Vhd),
-            identity: Some(self.parent_id.to_string()),
+            identities: vec![self.parent_id.to_string()],
+            same_geometry: false,
         })
     }
 

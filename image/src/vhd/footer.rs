@@ -28,7 +28,7 @@ const SIZED_BY_GEOMETRY: [&[u8; 4]; 3] = [b"vpc ", b"vs  ", b"qemu"];
 /// What Windows 10 and Windows Server 2016 and later write beside the creator `win `.
 const CREATOR_VERSION: u32 = 0x000a_0000;
 /// The largest geometry. It stands for all larger disks too, so that it says nothing about the size.
-const GEOMETRY_MAX: (u16, u8, u8) = (65535, 16, 255);
+pub const GEOMETRY_MAX: (u16, u8, u8) = (65535, 16, 255);
 
 /// `N` bytes at `at`, or `Corrupt` where the structure is shorter.
 pub fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {

@@ -7,6 +7,7 @@
 //! Deliberately absent: the parent's time stamp, which copying changes; batmaps (XenServer), which repeat what the
 //! bitmaps say.
 
+mod check;
 mod dynamic;
 mod footer;
 mod reader;
@@ -25,6 +26,7 @@ use crate::units::{Bytes, FileOffset};
 use footer::{COOKIE, FOOTER_BYTES, Footer, Kind, SHORT_FOOTER_BYTES, SizeRule};
 use std::sync::Arc;
 
+pub use check::check;
 pub use write::{create, create_azure, create_fixed};
 
 /// True where the file says that it is a VHD image: a footer's cookie at its end or its start.

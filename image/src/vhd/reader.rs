@@ -50,10 +50,10 @@ impl Disk for Fixed {
 
 /// A part of the file that no block may lie in.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
-    start: u64,
-    end: u64,
-    what: &'static str,
+pub struct Taken {
+    pub start: u64,
+    pub end: u64,
+    pub what: &'static str,
 }
 
 /// A dynamic or differencing disk.

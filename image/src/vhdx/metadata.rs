@@ -267,6 +267,7 @@ pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
     let mut relative = Vec::new();
     let mut absolute = Vec::new();
     let mut linkage = None;
+    let mut linkage2 = None;
     for index in 0..count {
         let at = 20 + 12 * index;
         let text = |offset: u32, length: u16| -> Result<String> {
@@ -287,6 +288,7 @@ pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
         let value = text(le32(bytes, at + 4)?, le16(bytes, at + 10)?)?;
         match key.as_str() {
             "parent_linkage" => linkage = Some(value),
+            "parent_linkage2" => linkage2 = Some(value),
             "relative_path" => relative.push(value),
             // The path as the user knows it stands before the one by volume.
             "absolute_win32_path" => absolute.insert(0, value),
@@ -298,9 +300,14 @@ pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
     let linkage: Uuid = linkage.trim().parse().map_err(|_| {
         Error::corrupt(format!("\"parent_linkage\" in the parent locator is {linkage:?}, not a GUID"))
     })?;
+    // While its child is merged into it a parent changes: it then has one id before and another behind the merge, and
+    // either is right ([MS-VHDX] 2.6.2.6.3). Writers leave the second out, or make it nil.
+    let second = linkage2.and_then(|value| value.trim().parse::<Uuid>().ok());
+    let second = second.filter(|second| !second.is_nil() && *second != linkage);
     Ok(ParentRef {
         names: ParentRef::names_from_backslash_paths(&relative, &absolute),
         format: Some(Format::Vhdx),
-        identity: Some(linkage.to_string()),
+        identities: [linkage].into_iter().chain(second).map(|id| id.to_string()).collect(),
+        same_geometry: true,
     })
 }

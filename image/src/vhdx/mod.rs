@@ -7,10 +7,10 @@
 //! Written are new files, dynamic, fixed and differencing; a file that exists is never changed, so that its log stays
 //! as it is.
 //!
-//! Deliberately absent: resilient change tracking, whose files lie beside the
-//! image; the alternative `parent_linkage2` of a parent that is in the middle of a merge.
+//! Deliberately absent: resilient change tracking, whose files lie beside the image.
 
 mod bat;
+mod check;
 mod header;
 mod log;
 mod metadata;
@@ -27,6 +27,7 @@ use crate::gate::Gate;
 use crate::source::Source;
 use std::sync::Arc;
 
+pub use check::check;
 pub use write::{create, create_fixed};
 
 /// True where the file says that it is a VHDX image.

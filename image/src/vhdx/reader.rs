@@ -32,10 +32,21 @@ pub struct Opened {
 
 /// A part of the file that no block may lie in.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
-    start: u64,
-    end: u64,
-    what: &'static str,
+pub struct Taken {
+    pub start: u64,
+    pub end: u64,
+    pub what: &'static str,
+}
+
+impl Taken {
+    pub fn region(region: &Region) -> Taken {
+        let what = match region.id {
+            BAT_REGION => "block allocation table",
+            METADATA_REGION => "metadata region",
+            _ => "region that landfall does not know",
+        };
+        Taken { start: region.offset, end: region.offset.saturating_add(region.length), what }
+    }
 }
 
 /// The disk of one layer.
@@ -84,18 +95,7 @@ impl Opened {
             region.ok_or_else(|| Error::corrupt(format!("the region table has no {name} region")))
         };
         let (bat, meta) = (find(BAT_REGION, "BAT")?, find(METADATA_REGION, "metadata")?);
-        for region in &regions {
-            let what = match region.id {
-                BAT_REGION => "block allocation table",
-                METADATA_REGION => "metadata region",
-                _ => "a region that landfall does not know",
-            };
-            taken.push(Taken {
-                start: region.offset,
-                end: region.offset.saturating_add(region.length),
-                what,
-            });
-        }
+        taken.extend(regions.iter().map(Taken::region));
         taken.sort_by_key(|taken| (taken.start, taken.end));
         if let Some((a, b)) = taken.iter().zip(taken.iter().skip(1)).find(|(a, b)| a.end > b.start) {
             return Err(Error::corrupt(format!(
@@ -153,14 +153,15 @@ impl Opened {
     }
 }
 
-fn read_patched(file: &Patched, at: u64, len: usize) -> Result<Vec<u8>> {
+/// Bytes of the file as it is after the replay.
+pub fn read_patched(file: &Patched, at: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     file.read_exact_at(at, &mut bytes)?;
     Ok(bytes)
 }
 
 /// The regions, from the first copy of the table that is valid.
-fn regions(file: &Patched) -> Result<Vec<Region>> {
+pub fn regions(file: &Patched) -> Result<Vec<Region>> {
     let [first, second] = header::REGION_TABLE_OFFSETS;
     let parse = |at| {
         let bytes = read_patched(file, at, header::REGION_TABLE_BYTES)?;

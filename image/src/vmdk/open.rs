@@ -193,7 +193,12 @@ fn parent(source: &Source, read: &Descriptor) -> Result<Option<ParentRef>> {
         names.push(name);
         names.extend(last);
     }
-    Ok(Some(ParentRef { names, format: Some(Format::Vmdk), identity: Some(format!("{cid:08x}")) }))
+    Ok(Some(ParentRef {
+        names,
+        format: Some(Format::Vmdk),
+        identities: vec![format!("{cid:08x}")],
+        same_geometry: false,
+    }))
 }
 
 /// A disk of 2 TiB in pieces of 2 GiB is over a thousand files.

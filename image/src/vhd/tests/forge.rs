@@ -110,7 +110,10 @@ pub fn footer(size: u64, creator: [u8; 4], kind: u32, data_offset: u64, id: [u8;
     footer.extend(b"Wi2k");
     footer.extend(size.to_be_bytes());
     footer.extend(size.to_be_bytes());
-    footer.extend([0, 100, 4, 17]);
+    // What the sizes of these tests give that are made of whole cylinders.
+    let cylinders = size / 512 / 17 / 4;
+    footer.extend((cylinders.min(1023) as u16).to_be_bytes());
+    footer.extend([4, 17]);
     footer.extend(kind.to_be_bytes());
     footer.extend([0; 4]);
     footer.extend(id);

@@ -228,7 +228,7 @@ fn try_all(path: &Path) -> crate::Result<Vec<u8>> {
     Ok(buf)
 }
 
-fn write_set(folder: &Path) -> Forge {
+pub fn write_set(folder: &Path) -> Forge {
     let mut base = Forge::new(4 * MIB, 2 << 20);
     base.put_block(0, vec![0xFF; 512], vec![0x11; 2 << 20]);
     base.write(&folder.join("base.vhd"));

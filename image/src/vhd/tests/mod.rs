@@ -1,5 +1,6 @@
 //! Real images, other readers and hostile bytes.
 
+mod check;
 mod forge;
 mod forged;
 mod write;

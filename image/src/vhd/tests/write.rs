@@ -14,7 +14,7 @@ use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
-fn create(
+pub fn create(
     kind: &str,
     path: &Path,
     size: Bytes,
@@ -27,7 +27,7 @@ fn small_blocks() -> CreateOptions {
     CreateOptions { block_size: Some(Bytes::kib(512)), ..CreateOptions::default() }
 }
 
-fn write(kind: &str, path: &Path, disk: &dyn Disk, options: &CreateOptions) {
+pub fn write(kind: &str, path: &Path, disk: &dyn Disk, options: &CreateOptions) {
     let sink = create(kind, path, disk.size(), options).unwrap_or_else(|e| panic!("{e}"));
     convert::convert(disk, sink, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
 }

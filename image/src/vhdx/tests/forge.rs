@@ -35,6 +35,8 @@ pub struct Forge {
     /// Bytes by place in the file.
     pub bytes: Vec<(u64, Vec<u8>)>,
     pub file_len: u64,
+    /// Of the table's region, where it is not what the disk needs.
+    pub write_bat_length: Option<u64>,
     pub more_regions: Vec<(Uuid, u64, u32, u32)>,
     pub more_items: Vec<(Uuid, u32, Vec<u8>)>,
 }
@@ -55,6 +57,7 @@ impl Forge {
             bat: BTreeMap::new(),
             bytes: Vec::new(),
             file_len: 0,
+            write_bat_length: None,
             more_regions: Vec::new(),
             more_items: Vec::new(),
         };
@@ -67,6 +70,9 @@ impl Forge {
     }
 
     fn bat_length(&self) -> u64 {
+        if let Some(length) = self.write_bat_length {
+            return length;
+        }
         let blocks = self.size.div_ceil(self.block_size);
         let chunks = blocks.div_ceil(self.chunk_ratio());
         (8 * (blocks + chunks)).next_multiple_of(MIB).max(MIB)

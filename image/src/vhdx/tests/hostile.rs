@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// A differencing disk with a log, a bitmap and its parent beside it: all structures there are.
-fn write_set(folder: &Path) {
+pub fn write_set(folder: &Path) {
     let mut base = Forge::new(3 * MIB, MIB, 512);
     base.put_block(0, FULLY, vec![0x11; MIB as usize]);
     base.write(&folder.join("base.vhdx"));

@@ -1,6 +1,8 @@
 //! Real images, other readers, forged logs and hostile bytes.
 
 mod blocks;
+mod chain;
+mod check;
 mod forge;
 mod hostile;
 mod log;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
 
-fn create(
+pub fn create(
     kind: &str,
     path: &Path,
     size: Bytes,
@@ -24,11 +24,11 @@ fn create(
     (KINDS.iter().find(|row| row.name == kind).unwrap().create)(path, size, options)
 }
 
-fn with_blocks(mib: u64) -> CreateOptions {
+pub fn with_blocks(mib: u64) -> CreateOptions {
     CreateOptions { block_size: Some(Bytes::mib(mib)), ..CreateOptions::default() }
 }
 
-fn write(kind: &str, path: &Path, disk: &dyn Disk, options: &CreateOptions) -> blake3::Hash {
+pub fn write(kind: &str, path: &Path, disk: &dyn Disk, options: &CreateOptions) -> blake3::Hash {
     let sink = create(kind, path, disk.size(), options).unwrap_or_else(|e| panic!("{e}"));
     convert::convert(disk, sink, &Options::default()).unwrap_or_else(|e| panic!("{e}")).digest
 }
@@ -207,7 +207,7 @@ fn family(zero_block: bool) -> (MemDisk, MemDisk) {
     (base, child)
 }
 
-fn write_family(dir: &Path, block: Option<Bytes>, zero_block: bool) -> (PathBuf, PathBuf) {
+pub fn write_family(dir: &Path, block: Option<Bytes>, zero_block: bool) -> (PathBuf, PathBuf) {
     let (base, child) = family(zero_block);
     let base_path = dir.join("base.vhdx");
     write("vhdx", &base_path, &base, &CreateOptions::default());
