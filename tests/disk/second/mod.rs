@@ -16,7 +16,8 @@ mod vhdx;
 mod vmdk_core;
 mod written;
 
-use landfall_image::{Disk, Format, GuestOffset};
+use landfall_image::create::{Base, CreateOptions};
+use landfall_image::{Bytes, Disk, Format, GuestOffset, GuestRange, formats};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -38,6 +39,8 @@ struct Second {
     open: fn(&Path) -> Result<Box<dyn Opened>, String>,
     /// Opens images for writing, or is not trusted not to.
     may_write: bool,
+    /// Takes the whole file into memory.
+    loads_all: bool,
     /// What does not come out right of what we write: by the kind, its variant and the content.
     except_written: &'static [Exception],
     /// The same for the corpus, by path.
@@ -101,7 +104,9 @@ fn read_within(
     std::fs::create_dir(folder).unwrap();
     let read = if second.may_write {
         let copy = folder.join(image.file_name().unwrap());
-        std::fs::copy(image, &copy).unwrap();
+        // Not the standard library's, which fills holes.
+        let done = Command::new("cp").arg("--sparse=auto").args([image, &copy]).status().unwrap();
+        assert!(done.success());
         copy
     } else {
         image.to_owned()
@@ -115,6 +120,7 @@ fn read_within(
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "disk::second::a_process_that_reads", "--nocapture"])
         .env(REQUEST, folder)
+        .env("RUST_BACKTRACE", "0")
         // Where a name in an image is relative to the working folder.
         .current_dir(image.parent().unwrap())
         .stdin(Stdio::null())
@@ -140,9 +146,16 @@ fn read_within(
         (Some(status), _) if status.signal().is_some() => (Outcome::Signal, status.to_string()),
         (Some(_), Some(refusal)) if !refusal.is_empty() => (Outcome::Refused, refusal),
         (Some(status), Some(_)) if status.success() => (Outcome::Right, String::new()),
-        _ => (Outcome::Panicked, std::fs::read_to_string(folder.join("says")).unwrap()),
+        _ => (Outcome::Panicked, panic(&std::fs::read(folder.join("says")).unwrap())),
     };
     Reading { outcome, says, copy: folder.join("copy") }
+}
+
+/// The words of a panic and where it was, out of all that a process said.
+fn panic(says: &[u8]) -> String {
+    let says = String::from_utf8_lossy(says);
+    let lines = says.lines().skip_while(|line| !line.contains("panicked at")).take(2);
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// Not a test of its own: what [`read`] starts.
@@ -246,7 +259,9 @@ fn unused(second: &Second, exceptions: &[Exception], held: &[&str]) -> Vec<Strin
     exceptions
         .iter()
         .filter(|exception| !held.contains(&exception.names))
-        .map(|exception| format!("{}: no image is {:?}: remove it from the list", second.name, exception.names))
+        .map(|exception| {
+            format!("{}: no image is {:?}: remove it from the list", second.name, exception.names)
+        })
         .collect()
 }
 
@@ -257,6 +272,19 @@ fn still(is_there: bool, second: &Second, defect: &str) {
         "{}: this release has fixed it: {defect}. Use it for more, and change README",
         second.name
     );
+}
+
+/// Writes a disk as an image of that kind.
+fn write_plain(disk: &dyn Disk, kind: &str, path: &Path) {
+    super::pairs::write(disk, formats::kind(kind).unwrap(), &CreateOptions::default(), path);
+}
+
+/// Writes an image with nothing of its own over another one.
+fn write_nothing_over(base: Base, kind: &str, size: Bytes, path: &Path) {
+    let options = CreateOptions { base: Some(base), ..CreateOptions::default() };
+    let sink = (formats::kind(kind).unwrap().create)(path, size, &options).unwrap();
+    sink.keep(GuestRange::new(GuestOffset(0), size)).unwrap();
+    sink.finish().unwrap();
 }
 
 /// The lists of exceptions can fail.

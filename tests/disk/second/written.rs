@@ -37,8 +37,7 @@ fn other_crates_read_what_is_written() {
     let (image_folder, reading_folder) = (folder.path().join("image"), folder.path().join("reading"));
     let (mut wrong, mut count) = (Vec::new(), 0);
     let mut held = vec![Vec::new(); SECONDS.len()];
-    let mut contents: Vec<_> =
-        pairs::contents().into_iter().map(|(what, disk)| (what, disk, None)).collect();
+    let mut contents: Vec<_> = pairs::contents().into_iter().map(|(what, disk)| (what, disk, None)).collect();
     let (disk, ranges) = large();
     contents.push(("large", disk, Some(ranges)));
     for kind in KINDS.iter().filter(|kind| SECONDS.iter().any(|second| second.format == kind.format)) {
@@ -55,7 +54,8 @@ fn other_crates_read_what_is_written() {
                 assert!(own == disk.size() || kind.format == Format::Vhd && own > disk.size());
                 let expected = Padded { disk, size: own };
                 for (second, held) in SECONDS.iter().zip(&mut held) {
-                    if second.format != kind.format {
+                    let len = std::fs::metadata(&path).unwrap().len();
+                    if second.format != kind.format || second.loads_all && len > 1 << 30 {
                         continue;
                     }
                     let name = format!("{}, {variant}, {what}", kind.name);
@@ -66,9 +66,7 @@ fn other_crates_read_what_is_written() {
                     {
                         (outcome, says) = (Outcome::OtherContent, other);
                     }
-                    wrong.extend(
-                        judge(second, second.except_written, &name, (outcome, &says), held).err(),
-                    );
+                    wrong.extend(judge(second, second.except_written, &name, (outcome, &says), held).err());
                     count += 1;
                 }
                 std::fs::remove_dir_all(&image_folder).unwrap();
