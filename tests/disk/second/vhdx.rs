@@ -9,6 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+const CHUNKS: &str =
+    "it takes a chunk for twice its length, so that what lies behind 4 GiB comes from the wrong entry";
+
 pub(super) const SECOND: Second = Second {
     name: "vhdx",
     format: Format::Vhdx,
@@ -16,16 +19,8 @@ pub(super) const SECOND: Second = Second {
     may_write: true,
     loads_all: false,
     except_written: &[
-        Exception {
-            names: "vhdx, plain, large",
-            comes_to: Outcome::OtherContent,
-            because: "it takes a chunk for twice as long as it is, and so what is behind 4 GiB from the wrong entry",
-        },
-        Exception {
-            names: "vhdx-fixed, plain, large",
-            comes_to: Outcome::OtherContent,
-            because: "it takes a chunk for twice as long as it is, and so what is behind 4 GiB from the wrong entry",
-        },
+        Exception { names: "vhdx, plain, large", comes_to: Outcome::OtherContent, because: CHUNKS },
+        Exception { names: "vhdx-fixed, plain, large", comes_to: Outcome::OtherContent, because: CHUNKS },
     ],
     except_corpus: &[
         Exception {
