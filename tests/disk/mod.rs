@@ -6,3 +6,4 @@ mod generated;
 mod pairs;
 mod program;
 mod readers;
+mod second;

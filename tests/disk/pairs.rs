@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const MIB: u64 = 1 << 20;
 
 /// Disks of every sort, small ones: their names and contents.
-fn contents() -> Vec<(&'static str, MemDisk)> {
+pub(super) fn contents() -> Vec<(&'static str, MemDisk)> {
     vec![
         ("mixed, of an odd size", testing::mixed(1, Bytes(7 * MIB + 512))),
         ("empty", MemDisk::new(Bytes(9 * MIB))),
