@@ -6,7 +6,7 @@ use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
 use crate::hypervisor::{self, Row};
 use crate::machine::Machine;
-use crate::proof::trial::Trial;
+use crate::proof::trial::{EARLIER_LOG, SERIAL_LOG, Trial};
 use crate::proof::{Proof, probe};
 use crate::report::{self, Kept};
 use landfall_boot::sandbox::{Accelerator, Sandbox};
@@ -73,30 +73,45 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     }
 
     let sandbox = Sandbox::new(context.sandbox.clone())?;
-    let overlays = loaded.overlays(&folder)?;
     let platform =
         target.platform.ok_or_else(|| Error::unsupported(format!("{} is not a target", target.name)))?;
-    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
-    context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
-    let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
+    let attempt = || -> Result<_, Failure> {
+        let overlays = loaded.overlays(&folder)?;
+        let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
+        context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
+        let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
 
-    context.observer.event(Event::Step(format!(
-        "Booting {} on the hardware of {}{}, without a way out; at most {} s",
-        machine.name,
-        target.title,
-        if accelerator == Accelerator::Tcg { ", emulated (slow)" } else { "" },
-        wanted.within.as_secs()
-    )));
-    let trial = Trial {
-        machine: &machine,
-        disks: opened.disks(),
-        sandbox: &sandbox,
-        accelerator,
-        within: wanted.within,
-        probed: !instrumented.is_empty(),
-        folder: &folder,
+        context.observer.event(Event::Step(format!(
+            "Booting {} on the hardware of {}{}, without a way out; at most {} s",
+            machine.name,
+            target.title,
+            if accelerator == Accelerator::Tcg { ", emulated (slow)" } else { "" },
+            wanted.within.as_secs()
+        )));
+        let trial = Trial {
+            machine: &machine,
+            disks: opened.disks(),
+            sandbox: &sandbox,
+            accelerator,
+            within: wanted.within,
+            probed: !instrumented.is_empty(),
+            folder: &folder,
+        };
+        Ok((trial.run()?, instrumented, accelerator))
     };
-    let seen = trial.run()?;
+    let (mut seen, mut instrumented, mut accelerator) = attempt()?;
+    let mut earlier = None;
+    if accelerator == Accelerator::Tcg && seen.may_be_the_emulators_fault() {
+        context.observer.event(Event::Step(
+            "The kernel died of an exception, for which the emulation can be to blame: trying once more"
+                .into(),
+        ));
+        fs::rename(folder.join(SERIAL_LOG), folder.join(EARLIER_LOG))
+            .map_err(cannot("cannot rename a log in"))?;
+        earlier = Some(seen.because);
+        (seen, instrumented, accelerator) = attempt()?;
+        seen.files.push(EARLIER_LOG.to_owned());
+    }
     let seconds = |duration: Duration| (duration.as_secs_f64() * 10.0).round() / 10.0;
     let mut files = seen.files;
     files.push(PROOF.to_owned());
@@ -106,6 +121,7 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         target: target.name.to_owned(),
         outcome: seen.outcome,
         because: seen.because,
+        earlier,
         seconds_to_login: seen.login.map(seconds),
         seconds_to_multi_user: seen.multi_user.map(seconds),
         seconds: seconds(seen.took),

@@ -40,6 +40,9 @@ pub struct Proof {
     pub outcome: Outcome,
     /// What shows it, in a line.
     pub because: String,
+    /// What ended the trial before this one, where the emulation could have been to blame, and it was repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<String>,
     /// From power-on to the login prompt on the serial console.
     pub seconds_to_login: Option<f64>,
     /// From power-on to the multi-user target.

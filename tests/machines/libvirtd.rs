@@ -126,6 +126,8 @@ ethernet0.address = "00:50:56:00:12:ab"
 fn the_script_registers_the_machine_once() {
     let Some(libvirtd) = Libvirtd::start() else { return };
     let machine = hypervisor::vmx::parse(MACHINE.as_bytes()).unwrap().machine;
+    // A device node is no proof: libvirt asks the emulator.
+    let kvm = libvirtd.virsh(&["domcapabilities", "--virttype", "kvm"]).status.success();
     let write = |folder: &Path, name: &str| {
         let mut machine = adapted(&machine);
         machine.name = name.to_owned();
@@ -133,7 +135,7 @@ fn the_script_registers_the_machine_once() {
         for artifact in rendered_files(&machine, &placement(&machine, "/written/for/another & folder")) {
             let path = folder.join(&artifact.name);
             let mut contents = artifact.text;
-            if !Path::new("/dev/kvm").exists() {
+            if !kvm {
                 // No KVM here: libvirt would refuse the type before it looks at the rest.
                 contents = contents
                     .replace("<domain type=\"kvm\"", "<domain type=\"qemu\"")
