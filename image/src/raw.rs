@@ -167,6 +167,10 @@ impl Sink for RawDevice {
         Ok(in_place(range))
     }
 
+    fn stores_at_once(&self) -> usize {
+        usize::MAX
+    }
+
     fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
         self.write_all_at(to.at, bytes)
     }

@@ -78,7 +78,14 @@ pub trait Sink: Send + Sync {
         Err(Error::refused(says))
     }
 
-    /// Writes bytes to where they were placed. From many threads, in any order.
+    /// How many threads may [`store`](Self::store) at a time, at least 1. One, for a file: the kernel lets only one write
+    /// into a file's cache, and a thread that waits there turns instead of working on the next run.
+    fn stores_at_once(&self) -> usize {
+        1
+    }
+
+    /// Writes bytes to where they were placed. From as many threads as [`stores_at_once`](Self::stores_at_once) says, in
+    /// any order.
     fn store(&self, to: Placed, bytes: &[u8]) -> Result<()>;
 
     /// Reads back what was stored, to continue an interrupted run. Past the end of what is there: an error.

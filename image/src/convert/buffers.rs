@@ -14,7 +14,7 @@ pub(super) fn width(jobs: usize, chunk: Bytes, buffers: u64) -> Width {
     let room = limits::CONVERT_BUFFERS.0 / chunk.0.saturating_mul(buffers).max(1);
     let room = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     let jobs = jobs.clamp(1, room);
-    Width { jobs, in_flight: jobs.saturating_mul(4).min(room) }
+    Width { jobs, in_flight: jobs.saturating_mul(4).min(room), ending: jobs }
 }
 
 /// The content of `range`, of which only `parts` are read.

@@ -68,7 +68,7 @@ pub(super) fn copy(
     }
     let chunk = Bytes(granule.max(CHUNK.0));
     let buffers_each = if base.is_some() { 2 } else { 1 };
-    let width = width(options.jobs, chunk, buffers_each);
+    let width = pipeline::Width { ending: sink.stores_at_once(), ..width(options.jobs, chunk, buffers_each) };
     let buffers = Buffers::new(width.in_flight);
     let limiter = Limiter::new(options.rate_limit);
     let journalled = journal.is_some();

@@ -275,6 +275,9 @@ impl Sink for Nowhere {
     fn zero(&self, _: GuestRange) -> Result<()> {
         Ok(())
     }
+    fn stores_at_once(&self) -> usize {
+        usize::MAX
+    }
     fn store(&self, _: Placed, _: &[u8]) -> Result<()> {
         Ok(())
     }

@@ -25,6 +25,8 @@ pub(super) struct Width {
     pub jobs: usize,
     /// Items begun and not yet ended; at least 1. Bounds the memory.
     pub in_flight: usize,
+    /// Threads that end items at a time; at least 1.
+    pub ending: usize,
 }
 
 /// What `take` makes of a result.
@@ -64,6 +66,8 @@ struct State<I, T, E, K> {
     next_to_take: u64,
     /// Taken, and to be ended.
     to_end: VecDeque<E>,
+    /// Threads that end one now.
+    ending: usize,
     /// The taker, absent while a worker uses it.
     taker: Option<K>,
     error: Option<Error>,
@@ -141,6 +145,7 @@ where
             done: BTreeMap::new(),
             next_to_take: 0,
             to_end: VecDeque::new(),
+            ending: 0,
             taker: Some(take),
             error: None,
         }),
@@ -148,14 +153,13 @@ where
         work: Condvar::new(),
         room: Condvar::new(),
     };
-    let in_flight = width.in_flight.max(1);
     std::thread::scope(|scope| {
         for n in 0..width.jobs.max(1) {
             let thread = std::thread::Builder::new().name(format!("convert-{n}"));
             let (shared, work, end) = (&shared, &work, &end);
             let spawned = thread.spawn_scoped(scope, move || {
                 let _alarm = Alarm(shared);
-                if let Err(error) = worker(shared, in_flight, cancel, work, end) {
+                if let Err(error) = worker(shared, width, cancel, work, end) {
                     shared.fail(error);
                 }
             });
@@ -198,7 +202,7 @@ fn feed<I, T, E, K>(shared: &Shared<I, T, E, K>, items: impl Iterator<Item = Res
 
 fn worker<I, T, E, W, K, Z>(
     shared: &Shared<I, T, E, K>,
-    in_flight: usize,
+    width: Width,
     cancel: &Cancel,
     work: &W,
     end: &Z,
@@ -219,16 +223,20 @@ where
                 return Ok(());
             }
             // What is taken goes first: it is still in the processor's cache, and holds memory.
-            if let Some(taken) = state.to_end.pop_front() {
+            if state.ending < width.ending.max(1)
+                && let Some(taken) = state.to_end.pop_front()
+            {
+                state.ending += 1;
                 drop(state);
                 end(taken)?;
                 state = shared.lock();
+                state.ending -= 1;
                 state.under_way -= 1;
                 shared.work.notify_one();
                 continue;
             }
             // Whoever works on the next result to be taken never waits here, so the others do not wait forever.
-            if state.under_way < in_flight
+            if state.under_way < width.in_flight.max(1)
                 && let Some(item) = state.queue.pop_front()
             {
                 state.first_queued += 1;
@@ -278,7 +286,7 @@ mod tests {
     use crate::Kind;
     use std::sync::atomic::AtomicUsize;
 
-    const WIDTH: Width = Width { jobs: 8, in_flight: 16 };
+    const WIDTH: Width = Width { jobs: 8, in_flight: 16, ending: 3 };
 
     fn nothing(_: ()) -> Result<()> {
         Ok(())
@@ -320,6 +328,7 @@ mod tests {
     fn what_is_taken_is_ended_in_any_order() {
         let under_way = AtomicUsize::new(0);
         let ended = Mutex::new(vec![false; 2000]);
+        let ending = AtomicUsize::new(0);
         run(
             (0..2000u64).map(Ok),
             WIDTH,
@@ -337,8 +346,10 @@ mod tests {
                 })
             },
             |n| {
+                assert!(ending.fetch_add(1, Ordering::SeqCst) < WIDTH.ending);
                 busy(n);
                 under_way.fetch_sub(1, Ordering::SeqCst);
+                ending.fetch_sub(1, Ordering::SeqCst);
                 let was = std::mem::replace(&mut ended.lock().unwrap()[usize::try_from(n).unwrap()], true);
                 assert!(!was, "ended twice");
                 Ok(())

@@ -79,6 +79,10 @@ impl Sink for Export {
         self.tail(whole, &vec![0; tail])
     }
 
+    fn stores_at_once(&self) -> usize {
+        usize::MAX
+    }
+
     fn store(&self, to: Placed, bytes: &[u8]) -> Result<()> {
         let range = GuestRange::new(GuestOffset(to.at.0), Bytes(bytes.len() as u64));
         let whole = self.whole(range);
