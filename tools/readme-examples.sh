@@ -33,6 +33,13 @@ show landfall disk info web01.vmdk
 show landfall disk convert web01.vmdk web01.qcow2 --compress zstd
 show landfall disk compare web01.vmdk web01.qcow2
 show landfall disk check web01.qcow2
+# A copy that broke off in its last MiB, and has lost one of its two headers.
+head -c 5000000 /dev/urandom >files.raw
+truncate -s 1G files.raw
+landfall disk convert files.raw files.vhdx >files.log
+truncate -s -1M files.vhdx
+dd if=/dev/zero of=files.vhdx bs=4096 seek=16 count=1 conv=notrunc status=none
+show landfall disk check files.vhdx
 show landfall disk convert web01.vmdk web01-stream.vmdk -O vmdk-stream
 say '**What a finding means**, offline.'
 show landfall explain linux-agent-inert

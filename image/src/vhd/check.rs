@@ -50,12 +50,12 @@ fn walk(source: &Source, checked: &mut Checked) -> Result<()> {
                 found.data_end
             )));
         }
-        if size < found.data_end {
-            let says = format!(
-                "{} bytes between the disk and its footer are used by nothing",
-                found.data_end - size
-            );
-            checked.add(Severity::Leak, says, Some(FileOffset(size)));
+        // Where the geometry says the size, what it cuts off belongs to the disk all the same.
+        let end = size.max(footer.current_size_bytes);
+        if end < found.data_end {
+            let lost = found.data_end - end;
+            let says = format!("{lost} bytes between the disk and its footer are used by nothing");
+            checked.add(Severity::Leak, says, Some(FileOffset(end)));
         }
         return Ok(());
     }

@@ -138,6 +138,11 @@ fn each_damage_of_a_footer_is_named() {
             "{found:?}"
         );
     }
+    // Of a disk by Virtual PC the geometry shows less, and the rest is not lost.
+    let by_geometry = footer(SIZE + 5120, *b"vpc ", 2, u64::MAX, [5; 16]);
+    std::fs::write(&path, [&content[..], &[1; 5120], &by_geometry].concat()).unwrap();
+    let found = check(&path).unwrap();
+    assert_eq!((found.counts, found.allocated.0), ([0; 3], SIZE), "{found:?}");
 }
 
 #[test]
