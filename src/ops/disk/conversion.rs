@@ -1,4 +1,4 @@
-//! One image into another.
+//! A conversion: from one image to one other, with what must be refused before anything is written.
 
 use super::{Input, file_name, open};
 use crate::event::Event;
