@@ -7,6 +7,7 @@ use crate::check::Checked;
 use crate::create::CreateOptions;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::gate::Gate;
 use crate::luks::Secret;
 use crate::sink::Sink;
@@ -219,18 +220,6 @@ pub const TABLE: &[Row] = &[
     },
 ];
 
-/// Formats that are recognised by their magic so that they are refused by name, never read as raw.
-const FOREIGN: &[(&str, usize, &[u8])] = &[
-    ("Bochs growing disk", 0, b"Bochs Virtual HD Image"),
-    ("Parallels disk", 0, b"WithoutFreeSpace"),
-    ("Parallels disk", 0, b"WithouFreSpacExt"),
-    ("QED", 0, b"QED\0"),
-    ("qcow version 1", 0, b"QFI\xfb\0\0\0\x01"),
-    ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
-    ("Expert Witness (E01)", 0, b"EVF\x09\x0d\x0a\xff\x00"),
-    ("Advanced Forensic Format", 0, b"AFF10\r\n\0"),
-];
-
 impl Format {
     /// Its row.
     pub fn row(self) -> &'static Row {
@@ -253,20 +242,7 @@ impl Format {
 
 /// Which format the bytes say they are; a foreign format is refused by name.
 pub fn probe(source: &Source) -> Result<Format> {
-    let head = source.head(4096)?;
-    for (name, at, magic) in FOREIGN {
-        if head.get(*at..at + magic.len()) == Some(*magic) {
-            return Err(foreign(source, name));
-        }
-    }
-    // Apple UDIF has its magic 512 bytes before the end.
-    if let Some(at) = source.len().0.checked_sub(512) {
-        let mut tail = [0; 4];
-        source.read_exact_at(crate::FileOffset(at), &mut tail)?;
-        if &tail == b"koly" {
-            return Err(foreign(source, "Apple disk image (dmg)"));
-        }
-    }
+    foreign::refuse(source)?;
     for row in TABLE {
         if (row.probe)(source)? {
             return Ok(row.format);
@@ -279,18 +255,15 @@ pub fn probe(source: &Source) -> Result<Format> {
 /// lost its footer), or a piece of an image (`-flat.vmdk`). Read as raw it would be a wrong disk in silence.
 pub(crate) fn probe_named(source: &Source, name: &Path) -> Result<Format> {
     let format = probe(source)?;
+    if format == Format::Raw {
+        foreign::refuse_named(source, name)?;
+    }
     match Format::from_ending(name) {
         Some(named) if format == Format::Raw && named != Format::Raw => Err(source
             .corrupt(format!("is named as {} but has no header of it", named.name()))
             .hint("copy it again if it is cut off; open the descriptor if it is an extent; say -f raw if it is a raw disk")),
         _ => Ok(format),
     }
-}
-
-fn foreign(source: &Source, name: &str) -> Error {
-    source
-        .unsupported(format!("is a disk in the format {name}, which landfall does not read"))
-        .hint("convert it with the product that wrote it (for most: qemu-img convert -O qcow2), then give landfall the result")
 }
 
 /// An image with its parents, ready to be read.

@@ -18,6 +18,7 @@ pub mod create;
 pub mod digest;
 pub mod disk;
 pub mod error;
+mod foreign;
 pub mod formats;
 pub mod gate;
 pub mod limits;

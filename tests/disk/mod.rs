@@ -3,6 +3,7 @@
 mod adversity;
 mod corpus;
 mod generated;
+mod hostile;
 mod pairs;
 mod program;
 mod readers;
