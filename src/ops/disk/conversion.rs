@@ -131,6 +131,7 @@ fn about(
         "level": options.level,
         "block_size": options.block_size,
         "extended_l2": options.extended_l2,
+        "adapter": options.adapter,
         "preallocation": options.preallocation,
     });
     Some(about.to_string())
