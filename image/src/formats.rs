@@ -74,6 +74,8 @@ pub struct KindRow {
     pub says: &'static str,
     /// Its format.
     pub format: Format,
+    /// The ending of a new file's name.
+    pub ending: &'static str,
     /// Begins a new image of a disk of that size.
     pub create: fn(&Path, Bytes, &CreateOptions) -> Result<Box<dyn Sink>>,
 }
@@ -84,79 +86,99 @@ pub const KINDS: &[KindRow] = &[
         name: "raw",
         says: "the bytes of the disk, in a sparse file or on a block device",
         format: Format::Raw,
+        ending: "raw",
         create: crate::raw::create,
     },
     KindRow {
         name: "qcow2",
         says: "QEMU, KVM, Proxmox VE, OpenStack",
         format: Format::Qcow2,
+        ending: "qcow2",
         create: crate::qcow2::create,
     },
     KindRow {
         name: "vmdk",
         says: "VMware Workstation and Fusion: one file that grows (monolithicSparse)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_sparse,
     },
     KindRow {
         name: "vmdk-stream",
         says: "OVF and OVA, as ESXi and vSphere import them: compressed (streamOptimized)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_stream,
     },
     KindRow {
         name: "vmdk-flat",
         says: "VMware Workstation: the bytes of the disk and a descriptor (monolithicFlat)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_flat,
     },
     KindRow {
         name: "vmdk-split",
         says: "VMware Workstation: files of up to 2 GiB that grow (twoGbMaxExtentSparse)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_split,
     },
     KindRow {
         name: "vmdk-split-flat",
         says: "VMware Workstation: files of up to 2 GiB with the bytes of the disk (twoGbMaxExtentFlat)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_split_flat,
     },
     KindRow {
         name: "vmdk-esxi",
         says: "a datastore of ESXi: the bytes of the disk and a descriptor, thin unless preallocated (vmfs)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_esxi,
     },
     KindRow {
         name: "vhdx",
         says: "Hyper-V, growing with its data",
         format: Format::Vhdx,
+        ending: "vhdx",
         create: crate::vhdx::create,
     },
     KindRow {
         name: "vhdx-fixed",
         says: "Hyper-V, every block in its place",
         format: Format::Vhdx,
+        ending: "vhdx",
         create: crate::vhdx::create_fixed,
     },
     KindRow {
         name: "vhd",
         says: "Hyper-V generation 1, XenServer and XCP-ng, growing with its data",
         format: Format::Vhd,
+        ending: "vhd",
         create: crate::vhd::create,
     },
     KindRow {
         name: "vhd-fixed",
         says: "Hyper-V generation 1: the bytes of the disk and a footer",
         format: Format::Vhd,
+        ending: "vhd",
         create: crate::vhd::create_fixed,
     },
     KindRow {
         name: "vhd-azure",
         says: "Azure: fixed, of whole MiB",
         format: Format::Vhd,
+        ending: "vhd",
         create: crate::vhd::create_azure,
+    },
+    KindRow {
+        name: "ova",
+        says: "vSphere, VirtualBox and others import it: a package with the disk and a bare machine around it",
+        format: Format::Vmdk,
+        ending: "ova",
+        create: crate::ova::create,
     },
 ];
 
@@ -369,6 +391,10 @@ pub fn kind(name: &str) -> Result<&'static KindRow> {
 /// # Errors
 /// [`Kind::Refused`](crate::Kind::Refused) where its ending says nothing or the format is only read.
 pub fn kind_for(path: &Path) -> Result<&'static KindRow> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    if let Some(kind) = KINDS.iter().find(|kind| ending.as_deref() == Some(kind.ending)) {
+        return Ok(kind);
+    }
     let Some(format) = Format::from_ending(path) else {
         return Err(Error::refused("does not say by its ending which format is wanted")
             .in_file(path)

@@ -4,6 +4,7 @@ mod adversity;
 mod corpus;
 mod generated;
 mod hostile;
+mod package;
 mod pairs;
 mod program;
 mod readers;

@@ -146,7 +146,7 @@ pub fn target_in(folder: &Path, source: &Path, kind: &KindRow) -> PathBuf {
     let stem = source.file_stem().unwrap_or(source.as_os_str());
     let mut name = stem.to_owned();
     name.push(".");
-    name.push(kind.format.row().endings.first().copied().unwrap_or("img"));
+    name.push(kind.ending);
     folder.join(name)
 }
 
