@@ -67,17 +67,20 @@ pub struct FileOptions {
     pub sync: bool,
 }
 
-/// The disk controller that a VMDK's descriptor says it is made for, with the geometry that belongs to it.
+/// The disk controller that a VMDK's descriptor says it is made for, with the geometry that belongs to it; in an OVA
+/// package, the one that its disk hangs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Adapter {
-    /// SCSI, and what VMware's tools also write for paravirtual SCSI, SATA and NVMe.
+    /// SCSI, and what VMware's tools also write into a disk for SATA and NVMe.
     #[default]
     LsiLogic,
     /// The SCSI controller of old guests.
     BusLogic,
     /// IDE.
     Ide,
+    /// Paravirtual SCSI: in a descriptor the same as `LsiLogic`, since that has no word for it.
+    PvScsi,
 }
 
 /// How an image is made.
@@ -95,7 +98,7 @@ pub struct CreateOptions {
     pub preallocation: Preallocation,
     /// Make a differencing image over this one.
     pub base: Option<Base>,
-    /// VMDK: the controller that the disk will hang on, `LsiLogic` unless it is told.
+    /// VMDK and OVA: the controller that the disk will hang on, `LsiLogic` unless it is told.
     pub adapter: Option<Adapter>,
     /// What is done with the files.
     pub files: FileOptions,
@@ -167,7 +170,10 @@ impl CreateOptions {
             return refused(format!("{kind} cannot be preallocated as {what}"), &hint);
         }
         if self.adapter.is_some() && !takes.adapter {
-            return refused(format!("{kind} names no controller"), "the kinds of VMDK do");
+            return refused(
+                format!("{kind} names no disk controller"),
+                "leave the adapter out; the kinds of vmdk and ova take one",
+            );
         }
         if self.within.is_some() && !takes.within {
             let says = format!("{kind} cannot be written into a package");

@@ -7,6 +7,7 @@ use crate::check::Checked;
 use crate::create::CreateOptions;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::gate::Gate;
 use crate::luks::Secret;
 use crate::sink::Sink;
@@ -73,6 +74,8 @@ pub struct KindRow {
     pub says: &'static str,
     /// Its format.
     pub format: Format,
+    /// The ending of a new file's name.
+    pub ending: &'static str,
     /// Begins a new image of a disk of that size.
     pub create: fn(&Path, Bytes, &CreateOptions) -> Result<Box<dyn Sink>>,
 }
@@ -83,79 +86,99 @@ pub const KINDS: &[KindRow] = &[
         name: "raw",
         says: "the bytes of the disk, in a sparse file or on a block device",
         format: Format::Raw,
+        ending: "raw",
         create: crate::raw::create,
     },
     KindRow {
         name: "qcow2",
         says: "QEMU, KVM, Proxmox VE, OpenStack",
         format: Format::Qcow2,
+        ending: "qcow2",
         create: crate::qcow2::create,
     },
     KindRow {
         name: "vmdk",
         says: "VMware Workstation and Fusion: one file that grows (monolithicSparse)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_sparse,
     },
     KindRow {
         name: "vmdk-stream",
         says: "OVF and OVA, as ESXi and vSphere import them: compressed (streamOptimized)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_stream,
     },
     KindRow {
         name: "vmdk-flat",
         says: "VMware Workstation: the bytes of the disk and a descriptor (monolithicFlat)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_flat,
     },
     KindRow {
         name: "vmdk-split",
         says: "VMware Workstation: files of up to 2 GiB that grow (twoGbMaxExtentSparse)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_split,
     },
     KindRow {
         name: "vmdk-split-flat",
         says: "VMware Workstation: files of up to 2 GiB with the bytes of the disk (twoGbMaxExtentFlat)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_split_flat,
     },
     KindRow {
         name: "vmdk-esxi",
         says: "a datastore of ESXi: the bytes of the disk and a descriptor, thin unless preallocated (vmfs)",
         format: Format::Vmdk,
+        ending: "vmdk",
         create: crate::vmdk::create_esxi,
     },
     KindRow {
         name: "vhdx",
         says: "Hyper-V, growing with its data",
         format: Format::Vhdx,
+        ending: "vhdx",
         create: crate::vhdx::create,
     },
     KindRow {
         name: "vhdx-fixed",
         says: "Hyper-V, every block in its place",
         format: Format::Vhdx,
+        ending: "vhdx",
         create: crate::vhdx::create_fixed,
     },
     KindRow {
         name: "vhd",
         says: "Hyper-V generation 1, XenServer and XCP-ng, growing with its data",
         format: Format::Vhd,
+        ending: "vhd",
         create: crate::vhd::create,
     },
     KindRow {
         name: "vhd-fixed",
         says: "Hyper-V generation 1: the bytes of the disk and a footer",
         format: Format::Vhd,
+        ending: "vhd",
         create: crate::vhd::create_fixed,
     },
     KindRow {
         name: "vhd-azure",
         says: "Azure: fixed, of whole MiB",
         format: Format::Vhd,
+        ending: "vhd",
         create: crate::vhd::create_azure,
+    },
+    KindRow {
+        name: "ova",
+        says: "vSphere, VirtualBox and others import it: a package with the disk and a bare machine around it",
+        format: Format::Vmdk,
+        ending: "ova",
+        create: crate::ova::create,
     },
 ];
 
@@ -219,18 +242,6 @@ pub const TABLE: &[Row] = &[
     },
 ];
 
-/// Formats that are recognised by their magic so that they are refused by name, never read as raw.
-const FOREIGN: &[(&str, usize, &[u8])] = &[
-    ("Bochs growing disk", 0, b"Bochs Virtual HD Image"),
-    ("Parallels disk", 0, b"WithoutFreeSpace"),
-    ("Parallels disk", 0, b"WithouFreSpacExt"),
-    ("QED", 0, b"QED\0"),
-    ("qcow version 1", 0, b"QFI\xfb\0\0\0\x01"),
-    ("cloop", 0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
-    ("Expert Witness (E01)", 0, b"EVF\x09\x0d\x0a\xff\x00"),
-    ("Advanced Forensic Format", 0, b"AFF10\r\n\0"),
-];
-
 impl Format {
     /// Its row.
     pub fn row(self) -> &'static Row {
@@ -253,20 +264,7 @@ impl Format {
 
 /// Which format the bytes say they are; a foreign format is refused by name.
 pub fn probe(source: &Source) -> Result<Format> {
-    let head = source.head(4096)?;
-    for (name, at, magic) in FOREIGN {
-        if head.get(*at..at + magic.len()) == Some(*magic) {
-            return Err(foreign(source, name));
-        }
-    }
-    // Apple UDIF has its magic 512 bytes before the end.
-    if let Some(at) = source.len().0.checked_sub(512) {
-        let mut tail = [0; 4];
-        source.read_exact_at(crate::FileOffset(at), &mut tail)?;
-        if &tail == b"koly" {
-            return Err(foreign(source, "Apple disk image (dmg)"));
-        }
-    }
+    foreign::refuse(source)?;
     for row in TABLE {
         if (row.probe)(source)? {
             return Ok(row.format);
@@ -279,18 +277,15 @@ pub fn probe(source: &Source) -> Result<Format> {
 /// lost its footer), or a piece of an image (`-flat.vmdk`). Read as raw it would be a wrong disk in silence.
 pub(crate) fn probe_named(source: &Source, name: &Path) -> Result<Format> {
     let format = probe(source)?;
+    if format == Format::Raw {
+        foreign::refuse_named(source, name)?;
+    }
     match Format::from_ending(name) {
         Some(named) if format == Format::Raw && named != Format::Raw => Err(source
             .corrupt(format!("is named as {} but has no header of it", named.name()))
             .hint("copy it again if it is cut off; open the descriptor if it is an extent; say -f raw if it is a raw disk")),
         _ => Ok(format),
     }
-}
-
-fn foreign(source: &Source, name: &str) -> Error {
-    source
-        .unsupported(format!("is a disk in the format {name}, which landfall does not read"))
-        .hint("convert it with the product that wrote it (for most: qemu-img convert -O qcow2), then give landfall the result")
 }
 
 /// An image with its parents, ready to be read.
@@ -396,6 +391,10 @@ pub fn kind(name: &str) -> Result<&'static KindRow> {
 /// # Errors
 /// [`Kind::Refused`](crate::Kind::Refused) where its ending says nothing or the format is only read.
 pub fn kind_for(path: &Path) -> Result<&'static KindRow> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    if let Some(kind) = KINDS.iter().find(|kind| ending.as_deref() == Some(kind.ending)) {
+        return Ok(kind);
+    }
     let Some(format) = Format::from_ending(path) else {
         return Err(Error::refused("does not say by its ending which format is wanted")
             .in_file(path)

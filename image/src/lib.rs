@@ -19,6 +19,7 @@ mod deflate;
 pub mod digest;
 pub mod disk;
 pub mod error;
+mod foreign;
 pub mod formats;
 pub mod gate;
 pub mod limits;

@@ -240,7 +240,8 @@ pub struct ImageArgs {
 pub struct DiskConvert {
     /// The images to read, then the image to write; its ending gives the kind where -O does not. With several images to
     /// read, or with a folder at the end, the results get their names in that folder
-    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "TARGET"])]
+    // Two at least, counted when all are there: options may stand between them.
+    #[arg(required = true, num_args = 1.., value_names = ["SOURCE", "TARGET"])]
     pub paths: Vec<PathBuf>,
     /// The sources' format, instead of what their bytes say
     #[arg(short = 'f', long, value_parser = parse_format, value_name = "FORMAT")]
@@ -266,6 +267,9 @@ pub struct DiskConvert {
     /// Reserve room before there is data for it
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = Preallocate::Off)]
     pub preallocate: Preallocate,
+    /// Make the disk for this controller (the kinds of vmdk and ova) [default: lsilogic]
+    #[arg(long, value_enum, value_name = "CONTROLLER")]
+    pub adapter: Option<Adapter>,
     /// Write a differencing image: store only what differs from this image (qcow2, vhdx, vhd)
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<PathBuf>,
@@ -303,6 +307,31 @@ impl From<Preallocate> for landfall_image::create::Preallocation {
             Preallocate::Metadata => Self::Metadata,
             Preallocate::Falloc => Self::Falloc,
             Preallocate::Full => Self::Full,
+        }
+    }
+}
+
+/// The controller that a disk hangs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum Adapter {
+    /// SCSI: LSI Logic, parallel
+    LsiLogic,
+    /// SCSI of old guests
+    BusLogic,
+    /// IDE
+    Ide,
+    /// Paravirtual SCSI; the disk itself says lsilogic, as VMware's do
+    PvScsi,
+}
+
+impl From<Adapter> for landfall_image::create::Adapter {
+    fn from(adapter: Adapter) -> Self {
+        match adapter {
+            Adapter::LsiLogic => Self::LsiLogic,
+            Adapter::BusLogic => Self::BusLogic,
+            Adapter::Ide => Self::Ide,
+            Adapter::PvScsi => Self::PvScsi,
         }
     }
 }

@@ -304,10 +304,10 @@ fn check_copy(
             return Err("other digest".into());
         }
     }
-    if format != Format::Raw {
+    if let Some(path) = super::pairs::unpacked(kind, path).filter(|_| format != Format::Raw) {
         let compare = Command::new("qemu-img")
             .args(["compare", "-f", "raw", "-F", if format == Format::Vhd { "vpc" } else { format.name() }])
-            .args([raw, path])
+            .args([raw, &path])
             .output();
         match compare {
             Ok(output) if output.status.success() => {}

@@ -3,6 +3,8 @@
 mod adversity;
 mod corpus;
 mod generated;
+mod hostile;
+mod package;
 mod pairs;
 mod program;
 mod readers;

@@ -9,15 +9,18 @@
 //! The descriptor comes first, then the files in the order of its references; the manifest follows it or comes last.
 //!
 //! Recognised and refused by name: compressed disks (`.gz`, or gzip inside) and disks that are cut into chunks
-//! (`.000000000`). Deliberately absent: the descriptor's meaning (machines are the program's business, disks are found
-//! by their names here), certificates (`.cert`: a manifest's signature is not checked), and packages that are
+//! (`.000000000`). Deliberately absent: the meaning of a descriptor that is read (machines are the program's business,
+//! disks are found by their names here; one is written for a disk of which nothing else is known), certificates (`.cert`: a manifest's signature is not checked), and packages that are
 //! themselves compressed.
 
+mod descriptor;
 mod manifest;
+mod single;
 mod tar;
 mod write;
 
 pub use manifest::{Algorithm, Line, parse as parse_manifest};
+pub use single::create;
 pub use tar::Member;
 pub use write::OvaWriter;
 

@@ -20,7 +20,8 @@ const RECORD: u64 = 20 * BLOCK;
 /// create(descriptor) -> { disk -> a sink that is made with its options, filled and finished -> disk_done }* -> finish
 /// ```
 ///
-/// Deliberately absent: continuing an interrupted package.
+/// What an interrupted run left under the partial name is taken over where the options say so, for a package of the same
+/// members in the same order; all but the disk's data is written again.
 pub struct OvaWriter {
     file: PartialFile,
     /// Name, place and length of what is complete.
@@ -62,7 +63,7 @@ impl OvaWriter {
             .in_file(target));
         }
         let head = header(name, Bytes(room)).map_err(|e| e.in_file(target))?;
-        let file = PartialFile::create(target, FileOptions { resume: false, ..options })?;
+        let file = PartialFile::create(target, options)?;
         file.write_all_at(FileOffset(0), &head)?;
         let mut writer = OvaWriter {
             file,
@@ -167,6 +168,11 @@ impl OvaWriter {
         self.file.set_len(Bytes(end))?;
         let (path, allocated) = self.file.commit()?;
         Ok(Receipt { files: vec![path], allocated })
+    }
+
+    /// Lets what is there stay under its partial name when the writer is dropped.
+    pub(super) fn leave(&self) {
+        self.file.leave();
     }
 
     fn len(&self) -> Result<u64> {

@@ -21,7 +21,7 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
         extended_l2: args.extended_l2,
         preallocation: args.preallocate.into(),
         base: None,
-        adapter: None,
+        adapter: args.adapter.map(Into::into),
         files: FileOptions { replace: args.replace, resume: false, sync: args.sync },
         within: None,
     };
@@ -73,7 +73,12 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
 
 /// Where each source goes.
 fn targets(args: &DiskConvert) -> Result<Vec<(&Path, PathBuf)>> {
-    let Some((target, sources)) = args.paths.split_last() else { return Ok(Vec::new()) };
+    let Some((target, sources)) = args.paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
+        let only = args.paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+        return Err(Error::refused("is the only name: it takes a source and a target")
+            .in_file(only)
+            .hint("landfall disk convert SOURCE TARGET"));
+    };
     if let [source] = sources
         && !target.is_dir()
     {

@@ -1,9 +1,9 @@
 //! One disk image: look at it, map it, convert it, compare it.
 
-mod convert_one;
+mod conversion;
 mod serve;
 
-pub use convert_one::{Target, convert, target_in};
+pub use conversion::{Target, convert, target_in};
 pub use serve::{Serve, serve};
 
 use super::Context;

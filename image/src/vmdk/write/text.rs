@@ -51,7 +51,8 @@ impl Text<'_> {
         }
         let [cylinders, heads, sectors] = geometry(self.adapter, self.sectors);
         let adapter = match self.adapter {
-            Adapter::LsiLogic => "lsilogic",
+            // VMware's words are ide, buslogic, lsilogic and legacyESX: Virtual Disk Format 5.0, "The Disk Database".
+            Adapter::LsiLogic | Adapter::PvScsi => "lsilogic",
             Adapter::BusLogic => "buslogic",
             Adapter::Ide => "ide",
         };
@@ -123,6 +124,7 @@ mod tests {
         assert_eq!(scsi(16_777_216), [1044, 255, 63]);
         assert_eq!(scsi(33_554_432), [2088, 255, 63]);
         assert_eq!(geometry(Adapter::Ide, 16_777_216), [16_383, 16, 63]);
+        assert_eq!(geometry(Adapter::PvScsi, 16_777_216), scsi(16_777_216));
         assert_eq!(scsi(1), [1, 64, 32]);
         assert_eq!(scsi(u64::MAX), [65_535, 255, 63]);
     }

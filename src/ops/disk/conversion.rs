@@ -1,4 +1,4 @@
-//! One image into another.
+//! A conversion: from one image to one other, with what must be refused before anything is written.
 
 use super::{Input, file_name, open};
 use crate::event::Event;
@@ -131,6 +131,7 @@ fn about(
         "level": options.level,
         "block_size": options.block_size,
         "extended_l2": options.extended_l2,
+        "adapter": options.adapter,
         "preallocation": options.preallocation,
     });
     Some(about.to_string())
@@ -145,7 +146,7 @@ pub fn target_in(folder: &Path, source: &Path, kind: &KindRow) -> PathBuf {
     let stem = source.file_stem().unwrap_or(source.as_os_str());
     let mut name = stem.to_owned();
     name.push(".");
-    name.push(kind.format.row().endings.first().copied().unwrap_or("img"));
+    name.push(kind.ending);
     folder.join(name)
 }
 
