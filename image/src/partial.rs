@@ -13,6 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// What is written with one call. The kernel caches a longer write in larger pieces of memory (large folios), which it
+/// has to look for, and which the host of a virtual machine may have taken back: 1.5 GiB took 0.8 to 1.4 s in calls of
+/// 1 MiB, 0.44 s in calls of 32 to 256 KiB.
+const AT_ONCE: usize = 128 << 10;
+
 /// Writes of this length and more go to the device early.
 const WRITE_OUT: usize = 256 << 10;
 
@@ -103,7 +108,11 @@ impl PartialFile {
     /// Writes all of `data` at `at`; from any thread.
     pub fn write_all_at(&self, at: FileOffset, data: &[u8]) -> Result<()> {
         let place = self.place(at)?;
-        self.file.write_all_at(data, place).map_err(|e| self.failed("cannot write", e).at(at))?;
+        let mut here = place;
+        for piece in data.chunks(AT_ONCE) {
+            self.file.write_all_at(piece, here).map_err(|e| self.failed("cannot write", e).at(at))?;
+            here += piece.len() as u64;
+        }
         if self.options.sync
             && let Some(len) = std::num::NonZeroU64::new(data.len() as u64)
             && data.len() >= WRITE_OUT
