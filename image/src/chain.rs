@@ -39,8 +39,8 @@ pub struct ParentRef {
     pub format: Option<Format>,
     /// The parent must have one of these as its [`Layer::identity`]; any will do where there is none.
     pub identities: Vec<String>,
-    /// The parent must have this layer's logical sector size, and be no larger than this layer.
-    pub same_geometry: bool,
+    /// The parent must have this layer's logical sector size.
+    pub same_sectors: bool,
 }
 
 impl ParentRef {
@@ -93,7 +93,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
             .hint("the parent was changed after the snapshot was taken, or another file has its name; find the right one"));
         }
         if let Some(child) = fits.take() {
-            check_geometry(&*child, &*layer.disk).map_err(|e| e.in_file(&here))?;
+            check_sectors(&*child, &*layer.disk).map_err(|e| e.in_file(&here))?;
         }
         if layer.disk.size() > limits::DISK_SIZE {
             return Err(Error::refused(format!(
@@ -108,7 +108,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         if let Some(member) = member.take() {
             details.push(("member of the package".into(), member));
         }
-        if layer.parent.as_ref().is_some_and(|parent| parent.same_geometry) {
+        if layer.parent.as_ref().is_some_and(|parent| parent.same_sectors) {
             fits = Some(Arc::clone(&layer.disk));
         }
         layers.push((
@@ -151,8 +151,9 @@ pub(crate) fn enter(path: &Path, options: &OpenOptions) -> Result<(Source, Optio
     Ok((entered.source, format, entered.member))
 }
 
-/// What a parent must have in common with a child that shares its sectors.
-fn check_geometry(child: &dyn Disk, parent: &dyn Disk) -> Result<()> {
+/// What a parent must have in common with a child that shares its sectors. Not the size: a child that has grown or shrunk
+/// has its own.
+fn check_sectors(child: &dyn Disk, parent: &dyn Disk) -> Result<()> {
     if parent.sector_size() != child.sector_size() {
         return Err(Error::corrupt(format!(
             "has logical sectors of {} bytes, its child of {}; they must be the same in a chain",
@@ -160,14 +161,6 @@ fn check_geometry(child: &dyn Disk, parent: &dyn Disk) -> Result<()> {
             child.sector_size().0
         ))
         .hint("another file has the parent's name, or one of the two is damaged; find the right parent"));
-    }
-    if parent.size() > child.size() {
-        return Err(Error::unsupported(format!(
-            "is a disk of {} bytes, its child one of {}; a child may be larger than its parent, not smaller",
-            parent.size().0,
-            child.size().0
-        ))
-        .hint("merge the child into its parent where they were written, then convert the result"));
     }
     Ok(())
 }

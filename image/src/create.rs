@@ -1,5 +1,6 @@
 //! How a new image is made: one set of options for all formats. What a format cannot honour it refuses by name.
 
+use crate::convert::Cancel;
 use crate::error::{Error, Result};
 use crate::formats::Format;
 use crate::partial::Within;
@@ -104,6 +105,8 @@ pub struct CreateOptions {
     pub files: FileOptions,
     /// Write the image into another file that is under way, as its last part so far.
     pub within: Option<Within>,
+    /// Stops what takes long when the image is completed: the digests of an OVA's manifest.
+    pub cancel: Cancel,
 }
 
 /// Which of the options a kind of image takes.

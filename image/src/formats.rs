@@ -360,8 +360,8 @@ fn check_damaged(
     options: &OpenOptions,
     error: Error,
 ) -> Result<Vec<(std::path::PathBuf, Format, Option<Checked>)>> {
-    let source = Source::open(path)?;
-    let format = match options.format {
+    let Ok((source, known, _)) = crate::chain::enter(path, options) else { return Err(error) };
+    let format = match known {
         Some(format) => format,
         None => probe(&source)?,
     };

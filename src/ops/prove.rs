@@ -64,12 +64,14 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
             .in_file(&folder)
             .hint("wait for it to end, or choose another folder with -o")
     })?;
-    // An earlier verdict must not lie beside the log of a trial that is cut short.
-    match fs::remove_file(folder.join(PROOF)) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(cannot("cannot remove the earlier proof in")(e).into());
+    // An earlier verdict must not lie beside the log of a trial that is cut short, nor its log beside a new verdict.
+    for earlier in [PROOF, EARLIER_LOG] {
+        match fs::remove_file(folder.join(earlier)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(cannot("cannot remove the earlier proof in")(e).into());
+            }
+            _ => {}
         }
-        _ => {}
     }
 
     let sandbox = Sandbox::new(context.sandbox.clone())?;

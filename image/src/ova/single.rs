@@ -8,6 +8,7 @@
 use super::OvaWriter;
 use super::descriptor::Descriptor;
 use super::tar::BLOCK;
+use crate::convert::Cancel;
 use crate::create::{Adapter, Compression, CreateOptions, Takes};
 use crate::error::{Error, Result};
 use crate::sink::{Encoded, Piece, Placed, Receipt, Sink};
@@ -28,6 +29,7 @@ struct Single {
     file: String,
     capacity: Bytes,
     adapter: Adapter,
+    cancel: Cancel,
     /// Bytes of data so far.
     populated: AtomicU64,
 }
@@ -64,7 +66,16 @@ pub fn create(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<d
     let mut inner = options.clone();
     let place = package.disk(&file, &mut inner)?;
     let disk = crate::vmdk::create_stream(&place, size, &inner)?;
-    Ok(Box::new(Single { disk, package, name, file, capacity, adapter, populated: AtomicU64::new(0) }))
+    Ok(Box::new(Single {
+        disk,
+        package,
+        name,
+        file,
+        capacity,
+        adapter,
+        cancel: inner.cancel,
+        populated: AtomicU64::new(0),
+    }))
 }
 
 /// What is left of a name where only plain letters will do.
@@ -108,7 +119,7 @@ impl Sink for Single {
     }
 
     fn finish(self: Box<Self>) -> Result<Receipt> {
-        let Single { disk, mut package, name, file, capacity, adapter, populated } = *self;
+        let Single { disk, mut package, name, file, capacity, adapter, cancel, populated } = *self;
         disk.finish()?;
         let len = package.disk_done()?;
         let populated = populated.into_inner().min(capacity.0);
@@ -121,7 +132,7 @@ impl Sink for Single {
             adapter,
         };
         package.set_descriptor(&descriptor.render())?;
-        package.finish()
+        package.finish(&cancel)
     }
 
     fn leave(&self) {

@@ -337,7 +337,7 @@ fn a_written_package_is_read_by_us_and_by_others() {
     writer.add("notes.txt", b"hello").unwrap();
     writer.set_descriptor("<Envelope>final</Envelope>").unwrap();
     assert!(!target.exists());
-    let receipt = writer.finish().unwrap();
+    let receipt = writer.finish(&Cancel::default()).unwrap();
     assert_eq!(receipt.files, [target.as_path()]);
     assert_eq!(std::fs::metadata(&target).unwrap().len() % 10_240, 0);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -392,7 +392,7 @@ fn streams_are_written_into_a_package() {
     for (n, disk) in disks.iter().enumerate() {
         write(&mut writer, "vmdk-stream", &format!("disk{n}.vmdk"), disk);
     }
-    writer.finish().unwrap();
+    writer.finish(&Cancel::default()).unwrap();
     let package = Package::open(&target).unwrap();
     assert!(package.verify(&Cancel::default()).unwrap().is_some());
     for (n, disk) in disks.iter().enumerate() {
@@ -437,7 +437,7 @@ fn a_package_that_is_not_finished_leaves_nothing_and_rules_are_kept() {
     let qcow2 = formats::kind("qcow2").unwrap();
     let error = (qcow2.create)(&target.join("d.raw"), Bytes(512), &options).err().unwrap();
     assert_eq!(error.kind(), Kind::Refused);
-    assert_eq!(writer.finish().err().unwrap().kind(), Kind::Refused);
+    assert_eq!(writer.finish(&Cancel::default()).err().unwrap().kind(), Kind::Refused);
     let mut writer = begin("vm.ovf", "<x/>").unwrap();
     writer.add("a.txt", b"").unwrap();
     assert!(writer.add("a.txt", b"").is_err(), "twice");
@@ -479,4 +479,39 @@ proptest::proptest! {
         let _ = crate::nbd::Uri::parse(&format!("nbd://{text}"));
         let _ = crate::nbd::Uri::parse(&format!("nbd+unix:///{text}"));
     }
+}
+
+/// The digests of the manifest take a while on a large disk.
+#[test]
+fn a_package_can_be_stopped_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("vm.ova");
+    let mut writer = OvaWriter::create(&target, "vm.ovf", "<Envelope/>", Bytes(0), NEW).unwrap();
+    write(&mut writer, "vmdk-stream", "disk.vmdk", &mixed(1, Bytes(6 << 20)));
+    let cancel = Cancel::default();
+    cancel.cancel();
+    assert_eq!(writer.finish(&cancel).unwrap_err().kind(), Kind::Interrupted);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// What cannot be opened is checked where it lies, not the archive around it.
+#[test]
+fn a_damaged_disk_in_a_package_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = dir.path().join("disk.vhdx");
+    let sink =
+        (formats::kind("vhdx").unwrap().create)(&plain, Bytes(6 << 20), &CreateOptions::default()).unwrap();
+    crate::convert::convert(&mixed(1, Bytes(6 << 20)), sink, &crate::convert::Options::default()).unwrap();
+    let mut bytes = std::fs::read(&plain).unwrap();
+    bytes.truncate(bytes.len() - (1 << 20));
+    let target = dir.path().join("vm.ova");
+    let mut writer = OvaWriter::create(&target, "vm.ovf", "<Envelope/>", Bytes(0), NEW).unwrap();
+    writer.add("disk.vhdx", &bytes).unwrap();
+    writer.finish(&Cancel::default()).unwrap();
+    let member = target.join("disk.vhdx");
+    assert_eq!(formats::open(&member, &OpenOptions::default()).err().unwrap().kind(), Kind::Corrupt);
+    let layers = formats::check(&member, &OpenOptions::default()).unwrap();
+    let (_, format, checked) = &layers[0];
+    assert_eq!(*format, formats::Format::Vhdx);
+    assert!(checked.as_ref().unwrap().count(crate::check::Severity::Corrupt) > 0);
 }

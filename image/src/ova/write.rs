@@ -2,6 +2,7 @@
 
 use super::manifest::{Algorithm, Hasher, render};
 use super::tar::{BLOCK, header};
+use crate::convert::Cancel;
 use crate::create::{CreateOptions, FileOptions};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -140,8 +141,9 @@ impl OvaWriter {
         self.disk_done().map(drop)
     }
 
-    /// Adds the manifest, with the SHA-256 of every file as it now stands in the archive, and completes the package.
-    pub fn finish(mut self) -> Result<Receipt> {
+    /// Adds the manifest, with the SHA-256 of every file as it now stands in the archive, and completes the package. All of
+    /// it is read again for that; `cancel` ends it with [`Kind::Interrupted`](crate::Kind::Interrupted).
+    pub fn finish(mut self, cancel: &Cancel) -> Result<Receipt> {
         if let Some((name, _)) = &self.open {
             let says = format!("the disk {name:?} was begun and not done");
             return Err(Error::refused(says).in_file(self.file.target()));
@@ -151,7 +153,12 @@ impl OvaWriter {
             .members
             .par_iter()
             .map(|(_, place, len)| {
-                let read = |at, buf: &mut [u8]| file.read_exact_at(FileOffset(place + at), buf);
+                let read = |at, buf: &mut [u8]| {
+                    if cancel.is_cancelled() {
+                        return Err(Error::interrupted());
+                    }
+                    file.read_exact_at(FileOffset(place + at), buf)
+                };
                 Hasher::new(Algorithm::Sha256).run(Bytes(*len), read)
             })
             .collect::<Result<_>>()?;

@@ -76,7 +76,7 @@ fn open_layer(source: Source, options: &OpenOptions) -> Result<Layer> {
             names: vec![local_name(name, "backing file")?.to_owned()],
             format: header.backing_format.as_deref().map(format).transpose()?,
             identities: Vec::new(),
-            same_geometry: false,
+            same_sectors: false,
         }),
     };
     let cipher = match header.luks {

@@ -94,7 +94,7 @@ fn find_parent(child: &Path, header: &Header, gate: &Gate) -> Result<ParentRef> 
                     names: vec![name],
                     format: Some(Format::Vdi),
                     identities: (identity != Uuid::nil()).then(|| identity.to_string()).into_iter().collect(),
-                    same_geometry: false,
+                    same_sectors: false,
                 });
             }
         }

@@ -147,7 +147,7 @@ impl Header {
             names: ParentRef::names_from_backslash_paths(&relative, &absolute),
             format: Some(Format::Vhd),
             identities: vec![self.parent_id.to_string()],
-            same_geometry: false,
+            same_sectors: false,
         })
     }
 

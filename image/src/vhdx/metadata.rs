@@ -255,6 +255,9 @@ pub fn parent_locator(linkage: Uuid, names: &BackslashNames) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
+/// Entries of a parent locator that are read. Many that share one long text would take far more memory than the file has.
+const PARENT_ENTRIES: usize = 64;
+
 /// The parent locator, a list of UTF-16 keys and values: [MS-VHDX] 2.6.2.6.
 pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
     let kind = guid(bytes, 0)?;
@@ -264,6 +267,11 @@ pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
         )));
     }
     let count = usize::from(le16(bytes, 18)?);
+    if count > PARENT_ENTRIES {
+        return Err(Error::corrupt(format!(
+            "the parent locator has {count} entries; the specification knows 6, and {PARENT_ENTRIES} are read"
+        )));
+    }
     let mut relative = Vec::new();
     let mut absolute = Vec::new();
     let mut linkage = None;
@@ -272,6 +280,12 @@ pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
         let at = 20 + 12 * index;
         let text = |offset: u32, length: u16| -> Result<String> {
             let length = usize::from(length);
+            if length as u64 > 2 * limits::NAME.0 {
+                return Err(Error::corrupt(format!(
+                    "entry {index} of the parent locator has a text of {length} bytes; at most {} are read",
+                    2 * limits::NAME.0
+                )));
+            }
             let part = usize::try_from(offset)
                 .ok()
                 .and_then(|start| Some(start..start.checked_add(length)?))
@@ -308,6 +322,6 @@ pub fn parse_parent_locator(bytes: &[u8]) -> Result<ParentRef> {
         names: ParentRef::names_from_backslash_paths(&relative, &absolute),
         format: Some(Format::Vhdx),
         identities: [linkage].into_iter().chain(second).map(|id| id.to_string()).collect(),
-        same_geometry: true,
+        same_sectors: true,
     })
 }

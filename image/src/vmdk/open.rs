@@ -197,7 +197,7 @@ fn parent(source: &Source, read: &Descriptor) -> Result<Option<ParentRef>> {
         names,
         format: Some(Format::Vmdk),
         identities: vec![format!("{cid:08x}")],
-        same_geometry: false,
+        same_sectors: false,
     }))
 }
 

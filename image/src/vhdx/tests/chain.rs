@@ -64,7 +64,7 @@ fn either_linkage_will_do() {
 }
 
 #[test]
-fn sectors_and_sizes_must_fit_those_of_the_parent() {
+fn sectors_must_be_those_of_the_parent_and_the_size_is_the_childs() {
     let dir = tempfile::tempdir().unwrap();
     let linkage = [("parent_linkage", braced(FIRST))];
     let over = |size, sector_size, child_size, child_sector_size| {
@@ -80,12 +80,29 @@ fn sectors_and_sizes_must_fit_those_of_the_parent() {
             "{error}"
         );
     }
-    let error = over(4 * MIB, 512, 4 * MIB - 512, 512).unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported);
-    assert!(error.says().contains("not smaller"), "{error}");
     // A child may have grown; behind its parent's end there are zeros.
     assert_eq!(over(4 * MIB, 512, 9 * MIB, 512).unwrap(), 7);
     let mut bytes = [1; 512];
     open(&dir.path().join("child.vhdx")).disk.read_at(GuestOffset(4 * MIB), &mut bytes).unwrap();
     assert_eq!(bytes, [0; 512]);
+    // Or shrunk.
+    assert_eq!(over(4 * MIB, 512, 3 * MIB + 512, 512).unwrap(), 7);
+    assert_eq!(open(&dir.path().join("child.vhdx")).disk.size().0, 3 * MIB + 512);
+}
+
+/// Entries that share one long text would take more memory than any file has.
+#[test]
+fn a_locator_has_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let over = |more: Vec<(&'static str, String)>| {
+        let linkages = [vec![("parent_linkage", braced(FIRST))], more].concat();
+        reads(dir.path(), &base(4 * MIB, 512, FIRST), &child(4 * MIB, 512, &linkages))
+    };
+    // With the linkage and the path there are two more.
+    assert_eq!(over(vec![("other", "x".into()); 62]).unwrap(), 7);
+    let error = over(vec![("other", "x".into()); 63]).unwrap_err();
+    assert!(error.kind() == Kind::Corrupt && error.says().contains("65 entries"), "{error}");
+    assert_eq!(over(vec![("other", "x".repeat(4096))]).unwrap(), 7);
+    let error = over(vec![("other", "x".repeat(4097))]).unwrap_err();
+    assert!(error.kind() == Kind::Corrupt && error.says().contains("8194 bytes"), "{error}");
 }
