@@ -182,3 +182,20 @@ fn a_disk_is_made_for_the_controller_that_is_asked_for() {
         }
     }
 }
+
+/// As people write it: options anywhere, and a word where a name is missing.
+#[test]
+fn options_may_stand_between_source_and_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source.raw");
+    std::fs::write(&source, noise_bytes(1, 1 << 20)).unwrap();
+    let target = folder.path().join("out.img");
+    let mut command = landfall(&["disk", "convert"], &[&source]);
+    command.args(["-O", "ova"]).arg(&target).args(["--jobs", "1"]);
+    let (output, _) = measured(command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(ova::Package::open(&target).is_ok());
+    let (code, says) = run(&["disk", "convert"], &[&source]);
+    assert_eq!(code, Some(1), "{says}");
+    assert!(says.contains("source.raw: is the only name") && says.contains("hint: "), "{says}");
+}
