@@ -236,7 +236,7 @@ pub struct ImageArgs {
 
 /// `landfall disk convert`
 #[derive(Debug, Args)]
-#[command(after_help = kinds_help())]
+#[command(after_help = kinds_help(), override_usage = "landfall disk convert [OPTIONS] <SOURCE>... <TARGET>")]
 pub struct DiskConvert {
     /// The images to read, then the image to write; its ending gives the kind where -O does not. With several images to
     /// read, or with a folder at the end, the results get their names in that folder

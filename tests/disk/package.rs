@@ -61,7 +61,7 @@ fn each_of_many_disks_becomes_a_package_of_its_own() {
     let sources = ["web 01.raw", "größe <&\".raw"].map(|name| folder.path().join(name));
     let sizes = [5u64 << 20, (3 << 20) + 512];
     for (n, (source, size)) in sources.iter().zip(sizes).enumerate() {
-        std::fs::write(source, noise_bytes(n as u64 + 1, size as usize)).unwrap();
+        std::fs::write(source, noise_bytes(n as u64 + 1, usize::try_from(size).unwrap())).unwrap();
     }
     let (code, says) = run(&["disk", "convert", "-f", "raw", "-O", "ova"], &[&sources[0], &sources[1], &out]);
     assert_eq!(code, Some(0), "{says}");
