@@ -138,7 +138,7 @@ impl CreateOptions {
         {
             return refused(
                 format!("{kind} cannot be compressed with {}", compression.name()),
-                "qcow2 takes zlib and zstd, vmdk-stream zlib",
+                "qcow2 takes zlib and zstd, vmdk-stream and ova zlib",
             );
         }
         if self.level.is_some() && takes.compression.is_empty() {

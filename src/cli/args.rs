@@ -236,7 +236,7 @@ pub struct ImageArgs {
 
 /// `landfall disk convert`
 #[derive(Debug, Args)]
-#[command(after_help = kinds_help())]
+#[command(after_help = kinds_help(), override_usage = "landfall disk convert [OPTIONS] <SOURCE>... <TARGET>")]
 pub struct DiskConvert {
     /// The images to read, then the image to write; its ending gives the kind where -O does not. With several images to
     /// read, or with a folder at the end, the results get their names in that folder
@@ -252,7 +252,7 @@ pub struct DiskConvert {
     /// The kind of image to write
     #[arg(short = 'O', long, value_parser = kind_names(), value_name = "KIND")]
     pub output_format: Option<String>,
-    /// Compress (qcow2 with either method; vmdk-stream is always zlib)
+    /// Compress (qcow2 with either method; vmdk-stream and ova are always zlib)
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
     /// Compress this much: 1 to 12 for zlib, 1 to 22 for zstd [default: fast, at about QEMU's size]

@@ -61,7 +61,7 @@ fn each_of_many_disks_becomes_a_package_of_its_own() {
     let sources = ["web 01.raw", "größe <&\".raw"].map(|name| folder.path().join(name));
     let sizes = [5u64 << 20, (3 << 20) + 512];
     for (n, (source, size)) in sources.iter().zip(sizes).enumerate() {
-        std::fs::write(source, noise_bytes(n as u64 + 1, size as usize)).unwrap();
+        std::fs::write(source, noise_bytes(n as u64 + 1, usize::try_from(size).unwrap())).unwrap();
     }
     let (code, says) = run(&["disk", "convert", "-f", "raw", "-O", "ova"], &[&sources[0], &sources[1], &out]);
     assert_eq!(code, Some(0), "{says}");
@@ -181,4 +181,21 @@ fn a_disk_is_made_for_the_controller_that_is_asked_for() {
             std::fs::remove_dir_all(&own).unwrap();
         }
     }
+}
+
+/// As people write it: options anywhere, and a word where a name is missing.
+#[test]
+fn options_may_stand_between_source_and_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source.raw");
+    std::fs::write(&source, noise_bytes(1, 1 << 20)).unwrap();
+    let target = folder.path().join("out.img");
+    let mut command = landfall(&["disk", "convert"], &[&source]);
+    command.args(["-O", "ova"]).arg(&target).args(["--jobs", "1"]);
+    let (output, _) = measured(command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(ova::Package::open(&target).is_ok());
+    let (code, says) = run(&["disk", "convert"], &[&source]);
+    assert_eq!(code, Some(1), "{says}");
+    assert!(says.contains("source.raw: is the only name") && says.contains("hint: "), "{says}");
 }

@@ -84,7 +84,8 @@ impl Seeds {
             ("1m", sized(1 << 20)),
             ("32m", sized(32 << 20)),
         ];
-        for kind in formats::KINDS.iter().filter(|kind| kind.format != Format::Raw) {
+        // A package is an archive around a kind that is there already.
+        for kind in formats::KINDS.iter().filter(|kind| kind.format != Format::Raw && kind.name != "ova") {
             for (disk_name, disk) in [("small", &small), ("large", &large)] {
                 for (name, options) in &options {
                     // One name, since it is in the image.

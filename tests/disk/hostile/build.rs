@@ -70,8 +70,9 @@ pub fn rename_utf16(path: &Path, from: &str, to: &str) {
     let mut bytes = std::fs::read(path).unwrap();
     assert_eq!(from.encode_utf16().count(), to.encode_utf16().count());
     let mut found = 0;
-    let (le, be): (fn(u16) -> [u8; 2], fn(u16) -> [u8; 2]) = (u16::to_le_bytes, u16::to_be_bytes);
-    for order in [le, be] {
+    type Order = fn(u16) -> [u8; 2];
+    let orders: [Order; 2] = [u16::to_le_bytes, u16::to_be_bytes];
+    for order in orders {
         let units = |text: &str| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
         let (from, to) = (units(from), units(to));
         for at in 0..bytes.len().min(8 << 20) - from.len() {

@@ -305,7 +305,7 @@ fn compressed(packed: &[u8], zstd: bool) -> Vec<u8> {
         bytes[104] = 1;
     }
     bytes.resize(5 * CLUSTER, 0);
-    be64(&mut bytes, CLUSTER, HUGE | 4 << 16);
+    be64(&mut bytes, CLUSTER, HUGE | (4 << 16));
     let sectors = (packed.len() as u64).div_ceil(512).saturating_sub(1).min(255);
     be64(&mut bytes, 4 * CLUSTER, 1 << 62 | sectors << 54 | 5 << 16);
     bytes.extend(packed);
@@ -357,8 +357,8 @@ fn overlaps_are_found_by_the_check_and_reading_ends() {
         let mut bytes = qcow2(9);
         bytes.resize(6 * 512, 0);
         bytes[5 * 512..].fill(0xaa);
-        be64(&mut bytes, 512, HUGE | 4 * 512);
-        be64(&mut bytes, 4 * 512, HUGE | 5 * 512);
+        be64(&mut bytes, 512, HUGE | (4 * 512));
+        be64(&mut bytes, 4 * 512, HUGE | (5 * 512));
         for cluster in [4, 5] {
             bytes[3 * 512 + 2 * cluster + 1] = 1;
         }
@@ -370,9 +370,9 @@ fn overlaps_are_found_by_the_check_and_reading_ends() {
     assert_eq!(told.code, Some(0), "{}", told.says);
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
     let cases: [(&str, Change<'_>); 5] = [
-        ("two entries", &|b| be64(b, 4 * 512 + 8, HUGE | 5 * 512)),
-        ("data that is its own table", &|b| be64(b, 4 * 512, HUGE | 4 * 512)),
-        ("data that is the header", &|b| be64(b, 4 * 512 + 8, HUGE | 3 * 512)),
+        ("two entries", &|b| be64(b, 4 * 512 + 8, HUGE | (5 * 512))),
+        ("data that is its own table", &|b| be64(b, 4 * 512, HUGE | (4 * 512))),
+        ("data that is a table of reference counts", &|b| be64(b, 4 * 512 + 8, HUGE | (3 * 512))),
         ("an L2 table that is the L1 table", &|b| be64(b, 512, HUGE | 512)),
         ("an L1 table that is the header", &|b| be64(b, 40, 0)),
     ];
