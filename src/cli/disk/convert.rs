@@ -24,6 +24,7 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
         adapter: args.adapter.map(Into::into),
         files: FileOptions { replace: args.replace, resume: false, sync: args.sync },
         within: None,
+        cancel: context.cancel.clone(),
     };
     let targets = targets(args)?;
     let several = targets.len() > 1;

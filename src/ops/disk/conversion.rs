@@ -51,7 +51,6 @@ pub fn convert(context: &Context<'_>, source: Input<'_>, target: &Target<'_>) ->
         );
     }
     let mut options = target.options.clone();
-    options.cancel = context.cancel.clone();
     options.base = match (&target.base, &base) {
         (Some(input), Some(image)) => Some(base_of(input.place, target.path, image)?),
         _ => None,
