@@ -53,6 +53,10 @@ fn other_crates_read_what_is_written() {
                 let own = formats::open(&path, &OpenOptions::default()).unwrap().disk.size();
                 assert!(own == disk.size() || kind.format == Format::Vhd && own > disk.size());
                 let expected = Padded { disk, size: own };
+                let Some(path) = pairs::unpacked(kind, &path) else {
+                    std::fs::remove_dir_all(&image_folder).unwrap();
+                    continue;
+                };
                 for (second, held) in SECONDS.iter().zip(&mut held) {
                     let len = std::fs::metadata(&path).unwrap().len();
                     if second.format != kind.format || second.loads_all && len > 1 << 30 {
