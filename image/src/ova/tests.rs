@@ -152,11 +152,14 @@ fn wrapped_disks_are_refused_by_name() {
     assert_eq!(package.disks(), ["d.vmdk.000000000"]);
 }
 
-/// A disk that somebody wrote a tar archive to is no package.
+/// A disk that somebody wrote a tar archive to is no package, unless it is called one.
 #[test]
 fn an_archive_without_a_descriptor_is_a_raw_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let path = package(dir.path(), &[("etc.conf", b"x"), ("1.raw", b"one")]);
+    let named = package(dir.path(), &[("etc.conf", b"x"), ("1.raw", b"one")]);
+    assert_eq!(open(&named).err().unwrap().kind(), Kind::Corrupt);
+    let path = dir.path().join("disk.img");
+    std::fs::rename(&named, &path).unwrap();
     let disk = open(&path).unwrap();
     assert_eq!(disk.size().0, std::fs::metadata(&path).unwrap().len());
 }
