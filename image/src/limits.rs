@@ -92,14 +92,15 @@ pub const LUKS_KEY: u32 = 512;
 pub const LUKS_STRIPES: Bytes = Bytes::mib(4);
 
 /// Steps of a LUKS key derivation. cryptsetup takes as many as the machine does in two seconds, some millions.
-pub const LUKS_ITERATIONS: u32 = 50_000_000;
+pub const LUKS_ITERATIONS: u32 = if cfg!(fuzzing) { 10_000 } else { 50_000_000 };
 
 /// Memory of a LUKS key derivation, which is given back before any data is read: cryptsetup never asks for more by
 /// itself.
-pub const LUKS_ARGON2: Bytes = Bytes::mib(1024);
+/// A fuzzer would do nothing else.
+pub const LUKS_ARGON2: Bytes = if cfg!(fuzzing) { Bytes::mib(1) } else { Bytes::mib(1024) };
 
 /// Passes over that memory: cryptsetup takes as many as the machine does in two seconds, four at least.
-pub const LUKS_ARGON2_TIME: u32 = 100;
+pub const LUKS_ARGON2_TIME: u32 = if cfg!(fuzzing) { 1 } else { 100 };
 
 /// Lanes of that memory: cryptsetup makes no more than 4.
 pub const LUKS_ARGON2_LANES: u32 = 64;
