@@ -61,3 +61,14 @@ impl Checked {
         self.counts[severity as usize]
     }
 }
+
+#[cfg(test)]
+impl Checked {
+    /// A test's demand: a problem of that severity with those words, and nothing worse than it.
+    pub fn must_say(&self, severity: Severity, words: &str) {
+        let mut problems = self.problems.iter();
+        let named = problems.any(|problem| problem.severity == severity && problem.says.contains(words));
+        assert!(named, "{words}: {self:?}");
+        assert!(severity == Severity::Corrupt || self.count(Severity::Corrupt) == 0, "{words}: {self:?}");
+    }
+}

@@ -12,6 +12,15 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Writes bytes over those of a file that is there, each at its offset.
+pub fn poke(path: &std::path::Path, bytes: &[(u64, &[u8])]) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    for (at, bytes) in bytes {
+        file.write_all_at(bytes, *at).unwrap();
+    }
+}
+
 /// A disk in memory with the extents that the test gives it. What is not set is `Unallocated`, so that it may be
 /// of any size.
 #[derive(Clone, Debug, Default)]

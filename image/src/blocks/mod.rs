@@ -6,4 +6,5 @@ pub mod bits;
 #[path = "tests/libvhdi.rs"]
 pub mod libvhdi;
 pub mod read;
+pub mod taken;
 pub mod write;

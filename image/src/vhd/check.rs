@@ -8,9 +8,10 @@ mod table;
 
 use super::dynamic::{ENTRY_BYTES, HEADER_BYTES, Header, SECTOR_BYTES};
 use super::footer::{self, FOOTER_BYTES, Footer, Kind, be32, be64};
-use super::reader::Taken;
 use super::{Found, find_footer};
+use crate::blocks::taken::{self, Taken};
 use crate::check::{Checked, Severity};
+use crate::convert::is_zero;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::gate::Gate;
 use crate::source::Source;
@@ -96,27 +97,8 @@ fn walk(source: &Source, checked: &mut Checked) -> Result<()> {
     ];
     locators(source, footer, &header, &bytes, &mut taken, checked)?;
     taken.sort_by_key(|taken| (taken.start, taken.end));
-    for one in &taken {
-        if one.end > found.data_end {
-            let says = format!(
-                "the {} ends at {:#x}; the file's data ends at {:#x}",
-                one.what, one.end, found.data_end
-            );
-            checked.add(Severity::Corrupt, says, Some(FileOffset(one.start)));
-        }
-    }
-    for (a, b) in taken.iter().zip(taken.iter().skip(1)) {
-        if a.end > b.start {
-            let says =
-                format!("the {} at {:#x} and the {} at {:#x} overlap", a.what, a.start, b.what, b.start);
-            checked.add(Severity::Corrupt, says, Some(FileOffset(b.start)));
-        }
-    }
+    taken::check(&taken, found.data_end, checked);
     table::check(source, &header, size, found.data_end, &taken, checked)
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// The footer at the end, its copy at the start, and the fields of the one that counts.

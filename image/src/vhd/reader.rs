@@ -4,6 +4,7 @@ use super::dynamic::{ENTRY_BYTES, HEADER_BYTES, Header, SECTOR_BYTES, UNUSED};
 use super::footer::{FOOTER_BYTES, Footer};
 use crate::blocks::bits;
 use crate::blocks::read::{self, BlockMap, LastPage, Place, Run, Table};
+use crate::blocks::taken::Taken;
 use crate::chain::ParentRef;
 use crate::disk::{self, Disk, Extent};
 use crate::error::{Error, Result};
@@ -46,14 +47,6 @@ impl Disk for Fixed {
         disk::check_bounds(self.size(), at, buf.len())?;
         self.source.read_exact_at(FileOffset(at.0), buf)
     }
-}
-
-/// A part of the file that no block may lie in.
-#[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    pub start: u64,
-    pub end: u64,
-    pub what: &'static str,
 }
 
 /// A dynamic or differencing disk.

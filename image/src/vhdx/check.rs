@@ -14,8 +14,10 @@ use super::header::{self, Header, Region, guid, le16, le32};
 use super::log;
 use super::metadata::{self, Metadata};
 use super::patched::Patched;
-use super::reader::{self, BAT_REGION, METADATA_REGION, Taken, read_patched};
+use super::reader::{self, BAT_REGION, METADATA_REGION, read_patched, taken_by};
+use crate::blocks::taken::{self, Taken};
 use crate::check::{Checked, Severity};
+use crate::convert::is_zero;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Gate;
 use crate::limits;
@@ -66,9 +68,9 @@ fn walk(source: Source, checked: &mut Checked) -> Result<()> {
         )));
     }
     let regions = region_tables(&file, checked)?;
-    taken.extend(regions.iter().map(Taken::region));
+    taken.extend(regions.iter().map(taken_by));
     taken.sort_by_key(|taken| (taken.start, taken.end));
-    places(&file, &taken, checked);
+    taken::check(&taken, file.len(), checked);
     let (bat, meta) = (find(&regions, BAT_REGION, "BAT")?, find(&regions, METADATA_REGION, "metadata")?);
 
     let at = FileOffset(meta.offset);
@@ -103,10 +105,6 @@ fn read(source: &Source, at: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     source.read_exact_at(FileOffset(at), &mut bytes)?;
     Ok(bytes)
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// The current header. A copy that is not valid is what a writer leaves that was stopped while it wrote it.
@@ -182,23 +180,6 @@ fn region_tables(file: &Patched, checked: &mut Checked) -> Result<Vec<Region>> {
 fn find<'a>(regions: &'a [Region], id: Uuid, name: &str) -> Result<&'a Region> {
     let region = regions.iter().find(|region| region.id == id);
     region.ok_or_else(|| Error::corrupt(format!("the region table has no {name} region")))
-}
-
-/// What is not payload lies in the file, and not on each other. `taken` is sorted.
-fn places(file: &Patched, taken: &[Taken], checked: &mut Checked) {
-    for one in taken {
-        if one.end > file.len() {
-            let says = format!("the {} ends at {:#x}; the file ends at {:#x}", one.what, one.end, file.len());
-            checked.add(Severity::Corrupt, says, Some(FileOffset(one.start)));
-        }
-    }
-    for (a, b) in taken.iter().zip(taken.iter().skip(1)) {
-        if a.end > b.start {
-            let says =
-                format!("the {} at {:#x} and the {} at {:#x} overlap", a.what, a.start, b.what, b.start);
-            checked.add(Severity::Corrupt, says, Some(FileOffset(b.start)));
-        }
-    }
 }
 
 /// What [`Metadata::parse`] passes over: items that it does not know, items on each other, reserved fields.

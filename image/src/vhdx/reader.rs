@@ -7,6 +7,7 @@ use super::metadata::{self, Metadata};
 use super::patched::Patched;
 use crate::blocks::bits;
 use crate::blocks::read::{self, BlockDisk, BlockMap, LastPage, Place, Run, Table};
+use crate::blocks::taken::Taken;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -30,23 +31,14 @@ pub struct Opened {
     disk: Vhdx,
 }
 
-/// A part of the file that no block may lie in.
-#[derive(Clone, Copy, Debug)]
-pub struct Taken {
-    pub start: u64,
-    pub end: u64,
-    pub what: &'static str,
-}
-
-impl Taken {
-    pub fn region(region: &Region) -> Taken {
-        let what = match region.id {
-            BAT_REGION => "block allocation table",
-            METADATA_REGION => "metadata region",
-            _ => "region that landfall does not know",
-        };
-        Taken { start: region.offset, end: region.offset.saturating_add(region.length), what }
-    }
+/// A region as a part of the file that no block may lie in.
+pub fn taken_by(region: &Region) -> Taken {
+    let what = match region.id {
+        BAT_REGION => "block allocation table",
+        METADATA_REGION => "metadata region",
+        _ => "region that landfall does not know",
+    };
+    Taken { start: region.offset, end: region.offset.saturating_add(region.length), what }
 }
 
 /// The disk of one layer.
@@ -95,7 +87,7 @@ impl Opened {
             region.ok_or_else(|| Error::corrupt(format!("the region table has no {name} region")))
         };
         let (bat, meta) = (find(BAT_REGION, "BAT")?, find(METADATA_REGION, "metadata")?);
-        taken.extend(regions.iter().map(Taken::region));
+        taken.extend(regions.iter().map(taken_by));
         taken.sort_by_key(|taken| (taken.start, taken.end));
         if let Some((a, b)) = taken.iter().zip(taken.iter().skip(1)).find(|(a, b)| a.end > b.start) {
             return Err(Error::corrupt(format!(

@@ -4,7 +4,7 @@
 //! which no writer makes) is read once for each part of the file that holds so many.
 
 use super::super::dynamic::{ENTRY_BYTES, Header, SECTOR_BYTES, UNUSED};
-use super::super::reader::Taken;
+use crate::blocks::taken::Taken;
 use crate::check::{Checked, Severity};
 use crate::error::Result;
 use crate::limits;

@@ -5,7 +5,7 @@
 use super::super::bat::{self, Layout};
 use super::super::metadata::Metadata;
 use super::super::patched::Patched;
-use super::super::reader::Taken;
+use crate::blocks::taken::Taken;
 use crate::check::{Checked, Severity};
 use crate::error::Result;
 use crate::units::{Bytes, FileOffset};

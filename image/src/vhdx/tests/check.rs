@@ -63,16 +63,8 @@ fn finds(forge: &Forge, severity: Severity, words: &str, poke: &[(u64, &[u8])]) 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.vhdx");
     forge.write(&path);
-    let file = File::options().write(true).open(&path).unwrap();
-    for (at, bytes) in poke {
-        file.write_all_at(bytes, *at).unwrap();
-    }
-    let found = check(&path).unwrap();
-    let named = found.problems.iter().any(|found| found.severity == severity && found.says.contains(words));
-    assert!(named, "{words}: {found:?}");
-    if severity != Corrupt {
-        assert_eq!(found.count(Corrupt), 0, "{words}: {found:?}");
-    }
+    crate::testing::poke(&path, poke);
+    check(&path).unwrap().must_say(severity, words);
 }
 
 /// The structure of `len` bytes at `at`, changed and with its checksum made right.
