@@ -200,7 +200,12 @@ impl PartialFile {
     }
 
     fn failed(&self, doing: &str, error: io::Error) -> Error {
-        Error::io(doing, error).in_file(&self.target)
+        let too_large = error.kind() == io::ErrorKind::FileTooLarge;
+        let error = Error::io(doing, error).in_file(&self.target);
+        if !too_large {
+            return error;
+        }
+        error.hint("this file system has no files of that length; choose a kind that grows with its data (qcow2, vhdx, vmdk)")
     }
 }
 
@@ -399,5 +404,17 @@ mod tests {
         });
         assert_eq!(won, 1);
         assert!(names(dir.path()).is_empty());
+    }
+
+    /// ext4 ends at 16 TiB, most others elsewhere.
+    #[test]
+    fn a_length_beyond_the_file_system_comes_with_a_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PartialFile::create(&dir.path().join("a"), NEW).unwrap();
+        let Err(error) = file.set_len(Bytes(i64::MAX as u64)) else {
+            eprintln!("SKIPPED: the file system of temporary files knows no bound");
+            return;
+        };
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("qcow2")), "{error:?}");
     }
 }

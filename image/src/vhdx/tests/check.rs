@@ -181,8 +181,8 @@ fn each_damage_of_the_block_table_is_named() {
     finds(&on(METADATA_AT | FULLY), Corrupt, "into the metadata region", &[]);
     finds(&on(BAT_AT | FULLY), Corrupt, "into the block allocation table", &[]);
     finds(&on(first | FULLY), Corrupt, "where another block lies", &[]);
-    finds(&on(disk.file_len | FULLY), Corrupt, "the file's data ends at", &[]);
-    finds(&on(!0xf_ffff | FULLY), Corrupt, "the file's data ends at", &[]);
+    finds(&on(disk.file_len | FULLY), Corrupt, "the file ends at", &[]);
+    finds(&on(!0xf_ffff | FULLY), Corrupt, "the file ends at", &[]);
     finds(&on(4), Corrupt, "its state 4 is reserved", &[]);
     finds(&on(first | PARTIALLY), Corrupt, "partially present, but the disk has no parent", &[]);
     finds(&on(5), Note, "unmapped in the way of the first specification", &[]);
@@ -201,14 +201,14 @@ fn each_damage_of_the_block_table_is_named() {
     wide.file_len -= MIB;
     finds(&wide, Note, "whose unused end is not in the file", &[]);
     wide.file_len -= 1;
-    finds(&wide, Corrupt, "the file's data ends at", &[]);
+    finds(&wide, Corrupt, "the file ends at", &[]);
 
     // Bitmaps.
     let ratio = child.chunk_ratio();
     finds(&entry(&child, ratio, 0), Corrupt, "sector bitmap of the partially present block 1 is not", &[]);
     finds(&entry(&child, ratio, 7), Corrupt, "its state is 7; 0 and 6", &[]);
     finds(&entry(&child, ratio, child.bat[&1] & !7 | 6), Corrupt, "where another block lies", &[]);
-    finds(&entry(&child, ratio, child.file_len | 6), Corrupt, "the file's data ends at", &[]);
+    finds(&entry(&child, ratio, child.file_len | 6), Corrupt, "the file ends at", &[]);
     finds(&entry(&child, 20, 6), Note, "stand for what is behind the end of the disk", &[]);
     let mut long = sound(5 << 30, MIB, 512);
     long.put_block(0, FULLY, vec![1]);
