@@ -249,13 +249,13 @@ pub struct DiskConvert {
     /// Read this internal snapshot, by its name or id (qcow2)
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,
-    /// The kind of image to write
-    #[arg(short = 'O', long, value_parser = kind_names(), value_name = "KIND")]
+    /// The kind of image to write, as listed at the end
+    #[arg(short = 'O', long, value_parser = kind_names(), hide_possible_values = true, value_name = "KIND")]
     pub output_format: Option<String>,
     /// Compress (qcow2 with either method; vmdk-stream and ova are always zlib)
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
-    /// Compress this much: 1 to 12 for zlib, 1 to 22 for zstd [default: fast, at about QEMU's size]
+    /// Compress this much: 1 to 12 for zlib, 1 to 22 for zstd [default: fast; about QEMU's size, a VMDK stream a tenth more]
     #[arg(long, value_name = "LEVEL", allow_negative_numbers = true)]
     pub level: Option<i32>,
     /// Allocate in units of this size: 64K, 2M (cluster, grain or block) [default: the format's usual one]
@@ -338,7 +338,7 @@ impl From<Adapter> for landfall_image::create::Adapter {
 
 fn kind_names() -> clap::builder::PossibleValuesParser {
     let kinds = landfall_image::formats::KINDS.iter();
-    kinds.map(|kind| clap::builder::PossibleValue::new(kind.name).hide(true)).collect::<Vec<_>>().into()
+    kinds.map(|kind| clap::builder::PossibleValue::new(kind.name)).collect::<Vec<_>>().into()
 }
 
 fn kinds_help() -> String {
