@@ -12,6 +12,9 @@
 //! again):
 //! - Chunks of 1 MiB instead of 2: a fifth less time, see [`CHUNK`].
 //! - Calls that write 128 KiB instead of 1 MiB: half the time and less in a virtual machine, see `partial.rs`.
+//! - The space of each chunk asked for before it is written, on ext4: a fifth less of the kernel's time (0.46 s instead of
+//!   0.58), an eighth less in all (0.36 s instead of 0.41; `qemu-img` 0.38 to 1.3).
+//! - Chunks of 256 and 512 KiB, on a processor with a cache of 1 MiB a core: no difference.
 //! - One thread at a time that stores into a file: the others do not turn in the kernel's queue for its lock. Where memory has
 //!   to be found first, half the processor time (3.2 s instead of 5.4 to 6.8), the same time otherwise.
 //! - Direct I/O: 1.1 GB/s whatever the depth, through the page cache 2.5 to 4: not used.
