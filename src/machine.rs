@@ -89,6 +89,10 @@ pub enum Bus {
     VirtioBlk,
     /// virtio-scsi.
     VirtioScsi,
+    /// Hyper-V's storage: a SCSI controller, or the IDE disk of generation 1, which its drivers take over.
+    Vmbus,
+    /// Xen's block devices.
+    Xen,
 }
 
 /// A disk and its place.
@@ -98,7 +102,8 @@ pub struct DiskSlot {
     pub slot: String,
     /// What it is attached to.
     pub bus: Bus,
-    /// Model of the controller in the source's terms: `pvscsi`, `lsilogic`.
+    /// Model of the controller: in the source's terms (`pvscsi`, `lsilogic`), or, once the machine is adapted to a target,
+    /// by the name that `landfall prove --hardware` takes (`lsi`).
     pub controller: Option<String>,
     /// The image, as the definition names it.
     pub file: String,
@@ -111,7 +116,8 @@ pub struct NicSlot {
     pub slot: String,
     /// Hardware address in lower case with colons; `None` where the hypervisor chooses it at power-on.
     pub mac: Option<String>,
-    /// Model in the source's terms: `vmxnet3`, `e1000`.
+    /// Model: in the source's terms (`vmxnet3`, `e1000`), or, once the machine is adapted to a target, by the name that
+    /// `landfall prove --hardware` takes (`virtio-net`).
     pub model: Option<String>,
     /// The network that it is plugged into, by its name at the source.
     pub network: Option<String>,

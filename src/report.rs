@@ -3,6 +3,7 @@
 use crate::machine::Machine;
 use landfall_boot::check::Finding;
 use landfall_boot::patch::{Action, Edit};
+use landfall_boot::target::Devices;
 use landfall_boot::{Guest, volume::Volume};
 use landfall_image::Bytes;
 use landfall_image::formats::LayerInfo;
@@ -32,6 +33,8 @@ pub struct Inspected {
     pub guest: Option<Guest>,
     /// What stands between it and a boot at the target.
     pub findings: Vec<Finding>,
+    /// What the target offers and the guest can drive, the best first.
+    pub devices: Devices,
     /// What is changed.
     pub edits: Vec<Change>,
     /// How the guest's files were read: `ext4 read from the disk`, `sandbox (tcg)`.
@@ -136,8 +139,11 @@ pub struct Converted {
 pub struct WrittenDisk {
     /// File name in the output folder.
     pub file: String,
-    /// `qcow2` or `raw`.
+    /// Its format: `qcow2`, `vmdk`.
     pub format: String,
+    /// The kind of that format, as `-O` names it: `vmdk-esxi`.
+    #[serde(default)]
+    pub kind: String,
     /// Size as the guest sees it, in bytes.
     pub virtual_size: Bytes,
     /// Bytes stored as data.

@@ -63,6 +63,20 @@ pub const TABLE: &[Explanation] = &[
                about how it starts can be said or changed. landfall disk convert still converts the disks, as they are.",
     },
     Explanation {
+        id: "linux-agent-by-owner",
+        severity: Severity::Notes,
+        text: "The target's guest agent is installed, but its service is masked, and it was not landfall that did \
+               it. An owner's decision is not overruled. Run systemctl unmask on the target if the agent is wanted \
+               there.",
+    },
+    Explanation {
+        id: "linux-agent-enabled",
+        severity: Severity::Notes,
+        text: "The target's guest agent is installed and would not have started: its unit was not enabled, or an \
+               earlier pass to another platform had switched it off. It was enabled in the way that its unit asks \
+               for. Convert with --keep NAME to leave it as it is.",
+    },
+    Explanation {
         id: "linux-agent-inert",
         severity: Severity::Notes,
         text: "An agent of the old hypervisor is installed, and its services check for that hypervisor before \
@@ -70,17 +84,18 @@ pub const TABLE: &[Explanation] = &[
                uninstalled with the distribution's tools once the machine stays.",
     },
     Explanation {
-        id: "linux-agent-masked",
-        severity: Severity::Notes,
-        text: "An agent of the old platform would start on the target and fail, or wait for hardware that is \
-               not there. Its services were switched off with links that a person can remove. Uninstall it on \
-               the target with its own uninstaller or the distribution's tools.",
-    },
-    Explanation {
         id: "linux-agent-missing",
         severity: Severity::Notes,
         text: "The target's guest agent shuts the machine down cleanly, reports its addresses and quiesces file \
                systems for snapshots. The machine runs without it. Install the named package on the target.",
+    },
+    Explanation {
+        id: "linux-agent-off",
+        severity: Severity::Notes,
+        text: "An agent of another platform would start on the target and fail, or wait for hardware that is not \
+               there; or it was to be dropped. Its services got a condition (a file 90-landfall.conf beside the \
+               unit), or lost their start links where the guest has no systemd. A pass to the agent's own platform \
+               takes that back. Keep it with --keep NAME, or uninstall it on the target.",
     },
     Explanation {
         id: "linux-automount-devices",
@@ -95,6 +110,20 @@ pub const TABLE: &[Explanation] = &[
         text: "cloud-init takes a machine whose data source is gone, or whose instance id changed, for a new \
                one: it makes new host keys and another network configuration. A drop-in tells it to keep what \
                is there. Remove the drop-in if the target has a data source that is to configure the machine.",
+    },
+    Explanation {
+        id: "linux-console",
+        severity: Severity::Notes,
+        text: "The kernel's parameters or a login named Xen's console, which is absent elsewhere, or the target \
+               shows nothing but a serial line. Now they name ttyS0 in addition to the screen. Choose other \
+               consoles in the named files if the machine is watched otherwise.",
+    },
+    Explanation {
+        id: "linux-console-by-hand",
+        severity: Severity::Warns,
+        text: "A block of fixed length that holds kernel parameters has no room for another console. The machine \
+               starts, but a serial console shows nothing of it. Shorten the parameters on the target and add the \
+               console by hand.",
     },
     Explanation {
         id: "linux-crypttab-lost",
@@ -165,22 +194,29 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-kernel-no-disk-driver",
         severity: Severity::Blocks,
-        text: "The kernel that starts by default has none of the target's disk drivers, neither as modules nor \
-               built in, so it cannot find its root file system. Attach the disks by the bus that the remedy \
-               names, or install the distribution's standard kernel in the guest before the move.",
+        text: "The kernel that starts by default has the driver of no kind of disk that the target offers, neither \
+               as modules nor built in, so it cannot find its root file system. Install the distribution's standard \
+               kernel in the guest before the move, and convert again.",
     },
     Explanation {
         id: "linux-kernel-no-nic-driver",
         severity: Severity::Warns,
-        text: "A kernel has no driver for the target's preferred network card. The machine starts without \
-               network. Choose the card that the remedy names, or install the distribution's standard kernel.",
+        text: "A kernel has no driver for the network card that the machine gets. It starts without network. \
+               Install the distribution's standard kernel in the guest before the move.",
     },
     Explanation {
         id: "linux-kernel-other-bus",
         severity: Severity::Warns,
-        text: "A kernel has no driver for the target's preferred kind of disk, but it has one for another kind \
-               that the target offers. The machine starts if its disks are attached in that way. Change the bus \
-               of the disks in the target's definition.",
+        text: "The kernel that starts by default has no driver for the target's preferred kind of disk, but it has \
+               one for another kind that the target offers. The machine's definition attaches the disks in that \
+               way. Do not change it at the target before another kernel is installed.",
+    },
+    Explanation {
+        id: "linux-kernel-other-nic",
+        severity: Severity::Warns,
+        text: "The kernel that starts by default has no driver for the target's preferred network card, but it has \
+               one for another card that the target offers. The machine's definition has cards of that type. Do not \
+               change them at the target before another kernel is installed.",
     },
     Explanation {
         id: "linux-kernel-unchecked",
@@ -193,9 +229,9 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-kernel-without-initramfs",
         severity: Severity::Blocks,
-        text: "The kernel that starts by default has no initramfs, so the driver of the root disk has to be \
-               built in, and the target's is not. Run update-initramfs -c in the guest, or install the \
-               distribution's standard kernel, and convert again.",
+        text: "The kernel that starts by default has no initramfs, so the driver of the root disk has to be built \
+               in, and none of the target's is. Run update-initramfs -c in the guest, or install the distribution's \
+               standard kernel, and convert again.",
     },
     Explanation {
         id: "linux-loader-unsupported",
@@ -338,9 +374,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-old-kernel-no-disk-driver",
         severity: Severity::Warns,
-        text: "A kernel that is not the default has none of the target's disk drivers. The machine starts by \
-               its default kernel, but this entry of the boot menu does not work on the target. Remove the \
-               kernel, or attach the disks by the bus that the remedy names when it has to be used.",
+        text: "A kernel that is not the default cannot drive the disks in the way in which they are attached for \
+               the default one. The machine starts by its default kernel, but this entry of the boot menu does not \
+               work on the target. Remove the kernel, or attach the disks by the bus that the remedy names when it \
+               has to be used.",
     },
     Explanation {
         id: "linux-packages-unchecked",
@@ -369,6 +406,13 @@ pub const TABLE: &[Explanation] = &[
         text: "Besides GRUB there is another boot loader whose configuration landfall does not edit. If the \
                firmware starts that one, its entries may name devices that are gone, and its copies of the \
                initramfs lack the target's drivers. See that the machine starts by GRUB.",
+    },
+    Explanation {
+        id: "linux-shared-folder",
+        severity: Severity::Notes,
+        text: "A line of /etc/fstab mounts a folder that a desktop hypervisor shares with its guests. Elsewhere the \
+               mount fails, and systemd would stop the boot in the emergency shell, so the line got the option \
+               nofail. Remove it when the machine will not move back.",
     },
     Explanation {
         id: "linux-smart-devices",
@@ -524,6 +568,13 @@ pub const TABLE: &[Explanation] = &[
         severity: Severity::Blocks,
         text: "A file system that the guest needs can only be read or written by the sandbox, and no sandbox is \
                available. Install QEMU and a kernel for it, as `landfall explain` of the error says.",
+    },
+    Explanation {
+        id: "target-by-hand",
+        severity: Severity::Notes,
+        text: "landfall writes the disks for this target and a neutral description of the machine (machine.json), \
+               but not yet a definition that the target takes. Make the machine there by hand with exactly the \
+               hardware that the remedy names. The guest was prepared for that hardware.",
     },
     Explanation {
         id: "volume-ambiguous",

@@ -2,6 +2,7 @@
 //! anything is applied.
 
 use crate::check::{Finding, Severity};
+use crate::target::Devices;
 use serde::Serialize;
 
 /// Everything that will be done to a guest, and everything that was found.
@@ -11,6 +12,8 @@ pub struct PatchPlan {
     pub edits: Vec<Edit>,
     /// The worst first.
     pub findings: Vec<Finding>,
+    /// What the machine's definition has to offer, so that the guest finds its disks and its network.
+    pub devices: Devices,
 }
 
 /// One path and what becomes of it.

@@ -134,7 +134,7 @@ impl Work<'_, '_> {
             volumes: self.scan.volumes.clone(),
             mounts: Vec::new(),
             guest: None,
-            plan: PatchPlan { edits: Vec::new(), findings: self.scan.findings.clone() },
+            plan: PatchPlan { findings: self.scan.findings.clone(), ..PatchPlan::default() },
             before: Vec::new(),
             reader: None,
             scan_seconds: 0.0,
@@ -190,6 +190,7 @@ impl Work<'_, '_> {
         }
         out.guest = read.guest;
         out.plan.edits = read.plan.edits;
+        out.plan.devices = read.plan.devices;
         out.before = read.before;
         out.plan.findings.extend(read.plan.findings);
         out.reader = Some(reader);

@@ -97,7 +97,7 @@ impl Family for Anything {
         edits.push(edit("/etc/copy", Action::Copy { from: "/etc/passwd".into() }));
         edits.push(edit("/etc/link", Action::Symlink { target: "passwd".into() }));
         edits.push(edit("/etc/old", Action::Remove));
-        Ok(PatchPlan { edits, findings: Vec::new() })
+        Ok(PatchPlan { edits, ..PatchPlan::default() })
     }
 }
 
@@ -172,7 +172,7 @@ fn root_files(folder: &Path, fstab: &str) {
 }
 
 fn request() -> Request {
-    Request { platform: Platform::Kvm, firmware: Firmware::Uefi, nics: Vec::new() }
+    Request { platform: Platform::Kvm, firmware: Firmware::Uefi, ..Request::default() }
 }
 
 fn patched(disks: &[&Path], sandbox: &Sandbox, writes: &'static [&'static str]) -> Patched {

@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+use crate::proof::hardware::Hardware;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landfall_image::{Bytes, Format};
 use std::path::PathBuf;
@@ -90,9 +91,9 @@ pub struct Convert {
     /// Call the machine by this name at the target
     #[arg(long)]
     pub name: Option<String>,
-    /// Write its disks in this format
-    #[arg(short = 'O', long, value_enum, default_value_t = MachineDiskFormat::Qcow2)]
-    pub disk_format: MachineDiskFormat,
+    /// Write its disks as this kind of image [default: the target's usual one]
+    #[arg(short = 'O', long, value_name = "KIND", value_parser = disk_kinds())]
+    pub disk_format: Option<String>,
     /// Compress its disks (qcow2)
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
@@ -105,6 +106,9 @@ pub struct Convert {
     /// Replace an earlier result of the same name
     #[arg(long)]
     pub replace: bool,
+    /// What is done with services of platforms
+    #[command(flatten)]
+    pub services: ServiceArgs,
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,
@@ -118,9 +122,23 @@ pub struct Inspect {
     /// Plan for this target
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
     pub to: String,
+    /// What is done with services of platforms
+    #[command(flatten)]
+    pub services: ServiceArgs,
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// Services that a user wants otherwise than landfall would do it.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// Leave this agent (or cloud-init) as it is
+    #[arg(long, value_name = "NAME", value_parser = service_names())]
+    pub keep: Vec<String>,
+    /// Switch this agent (or cloud-init) off, though it is the target's own
+    #[arg(long, value_name = "NAME", value_parser = service_names(), hide_possible_values = true)]
+    pub drop: Vec<String>,
 }
 
 /// Options of verbs that open a guest.
@@ -139,6 +157,10 @@ pub struct Prove {
     /// The target's virtual hardware, where MACHINE is a source
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
     pub to: String,
+    /// Boot it on these devices instead: DISK or DISK,NIC. Disks: virtio-blk, virtio-scsi, pvscsi, lsi, sata, ide, nvme; cards:
+    /// virtio-net, vmxnet3, e1000e, e1000 [default: the target's own]
+    #[arg(long, value_name = "DISK[,NIC]", value_parser = parse_hardware)]
+    pub hardware: Option<Hardware>,
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub timeout: u32,
@@ -357,15 +379,6 @@ pub struct Explain {
     pub id: Option<String>,
 }
 
-/// Formats in which a machine's disks are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MachineDiskFormat {
-    /// Small, and snapshots at the target
-    Qcow2,
-    /// As large as the disk, with holes
-    Raw,
-}
-
 /// How data is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
@@ -382,6 +395,18 @@ impl From<Compression> for landfall_image::create::Compression {
             Compression::Zstd => Self::Zstd,
         }
     }
+}
+
+fn disk_kinds() -> clap::builder::PossibleValuesParser {
+    crate::hypervisor::disk_kinds().into()
+}
+
+fn service_names() -> clap::builder::PossibleValuesParser {
+    landfall_boot::linux::agents::names().into()
+}
+
+fn parse_hardware(text: &str) -> Result<Hardware, String> {
+    Hardware::parse(text)
 }
 
 fn target_names() -> clap::builder::PossibleValuesParser {

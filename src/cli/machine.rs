@@ -1,22 +1,33 @@
 //! `landfall convert`, `landfall inspect`.
 
-use super::args::{Convert, GuestArgs, Inspect, MachineDiskFormat, Prove};
+use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs};
 use super::text::{self, print_json};
 use crate::hypervisor;
+use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
 use crate::ops::{Context, Failure, GuestChoice, inspect, prove};
-use crate::proof::{Outcome, Proof};
+use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
 use landfall_boot::target::Firmware;
+use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
-use landfall_image::{Error, Format};
 use std::fmt::Write;
 use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
 pub fn choice(guest: &GuestArgs) -> GuestChoice {
-    GuestChoice { root: guest.root.clone() }
+    GuestChoice { root: guest.root.clone(), ..GuestChoice::default() }
+}
+
+/// The same, with what is to become of its services.
+fn choice_with(guest: &GuestArgs, services: &ServiceArgs) -> Result<GuestChoice, Error> {
+    if let Some(name) = services.keep.iter().find(|name| services.drop.contains(name)) {
+        return Err(
+            Error::refused(format!("{name} cannot be kept and dropped")).hint("give one of the two options")
+        );
+    }
+    Ok(GuestChoice { keep: services.keep.clone(), drop: services.drop.clone(), ..choice(guest) })
 }
 
 fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
@@ -25,7 +36,12 @@ fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
 
 /// `landfall inspect`
 pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
-    let inspected = inspect::inspect(context, &args.source, target(&args.to)?, &choice(&args.guest))?;
+    let inspected = inspect::inspect(
+        context,
+        &args.source,
+        target(&args.to)?,
+        &choice_with(&args.guest, &args.services)?,
+    )?;
     if as_json {
         print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?)?;
     } else {
@@ -41,10 +57,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         target: target(&args.to)?,
         output: &args.output,
         name: args.name.clone(),
-        format: match args.disk_format {
-            MachineDiskFormat::Qcow2 => Format::Qcow2,
-            MachineDiskFormat::Raw => Format::Raw,
-        },
+        kind: args.disk_format.clone(),
         create: CreateOptions {
             compression: args.compress.map(Into::into),
             files: FileOptions { replace: args.replace, ..FileOptions::default() },
@@ -52,7 +65,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         },
         networks: args.map_network.clone(),
         network: args.network.clone(),
-        guest: choice(&args.guest),
+        guest: choice_with(&args.guest, &args.services)?,
     };
     let done = convert::convert(context, &wanted)?;
     if as_json {
@@ -69,6 +82,7 @@ pub fn prove(args: &Prove, as_json: bool, context: &Context<'_>) -> Result<u8, F
     let wanted = prove::Wanted {
         machine: &args.machine,
         target: target(&args.to)?,
+        hardware: args.hardware,
         within: Duration::from_secs(args.timeout.into()),
         output: args.output.clone(),
         guest: choice(&args.guest),
@@ -90,7 +104,8 @@ fn proof_text(proof: &Proof, folder: &str) -> String {
         Outcome::Stopped => "DOES NOT BOOT",
         Outcome::TimedOut => "DID NOT BOOT IN TIME",
     };
-    let _ = writeln!(out, "\n{} {verdict} on {}: {}", proof.machine, proof.target, proof.because);
+    let hardware = proof.hardware.as_ref().unwrap_or(&proof.target);
+    let _ = writeln!(out, "\n{} {verdict} on {hardware}: {}", proof.machine, proof.because);
     let _ = writeln!(out, "  on: {}", proof.devices.join(", "));
     let mut times = Vec::new();
     if let Some(seconds) = proof.seconds_to_multi_user {
@@ -137,12 +152,27 @@ fn converted_text(report: &Converted, folder: &str) -> String {
     let steps: Vec<String> = report.seconds.iter().map(|(step, took)| format!("{step} {took:.1}")).collect();
     let _ = writeln!(out, "  in {seconds:.1} s ({})", steps.join(", "));
     let _ = writeln!(out, "\nNext:");
-    let _ = writeln!(out, "  prove that it boots:  landfall prove {}", text::shell_word(folder));
+    let hardware = match report.files.iter().any(|file| file == "machine.json") {
+        true => trial_hardware(&report.written),
+        false => "",
+    };
+    let _ = writeln!(out, "  prove that it boots:  landfall prove {}{hardware}", text::shell_word(folder));
     if report.files.iter().any(|file| file == "register.sh") {
         let script = text::shell_word(&format!("{folder}/register.sh"));
         let _ = writeln!(out, "  register it:          {script}");
     }
+    if report.files.iter().any(|file| file == "machine.json") {
+        let _ = writeln!(out, "  make it by hand:      see [target-by-hand] above, and machine.json");
+    }
     out
+}
+
+/// What has to be said for a trial on hardware that is not to be had here.
+fn trial_hardware(machine: &Machine) -> &'static str {
+    match hardware::check(machine) {
+        Ok(()) => "",
+        Err(_) => " --hardware sata,e1000e",
+    }
 }
 
 /// Changed lines of one file that are shown.

@@ -4,43 +4,12 @@
 //! machine type, the emulator and the firmware files are left to libvirt: it knows the host's.
 
 use super::{Artifact, Placement};
-use crate::machine::{Bus, Clock, DiskSlot, Machine, OsId};
+use crate::machine::{Bus, Clock, Machine, OsId};
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use std::io;
-
-/// With more disks than this the PCI slots of one bus run short: all of them go to one virtio-scsi controller.
-const VIRTIO_BLK_AT_MOST: usize = 16;
-
-/// The machine on virtio devices. Disks get the names that the guest will see: `vda` or `sda` and on.
-pub fn adapt(machine: &Machine) -> Machine {
-    let mut machine = machine.clone();
-    let (bus, prefix) = match machine.disks.len() {
-        0..=VIRTIO_BLK_AT_MOST => (Bus::VirtioBlk, "vd"),
-        _ => (Bus::VirtioScsi, "sd"),
-    };
-    for (index, disk) in machine.disks.iter_mut().enumerate() {
-        *disk = DiskSlot {
-            slot: format!("{prefix}{}", letters(index)),
-            bus,
-            controller: (bus == Bus::VirtioScsi).then(|| "virtio-scsi".to_owned()),
-            file: disk.file.clone(),
-        };
-    }
-    for nic in &mut machine.nics {
-        nic.model = Some("virtio".to_owned());
-    }
-    machine
-}
-
-/// `a` to `z`, `aa` and on: the 27th disk is `vdaa`.
-fn letters(index: usize) -> String {
-    const ALPHABET: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
-    let last = char::from(ALPHABET[index % 26]);
-    if index < 26 { last.to_string() } else { format!("{}{last}", letters(index / 26 - 1)) }
-}
 
 /// `domain.xml` and `register.sh`.
 pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>> {
@@ -51,6 +20,15 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>>
     if !placement.folder.chars().all(is_plain) {
         return Err(Error::unsupported(format!("XML cannot hold the folder name {:?}", placement.folder))
             .hint("choose another folder with -o"));
+    }
+    if let Some(disk) = machine.disks.iter().find(|disk| bus(disk.bus).is_none()) {
+        return Err(Error::corrupt(format!("{} is on a controller that KVM does not have", disk.slot)));
+    }
+    if machine.secure_boot && is_i440fx(machine) {
+        return Err(Error::unsupported(
+            "the guest's kernel drives IDE disks only, and QEMU's machine with IDE has no secure boot",
+        )
+        .hint("install the distribution's standard kernel in the guest before the move"));
     }
     if placement.disks.len() != machine.disks.len() {
         return Err(Error::corrupt(format!(
@@ -68,6 +46,22 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>>
 /// True for what an attribute of XML can hold, and comes back from it as it was.
 fn is_plain(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
+/// Only QEMU's older machine has IDE.
+fn is_i440fx(machine: &Machine) -> bool {
+    machine.disks.iter().any(|disk| disk.bus == Bus::Ide)
+}
+
+/// libvirt's name of a bus.
+fn bus(bus: Bus) -> Option<&'static str> {
+    match bus {
+        Bus::VirtioBlk => Some("virtio"),
+        Bus::VirtioScsi => Some("scsi"),
+        Bus::Sata => Some("sata"),
+        Bus::Ide => Some("ide"),
+        Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => None,
+    }
 }
 
 type Xml = Writer<Vec<u8>>;
@@ -162,7 +156,8 @@ fn os(xml: &mut Xml, machine: &Machine) -> io::Result<()> {
     let uefi = machine.firmware == Firmware::Uefi;
     let attributes: &[(&str, &str)] = if uefi { &[("firmware", "efi")] } else { &[] };
     parent(xml, "os", attributes, |xml| {
-        text(xml, "type", &[("arch", "x86_64"), ("machine", "q35")], "hvm")?;
+        let board = if is_i440fx(machine) { "pc" } else { "q35" };
+        text(xml, "type", &[("arch", "x86_64"), ("machine", board)], "hvm")?;
         if uefi {
             let state = if machine.secure_boot { "yes" } else { "no" };
             parent(xml, "firmware", &[], |xml| {
@@ -176,12 +171,7 @@ fn os(xml: &mut Xml, machine: &Machine) -> io::Result<()> {
 
 fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Result<()> {
     for (index, (disk, placed)) in machine.disks.iter().zip(&placement.disks).enumerate() {
-        let bus = match disk.bus {
-            Bus::VirtioBlk => "virtio",
-            Bus::VirtioScsi | Bus::Scsi => "scsi",
-            Bus::Sata | Bus::Nvme => "sata",
-            Bus::Ide => "ide",
-        };
+        let bus = bus(disk.bus).unwrap_or_default();
         parent(xml, "disk", &[("type", "file"), ("device", "disk")], |xml| {
             empty(xml, "driver", &[("name", "qemu"), ("type", &placed.format), ("discard", "unmap")])?;
             empty(xml, "source", &[("file", &format!("{}/{}", placement.folder, placed.file))])?;
@@ -208,7 +198,8 @@ fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Resul
                 Some(bridge) => empty(xml, "source", &[("bridge", bridge)])?,
                 None => empty(xml, "source", &[("network", network)])?,
             }
-            empty(xml, "model", &[("type", nic.model.as_deref().unwrap_or("virtio"))])?;
+            let model = nic.model.as_deref().filter(|model| *model != "virtio-net").unwrap_or("virtio");
+            empty(xml, "model", &[("type", model)])?;
             if nic.connected { Ok(()) } else { empty(xml, "link", &[("state", "down")]) }
         })?;
     }
@@ -279,12 +270,6 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn disks_are_lettered_as_linux_does() {
-        let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(letters).into();
-        assert_eq!(names, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
-    }
 
     fn machine(name: &str) -> Machine {
         let text = "config.version = \"8\"\nannotation = \"two|0Alines|01|1b[2J\"";

@@ -2,6 +2,8 @@
 //!
 //! To add one: write its module and add a row to [`TABLE`].
 
+pub mod attach;
+pub mod by_hand;
 pub mod libvirt;
 pub mod vmx;
 
@@ -69,10 +71,30 @@ pub struct Row {
     pub endings: &'static [&'static str],
     /// Reads a definition's bytes.
     pub parse: Option<Parse>,
-    /// Makes the machine one for this hypervisor's virtual hardware.
-    pub adapt: Option<fn(&Machine) -> Machine>,
+    /// Kinds of image that it takes (`landfall_image::formats::KINDS`), the usual one first.
+    pub kinds: &'static [&'static str],
     /// Writes the definition and how to register it.
     pub render: Option<Render>,
+    /// Its definition is not written: a person makes the machine, see [`by_hand`].
+    pub by_hand: bool,
+}
+
+const fn by_hand(
+    name: &'static str,
+    title: &'static str,
+    platform: Platform,
+    kinds: &'static [&'static str],
+) -> Row {
+    Row {
+        name,
+        title,
+        platform: Some(platform),
+        endings: &[],
+        parse: None,
+        kinds,
+        render: Some(by_hand::render),
+        by_hand: true,
+    }
 }
 
 /// All of them.
@@ -83,8 +105,9 @@ pub const TABLE: &[Row] = &[
         platform: None,
         endings: &["vmx"],
         parse: Some(vmx::parse),
-        adapt: None,
+        kinds: &[],
         render: None,
+        by_hand: false,
     },
     Row {
         name: "kvm",
@@ -92,9 +115,15 @@ pub const TABLE: &[Row] = &[
         platform: Some(Platform::Kvm),
         endings: &[],
         parse: None,
-        adapt: Some(libvirt::adapt),
+        kinds: &["qcow2", "raw"],
         render: Some(libvirt::render),
+        by_hand: false,
     },
+    by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
+    by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
+    by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
+    by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),
+    by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
 ];
 
 /// The target of that name.
@@ -110,4 +139,33 @@ pub fn target_names() -> Vec<&'static str> {
 /// The hypervisor whose definitions have that ending.
 pub fn by_ending(ending: &str) -> Option<&'static Row> {
     TABLE.iter().find(|row| row.parse.is_some() && row.endings.contains(&ending))
+}
+
+/// Kinds of image that any target takes.
+pub fn disk_kinds() -> Vec<&'static str> {
+    let mut kinds = Vec::new();
+    for kind in TABLE.iter().flat_map(|row| row.kinds) {
+        if !kinds.contains(kind) {
+            kinds.push(*kind);
+        }
+    }
+    kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_platform_is_a_target_and_every_kind_is_written() {
+        for platform in Platform::ALL {
+            assert!(TABLE.iter().any(|row| row.platform == Some(*platform) && row.render.is_some()));
+        }
+        for row in TABLE.iter().filter(|row| row.render.is_some()) {
+            assert!(!row.kinds.is_empty(), "{}", row.name);
+        }
+        for kind in disk_kinds() {
+            assert!(landfall_image::formats::kind(kind).is_ok(), "{kind}");
+        }
+    }
 }

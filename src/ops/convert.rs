@@ -7,10 +7,12 @@ use super::inspect::{self, Opened};
 use super::source;
 use super::{Context, Failure, GuestChoice};
 use crate::hypervisor::{Artifact, PlacedDisk, Placement, Row};
-use crate::machine::{DiskSlot, OsId};
+use crate::machine::{Bus, DiskSlot, Machine, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
-use landfall_image::create::{CreateOptions, FileOptions};
+use landfall_boot::target::{Firmware, Platform};
+use landfall_image::create::{Adapter, CreateOptions, FileOptions};
+use landfall_image::formats::KindRow;
 use landfall_image::{Error, Format, Result};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
@@ -28,8 +30,8 @@ pub struct Wanted<'a> {
     pub output: &'a Path,
     /// Its name at the target; `None` to keep it.
     pub name: Option<String>,
-    /// Format of its disks.
-    pub format: Format,
+    /// Kind of image of its disks; `None` for the target's usual one.
+    pub kind: Option<String>,
     /// How they are written.
     pub create: CreateOptions,
     /// Source network to target network.
@@ -50,16 +52,16 @@ pub struct Done {
 
 /// Converts a machine.
 pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failure> {
-    let (Some(platform), Some(adapt), Some(render)) =
-        (wanted.target.platform, wanted.target.adapt, wanted.target.render)
-    else {
+    let (Some(platform), Some(render)) = (wanted.target.platform, wanted.target.render) else {
         return Err(Error::unsupported(format!("{} is not a target", wanted.target.name)).into());
     };
+    let kind = kind(wanted)?;
     let mut clock = Clock::default();
     let mut loaded = source::load(context, wanted.source)?;
     if let Some(name) = &wanted.name {
         loaded.machine.name.clone_from(name);
     }
+    check_kind(wanted.target, kind, &loaded.machine)?;
     clock.lap("read the definition");
 
     for (source, _) in &wanted.networks {
@@ -71,15 +73,12 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         Folder::begin(wanted.output, &loaded.machine.name, wanted.create.files.replace, &loaded.files())?;
     let overlays = loaded.overlays(&folder.partial)?;
     let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
-    let patched = inspect::patch(context, &opened)?;
+    let mut patched = inspect::patch(context, &opened)?;
     clock.lap("find the guest and patch it");
 
-    let mut machine = adapt(&loaded.machine);
+    let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name)?;
     machine.os = patched.guest.as_ref().map(os_id);
-    let format = wanted.format.name();
-    for (index, disk) in machine.disks.iter_mut().enumerate() {
-        disk.file = format!("disk{index}.{format}");
-    }
+    let format = kind.format.name();
     let placed = |disk: &DiskSlot| PlacedDisk { file: disk.file.clone(), format: format.to_owned() };
     let placement = Placement {
         folder: utf8(&folder.final_name)?,
@@ -90,7 +89,10 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     // What the target cannot express is refused now, not after hours of copying.
     let artifacts = render(&machine, &placement)?;
 
-    let kind = landfall_image::formats::kind(format)?;
+    let adapter = (kind.format == Format::Vmdk).then(|| match machine.disks.first().map(|disk| disk.bus) {
+        Some(Bus::Ide) => Adapter::Ide,
+        _ => Adapter::LsiLogic,
+    });
     let mut written_disks = Vec::new();
     for (slot, overlay) in machine.disks.iter().zip(&overlays) {
         context.check_cancelled()?;
@@ -99,12 +101,13 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         let sink = (kind.create)(
             &folder.partial.join(&slot.file),
             landfall_image::Disk::size(&**overlay),
-            &CreateOptions { files, ..wanted.create.clone() },
+            &CreateOptions { files, adapter, ..wanted.create.clone() },
         )?;
         let done = super::disk::copy(context, &**overlay, sink, &slot.file)?;
         written_disks.push(WrittenDisk {
             file: slot.file.clone(),
             format: format.to_owned(),
+            kind: kind.name.to_owned(),
             virtual_size: done.size,
             data: done.copied,
             allocated: done.receipt.allocated,
@@ -139,6 +142,30 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     context.check_cancelled()?;
     let folder = folder.complete()?;
     Ok(Done { folder, report })
+}
+
+/// The kind of image that is wanted.
+fn kind(wanted: &Wanted<'_>) -> Result<&'static KindRow> {
+    let usual = wanted.target.kinds.first().copied().unwrap_or_default();
+    landfall_image::formats::kind(wanted.kind.as_deref().unwrap_or(usual))
+}
+
+/// Refuses what the target cannot start from.
+fn check_kind(target: &Row, kind: &KindRow, machine: &Machine) -> Result<()> {
+    if !target.kinds.contains(&kind.name) {
+        return Err(Error::refused(format!(
+            "{} does not take disks of the kind {}",
+            target.title, kind.name
+        ))
+        .hint(format!("choose one of {}", target.kinds.join(", "))));
+    }
+    let is_second_generation =
+        target.platform == Some(Platform::Hyperv) && machine.firmware == Firmware::Uefi;
+    if is_second_generation && kind.format == Format::Vhd {
+        return Err(Error::refused("a machine with UEFI is of generation 2, which starts from VHDX only")
+            .hint("choose vhdx or vhdx-fixed"));
+    }
+    Ok(())
 }
 
 /// Name of the file that lists the digests of everything in the folder.

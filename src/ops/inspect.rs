@@ -3,12 +3,13 @@
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::Row;
+use crate::hypervisor::{Row, attach, by_hand};
+use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk};
 use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
-use landfall_boot::target::{Nic, Platform, Request};
+use landfall_boot::target::{Nic, Platform, Request, Services};
 use landfall_boot::volume::VolumeId;
 use landfall_image::{Disk, DiskMut, Error, Overlay, Result};
 use std::collections::HashMap;
@@ -40,7 +41,12 @@ impl Opened<'_> {
             .nics
             .iter()
             .map(|nic| Nic { mac: nic.mac.clone(), source_name: nic.predictable_name.clone() });
-        Request { platform: self.platform, firmware: machine.firmware, nics: nics.collect() }
+        Request {
+            platform: self.platform,
+            firmware: machine.firmware,
+            nics: nics.collect(),
+            services: Services { keep: self.choice.keep.clone(), drop: self.choice.drop.clone() },
+        }
     }
 
     /// What a session may use.
@@ -66,6 +72,7 @@ impl Opened<'_> {
             volumes: inspection.volumes,
             edits: inspection.plan.edits.iter().map(change).collect(),
             findings: inspection.plan.findings,
+            devices: inspection.plan.devices,
             guest: inspection.guest,
             read_through: match inspection.reader {
                 None => "nothing: there is no guest to read".to_owned(),
@@ -99,7 +106,26 @@ pub fn inspect(
         }
     };
     let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
-    Ok(opened.report(inspection))
+    let mut inspected = opened.report(inspection);
+    adapt(&mut inspected, target, target.kinds.first().copied().unwrap_or_default())?;
+    Ok(inspected)
+}
+
+/// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
+/// finding.
+pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str) -> Result<Machine> {
+    let Some(platform) = target.platform else {
+        return Err(Error::unsupported(format!("{} is not a target", target.name)));
+    };
+    let mut machine = attach::adapt(&inspected.machine, platform, &inspected.devices)?;
+    let ending = landfall_image::formats::kind(kind)?.ending;
+    for (index, disk) in machine.disks.iter_mut().enumerate() {
+        disk.file = format!("disk{index}.{ending}");
+    }
+    if target.by_hand {
+        inspected.findings.push(by_hand::finding(&machine, platform));
+    }
+    Ok(machine)
 }
 
 /// Patches the guest in its overlays. Where something blocks, nothing is written.

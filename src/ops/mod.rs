@@ -66,6 +66,10 @@ fn is_folder_name(name: &str) -> bool {
 pub struct GuestChoice {
     /// The volume with its root file system, where the user has chosen.
     pub root: Option<String>,
+    /// Services that are left as they are.
+    pub keep: Vec<String>,
+    /// Services that are switched off.
+    pub drop: Vec<String>,
 }
 
 /// Why an operation did not do what was asked.

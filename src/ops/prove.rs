@@ -4,13 +4,15 @@ use super::inspect::Opened;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::{self, Row};
+use crate::hypervisor::{self, Row, attach};
 use crate::machine::Machine;
+use crate::proof::hardware::{self, Hardware};
 use crate::proof::trial::{EARLIER_LOG, SERIAL_LOG, Trial};
 use crate::proof::{Proof, probe};
 use crate::report::{self, Kept};
 use landfall_boot::sandbox::{Accelerator, Sandbox};
 use landfall_boot::session;
+use landfall_boot::target::Devices;
 use landfall_image::{Error, OpenOptions, Result, formats};
 use std::fs;
 use std::io::ErrorKind;
@@ -23,6 +25,8 @@ pub struct Wanted<'a> {
     pub machine: &'a Path,
     /// The target's hardware, for a source; a converted machine knows its own.
     pub target: &'static Row,
+    /// Other devices than the target's own.
+    pub hardware: Option<Hardware>,
     /// From power-on to giving up.
     pub within: Duration,
     /// Where the evidence goes; `None` for `proof/` in the machine's folder, or `NAME-proof` here.
@@ -41,7 +45,11 @@ pub struct Proved {
 
 /// Boots it. That the machine does not boot is a result, not a failure.
 pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failure> {
-    let (loaded, machine, target) = load(context, wanted)?;
+    let (loaded, mut machine, target) = load(context, wanted)?;
+    if let Some(hardware) = wanted.hardware {
+        machine = hardware.apply(&machine);
+    }
+    hardware::check(&machine).map_err(|e| e.in_file(wanted.machine))?;
     let folder = match &wanted.output {
         Some(folder) => folder.clone(),
         None if wanted.machine.is_dir() => wanted.machine.join("proof"),
@@ -84,9 +92,12 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
 
         context.observer.event(Event::Step(format!(
-            "Booting {} on the hardware of {}{}, without a way out; at most {} s",
+            "Booting {} on {}{}, without a way out; at most {} s",
             machine.name,
-            target.title,
+            match wanted.hardware {
+                Some(hardware) => hardware.to_string(),
+                None => format!("the hardware of {}", target.title),
+            },
             if accelerator == Accelerator::Tcg { ", emulated (slow)" } else { "" },
             wanted.within.as_secs()
         )));
@@ -121,6 +132,7 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         version: report::VERSION,
         machine: machine.name.clone(),
         target: target.name.to_owned(),
+        hardware: wanted.hardware.map(|hardware| hardware.to_string()),
         outcome: seen.outcome,
         because: seen.because,
         earlier,
@@ -148,10 +160,13 @@ const PROOF: &str = "proof.json";
 fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, &'static Row)> {
     if !wanted.machine.is_dir() {
         let loaded = source::load(context, wanted.machine)?;
-        let Some(adapt) = wanted.target.adapt else {
+        let Some(platform) = wanted.target.platform else {
             return Err(Error::unsupported(format!("{} is not a target", wanted.target.name)));
         };
-        let machine = adapt(&loaded.machine);
+        let machine = match wanted.hardware {
+            Some(hardware) => hardware.apply(&loaded.machine),
+            None => attach::adapt(&loaded.machine, platform, &Devices::default())?,
+        };
         return Ok((loaded, machine, wanted.target));
     }
     let path = wanted.machine.join(super::convert::REPORT);

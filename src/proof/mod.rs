@@ -36,6 +36,9 @@ pub struct Proof {
     pub machine: String,
     /// Whose virtual hardware: `kvm`.
     pub target: String,
+    /// The devices that were asked for, where they are not the target's own: `pvscsi,vmxnet3`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<String>,
     /// What came of it.
     pub outcome: Outcome,
     /// What shows it, in a line.

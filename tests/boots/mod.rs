@@ -93,8 +93,12 @@ fn qemu_processes() -> usize {
 }
 
 fn convert(vmx: &Path, out: &Path) -> Value {
+    convert_to("kvm", vmx, out)
+}
+
+fn convert_to(target: &str, vmx: &Path, out: &Path) -> Value {
     let output =
-        landfall().args(["--json", "convert", "--to", "kvm", "-o"]).arg(out).arg(vmx).output().unwrap();
+        landfall().args(["--json", "convert", "--to", target, "-o"]).arg(out).arg(vmx).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -204,4 +208,45 @@ fn an_unpatched_guest_does_not_boot() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let proof: Value = serde_json::from_slice(&fs::read(out.path().join("proof.json")).unwrap()).unwrap();
     assert_eq!(proof["outcome"], "stopped", "{proof:#}");
+}
+
+/// The way back: prepared for ESXi, it boots on what ESXi has, preferred or not. The machine's own definition is left to a
+/// person, who is told what to choose.
+#[test]
+fn a_guest_for_esxi_boots_on_its_controllers_and_cards() {
+    let _alone = alone();
+    let Some(source) = guest("bookworm", "bios-ext4") else { return };
+    let out = tempfile::tempdir_in(root().join("target")).unwrap();
+    let report = convert_to("esxi", &source.join("web01.vmx"), out.path());
+    let folder = out.path().join("web01");
+    assert_eq!(report["written"]["disks"][0]["controller"], "pvscsi", "{report:#}");
+    assert_eq!(report["written"]["nics"][0]["model"], "vmxnet3", "{report:#}");
+    let findings = report["findings"].as_array().unwrap();
+    let by_hand = findings.iter().find(|finding| finding["id"] == "target-by-hand").unwrap();
+    let remedy = by_hand["remedy"].as_str().unwrap();
+    assert!(remedy.contains("disk0.vmdk at scsi0:0") && remedy.contains("00:50:56:20:30:40"), "{remedy}");
+    let machine: Value = serde_json::from_slice(&fs::read(folder.join("machine.json")).unwrap()).unwrap();
+    assert_eq!(machine, report["written"]);
+    for (hardware, driver) in [(&[][..], "vmxnet3"), (&["--hardware", "lsi,e1000e"], "e1000e")] {
+        let (output, proof) = prove(&folder, hardware);
+        assert_eq!(proof["outcome"], "booted", "{}\n{proof:#}", text(&output));
+        let interface = &proof["guest"]["interfaces"][0];
+        assert_eq!(
+            (&interface["name"], &interface["driver"]),
+            (&"ens192".into(), &driver.into()),
+            "{proof:#}"
+        );
+        let addresses = interface["addresses"].as_array().unwrap();
+        assert!(addresses.iter().any(|address| address == "10.20.30.40/24"), "{proof:#}");
+    }
+}
+
+/// What cannot be tried here is refused, with what can be tried instead.
+#[test]
+fn the_hardware_of_hyper_v_is_not_to_be_had_here() {
+    let _alone = alone();
+    let Some(source) = guest("bookworm", "bios-ext4") else { return };
+    let output = landfall().args(["prove", "--to", "hyperv"]).arg(source.join("web01.vmx")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("--hardware"), "{}", text(&output));
 }

@@ -4,6 +4,7 @@ mod libvirtd;
 
 use landfall::hypervisor::{self, Artifact, PlacedDisk, Placement};
 use landfall::machine::Machine;
+use landfall_boot::target::{Devices, DiskModel, NicModel, Platform};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -99,7 +100,7 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
 }
 
 fn adapted(machine: &Machine) -> Machine {
-    hypervisor::libvirt::adapt(machine)
+    hypervisor::attach::adapt(machine, Platform::Kvm, &Devices::default()).unwrap()
 }
 
 fn placement(machine: &Machine, folder: &str) -> Placement {
@@ -153,6 +154,21 @@ fn every_domain_is_valid_by_libvirts_schema() {
                 folder.path().join(format!("{}-{tpm}.xml", path.file_stem().unwrap().to_string_lossy()));
             std::fs::write(&file, rendered(&machine)).unwrap();
             files.push(file);
+        }
+        // What a guest without virtio gets.
+        machine.secure_boot = false;
+        for (disk, card) in [
+            (DiskModel::VirtioScsi, NicModel::VirtioNet),
+            (DiskModel::Sata, NicModel::E1000e),
+            (DiskModel::Ide, NicModel::E1000),
+        ] {
+            let machine = hypervisor::attach::on(&machine, Platform::Kvm, disk, card);
+            let xml = rendered_files(&machine, &placement(&machine, "/srv/x")).remove(0).text;
+            let board = if disk == DiskModel::Ide { "machine=\"pc\"" } else { "machine=\"q35\"" };
+            assert!(machine.disks.is_empty() || xml.contains(board), "{xml}");
+            let name = format!("{}-{}.xml", path.file_stem().unwrap().to_string_lossy(), disk.name());
+            std::fs::write(folder.path().join(&name), xml).unwrap();
+            files.push(folder.path().join(name));
         }
     }
     let output =

@@ -1,90 +1,176 @@
-//! Agents of the platform that the guest leaves, and of the cloud that it no longer lives in. Nothing is uninstalled:
-//! that needs guest code. What is harmless elsewhere stays, what is not gets masked.
+//! Agents of the platforms that a guest leaves and comes to, and of the cloud that it no longer lives in. Nothing is
+//! uninstalled: that needs guest code. What is harmless elsewhere stays, what is not is switched off where its
+//! hypervisor is absent (see [`services`]), and the target's own agent is seen to start.
 
 use super::dpkg::Packages;
 use super::draft::Draft;
+use super::fstab::Fstab;
+use super::services::{self, NEVER, On};
+use super::text;
 use crate::Result;
 use crate::guest::Fact;
-use crate::target::Request;
+use crate::target::{Platform, Request};
 use crate::tree::{GuestTree, GuestTreeExt};
 
 /// One agent.
 struct Agent {
+    /// After `--keep` and `--drop`, and in findings.
     name: &'static str,
     packages: &'static [&'static str],
-    /// Files that prove it where no package does.
+    /// Files that prove it where no package does. Its services do so, too.
     files: &'static [&'static str],
-    /// Units or init scripts, without `.service`.
+    /// Units or init scripts, without `.service`, of all distributions.
     services: &'static [&'static str],
-    /// Its units ask for their hypervisor (`ConditionVirtualization=`) and do nothing elsewhere.
-    is_inert: bool,
+    /// Where it belongs.
+    platforms: &'static [Platform],
+    /// The condition that holds at home.
+    home: &'static str,
+    /// Its init scripts and programs look for their hypervisor themselves.
+    checks_itself: bool,
+    /// A file that shows that it has work to do anywhere.
+    serves_anywhere: &'static [&'static str],
 }
+
+const NOWHERE: Agent = Agent {
+    name: "",
+    packages: &[],
+    files: &[],
+    services: &[],
+    platforms: &[],
+    home: NEVER,
+    checks_itself: false,
+    serves_anywhere: &[],
+};
 
 const TABLE: &[Agent] = &[
     Agent {
         name: "open-vm-tools",
         packages: &["open-vm-tools"],
-        files: &[],
-        services: &["open-vm-tools", "vgauth"],
-        is_inert: true,
+        services: &["open-vm-tools", "vmtoolsd", "vgauth", "vgauthd"],
+        platforms: &[Platform::Esxi],
+        home: "ConditionVirtualization=vmware",
+        checks_itself: true,
+        ..NOWHERE
     },
+    // VMware's own from a tarball.
     Agent {
-        name: "VMware Tools (tarball)",
-        packages: &[],
+        name: "vmware-tools",
         files: &["/etc/vmware-tools/services.sh", "/usr/bin/vmware-config-tools.pl"],
         services: &["vmware-tools", "vmware-tools-thinprint"],
-        is_inert: false,
+        platforms: &[Platform::Esxi],
+        home: "ConditionVirtualization=vmware",
+        ..NOWHERE
     },
     Agent {
-        name: "VirtualBox Guest Additions",
+        name: "virtualbox-guest-additions",
         packages: &["virtualbox-guest-utils"],
-        files: &["/usr/sbin/VBoxService", "/sbin/rcvboxadd", "/etc/init.d/vboxadd"],
-        services: &["vboxadd", "vboxadd-service", "virtualbox-guest-utils"],
-        is_inert: false,
+        files: &["/usr/sbin/VBoxService", "/sbin/rcvboxadd"],
+        services: &["vboxadd", "vboxadd-service", "virtualbox-guest-utils", "vboxservice"],
+        home: "ConditionVirtualization=oracle",
+        ..NOWHERE
     },
     Agent {
-        name: "Parallels Tools",
-        packages: &[],
+        name: "parallels-tools",
         files: &["/usr/bin/prltoolsd", "/usr/sbin/prltoolsd"],
         services: &["prltoolsd"],
-        is_inert: false,
+        home: "ConditionVirtualization=parallels",
+        ..NOWHERE
     },
     Agent {
-        name: "Azure Linux Agent",
-        packages: &["waagent", "walinuxagent"],
+        name: "walinuxagent",
+        packages: &["waagent", "walinuxagent", "WALinuxAgent", "python-azure-agent"],
         files: &["/usr/sbin/waagent"],
         services: &["walinuxagent", "waagent"],
-        is_inert: false,
+        platforms: &[Platform::Azure],
+        ..NOWHERE
     },
     Agent {
-        name: "Hyper-V daemons",
-        packages: &["hyperv-daemons", "linux-cloud-tools-common"],
-        files: &[],
-        services: &["hv-kvp-daemon", "hv-vss-daemon"],
-        is_inert: true,
+        name: "hyperv-daemons",
+        packages: &["hyperv-daemons", "hyper-v", "hypervkvpd", "linux-cloud-tools-common", "hvtools"],
+        services: &[
+            "hv-kvp-daemon",
+            "hv-vss-daemon",
+            "hv-fcopy-daemon",
+            "hyperv-daemons.hv-kvp-daemon",
+            "hyperv-daemons.hv-vss-daemon",
+            "hyperv-daemons.hv-fcopy-daemon",
+            "hv_kvp_daemon",
+            "hv_vss_daemon",
+            "hv_fcopy_daemon",
+            "hypervkvpd",
+            "hypervvssd",
+            "hypervfcopyd",
+        ],
+        platforms: &[Platform::Hyperv, Platform::Azure],
+        home: "ConditionVirtualization=microsoft",
+        checks_itself: true,
+        ..NOWHERE
     },
     Agent {
-        name: "Xen guest utilities",
-        packages: &["xe-guest-utilities", "xen-guest-agent"],
+        name: "xe-guest-utilities",
+        packages: &["xe-guest-utilities", "xe-guest-utilities-latest", "xen-guest-agent"],
         files: &["/usr/sbin/xe-daemon"],
-        services: &["xe-linux-distribution", "xe-daemon"],
-        is_inert: true,
+        services: &["xe-linux-distribution", "xe-daemon", "xen-guest-agent"],
+        platforms: &[Platform::Xen],
+        home: "ConditionVirtualization=xen",
+        checks_itself: true,
+        ..NOWHERE
     },
     Agent {
         name: "qemu-guest-agent",
         packages: &["qemu-guest-agent"],
-        files: &["/usr/sbin/qemu-ga"],
-        services: &[],
-        is_inert: true,
+        files: &["/usr/sbin/qemu-ga", "/usr/bin/qemu-ga"],
+        services: &["qemu-guest-agent", "qemu-ga"],
+        platforms: &[Platform::Kvm],
+        home: "ConditionPathExists=/dev/virtio-ports/org.qemu.guest_agent.0",
+        checks_itself: true,
+        ..NOWHERE
     },
     Agent {
-        name: "cloud-init",
-        packages: &["cloud-init"],
-        files: &["/usr/bin/cloud-init"],
-        services: &[],
-        is_inert: true,
+        name: "nutanix-guest-tools",
+        files: &["/usr/local/nutanix/ngt"],
+        services: &["ngt_guest_agent", "ngt_self_service_restore"],
+        platforms: &[Platform::Ahv],
+        ..NOWHERE
+    },
+    Agent {
+        name: "google-guest-agent",
+        packages: &["google-guest-agent", "google-compute-engine", "google-osconfig-agent"],
+        files: &["/usr/bin/google_guest_agent", "/usr/bin/google_metadata_script_runner"],
+        services: &[
+            "google-guest-agent",
+            "google-guest-agent-manager",
+            "google-startup-scripts",
+            "google-shutdown-scripts",
+            "google-osconfig-agent",
+            "google-instance-setup",
+            "google-accounts-daemon",
+            "google-clock-skew-daemon",
+            "google-network-daemon",
+        ],
+        ..NOWHERE
+    },
+    Agent {
+        name: "amazon-ssm-agent",
+        packages: &["amazon-ssm-agent"],
+        files: &["/usr/bin/amazon-ssm-agent", "/snap/bin/amazon-ssm-agent.ssm-cli"],
+        services: &["amazon-ssm-agent", "snap.amazon-ssm-agent.amazon-ssm-agent"],
+        // Registered for machines outside of Amazon's cloud.
+        serves_anywhere: &[
+            "/var/lib/amazon/ssm/registration",
+            "/var/lib/amazon/ssm/Vault/Store/RegistrationKey",
+        ],
+        ..NOWHERE
     },
 ];
+
+/// The name of cloud-init for `--keep` and `--drop`.
+const CLOUD_INIT: &str = "cloud-init";
+
+/// What a user can keep or drop by name.
+pub fn names() -> Vec<&'static str> {
+    TABLE.iter().map(|agent| agent.name).chain([CLOUD_INIT]).collect()
+}
 
 fn proof(tree: &dyn GuestTree, packages: &Packages, agent: &Agent) -> Result<Option<String>> {
     if let Some(package) = agent.packages.iter().find(|name| packages.has(name)) {
@@ -93,6 +179,11 @@ fn proof(tree: &dyn GuestTree, packages: &Packages, agent: &Agent) -> Result<Opt
     for file in agent.files {
         if tree.exists(file)? {
             return Ok(Some((*file).to_owned()));
+        }
+    }
+    for service in agent.services {
+        if services::is_there(tree, service)? {
+            return Ok(Some(format!("its service {service}")));
         }
     }
     Ok(None)
@@ -106,187 +197,227 @@ pub fn agents(tree: &dyn GuestTree, packages: &Packages) -> Result<Vec<Fact<Stri
             found.push(Fact::new(agent.name, proof));
         }
     }
+    if let Some(proof) = cloud_init_proof(tree, packages)? {
+        found.push(Fact::new(CLOUD_INIT, proof));
+    }
     Ok(found)
 }
 
-/// Masks what is not inert, tells of the rest.
+/// Switches off what is not inert, sees that the target's own agent starts, tells of the rest.
 pub fn plan(draft: &mut Draft<'_>, packages: &Packages, request: &Request) -> Result<()> {
     let tree = draft.scene.tree;
-    let wanted = request.platform.linux_drivers().agent;
+    let has = |list: &[String], name: &str| list.iter().any(|other| other == name);
     let mut has_wanted = false;
     for agent in TABLE {
         let Some(proof) = proof(tree, packages, agent)? else { continue };
-        has_wanted |= agent.name == wanted;
-        if agent.name == wanted || agent.services.is_empty() {
-            continue;
-        }
-        if agent.is_inert {
-            draft.find(
-                "linux-agent-inert",
-                format!(
-                    "{} is installed ({proof}); its services start on its own hypervisor only.",
-                    agent.name
-                ),
-                "Remove the package when the machine will not move back.",
-            );
-            continue;
-        }
-        let mut masked = Vec::new();
-        for service in agent.services {
-            if mask(draft, service)? {
-                masked.push(*service);
+        let is_home = agent.platforms.contains(&request.platform);
+        has_wanted |= is_home;
+        if has(&request.services.keep, agent.name) {
+            for service in agent.services {
+                services::take_back(draft, service, "It is to be kept.")?;
             }
+        } else if has(&request.services.drop, agent.name) {
+            off(draft, agent, &proof, NEVER, "It is to be switched off.")?;
+        } else if is_home {
+            on(draft, agent, &proof)?;
+        } else {
+            leave(draft, agent, &proof)?;
         }
-        draft.find(
-            "linux-agent-masked",
-            match masked.is_empty() {
-                true => format!("{} is installed ({proof}).", agent.name),
-                false => format!(
-                    "{} is installed ({proof}); its services were switched off: {}.",
-                    agent.name,
-                    masked.join(", ")
-                ),
-            },
-            "Uninstall it on the target when the machine will not move back.",
-        );
     }
-    if !has_wanted {
+    let wanted = request.platform.linux_drivers().agents.first();
+    if let Some(wanted) = wanted.filter(|_| !has_wanted) {
         draft.find(
             "linux-agent-missing",
             format!("The target's guest agent ({wanted}) is not installed; the machine runs without it."),
             format!("Install {wanted} on the target for clean shutdowns and consistent snapshots."),
         );
     }
-    cloud_init(draft, packages)
+    shared_folders(draft)?;
+    cloud_init(draft, packages, request)
 }
 
-/// Switches a service off for systemd (unit or init script) and for sysvinit. True where there was one.
-fn mask(draft: &mut Draft<'_>, service: &str) -> Result<bool> {
+/// An agent whose hypervisor the guest leaves.
+fn leave(draft: &mut Draft<'_>, agent: &Agent, proof: &str) -> Result<()> {
     let tree = draft.scene.tree;
-    let unit = format!("{service}.service");
-    let why = "An agent of the old platform has nothing to talk to here.";
-    let mut found = false;
-    for folder in ["/lib/systemd/system", "/usr/lib/systemd/system"] {
-        found |= tree.exists(&format!("{folder}/{unit}"))?;
-    }
-    let script = tree.exists(&format!("/etc/init.d/{service}"))?;
-    let own = format!("/etc/systemd/system/{unit}");
-    let is_own_file = tree.link_metadata(&own)?.is_some() && tree.read_link(&own)?.is_none();
-    if is_own_file {
-        // A unit file of its own in the place of the mask is not overwritten: what starts it goes.
-        found = true;
-        for target in ["multi-user.target.wants", "graphical.target.wants", "basic.target.wants"] {
-            draft.remove(&format!("/etc/systemd/system/{target}/{unit}"), why)?;
-        }
-    } else if found || script {
-        draft.symlink(&own, "/dev/null", why)?;
-    }
-    if script {
-        for level in ["S", "2", "3", "4", "5"] {
-            let folder = format!("/etc/rc{level}.d");
-            for name in tree.names(&folder)? {
-                let is_start = name.strip_prefix('S').is_some_and(|rest| {
-                    rest.trim_start_matches(|char: char| char.is_ascii_digit()) == service
-                });
-                if is_start {
-                    draft.remove(&format!("{folder}/{name}"), why)?;
-                }
-            }
+    for file in agent.serves_anywhere {
+        if tree.exists(file)? {
+            return Ok(());
         }
     }
-    Ok(found || script)
+    let mut asks = Vec::new();
+    for service in agent.services {
+        match services::asks_for_hardware(draft, service)? {
+            Some(by_itself) => asks.push(by_itself),
+            None if services::is_there(tree, service)? => asks.push(agent.checks_itself),
+            None => {}
+        }
+    }
+    let is_inert = if asks.is_empty() { agent.checks_itself } else { asks.iter().all(|asks| *asks) };
+    if is_inert {
+        // What an earlier pass switched off altogether (--drop) was not asked for this time.
+        for service in agent.services {
+            services::take_back(draft, service, "Its own condition is enough.")?;
+        }
+        draft.find(
+            "linux-agent-inert",
+            format!("{} is installed ({proof}); its services start on its own hypervisor only.", agent.name),
+            "Remove the package when the machine will not move back.",
+        );
+        return Ok(());
+    }
+    off(draft, agent, proof, agent.home, "An agent of another platform has nothing to talk to here.")
 }
 
+fn off(draft: &mut Draft<'_>, agent: &Agent, proof: &str, condition: &str, why: &str) -> Result<()> {
+    let mut off = Vec::new();
+    for service in agent.services {
+        if services::switch_off(draft, service, condition, why)? {
+            off.push(*service);
+        }
+    }
+    let services = match off.is_empty() {
+        true => String::new(),
+        false => format!("; its services were switched off: {}", off.join(", ")),
+    };
+    draft.find(
+        "linux-agent-off",
+        format!("{} is installed ({proof}){services}.", agent.name),
+        format!(
+            "Uninstall it on the target when the machine will not move back, or convert with --keep {}.",
+            agent.name
+        ),
+    );
+    Ok(())
+}
+
+/// The target's own agent.
+fn on(draft: &mut Draft<'_>, agent: &Agent, proof: &str) -> Result<()> {
+    let mut enabled = Vec::new();
+    for service in agent.services {
+        match services::switch_on(
+            draft,
+            service,
+            "It is the agent of the platform that the machine comes to.",
+        )? {
+            On::Enabled => enabled.push(*service),
+            On::Masked => draft.find(
+                "linux-agent-by-owner",
+                format!("{} is installed ({proof}), but somebody masked its service {service}.", agent.name),
+                format!("Run `systemctl unmask {service}` on the target if it is wanted there."),
+            ),
+            On::Already | On::Absent => {}
+        }
+    }
+    if !enabled.is_empty() {
+        draft.find(
+            "linux-agent-enabled",
+            format!("{} is installed ({proof}) and was switched on: {}.", agent.name, enabled.join(", ")),
+            format!("Convert with --keep {} to leave it as it is.", agent.name),
+        );
+    }
+    Ok(())
+}
+
+/// File systems that only the old platform's tools can mount. systemd would wait in the emergency shell.
+const SHARED: &[&str] = &["vmhgfs", "fuse.vmhgfs-fuse", "vboxsf", "prl_fs"];
+
+/// The folders that a desktop hypervisor shares with its guests may be absent from now on.
+fn shared_folders(draft: &mut Draft<'_>) -> Result<()> {
+    let path = "/etc/fstab";
+    let Some(old) = draft.read(path)? else { return Ok(()) };
+    let table = Fstab::parse(&old);
+    let shared: Vec<_> = table
+        .entries()
+        .iter()
+        .filter(|entry| SHARED.contains(&entry.kind.as_str()) && !entry.is_optional())
+        .map(|entry| (entry.line, entry.at.clone()))
+        .collect();
+    if shared.is_empty() {
+        return Ok(());
+    }
+    let mut line = 0;
+    let new = text::map_lines(&old, |body| {
+        let is_shared = shared.iter().any(|(number, _)| *number == line);
+        line += 1;
+        let words = text::words(body);
+        let end = is_shared.then(|| words.get(3).map_or(body.len(), |options| options.end))?;
+        let option: &[u8] = if words.len() > 3 { b",nofail" } else { b" nofail" };
+        Some(text::replace(body, end..end, option))
+    });
+    let Some(new) = new else { return Ok(()) };
+    draft.write(
+        path,
+        new,
+        "Folders that the old platform shares are absent here: the boot does not wait for them.",
+    )?;
+    let at: Vec<_> = shared.into_iter().map(|(_, at)| at).collect();
+    draft.find(
+        "linux-shared-folder",
+        format!("/etc/fstab mounts folders that only the old platform shares: {}.", at.join(", ")),
+        "Remove the lines when the machine will not move back.",
+    );
+    Ok(())
+}
+
+const CLOUD_CFG_PATH: &str = "/etc/cloud/cloud.cfg.d/99-landfall.cfg";
+const CLOUD_OFF_PATH: &str = "/etc/cloud/cloud-init.disabled";
 const CLOUD_CFG: &str = "\
 # Written by landfall: the data source of the old platform is gone. What it configured stays as it is.
 network: {config: disabled}
 preserve_hostname: true
 manual_cache_clean: true
 ";
+const CLOUD_OFF: &str =
+    "# Written by landfall: switched off. Remove this file to switch cloud-init on again.\n";
+
+fn cloud_init_proof(tree: &dyn GuestTree, packages: &Packages) -> Result<Option<String>> {
+    if packages.has(CLOUD_INIT) {
+        return Ok(Some(format!("{} ({CLOUD_INIT})", super::dpkg::STATUS)));
+    }
+    let file = "/usr/bin/cloud-init";
+    Ok(tree.exists(file)?.then(|| file.to_owned()))
+}
 
 /// Without its data source cloud-init would take the machine for a new one: other host keys, another network.
-fn cloud_init(draft: &mut Draft<'_>, packages: &Packages) -> Result<()> {
+fn cloud_init(draft: &mut Draft<'_>, packages: &Packages, request: &Request) -> Result<()> {
     let tree = draft.scene.tree;
-    let is_installed = packages.has("cloud-init") || tree.exists("/usr/bin/cloud-init")?;
-    if !is_installed || tree.exists("/etc/cloud/cloud-init.disabled")? {
+    if cloud_init_proof(tree, packages)?.is_none() {
+        return Ok(());
+    }
+    let named = |list: &[String]| list.iter().any(|name| name == CLOUD_INIT);
+    let drop = named(&request.services.drop);
+    if !drop && draft.read_text(CLOUD_OFF_PATH)?.is_some_and(|text| text == CLOUD_OFF) {
+        draft.remove(
+            CLOUD_OFF_PATH,
+            "An earlier pass switched cloud-init off, and this one was not asked to.",
+        )?;
+    } else if !drop && tree.exists(CLOUD_OFF_PATH)? {
+        return Ok(());
+    }
+    if named(&request.services.keep) {
+        if draft.read_text(CLOUD_CFG_PATH)?.is_some_and(|text| text == CLOUD_CFG) {
+            draft.remove(CLOUD_CFG_PATH, "cloud-init is to be kept as it is.")?;
+        }
+        return Ok(());
+    }
+    if drop {
+        if !tree.exists(CLOUD_OFF_PATH)? {
+            draft.write(CLOUD_OFF_PATH, CLOUD_OFF, "cloud-init is to be switched off.")?;
+        }
         return Ok(());
     }
     draft.write(
-        "/etc/cloud/cloud.cfg.d/99-landfall.cfg",
+        CLOUD_CFG_PATH,
         CLOUD_CFG,
         "cloud-init must not take the moved machine for a new one: network, host name and keys stay.",
     )?;
     draft.find(
         "linux-cloud-init",
         "cloud-init is installed; it was told to leave network, host name and keys as they are.",
-        "Remove /etc/cloud/cloud.cfg.d/99-landfall.cfg on the target if a new data source is to configure the machine.",
+        "Convert with --keep cloud-init if a data source of the target is to configure the machine.",
     );
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::family::Scene;
-    use crate::patch::{Action, PatchPlan};
-    use crate::target::{Firmware, Platform};
-    use crate::tree::mem::MemTree;
-
-    fn run(tree: &MemTree, packages: &[&str]) -> PatchPlan {
-        let scene = Scene { tree, volumes: &[], mounts: &[] };
-        let mut draft = Draft::new(&scene);
-        let status: String = packages
-            .iter()
-            .map(|name| format!("Package: {name}\nStatus: install ok installed\n\n"))
-            .collect();
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new() };
-        plan(&mut draft, &Packages::parse(status.as_bytes()), &request).unwrap();
-        draft.finish()
-    }
-
-    #[test]
-    fn inert_agents_stay_and_others_are_masked() {
-        let plan = run(&MemTree::new(), &["open-vm-tools", "qemu-guest-agent"]);
-        assert_eq!(plan.edits, []);
-        assert_eq!(plan.findings[0].id, "linux-agent-inert");
-        let tree = MemTree::new()
-            .file("/etc/vmware-tools/services.sh", "")
-            .file("/etc/init.d/vmware-tools", "")
-            .symlink("/etc/rc2.d/S03vmware-tools", "../init.d/vmware-tools")
-            .symlink("/etc/rc2.d/S03other", "../init.d/other")
-            .symlink("/etc/rc0.d/K03vmware-tools", "../init.d/vmware-tools");
-        let plan = run(&tree, &[]);
-        let edits: Vec<_> = plan.edits.iter().map(|edit| (edit.path.as_str(), &edit.action)).collect();
-        assert_eq!(
-            edits,
-            [
-                ("/etc/systemd/system/vmware-tools.service", &Action::Symlink { target: "/dev/null".into() }),
-                ("/etc/rc2.d/S03vmware-tools", &Action::Remove),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_unit_in_place_of_the_mask_is_not_overwritten() {
-        let tree = MemTree::new()
-            .file("/usr/bin/prltoolsd", "")
-            .file("/etc/systemd/system/prltoolsd.service", "[Service]\n")
-            .symlink("/etc/systemd/system/multi-user.target.wants/prltoolsd.service", "../prltoolsd.service");
-        let plan = run(&tree, &[]);
-        assert_eq!(plan.edits.len(), 1);
-        assert_eq!(plan.edits[0].path, "/etc/systemd/system/multi-user.target.wants/prltoolsd.service");
-    }
-
-    #[test]
-    fn cloud_init_is_told_once() {
-        let plan = run(&MemTree::new(), &["cloud-init"]);
-        assert_eq!(plan.edits[0].path, "/etc/cloud/cloud.cfg.d/99-landfall.cfg");
-        let done = MemTree::new().file("/etc/cloud/cloud.cfg.d/99-landfall.cfg", CLOUD_CFG);
-        assert_eq!(run(&done, &["cloud-init"]).edits, []);
-        assert_eq!(
-            run(&MemTree::new().file("/etc/cloud/cloud-init.disabled", ""), &["cloud-init"]).edits,
-            []
-        );
-        assert_eq!(run(&MemTree::new(), &[]).edits, []);
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use super::dpkg::{self, Packages};
 use super::draft::Draft;
 use super::facts::{self, OsRelease};
 use super::lenient::Lenient;
-use super::{agents, drivers, efi, loader, network, rename, storage};
+use super::{agents, console, drivers, efi, loader, network, rename, storage};
 use crate::Result;
 use crate::family::{Family, Scene};
 use crate::guest::{Fact, Guest};
@@ -88,6 +88,7 @@ impl Family for Debian {
         } else {
             drivers::keep_for_initramfs_tools(&mut draft, &known)?;
         }
+        console::plan(&mut draft, request)?;
         loader::plan(&mut draft, guest, request, &packages)?;
         efi::plan(&mut draft, guest, request)?;
         agents::plan(&mut draft, &packages, request)?;

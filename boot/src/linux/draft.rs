@@ -4,6 +4,7 @@ use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
 use crate::patch::{Action, Edit, PatchPlan, Text};
+use crate::target::Devices;
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Draft<'a> {
     /// The guest.
     pub scene: &'a Scene<'a>,
+    /// What the definition has to offer.
+    pub devices: Devices,
     edits: Vec<Edit>,
     /// Path to place in `edits`.
     index: BTreeMap<String, usize>,
@@ -27,6 +30,7 @@ impl<'a> Draft<'a> {
     pub fn new(scene: &'a Scene<'a>) -> Self {
         Draft {
             scene,
+            devices: Devices::default(),
             edits: Vec::new(),
             index: BTreeMap::new(),
             findings: Vec::new(),
@@ -142,7 +146,7 @@ impl<'a> Draft<'a> {
     /// The plan, worst findings first.
     pub fn finish(mut self) -> PatchPlan {
         self.findings.sort_by_key(|finding| finding.severity);
-        PatchPlan { edits: self.edits, findings: self.findings }
+        PatchPlan { edits: self.edits, findings: self.findings, devices: self.devices }
     }
 
     fn planned(&self, path: &str) -> Option<&Edit> {

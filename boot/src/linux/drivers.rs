@@ -3,11 +3,10 @@
 
 use super::draft::Draft;
 use super::facts::{self, Kernels, Modules};
-use super::text;
+use super::{hardware, text};
 use crate::Result;
-use crate::guest::Kernel;
 use crate::patch::{Action, InitramfsEdit, InitramfsFile};
-use crate::target::{DiskWay, EVERY_TARGET, LOADS_ONLY_AT_HOME, LinuxDrivers, Request};
+use crate::target::{EVERY_TARGET, LOADS_ONLY_AT_HOME, LinuxDrivers, Request};
 use crate::tree::GuestTreeExt;
 use std::collections::BTreeSet;
 
@@ -27,30 +26,43 @@ pub fn plan(
 ) -> Result<Drivers> {
     let row = request.platform.linux_drivers();
     survey(draft, kernels);
+    let mut known = Vec::new();
+    for kernel in &kernels.found {
+        let mut modules = Modules::read(draft.scene.tree, &kernel.modules)?;
+        if let Some(modules) = &mut modules {
+            hardware::builtin_by_configuration(draft, kernel, modules)?;
+        }
+        known.push((kernel, modules));
+    }
+    // The newest, where the loader's choice is not known or not there.
+    let default = known.iter().position(|(kernel, _)| Some(kernel.version.as_str()) == default).unwrap_or(0);
+    if let Some((kernel, modules)) = known.get(default) {
+        hardware::of_default(draft, kernel, modules.as_ref(), request);
+    }
+    let by_name = loaded_by_name(draft, request);
     let mut all = BTreeSet::new();
-    for (at, kernel) in kernels.found.iter().enumerate() {
-        let is_default = default.map_or(at == 0, |default| default == kernel.version)
-            || (at == 0 && !kernels.found.iter().any(|kernel| Some(kernel.version.as_str()) == default));
-        let modules = Modules::read(draft.scene.tree, &kernel.modules)?;
-        check(draft, kernel, modules.as_ref(), is_default, row, request);
+    for (at, (kernel, modules)) in known.iter().enumerate() {
+        if at != default {
+            hardware::of_other(draft, kernel, modules.as_ref(), request);
+        }
         let Some(modules) = modules else { continue };
-        let drivers = for_initramfs(row, &modules);
+        let drivers = for_initramfs(row, modules);
         all.extend(drivers.iter().copied());
         let Some(path) = &kernel.initramfs else { continue };
-        let load = early(row).filter(|name| drivers.contains(name)).map(str::to_owned).collect();
+        let load = by_name.iter().filter(|name| drivers.contains(name)).map(|name| (*name).to_owned());
         draft.push(
             path,
             Action::Initramfs(InitramfsEdit {
                 kernel: kernel.version.clone(),
                 modules: kernel.modules.clone(),
                 drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
-                load,
+                load: load.collect(),
                 files: inside.to_vec(),
             }),
             "It gets the drivers of the target's disks, and those of every other platform for the way back.",
         );
     }
-    blacklists(draft, row)?;
+    blacklists(draft, request)?;
     let for_initramfs = order(row).filter(|name| all.contains(name)).collect();
     Ok(Drivers { for_initramfs })
 }
@@ -136,97 +148,30 @@ fn for_initramfs(row: &LinuxDrivers, modules: &Modules) -> Vec<&'static str> {
     order(row).filter(|name| modules.loadable.contains(*name) && !modules.builtin.contains(*name)).collect()
 }
 
-/// What is loaded by name: the target's own disks, without the last resorts.
-fn early(row: &LinuxDrivers) -> impl Iterator<Item = &'static str> {
+/// What is loaded by name: the target's own disks, without the last resorts that are not needed.
+fn loaded_by_name(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
     let mut seen = BTreeSet::new();
-    let ways = row.disks.iter().filter(|way| !way.fallback);
-    let names: Vec<&'static str> = ways.flat_map(|way| way.drivers.iter().copied()).collect();
-    names.into_iter().filter(move |name| seen.insert(*name))
+    let chosen = draft.devices.disks.first();
+    let ways = request.platform.linux_drivers().disks_for(request.firmware);
+    ways.filter(|way| !way.fallback || Some(&way.model) == chosen)
+        .flat_map(|way| way.drivers.iter().copied())
+        .filter(|name| !LOADS_ONLY_AT_HOME.contains(name) && seen.insert(*name))
+        .collect()
 }
 
-fn check(
-    draft: &mut Draft<'_>,
-    kernel: &Kernel,
-    modules: Option<&Modules>,
-    is_default: bool,
-    row: &LinuxDrivers,
-    request: &Request,
-) {
-    let version = &kernel.version;
-    let platform = request.platform.name();
-    let Some(modules) = modules else {
-        draft.find(
-            "linux-kernel-unchecked",
-            format!(
-                "Kernel {version} has no {}/modules.dep, so its drivers could not be checked.",
-                kernel.modules
-            ),
-            "Start another kernel, or check that it has the target's drivers built in.",
-        );
-        return;
-    };
-    // Without an initramfs only what is built in helps to find the root.
-    let usable = |way: &&DiskWay| {
-        way.drivers.iter().all(|name| match kernel.initramfs {
-            Some(_) => modules.has(name),
-            None => modules.builtin.contains(*name),
-        })
-    };
-    let buses = |fallback| -> Vec<&str> {
-        row.disks.iter().filter(|way| way.fallback == fallback).filter(usable).map(|way| way.bus).collect()
-    };
-    let (good, last) = (buses(false), buses(true));
-    let wanted: Vec<_> = row.disks.iter().filter(|way| !way.fallback).map(|way| way.bus).collect();
-    if good.is_empty() {
-        let id = match (is_default, kernel.initramfs.is_some()) {
-            (true, true) => "linux-kernel-no-disk-driver",
-            (true, false) => "linux-kernel-without-initramfs",
-            (false, _) => "linux-old-kernel-no-disk-driver",
-        };
-        let lacks = match kernel.initramfs {
-            Some(_) => "lacks the drivers",
-            None => "has no initramfs and lacks built-in drivers",
-        };
-        let remedy = match last.first() {
-            Some(bus) => {
-                format!("Attach its disks by {bus} on the target, or install a newer kernel before the move.")
-            }
-            None => "Install the distribution's standard kernel in the guest before the move.".to_owned(),
-        };
-        draft.find(
-            id,
-            format!("Kernel {version} {lacks} for {platform} disks ({}).", wanted.join(", ")),
-            remedy,
-        );
-    } else if good.first() != wanted.first() {
-        draft.find(
-            "linux-kernel-other-bus",
-            format!(
-                "Kernel {version} lacks the driver for {} and has the one for {}.",
-                wanted.first().unwrap_or(&""),
-                good.join(", ")
-            ),
-            format!("Attach its disks by {} on the target.", good.first().unwrap_or(&"")),
-        );
-    }
-    if let Some(card) = row.network.first()
-        && !modules.has(card)
-    {
-        let other = row.network.iter().find(|name| modules.has(name));
-        draft.find(
-            "linux-kernel-no-nic-driver",
-            format!("Kernel {version} lacks the network driver {card}."),
-            match other {
-                Some(other) => format!("Give the machine a network card of the type {other} on the target."),
-                None => "Install the distribution's standard kernel in the guest before the move.".to_owned(),
-            },
-        );
-    }
+/// The drivers of the devices that the machine gets.
+fn needed(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
+    let row = request.platform.linux_drivers();
+    let (disk, card) = (draft.devices.disks.first(), draft.devices.cards.first());
+    let way = row.disks_for(request.firmware).find(|way| disk.is_none_or(|disk| *disk == way.model));
+    let card = row.cards_for(request.firmware).find(|row| card.is_none_or(|card| *card == row.model));
+    let disk_drivers = way.map_or(&[][..], |way| way.drivers);
+    disk_drivers.iter().copied().chain(card.map(|card| card.driver)).collect()
 }
 
 /// A hardened guest may forbid the very drivers that it needs now.
-fn blacklists(draft: &mut Draft<'_>, row: &LinuxDrivers) -> Result<()> {
-    let needed: Vec<&str> = early(row).chain(row.network.first().copied()).collect();
+fn blacklists(draft: &mut Draft<'_>, request: &Request) -> Result<()> {
+    let needed = needed(draft, request);
     for folder in ["/etc/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"] {
         for name in draft.scene.tree.names(folder)? {
             if !name.ends_with(".conf") {
@@ -268,7 +213,7 @@ mod tests {
     use crate::family::Scene;
     use crate::linux::dpkg;
     use crate::patch::PatchPlan;
-    use crate::target::{Firmware, Platform};
+    use crate::target::{DiskModel, NicModel};
     use crate::tree::mem::MemTree;
 
     fn kernel(tree: MemTree, version: &str, initramfs: bool, modules: &[&str], builtin: &[&str]) -> MemTree {
@@ -285,7 +230,7 @@ mod tests {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
         let kernels = facts::kernels(tree, dpkg::compare_part).unwrap();
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new() };
+        let request = Request::default();
         let drivers = plan(&mut draft, &kernels, default, &request, &[]).unwrap();
         keep_for_initramfs_tools(&mut draft, &drivers).unwrap();
         draft.finish()
@@ -314,24 +259,33 @@ mod tests {
     #[test]
     fn a_default_kernel_without_drivers_blocks_and_an_old_one_warns() {
         let ids = |plan: &PatchPlan| plan.findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
-        let none = &["ahci", "virtio_net"][..];
-        let tree = kernel(MemTree::new(), "5", true, none, &["sd_mod"]);
+        let tree = kernel(MemTree::new(), "5", true, &["vmw_pvscsi", "virtio_net"], &["sd_mod"]);
         assert_eq!(ids(&run(&tree, None)), ["linux-kernel-no-disk-driver"]);
-        assert!(run(&tree, None).findings[0].remedy.contains("SATA"));
         let both = kernel(tree, "6", true, ALL, &["sd_mod"]);
         assert_eq!(ids(&run(&both, None)), ["linux-old-kernel-no-disk-driver"]);
-        assert_eq!(ids(&run(&both, Some("5"))), ["linux-kernel-no-disk-driver"]);
+        assert_eq!(
+            ids(&run(&both, Some("5"))),
+            ["linux-kernel-no-disk-driver", "linux-old-kernel-no-disk-driver"]
+        );
         assert_eq!(ids(&run(&both, Some("absent"))), ["linux-old-kernel-no-disk-driver"]);
-        let scsi =
-            kernel(MemTree::new(), "5", true, &["virtio_pci", "virtio_scsi", "virtio_net"], &["sd_mod"]);
-        assert_eq!(ids(&run(&scsi, None)), ["linux-kernel-other-bus"]);
         assert_eq!(ids(&run(&MemTree::new(), None)), ["linux-no-kernel"]);
+    }
+
+    /// A last resort that was chosen is loaded by name like a first choice.
+    #[test]
+    fn a_kernel_without_virtio_gets_sata() {
+        let tree = kernel(MemTree::new(), "5", true, &["ahci", "ata_piix", "e1000"], &["sd_mod"]);
+        let plan = run(&tree, None);
+        assert_eq!(plan.devices.disks, [DiskModel::Sata, DiskModel::Ide]);
+        assert_eq!(plan.devices.cards, [NicModel::E1000]);
+        let Action::Initramfs(edit) = &plan.edits[0].action else { panic!("{:?}", plan.edits) };
+        assert_eq!(edit.load, ["ahci"]);
     }
 
     #[test]
     fn without_an_initramfs_only_built_in_drivers_count() {
         let tree = kernel(MemTree::new(), "6", false, ALL, &["sd_mod"]);
-        assert!(run(&tree, None).is_blocked());
+        assert_eq!(run(&tree, None).findings[0].id, "linux-kernel-without-initramfs");
         let tree = kernel(MemTree::new(), "6", false, &[], &["virtio_pci", "virtio_blk", "virtio_net"]);
         assert_eq!(run(&tree, None).findings, []);
     }

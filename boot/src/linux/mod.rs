@@ -1,10 +1,11 @@
 //! Linux guests.
 //!
 //! A family (`debian`) reads the facts and calls the parts that plan: `rename` (device names), `loader` and `efi`,
-//! `drivers`, `network`, `storage` (multipath, LVM), `agents`. Each part takes the plan as it stands (`draft`) and
-//! adds its edits and findings.
+//! `drivers` and `hardware`, `network`, `storage` (multipath, LVM), `console`, `agents` (by `services`). Each part takes
+//! the plan as it stands (`draft`) and adds its edits and findings.
 
-mod agents;
+pub mod agents;
+mod console;
 pub mod debian;
 mod device;
 mod dpkg;
@@ -13,11 +14,13 @@ mod drivers;
 mod efi;
 mod facts;
 pub mod fstab;
+mod hardware;
 pub mod initramfs;
 pub mod kmod;
 mod lenient;
 mod loader;
 mod network;
 mod rename;
+mod services;
 mod storage;
 mod text;

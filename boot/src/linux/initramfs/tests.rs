@@ -244,6 +244,61 @@ fn real_guests_get_drivers_that_the_real_modprobe_resolves() {
     }
 }
 
+/// What each platform's devices call themselves, as udev hands it to kmod, and the driver that has to answer. The ids are
+/// those of the devices (Hyper-V: the GUID of the VMBus channel), not of the modules' own lists.
+const DEVICES: &[(&str, &str)] = &[
+    ("pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc80i00", "virtio_pci"),
+    ("virtio:d00000002v00001AF4", "virtio_blk"),
+    ("virtio:d00000008v00001AF4", "virtio_scsi"),
+    ("pci:v000015ADd000007C0sv000015ADsd000007C0bc01sc07i00", "vmw_pvscsi"),
+    ("pci:v00001000d00000054sv000015ADsd00001976bc01sc07i00", "mptsas"),
+    ("pci:v00001000d00000030sv000015ADsd00001976bc01sc00i00", "mptspi"),
+    ("pci:v000015ADd000007F0sv000015ADsd000007F0bc01sc08i02", "nvme"),
+    ("pci:v000015ADd000007E0sv000015ADsd000007E0bc01sc06i01", "ahci"),
+    ("pci:v00008086d00007111sv000015ADsd00001976bc01sc01i8a", "ata_piix"),
+    ("acpi:VMBUS:", "hv_vmbus"),
+    ("vmbus:d96361baa104294db60572e2ffb1dc7f", "hv_storvsc"),
+    ("vmbus:32264132cb86a2449b5c50d1417354f5", "hv_storvsc"),
+    ("vmbus:1df6c444444400449d52802e27ede19f", "pci_hyperv"),
+    ("vmbus:6dad12f9172bea48bd65f927a61c7684", "hyperv_keyboard"),
+    ("xen:vbd", "xen_blkfront"),
+];
+
+/// QEMU has neither Hyper-V's devices nor Xen's. The real modprobe shows that they would find their drivers.
+#[test]
+fn the_devices_of_every_target_find_their_drivers() {
+    for guest in guests() {
+        let mut edit = guest.edit();
+        edit.drivers = crate::target::EVERY_TARGET.iter().map(|name| (*name).to_owned()).collect();
+        let new = rewrite(&guest.archive, &edit, &guest.tree()).expect("rewritten");
+        assert_eq!(new.missing, Vec::<String>::new(), "{}", guest.suite);
+        let (Some(before), Some(after)) = (unpacked(&guest.archive), unpacked(&new.bytes)) else { continue };
+        let resolve = |folder: &Path, device: &str| {
+            let folder = folder.join("merged");
+            let asked = run(Command::new("modprobe")
+                .arg("-d")
+                .arg(folder)
+                .arg("-S")
+                .arg(&guest.kernel)
+                .args(["-R", device]));
+            asked.map(|output| text(&output.stdout).trim().replace('-', "_"))
+        };
+        let mut news = 0;
+        for (device, driver) in DEVICES {
+            let Some(found) = resolve(after.path(), device) else { return };
+            let is_builtin = new.builtin.iter().any(|name| name == driver);
+            assert!(
+                is_builtin || found.lines().any(|line| line == *driver),
+                "{}: {device}: {found:?}",
+                guest.suite
+            );
+            news += usize::from(resolve(before.path(), device).as_deref() != Some(found.as_str()));
+        }
+        assert!(news > 5, "{}: the initramfs knew nearly all of them before", guest.suite);
+        compare_with_depmod(&guest, &after.path().join("merged"), &new);
+    }
+}
+
 /// The unpacked result against modprobe and depmod.
 fn compare_with_depmod(guest: &Guest, merged: &Path, new: &Rewritten) {
     let modprobe = |arguments: &[&str]| {
@@ -446,7 +501,7 @@ fn plans_become_changes_and_respect_free_space() {
         edit("/etc/d", Action::Symlink { target: "a".into() }),
         edit("/etc/e", Action::Remove),
     ];
-    let mut plan = PatchPlan { edits, findings: Vec::new() };
+    let mut plan = PatchPlan { edits, ..PatchPlan::default() };
     let mut tree = guest.tree();
     let done = materialise_with_report(&plan, &tree).expect("materialised");
     let quick = done.archives[0].1.new_size;

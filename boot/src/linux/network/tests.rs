@@ -1,7 +1,7 @@
 use super::*;
 use crate::family::Scene;
 use crate::patch::{Action, PatchPlan};
-use crate::target::{Firmware, Nic, Platform};
+use crate::target::Nic;
 use crate::tree::mem::MemTree;
 
 const A: &str = "00:50:56:00:00:0a";
@@ -12,7 +12,7 @@ fn nics(list: &[(&str, &str)]) -> Request {
         mac: (!mac.is_empty()).then(|| (*mac).to_owned()),
         source_name: (!name.is_empty()).then(|| (*name).to_owned()),
     };
-    Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: list.iter().map(nic).collect() }
+    Request { nics: list.iter().map(nic).collect(), ..Request::default() }
 }
 
 fn run(tree: &MemTree, request: &Request) -> (PatchPlan, Vec<InitramfsFile>) {

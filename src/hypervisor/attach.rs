@@ -1,0 +1,201 @@
+//! A machine on a target's devices: which controller its disks hang on, what their places are called there, and which
+//! network cards it has. What the guest's kernel can drive decides; the number of disks does, too.
+
+use crate::machine::{Bus, DiskSlot, Machine};
+use landfall_boot::target::{Devices, DiskModel, Firmware, NicModel, Platform};
+use landfall_image::{Error, Result};
+
+/// The machine on the target's devices, of those that the guest can drive. Without any (nothing is known of the guest) on
+/// those that the platform prefers.
+pub fn adapt(machine: &Machine, platform: Platform, devices: &Devices) -> Result<Machine> {
+    let row = platform.linux_drivers();
+    let offered: Vec<DiskModel> = match devices.disks.is_empty() {
+        true => row.disks_for(machine.firmware).map(|way| way.model).collect(),
+        false => devices.disks.clone(),
+    };
+    let count = machine.disks.len();
+    let disk = offered.iter().copied().find(|model| count <= at_most(platform, *model)).ok_or_else(|| {
+        let names: Vec<_> = offered.iter().map(|model| model.name()).collect();
+        Error::unsupported(format!(
+            "has {count} disks, more than fit on {} at the target",
+            names.join(" or ")
+        ))
+        .hint("put several disks together in the guest, or install a kernel that drives other controllers")
+    })?;
+    let card = devices.cards.first().copied();
+    let card = card.or(row.cards_for(machine.firmware).next().map(|card| card.model));
+    Ok(on(machine, platform, disk, card.unwrap_or(NicModel::E1000)))
+}
+
+/// The machine on these devices, its places called as `platform` calls them.
+pub fn on(machine: &Machine, platform: Platform, disk: DiskModel, card: NicModel) -> Machine {
+    let mut machine = machine.clone();
+    let firmware = machine.firmware;
+    for (index, slot) in machine.disks.iter_mut().enumerate() {
+        *slot = DiskSlot {
+            slot: place(platform, firmware, disk, index),
+            bus: bus(disk),
+            controller: Some(disk.name().to_owned()),
+            file: slot.file.clone(),
+        };
+    }
+    for nic in &mut machine.nics {
+        nic.model = Some(card.name().to_owned());
+    }
+    machine
+}
+
+/// The model of a disk that was placed by [`on`].
+pub fn model(disk: &DiskSlot) -> Option<DiskModel> {
+    let name = disk.controller.as_deref();
+    DiskModel::ALL.iter().copied().find(|model| Some(model.name()) == name).or(match disk.bus {
+        Bus::VirtioBlk => Some(DiskModel::VirtioBlk),
+        Bus::VirtioScsi => Some(DiskModel::VirtioScsi),
+        Bus::Sata => Some(DiskModel::Sata),
+        Bus::Ide => Some(DiskModel::Ide),
+        Bus::Nvme => Some(DiskModel::Nvme),
+        Bus::Vmbus => Some(DiskModel::Vmbus),
+        Bus::Xen => Some(DiskModel::Xen),
+        Bus::Scsi => None,
+    })
+}
+
+fn bus(model: DiskModel) -> Bus {
+    match model {
+        DiskModel::VirtioBlk => Bus::VirtioBlk,
+        DiskModel::VirtioScsi => Bus::VirtioScsi,
+        DiskModel::Pvscsi | DiskModel::Lsi | DiskModel::LsiParallel => Bus::Scsi,
+        DiskModel::Nvme => Bus::Nvme,
+        DiskModel::Sata => Bus::Sata,
+        DiskModel::Ide => Bus::Ide,
+        DiskModel::Vmbus => Bus::Vmbus,
+        DiskModel::Xen => Bus::Xen,
+    }
+}
+
+/// How many disks of a kind a machine can have.
+fn at_most(platform: Platform, model: DiskModel) -> usize {
+    match (platform, model) {
+        (_, DiskModel::Ide) => 4,
+        // With more disks the PCI slots of one bus run short.
+        (_, DiskModel::VirtioBlk) => 16,
+        (Platform::Kvm, DiskModel::Sata) => 6,
+        (Platform::Ahv, DiskModel::Sata) => 6,
+        (_, DiskModel::Sata) => 4 * 30,
+        // Four controllers of fifteen.
+        (_, DiskModel::Pvscsi | DiskModel::Lsi | DiskModel::LsiParallel | DiskModel::Nvme) => 4 * 15,
+        (Platform::Azure, _) => 65,
+        (_, DiskModel::Vmbus) => 4 * 64,
+        (_, DiskModel::VirtioScsi | DiskModel::Xen) => 240,
+    }
+}
+
+/// What the platform calls the place of the disk with that number.
+fn place(platform: Platform, firmware: Firmware, model: DiskModel, index: usize) -> String {
+    let ide = |word: &str| format!("{word}{}:{}", index / 2, index % 2);
+    match (platform, model) {
+        (Platform::Esxi, DiskModel::Ide) => ide("ide"),
+        (Platform::Esxi, DiskModel::Sata) => format!("sata{}:{}", index / 30, index % 30),
+        (Platform::Esxi, DiskModel::Nvme) => format!("nvme{}:{}", index / 15, index % 15),
+        // The controller itself is number 7.
+        (Platform::Esxi, _) => {
+            format!("scsi{}:{}", index / 15, index % 15 + usize::from(index % 15 >= 7))
+        }
+        (Platform::Hyperv, DiskModel::Ide) => ide("IDE "),
+        // Generation 1 starts from IDE only.
+        (Platform::Hyperv, _) => match (firmware, index) {
+            (Firmware::Bios, 0) => "IDE 0:0".to_owned(),
+            (Firmware::Bios, _) => format!("SCSI {}:{}", (index - 1) / 64, (index - 1) % 64),
+            (Firmware::Uefi, _) => format!("SCSI {}:{}", index / 64, index % 64),
+        },
+        (Platform::Azure, _) if index == 0 => "OS disk".to_owned(),
+        (Platform::Azure, _) => format!("LUN {}", index - 1),
+        (Platform::Ahv, DiskModel::Ide) => format!("ide.{index}"),
+        (Platform::Ahv, DiskModel::Sata) => format!("sata.{index}"),
+        (Platform::Ahv, _) => format!("scsi.{index}"),
+        (Platform::Xen, _) => format!("xvd{}", letters(index)),
+        (Platform::Kvm, _) => linux_name(model, index),
+    }
+}
+
+/// As a guest sees the disk: `vda`.
+fn linux_name(model: DiskModel, index: usize) -> String {
+    match model {
+        DiskModel::VirtioBlk => format!("vd{}", letters(index)),
+        DiskModel::Ide => format!("hd{}", letters(index)),
+        DiskModel::Xen => format!("xvd{}", letters(index)),
+        DiskModel::Nvme => format!("nvme{index}n1"),
+        _ => format!("sd{}", letters(index)),
+    }
+}
+
+/// `a` to `z`, `aa` and on: the 27th disk is `vdaa`.
+fn letters(index: usize) -> String {
+    const ALPHABET: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+    let last = char::from(ALPHABET[index % 26]);
+    if index < 26 { last.to_string() } else { format!("{}{last}", letters(index / 26 - 1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_lettered_as_linux_does() {
+        let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(letters).into();
+        assert_eq!(names, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
+    }
+
+    fn machine(disks: usize, firmware: Firmware) -> Machine {
+        let mut text = "config.version = \"8\"\nethernet0.present=TRUE\nscsi0.present = TRUE\n".to_owned();
+        for n in 0..disks {
+            text += &format!("scsi0:{n}.present = TRUE\nscsi0:{n}.fileName = \"{n}.vmdk\"\n");
+        }
+        Machine { firmware, ..super::super::vmx::parse(text.as_bytes()).unwrap().machine }
+    }
+
+    fn slots(machine: &Machine) -> Vec<&str> {
+        machine.disks.iter().map(|disk| disk.slot.as_str()).collect()
+    }
+
+    #[test]
+    fn every_target_has_its_preferred_devices() {
+        let (bios, uefi) = (Firmware::Bios, Firmware::Uefi);
+        for (platform, firmware, disk, card, expected) in [
+            (Platform::Kvm, bios, "virtio-blk", "virtio-net", ["vda", "vdb"]),
+            (Platform::Ahv, uefi, "virtio-scsi", "virtio-net", ["scsi.0", "scsi.1"]),
+            (Platform::Esxi, bios, "pvscsi", "vmxnet3", ["scsi0:0", "scsi0:1"]),
+            (Platform::Hyperv, bios, "vmbus", "netvsc", ["IDE 0:0", "SCSI 0:0"]),
+            (Platform::Hyperv, uefi, "vmbus", "netvsc", ["SCSI 0:0", "SCSI 0:1"]),
+            (Platform::Azure, uefi, "vmbus", "netvsc", ["OS disk", "LUN 0"]),
+            (Platform::Xen, bios, "xen", "xen", ["xvda", "xvdb"]),
+        ] {
+            let adapted = adapt(&machine(2, firmware), platform, &Devices::default()).unwrap();
+            assert_eq!(adapted.disks[0].controller.as_deref(), Some(disk));
+            assert_eq!(adapted.nics[0].model.as_deref(), Some(card));
+            assert_eq!(slots(&adapted), expected, "{platform:?}");
+            assert_eq!(model(&adapted.disks[1]).unwrap().name(), disk);
+        }
+    }
+
+    #[test]
+    fn what_the_guest_can_drive_decides() {
+        let devices = Devices { disks: vec![DiskModel::Sata, DiskModel::Ide], cards: vec![NicModel::E1000e] };
+        let adapted = adapt(&machine(2, Firmware::Bios), Platform::Kvm, &devices).unwrap();
+        assert_eq!((adapted.disks[0].bus, slots(&adapted)), (Bus::Sata, vec!["sda", "sdb"]));
+        assert_eq!(adapted.nics[0].model.as_deref(), Some("e1000e"));
+        let ide = Devices { disks: vec![DiskModel::Ide], ..Devices::default() };
+        let adapted = adapt(&machine(4, Firmware::Bios), Platform::Hyperv, &ide).unwrap();
+        assert_eq!(slots(&adapted), ["IDE 0:0", "IDE 0:1", "IDE 1:0", "IDE 1:1"]);
+        assert!(adapt(&machine(5, Firmware::Bios), Platform::Kvm, &ide).is_err());
+    }
+
+    #[test]
+    fn many_disks_go_where_there_is_room() {
+        let many = adapt(&machine(17, Firmware::Bios), Platform::Kvm, &Devices::default()).unwrap();
+        assert_eq!((many.disks[16].bus, many.disks[16].slot.as_str()), (Bus::VirtioScsi, "sdq"));
+        let many = adapt(&machine(17, Firmware::Bios), Platform::Esxi, &Devices::default()).unwrap();
+        assert_eq!(slots(&many)[6..9], ["scsi0:6", "scsi0:8", "scsi0:9"]);
+        assert_eq!(slots(&many)[14..], ["scsi0:15", "scsi1:0", "scsi1:1"]);
+    }
+}

@@ -1,0 +1,140 @@
+//! Targets whose definitions are not written yet: the neutral machine as JSON, and in words what to choose there.
+
+use super::{Artifact, Placement, attach};
+use crate::machine::{Clock, Machine, NicSlot};
+use landfall_boot::check::Finding;
+use landfall_boot::target::{BY_HAND, DiskModel, Firmware, Platform};
+use landfall_image::{Error, Result};
+
+/// `machine.json`
+pub fn render(machine: &Machine, _placement: &Placement) -> Result<Vec<Artifact>> {
+    let text = serde_json::to_string_pretty(machine)
+        .map_err(|e| Error::corrupt(format!("the machine cannot be written as JSON: {e}")))?;
+    Ok(vec![Artifact { name: "machine.json".into(), text: text + "\n", executable: false }])
+}
+
+/// What has to be done by hand for the adapted `machine`.
+pub fn finding(machine: &Machine, platform: Platform) -> Finding {
+    let says = format!(
+        "The definition for {} is not written yet: the machine has to be made there by hand.",
+        platform.name()
+    );
+    Finding::new(BY_HAND, says, instructions(machine, platform))
+}
+
+/// The exact hardware, one sentence.
+fn instructions(machine: &Machine, platform: Platform) -> String {
+    let mut parts = vec![format!(
+        "Make {} with {} processor{}, {} of memory and {}",
+        match (platform, machine.firmware) {
+            (Platform::Hyperv, Firmware::Bios) => "a machine of generation 1".to_owned(),
+            (Platform::Hyperv, Firmware::Uefi) => "a machine of generation 2".to_owned(),
+            (Platform::Azure, Firmware::Bios) =>
+                "a specialised disk of generation V1, and of it a machine".to_owned(),
+            (Platform::Azure, Firmware::Uefi) =>
+                "a specialised disk of generation V2, and of it a machine".to_owned(),
+            (Platform::Xen, _) => "an HVM machine".to_owned(),
+            _ => "a machine".to_owned(),
+        },
+        machine.cpus.count,
+        if machine.cpus.count == 1 { "" } else { "s" },
+        machine.memory,
+        match (machine.firmware, machine.secure_boot) {
+            (Firmware::Bios, _) => "BIOS",
+            (Firmware::Uefi, false) => "UEFI, secure boot off",
+            (Firmware::Uefi, true) => "UEFI, secure boot on (for Microsoft's UEFI CA)",
+        }
+    )];
+    if machine.tpm {
+        parts.push("add a TPM".into());
+    }
+    if machine.clock == Clock::LocalTime {
+        parts.push("let its clock count local time".into());
+    }
+    for disk in &machine.disks {
+        let model = attach::model(disk).map_or("its controller", controller);
+        parts.push(format!("attach {} at {} ({model})", disk.file, disk.slot));
+    }
+    for nic in &machine.nics {
+        parts.push(card(nic, platform));
+    }
+    parts.join("; ") + "."
+}
+
+fn controller(model: DiskModel) -> &'static str {
+    match model {
+        DiskModel::VirtioBlk => "virtio-blk",
+        DiskModel::VirtioScsi => "SCSI",
+        DiskModel::Pvscsi => "VMware Paravirtual",
+        DiskModel::Lsi => "LSI Logic SAS",
+        DiskModel::LsiParallel => "LSI Logic Parallel",
+        DiskModel::Nvme => "NVMe",
+        DiskModel::Sata => "SATA",
+        DiskModel::Ide => "IDE",
+        DiskModel::Vmbus => "Hyper-V storage",
+        DiskModel::Xen => "paravirtual block device",
+    }
+}
+
+fn card(nic: &NicSlot, platform: Platform) -> String {
+    let model = match nic.model.as_deref() {
+        Some("vmxnet3") => "a VMXNET3 card",
+        Some("e1000e") => "an E1000E card",
+        Some("e1000") => "an E1000 card",
+        Some("netvsc") => "a network adapter",
+        Some("tulip") => "a legacy network adapter",
+        Some("virtio-net") => "a VirtIO card",
+        Some("rtl8139") => "an emulated RTL8139 card",
+        _ => "a network card",
+    };
+    let network = nic.network.as_ref().map(|name| format!(", in place of {name}")).unwrap_or_default();
+    let address = match (&nic.mac, platform) {
+        (_, Platform::Azure) => " (Azure chooses its address, and gives its IP address by DHCP)".to_owned(),
+        (None, _) => String::new(),
+        (Some(mac), Platform::Hyperv) => {
+            format!(" with the static address {}", mac.replace(':', "-").to_uppercase())
+        }
+        (Some(mac), Platform::Esxi) if !is_vmwares(mac) => {
+            format!(
+                " with the static address {mac}, which ESXi takes with ethernetN.checkMACAddress = \"false\""
+            )
+        }
+        (Some(mac), _) => format!(" with the static address {mac}"),
+    };
+    format!("add {model}{address}{network}")
+}
+
+/// ESXi takes static addresses in 00:50:56:00 to 3f.
+fn is_vmwares(mac: &str) -> bool {
+    let fourth = mac.strip_prefix("00:50:56:").and_then(|rest| u8::from_str_radix(rest.get(..2)?, 16).ok());
+    fourth.is_some_and(|octet| octet <= 0x3f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_boot::target::Devices;
+
+    #[test]
+    fn the_exact_hardware_is_named() {
+        let text = "config.version = \"8\"\nmemsize = 1024\nscsi0.present = TRUE\nscsi0:0.present = TRUE\nscsi0:0.fileName = a\n\
+                    ethernet0.present=TRUE\nethernet0.address=00:50:56:20:30:40\nethernet0.networkName = LAN\n";
+        let machine = super::super::vmx::parse(text.as_bytes()).unwrap().machine;
+        let mut all = String::new();
+        for firmware in [Firmware::Bios, Firmware::Uefi] {
+            for platform in Platform::ALL {
+                let machine = Machine { firmware, ..machine.clone() };
+                let mut machine = attach::adapt(&machine, *platform, &Devices::default()).unwrap();
+                machine.disks[0].file = "disk0".into();
+                all += &format!("{platform:?}: {}\n", instructions(&machine, *platform));
+            }
+        }
+        insta::assert_snapshot!(all);
+    }
+
+    #[test]
+    fn addresses_that_esxi_does_not_take_are_told() {
+        assert!(is_vmwares("00:50:56:3f:00:00") && !is_vmwares("00:50:56:40:00:00"));
+        assert!(!is_vmwares("00:0c:29:00:00:01") && !is_vmwares("00:50:56:"));
+    }
+}
