@@ -2,6 +2,7 @@
 //! anything is applied.
 
 use crate::check::{Finding, Severity};
+use crate::network_map::Moved;
 use serde::Serialize;
 
 /// Everything that will be done to a guest, and everything that was found.
@@ -11,6 +12,9 @@ pub struct PatchPlan {
     pub edits: Vec<Edit>,
     /// The worst first.
     pub findings: Vec<Finding>,
+    /// What the network map changes in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
 }
 
 /// One path and what becomes of it.

@@ -134,7 +134,7 @@ impl Work<'_, '_> {
             volumes: self.scan.volumes.clone(),
             mounts: Vec::new(),
             guest: None,
-            plan: PatchPlan { edits: Vec::new(), findings: self.scan.findings.clone() },
+            plan: PatchPlan { findings: self.scan.findings.clone(), ..PatchPlan::default() },
             before: Vec::new(),
             reader: None,
             scan_seconds: 0.0,

@@ -100,6 +100,9 @@ pub struct Request {
     pub firmware: Firmware,
     /// Its network cards in slot order, with the addresses that they keep.
     pub nics: Vec<Nic>,
+    /// What its network becomes there, where that is another.
+    #[serde(default)]
+    pub network_map: Option<crate::network_map::NetworkMap>,
 }
 
 /// One network card.

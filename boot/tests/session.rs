@@ -172,7 +172,7 @@ fn root_files(folder: &Path, fstab: &str) {
 }
 
 fn request() -> Request {
-    Request { platform: Platform::Kvm, firmware: Firmware::Uefi, nics: Vec::new() }
+    Request { platform: Platform::Kvm, firmware: Firmware::Uefi, nics: Vec::new(), network_map: None }
 }
 
 fn patched(disks: &[&Path], sandbox: &Sandbox, writes: &'static [&'static str]) -> Patched {

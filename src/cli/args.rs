@@ -102,6 +102,9 @@ pub struct Convert {
     /// Plug all other cards into this network
     #[arg(long, value_name = "TARGET", default_value = "default")]
     pub network: String,
+    /// Change the guest's addresses, gateways, name servers and routes as this file says (TOML; see the README)
+    #[arg(long, value_name = "FILE")]
+    pub network_map: Option<PathBuf>,
     /// Replace an earlier result of the same name
     #[arg(long)]
     pub replace: bool,
@@ -118,6 +121,9 @@ pub struct Inspect {
     /// Plan for this target
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
     pub to: String,
+    /// Plan with the addresses, gateways, name servers and routes of this file (TOML; see the README)
+    #[arg(long, value_name = "FILE")]
+    pub network_map: Option<PathBuf>,
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,

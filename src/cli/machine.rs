@@ -4,19 +4,21 @@ use super::args::{Convert, GuestArgs, Inspect, MachineDiskFormat, Prove};
 use super::text::{self, print_json};
 use crate::hypervisor;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{Context, Failure, GuestChoice, inspect, prove};
+use crate::ops::{Context, Failure, GuestChoice, inspect, network_map, prove};
 use crate::proof::{Outcome, Proof};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
+use landfall_boot::network_map::What;
 use landfall_boot::target::Firmware;
 use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::{Error, Format};
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
-pub fn choice(guest: &GuestArgs) -> GuestChoice {
-    GuestChoice { root: guest.root.clone() }
+pub fn choice(guest: &GuestArgs, map: Option<&Path>) -> Result<GuestChoice, Error> {
+    Ok(GuestChoice { root: guest.root.clone(), network_map: map.map(network_map::load).transpose()? })
 }
 
 fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
@@ -25,7 +27,12 @@ fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
 
 /// `landfall inspect`
 pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
-    let inspected = inspect::inspect(context, &args.source, target(&args.to)?, &choice(&args.guest))?;
+    let inspected = inspect::inspect(
+        context,
+        &args.source,
+        target(&args.to)?,
+        &choice(&args.guest, args.network_map.as_deref())?,
+    )?;
     if as_json {
         print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?)?;
     } else {
@@ -52,7 +59,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         },
         networks: args.map_network.clone(),
         network: args.network.clone(),
-        guest: choice(&args.guest),
+        guest: choice(&args.guest, args.network_map.as_deref())?,
     };
     let done = convert::convert(context, &wanted)?;
     if as_json {
@@ -71,7 +78,7 @@ pub fn prove(args: &Prove, as_json: bool, context: &Context<'_>) -> Result<u8, F
         target: target(&args.to)?,
         within: Duration::from_secs(args.timeout.into()),
         output: args.output.clone(),
-        guest: choice(&args.guest),
+        guest: choice(&args.guest, None)?,
     };
     let proved = prove::prove(context, &wanted)?;
     if as_json {
@@ -215,6 +222,21 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         }
     }
     let _ = writeln!(out, "  read through: {}", report.read_through);
+    if !report.readdressed.is_empty() {
+        let _ = writeln!(out, "\nAt the other site");
+        for moved in &report.readdressed {
+            let whose = if moved.interface.is_empty() { "machine" } else { &moved.interface };
+            let what = match moved.what {
+                What::Address => "address",
+                What::Gateway => "gateway",
+                What::Dns => "name servers",
+                What::Search => "search domains",
+                What::Route => "route",
+                What::Method => "address by",
+            };
+            let _ = writeln!(out, "  {whose}: {what} {} -> {} ({})", moved.before, moved.after, moved.path);
+        }
+    }
     if !report.findings.is_empty() {
         let _ = writeln!(out, "\nFindings");
         text::findings(&report.findings, &mut |line| {

@@ -40,7 +40,12 @@ impl Opened<'_> {
             .nics
             .iter()
             .map(|nic| Nic { mac: nic.mac.clone(), source_name: nic.predictable_name.clone() });
-        Request { platform: self.platform, firmware: machine.firmware, nics: nics.collect() }
+        Request {
+            platform: self.platform,
+            firmware: machine.firmware,
+            nics: nics.collect(),
+            network_map: self.choice.network_map.as_ref().map(|map| map.resolve(machine)),
+        }
     }
 
     /// What a session may use.
@@ -66,6 +71,7 @@ impl Opened<'_> {
             volumes: inspection.volumes,
             edits: inspection.plan.edits.iter().map(change).collect(),
             findings: inspection.plan.findings,
+            readdressed: inspection.plan.moved,
             guest: inspection.guest,
             read_through: match inspection.reader {
                 None => "nothing: there is no guest to read".to_owned(),

@@ -394,7 +394,7 @@ mod tests {
         let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
         let mut draft = Draft::new(&scene);
         let packages = Packages::parse(b"Package: grub-pc\nStatus: install ok installed\nVersion: 2\n");
-        let request = Request { platform: Platform::Kvm, firmware, nics: Vec::new() };
+        let request = Request { platform: Platform::Kvm, firmware, nics: Vec::new(), network_map: None };
         plan(&mut draft, &guest(modes, &mounts), &request, &packages).unwrap();
         draft.finish()
     }

@@ -20,4 +20,4 @@ mod loader;
 mod network;
 mod rename;
 mod storage;
-mod text;
+pub(crate) mod text;

@@ -38,12 +38,12 @@ impl Family for Anything {
             action: Action::Write { contents: String::from("hello").into(), mode: 0o644 },
             why: "a test".into(),
         };
-        Ok(PatchPlan { edits: vec![edit], findings: Vec::new() })
+        Ok(PatchPlan { edits: vec![edit], ..PatchPlan::default() })
     }
 }
 
 fn request() -> Request {
-    Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new() }
+    Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new(), network_map: None }
 }
 
 fn look(disks: &[&Path], root: Option<&str>) -> Inspection {

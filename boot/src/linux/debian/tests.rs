@@ -140,7 +140,7 @@ fn request(firmware: Firmware, nics: &[(&str, &str)]) -> Request {
         mac: Some((*mac).to_owned()),
         source_name: (!name.is_empty()).then(|| (*name).to_owned()),
     };
-    Request { platform: Platform::Kvm, firmware, nics: nics.iter().map(nic).collect() }
+    Request { platform: Platform::Kvm, firmware, nics: nics.iter().map(nic).collect(), network_map: None }
 }
 
 fn grub_entry(version: &str, root: &str) -> String {

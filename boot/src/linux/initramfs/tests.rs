@@ -446,7 +446,7 @@ fn plans_become_changes_and_respect_free_space() {
         edit("/etc/d", Action::Symlink { target: "a".into() }),
         edit("/etc/e", Action::Remove),
     ];
-    let mut plan = PatchPlan { edits, findings: Vec::new() };
+    let mut plan = PatchPlan { edits, ..PatchPlan::default() };
     let mut tree = guest.tree();
     let done = materialise_with_report(&plan, &tree).expect("materialised");
     let quick = done.archives[0].1.new_size;
