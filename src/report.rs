@@ -2,6 +2,7 @@
 
 use crate::machine::Machine;
 use landfall_boot::check::Finding;
+use landfall_boot::network_map::Moved;
 use landfall_boot::patch::{Action, Edit};
 use landfall_boot::target::Devices;
 use landfall_boot::{Guest, volume::Volume};
@@ -37,6 +38,8 @@ pub struct Inspected {
     pub devices: Devices,
     /// What is changed.
     pub edits: Vec<Change>,
+    /// What the network map makes of its addresses; these changes are among the edits.
+    pub readdressed: Vec<Moved>,
     /// How the guest's files were read: `ext4 read from the disk`, `sandbox (tcg)`.
     pub read_through: String,
 }

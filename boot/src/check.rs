@@ -340,6 +340,14 @@ pub const TABLE: &[Explanation] = &[
                one with the hardware address that the guest knew, if the machine needs a network.",
     },
     Explanation {
+        id: "linux-nic-swapped",
+        severity: Severity::Warns,
+        text: "An interface with a name of the kernel's own kind (eth0, eth1) belongs to a card that the kernel, by the \
+               order of the slots, gives another such name first. Current udev does not exchange two names, and the \
+               cards may come up with each other's name. Put the cards into the order of their names in the \
+               target's definition.",
+    },
+    Explanation {
         id: "linux-no-efi-loader",
         severity: Severity::Blocks,
         text: "The EFI system partition holds neither a fallback loader nor a shim or GRUB that could become \
@@ -385,6 +393,61 @@ pub const TABLE: &[Explanation] = &[
         text: "The database of installed packages is absent, empty or damaged. Which agents and services are \
                installed was told from files, and something may have been overlooked. Check it in the guest \
                with dpkg --audit.",
+    },
+    Explanation {
+        id: "linux-readdress-chain",
+        severity: Severity::Warns,
+        text: "The network map moves an address to one that the same map would move on, as when networks change \
+               places. One pass is right, and a second pass over its result would not be. Do not apply the map to \
+               a machine that it was applied to.",
+    },
+    Explanation {
+        id: "linux-readdress-duplicate",
+        severity: Severity::Blocks,
+        text: "By the network map two addresses of the machine would become the same one. Nothing is written. Give \
+               one of them an address of its own in the map, with a rule for the single address.",
+    },
+    Explanation {
+        id: "linux-readdress-left",
+        severity: Severity::Notes,
+        text: "An address that the network map covers stands in a place that is not edited: a command that an \
+               interface runs, an option for other machines, another machine's line in /etc/hosts. It was left as it \
+               is. Look whether it has to change at the other site.",
+    },
+    Explanation {
+        id: "linux-readdress-no-room",
+        severity: Severity::Blocks,
+        text: "The network map turns a subnet into a smaller one, in which the number of this host does not exist or \
+               is the broadcast address. Nothing is written. Give the address a rule of its own, or the subnet a \
+               larger one.",
+    },
+    Explanation {
+        id: "linux-readdress-scope",
+        severity: Severity::Notes,
+        text: "The network map is applied to the network configuration, /etc/resolv.conf and the machine's own lines \
+               in /etc/hosts. Addresses in the configuration of services, databases, firewalls and applications are \
+               out of its scope. Search for the old addresses there.",
+    },
+    Explanation {
+        id: "linux-readdress-unclear",
+        severity: Severity::Warns,
+        text: "A value of the network configuration is written in a way that is not edited, such as a variable of the \
+               shell, or the whole machine has one setting for which the network map gives several. Change it by hand \
+               on the target, or write it plainly in the guest and convert again.",
+    },
+    Explanation {
+        id: "linux-readdress-unmapped",
+        severity: Severity::Notes,
+        text: "An address in the network configuration is covered by no rule of the network map and was left as it is. \
+               That is right for what is the same at both sites, such as a public name server. Add a rule to the map if \
+               it is not.",
+    },
+    Explanation {
+        id: "linux-readdress-unplaced",
+        severity: Severity::Notes,
+        text: "The network map gives a value for which no file of the guest has a place; mostly DHCP gives it. Values \
+               are replaced, not invented: where nothing is configured nothing is added. Set it on the target if it is \
+               needed.",
     },
     Explanation {
         id: "linux-resume-lost",

@@ -23,6 +23,7 @@ pub mod family;
 pub mod guest;
 pub mod limits;
 pub mod linux;
+pub mod network_map;
 pub mod patch;
 pub mod sandbox;
 pub mod session;

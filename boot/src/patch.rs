@@ -3,6 +3,7 @@
 
 use crate::check::{Finding, Severity};
 use crate::target::Devices;
+use crate::network_map::Moved;
 use serde::Serialize;
 
 /// Everything that will be done to a guest, and everything that was found.
@@ -14,6 +15,9 @@ pub struct PatchPlan {
     pub findings: Vec<Finding>,
     /// What the machine's definition has to offer, so that the guest finds its disks and its network.
     pub devices: Devices,
+    /// What the network map changes in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
 }
 
 /// One path and what becomes of it.

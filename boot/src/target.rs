@@ -347,6 +347,9 @@ pub struct Request {
     /// Services that the user wants otherwise than landfall would do it.
     #[serde(default)]
     pub services: Services,
+    /// What its network becomes there, where that is another.
+    #[serde(default)]
+    pub network_map: Option<crate::network_map::NetworkMap>,
 }
 
 /// Services by the names of [`crate::linux::agents::names`].
@@ -361,8 +364,13 @@ pub struct Services {
 impl Default for Request {
     /// KVM, BIOS, no network card, nothing special.
     fn default() -> Self {
-        let services = Services::default();
-        Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new(), services }
+        Request {
+            platform: Platform::Kvm,
+            firmware: Firmware::Bios,
+            nics: Vec::new(),
+            services: Services::default(),
+            network_map: None,
+        }
     }
 }
 

@@ -32,6 +32,17 @@ pub fn corpus() -> Option<PathBuf> {
     Some(folder)
 }
 
+/// The folder of readers of network configuration (tools/fetch-network-readers.sh), or a loud skip.
+pub fn network_readers() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/network-readers");
+    let folder = std::env::var_os("LANDFALL_NETWORK_READERS").map_or(beside, PathBuf::from);
+    if !folder.join("complete").is_file() {
+        eprintln!("SKIPPED: tools/fetch-network-readers.sh has put nothing into {}", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
 /// A command line of a real tool that must succeed.
 pub struct Tool {
     line: String,

@@ -103,6 +103,9 @@ pub struct Convert {
     /// Plug all other cards into this network
     #[arg(long, value_name = "TARGET", default_value = "default")]
     pub network: String,
+    /// Change the guest's addresses, gateways, name servers and routes as this file says (TOML; see the README)
+    #[arg(long, value_name = "FILE")]
+    pub network_map: Option<PathBuf>,
     /// Replace an earlier result of the same name
     #[arg(long)]
     pub replace: bool,
@@ -125,6 +128,9 @@ pub struct Inspect {
     /// What is done with services of platforms
     #[command(flatten)]
     pub services: ServiceArgs,
+    /// Plan with the addresses, gateways, name servers and routes of this file (TOML; see the README)
+    #[arg(long, value_name = "FILE")]
+    pub network_map: Option<PathBuf>,
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,

@@ -5,14 +5,16 @@ use super::text::{self, print_json};
 use crate::hypervisor;
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{Context, Failure, GuestChoice, inspect, prove};
+use crate::ops::{Context, Failure, GuestChoice, inspect, network_map, prove};
 use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
+use landfall_boot::network_map::What;
 use landfall_boot::target::Firmware;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
@@ -20,14 +22,23 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
     GuestChoice { root: guest.root.clone(), ..GuestChoice::default() }
 }
 
-/// The same, with what is to become of its services.
-fn choice_with(guest: &GuestArgs, services: &ServiceArgs) -> Result<GuestChoice, Error> {
+/// The same, with what is to become of its services and its network.
+fn choice_with(
+    guest: &GuestArgs,
+    services: &ServiceArgs,
+    map: Option<&Path>,
+) -> Result<GuestChoice, Error> {
     if let Some(name) = services.keep.iter().find(|name| services.drop.contains(name)) {
         return Err(
             Error::refused(format!("{name} cannot be kept and dropped")).hint("give one of the two options")
         );
     }
-    Ok(GuestChoice { keep: services.keep.clone(), drop: services.drop.clone(), ..choice(guest) })
+    Ok(GuestChoice {
+        keep: services.keep.clone(),
+        drop: services.drop.clone(),
+        network_map: map.map(network_map::load).transpose()?,
+        ..choice(guest)
+    })
 }
 
 fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
@@ -40,7 +51,7 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
         context,
         &args.source,
         target(&args.to)?,
-        &choice_with(&args.guest, &args.services)?,
+        &choice_with(&args.guest, &args.services, args.network_map.as_deref())?,
     )?;
     if as_json {
         print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?)?;
@@ -65,7 +76,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         },
         networks: args.map_network.clone(),
         network: args.network.clone(),
-        guest: choice_with(&args.guest, &args.services)?,
+        guest: choice_with(&args.guest, &args.services, args.network_map.as_deref())?,
     };
     let done = convert::convert(context, &wanted)?;
     if as_json {
@@ -245,6 +256,21 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         }
     }
     let _ = writeln!(out, "  read through: {}", report.read_through);
+    if !report.readdressed.is_empty() {
+        let _ = writeln!(out, "\nAt the other site");
+        for moved in &report.readdressed {
+            let whose = if moved.interface.is_empty() { "machine" } else { &moved.interface };
+            let what = match moved.what {
+                What::Address => "address",
+                What::Gateway => "gateway",
+                What::Dns => "name servers",
+                What::Search => "search domains",
+                What::Route => "route",
+                What::Method => "address by",
+            };
+            let _ = writeln!(out, "  {whose}: {what} {} -> {} ({})", moved.before, moved.after, moved.path);
+        }
+    }
     if !report.findings.is_empty() {
         let _ = writeln!(out, "\nFindings");
         text::findings(&report.findings, &mut |line| {

@@ -46,6 +46,7 @@ impl Opened<'_> {
             firmware: machine.firmware,
             nics: nics.collect(),
             services: Services { keep: self.choice.keep.clone(), drop: self.choice.drop.clone() },
+            network_map: self.choice.network_map.as_ref().map(|map| map.resolve(machine)),
         }
     }
 
@@ -73,6 +74,7 @@ impl Opened<'_> {
             edits: inspection.plan.edits.iter().map(change).collect(),
             findings: inspection.plan.findings,
             devices: inspection.plan.devices,
+            readdressed: inspection.plan.moved,
             guest: inspection.guest,
             read_through: match inspection.reader {
                 None => "nothing: there is no guest to read".to_owned(),

@@ -4,6 +4,7 @@
 pub mod convert;
 pub mod disk;
 pub mod inspect;
+pub mod network_map;
 pub mod prove;
 pub mod source;
 
@@ -61,7 +62,7 @@ fn is_folder_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= 200 && name.chars().all(plain)
 }
 
-/// How a guest is found on a machine's disks.
+/// How a guest is found on a machine's disks, and what is wanted of it.
 #[derive(Clone, Debug, Default)]
 pub struct GuestChoice {
     /// The volume with its root file system, where the user has chosen.
@@ -70,6 +71,8 @@ pub struct GuestChoice {
     pub keep: Vec<String>,
     /// Services that are switched off.
     pub drop: Vec<String>,
+    /// What its network becomes at the target.
+    pub network_map: Option<network_map::MapFile>,
 }
 
 /// Why an operation did not do what was asked.

@@ -68,6 +68,12 @@ fn every_file_it_names_exists() {
 }
 
 #[test]
+fn its_network_map_is_the_one_that_is_tested() {
+    let map = fs::read_to_string(root().join("tests/network-maps/site-b.toml")).unwrap();
+    assert!(readme().contains(&map));
+}
+
+#[test]
 fn what_it_leaves_open_is_filled() {
     assert!(!readme().contains("@EXAMPLES@") && !readme().contains("@PROMISES@"));
 }

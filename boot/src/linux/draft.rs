@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
+use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, Text};
 use crate::target::Devices;
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
@@ -20,6 +21,8 @@ pub struct Draft<'a> {
     findings: Vec<Finding>,
     /// How many findings an id has given.
     counts: BTreeMap<&'static str, usize>,
+    /// What the network map changes in the edits.
+    pub moved: Vec<Moved>,
 }
 
 /// More findings of one kind help nobody; a hostile guest could give a million.
@@ -35,6 +38,7 @@ impl<'a> Draft<'a> {
             index: BTreeMap::new(),
             findings: Vec::new(),
             counts: BTreeMap::new(),
+            moved: Vec::new(),
         }
     }
 
@@ -146,7 +150,7 @@ impl<'a> Draft<'a> {
     /// The plan, worst findings first.
     pub fn finish(mut self) -> PatchPlan {
         self.findings.sort_by_key(|finding| finding.severity);
-        PatchPlan { edits: self.edits, findings: self.findings, devices: self.devices }
+        PatchPlan { edits: self.edits, findings: self.findings, devices: self.devices, moved: self.moved }
     }
 
     fn planned(&self, path: &str) -> Option<&Edit> {

@@ -23,4 +23,4 @@ mod network;
 mod rename;
 mod services;
 mod storage;
-mod text;
+pub(crate) mod text;

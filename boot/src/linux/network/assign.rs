@@ -1,5 +1,5 @@
 //! Which name belongs to which card. Evidence, the strongest first: a rule or link file that gives the name by address; an
-//! address in the configuration; the slot's predictable name; the order of `ethN`; what is left over.
+//! address in the configuration; the slot's predictable name; a lease; the order of `ethN`; what is left over.
 
 use super::{Configured, Network, is_pattern, is_software_name};
 use crate::linux::text;
@@ -24,8 +24,27 @@ pub(super) struct Assignment {
     pub is_kept: bool,
 }
 
-/// Names that cards get on the targets without any rule: whoever asks for a pattern that fits them all needs nothing.
-const TARGET_NAMES: &[&str] = &["enp1s0", "ens3", "ens18", "eth0"];
+/// Names that a platform's cards get without any rule, by the word that its name has: whoever asks for a pattern that fits
+/// them all needs nothing. On KVM they follow the machine type and its slots (libvirt, plain QEMU, Proxmox VE).
+const TARGET_NAMES: &[(&str, &[&str])] = &[
+    ("KVM", &["enp1s0", "ens3", "ens18"]),
+    ("AHV", &["ens3", "eth0"]),
+    ("ESX", &["ens192", "ens160", "ens33"]),
+    ("Hyper-V", &["eth0"]),
+    ("Azure", &["eth0"]),
+    ("Xen", &["enX0", "eth0"]),
+    ("XCP", &["enX0", "eth0"]),
+];
+
+/// True where whatever name the platform gives a card fits the pattern; for a platform without a row, any platform's.
+fn fits_target(pattern: &str, platform: &str) -> bool {
+    let is_row = |row: &&(&str, &[&str])| platform.contains(row.0);
+    let rows = match TARGET_NAMES.iter().find(is_row) {
+        Some(row) => std::slice::from_ref(row),
+        None => TARGET_NAMES,
+    };
+    rows.iter().all(|(_, names)| names.iter().all(|name| text::glob(pattern, name)))
+}
 
 pub(super) fn assign(network: &Network, request: &Request) -> Assigned {
     let mut result = Assigned::default();
@@ -48,8 +67,10 @@ pub(super) fn assign(network: &Network, request: &Request) -> Assigned {
     given(&mut open, network, request, &mut result);
     by_address(&mut open, request, &mut result);
     by_slot(&mut open, request, &mut result);
+    by_lease(&mut open, network, request, &mut result);
     by_order(&mut open, request, &mut result);
     left_over(&mut open, request, &mut result);
+    swapped(request, &mut result);
     result
 }
 
@@ -98,7 +119,7 @@ fn wanted(network: &Network, request: &Request, result: &mut Assigned) -> Vec<Co
             continue;
         }
         if is_pattern(&one.name) {
-            if TARGET_NAMES.iter().all(|name| text::glob(&one.name, name)) || fits_predictable(&one.name) {
+            if fits_target(&one.name, request.platform.name()) {
                 continue;
             }
             let slots = request.nics.iter().filter_map(|nic| nic.source_name.as_ref());
@@ -126,11 +147,6 @@ fn wanted(network: &Network, request: &Request, result: &mut Assigned) -> Vec<Co
         }
     }
     unique
-}
-
-/// `en*` fits every predictable name.
-fn fits_predictable(pattern: &str) -> bool {
-    TARGET_NAMES.iter().take(3).all(|name| text::glob(pattern, name))
 }
 
 fn given(open: &mut Vec<Configured>, network: &Network, request: &Request, result: &mut Assigned) {
@@ -196,6 +212,42 @@ fn by_slot(open: &mut Vec<Configured>, request: &Request, result: &mut Assigned)
             _ => true,
         }
     });
+}
+
+fn by_lease(open: &mut Vec<Configured>, network: &Network, request: &Request, result: &mut Assigned) {
+    open.retain(|one| {
+        let mut leases = network.seen.iter().filter(|seen| seen.name == one.name);
+        let fits =
+            |mac: &str| request.nics.iter().any(|nic| nic.mac.as_deref() == Some(mac) && result.is_free(nic));
+        let Some(first) = leases.find(|seen| fits(&seen.mac)) else { return true };
+        // Two leases that name two cards of the machine prove nothing.
+        if leases.any(|seen| seen.mac != first.mac && fits(&seen.mac)) {
+            return true;
+        }
+        let proof = format!("{} was given to {} as {}", first.proof, first.mac, one.name);
+        result.add(&one.name, &first.mac, proof, false);
+        false
+    });
+}
+
+/// A name that the kernel gives to another card first is not free at the moment at which udev wants to give it. Since
+/// systemd 197 udev does not go round that.
+fn swapped(request: &Request, result: &mut Assigned) {
+    let mut names = Vec::new();
+    for one in result.names.iter().filter(|one| !one.is_kept) {
+        let number = one.name.strip_prefix("eth").and_then(|number| number.parse::<usize>().ok());
+        let Some(other) = number.and_then(|number| request.nics.get(number)) else { continue };
+        if other.mac.as_ref() != Some(&one.mac) {
+            names.push(format!("{} ({})", one.name, one.mac));
+        }
+    }
+    if !names.is_empty() {
+        result.find(
+            "linux-nic-swapped",
+            format!("The kernel will give {} to another card first, by the order of the slots.", names.join(", ")),
+            "Put the cards into the order of their names in the target's definition, and look at `ip link` there.",
+        );
+    }
 }
 
 fn by_order(open: &mut Vec<Configured>, request: &Request, result: &mut Assigned) {

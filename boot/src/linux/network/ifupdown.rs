@@ -1,6 +1,6 @@
 //! /etc/network/interfaces (interfaces(5)).
 
-use super::{Configured, Reader, is_name};
+use super::{Configured, Reader, System, is_name};
 use crate::Result;
 use crate::linux::text;
 use crate::tree::GuestTreeExt;
@@ -20,6 +20,7 @@ fn file(reader: &mut Reader<'_>, path: &str, depth: usize, seen: &mut BTreeSet<S
         return Ok(());
     }
     let Some(content) = reader.text(path)? else { return Ok(()) };
+    reader.file(System::Ifupdown, path, &[]);
     let mut stanza: Option<Stanza> = None;
     for line in joined(&content) {
         let mut words = line.split_whitespace();
@@ -130,12 +131,21 @@ impl Stanza {
             "netmask" => self.netmask = words.first().map(|word| (*word).to_owned()),
             // This sets the address rather than looking for it, but a card that has it is meant.
             "hwaddress" => self.configured.mac = words.last().and_then(|word| super::mac(word)),
-            "bond-slaves" | "slaves" | "bridge-ports" | "ovs-ports" | "ovs-bonds" => {
+            "bond-slaves" | "slaves" | "bond-members" | "bridge-ports" | "requires" | "ovs-ports"
+            | "ovs-bonds" => {
                 self.configured.is_virtual = true;
                 self.members
                     .extend(words.iter().filter(|word| is_member(word)).map(|word| (*word).to_owned()));
             }
             "bond-mode" | "bridge-stp" | "bridge-fd" | "ovs-type" => self.configured.is_virtual = true,
+            // ifupdown-ng says `use` where ifupdown guesses by the options.
+            "use" => match words.first() {
+                Some(&"dhcp") => self.configured.addresses.push("dhcp".to_owned()),
+                Some(&("bond" | "bridge" | "vlan" | "vrf" | "tunnel" | "vxlan" | "ppp" | "wireguard")) => {
+                    self.configured.is_virtual = true;
+                }
+                _ => {}
+            },
             "vlan-raw-device" => {
                 self.configured.is_virtual = true;
                 self.members.extend(words.first().map(|word| (*word).to_owned()));
@@ -159,6 +169,7 @@ fn finish(reader: &mut Reader<'_>, stanza: Option<Stanza>) {
         }
     }
     for name in members {
+        reader.stack(&configured.name, &name);
         reader.network.configured.push(Configured {
             is_virtual: name.contains('.'),
             name,
@@ -169,7 +180,8 @@ fn finish(reader: &mut Reader<'_>, stanza: Option<Stanza>) {
     reader.network.configured.push(configured);
 }
 
-fn prefix_length(netmask: &str) -> Option<u32> {
+/// `255.255.255.0` or `24` as a length.
+pub(super) fn prefix_length(netmask: &str) -> Option<u32> {
     if let Ok(length) = netmask.parse::<u32>() {
         return (length <= 128).then_some(length);
     }

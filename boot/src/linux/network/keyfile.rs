@@ -1,6 +1,6 @@
 //! NetworkManager's keyfiles (nm-settings-keyfile(5)).
 
-use super::{Configured, Reader, ini, mac};
+use super::{Configured, Reader, System, ini, is_name, mac, word_of};
 use crate::Result;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
@@ -15,15 +15,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
 
 fn connection(reader: &mut Reader<'_>, path: &str, text: &str) {
     let mut one = Configured { proof: path.to_owned(), ..Configured::default() };
-    let (mut kind, mut parent, mut is_slave) = (String::new(), None, false);
+    let (mut kind, mut parent, mut controller) = (String::new(), None, None);
     for (section, key, value) in ini(text) {
         match (section.as_str(), key.as_str()) {
             ("connection", "type") => kind = value,
             ("connection", "interface-name") => one.name = value,
-            ("connection", "master" | "controller") => is_slave = true,
+            ("connection", "master" | "controller") => controller = Some(value),
             ("ethernet" | "802-3-ethernet", "mac-address") => one.mac = mac(&value),
             ("match", "interface-name") if one.name.is_empty() => {
-                one.name = value.trim_end_matches(';').to_owned();
+                // One pattern can be kept; of several any may be meant, and the profile takes what comes.
+                let mut patterns = value.split([';', ',', ' ']).filter(|word| !word.is_empty());
+                if let (Some(pattern), None) = (patterns.next(), patterns.next()) {
+                    one.name = pattern.trim_start_matches('|').to_owned();
+                }
             }
             ("match", "driver" | "path") => one.pinned = Some(format!("{key} {value}")),
             ("vlan" | "macvlan", "parent") => parent = Some(value),
@@ -40,25 +44,26 @@ fn connection(reader: &mut Reader<'_>, path: &str, text: &str) {
             _ => {}
         }
     }
-    if let Some(name) = parent {
+    if let Some(name) = parent.filter(|name| is_name(name)) {
+        reader.stack(&one.name, &name);
         reader.network.configured.push(Configured { name, proof: path.to_owned(), ..Configured::default() });
     }
     let is_ethernet = ["ethernet", "802-3-ethernet"].contains(&kind.as_str());
     one.is_virtual = !is_ethernet;
     // A profile without a name goes by address or takes any card.
     if one.name.is_empty() {
-        one.name = path
-            .rsplit('/')
-            .next()
-            .unwrap_or("")
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(15)
-            .collect();
+        one.name = word_of(path.rsplit('/').next().unwrap_or(""));
         one.is_kept = one.pinned.is_none();
-        if one.mac.is_none() && !is_slave && one.pinned.is_none() {
+        reader.file(System::Keyfile, path, std::slice::from_ref(&one.name));
+        if one.mac.is_none() && controller.is_none() && one.pinned.is_none() {
             return;
         }
+    } else {
+        reader.file(System::Keyfile, path, std::slice::from_ref(&one.name));
+    }
+    // The controller by its name; where it goes by UUID, its own profile has no more to tell than this one.
+    if let Some(upper) = controller.filter(|upper| is_name(upper)) {
+        reader.stack(&upper, &one.name);
     }
     if !kind.is_empty() {
         reader.network.configured.push(one);

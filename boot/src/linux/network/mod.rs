@@ -1,15 +1,22 @@
 //! Network interfaces: which names the configuration counts on, which card each name belongs to, and files that keep
 //! the name on that card by its hardware address, whatever slot the target puts it into.
 //!
+//! Where the machine's addresses change with the site, `readdress` edits them in the same files.
+//!
 //! Only what is certain is done; where several cards could be meant, a finding says so. Bonds, bridges and VLANs have no
 //! hardware address of their own to go by: their physical members are kept, and they follow.
 
 mod assign;
+mod ifcfg;
 mod ifupdown;
 mod keyfile;
+mod leases;
 mod netplan;
 mod networkd;
+mod readdress;
+mod settings;
 mod udev;
+mod yaml;
 
 use super::dpkg::Packages;
 use super::draft::Draft;
@@ -47,8 +54,38 @@ pub(super) struct Network {
     pub configured: Vec<Configured>,
     /// udev rules and link files that give a name by address: name, address, file.
     pub given: Vec<Given>,
+    /// What leases of earlier times tell: the card that had a name.
+    pub seen: Vec<Given>,
+    /// Interfaces that stand on others: upper, lower.
+    pub stacks: Vec<(String, String)>,
+    /// The files with addresses in them.
+    pub files: Vec<ConfigFile>,
     /// Files that are not what they should be, and why.
     pub unreadable: Vec<(String, String)>,
+}
+
+/// A file that configures interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ConfigFile {
+    pub system: System,
+    pub path: String,
+    /// The interfaces that it is for, where the file as a whole is for some: names, patterns, or the word that stands
+    /// for them in [`Configured::name`].
+    pub names: Vec<String>,
+}
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum System {
+    Ifupdown,
+    /// Assignments of a shell: ifcfg files and what lies beside them.
+    Ifcfg,
+    /// Lines of routes, or assignments that are routes.
+    Routes,
+    Wicked,
+    Netplan,
+    Networkd,
+    Keyfile,
 }
 
 /// A name that a udev rule or a link file gives.
@@ -70,6 +107,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn text(&mut self, path: &str) -> Result<Option<String>> {
         self.tree.read_text(path)
+    }
+    fn file(&mut self, system: System, path: &str, names: &[String]) {
+        self.network.files.push(ConfigFile { system, path: path.to_owned(), names: names.to_vec() });
+    }
+    fn stack(&mut self, upper: &str, lower: &str) {
+        self.network.stacks.push((upper.to_owned(), lower.to_owned()));
     }
     /// The files of a folder whose names end so, in their order.
     fn files(&self, folder: &str, end: &str) -> Result<Vec<String>> {
@@ -97,7 +140,9 @@ pub(super) fn read(tree: &dyn GuestTree, packages: &Packages) -> Result<Network>
     if uses(&["network-manager"]) {
         keyfile::read(&mut reader)?;
     }
+    ifcfg::read(&mut reader)?;
     udev::read(&mut reader)?;
+    leases::read(&mut reader)?;
     let Network { configured, .. } = &mut reader.network;
     // What is made by software is so in every file that mentions it.
     let made: BTreeSet<String> =
@@ -185,6 +230,9 @@ pub(super) fn plan(
         ));
         why.push_str(&format!(" {interface}: {}.", name.proof));
     }
+    if let Some(map) = &request.network_map {
+        readdress::plan(draft, map, &network, &assigned, request)?;
+    }
     if assigned.names.iter().any(|name| !name.is_kept) {
         draft.write(&format!("/etc/udev/rules.d/{RULES}"), rules.clone(), &why)?;
         inside.push(InitramfsFile {
@@ -194,6 +242,11 @@ pub(super) fn plan(
         });
     }
     Ok(())
+}
+
+/// A word in place of the name that a file does not give.
+fn word_of(file_name: &str) -> String {
+    file_name.chars().filter(char::is_ascii_alphanumeric).take(15).collect()
 }
 
 /// A name that the kernel takes, with no character that means something in a rule or link file.

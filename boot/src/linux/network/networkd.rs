@@ -1,6 +1,6 @@
 //! systemd.network(5), systemd.netdev(5) and systemd.link(5) files of the administrator.
 
-use super::{Configured, Given, Reader, ini, is_name, mac};
+use super::{Configured, Given, Reader, System, ini, is_name, mac, word_of};
 use crate::Result;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
@@ -21,7 +21,18 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     }
     for path in reader.files(folder, ".network")? {
         let text = reader.text(&path)?.unwrap_or_default();
-        network(reader, &path, &text);
+        let mut text = text;
+        let mut parts = vec![path.clone()];
+        // Drop-ins count as if they stood at the end of the file.
+        for part in reader.files(&format!("{path}.d"), ".conf")? {
+            text.push('\n');
+            text.push_str(&reader.text(&part)?.unwrap_or_default());
+            parts.push(part);
+        }
+        let names = network(reader, &path, &text);
+        for part in parts {
+            reader.file(System::Networkd, &part, &names);
+        }
     }
     for path in reader.files(folder, ".link")? {
         let text = reader.text(&path)?.unwrap_or_default();
@@ -30,8 +41,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     Ok(())
 }
 
-fn network(reader: &mut Reader<'_>, path: &str, text: &str) {
-    let mut names = Vec::new();
+/// The names that the file is for.
+fn network(reader: &mut Reader<'_>, path: &str, text: &str) -> Vec<String> {
+    let (mut names, mut uppers, mut links) = (Vec::new(), Vec::new(), Vec::new());
     let mut common = Configured { proof: path.to_owned(), ..Configured::default() };
     for (section, key, value) in ini(text) {
         match (section.as_str(), key.as_str()) {
@@ -49,6 +61,8 @@ fn network(reader: &mut Reader<'_>, path: &str, text: &str) {
             ("match", "type" | "kind") if value.split_whitespace().any(|kind| VIRTUAL.contains(&kind)) => {
                 common.is_virtual = true;
             }
+            ("network", "bond" | "bridge" | "vrf") => uppers.push(value),
+            ("network", "vlan" | "macvlan" | "ipvlan") => links.push(value),
             ("network" | "address", "address") => common.addresses.push(value),
             ("network", "dhcp") if !["no", "false", "none", "0"].contains(&value.as_str()) => {
                 common.addresses.push("dhcp".to_owned());
@@ -59,16 +73,18 @@ fn network(reader: &mut Reader<'_>, path: &str, text: &str) {
     if names.is_empty() {
         // By address, type or driver only: no name is asked for.
         let name = path.rsplit('/').next().unwrap_or("").trim_end_matches(".network");
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).take(15).collect();
+        let name = word_of(name);
         common.is_kept = common.pinned.is_none();
         if common.mac.is_some() || common.pinned.is_some() {
-            reader.network.configured.push(Configured { name, ..common });
+            reader.network.configured.push(Configured { name: name.clone(), ..common });
         }
-        return;
+        return vec![name];
     }
-    for name in names {
-        reader.network.configured.push(Configured { name, ..common.clone() });
+    for name in &names {
+        uppers.iter().chain(&links).for_each(|upper| reader.stack(upper, name));
+        reader.network.configured.push(Configured { name: name.clone(), ..common.clone() });
     }
+    names
 }
 
 const VIRTUAL: &[&str] =

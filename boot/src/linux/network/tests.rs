@@ -242,3 +242,163 @@ fn a_second_run_changes_nothing() {
     let (plan, _) = run(&tree, &request);
     assert_eq!(plan.edits, [], "{:?}", first);
 }
+
+fn ifcfg(name: &str, text: &str) -> MemTree {
+    MemTree::new().file(&format!("/etc/sysconfig/network-scripts/ifcfg-{name}"), text)
+}
+
+fn suse(name: &str, text: &str) -> MemTree {
+    MemTree::new().file(&format!("/etc/sysconfig/network/ifcfg-{name}"), text)
+}
+
+#[test]
+fn ifcfg_files_and_leases_are_evidence() {
+    let both = || nics(&[(A, "ens192"), (B, "ens224")]);
+    let nameless = || nics(&[(A, ""), (B, "")]);
+    #[allow(clippy::type_complexity)] // a table: what, tree, request, links, findings
+    let cases: &[(&str, MemTree, Request, &[&str], &[&str])] = &[
+        ("by DEVICE", ifcfg("ens192", "DEVICE=ens192\nBOOTPROTO=dhcp\n"), both(), &["ens192=0a"], &[]),
+        (
+            "HWADDR decides, whatever the file is called",
+            ifcfg("Wired", &format!("DEVICE=\"lan0\"\nHWADDR=\"{}\"\n", B.to_uppercase())),
+            both(),
+            &["lan0=0b"],
+            &[],
+        ),
+        ("by HWADDR alone, no name is asked for", ifcfg("Wired", &format!("HWADDR={B}\nNAME=Wired\n")), both(), &[], &[]),
+        (
+            "HWADDR of a card that is gone",
+            ifcfg("ens192", "DEVICE=ens192\nHWADDR=00:50:56:00:00:99\n"),
+            both(),
+            &["ens192=0a"],
+            &["linux-nic-mac-unknown"],
+        ),
+        (
+            "a bond, a bridge on it and a VLAN: only the members are cards",
+            ifcfg("bond0", "DEVICE=bond0\nTYPE=Bond\nBONDING_MASTER=yes\nBRIDGE=br0\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-br0", "DEVICE=br0\nTYPE=Bridge\nIPADDR=10.0.0.5\nPREFIX=24\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-bond0.7", "DEVICE=bond0.7\nVLAN=yes\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-vlan9", "DEVICE=vlan9\nVLAN=yes\nPHYSDEV=ens224\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-ens192", "DEVICE=ens192\nMASTER=bond0\nSLAVE=yes\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-ens224", "DEVICE=ens224\nTEAM_MASTER=team0\nDEVICETYPE=TeamPort\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-lo", "DEVICE=lo\nIPADDR=127.0.0.1\n")
+                .file("/etc/sysconfig/network-scripts/ifcfg-ens9.rpmsave", "DEVICE=ens9\n"),
+            both(),
+            &["ens192=0a", "ens224=0b"],
+            &[],
+        ),
+        (
+            "RHEL 6: a rule of the generator and HWADDR agree",
+            ifcfg("eth0", &format!("DEVICE=eth0\nHWADDR={B}\n")).file(
+                "/etc/udev/rules.d/70-persistent-net.rules",
+                format!("SUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"?*\", ATTR{{address}}==\"{B}\", ATTR{{type}}==\"1\", KERNEL==\"eth*\", NAME=\"eth0\"\n"),
+            ),
+            both(),
+            &[],
+            &[],
+        ),
+        (
+            "eth0 is the second card: the kernel's names are in the way",
+            ifcfg("eth0", &format!("DEVICE=eth0\nHWADDR={B}\n")),
+            both(),
+            &["eth0=0b"],
+            &["linux-nic-swapped"],
+        ),
+        ("SUSE: by file name", suse("eth0", "BOOTPROTO='dhcp'\nSTARTMODE='auto'\n"), nics(&[(A, "")]), &["eth0=0a"], &[]),
+        (
+            "SUSE: bond, bridge, VLAN",
+            suse("bond0", "BONDING_MASTER='yes'\nBONDING_SLAVE0='ens192'\nBONDING_SLAVE_1='ens224'\n")
+                .file("/etc/sysconfig/network/ifcfg-br0", "BRIDGE='yes'\nBRIDGE_PORTS='bond0'\nIPADDR='10.0.0.5/24'\n")
+                .file("/etc/sysconfig/network/ifcfg-vlan7", "ETHERDEVICE='bond0'\nVLAN_ID='7'\n")
+                .file("/etc/sysconfig/network/ifcfg.template", "IPADDR=''\n"),
+            both(),
+            &["ens192=0a", "ens224=0b"],
+            &[],
+        ),
+        ("SUSE 9: the file names the card", suse(&format!("eth-id-{B}"), "BOOTPROTO='dhcp'\n"), both(), &[], &[]),
+        (
+            "wicked's XML",
+            MemTree::new().file(
+                "/etc/wicked/ifconfig/all.xml",
+                "<interface>\n <name>ens192</name>\n <ipv4:dhcp/>\n</interface>\n<interface><name>br0</name><bridge><ports><port><device>ens224</device></port></ports></bridge></interface>",
+            ),
+            both(),
+            &["ens192=0a", "ens224=0b"],
+            &[],
+        ),
+        (
+            "a lease knows the card",
+            interfaces_file("iface lan0 inet dhcp\n").file(
+                "/var/lib/NetworkManager/internal-2d1a6ee1-27ba-4a5a-8b2a-5c5e6d0e8f1f-lan0.lease",
+                "ADDRESS=10.1.0.5\nCLIENTID=0100505600000b\n",
+            ),
+            nameless(),
+            &["lan0=0b"],
+            &[],
+        ),
+        (
+            "a lease of a card that is gone knows nothing",
+            interfaces_file("iface lan0 inet dhcp\n").file(
+                "/var/lib/NetworkManager/internal-2d1a6ee1-27ba-4a5a-8b2a-5c5e6d0e8f1f-lan0.lease",
+                "CLIENTID=01005056000099\n",
+            ),
+            nameless(),
+            &[],
+            &["linux-nic-ambiguous"],
+        ),
+        (
+            "ifupdown-ng",
+            interfaces_file("auto bond0\niface bond0\n use bond\n requires ens192 ens224\n address 10.0.0.5/24\n"),
+            both(),
+            &["ens192=0a", "ens224=0b"],
+            &[],
+        ),
+        (
+            "NetworkManager: bond ports and a VLAN, the parent by UUID",
+            MemTree::new()
+                .file("/etc/NetworkManager/system-connections/bond0.nmconnection", "[connection]\nid=bond0\ntype=bond\ninterface-name=bond0\n")
+                .file("/etc/NetworkManager/system-connections/p1.nmconnection", "[connection]\ntype=ethernet\ninterface-name=ens192\nmaster=bond0\nslave-type=bond\n")
+                .file("/etc/NetworkManager/system-connections/p2.nmconnection", format!("[connection]\ntype=ethernet\ncontroller=2d1a6ee1-27ba-4a5a-8b2a-5c5e6d0e8f1f\nport-type=bond\n[ethernet]\nmac-address={B}\n"))
+                .file("/etc/NetworkManager/system-connections/v.nmconnection", "[connection]\ntype=vlan\ninterface-name=vlan7\n[vlan]\nid=7\nparent=2d1a6ee1-27ba-4a5a-8b2a-5c5e6d0e8f1f\n"),
+            both(),
+            &["ens192=0a"],
+            &[],
+        ),
+        (
+            "NetworkManager: a profile for whatever card there is",
+            MemTree::new().file("/etc/NetworkManager/system-connections/any.nmconnection", "[connection]\ntype=ethernet\nautoconnect=true\n[ipv4]\nmethod=auto\n"),
+            both(),
+            &[],
+            &[],
+        ),
+        (
+            "NetworkManager: match by one pattern, and by several",
+            MemTree::new()
+                .file("/etc/NetworkManager/system-connections/m.nmconnection", "[connection]\ntype=ethernet\n[match]\ninterface-name=ens1*;\n")
+                .file("/etc/NetworkManager/system-connections/n.nmconnection", "[connection]\ntype=ethernet\n[match]\ninterface-name=ens1*;eth*;\n"),
+            both(),
+            &["ens192=0a"],
+            &[],
+        ),
+    ];
+    for (what, tree, request, links, findings) in cases {
+        let (found_links, found) = outcome(tree, request);
+        assert_eq!(found_links, *links, "{what}");
+        assert_eq!(found, *findings, "{what}");
+    }
+}
+
+#[test]
+fn ifcfg_facts() {
+    let tree = ifcfg("ens192", "DEVICE=ens192\nIPADDR0=10.0.0.5\nPREFIX0=24\nIPADDR1=10.0.1.5\nNETMASK1=255.255.0.0\nIPV6ADDR=2001:db8::5/64\n")
+        .file("/etc/sysconfig/network/ifcfg-eth0", "IPADDR='10.0.2.5/24'\nIPADDR_1='10.0.3.5'\nNETMASK_1='255.255.255.0'\n");
+    let facts = interfaces(&read(&tree, &Packages::default()).unwrap());
+    let addresses: Vec<_> = facts.iter().map(|one| (one.name.as_str(), one.addresses.join(" "))).collect();
+    assert_eq!(
+        addresses,
+        [
+            ("ens192", "10.0.0.5/24 10.0.1.5/16 2001:db8::5/64".to_owned()),
+            ("eth0", "10.0.2.5/24 10.0.3.5/24".to_owned())
+        ]
+    );
+}

@@ -1,0 +1,360 @@
+//! Network maps: the file in which a user says what a network becomes at the recovery site, and what of it is for a machine.
+//!
+//! ```toml
+//! [[rule]]                                  # for every machine
+//! subnets = { "10.1.0.0/16" = "10.2.0.0/16" }
+//! dns = ["10.2.0.53"]
+//!
+//! [[rule]]                                  # for some
+//! machine = "web*"
+//! network = "VM Network"
+//! gateway = "10.2.0.254"
+//! ```
+//!
+//! Everything is checked before a machine is looked at, and every complaint names its line. What a rule does to a guest
+//! is `landfall_boot::network_map`'s matter.
+
+use crate::machine::Machine;
+use ipnet::IpNet;
+use landfall_boot::network_map::{Host, NetworkMap, RouteRule, Rule, fits};
+use landfall_image::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use toml::Spanned;
+
+/// Thousands of machines with a rule each fit.
+const MAP_AT_MOST: u64 = 4 << 20;
+
+/// A map as it was written, checked.
+#[derive(Clone, Debug, Default)]
+pub struct MapFile {
+    rules: Vec<Conditioned>,
+}
+
+/// A rule and for whom it is.
+#[derive(Clone, Debug)]
+struct Conditioned {
+    machine: Option<String>,
+    network: Option<String>,
+    rule: Rule,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    rule: Vec<Spanned<WrittenRule>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    machine: Option<Spanned<String>>,
+    network: Option<Spanned<String>>,
+    interface: Option<Spanned<String>>,
+    #[serde(default)]
+    subnets: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    addresses: BTreeMap<String, Spanned<String>>,
+    gateway: Option<Spanned<OneOrMore>>,
+    dns: Option<Vec<Spanned<String>>>,
+    search: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    routes: BTreeMap<String, Spanned<WrittenRoute>>,
+    dhcp: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRoute {
+    to: Option<String>,
+    via: Option<String>,
+}
+
+/// Reads the map at `path`.
+pub fn load(path: &Path) -> Result<MapFile> {
+    let source = landfall_image::Source::open(path)?;
+    if source.len().0 > MAP_AT_MOST {
+        return Err(Error::refused(format!(
+            "has {}; a network map has at most {MAP_AT_MOST} bytes",
+            source.len()
+        ))
+        .in_file(path));
+    }
+    let bytes = source.head(usize::try_from(source.len().0).unwrap_or(usize::MAX))?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::refused("is not UTF-8").in_file(path))?;
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    parse(&text, &name).map_err(|error| error.in_file(path))
+}
+
+/// A complaint about a place in the file.
+struct Wrong {
+    says: String,
+    hint: Option<String>,
+    at: usize,
+}
+
+fn wrong(at: usize, says: impl Into<String>) -> Wrong {
+    Wrong { says: says.into(), hint: None, at }
+}
+
+impl Wrong {
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The map in `text`; `name` is what findings call it.
+pub fn parse(text: &str, name: &str) -> Result<MapFile> {
+    let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    let refused = |wrong: Wrong| {
+        let error = Error::refused(format!("line {}: {}", line(wrong.at), wrong.says));
+        match wrong.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    };
+    let written: Written = toml::from_str(text).map_err(|error| {
+        let complaint = wrong(error.span().map_or(0, |span| span.start), error.message().trim());
+        refused(match nearest(error.message()) {
+            Some(key) => complaint.hint(format!("did you mean {key}?")),
+            None => complaint,
+        })
+    })?;
+    if written.rule.is_empty() {
+        return Err(Error::refused("has no rule").hint("write [[rule]] and below it what it changes"));
+    }
+    let mut rules = Vec::new();
+    for rule in written.rule {
+        let place = format!("{name}:{}", line(rule.span().start));
+        let at = rule.span().start;
+        rules.push(check(rule.into_inner(), at, place).map_err(refused)?);
+    }
+    Ok(MapFile { rules })
+}
+
+/// serde lists the keys that it knows; the nearest one is probably meant.
+fn nearest(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = message.contains("unknown field").then(|| quoted.next())??;
+    let known: Vec<&str> = quoted.collect();
+    similar::get_close_matches(unknown, &known, 1, 0.6).first().map(|key| (*key).to_owned())
+}
+
+fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<Conditioned, Wrong> {
+    let pattern = |given: Option<Spanned<String>>, what: &str| match given {
+        Some(text) if text.get_ref().trim().is_empty() => {
+            Err(wrong(text.span().start, format!("{what} is empty; leave it out for all")))
+        }
+        other => Ok(other.map(Spanned::into_inner)),
+    };
+    let (machine, network, interface) = (
+        pattern(written.machine, "machine")?,
+        pattern(written.network, "network")?,
+        pattern(written.interface, "interface")?,
+    );
+    let mut rule = Rule { place, interface, dhcp: written.dhcp, search: None, ..Rule::default() };
+    for (from, to) in &written.subnets {
+        let at = to.span().start;
+        let pair = (subnet(from, at)?, subnet(to.get_ref(), at)?);
+        same_family(pair.0.addr(), pair.1.addr(), at)?;
+        rule.subnets.push(pair);
+    }
+    for (from, to) in &written.addresses {
+        let at = to.span().start;
+        let from_ip = address(from, at)?;
+        let host = match to.get_ref().split_once('/') {
+            None => Host { ip: address(to.get_ref(), at)?, prefix: None },
+            Some(_) => {
+                let net: IpNet = to.get_ref().parse().map_err(|_| {
+                    wrong(at, format!("{:?} is no address with a prefix length", to.get_ref()))
+                })?;
+                Host { ip: net.addr(), prefix: Some(net.prefix_len()) }
+            }
+        };
+        same_family(from_ip, host.ip, at)?;
+        rule.addresses.push((from_ip, host));
+    }
+    if let Some(gateway) = written.gateway {
+        let at = gateway.span().start;
+        let texts = match gateway.into_inner() {
+            OneOrMore::One(text) => vec![text],
+            OneOrMore::More(texts) => texts,
+        };
+        for text in texts {
+            let ip = address(&text, at)?;
+            if rule.gateways.iter().any(|known| known.is_ipv4() == ip.is_ipv4()) {
+                return Err(wrong(at, "gateway has two addresses of one family"));
+            }
+            rule.gateways.push(ip);
+        }
+    }
+    if let Some(servers) = written.dns {
+        let servers = servers.iter().map(|text| address(text.get_ref(), text.span().start));
+        rule.dns = Some(servers.collect::<std::result::Result<_, _>>()?);
+    }
+    if let Some(domains) = written.search {
+        for domain in &domains {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let text = domain.get_ref();
+            if text.is_empty() || text.len() > 253 || !text.chars().all(is_name) {
+                return Err(wrong(domain.span().start, format!("{text:?} is no domain name")));
+            }
+        }
+        rule.search = Some(domains.into_iter().map(Spanned::into_inner).collect());
+    }
+    for (from, route) in &written.routes {
+        let at = route.span().start;
+        let route = route.get_ref();
+        let from = subnet(from, at)?;
+        let to = route.to.as_ref().map(|to| subnet(to, at)).transpose()?;
+        let via = route.via.as_ref().map(|via| address(via, at)).transpose()?;
+        for ip in to.map(|to| to.addr()).into_iter().chain(via) {
+            same_family(from.addr(), ip, at)?;
+        }
+        if to.is_none() && via.is_none() {
+            return Err(wrong(at, "the route has neither `to` nor `via`: it changes nothing"));
+        }
+        rule.routes.push(RouteRule { from, to, via });
+    }
+    let is_idle = rule.subnets.is_empty()
+        && rule.addresses.is_empty()
+        && rule.gateways.is_empty()
+        && rule.routes.is_empty()
+        && rule.dns.is_none()
+        && rule.search.is_none()
+        && rule.dhcp.is_none();
+    if is_idle {
+        return Err(wrong(at, "the rule changes nothing")
+            .hint("give it subnets, addresses, gateway, dns, search, routes or dhcp"));
+    }
+    Ok(Conditioned { machine, network, rule })
+}
+
+fn address(text: &str, at: usize) -> std::result::Result<IpAddr, Wrong> {
+    text.parse().map_err(|_| wrong(at, format!("{text:?} is no IP address")))
+}
+
+fn subnet(text: &str, at: usize) -> std::result::Result<IpNet, Wrong> {
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| wrong(at, format!("{text:?} is no subnet")).hint("write it as 10.1.0.0/16"))?;
+    if net.trunc() != net {
+        return Err(
+            wrong(at, format!("{net} is an address within a subnet")).hint(format!("write {}", net.trunc()))
+        );
+    }
+    Ok(net)
+}
+
+fn same_family(from: IpAddr, to: IpAddr, at: usize) -> std::result::Result<(), Wrong> {
+    match from.is_ipv4() == to.is_ipv4() {
+        true => Ok(()),
+        false => Err(wrong(at, format!("{from} and {to} are of different families"))),
+    }
+}
+
+impl MapFile {
+    /// The rules for a machine; its networks are those of its cards.
+    pub fn resolve(&self, machine: &Machine) -> NetworkMap {
+        let mut rules = Vec::new();
+        for one in &self.rules {
+            if one.machine.as_ref().is_some_and(|pattern| !fits(pattern, &machine.name)) {
+                continue;
+            }
+            let mut rule = one.rule.clone();
+            rule.cards = one.network.as_ref().map(|pattern| {
+                let cards = machine.nics.iter().enumerate();
+                let fitting =
+                    cards.filter(|(_, nic)| nic.network.as_ref().is_some_and(|name| fits(pattern, name)));
+                fitting.map(|(at, _)| at).collect()
+            });
+            rules.push(rule);
+        }
+        NetworkMap { rules }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the documentation.
+    const EXAMPLE: &str = include_str!("../../tests/network-maps/site-b.toml");
+
+    fn complaint(text: &str) -> String {
+        let error = parse(text, "map.toml").unwrap_err();
+        format!("{error}|{}", error.hint_text().unwrap_or(""))
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_line() {
+        for (text, expected) in [
+            ("", "has no rule|write [[rule]]"),
+            ("[[rule]]\n\nsubnet = {}\n", "line 3: unknown field `subnet`"),
+            ("[[rule]]\n\nsubnet = {}\n", "|did you mean subnets?"),
+            ("[[rules]]\n", "|did you mean rule?"),
+            ("[[rule]]\nmachine = \"a\"\n", "line 1: the rule changes nothing|give it"),
+            ("[[rule]]\ndns = [\n  \"10.0.0.1\",\n  \"10.0.0\",\n]\n", "line 4: \"10.0.0\" is no IP address"),
+            (
+                "[[rule]]\nsubnets = { \"10.1.0.5/16\" = \"10.2.0.0/16\" }\n",
+                "line 2: 10.1.0.5/16 is an address within a subnet|write 10.1.0.0/16",
+            ),
+            (
+                "[[rule]]\nsubnets = { \"10.1.0.0/16\" = \"2001:db8::/64\" }\n",
+                "line 2: 10.1.0.0 and 2001:db8:: are of different families",
+            ),
+            (
+                "[[rule]]\nsubnets = { \"10.1/16\" = \"10.2.0.0/16\" }\n",
+                "line 2: \"10.1/16\" is no subnet|write it as",
+            ),
+            (
+                "[[rule]]\n[rule.subnets]\n\"10.1.0.0/16\" = \"10.2.0.0/16\"\n\"10.1.0.0/16\" = \"10.3.0.0/16\"\n",
+                "line 4: duplicate key",
+            ),
+            (
+                "[[rule]]\naddresses = { \"10.1.0.5\" = \"10.1.0.5/33\" }\n",
+                "line 2: \"10.1.0.5/33\" is no address",
+            ),
+            ("[[rule]]\ngateway = [\"10.1.0.1\", \"10.1.0.2\"]\n", "line 2: gateway has two addresses"),
+            ("[[rule]]\nsearch = [\"a b\"]\n", "line 2: \"a b\" is no domain name"),
+            ("[[rule]]\nroutes = { \"10.9.0.0/16\" = {} }\n", "line 2: the route has neither"),
+            (
+                "[[rule]]\nroutes = { \"10.9.0.0/16\" = { over = \"10.1.0.1\" } }\n",
+                "line 2: unknown field `over`",
+            ),
+            ("[[rule]]\ndhcp = \"yes\"\n", "line 2: invalid type"),
+            ("[[rule]]\nmachine = \"\"\ndhcp = true\n", "line 2: machine is empty"),
+            ("[[rule]\n", "line 1: "),
+        ] {
+            let found = complaint(text);
+            assert!(found.contains(expected), "{text}\n{found}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn a_machine_gets_its_rules() {
+        let map = parse(EXAMPLE, "site-b.toml").unwrap();
+        let vmx = b"displayName = \"web01\"\nmemSize = \"1024\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n\
+            ethernet0.present = \"TRUE\"\nethernet0.networkName = \"VM Network\"\nethernet1.present = \"TRUE\"\nethernet1.networkName = \"Backup\"\n";
+        let parse_vmx = crate::hypervisor::by_ending("vmx").unwrap().parse.unwrap();
+        let mut machine = parse_vmx(vmx).unwrap().machine;
+        let web = map.resolve(&machine);
+        machine.name = "db01".into();
+        let db = map.resolve(&machine);
+        assert!(web.rules.len() > db.rules.len());
+        let by_network = db.rules.iter().find(|rule| rule.cards.is_some()).unwrap();
+        assert_eq!(by_network.cards, Some(vec![1]));
+        assert!(by_network.place.starts_with("site-b.toml:"), "{}", by_network.place);
+    }
+}
