@@ -5,7 +5,7 @@ use crate::check::Finding;
 use crate::family::Scene;
 use crate::patch::{Action, Edit, PatchPlan, Text};
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The edits and findings so far.
 pub struct Draft<'a> {
@@ -17,6 +17,8 @@ pub struct Draft<'a> {
     findings: Vec<Finding>,
     /// How many findings an id has given.
     counts: BTreeMap<&'static str, usize>,
+    /// Files to take out of every initramfs (without leading `/`).
+    pub gone_inside: BTreeSet<String>,
 }
 
 /// More findings of one kind help nobody; a hostile guest could give a million.
@@ -31,6 +33,7 @@ impl<'a> Draft<'a> {
             index: BTreeMap::new(),
             findings: Vec::new(),
             counts: BTreeMap::new(),
+            gone_inside: BTreeSet::new(),
         }
     }
 
