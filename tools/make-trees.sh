@@ -24,8 +24,7 @@ make() {
     echo "Making $tree, once"
     $as_root rm -rf "$tree.partial"
     log=$tree.log
-    # INITRD=No: the packages of kernels make no initramfs of their own.
-    $as_root env INITRD=No mmdebstrap --quiet "$@" "$suite" "$tree.partial" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
+    $as_root env INITRD="${INITRD-}" mmdebstrap --quiet "$@" "$suite" "$tree.partial" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
     for kernel in "$tree.partial"/lib/modules/*; do
         $as_root depmod -b "$tree.partial" "${kernel##*/}"
     done
@@ -75,7 +74,8 @@ for suite in "$@"; do
     bookworm) squash=squash packages=dracut-squash ;;
     *) squash='squash-squashfs squash-erofs' packages=squashfs-tools,erofs-utils ;;
     esac
-    make "dracut-$suite" "$suite" --variant=minbase \
+    # INITRD=No: the packages of kernels make no initramfs of their own.
+    INITRD=No make "dracut-$suite" "$suite" --variant=minbase \
         --include="linux-image-amd64,dracut,zstd,xz-utils,kmod,busybox-static,systemd,udev,$packages" \
         --customize-hook='chroot "$1" sh -s '"$squash"' <'"$dracut_images"
     make "files-$suite" "$suite" --variant=extract --include="$files"

@@ -65,7 +65,8 @@ impl Generator {
 /// True for the initramfs of a kernel that writes a crash dump: it runs in little memory beside a dead system, and
 /// finds its disk by itself.
 pub fn is_kdump(content: &mut Content<'_>) -> Result<bool> {
-    for path in ["etc/kdump.conf", "usr/bin/kdump.sh", "usr/lib/kdump/save_dump.sh", "lib/kdump/save_dump.sh"] {
+    for path in ["etc/kdump.conf", "usr/bin/kdump.sh", "usr/lib/kdump/save_dump.sh", "lib/kdump/save_dump.sh"]
+    {
         if content.get(path.as_bytes())?.is_some() {
             return Ok(true);
         }

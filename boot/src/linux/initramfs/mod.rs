@@ -226,7 +226,7 @@ impl Gathered {
             builtin: self.closure.builtin.clone(),
             missing: self.closure.absent.clone(),
             warnings: Vec::new(),
-            compressor: self.compressor(&segments, early, effort),
+            compressor: self.compressor(&segments, early, effort, false),
             old_size: Bytes(archive.len() as u64),
             new_size: Bytes(0),
         };
@@ -240,9 +240,12 @@ impl Gathered {
                 merge(archive, main, 0, &mut content)?;
                 squash::drop_loader(&mut content)?;
             }
+            // The archive around the image may have been plain.
+            new.compressor = self.compressor(&segments, early, effort, true);
         }
         if generator::is_kdump(&mut content)? {
-            new.warnings.push("the initramfs is one that writes crash dumps (kdump): it is left alone".into());
+            new.warnings
+                .push("the initramfs is one that writes crash dumps (kdump): it is left alone".into());
             (new.bytes, new.new_size) = (archive.to_vec(), new.old_size);
             return Ok(new);
         }
@@ -260,7 +263,9 @@ impl Gathered {
                 Removal::Removed => new.changed = true,
                 Removal::Emptied => {
                     new.changed = true;
-                    let says = format!("{path} lies in an early archive of the initramfs, which is kept: it is empty now");
+                    let says = format!(
+                        "{path} lies in an early archive of the initramfs, which is kept: it is empty now"
+                    );
                     new.warnings.push(says);
                 }
             }
@@ -394,16 +399,14 @@ impl Gathered {
     }
 
     /// The compression of the new main archive: the old one where the kernel is known to have it.
-    fn compressor(&self, segments: &[Segment], early: usize, effort: Effort) -> Compressor {
+    fn compressor(&self, segments: &[Segment], early: usize, effort: Effort, squashed: bool) -> Compressor {
         let main = segments.get(early..).unwrap_or_default();
         let old = main.iter().max_by_key(|segment| segment.unpacked_size()).map(|segment| segment.compressor);
         let certain = |c: &Compressor| {
             c.config().is_some_and(|name| self.decoders.as_ref().is_some_and(|have| have.contains(name)))
         };
         // It was unpacked by this kernel before, whatever a configuration file says, unless that file says no.
-        let usable = |c: &Compressor| {
-            *c == Compressor::None || self.decoders.is_none() || certain(c)
-        };
+        let usable = |c: &Compressor| *c == Compressor::None || self.decoders.is_none() || certain(c);
         // zstd packs tighter than all but xz, and faster than those; xz tightest: where the kernel certainly has them.
         let tight = match effort {
             Effort::Quick => None,
@@ -414,7 +417,7 @@ impl Gathered {
         if let Some(tight) = tight {
             return tight;
         }
-        if let Some(old) = old.filter(usable) {
+        if let Some(old) = old.filter(|old| usable(old) && !(squashed && *old == Compressor::None)) {
             return old;
         }
         let others = [Compressor::Zstd, Compressor::Gzip, Compressor::Xz, Compressor::Lz4];

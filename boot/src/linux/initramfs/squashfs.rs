@@ -562,7 +562,7 @@ mod tests {
             .arg(&root)
             .arg(&path)
             .args(["-quiet", "-no-progress", "-no-xattrs", "-noappend", "-comp", compressor])
-            .args(["-p", "null c 666 0 0 1 3", "-p", "fifo p 600 7 8"])
+            .args(["-p", "null c 666 0 0 1 3", "-p", "fifo i 600 7 8 f"])
             .output();
         let Ok(output) = output else {
             eprintln!("SKIPPED: mksquashfs cannot be run: its images are not read");

@@ -420,7 +420,8 @@ fn a_module_that_is_none_is_an_error_not_a_driver() {
 #[test]
 fn damaged_archives_never_panic() {
     let Some((folder, _)) = corpus() else { return };
-    for name in ["bigdata", "bzip2", "gzip", "lz4", "lzma", "lzop", "xz", "zstd", "path-traversal", "shell", "single"]
+    for name in
+        ["bigdata", "bzip2", "gzip", "lz4", "lzma", "lzop", "xz", "zstd", "path-traversal", "shell", "single"]
     {
         let bytes = std::fs::read(folder.join(format!("3cpio/{name}.cpio"))).expect(name);
         for at in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
