@@ -37,7 +37,7 @@ files=base-files,dpkg,dash,linux-image-amd64,initramfs-tools,grub-pc,ifupdown,ne
 multipath-tools-boot,lvm2,mdadm,open-vm-tools,qemu-guest-agent,cloud-init,systemd-sysv,udev,smartmontools,cryptsetup-initramfs
 
 # Makes a dracut tree's images, inside of it; the arguments are dracut's squash modules. The drivers are VMware's and no
-# others.
+# others: the module qemu would add virtio where this runs in a virtual machine.
 dracut_images=$(mktemp)
 trap 'rm -f "$dracut_images"' EXIT
 cat >"$dracut_images" <<'END'
@@ -51,11 +51,11 @@ make() {
     shift
     dracut --force --kver "$kernel" --filesystems ext4 "$@" "/boot/$image.img"
 }
-make systemd-zstd --no-hostonly --drivers "$drivers" --zstd
-make strict-xz --hostonly --hostonly-mode strict --drivers "$drivers" --omit "$systemd" --xz
+make systemd-zstd --no-hostonly --drivers "$drivers" --omit 'qemu qemu-net' --zstd
+make strict-xz --hostonly --hostonly-mode strict --drivers "$drivers" --omit "qemu qemu-net $systemd" --xz
 make no-kernel-gzip --no-hostonly --no-kernel --gzip
 for squash in "$@"; do
-    make "$squash-gzip" --no-hostonly --drivers "$drivers" --add "$squash" --gzip
+    make "$squash-gzip" --no-hostonly --drivers "$drivers" --omit 'qemu qemu-net' --add "$squash" --gzip
 done
 END
 
@@ -72,11 +72,11 @@ for suite in "$@"; do
     case $suite in
     bullseye) squash=squash packages=squashfs-tools ;;
     bookworm) squash=squash packages=dracut-squash ;;
-    *) squash='squash-squashfs squash-erofs' packages=squashfs-tools,erofs-utils ;;
+    *) squash='squash-squashfs squash-erofs' packages=dracut-squash,squashfs-tools,erofs-utils ;;
     esac
     # INITRD=No: the packages of kernels make no initramfs of their own.
     INITRD=No make "dracut-$suite" "$suite" --variant=minbase \
-        --include="linux-image-amd64,dracut,zstd,xz-utils,kmod,busybox-static,systemd,udev,$packages" \
+        --include="linux-image-amd64,dracut,zstd,xz-utils,kmod,busybox-static,systemd-sysv,udev,$packages" \
         --customize-hook='chroot "$1" sh -s '"$squash"' <'"$dracut_images"
     make "files-$suite" "$suite" --variant=extract --include="$files"
 done
