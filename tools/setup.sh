@@ -202,6 +202,8 @@ test)
     need pvcreate lvm2
     need cpio cpio
     need lz4 lz4
+    need lzop lzop
+    need mksquashfs squashfs-tools
     need xmllint libxml2-utils
     need virsh libvirt-clients
     need libvirtd libvirt-daemon

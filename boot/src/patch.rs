@@ -80,7 +80,7 @@ impl From<String> for Text {
     }
 }
 
-/// What is added to an initramfs.
+/// What is added to an initramfs, and taken out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InitramfsEdit {
     /// Kernel version that it belongs to.
@@ -93,6 +93,9 @@ pub struct InitramfsEdit {
     pub load: Vec<String>,
     /// Files to add or replace inside (path without leading `/`, content, mode): network names, a multipath blacklist.
     pub files: Vec<InitramfsFile>,
+    /// Files and links to take out (path without leading `/`): lists of the old hardware.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
 }
 
 /// One file inside an initramfs.

@@ -7,7 +7,7 @@ use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, Text};
 use crate::target::Devices;
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The edits and findings so far.
 pub struct Draft<'a> {
@@ -23,6 +23,8 @@ pub struct Draft<'a> {
     counts: BTreeMap<&'static str, usize>,
     /// What the network map changes in the edits.
     pub moved: Vec<Moved>,
+    /// Files to take out of every initramfs (without leading `/`).
+    pub gone_inside: BTreeSet<String>,
 }
 
 /// More findings of one kind help nobody; a hostile guest could give a million.
@@ -39,6 +41,7 @@ impl<'a> Draft<'a> {
             findings: Vec::new(),
             counts: BTreeMap::new(),
             moved: Vec::new(),
+            gone_inside: BTreeSet::new(),
         }
     }
 

@@ -58,6 +58,7 @@ pub fn plan(
                 drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
                 load: load.collect(),
                 files: inside.to_vec(),
+                remove: draft.gone_inside.iter().cloned().collect(),
             }),
             "It gets the drivers of the target's disks, and those of every other platform for the way back.",
         );

@@ -17,9 +17,8 @@ pub fn plan(
     inside: &mut Vec<InitramfsFile>,
 ) -> Result<()> {
     multipath(draft, packages, inside)?;
-    // The filter first: the list's part goes on from what that made of lvmlocal.conf.
     lvm_filter(draft, request, inside)?;
-    devices_file(draft, inside)?;
+    devices_file(draft)?;
     for cache in [
         "/etc/blkid.tab",
         "/etc/blkid.tab.old",
@@ -146,42 +145,20 @@ fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
 }
 
 /// LVM's list of devices by hardware id (lvmdevices(8)): after a move it fits nothing, and the volume group stays away.
-fn devices_file(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Result<()> {
-    let tree = draft.scene.tree;
+fn devices_file(draft: &mut Draft<'_>) -> Result<()> {
     let folder = "/etc/lvm/devices";
-    let lists: Vec<String> =
-        tree.names(folder)?.into_iter().filter(|name| name.ends_with(".devices")).collect();
-    let local = "/etc/lvm/lvmlocal.conf";
-    let is_off = |text: &str| text.lines().any(|line| line.trim().replace(' ', "") == "use_devicesfile=0");
-    let old = draft.read(local)?.unwrap_or_default();
-    if lists.is_empty() && !is_off(&String::from_utf8_lossy(&old)) {
+    let tree = draft.scene.tree;
+    if !tree.exists(folder)? {
         return Ok(());
     }
-    for name in lists {
+    for name in tree.names(folder)?.into_iter().filter(|name| name.ends_with(".devices")) {
         draft.remove(
             &format!("{folder}/{name}"),
             "LVM's list of hardware ids is stale after the move, and would hide every volume group.",
         )?;
     }
-    // The initramfs has a copy of the list, which cannot be taken out: there LVM is told not to use it.
-    let off = [
-        "devices {",
-        "    # Added by landfall: the list in the initramfs is of the old hardware.",
-        "    use_devicesfile = 0",
-        "}",
-    ];
-    let contents = match is_off(&String::from_utf8_lossy(&old)) {
-        true => Some(old),
-        false => text::append_lines(&old, &off),
-    };
-    if let Some(contents) = contents {
-        inside.retain(|file| file.path != "etc/lvm/lvmlocal.conf");
-        inside.push(InitramfsFile {
-            path: "etc/lvm/lvmlocal.conf".into(),
-            contents: Text(contents),
-            mode: 0o644,
-        });
-    }
+    // dracut packs the list of the machine that it ran on. Without one, LVM takes every device that the filter allows.
+    draft.gone_inside.insert("etc/lvm/devices/system.devices".into());
     Ok(())
 }
 
@@ -399,19 +376,13 @@ mod tests {
         let (mut plan, inside) = run(&tree, &[]);
         plan.edits.retain(|edit| edit.action != Action::Remove);
         assert_eq!(plan.edits, []);
-        assert_eq!(inside[0].path, "etc/lvm/lvmlocal.conf");
-        assert!(String::from_utf8_lossy(&inside[0].contents.0).starts_with("local {\n}\ndevices {"));
-    }
-
-    #[test]
-    fn a_filter_and_a_list_share_one_file_inside() {
-        let tree = MemTree::new()
-            .file("/etc/lvm/devices/system.devices", "x")
-            .file("/etc/lvm/lvmlocal.conf", "devices {\n filter = [ \"a|/dev/sda|\", \"r|.*|\" ]\n}\n");
-        let (_, inside) = run(&tree, &[]);
-        assert_eq!(inside.len(), 1);
-        let text = String::from_utf8_lossy(&inside[0].contents.0).into_owned();
-        assert!(text.contains("a|^/dev/vd|") && text.contains("use_devicesfile = 0"), "{text}");
+        assert!(inside.is_empty());
+        for (tree, gone) in [(&tree, 1), (&MemTree::new(), 0)] {
+            let scene = Scene { tree, volumes: &[], mounts: &[] };
+            let mut draft = Draft::new(&scene);
+            devices_file(&mut draft).unwrap();
+            assert_eq!(draft.gone_inside.len(), gone, "the list in each initramfs goes, too");
+        }
     }
 
     #[test]

@@ -97,6 +97,9 @@ fn show(guest: &Guest, plan: &PatchPlan) -> String {
             Action::Write { contents, .. } => text.push_str(&String::from_utf8_lossy(&contents.0)),
             Action::Initramfs(edit) => {
                 writeln!(text, "drivers {}\nload {}", edit.drivers.join(" "), edit.load.join(" ")).unwrap();
+                for path in &edit.remove {
+                    writeln!(text, "remove {path}").unwrap();
+                }
                 for file in &edit.files {
                     writeln!(text, "file {}", file.path).unwrap();
                 }

@@ -1,11 +1,10 @@
 //! The compressions that a kernel can unpack: recognised by their magic, unpacked within a bound, packed in parallel.
 //!
 //! Everything packed here is what the kernel's decoders take: one gzip member, one zstd frame with a window of at
-//! most 8 MiB, xz with CRC32, LZ4 in the legacy frame (which has no end marker, so nothing may follow it).
-//!
-//! Deliberately absent: LZO. No safe and well-kept decoder exists; it is recognised and named.
+//! most 8 MiB, xz with CRC32, LZ4 in the legacy frame (which has no end marker, so nothing may follow it), LZO in lzop's
+//! blocks.
 
-use super::limits;
+use super::{limits, lzop};
 use crate::{Error, Result};
 use landfall_image::Bytes;
 use rayon::prelude::*;
@@ -136,10 +135,11 @@ pub fn unpack(compressor: Compressor, bytes: &[u8], at_most: Bytes) -> Result<(V
             Ok((unpacked, left(decoder.finish())))
         }
         Compressor::Lz4 => unpack_lz4(bytes, at_most),
-        Compressor::Lzo => Err(Error::unsupported(
-            "the initramfs is compressed with LZO, which is not handled",
-        )
-        .hint("set COMPRESS to gzip or zstd in the guest's initramfs configuration and rebuild it there")),
+        Compressor::Lzo => {
+            let (unpacked, taken) = lzop::unpack(bytes, at_most.0)?;
+            check_bound(unpacked.len(), name, at_most)?;
+            Ok((unpacked, taken))
+        }
     }
 }
 
@@ -207,7 +207,7 @@ impl Packer {
     /// Starts to pack about `expected` bytes behind `out`. With `threads` of 1 all happens on the caller's thread.
     ///
     /// # Errors
-    /// `Unsupported` for a compressor without an encoder (LZO).
+    /// `Unsupported` where an encoder does not start.
     pub fn new(
         compressor: Compressor,
         effort: Effort,
@@ -253,7 +253,7 @@ impl Packer {
             Compressor::Bzip2 => Inner::Bzip2(bzip2::write::BzEncoder::new(out, bzip2::Compression::new(9))),
             Compressor::Gzip => Inner::Blocks(Blocks::gzip(out, level((6, 3), 9, 9), threads)),
             Compressor::Lz4 => Inner::Blocks(Blocks::lz4(out, threads)),
-            Compressor::Lzo => return Err(no_encoder("landfall does not write LZO".into())),
+            Compressor::Lzo => Inner::Blocks(Blocks::lzo(out, threads)),
         }))
     }
 
@@ -285,7 +285,7 @@ impl Write for Packer {
 }
 
 /// Formats whose blocks can be packed on their own: one gzip member out of sync-flushed deflate blocks (as pigz
-/// does), or LZ4 blocks. A batch of blocks is packed in parallel whenever one is full.
+/// does), or LZ4 or LZO blocks. A batch of blocks is packed in parallel whenever one is full.
 struct Blocks {
     out: Vec<u8>,
     pending: Vec<u8>,
@@ -297,6 +297,7 @@ struct Blocks {
 enum BlockKind {
     Gzip { level: u32, crc: flate2::Crc },
     Lz4,
+    Lzo,
 }
 
 impl Blocks {
@@ -318,6 +319,11 @@ impl Blocks {
         }
     }
 
+    fn lzo(mut out: Vec<u8>, threads: u32) -> Self {
+        out.extend_from_slice(&lzop::header());
+        Blocks { out, pending: Vec::new(), block_size_bytes: lzop::BLOCK, threads, kind: BlockKind::Lzo }
+    }
+
     fn batch_size_bytes(&self) -> usize {
         // Four blocks per thread: one slow block does not leave the others idle for long.
         self.block_size_bytes
@@ -327,12 +333,15 @@ impl Blocks {
 
     /// Packs everything that is pending. Only the last block may be short.
     fn pack(&mut self) -> io::Result<()> {
+        // The kind itself holds the sum that is added to below.
         let level = match self.kind {
             BlockKind::Gzip { level, .. } => Some(level),
-            BlockKind::Lz4 => None,
+            _ => None,
         };
+        let is_lzo = matches!(self.kind, BlockKind::Lzo);
         let pack = |block: &[u8]| match level {
             Some(level) => deflate(block, level),
+            None if is_lzo => Ok((lzop::block(block)?, flate2::Crc::new())),
             None => Ok((lz4_flex::block::compress(block), flate2::Crc::new())),
         };
         let packed: Vec<io::Result<(Vec<u8>, flate2::Crc)>> = if self.threads > 1 {
@@ -348,6 +357,7 @@ impl Blocks {
                     let size = u32::try_from(packed.len()).map_err(io::Error::other)?;
                     self.out.extend_from_slice(&size.to_le_bytes());
                 }
+                BlockKind::Lzo => {}
             }
             self.out.extend_from_slice(&packed);
         }
@@ -357,11 +367,15 @@ impl Blocks {
 
     fn finish(mut self) -> io::Result<Vec<u8>> {
         self.pack()?;
-        if let BlockKind::Gzip { crc, .. } = &self.kind {
-            // An empty final block of fixed codes, then CRC and length.
-            self.out.extend_from_slice(&[0x03, 0x00]);
-            self.out.extend_from_slice(&crc.sum().to_le_bytes());
-            self.out.extend_from_slice(&crc.amount().to_le_bytes());
+        match &self.kind {
+            BlockKind::Gzip { crc, .. } => {
+                // An empty final block of fixed codes, then CRC and length.
+                self.out.extend_from_slice(&[0x03, 0x00]);
+                self.out.extend_from_slice(&crc.sum().to_le_bytes());
+                self.out.extend_from_slice(&crc.amount().to_le_bytes());
+            }
+            BlockKind::Lz4 => {}
+            BlockKind::Lzo => self.out.extend_from_slice(&[0; 4]),
         }
         Ok(self.out)
     }
@@ -402,11 +416,12 @@ mod tests {
     use super::*;
     use crate::Kind;
 
-    const ALL: [Compressor; 6] = [
+    const ALL: [Compressor; 7] = [
         Compressor::Gzip,
         Compressor::Bzip2,
         Compressor::Lzma,
         Compressor::Xz,
+        Compressor::Lzo,
         Compressor::Lz4,
         Compressor::Zstd,
     ];
@@ -471,6 +486,7 @@ mod tests {
             (Compressor::Xz, "xz"),
             (Compressor::Lzma, "lzma"),
             (Compressor::Lz4, "lz4"),
+            (Compressor::Lzo, "lzop"),
             (Compressor::Zstd, "zstd"),
         ] {
             let dir = tempfile::tempdir().expect("temporary folder");

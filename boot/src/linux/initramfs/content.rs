@@ -11,8 +11,9 @@
 use super::cpio::{self, DIRECTORY, Entry, REGULAR, SYMLINK, TYPE_MASK};
 use super::limits;
 use crate::{Error, Result};
+use landfall_image::Bytes;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, Write};
 
 /// Where an inode was last written from.
@@ -57,8 +58,21 @@ type LinkKey = (u32, (u32, u32), u32);
 pub struct Content<'a> {
     inodes: Vec<Inode<'a>>,
     names: BTreeMap<Vec<u8>, usize>,
+    /// Paths of files that an archive which is kept brings, whatever became of them since.
+    early: BTreeSet<Vec<u8>>,
     lookups: usize,
     lost: usize,
+}
+
+/// What [`Content::remove`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// There was nothing, or already nothing in it.
+    Absent,
+    /// It is gone.
+    Removed,
+    /// An archive that is kept brings it anew: it is an empty file now.
+    Emptied,
 }
 
 impl Default for Content<'_> {
@@ -70,7 +84,13 @@ impl Default for Content<'_> {
 impl<'a> Content<'a> {
     /// What a kernel has before the first archive.
     pub fn new() -> Self {
-        let mut content = Content { inodes: Vec::new(), names: BTreeMap::new(), lookups: 0, lost: 0 };
+        let mut content = Content {
+            inodes: Vec::new(),
+            names: BTreeMap::new(),
+            early: BTreeSet::new(),
+            lookups: 0,
+            lost: 0,
+        };
         for (path, mode, rdev) in [
             ("dev", DIRECTORY | 0o755, (0, 0)),
             ("dev/console", 0o020_600, (5, 1)),
@@ -100,6 +120,11 @@ impl<'a> Content<'a> {
     /// Entries that the kernel drops too: without a parent, or over a folder that has content.
     pub fn lost(&self) -> usize {
         self.lost
+    }
+
+    /// Bytes of everything inside.
+    pub fn size(&self) -> Bytes {
+        Bytes(self.inodes.iter().map(|inode| inode.data.len() as u64).sum())
     }
 
     /// Every path with its inode, folders before what is in them.
@@ -165,6 +190,49 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
+    /// Takes a file, link or empty folder out. A link in the last component is not followed.
+    ///
+    /// # Errors
+    /// `Refused` for a folder with content: nothing that an edit is about is one.
+    pub fn remove(&mut self, path: &[u8]) -> Result<Removal> {
+        let parts = components(path)?;
+        let Some(real) = self.real_path(&parts)?.filter(|_| !parts.is_empty()) else {
+            return Ok(Removal::Absent);
+        };
+        let Some(inode) = self.at(&real) else { return Ok(Removal::Absent) };
+        if inode.is(DIRECTORY) && self.has_children(&real) {
+            let shown = String::from_utf8_lossy(path).into_owned();
+            return Err(Error::refused(format!("{shown} inside the initramfs is a folder with content")));
+        }
+        if !self.early.contains(&real) {
+            self.names.remove(&real);
+            return Ok(Removal::Removed);
+        }
+        if inode.is(REGULAR) && inode.data.is_empty() {
+            return Ok(Removal::Absent);
+        }
+        self.put(path, 0o644, Vec::new())?;
+        Ok(Removal::Emptied)
+    }
+
+    /// Gives what lies at `from` the name `to`, in place of the file or link there. False where there is nothing.
+    ///
+    /// # Errors
+    /// `Refused` where either name is a folder's, or where an archive that is kept brings it.
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) -> Result<bool> {
+        let Some(old) = self.real_path(&components(from)?)? else { return Ok(false) };
+        let Some(&number) = self.names.get(&old) else { return Ok(false) };
+        let Some(new) = self.real_path(&components(to)?)? else { return Ok(false) };
+        let is_folder = |path: &[u8]| self.at(path).is_some_and(|inode| inode.is(DIRECTORY));
+        if is_folder(&old) || is_folder(&new) || self.early.contains(&old) || self.early.contains(&new) {
+            let shown = String::from_utf8_lossy(from).into_owned();
+            return Err(Error::refused(format!("{shown} inside the initramfs cannot be renamed")));
+        }
+        self.names.remove(&old);
+        self.names.insert(new, number);
+        Ok(true)
+    }
+
     /// Makes every missing folder of `parts`; gives the real path.
     pub fn make_folders(&mut self, parts: &[&[u8]]) -> Result<Vec<u8>> {
         let mut real = Vec::new();
@@ -197,7 +265,7 @@ impl<'a> Content<'a> {
     /// Writes one archive with everything that is not kept elsewhere, and the folders that lead to it.
     pub fn write<W: Write>(&self, out: W) -> io::Result<W> {
         let kept = |inode: &Inode<'_>| matches!(inode.origin, Origin::Kernel | Origin::Early);
-        let mut folders: std::collections::BTreeSet<&[u8]> = std::collections::BTreeSet::new();
+        let mut folders: BTreeSet<&[u8]> = BTreeSet::new();
         let mut links: HashMap<usize, u32> = HashMap::new();
         for (path, number) in &self.names {
             let Some(inode) = self.inodes.get(*number).filter(|inode| !kept(inode)) else { continue };
@@ -253,6 +321,9 @@ impl<'a> Content<'a> {
             self.lost += 1;
             return Ok(());
         };
+        if origin == Origin::Early && kind != DIRECTORY {
+            self.early.insert(path.clone());
+        }
         let data = match kind {
             REGULAR | SYMLINK => Cow::Borrowed(entry.data),
             _ if !entry.data.is_empty() => {
@@ -511,6 +582,33 @@ mod tests {
         content.apply(&[linked("k/x", 1, b"x"), linked("k/y", 1, b"")], Origin::Early).expect("sound");
         let error = content.put(b"k/x", 0o644, Vec::new()).expect_err("shared with k/y");
         assert_eq!(error.kind(), Kind::Unsupported);
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_or_empty_where_an_early_archive_brings_it() {
+        let linked = [linked("a", 9, b""), linked("b", 9, b"same"), entry("l", LINK, b"nowhere")];
+        let mut content = content(&[&linked, &[entry("d", DIR, b""), entry("d/x", FILE, b"1")]]);
+        content.apply(&[entry("e", DIR, b""), entry("e/kept", FILE, b"1")], Origin::Early).expect("sound");
+        content.apply(&[entry("e/kept", FILE, b"2")], Origin::Main).expect("sound");
+        for (path, expected) in [
+            ("a", Removal::Removed),
+            ("a", Removal::Absent),
+            ("l", Removal::Removed),
+            ("no/such", Removal::Absent),
+            ("e/kept", Removal::Emptied),
+            ("e/kept", Removal::Absent),
+            ("", Removal::Absent),
+        ] {
+            assert_eq!(content.remove(path.as_bytes()).expect(path), expected, "{path}");
+        }
+        assert_eq!(content.remove(b"d").expect_err("not empty").kind(), Kind::Refused);
+        assert_eq!(data(&content, "b"), Some(b"same".to_vec()), "the other link keeps the content");
+        let bytes = content.write(Vec::new()).expect("memory");
+        let (entries, _) = cpio::parse(&bytes, 0).expect("sound");
+        let found: Vec<_> =
+            entries.iter().map(|e| (String::from_utf8_lossy(e.name), e.data.len(), e.nlink)).collect();
+        let expected = [("b", 4, 1), ("d", 0, 1), ("d/x", 1, 1), ("e", 0, 1), ("e/kept", 0, 1)];
+        assert_eq!(found, expected.map(|(name, len, links)| (name.into(), len, links)));
     }
 
     #[test]

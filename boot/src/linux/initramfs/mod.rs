@@ -13,14 +13,19 @@
 //! Reading the guest ([`gather`]) and rewriting ([`Gathered::rewrite`]) are two steps: the first needs the guest's
 //! files and one thread, the second needs neither.
 //!
-//! Deliberately absent: initial RAM disks that hold a file system (before Linux 2.6), explicit `insmod` lists
-//! (mkinitrd of RHEL 5 and SLES 11), dracut's squash mode, unified kernel images.
+//! Deliberately absent: initial RAM disks that hold a file system (before Linux 2.6), EROFS images of dracut's squash
+//! mode, unified kernel images. The initramfs of kdump is left alone.
 
 pub mod compress;
 pub mod content;
 pub mod cpio;
+mod explicit;
+pub mod generator;
 pub mod limits;
+mod lzop;
 pub mod segment;
+mod squash;
+mod squashfs;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +35,9 @@ use crate::tree::{CONFIG_AT_MOST, GuestTree};
 use crate::{Error, Result};
 use compress::Packer;
 pub use compress::{Compressor, Effort};
-use content::{Content, Origin};
+use content::{Content, Origin, Removal};
+use explicit::NashStyle;
+pub use generator::Generator;
 use landfall_image::Bytes;
 use segment::Segment;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,22 +48,6 @@ const MODULE_FILES: Bytes = Bytes::gib(1);
 
 /// Module files asked for at once: bounds what is in memory before the sum is checked.
 const MODULES_PER_READ: usize = 16;
-
-/// Which tool made an initramfs, and so what loads drivers in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Generator {
-    /// Debian, Ubuntu: `/conf/modules`, then udev.
-    InitramfsTools,
-    /// Red Hat, SUSE and others: udev, modules-load.d.
-    Dracut,
-    /// Arch: udev.
-    Mkinitcpio,
-    /// Alpine: nlplug-findfs.
-    Mkinitfs,
-    /// None of these.
-    Unknown,
-}
 
 /// What is in an initramfs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -71,8 +62,10 @@ pub struct Contents {
     pub compressors: Vec<Compressor>,
     /// True where CPU microcode comes first.
     pub microcode: bool,
-    /// True where dracut hid the content in a squashfs image: drivers cannot be added.
+    /// True where dracut hid the content in a squashfs image.
     pub squashed: bool,
+    /// True where it belongs to a kernel that only writes a crash dump.
+    pub kdump: bool,
     /// Entries of all archives.
     pub entries: usize,
     /// Everything unpacked.
@@ -110,15 +103,22 @@ pub struct Rewritten {
 /// As [`Gathered::rewrite`].
 pub fn inspect(archive: &[u8]) -> Result<Contents> {
     let segments = segment::split(archive)?;
+    let image;
     let mut content = Content::new();
     let entries = merge(archive, &segments, segments.len(), &mut content)?;
+    let layout = squash::find(&mut content)?;
+    if let Some(layout) = layout.filter(|layout| *layout != squash::Layout::Erofs) {
+        image = squash::read(&mut content, layout)?;
+        squash::apply(&image, &mut content)?;
+    }
     let mut contents = Contents {
-        generator: generator(&mut content)?,
+        generator: Generator::of(&mut content)?,
         modules: BTreeSet::new(),
         kernels: BTreeSet::new(),
         compressors: segments.iter().map(|segment| segment.compressor).collect(),
         microcode: false,
-        squashed: is_squashed(&mut content)?,
+        squashed: layout.is_some(),
+        kdump: generator::is_kdump(&mut content)?,
         entries,
         unpacked: Bytes(segments.iter().map(|segment| segment.unpacked_size().0).sum()),
     };
@@ -154,6 +154,8 @@ pub struct Gathered {
     closure: Closure,
     /// Module files as they lie in the guest, in the order of the closure.
     files: Vec<Vec<u8>>,
+    /// The kernel's lists of what is built in, for an initramfs that has no modules yet.
+    builtin: IndexFiles,
     /// `CONFIG_RD_*` that the kernel has; `None` where its configuration is not to be found.
     decoders: Option<BTreeSet<String>>,
 }
@@ -188,6 +190,10 @@ pub fn gather(edit: &InitramfsEdit, tree: &dyn GuestTree) -> Result<Gathered> {
             )));
         }
     }
+    let lists = ["modules.builtin", "modules.builtin.bin", "modules.builtin.alias.bin"];
+    let paths = lists.map(|name| format!("{}/{name}", edit.modules));
+    let builtin = lists.iter().zip(tree.read_many(&paths, elf::MODULE)?);
+    let builtin = builtin.filter_map(|(name, bytes)| Some((name.to_string(), bytes?))).collect();
     let mut decoders = None;
     for path in [format!("/boot/config-{}", edit.kernel), format!("{}/config", edit.modules)] {
         if let Some(text) = tree.read(&path, CONFIG_AT_MOST)? {
@@ -197,7 +203,7 @@ pub fn gather(edit: &InitramfsEdit, tree: &dyn GuestTree) -> Result<Gathered> {
             break;
         }
     }
-    Ok(Gathered { edit: edit.clone(), set, closure, files, decoders })
+    Ok(Gathered { edit: edit.clone(), set, closure, files, builtin, decoders })
 }
 
 impl Gathered {
@@ -209,14 +215,9 @@ impl Gathered {
     pub fn rewrite(&self, archive: &[u8], effort: Effort, threads: u32) -> Result<Rewritten> {
         let segments = segment::split(archive)?;
         let early = early(archive, &segments)?;
+        let image;
         let mut content = Content::new();
         merge(archive, &segments, early, &mut content)?;
-        if is_squashed(&mut content)? {
-            return Err(Error::unsupported(
-                "the initramfs keeps its content in a squashfs image (dracut's squash module)",
-            )
-            .hint("in the guest: omit the dracut module \"squash\" and run dracut --force for this kernel"));
-        }
         let mut new = Rewritten {
             bytes: Vec::new(),
             changed: false,
@@ -225,27 +226,66 @@ impl Gathered {
             builtin: self.closure.builtin.clone(),
             missing: self.closure.absent.clone(),
             warnings: Vec::new(),
-            compressor: self.compressor(&segments, early, effort),
+            compressor: self.compressor(&segments, early, effort, false),
             old_size: Bytes(archive.len() as u64),
             new_size: Bytes(0),
         };
+        if let Some(layout) = squash::find(&mut content)? {
+            image = squash::read(&mut content, layout)?;
+            content = Content::new();
+            let (kept, main) = segments.split_at(early);
+            merge(archive, kept, early, &mut content)?;
+            squash::apply(&image, &mut content)?;
+            if layout == squash::Layout::Layered {
+                merge(archive, main, 0, &mut content)?;
+                squash::drop_loader(&mut content)?;
+            }
+            // The archive around the image may have been plain.
+            new.compressor = self.compressor(&segments, early, effort, true);
+        }
+        if generator::is_kdump(&mut content)? {
+            new.warnings
+                .push("the initramfs is one that writes crash dumps (kdump): it is left alone".into());
+            (new.bytes, new.new_size) = (archive.to_vec(), new.old_size);
+            return Ok(new);
+        }
         if content.lost() > 0 {
             let lost = content.lost();
             new.warnings
                 .push(format!("{lost} entries of the initramfs are left out, as the kernel leaves them out"));
         }
-        let generator = generator(&mut content)?;
-        self.add_modules(&mut content, &mut new)?;
+        let generator = Generator::of(&mut content)?;
+        let nash = generator::nash_style(&mut content, generator)?;
+        let all = self.add_modules(&mut content, nash, &mut new)?;
+        for path in &self.edit.remove {
+            match content.remove(path.trim_start_matches('/').as_bytes())? {
+                Removal::Absent => {}
+                Removal::Removed => new.changed = true,
+                Removal::Emptied => {
+                    new.changed = true;
+                    let says = format!(
+                        "{path} lies in an early archive of the initramfs, which is kept: it is empty now"
+                    );
+                    new.warnings.push(says);
+                }
+            }
+        }
         for file in &self.edit.files {
             put_if_new(&mut content, &file.path, file.mode, file.contents.0.clone(), &mut new)?;
         }
-        self.load_early(&mut content, generator, &mut new)?;
+        let load: Vec<String> = self
+            .edit
+            .load
+            .iter()
+            .map(|name| kmod::normal(name))
+            .filter(|name| self.set.place(name) == kmod::Place::Module)
+            .collect();
+        generator::load_by_name(generator, &mut content, &load, &all, &mut new)?;
         if new.changed {
             let start = segments.get(early).map_or(archive.len(), |main| main.range.start);
             let mut head = archive.get(..start).unwrap_or(archive).to_vec();
             head.resize(head.len().next_multiple_of(4), 0);
-            let expected = Bytes(segments.iter().skip(early).map(|segment| segment.unpacked_size().0).sum());
-            let packer = Packer::new(new.compressor, effort, expected, threads, head)?;
+            let packer = Packer::new(new.compressor, effort, content.size(), threads, head)?;
             let packing = |e| Error::io("cannot pack the initramfs", e);
             new.bytes = content.write(packer).and_then(Packer::finish).map_err(packing)?;
         } else {
@@ -255,9 +295,21 @@ impl Gathered {
         Ok(new)
     }
 
-    fn add_modules(&self, content: &mut Content<'_>, new: &mut Rewritten) -> Result<()> {
-        let folder = self.folder_inside(content, new)?;
+    /// Puts every module in that is not there. Gives all of them with their paths inside, needs first.
+    fn add_modules(
+        &self,
+        content: &mut Content<'_>,
+        nash: Option<NashStyle>,
+        new: &mut Rewritten,
+    ) -> Result<Vec<(String, String)>> {
+        // insmod takes paths: all modules lie in one folder, and no list is needed.
+        let is_flat = nash == Some(NashStyle::Insmod);
+        let folder = match is_flat {
+            true => content.real_folder(b"lib")?.map_or(Ok("lib".into()), text)?,
+            false => self.folder_inside(content, new)?,
+        };
         let mut inside = modules_inside(content, &folder, &self.set);
+        let is_new = inside.is_empty();
         let packed_inside: BTreeSet<String> = inside.values().filter_map(|path| packing(path)).collect();
         for (name, bytes) in self.closure.modules.iter().zip(&self.files) {
             if inside.contains_key(name) {
@@ -283,14 +335,29 @@ impl Gathered {
                 }
                 _ => (module.path.clone(), bytes.clone()),
             };
+            let path = match path.rsplit_once('/') {
+                Some((_, file)) if is_flat => file.to_string(),
+                _ => path,
+            };
             content.put(format!("{folder}/{path}").as_bytes(), 0o644, data)?;
             inside.insert(name.clone(), path);
             new.added.push(name.clone());
         }
+        let with_path = |name: &String| Some((name.clone(), format!("{folder}/{}", inside.get(name)?)));
+        let all = self.closure.modules.iter().filter_map(with_path).collect();
         if new.added.is_empty() {
-            return Ok(());
+            return Ok(all);
         }
         new.changed = true;
+        if is_flat {
+            return Ok(all);
+        }
+        for (name, bytes) in self.builtin.iter().filter(|_| is_new) {
+            let path = format!("{folder}/{name}");
+            if content.get(path.as_bytes())?.is_none() {
+                content.put(path.as_bytes(), 0o644, bytes.clone())?;
+            }
+        }
         let mut old = IndexFiles::new();
         for name in kmod::INDEX_NAMES {
             if let Some(file) =
@@ -307,7 +374,7 @@ impl Gathered {
         for (name, bytes) in kmod::indexes(&self.set, &old, &inside)? {
             content.put(format!("{folder}/{name}").as_bytes(), 0o644, bytes)?;
         }
-        Ok(())
+        Ok(all)
     }
 
     /// The real path of the kernel's modules folder inside the archive, made where it is missing.
@@ -331,57 +398,15 @@ impl Gathered {
         Ok(format!("{base}/modules/{kernel}"))
     }
 
-    /// Sees to it that the drivers named for it are loaded without any device asking.
-    fn load_early(&self, content: &mut Content<'_>, generator: Generator, new: &mut Rewritten) -> Result<()> {
-        let wanted: Vec<String> = self
-            .edit
-            .load
-            .iter()
-            .map(|name| kmod::normal(name))
-            .filter(|name| self.set.place(name) == kmod::Place::Module)
-            .collect();
-        let path = match generator {
-            Generator::InitramfsTools => "conf/modules",
-            Generator::Dracut | Generator::Mkinitcpio => "etc/modules-load.d/landfall.conf",
-            Generator::Mkinitfs => return Ok(()),
-            Generator::Unknown => {
-                if !new.added.is_empty() {
-                    let says =
-                        "the tool that made the initramfs is not known: it may not load the added drivers";
-                    new.warnings.push(says.into());
-                }
-                return Ok(());
-            }
-        };
-        let old = content.get(path.as_bytes())?.filter(|f| f.is(cpio::REGULAR)).map(|f| f.data.to_vec());
-        let mut lines = old.unwrap_or_default();
-        let shown = String::from_utf8_lossy(&lines).into_owned();
-        let named: BTreeSet<String> =
-            shown.lines().filter_map(|line| line.split_ascii_whitespace().next()).map(kmod::normal).collect();
-        for name in wanted.iter().filter(|name| !named.contains(*name)) {
-            if lines.last().is_some_and(|last| *last != b'\n') {
-                lines.push(b'\n');
-            }
-            lines.extend_from_slice(name.as_bytes());
-            lines.push(b'\n');
-        }
-        if lines.len() > shown.len() || !wanted.iter().all(|name| named.contains(name)) {
-            put_if_new(content, path, 0o644, lines, new)?;
-        }
-        Ok(())
-    }
-
     /// The compression of the new main archive: the old one where the kernel is known to have it.
-    fn compressor(&self, segments: &[Segment], early: usize, effort: Effort) -> Compressor {
+    fn compressor(&self, segments: &[Segment], early: usize, effort: Effort, squashed: bool) -> Compressor {
         let main = segments.get(early..).unwrap_or_default();
         let old = main.iter().max_by_key(|segment| segment.unpacked_size()).map(|segment| segment.compressor);
         let certain = |c: &Compressor| {
             c.config().is_some_and(|name| self.decoders.as_ref().is_some_and(|have| have.contains(name)))
         };
         // It was unpacked by this kernel before, whatever a configuration file says, unless that file says no.
-        let usable = |c: &Compressor| {
-            *c != Compressor::Lzo && (*c == Compressor::None || self.decoders.is_none() || certain(c))
-        };
+        let usable = |c: &Compressor| *c == Compressor::None || self.decoders.is_none() || certain(c);
         // zstd packs tighter than all but xz, and faster than those; xz tightest: where the kernel certainly has them.
         let tight = match effort {
             Effort::Quick => None,
@@ -392,14 +417,11 @@ impl Gathered {
         if let Some(tight) = tight {
             return tight;
         }
-        if let Some(old) = old.filter(usable) {
+        if let Some(old) = old.filter(|old| usable(old) && !(squashed && *old == Compressor::None)) {
             return old;
         }
         let others = [Compressor::Zstd, Compressor::Gzip, Compressor::Xz, Compressor::Lz4];
-        match &self.decoders {
-            None => Compressor::Gzip,
-            Some(_) => others.into_iter().find(certain).unwrap_or(Compressor::None),
-        }
+        others.into_iter().find(certain).unwrap_or(Compressor::None)
     }
 }
 
@@ -445,34 +467,6 @@ fn merge<'a>(
         }
     }
     Ok(count)
-}
-
-fn generator(content: &mut Content<'_>) -> Result<Generator> {
-    for (path, generator) in [
-        ("conf/initramfs.conf", Generator::InitramfsTools),
-        ("conf/arch.conf", Generator::InitramfsTools),
-        ("usr/lib/dracut", Generator::Dracut),
-        ("lib/dracut", Generator::Dracut),
-        ("usr/lib/initcpio", Generator::Mkinitcpio),
-        ("init_functions", Generator::Mkinitcpio),
-        ("sbin/nlplug-findfs", Generator::Mkinitfs),
-        ("usr/sbin/nlplug-findfs", Generator::Mkinitfs),
-        ("usr/bin/nlplug-findfs", Generator::Mkinitfs),
-    ] {
-        if content.get(path.as_bytes())?.is_some() {
-            return Ok(generator);
-        }
-    }
-    Ok(Generator::Unknown)
-}
-
-fn is_squashed(content: &mut Content<'_>) -> Result<bool> {
-    for path in ["squashfs-root.img", "squash-root.img", "squash/root.img"] {
-        if content.get(path.as_bytes())?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The modules below a real folder: name and path below it. Of two files for one module, the one that the guest's own
