@@ -15,7 +15,7 @@ mod facts;
 pub mod fstab;
 pub mod initramfs;
 pub mod kmod;
-mod lenient;
+pub(crate) mod lenient;
 mod loader;
 mod network;
 mod rename;
