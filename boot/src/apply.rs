@@ -37,6 +37,15 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// What is changed.
+    pub fn path(&self) -> &str {
+        match self {
+            Change::Put { path, .. } | Change::Symlink { path, .. } | Change::Remove { path } => path,
+        }
+    }
+}
+
 /// A file that a plan copies: the loaders and configuration files that are copied have a few MiB.
 const COPIED: Bytes = Bytes::mib(256);
 

@@ -50,6 +50,13 @@ pub const TABLE: &[Explanation] = &[
                disk is opened. It is copied as it is.",
     },
     Explanation {
+        id: "file-immutable",
+        severity: Severity::Notes,
+        text: "A file that had to be changed, or its folder, carried a flag that keeps even root from changing it \
+               (`lsattr` shows it). Administrators set it on resolv.conf or fstab against programs that rewrite \
+               them. The flag was lifted for the change and is set again.",
+    },
+    Explanation {
         id: "guest-hibernated",
         severity: Severity::Blocks,
         text: "The swap space holds a suspended system. Its memory image believes in the old hardware and in file \
@@ -583,12 +590,6 @@ pub const TABLE: &[Explanation] = &[
                disks or cannot be opened. Files that belong there are neither checked nor patched.",
     },
     Explanation {
-        id: "mount-subvolume",
-        severity: Severity::Blocks,
-        text: "The guest mounts a subvolume (btrfs) that is not the one that is mounted by default. The sandbox \
-               mounts the default one only, and patching the wrong one would be silent.",
-    },
-    Explanation {
         id: "no-operating-system",
         severity: Severity::Blocks,
         text: "None of the volumes holds the root file system of an operating system that landfall knows. Data \
@@ -640,6 +641,14 @@ pub const TABLE: &[Explanation] = &[
                hardware that the remedy names. The guest was prepared for that hardware.",
     },
     Explanation {
+        id: "subvolume-read-only",
+        severity: Severity::Blocks,
+        text: "The guest starts from a subvolume of btrfs that is marked read-only: a snapshot, or the root of a \
+               transactional system such as openSUSE MicroOS. Nothing can be written there, not even by root. \
+               Make it writable in the guest (`btrfs property set -ts / ro false`), or roll back to a writable \
+               one (`snapper rollback`), and convert again.",
+    },
+    Explanation {
         id: "volume-ambiguous",
         severity: Severity::Warns,
         text: "A volume carries the marks of two kinds of content at once, usually because a stale superblock was \
@@ -663,8 +672,23 @@ impl Finding {
     /// A finding of the row `id`, which gives its severity. An id without a row blocks (and fails a test).
     pub fn new(id: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
         let severity = explain(id).map_or(Severity::Blocks, |row| row.severity);
-        Finding { id, severity, says: says.into(), remedy: remedy.into() }
+        Finding { id, severity, says: plain(says.into()), remedy: plain(remedy.into()) }
     }
+}
+
+/// A guest's names may hold line ends and sequences that steer a terminal: shown, not obeyed.
+fn plain(text: String) -> String {
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => out.extend(letter.escape_default()),
+            false => out.push(letter),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -70,8 +70,27 @@ pub struct Mount {
     pub volume: VolumeId,
     /// Its file system: `ext4`, `xfs`, `vfat`.
     pub file_system: String,
+    /// The subvolume (btrfs) as it is called from the top level: `/@`, or `/` for the top level itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subvolume: Option<String>,
     /// How fstab names the device, where it does: `/dev/sda1`, `UUID=…`.
     pub spec: Option<String>,
+}
+
+/// Where a guest path lies for a program that knows volumes and not what is mounted where, such as a boot loader: the
+/// mount, and the path on its volume. On btrfs that begins with the subvolume, since GRUB counts from the top level
+/// (unless `btrfs_relative_path` is set, as SUSE does). Links in `path` are not followed.
+pub fn on_volume<'m>(mounts: &'m [Mount], path: &str) -> Option<(&'m Mount, String)> {
+    let below = |mount: &Mount| {
+        let rest = path.strip_prefix(mount.at.trim_end_matches('/'))?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+    };
+    // Of two at one place the later one hides the earlier.
+    let found = mounts.iter().filter_map(|mount| Some((mount, below(mount)?)));
+    let (mount, rest) = found.max_by_key(|(mount, _)| mount.at.trim_end_matches('/').len())?;
+    let prefix = mount.subvolume.as_deref().unwrap_or("/").trim_end_matches('/');
+    let inner = format!("{prefix}{rest}");
+    Some((mount, if inner.is_empty() { "/".into() } else { inner }))
 }
 
 /// A configured network interface.
@@ -85,4 +104,39 @@ pub struct Interface {
     pub addresses: Vec<String>,
     /// The file that says so.
     pub proof: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loader_sees_volumes_and_no_mounts() {
+        let mount = |at: &str, volume: &str, subvolume: Option<&str>| Mount {
+            at: at.into(),
+            volume: VolumeId(volume.into()),
+            file_system: String::new(),
+            subvolume: subvolume.map(str::to_owned),
+            spec: None,
+        };
+        let mounts = [
+            mount("/", "disk0p2", Some("/@/.snapshots/1/snapshot")),
+            mount("/boot/efi", "disk0p1", None),
+            mount("/boot/grub2/x86_64-efi", "disk0p2", Some("/@/boot/grub2/x86_64-efi")),
+            mount("/srv", "disk0p3", Some("/")),
+        ];
+        for (path, volume, inner) in [
+            ("/boot/vmlinuz-6", "disk0p2", "/@/.snapshots/1/snapshot/boot/vmlinuz-6"),
+            ("/boot/efi/EFI/x", "disk0p1", "/EFI/x"),
+            ("/boot/efi", "disk0p1", "/"),
+            ("/boot/efistub", "disk0p2", "/@/.snapshots/1/snapshot/boot/efistub"),
+            ("/boot/grub2/x86_64-efi/a.mod", "disk0p2", "/@/boot/grub2/x86_64-efi/a.mod"),
+            ("/srv/x", "disk0p3", "/x"),
+            ("/", "disk0p2", "/@/.snapshots/1/snapshot"),
+        ] {
+            let (mount, at) = on_volume(&mounts, path).unwrap();
+            assert_eq!((&*mount.volume.0, &*at), (volume, inner), "{path}");
+        }
+        assert_eq!(on_volume(&mounts[1..], "/etc"), None);
+    }
 }

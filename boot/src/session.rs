@@ -10,9 +10,11 @@
 //! Whatever is missing, ambiguous or unreadable becomes a finding; nothing is guessed. Errors are for disks that
 //! cannot be read and sandboxes that fail.
 
+mod beyond;
 mod mounts;
 mod readers;
 mod roots;
+mod subvolumes;
 mod write;
 
 pub use write::{Applied, Patched, Written, patch};
@@ -20,6 +22,7 @@ pub use write::{Applied, Patched, Written, patch};
 use crate::check::{Finding, Severity};
 use crate::family::{self, Family, Scene};
 use crate::guest::{Guest, Mount};
+use crate::linux::lenient::Lenient;
 use crate::patch::{Action, PatchPlan, Text};
 use crate::sandbox::Sandbox;
 use crate::target::Request;
@@ -165,7 +168,9 @@ impl Work<'_, '_> {
         let (Some(root), Some(volume)) = (&chosen.root, self.scan.volume(&chosen.id)) else {
             return Ok(None);
         };
-        let Planned { mounts, needed, findings: about_mounts } = mounts::plan(volume, &root.fstab, self.scan);
+        let path_of: &mounts::PathOf<'_> = &|volume, wanted| self.subvolume_path(volume, wanted, &looked);
+        let planned = mounts::plan(chosen, volume, root, self.scan, path_of)?;
+        let Planned { mounts, needed, findings: about_mounts } = planned;
         let complete = !about_mounts.iter().any(|finding| finding.severity == Severity::Blocks);
         findings.extend(about_mounts);
         out.mounts.clone_from(&mounts);
@@ -175,16 +180,15 @@ impl Work<'_, '_> {
         let scene = Mounting { mounts: &mounts, needed: &needed, complete };
         let (read, reader) = match self.read(&scene) {
             Ok(read) => read,
-            Err(NotMounted::Failed(error)) => return Err(error),
-            Err(NotMounted::Unreadable(mount, error)) => {
-                findings.push(unreadable(&mount, &error, self.readers.has_sandbox()));
+            Err(why) => {
+                findings.push(why.finding(self.readers.has_sandbox())?);
                 return Ok(None);
             }
         };
         if read.guest.is_none() {
             findings.push(Finding::new(
                 "guest-not-recognised",
-                format!("{} holds {}, which no guest family of this version knows", chosen.id.0, root.name),
+                format!("{} holds {}, which no guest family of this version knows", chosen.name(), root.name),
                 "install the target's drivers in the running guest, then use landfall disk convert",
             ));
         }
@@ -213,6 +217,10 @@ impl Work<'_, '_> {
                         self.readers.give_up_direct(&volume.id);
                         None
                     }
+                    Err(error) if error.kind() == Kind::Refused => {
+                        findings.push(not_looked_at(volume, name, &error));
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 },
                 None => None,
@@ -240,15 +248,18 @@ impl Work<'_, '_> {
             ));
             return Ok(looked);
         }
+        // btrfs last: which of its subvolumes are looked at depends on what loaders elsewhere say.
+        left.sort_by_key(|(_, name)| *name == "btrfs");
         for (index, (volume, name)) in left.into_iter().enumerate() {
-            match self.look_in_sandbox(volume, name, &format!("look{index}")) {
-                Ok(seen) => looked.push(seen),
+            let root = format!("look{index}");
+            let seen = match name == "btrfs" {
+                true => self.look_at_subvolumes(volume, &root, &looked),
+                false => self.look_in_sandbox(volume, name, &root).map(|seen| vec![seen]),
+            };
+            match seen {
+                Ok(seen) => looked.extend(seen),
                 Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
-                Err(error) => findings.push(Finding::new(
-                    "volume-not-looked-at",
-                    format!("{} ({name}) cannot be read: {error}", volume.id.0),
-                    "check the file system in the source machine (fsck, xfs_repair), then convert again",
-                )),
+                Err(error) => findings.push(not_looked_at(volume, name, &error)),
             }
         }
         // In the order of the volumes, however they were read.
@@ -259,7 +270,7 @@ impl Work<'_, '_> {
     fn look_in_sandbox(&self, volume: &Volume, file_system: &str, root: &str) -> Result<Looked> {
         let session = self.readers.session()?;
         session.mount(&volume.id.0, file_system, root, "/", true)?;
-        let seen = roots::look(&volume.id, &session.tree(root));
+        let seen = look_leniently(&volume.id, &session.tree(root));
         session.unmount(root, "/")?;
         seen
     }
@@ -269,7 +280,7 @@ impl Work<'_, '_> {
         let candidates: Vec<_> = looked.iter().filter(|looked| looked.root.is_some()).collect();
         let [only] = candidates.as_slice() else { return Vec::new() };
         let (Some(root), Some(volume)) = (&only.root, self.scan.volume(&only.id)) else { return Vec::new() };
-        match roots::is_its_own_root(volume, root, &self.scan.volumes) {
+        match roots::is_its_own_root(only, volume, root, &self.scan.volumes) {
             true => mounts::explained(volume, &root.fstab, self.scan),
             false => Vec::new(),
         }
@@ -320,6 +331,16 @@ impl Work<'_, '_> {
     }
 }
 
+/// Looks at one file system, of which a part may be damaged or full of loops: what that does not hide is found.
+fn look_leniently(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
+    let lenient = Lenient::new(tree);
+    let looked = roots::look(id, &lenient)?;
+    match lenient.failed().into_iter().next() {
+        Some((path, error)) if looked.root.is_none() => Err(Error::corrupt(format!("{path}: {error}"))),
+        _ => Ok(looked),
+    }
+}
+
 /// What the files that a plan writes anew hold now.
 fn before(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<(String, Text)>> {
     let written = plan.edits.iter().filter(|edit| matches!(edit.action, Action::Write { .. }));
@@ -336,17 +357,38 @@ struct Mounting<'m> {
     complete: bool,
 }
 
-fn unreadable(mount: &Mount, error: &Error, has_sandbox: bool) -> Finding {
-    let says = format!("{} ({} on {}) cannot be read: {error}", mount.at, mount.file_system, mount.volume.0);
-    match has_sandbox {
-        true => Finding::new(
-            "mount-not-readable",
-            says,
-            error
-                .hint_text()
-                .unwrap_or("check it in the source machine (fsck, xfs_repair), then convert again"),
-        ),
-        false => Finding::new("sandbox-needed", says, "install QEMU and a kernel for the sandbox"),
+fn not_looked_at(volume: &Volume, name: &str, error: &Error) -> Finding {
+    let says = format!("{} ({name}) cannot be read: {error}", volume.id.0);
+    Finding::new("volume-not-looked-at", says, error.hint_text().unwrap_or(CHECK_IT))
+}
+
+const CHECK_IT: &str = "check it in the source machine (fsck, xfs_repair, btrfs check), then convert again";
+
+impl NotMounted {
+    /// What stands in the way, where it is not the sandbox or the host.
+    fn finding(self, has_sandbox: bool) -> Result<Finding> {
+        let (mount, error) = match self {
+            NotMounted::Failed(error) => return Err(error),
+            NotMounted::Unreadable(mount, error) => (mount, error),
+            NotMounted::Locked(mount) => {
+                let subvolume = mount.subvolume.as_deref().unwrap_or("/");
+                return Ok(Finding::new(
+                    "subvolume-read-only",
+                    format!("{} is the read-only subvolume {subvolume} of {}", mount.at, mount.volume.0),
+                    format!(
+                        "start the guest from a writable subvolume, or make this one writable there with `btrfs property set -ts {} ro false`, then convert again",
+                        mount.at
+                    ),
+                ));
+            }
+        };
+        let says =
+            format!("{} ({} on {}) cannot be read: {error}", mount.at, mount.file_system, mount.volume.0);
+        let hint = error.hint_text().unwrap_or(CHECK_IT);
+        Ok(match has_sandbox {
+            true => Finding::new("mount-not-readable", says, hint),
+            false => Finding::new("sandbox-needed", says, "install QEMU and a kernel for the sandbox"),
+        })
     }
 }
 

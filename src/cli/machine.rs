@@ -239,7 +239,9 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         }
         for mount in &guest.mounts {
             let spec = mount.spec.as_ref().map(|spec| format!(", as {spec} in fstab")).unwrap_or_default();
-            let _ = writeln!(out, "  {}: {} on {}{spec}", mount.at, mount.file_system, mount.volume.0);
+            let subvolume = mount.subvolume.as_ref().map(|path| format!(":{path}")).unwrap_or_default();
+            let (file_system, volume) = (&mount.file_system, &mount.volume.0);
+            let _ = writeln!(out, "  {}: {file_system} on {volume}{subvolume}{spec}", mount.at);
         }
         for kernel in &guest.kernels {
             let initramfs = kernel.initramfs.as_deref().unwrap_or("no initramfs");

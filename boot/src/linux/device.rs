@@ -209,6 +209,7 @@ pub(super) mod tests {
             uuid: (!uuid.is_empty()).then(|| uuid.to_owned()),
             label: None,
             part_uuid: Some(format!("{:08x}-{partition:02x}", 0x1000_0000 + disk)),
+            part_label: None,
             part_type: Some("0x83".into()),
             disk,
             partition: Some(partition),
@@ -225,6 +226,7 @@ pub(super) mod tests {
                 Content::FileSystem { name } => name.clone(),
                 _ => "ext4".into(),
             },
+            subvolume: None,
             spec: Some(spec.into()),
         }
     }

@@ -30,6 +30,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// One that stands in no table: what a mount unit or a partition's type says.
+    pub(crate) fn elsewhere(spec: &str, at: &str, kind: &str, options: &str) -> Entry {
+        Entry {
+            line: usize::MAX,
+            spec: unquote(spec),
+            at: without_slash(at),
+            kind: kind.to_owned(),
+            options: split_options(options),
+            pass: 0,
+            spec_at: 0..0,
+        }
+    }
     /// True for swap space.
     pub fn is_swap(&self) -> bool {
         self.kind == "swap"
@@ -110,20 +122,27 @@ fn parse_line(index: usize, line: &[u8]) -> Option<Entry> {
     let field = |number: usize| fields.get(number).and_then(|range| line.get(range.clone())).map(unescape);
     let spec = field(0).filter(|spec| !spec.starts_with('#'))?;
     let (at, kind) = (field(1)?, field(2)?);
-    let at = match at.trim_end_matches('/') {
-        "" if at.starts_with('/') => "/".to_owned(),
-        trimmed => trimmed.to_owned(),
-    };
     let options = field(3).unwrap_or_default();
     Some(Entry {
         line: index,
         spec: unquote(&spec),
-        at,
+        at: without_slash(&at),
         kind,
-        options: options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect(),
+        options: split_options(&options),
         pass: field(5).and_then(|pass| pass.parse().ok()).unwrap_or(0),
         spec_at: fields.first()?.clone(),
     })
+}
+
+fn without_slash(at: &str) -> String {
+    match at.trim_end_matches('/') {
+        "" if at.starts_with('/') => "/".to_owned(),
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+fn split_options(options: &str) -> Vec<String> {
+    options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect()
 }
 
 /// `UUID="x"` as `UUID=x`.

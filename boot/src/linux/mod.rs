@@ -17,7 +17,7 @@ pub mod fstab;
 mod hardware;
 pub mod initramfs;
 pub mod kmod;
-mod lenient;
+pub(crate) mod lenient;
 mod loader;
 mod network;
 mod rename;

@@ -28,6 +28,7 @@ mod qmp;
 mod session;
 
 pub use confined::Confined;
+pub use protocol::{MountedAs, Subvolume};
 pub use session::{Finished, SandboxTree, Session};
 
 use crate::{Error, Result};

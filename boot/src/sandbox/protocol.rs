@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind, Read, Write};
 
 /// Changes with every change of the types below.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Largest message. Paths are at most 4096 bytes; requests with many paths are cut by the host.
 pub(crate) const MESSAGE_AT_MOST: usize = 256 << 10;
@@ -44,8 +44,8 @@ pub(crate) enum Request {
     Begin { version: u32, nonce: u64, unix_seconds: i64, nanos: u32, seed: [u8; 32] },
     /// Loads the modules that are not loaded at boot, so that a saved state has them.
     LoadAll,
-    /// Mounts the disk at SCSI target `target`, which must have this serial.
-    Mount { target: u16, serial: String, fs: String, root: String, at: String, read_only: bool },
+    /// [`Reply::Mounted`].
+    Mount(Mount),
     /// Unmounts what [`Request::Mount`] mounted there.
     Unmount { root: String, at: String },
     /// [`Reply::Meta`] or [`Reply::Absent`].
@@ -58,7 +58,7 @@ pub(crate) enum Request {
     ReadLink { root: String, path: String },
     /// [`Reply::Space`].
     FreeSpace { root: String, path: String },
-    /// Followed by a stream of `size` bytes; answered after it.
+    /// Followed by a stream of `size` bytes; answered after it. This and the next two: [`Reply::Changed`].
     Put { root: String, path: String, mode: u32, size: u64 },
     /// See [`Change::Symlink`](crate::apply::Change::Symlink).
     Symlink { root: String, path: String, target: String },
@@ -70,6 +70,39 @@ pub(crate) enum Request {
     Finish,
 }
 
+/// What is to be mounted: the disk at SCSI target `target`, which must have this serial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mount {
+    pub(crate) target: u16,
+    pub(crate) serial: String,
+    pub(crate) fs: String,
+    pub(crate) root: String,
+    pub(crate) at: String,
+    pub(crate) read_only: bool,
+    /// Of btrfs; without it the default subvolume.
+    pub(crate) subvolume: Option<Subvolume>,
+}
+
+/// A subvolume of btrfs, as mount options name it. There are no other mount options: the agent chooses them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Subvolume {
+    /// From the top level, which is `/`: `/@`.
+    Path(String),
+    /// Its number; the top level's is 5.
+    Id(u64),
+}
+
+/// What was mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedAs {
+    /// Of btrfs: the subvolume from the top level, `/@`.
+    pub subvolume: Option<String>,
+    /// Of btrfs: its number.
+    pub subvolume_id: Option<u64>,
+    /// It was to be written to, and cannot be: a read-only subvolume.
+    pub is_locked: bool,
+}
+
 /// From the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
@@ -77,6 +110,10 @@ pub(crate) enum Reply {
     Ready { version: u32, kernel: String, trouble: Vec<String> },
     /// To [`Request::Begin`].
     Begun { version: u32, nonce: u64 },
+    /// To [`Request::Mount`].
+    Mounted(MountedAs),
+    /// It is done; `was_immutable` where a file or folder was marked as not to be changed, and is marked so again.
+    Changed { was_immutable: bool },
     /// It is done; the end of what was asked for.
     Done,
     /// There is no such path.

@@ -1,7 +1,9 @@
 //! The host's side: one machine with one guest's volumes, from start to finish.
 
 use super::machine::{DISKS_AT_MOST, Machine, NewDisk, Port, unexpected};
-use super::protocol::{self, Cause, Failure, LISTING_AT_MOST, Listing, PIECE, Reply, Request};
+use super::protocol::{
+    self, Cause, Failure, LISTING_AT_MOST, Listing, MountedAs, PIECE, Reply, Request, Subvolume,
+};
 use super::{Accelerator, Sandbox};
 use crate::apply::Change;
 use crate::tree::{Entry, GuestTree, Meta};
@@ -117,22 +119,37 @@ impl Session {
     /// named `root`. The first mount of a root is at `/`; others are at folders of the guest. A dirty journal is
     /// replayed, also with `read_only`.
     pub fn mount(&self, id: &str, fs: &str, root: &str, at: &str, read_only: bool) -> Result<()> {
+        self.mount_subvolume(id, fs, root, at, read_only, None).map(|_| ())
+    }
+
+    /// [`mount`](Self::mount), of btrfs with the subvolume that is to be mounted (without one its default), and what
+    /// it turned out to be. One volume can be mounted several times.
+    pub fn mount_subvolume(
+        &self,
+        id: &str,
+        fs: &str,
+        root: &str,
+        at: &str,
+        read_only: bool,
+        subvolume: Option<&Subvolume>,
+    ) -> Result<MountedAs> {
         let found = self.volumes.iter().enumerate().find(|(_, volume)| volume.id == id);
         let (target, volume) =
             found.ok_or_else(|| Error::refused(format!("the sandbox was not given a volume {id}")))?;
         self.forget();
-        self.done(
-            &format!("mount {id}"),
-            MOUNT_WITHIN,
-            &Request::Mount {
-                target: u16::try_from(target).unwrap_or(u16::MAX),
-                serial: volume.serial.clone(),
-                fs: fs.to_owned(),
-                root: root.to_owned(),
-                at: at.to_owned(),
-                read_only,
-            },
-        )
+        let request = Request::Mount(protocol::Mount {
+            target: u16::try_from(target).unwrap_or(u16::MAX),
+            serial: volume.serial.clone(),
+            fs: fs.to_owned(),
+            root: root.to_owned(),
+            at: at.to_owned(),
+            read_only,
+            subvolume: subvolume.cloned(),
+        });
+        match self.ask(&format!("mount {id}"), MOUNT_WITHIN, &request)? {
+            Reply::Mounted(mounted) => Ok(mounted),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Unmounts what was mounted there.
@@ -148,12 +165,19 @@ impl Session {
     }
 
     /// Makes the changes, in their order. The first that fails ends it; of that file the old content is still there.
-    pub fn apply(&self, root: &str, changes: &[Change]) -> Result<()> {
+    /// Returns the paths that were marked as not to be changed (`chattr +i`), or whose folder was.
+    pub fn apply(&self, root: &str, changes: &[Change]) -> Result<Vec<String>> {
         self.forget();
-        changes.iter().try_for_each(|change| self.apply_one(root.to_owned(), change))
+        let mut immutable = Vec::new();
+        for change in changes {
+            if self.apply_one(root.to_owned(), change)? {
+                immutable.push(change.path().to_owned());
+            }
+        }
+        Ok(immutable)
     }
 
-    fn apply_one(&self, root: String, change: &Change) -> Result<()> {
+    fn apply_one(&self, root: String, change: &Change) -> Result<bool> {
         match change {
             Change::Put { path, bytes, mode } => {
                 let doing = format!("write {path}");
@@ -166,22 +190,26 @@ impl Session {
                         protocol::send_piece(port, piece).map_err(|e| port.error(&doing, e))?;
                     }
                     match port.receive(&doing)? {
-                        Reply::Done => Ok(Ok(())),
+                        Reply::Changed { was_immutable } => Ok(Ok(was_immutable)),
                         Reply::Failed(failure) => Ok(Err(failure)),
                         other => Err(unexpected(&other)),
                     }
                 })
             }
-            Change::Symlink { path, target } => self.done(
+            Change::Symlink { path, target } => self.changed(
                 &format!("link {path}"),
-                CALL_WITHIN,
                 &Request::Symlink { root, path: path.clone(), target: target.clone() },
             ),
-            Change::Remove { path } => self.done(
-                &format!("remove {path}"),
-                CALL_WITHIN,
-                &Request::Remove { root, path: path.clone() },
-            ),
+            Change::Remove { path } => {
+                self.changed(&format!("remove {path}"), &Request::Remove { root, path: path.clone() })
+            }
+        }
+    }
+
+    fn changed(&self, doing: &str, request: &Request) -> Result<bool> {
+        match self.ask(doing, CALL_WITHIN, request)? {
+            Reply::Changed { was_immutable } => Ok(was_immutable),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -306,7 +334,22 @@ fn told(doing: &str, failure: Failure) -> Error {
         Cause::Refused => Error::refused(says),
         Cause::Errno(number) => {
             let error = std::io::Error::from_raw_os_error(number);
+            let is_mount = doing.starts_with("mount ");
+            let unsupported = |says| {
+                Error::unsupported(says).hint(
+                    "give the sandbox a kernel as new as the guest's, or convert the disks alone with landfall disk convert",
+                )
+            };
             match number {
+                // EINVAL, EROFS (features that may only be read) and EOPNOTSUPP of a mount.
+                22 if is_mount && failure.kernel.iter().any(|line| is_of_a_newer_kernel(line)) => {
+                    unsupported(format!("{says}: {error}"))
+                }
+                30 | 95 if is_mount => unsupported(format!("{says}: {error}")),
+                // ENOENT, EEXIST (a second volume with the same identity), EFBIG of a mount.
+                2 | 17 | 27 if is_mount => Error::refused(format!("{says}: {error}")),
+                // ELOOP, ENAMETOOLONG: the guest's links.
+                36 | 40 => Error::corrupt(format!("{says}: {error}")),
                 // EIO, EINVAL (of a mount: no such file system in there), EUCLEAN, EBADMSG: the disks themselves
                 // delivered, or their error would stand here.
                 5 | 117 | 74 => corrupt(format!("{says}: {error}")),
@@ -317,6 +360,15 @@ fn told(doing: &str, failure: Failure) -> Error {
             }
         }
     }
+}
+
+/// True where the kernel says that a file system was made by a newer one.
+fn is_of_a_newer_kernel(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    let says = |what: &str| line.contains(what);
+    says("feature") && (says("unknown") || says("unsupported"))
+        || says("not supported by kernel")
+        || says("cannot be safely mounted by this kernel")
 }
 
 /// The files of one root of a session. Answers are remembered until something is changed.

@@ -1,10 +1,12 @@
 //! What a guest mounts, and which of it has to be open to patch it.
 
-use super::roots::describe;
-use crate::Finding;
+use super::roots::{Looked, Root, describe};
+use super::subvolumes;
 use crate::guest::Mount;
 use crate::linux::fstab::{Entry, Fstab};
+use crate::sandbox::Subvolume;
 use crate::volume::{Content, Meant, Names, Scan, Volume, VolumeId};
+use crate::{Finding, Kind, Result};
 
 /// What follows from fstab.
 pub(super) struct Planned {
@@ -39,59 +41,110 @@ fn is_needed(at: &str) -> bool {
     NEEDED.contains(&at) || at.starts_with("/boot/")
 }
 
-/// Resolves the fstab of the root file system on `root`.
-pub(super) fn plan(root: &Volume, fstab: &Fstab, scan: &Scan) -> Planned {
+/// Says which subvolume of a volume an entry means: its path from the top level.
+pub(super) type PathOf<'p> = dyn Fn(&Volume, Option<&Subvolume>) -> Result<Option<String>> + 'p;
+
+/// Resolves what the root file system that was chosen mounts: by fstab, by mount units (which go before fstab), by the
+/// types of partitions. `path_of` is asked for what has to be open only.
+pub(super) fn plan(
+    chosen: &Looked,
+    root: &Volume,
+    says: &Root,
+    scan: &Scan,
+    path_of: &PathOf<'_>,
+) -> Result<Planned> {
     let mut names = Names::default();
+    let fstab = &says.fstab;
     let root_entry = fstab.at("/");
     if let Some(entry) = root_entry {
         names.learn(&entry.spec, root);
     }
     let mut out = Planned { mounts: Vec::new(), needed: Vec::new(), findings: Vec::new() };
-    let root_mount = mount("/", root, root_entry);
+    let mut root_mount = mount("/", root, root_entry);
+    root_mount.subvolume = chosen.subvolume.as_ref().map(|place| place.path.clone());
     out.add(root_mount, root_entry, scan, true);
     // The last entry for a folder counts, and folders are mounted from the top down.
-    let mut entries: Vec<&Entry> = Vec::new();
+    let units = &says.beyond.units;
+    let mut entries: Vec<&Entry> = units.iter().collect();
     for entry in fstab.entries() {
-        let counts = fstab.at(&entry.at).is_some_and(|last| last.line == entry.line);
+        let counts = fstab.at(&entry.at).is_some_and(|last| last.line == entry.line)
+            && units.iter().all(|unit| unit.at != entry.at);
         if counts && entry.at.starts_with('/') && entry.at != "/" && !entry.is_swap() {
             entries.push(entry);
         }
     }
-    entries.sort_by_key(|entry| entry.at.matches('/').count());
-    for entry in entries {
-        let needed = is_needed(&entry.at);
-        let trouble = |says: String| {
-            let says = format!("fstab mounts {} at {}, {says}", entry.spec, entry.at);
-            if entry.is_optional() {
-                let remedy = "add the disk that holds it, if the guest is to be patched there";
-                return Finding::new("mount-optional-missing", says, remedy);
-            }
-            Finding::new(
-                "mount-not-found",
-                says,
-                "name all disks of the machine, or correct the entry in the guest's fstab (by UUID, or nofail)",
-            )
-        };
-        match names.resolve(&entry.spec, &entry.kind, &scan.volumes) {
+    let mut planned = Vec::new();
+    let mut named = Vec::new();
+    for entry in &entries {
+        let meant = names.resolve(&entry.spec, &entry.kind, &scan.volumes);
+        if let Meant::Volume(volume) = meant {
+            named.push(volume.id.clone());
+        }
+        planned.push((entry.at.as_str(), Some(*entry), meant));
+    }
+    let taken = |at: &str| entries.iter().any(|entry| entry.at == at);
+    for (at, volume) in says.beyond.by_type(root, &scan.volumes, &taken, &named) {
+        planned.push((at, None, Meant::Volume(volume)));
+    }
+    planned.sort_by_key(|(at, ..)| at.matches('/').count());
+    for (at, entry, meant) in planned {
+        let needed = is_needed(at);
+        match meant {
             Meant::NoDevice => {}
             Meant::Volume(volume) => {
-                out.add(mount(&entry.at, volume, Some(entry)), Some(entry), scan, needed)
+                let mut mount = mount(at, volume, entry);
+                if mount.file_system == "btrfs" {
+                    let wanted =
+                        entry.and_then(|entry| subvolumes::named(entry.options.iter().map(String::as_str)));
+                    mount.subvolume = match (wanted, needed) {
+                        (Some(Subvolume::Path(path)), _) => Some(path),
+                        (_, false) => None,
+                        (wanted, true) => match path_of(volume, wanted.as_ref()) {
+                            Ok(path) => path,
+                            Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => {
+                                return Err(error);
+                            }
+                            Err(error) => {
+                                let says = format!("whose subvolume cannot be mounted: {error}");
+                                out.findings.extend(entry.map(|entry| trouble(entry, &says)));
+                                continue;
+                            }
+                        },
+                    };
+                }
+                out.add(mount, entry, scan, needed);
             }
             Meant::Absent if needed => {
-                out.findings.push(trouble("which is on none of the given disks".into()));
+                let says = "which is on none of the given disks";
+                out.findings.extend(entry.map(|entry| trouble(entry, says)));
             }
             Meant::Unsure(several) if needed => {
                 let list: Vec<_> = several
                     .iter()
                     .map(|volume| format!("{} ({})", volume.id.0, describe(&volume.content)))
                     .collect();
-                out.findings
-                    .push(trouble(format!("and it is not certain that this is {}", list.join(" or "))));
+                let says = format!("and it is not certain that this is {}", list.join(" or "));
+                out.findings.extend(entry.map(|entry| trouble(entry, &says)));
             }
             Meant::Absent | Meant::Unsure(_) => {}
         }
     }
-    out
+    Ok(out)
+}
+
+/// Why an entry cannot be followed.
+fn trouble(entry: &Entry, says: &str) -> Finding {
+    let by = if entry.line == usize::MAX { "a mount unit" } else { "fstab" };
+    let says = format!("{by} mounts {} at {}, {says}", entry.spec, entry.at);
+    if entry.is_optional() {
+        let remedy = "add the disk that holds it, if the guest is to be patched there";
+        return Finding::new("mount-optional-missing", says, remedy);
+    }
+    Finding::new(
+        "mount-not-found",
+        says,
+        "name all disks of the machine, or correct the entry in the guest's fstab (by UUID, or nofail)",
+    )
 }
 
 fn mount(at: &str, volume: &Volume, entry: Option<&Entry>) -> Mount {
@@ -103,6 +156,7 @@ fn mount(at: &str, volume: &Volume, entry: Option<&Entry>) -> Mount {
         at: at.into(),
         volume: volume.id.clone(),
         file_system,
+        subvolume: None,
         spec: entry.map(|entry| entry.spec.clone()),
     }
 }
@@ -121,20 +175,15 @@ impl Planned {
             self.closed(&mount, volume, entry, scan);
             return;
         }
-        let subvolume = entry.and_then(|entry| entry.option("subvol").or_else(|| entry.option("subvolid")));
-        if let Some(subvolume) = subvolume.filter(|_| mount.file_system == "btrfs") {
-            self.findings.push(Finding::new(
-                "mount-subvolume",
-                format!("{} is the subvolume {subvolume} of {}", mount.at, volume.id.0),
-                "install the target's drivers in the running guest, then use landfall disk convert",
-            ));
-        }
         for snapshot in scan.snapshots(&volume.id) {
-            self.findings.push(Finding::new(
+            let finding = Finding::new(
                 "lvm-snapshot-origin",
                 format!("{}, which is patched, has the LVM snapshot {snapshot}", volume.id.0),
                 format!("remove the snapshot {snapshot} in the guest if it is not needed"),
-            ));
+            );
+            if !self.findings.contains(&finding) {
+                self.findings.push(finding);
+            }
         }
         self.needed.push(mount);
     }

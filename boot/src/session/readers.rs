@@ -1,5 +1,6 @@
 //! How a guest's file systems are read: straight from the disk where that is certain, else by the sandbox's kernel.
 
+use super::subvolumes::by_path;
 use crate::guest::Mount;
 use crate::sandbox::{Sandbox, Session};
 use crate::tree::GuestTree;
@@ -153,12 +154,16 @@ impl<'scope> Readers<'scope> {
     pub(super) fn mount_all(&self, mounts: &[Mount], read_only: bool) -> Result<&Session, NotMounted> {
         let session = self.session().map_err(NotMounted::Failed)?;
         for mount in mounts {
-            session.mount(&mount.volume.0, &mount.file_system, GUEST, &mount.at, read_only).map_err(
-                |error| match error.kind() {
-                    Kind::Io | Kind::Interrupted => NotMounted::Failed(error),
-                    _ => NotMounted::Unreadable(mount.clone(), error),
-                },
-            )?;
+            let (id, kind) = (&mount.volume.0, &mount.file_system);
+            let subvolume = mount.subvolume.as_deref().map(by_path);
+            let mounted = session.mount_subvolume(id, kind, GUEST, &mount.at, read_only, subvolume.as_ref());
+            let mounted = mounted.map_err(|error| match error.kind() {
+                Kind::Io | Kind::Interrupted => NotMounted::Failed(error),
+                _ => NotMounted::Unreadable(mount.clone(), error),
+            })?;
+            if mounted.is_locked {
+                return Err(NotMounted::Locked(mount.clone()));
+            }
         }
         Ok(session)
     }
@@ -170,4 +175,6 @@ pub(super) enum NotMounted {
     Failed(Error),
     /// The kernel does not take this one.
     Unreadable(Mount, Error),
+    /// It is to be written to, and is a read-only subvolume.
+    Locked(Mount),
 }

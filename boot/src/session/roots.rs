@@ -6,9 +6,15 @@
 //! 2. Of the rest, those that a boot loader's first entry names (`root=`) go before those that none names.
 //! 3. Of those, the ones whose own fstab names themselves go before those whose fstab does not tell.
 //!
-//! Where more than one is left, all are named and none is patched, unless the caller chooses.
+//! 4. Of those, the ones whose partition's type says that it is a root (the Discoverable Partitions Specification).
+//!
+//! Where more than one is left, all are named and none is patched, unless the caller chooses. On btrfs a candidate is a
+//! subvolume; where `/` or `rootflags=` name none, they mean the default subvolume.
 
+use super::beyond::Beyond;
+use super::subvolumes::{self, Place};
 use crate::linux::fstab::Fstab;
+use crate::sandbox::Subvolume;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::{Meant, Names, Scan, Volume, VolumeId};
 use crate::{Finding, Result};
@@ -17,10 +23,35 @@ use crate::{Finding, Result};
 #[derive(Clone, Debug)]
 pub(super) struct Looked {
     pub id: VolumeId,
+    /// On btrfs, what of it was looked at.
+    pub subvolume: Option<Place>,
     /// Its fstab (empty where it has none), if it is a root file system.
     pub root: Option<Root>,
-    /// The root of the first entry of each boot loader configuration on it: `UUID=…`
-    pub loader_roots: Vec<String>,
+    /// The root of the first entry of each boot loader configuration on it.
+    pub loader_roots: Vec<LoaderRoot>,
+}
+
+impl Looked {
+    /// For people, and for choosing it: `disk0p2`, `disk0p2:/@`.
+    pub(super) fn name(&self) -> String {
+        match &self.subvolume {
+            Some(place) => format!("{}:{}", self.id.0, place.path),
+            None => self.id.0.clone(),
+        }
+    }
+
+    /// True where this is the subvolume `wanted` of its volume.
+    pub(super) fn is_at(&self, wanted: Option<&Subvolume>) -> bool {
+        self.subvolume.as_ref().is_some_and(|place| place.is(wanted))
+    }
+}
+
+/// `root=` of a boot loader's entry, and the subvolume that its `rootflags=` name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LoaderRoot {
+    /// `UUID=…`
+    pub spec: String,
+    pub subvolume: Option<Subvolume>,
 }
 
 /// A root file system.
@@ -29,6 +60,8 @@ pub(super) struct Root {
     /// `PRETTY_NAME`, or what there is.
     pub name: String,
     pub fstab: Fstab,
+    /// What it mounts that fstab does not name.
+    pub beyond: Beyond,
 }
 
 /// Where boot loaders keep their configuration, seen from the volume that holds it.
@@ -45,6 +78,16 @@ const LOADERS: &[&str] = &[
     "/extlinux/extlinux.conf",
     "/boot/extlinux.conf",
     "/extlinux.conf",
+    // Entries may leave their parameters to the environment: `kernelopts=root=…`
+    "/boot/grub2/grubenv",
+    "/grub2/grubenv",
+];
+
+/// Partition types of a root, of the architectures that run here.
+const ROOT_TYPES: &[&str] = &[
+    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
+    "44479540-f297-41b4-9af7-d131d5f0458a",
+    "b921b045-1df0-41c3-af44-4c6f280d3fae",
 ];
 
 /// Folders of boot loader entries, one file each.
@@ -69,11 +112,11 @@ pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
     }
     loader_roots.sort();
     loader_roots.dedup();
-    Ok(Looked { id: id.clone(), root: root(tree)?, loader_roots })
+    Ok(Looked { id: id.clone(), subvolume: None, root: root(tree)?, loader_roots })
 }
 
 /// A configuration file; one that is absurdly long, or is no file, is none.
-fn config(tree: &dyn GuestTree, path: &str) -> Result<Option<String>> {
+pub(super) fn config(tree: &dyn GuestTree, path: &str) -> Result<Option<String>> {
     match tree.metadata(path)? {
         Some(meta) if meta.kind == crate::tree::NodeKind::File && meta.size <= CONFIG_AT_MOST => {
             tree.read_text(path)
@@ -124,18 +167,24 @@ fn root(tree: &dyn GuestTree) -> Result<Option<Root>> {
     if name.is_empty() {
         name = "an unnamed system".into();
     }
-    Ok(Some(Root { name, fstab: fstab.unwrap_or_else(|| Fstab::parse(b"")) }))
+    Ok(Some(Root { name, fstab: fstab.unwrap_or_else(|| Fstab::parse(b"")), beyond: Beyond::look(tree)? }))
 }
 
 /// `root=` of the first line that has one and is no comment: the first entry, which is nearly always the default.
-fn first_root(text: &str) -> Option<String> {
+fn first_root(text: &str) -> Option<LoaderRoot> {
     text.lines().map(str::trim_start).filter(|line| !line.starts_with('#')).find_map(|line| {
-        let mut words = line.split_whitespace();
-        let key = words.next()?.to_ascii_lowercase();
-        let starts =
-            matches!(key.as_str(), "linux" | "linux16" | "linuxefi" | "kernel" | "append" | "options");
-        let root = words.find_map(|word| word.strip_prefix("root="))?;
-        (starts && !root.is_empty() && root.len() < 256).then(|| root.trim_matches(['"', '\'']).to_owned())
+        let words = line.strip_prefix("kernelopts=").or_else(|| {
+            let (key, rest) = line.split_once(char::is_whitespace)?;
+            let starts = ["linux", "linux16", "linuxefi", "kernel", "append", "options"];
+            starts.iter().any(|start| key.eq_ignore_ascii_case(start)).then_some(rest)
+        })?;
+        let value = |key: &str| {
+            let mut words = words.split_whitespace();
+            words.find_map(|word| Some(word.strip_prefix(key)?.trim_matches(['"', '\''])))
+        };
+        let spec = value("root=").filter(|root| !root.is_empty() && root.len() < 256)?;
+        let subvolume = value("rootflags=").and_then(|flags| subvolumes::named(flags.split(',')));
+        Some(LoaderRoot { spec: spec.to_owned(), subvolume })
     })
 }
 
@@ -147,10 +196,10 @@ enum Says {
     Nothing,
 }
 
-fn own_fstab_says(candidate: &Volume, root: &Root, volumes: &[Volume]) -> Says {
+fn own_fstab_says(looked: &Looked, candidate: &Volume, root: &Root, volumes: &[Volume]) -> Says {
     let Some(entry) = root.fstab.at("/") else { return Says::Nothing };
     let stable = entry.spec.contains('=') || entry.spec.starts_with("/dev/disk/by-uuid/");
-    match Names::default().resolve(&entry.spec, "auto", volumes) {
+    let about_volume = match Names::default().resolve(&entry.spec, "auto", volumes) {
         Meant::Volume(volume) if volume.id == candidate.id => Says::Itself,
         Meant::Volume(_) if stable || !candidate.device_names.is_empty() => Says::Another,
         // The order of the disks may have been another: only the partition's number counts.
@@ -158,12 +207,24 @@ fn own_fstab_says(candidate: &Volume, root: &Root, volumes: &[Volume]) -> Says {
         // Named by a UUID that is on none of the disks: it was made for something else.
         Meant::Absent if stable => Says::Another,
         _ => Says::Nothing,
+    };
+    let Some(place) = &looked.subvolume else { return about_volume };
+    match subvolumes::named(entry.options.iter().map(String::as_str)) {
+        Some(named) if !place.is(Some(&named)) => Says::Another,
+        // `rootflags=` may name one where fstab does not.
+        None if !place.is_default && about_volume == Says::Itself => Says::Nothing,
+        _ => about_volume,
     }
 }
 
 /// True where a root's own fstab names its own volume as `/`.
-pub(super) fn is_its_own_root(candidate: &Volume, root: &Root, volumes: &[Volume]) -> bool {
-    own_fstab_says(candidate, root, volumes) == Says::Itself
+pub(super) fn is_its_own_root(looked: &Looked, candidate: &Volume, root: &Root, volumes: &[Volume]) -> bool {
+    own_fstab_says(looked, candidate, root, volumes) == Says::Itself
+}
+
+/// The volume and the subvolume of a choice: `disk0p2:/@`.
+pub(super) fn split_choice(wanted: &VolumeId) -> Option<(&str, &str)> {
+    wanted.0.split_once(':')
 }
 
 /// The outcome of the choice.
@@ -174,53 +235,75 @@ pub(super) enum Choice<'l> {
     None(Finding),
 }
 
+/// A candidate.
+type Candidate<'l> = (&'l Looked, &'l Root, &'l Volume);
+
 /// Chooses among everything that was seen.
 pub(super) fn choose<'l>(looked: &'l [Looked], scan: &'l Scan, wanted: Option<&VolumeId>) -> Choice<'l> {
     let volumes = &scan.volumes;
-    let candidates: Vec<(&Looked, &Root, &Volume)> = looked
+    let candidates: Vec<Candidate<'l>> = looked
         .iter()
         .filter_map(|looked| Some((looked, looked.root.as_ref()?, scan.volume(&looked.id)?)))
         .collect();
+    let mut left = candidates.clone();
     if let Some(wanted) = wanted {
-        return match candidates.iter().find(|(looked, ..)| looked.id == *wanted) {
-            Some((chosen, ..)) => Choice::One(chosen, Vec::new()),
-            None => Choice::None(Finding::new(
-                "no-operating-system",
-                format!("{} was chosen as root, but holds no root file system", wanted.0),
-                format!("choose one of: {}", list(&candidates)),
-            )),
-        };
+        // A volume, or a subvolume of one.
+        left.retain(|(looked, ..)| looked.id == *wanted || looked.name() == wanted.0);
+        match left.as_slice() {
+            [(chosen, ..)] => return Choice::One(chosen, Vec::new()),
+            [] => {
+                return Choice::None(Finding::new(
+                    "no-operating-system",
+                    format!("{} was chosen as root, but holds no root file system", wanted.0),
+                    format!("choose one of: {}", list(&candidates)),
+                ));
+            }
+            _ => {}
+        }
     }
-    let named: Vec<VolumeId> = looked
-        .iter()
-        .flat_map(|looked| &looked.loader_roots)
-        .filter_map(|spec| match Names::default().resolve(spec, "auto", volumes) {
-            Meant::Volume(volume) => Some(volume.id.clone()),
-            _ => None,
-        })
-        .collect();
-    let says = |candidate: &(&Looked, &Root, &Volume)| own_fstab_says(candidate.2, candidate.1, volumes);
-    let keep = |left: Vec<(&'l Looked, &'l Root, &'l Volume)>,
-                rule: &dyn Fn(&(&Looked, &Root, &Volume)) -> bool| {
+    let says = |candidate: &Candidate<'_>| own_fstab_says(candidate.0, candidate.2, candidate.1, volumes);
+    let keep = |left: Vec<Candidate<'l>>, rule: &dyn Fn(&Candidate<'_>) -> bool| {
         let kept: Vec<_> = left.iter().filter(|candidate| rule(candidate)).copied().collect();
         if kept.is_empty() { left } else { kept }
     };
-    let left = candidates.iter().map(|&(looked, root, volume)| (looked, root, volume)).collect();
     let left = keep(left, &|candidate| says(candidate) != Says::Another);
-    let left = keep(left, &|candidate| named.contains(&candidate.0.id));
+    // A copy of a root on btrfs has a copy of its loader's configuration, which nothing reads.
+    let copies = candidates.iter().filter(|candidate| says(candidate) == Says::Another);
+    let copies: Vec<&Place> = copies.filter_map(|(looked, ..)| looked.subvolume.as_ref()).collect();
+    let is_read = |looked: &&Looked| {
+        looked.subvolume.as_ref().is_none_or(|place| !copies.iter().any(|copy| std::ptr::eq(*copy, place)))
+    };
+    let named: Vec<(VolumeId, Option<&Subvolume>)> = looked
+        .iter()
+        .filter(is_read)
+        .flat_map(|looked| &looked.loader_roots)
+        .filter_map(|root| match Names::default().resolve(&root.spec, "auto", volumes) {
+            Meant::Volume(volume) => Some((volume.id.clone(), root.subvolume.as_ref())),
+            _ => None,
+        })
+        .collect();
+    let is_named = |(looked, ..): &Candidate<'_>| {
+        let place = looked.subvolume.as_ref();
+        named.iter().any(|(id, wanted)| looked.id == *id && place.is_none_or(|place| place.is(*wanted)))
+    };
+    let left = keep(left, &is_named);
     let left = keep(left, &|candidate| says(candidate) == Says::Itself);
+    let left = keep(left, &|candidate| {
+        candidate.2.part_type.as_deref().is_some_and(|kind| ROOT_TYPES.contains(&kind))
+    });
     match left.as_slice() {
         [] => Choice::None(nothing(scan)),
         [(chosen, _, _)] => {
-            let others = candidates.iter().filter(|(other, ..)| other.id != chosen.id);
+            let others = candidates.iter().filter(|(other, ..)| !std::ptr::eq(*other, *chosen));
             let notes = others.map(|(other, root, _)| {
                 Finding::new(
                     "root-stale",
                     format!(
                         "{} holds {}, which is not what the machine starts; it is left alone",
-                        other.id.0, root.name
+                        other.name(),
+                        root.name
                     ),
-                    format!("if it is, choose it as the root instead of {}", chosen.id.0),
+                    format!("if it is, choose it as the root instead of {}", chosen.name()),
                 )
             });
             Choice::One(chosen, notes.collect())
@@ -236,9 +319,9 @@ pub(super) fn choose<'l>(looked: &'l [Looked], scan: &'l Scan, wanted: Option<&V
     }
 }
 
-fn list(candidates: &[(&Looked, &Root, &Volume)]) -> String {
+fn list(candidates: &[Candidate<'_>]) -> String {
     let names: Vec<_> =
-        candidates.iter().map(|(looked, root, _)| format!("{} ({})", looked.id.0, root.name)).collect();
+        candidates.iter().map(|(looked, root, _)| format!("{} ({})", looked.name(), root.name)).collect();
     if names.is_empty() { "none".into() } else { names.join(" and ") }
 }
 
@@ -262,10 +345,7 @@ fn nothing(scan: &Scan) -> Finding {
     let seen: Vec<_> = scan
         .volumes
         .iter()
-        .map(|volume| match describe(&volume.content).as_str() {
-            "btrfs" => format!("{} (btrfs, whose subvolumes are not looked into)", volume.id.0),
-            content => format!("{} ({content})", volume.id.0),
-        })
+        .map(|volume| format!("{} ({})", volume.id.0, describe(&volume.content)))
         .collect();
     let seen = if seen.is_empty() {
         "the disks hold nothing".to_owned()
@@ -300,9 +380,16 @@ mod tests {
     fn the_first_entry_names_the_root() {
         let grub = "set root='hd0,msdos1'\nsearch --fs-uuid x\n# linux /x root=/dev/no\nmenuentry 'a' {\n\
                     \tlinux\t/boot/vmlinuz root=UUID=4b ro quiet\n}\nmenuentry 'b' {\nlinux /v root=/dev/sdb1\n}";
-        assert_eq!(first_root(grub).as_deref(), Some("UUID=4b"));
-        assert_eq!(first_root("options root=LABEL=x rw").as_deref(), Some("LABEL=x"));
-        assert_eq!(first_root("APPEND initrd=x root=\"/dev/sda1\"").as_deref(), Some("/dev/sda1"));
+        let spec = |text| first_root(text).map(|root| root.spec);
+        assert_eq!(spec(grub).as_deref(), Some("UUID=4b"));
+        assert_eq!(spec("options root=LABEL=x rw").as_deref(), Some("LABEL=x"));
+        assert_eq!(spec("APPEND initrd=x root=\"/dev/sda1\"").as_deref(), Some("/dev/sda1"));
+        assert_eq!(
+            spec("saved_entry=a\nkernelopts=root=/dev/mapper/x-root ro ").as_deref(),
+            Some("/dev/mapper/x-root")
+        );
         assert_eq!(first_root("title root=x"), None);
+        let fedora = first_root("options root=UUID=4b ro rootflags=subvol=root rhgb").unwrap();
+        assert_eq!(fedora.subvolume, Some(Subvolume::Path("/root".into())));
     }
 }

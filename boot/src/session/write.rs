@@ -1,7 +1,8 @@
 //! Carrying a plan out: the sandbox writes, and what it wrote is read back.
 
 use super::readers::{GUEST, NotMounted, Readers};
-use super::{Inspection, Options, Reader, Ready, Work, unreadable};
+use super::{Inspection, Options, Reader, Ready, Work};
+use crate::Finding;
 use crate::apply::{Change, Materialised, materialise_with_report};
 use crate::linux::initramfs::Rewritten;
 use crate::patch::PatchPlan;
@@ -92,11 +93,18 @@ pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_
             return Ok(Patched { inspection, applied: None });
         }
         match apply(readers, &scan, options, &inspection.plan, &ready) {
-            Ok(applied) => Ok(Patched { inspection, applied: Some(applied) }),
-            Err(NotMounted::Failed(error)) => Err(error),
-            Err(NotMounted::Unreadable(mount, error)) => {
-                let finding = unreadable(&mount, &error, options.sandbox.is_some());
-                inspection.plan.findings.insert(0, finding);
+            Ok((applied, immutable)) => {
+                inspection.plan.findings.extend(immutable.iter().map(|path| {
+                    Finding::new(
+                        "file-immutable",
+                        format!("{path}, or its folder, was marked as not to be changed (chattr +i or +a); it was changed all the same, and is marked again"),
+                        "look at what the guest's administrator meant to protect there, and check the new content",
+                    )
+                }));
+                Ok(Patched { inspection, applied: Some(applied) })
+            }
+            Err(why) => {
+                inspection.plan.findings.insert(0, why.finding(options.sandbox.is_some())?);
                 Ok(Patched { inspection, applied: None })
             }
         }
@@ -109,7 +117,7 @@ fn apply(
     options: &Options<'_>,
     plan: &PatchPlan,
     ready: &Ready,
-) -> Result<Applied, NotMounted> {
+) -> Result<(Applied, Vec<String>), NotMounted> {
     let begin = Instant::now();
     let (Materialised { changes, archives }, is_mounted) = materialise(&readers, plan, ready)?;
     let materialise_seconds = begin.elapsed().as_secs_f64();
@@ -117,13 +125,13 @@ fn apply(
         true => readers.session().map_err(NotMounted::Failed)?,
         false => readers.mount_all(&ready.needed, false)?,
     };
-    session.apply(GUEST, &changes).map_err(NotMounted::Failed)?;
+    let immutable = session.apply(GUEST, &changes).map_err(NotMounted::Failed)?;
     let session = readers.into_session();
     let session = session.ok_or_else(|| NotMounted::Failed(Error::refused("the sandbox is gone")))?;
     let sandbox = session.finish().map_err(NotMounted::Failed)?;
     let write_seconds = begin.elapsed().as_secs_f64() - materialise_seconds;
     let verified_by = verify(scan, options, ready, &changes)?;
-    Ok(Applied {
+    let applied = Applied {
         changes: changes.iter().map(Written::of).collect(),
         archives,
         sandbox,
@@ -131,7 +139,8 @@ fn apply(
         materialise_seconds,
         write_seconds,
         verify_seconds: begin.elapsed().as_secs_f64() - materialise_seconds - write_seconds,
-    })
+    };
+    Ok((applied, immutable))
 }
 
 /// The new content, read by whoever read the guest, or by the sandbox where the direct reader meets what it cannot

@@ -76,6 +76,8 @@ pub struct Volume {
     pub label: Option<String>,
     /// Partition UUID as `/dev/disk/by-partuuid` has it.
     pub part_uuid: Option<String>,
+    /// Partition name (GPT) as `/dev/disk/by-partlabel` has it.
+    pub part_label: Option<String>,
     /// Partition type: `0x83`, or a GUID in lower case.
     pub part_type: Option<String>,
     /// Index of the disk (in the machine's order) that it begins on.

@@ -102,11 +102,10 @@ fn by_tag<'v>(spec: &str, volumes: &'v [Volume]) -> Option<Meant<'v>> {
         "UUID" | "uuid" => |volume| volume.uuid.as_deref(),
         "LABEL" | "label" => |volume| volume.label.as_deref(),
         "PARTUUID" | "partuuid" => |volume| volume.part_uuid.as_deref(),
-        // Partition names are not kept; a name by them is rare.
-        "PARTLABEL" | "partlabel" => return Some(Meant::Absent),
+        "PARTLABEL" | "partlabel" => |volume| volume.part_label.as_deref(),
         _ => return None,
     };
-    let exact = matches!(tag, "LABEL" | "label");
+    let exact = matches!(tag, "LABEL" | "label" | "PARTLABEL" | "partlabel");
     let same = |known: &str| if exact { known == value } else { known.eq_ignore_ascii_case(&value) };
     Some(one_of(volumes.iter().filter(|volume| field(volume).is_some_and(same)).collect()))
 }
@@ -176,6 +175,7 @@ mod tests {
             uuid: Some(format!("A{disk}-{partition}")),
             label: Some(format!("l {disk}{partition}")),
             part_uuid: Some(format!("cafe-{disk}{partition}")),
+            part_label: Some(format!("Part {disk}{partition}")),
             part_type: None,
             disk,
             partition: Some(partition),
@@ -207,6 +207,9 @@ mod tests {
             ("LABEL=L 11", "auto", "absent"),
             ("/dev/disk/by-label/l\\x2011", "auto", "disk1p1"),
             ("PARTUUID=CAFE-21", "xfs", "disk2p1"),
+            ("PARTLABEL=\"Part 11\"", "xfs", "disk1p1"),
+            ("/dev/disk/by-partlabel/Part\\x2021", "xfs", "disk2p1"),
+            ("PARTLABEL=part 11", "xfs", "absent"),
             ("/dev/sda1", "ext3", "disk0p1"),
             ("/dev/sda1", "xfs", "1 unsure"),
             ("/dev/sda2", "swap", "disk0p2"),

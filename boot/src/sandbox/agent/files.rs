@@ -3,6 +3,7 @@
 //! Every path is resolved by the kernel (`openat2` with `RESOLVE_IN_ROOT`), which takes the root's folder for `/`.
 //! Nothing but regular files is ever opened for reading or writing: a pipe would block and a device is none of ours.
 
+use super::flags::Unlocked;
 use crate::sandbox::protocol::{Cause, Failure, LISTING_AT_MOST, Listing};
 use crate::tree::{Entry, Meta, NodeKind};
 use landfall_image::Bytes;
@@ -181,8 +182,9 @@ impl Root {
         }
     }
 
-    /// Writes `size` bytes beside `path`, syncs and renames. See [`Change::Put`](crate::apply::Change::Put).
-    pub(super) fn put(&self, path: &str, mode: u32, size: u64, pieces: &mut dyn Pieces) -> Result<()> {
+    /// Writes `size` bytes beside `path`, syncs and renames. See [`Change::Put`](crate::apply::Change::Put). This and
+    /// the next two return true where a flag had to be lifted.
+    pub(super) fn put(&self, path: &str, mode: u32, size: u64, pieces: &mut dyn Pieces) -> Result<bool> {
         let place = self.place(path, true)?;
         let existing = place.existing()?;
         if let Some(existing) = &existing {
@@ -206,53 +208,67 @@ impl Root {
                 &no_space,
             ));
         }
-        let beside = place.beside();
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&place.parent, &*beside, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Failure::errno(format!("cannot create a file beside {path}"), &e.into()))?;
-        let mut file = File::from(file);
-        let written = fill(&mut file, path, size, pieces)
-            .and_then(|()| place.dress(&file, existing.as_ref(), mode))
-            .and_then(|()| {
-                file.sync_all().map_err(|e| Failure::errno(format!("cannot write {path} to the disk"), &e))
-            })
-            .and_then(|()| place.rename(&beside));
-        if written.is_err() {
-            let _ = rustix::fs::unlinkat(&place.parent, &*beside, AtFlags::empty());
-        }
-        written
+        place.unlocked(|| {
+            let beside = place.beside();
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&place.parent, &*beside, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|e| Failure::errno(format!("cannot create a file beside {path}"), &e.into()))?;
+            let mut file = File::from(file);
+            let written = fill(&mut file, path, size, pieces)
+                .and_then(|()| place.dress(&file, existing.as_ref(), mode))
+                .and_then(|()| {
+                    file.sync_all()
+                        .map_err(|e| Failure::errno(format!("cannot write {path} to the disk"), &e))
+                })
+                .and_then(|()| place.rename(&beside));
+            if written.is_err() {
+                let _ = rustix::fs::unlinkat(&place.parent, &*beside, AtFlags::empty());
+            }
+            written.map(|()| Some(file))
+        })
     }
 
     /// Puts a link in place of what is there.
-    pub(super) fn symlink(&self, path: &str, target: &str) -> Result<()> {
+    pub(super) fn symlink(&self, path: &str, target: &str) -> Result<bool> {
         let place = self.place(path, false)?;
         if let Some(existing) = place.existing()?
             && meta(&existing).kind == NodeKind::Dir
         {
             return Err(not_a_file(path, NodeKind::Dir));
         }
-        let beside = place.beside();
-        rustix::fs::symlinkat(target, &place.parent, &*beside)
-            .map_err(|e| Failure::errno(format!("cannot create a link beside {path}"), &e.into()))?;
-        let renamed = place.rename(&beside);
-        if renamed.is_err() {
-            let _ = rustix::fs::unlinkat(&place.parent, &*beside, AtFlags::empty());
-        }
-        renamed
+        place.unlocked(|| {
+            let beside = place.beside();
+            rustix::fs::symlinkat(target, &place.parent, &*beside)
+                .map_err(|e| Failure::errno(format!("cannot create a link beside {path}"), &e.into()))?;
+            let renamed = place.rename(&beside);
+            if renamed.is_err() {
+                let _ = rustix::fs::unlinkat(&place.parent, &*beside, AtFlags::empty());
+            }
+            renamed.map(|()| None)
+        })
     }
 
     /// Removes a file, a link or an empty folder.
-    pub(super) fn remove(&self, path: &str) -> Result<()> {
+    pub(super) fn remove(&self, path: &str) -> Result<bool> {
         let (parent, name) = split(path)?;
-        let Some(parent) = self.find(&parent, true)? else { return Ok(()) };
-        let removed = match rustix::fs::unlinkat(&parent, &*name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, &*name, AtFlags::REMOVEDIR),
-            removed => removed,
-        };
-        match removed {
-            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            Err(e) => Err(Failure::errno(format!("cannot remove {path}"), &e.into())),
+        let Some(parent) = self.find(&parent, true)? else { return Ok(false) };
+        if meta(&stat(&parent, path)?).kind != NodeKind::Dir {
+            return Ok(false);
         }
+        let place = Place { parent, name, path: path.to_owned() };
+        if place.existing()?.is_none() {
+            return Ok(false);
+        }
+        place.unlocked(|| {
+            let removed = match rustix::fs::unlinkat(&place.parent, &*place.name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => rustix::fs::unlinkat(&place.parent, &*place.name, AtFlags::REMOVEDIR),
+                removed => removed,
+            };
+            match removed {
+                Ok(()) | Err(Errno::NOENT) => Ok(None),
+                Err(e) => Err(Failure::errno(format!("cannot remove {path}"), &e.into())),
+            }
+        })
     }
 
     /// Where `path` is to be written: its folder, made where it is absent, and its name there. With `follow` a
@@ -323,6 +339,21 @@ impl Place {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(Failure::errno(format!("cannot look at {}", self.path), &e.into())),
         }
+    }
+
+    /// Makes a change while neither the folder nor the file is marked as not to be changed. What replaces the file is
+    /// marked as it was. True where there was a mark.
+    fn unlocked(&self, change: impl FnOnce() -> Result<Option<File>>) -> Result<bool> {
+        let failed = |what: &str, e: Errno| {
+            let says = format!("cannot {what} the flag that keeps {} from being changed", self.path);
+            Failure::errno(says, &e.into())
+        };
+        let unlocked = Unlocked::lift(&self.parent, &self.name).map_err(|e| failed("lift", e))?;
+        let was_immutable = unlocked.is_lifted();
+        let changed = change();
+        let successor = changed.as_ref().ok().and_then(Option::as_ref);
+        let restored = unlocked.restore(successor).map_err(|e| failed("set", e));
+        changed.and(restored).map(|()| was_immutable)
     }
 
     /// A name in the same folder that nothing has yet.

@@ -1,9 +1,10 @@
 //! The sandbox's PID 1: mounts the guest's file systems and does to their files what the host asks, nothing else.
 //!
 //! It runs no program of the guest and none besides itself. Cut by phase: this file starts the machine and answers
-//! requests, [`mounts`] mounts and unmounts, [`files`] reads and writes below a root.
+//! requests, [`mounts`] mounts and unmounts, [`files`] reads and writes below a root, [`flags`] lifts what locks a file.
 
 mod files;
+mod flags;
 mod klog;
 mod mounts;
 
@@ -142,9 +143,7 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
             }
             Err(e) => Err(Failure::errno("cannot load the modules", &e)),
         },
-        Request::Mount { target, serial, fs, root, at, read_only } => {
-            mounts.mount(target, &serial, &fs, &root, &at, read_only).map(|()| Reply::Done)
-        }
+        Request::Mount(wanted) => mounts.mount(&wanted).map(Reply::Mounted),
         Request::Unmount { root, at } => mounts.unmount(&root, &at).map(|()| Reply::Done),
         Request::Metadata { root, path, follow } => Root::open(&root)
             .and_then(|root| root.metadata(&path, follow))
@@ -162,14 +161,12 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
             let put = Root::open(&root).and_then(|root| root.put(&path, mode, size, &mut stream));
             // Whatever went wrong, the rest of the stream must be taken off the port.
             while stream.next()?.is_some() {}
-            put.map(|()| Reply::Done)
+            put.map(changed)
         }
         Request::Symlink { root, path, target } => {
-            Root::open(&root).and_then(|root| root.symlink(&path, &target)).map(|()| Reply::Done)
+            Root::open(&root).and_then(|root| root.symlink(&path, &target)).map(changed)
         }
-        Request::Remove { root, path } => {
-            Root::open(&root).and_then(|root| root.remove(&path)).map(|()| Reply::Done)
-        }
+        Request::Remove { root, path } => Root::open(&root).and_then(|root| root.remove(&path)).map(changed),
         Request::Sync => mounts.sync().map(|()| Reply::Done),
         Request::Finish => mounts.finish().map(|()| Reply::Done),
     };
@@ -178,6 +175,10 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
         Reply::Failed(failure)
     });
     protocol::send(port, &reply)
+}
+
+fn changed(was_immutable: bool) -> Reply {
+    Reply::Changed { was_immutable }
 }
 
 /// A stream from the host, piece by piece.

@@ -2,13 +2,17 @@
 
 use super::files::{self, Root, is_root_name};
 use super::wait_for;
-use crate::sandbox::protocol::{self, Cause, Failure};
+use crate::linux::fstab::unescape;
+use crate::sandbox::protocol::{self, Cause, Failure, MountedAs, Subvolume};
 use rustix::fs::{OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+
+/// The kernel takes a page of options.
+const SUBVOLUME_AT_MOST: usize = 4000;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -33,10 +37,40 @@ fn kernel_name(fs: &str) -> (&str, &'static str) {
         "ext2" | "ext3" | "ext4" => ("ext4", "errors=remount-ro"),
         // Copies of a volume share a UUID.
         "xfs" => ("xfs", "nouuid"),
+        // A balance that was cut short would go on, and move everything.
+        "btrfs" => ("btrfs", "skip_balance,nodiscard"),
         "vfat" => ("vfat", "iocharset=iso8859-1,utf8=1,shortname=mixed,errors=remount-ro"),
         "ntfs" => ("ntfs3", "iocharset=utf8"),
         other => (other, ""),
     }
+}
+
+/// The option that names a subvolume. The kernel splits options at commas and knows no way to write one.
+fn subvolume_option(subvolume: &Subvolume) -> Result<String> {
+    match subvolume {
+        Subvolume::Id(id) => Ok(format!("subvolid={id}")),
+        Subvolume::Path(path) if path.contains([',', '\0']) || path.len() > SUBVOLUME_AT_MOST => {
+            Err(Failure::new(
+                Cause::Unsupported,
+                format!("a subvolume called {path:?} cannot be mounted by name"),
+            ))
+        }
+        Subvolume::Path(path) => Ok(format!("subvol={path}")),
+    }
+}
+
+/// Path and number of the subvolume that is mounted at `at` (proc(5): `/proc/PID/mountinfo`). The fourth field is the
+/// folder of the file system that was mounted, the fifth is where; the last one has the options.
+fn mounted_subvolume(table: &str, at: &Path) -> (Option<String>, Option<u64>) {
+    let field = |line: &str, number: usize| {
+        line.split(' ').nth(number).map(|field| unescape(field.as_bytes())).unwrap_or_default()
+    };
+    let Some(line) = table.lines().rev().find(|line| Path::new(&field(line, 4)) == at) else {
+        return (None, None);
+    };
+    let options = line.rsplit(' ').next().unwrap_or_default();
+    let id = options.split(',').find_map(|option| option.strip_prefix("subvolid=")?.parse().ok());
+    (Some(field(line, 3)).filter(|path| path.starts_with('/')), id)
 }
 
 fn is_known(name: &str) -> bool {
@@ -45,15 +79,9 @@ fn is_known(name: &str) -> bool {
 }
 
 impl Mounts {
-    pub(super) fn mount(
-        &mut self,
-        target: u16,
-        serial: &str,
-        fs: &str,
-        root: &str,
-        at: &str,
-        read_only: bool,
-    ) -> Result<()> {
+    pub(super) fn mount(&mut self, wanted: &protocol::Mount) -> Result<MountedAs> {
+        let protocol::Mount { target, serial, fs, root, at, read_only, subvolume } = wanted;
+        let (fs, root, at, read_only) = (fs.as_str(), root.as_str(), at.as_str(), *read_only);
         if !is_root_name(root) {
             return Err(Failure::new(Cause::Refused, format!("{root:?} is no name of a root")));
         }
@@ -67,7 +95,12 @@ impl Mounts {
                 format!("the sandbox's kernel has no driver for {fs} ({name})"),
             ));
         }
-        let device = find_disk(target, serial)?;
+        let options = match subvolume {
+            Some(subvolume) if name == "btrfs" => format!("{options},{}", subvolume_option(subvolume)?),
+            Some(_) => return Err(Failure::new(Cause::Refused, format!("{fs} has no subvolumes"))),
+            None => options.to_owned(),
+        };
+        let device = find_disk(*target, serial)?;
         let top = format!("{}/{root}", files::ROOTS);
         fs::create_dir_all(&top).map_err(|e| Failure::errno(format!("cannot make the root {root}"), &e))?;
         // The guest's own mount point, wherever its links lead: held by a handle, named through /proc.
@@ -80,7 +113,15 @@ impl Mounts {
             })?;
             Some(point)
         };
-        let point_path = point.as_ref().map_or(top, |fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let point_path = match &point {
+            Some(fd) => format!("/proc/self/fd/{}", fd.as_raw_fd()),
+            None => top.clone(),
+        };
+        let real_path = match &point {
+            Some(_) => fs::read_link(&point_path)
+                .map_err(|e| Failure::errno(format!("cannot look at the folder {at}"), &e))?,
+            None => PathBuf::from(top),
+        };
         let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
         if read_only {
             flags |= MountFlags::RDONLY;
@@ -90,7 +131,15 @@ impl Mounts {
             .map_err(|e| Failure::errno(format!("cannot mount as {fs} at {at}"), &e.into()))?;
         let errors = ext4_errors(&device);
         self.0.push(Mount { root: root.into(), at: at.into(), device, read_only, errors });
-        Ok(())
+        let mut mounted = MountedAs::default();
+        if name == "btrfs" {
+            let table = fs::read_to_string("/proc/self/mountinfo")
+                .map_err(|e| Failure::errno("cannot read the table of mounts", &e))?;
+            (mounted.subvolume, mounted.subvolume_id) = mounted_subvolume(&table, &real_path);
+            let writable = rustix::fs::access(&real_path, rustix::fs::Access::WRITE_OK);
+            mounted.is_locked = !read_only && writable == Err(rustix::io::Errno::ROFS);
+        }
+        Ok(mounted)
     }
 
     pub(super) fn unmount(&mut self, root: &str, at: &str) -> Result<()> {
@@ -230,4 +279,33 @@ fn virtio_scsi_host(hosts: &Path) -> io::Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_mounts_tells_the_subvolume() {
+        let table = "31 1 0:29 / /guest/a rw - btrfs /dev/sda rw,space_cache=v2,subvolid=5,subvol=/\n\
+            32 31 0:29 /@/.snapshots/1/snap\\040shot /guest/b rw,nosuid - btrfs /dev/sda rw,subvolid=266,subvol=/@\n\
+            33 32 0:30 /x /guest/b/boot\\012x rw shared:1 - btrfs /dev/sdb rw,subvolid=7\n\
+            34 31 0:29 /new /guest/a rw - btrfs /dev/sda rw,subvolid=9\n";
+        let found = |at: &str| mounted_subvolume(table, Path::new(at));
+        let some = |path: &str, id| (Some(path.to_owned()), Some(id));
+        assert_eq!(found("/guest/a"), some("/new", 9), "the last mount at a place counts");
+        assert_eq!(found("/guest/b"), some("/@/.snapshots/1/snap shot", 266));
+        assert_eq!(found("/guest/b/boot\nx"), some("/x", 7));
+        assert_eq!(found("/guest"), (None, None));
+    }
+
+    #[test]
+    fn a_name_cannot_bring_options_of_its_own() {
+        let option = |path: &str| subvolume_option(&Subvolume::Path(path.into()));
+        assert_eq!(option("/@ x").unwrap(), "subvol=/@ x");
+        for path in ["/@,rescue=all", "/@\0", &"/x".repeat(2001)] {
+            assert!(option(path).is_err(), "{path}");
+        }
+        assert_eq!(subvolume_option(&Subvolume::Id(256)).unwrap(), "subvolid=256");
+    }
 }

@@ -1,0 +1,658 @@
+//! Guests that mean harm, as a whole pass sees them: the real family, the real sandbox. Nothing outside of the disk is
+//! touched, nothing hangs, nothing takes memory without bound, no file of the guest is ever run, and what is said names
+//! the path and holds nothing that could steer a terminal.
+
+mod helper;
+
+use helper::*;
+use landfall_boot::sandbox::Sandbox;
+use landfall_boot::session::{Options, Patched, patch};
+use landfall_boot::target::{Firmware, Nic, Platform, Request};
+use landfall_boot::{Error, Result};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A pass over a small guest takes seconds, without KVM too.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Memory of this program at its peak. It holds an initramfs twice and what the guest's lists come to.
+const MEMORY_KIB: u64 = 768 << 10;
+
+const VERSION: &str = "6.1.0-9-amd64";
+
+/// What makes a Debian that starts from BIOS, as far as anybody looks.
+fn debian(root: &Path) {
+    let text = |path: &str, text: &str| write(root, path, text);
+    text("etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n");
+    text("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    text("etc/fstab", "/dev/sda / ext4 errors=remount-ro 0 1\n");
+    text("etc/hostname", "web01\n");
+    text(
+        "etc/network/interfaces",
+        "source /etc/network/interfaces.d/*\nauto ens192\niface ens192 inet static\n\taddress 10.20.30.40/24\n",
+    );
+    text("etc/default/grub", "GRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX=\"root=/dev/sda\"\n");
+    text("etc/initramfs-tools/modules", "ext4\n");
+    text(
+        "boot/grub/grub.cfg",
+        &format!(
+            "menuentry 'Debian' {{\n\tlinux /boot/vmlinuz-{VERSION} root=/dev/sda ro\n\tinitrd /boot/initrd.img-{VERSION}\n}}\n"
+        ),
+    );
+    text("boot/grub/i386-pc/core.img", "core");
+    text(&format!("boot/vmlinuz-{VERSION}"), "kernel");
+    let list = "kernel/virtio_pci.ko\nkernel/virtio_blk.ko\nkernel/virtio_net.ko\nkernel/sd_mod.ko\n";
+    text(&format!("lib/modules/{VERSION}/modules.dep"), "");
+    text(&format!("lib/modules/{VERSION}/modules.builtin"), list);
+    let package = |name: &str| {
+        format!("Package: {name}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0\n\n")
+    };
+    let status: String =
+        ["dpkg", "ifupdown", "initramfs-tools", "grub-pc", "udev", "systemd"].map(package).concat();
+    text("var/lib/dpkg/status", &status);
+    text("sbin/init", "");
+    fs::write(root.join(format!("boot/initrd.img-{VERSION}")), initramfs()).unwrap();
+}
+
+/// An initramfs with next to nothing in it.
+fn initramfs() -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, mode) in [("conf", 0o040_755), ("TRAILER!!!", 0)] {
+        let (zero, name_size) = ("00000000", name.len() + 1);
+        let (three, two) = (zero.repeat(3), zero.repeat(2));
+        let header =
+            format!("07070100000001{mode:08x}{three}00000001{three}{two}{name_size:08x}{zero}{name}\0");
+        archive.extend(header.into_bytes());
+        archive.resize(archive.len().next_multiple_of(4), 0);
+    }
+    archive
+}
+
+/// A guest, and a folder of the host that it must not reach.
+struct Guest {
+    dir: tempfile::TempDir,
+    image: PathBuf,
+}
+
+impl Guest {
+    /// A Debian that `change` did something to, as ext4. `change` gets its root and the folder that it must not reach.
+    fn new(change: impl FnOnce(&Path, &Path)) -> Guest {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, outside, image) =
+            (dir.path().join("root"), dir.path().join("outside"), dir.path().join("disk"));
+        fs::create_dir_all(&root).unwrap();
+        for (path, text) in [
+            ("fstab", "/dev/sda / ext4 d 0 1\n"),
+            ("grub.cfg", "linux /v root=/dev/sda\n"),
+            ("file", "mine\n"),
+        ] {
+            write(&outside, path, text);
+        }
+        debian(&root);
+        change(&root, &outside);
+        sparse(&image, 256);
+        run(&format!("mke2fs -q -F -t ext4 -d {} {}", root.display(), image.display()));
+        fs::remove_dir_all(&root).unwrap();
+        Guest { dir, image }
+    }
+
+    /// The whole pass, whose outcome may be anything that is bounded and clean.
+    #[track_caller]
+    fn pass(&self, sandbox: &Sandbox) -> Result<Patched> {
+        let outside = self.dir.path().join("outside");
+        let before = listing(&outside);
+        let begin = Instant::now();
+        let outcome = pass(&[&self.image], sandbox);
+        eprintln!("{:.1} s", begin.elapsed().as_secs_f64());
+        assert!(begin.elapsed() < WITHIN, "{:?}", begin.elapsed());
+        assert_eq!(listing(&outside), before, "a file of the host was touched");
+        assert!(peak_kib("self") < MEMORY_KIB, "{} KiB", peak_kib("self"));
+        match &outcome {
+            Ok(seen) => {
+                for finding in &seen.inspection.plan.findings {
+                    let text = format!("{} {}", finding.says, finding.remedy);
+                    assert!(!text.chars().any(char::is_control), "{text:?}");
+                    assert!(text.len() < 8000, "{} bytes: {text:.200}", text.len());
+                    eprintln!("  {}: {}", finding.id, finding.says);
+                }
+                assert!(seen.inspection.plan.findings.len() < 500);
+            }
+            Err(error) => eprintln!("  error: {error}"),
+        }
+        run(&format!("e2fsck -fn {}", self.image.display()));
+        outcome
+    }
+
+    fn cat(&self, path: &str) -> String {
+        let out =
+            Command::new("debugfs").arg("-R").arg(format!("cat {path}")).arg(&self.image).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+}
+
+fn pass(disks: &[&Path], sandbox: &Sandbox) -> Result<Patched> {
+    let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
+    let nic = Nic { mac: Some("00:50:56:20:30:40".into()), source_name: Some("ens192".into()) };
+    let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: vec![nic] };
+    patch(&disks, &request, &Options { sandbox: Some(sandbox), ..Options::default() })
+}
+
+/// Every path below a folder with its content and its time of change.
+fn listing(folder: &Path) -> Vec<(PathBuf, String, i64)> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let content = fs::read_to_string(&path).unwrap_or_default();
+        found.push((path.clone(), content, path.symlink_metadata().unwrap().ctime()));
+    }
+    found.sort();
+    found
+}
+
+/// The most memory that a process has had.
+fn peak_kib(process: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// All that is said: findings, or the error.
+fn said(outcome: &Result<Patched>) -> String {
+    match outcome {
+        Ok(seen) => {
+            let findings = seen.inspection.plan.findings.iter();
+            findings.map(|finding| format!("{}: {}\n", finding.id, finding.says)).collect()
+        }
+        Err(error) => full(error),
+    }
+}
+
+fn full(error: &Error) -> String {
+    format!("{error} {}", error.hint_text().unwrap_or_default())
+}
+
+fn ready(test: &str) -> Option<Sandbox> {
+    if !tools(&["mke2fs", "e2fsck", "debugfs", "mknod", "mkfifo"]) {
+        return None;
+    }
+    sandbox(test)
+}
+
+/// What plans read and write.
+const CONFIGS: &[&str] = &[
+    "etc/fstab",
+    "etc/crypttab",
+    "etc/default/grub",
+    "etc/hostname",
+    "etc/initramfs-tools/modules",
+    "etc/initramfs-tools/conf.d/resume",
+    "etc/mdadm/mdadm.conf",
+    "etc/lvm/lvm.conf",
+    "etc/multipath.conf",
+    "etc/network/interfaces",
+    "etc/network/interfaces.d/x",
+    "etc/netplan/x.yaml",
+    "etc/NetworkManager/system-connections/x.nmconnection",
+    "etc/systemd/network/10-x.network",
+    "etc/systemd/network/10-x.link",
+    "etc/systemd/system/boot.mount",
+    "etc/udev/rules.d/70-persistent-net.rules",
+    "etc/modprobe.d/x.conf",
+    "etc/smartd.conf",
+    "boot/grub/grub.cfg",
+    "boot/grub/device.map",
+    "boot/grub/custom.cfg",
+    "boot/extlinux/extlinux.conf",
+    "boot/loader/entries/x.conf",
+    "lib/modules/6.1.0-9-amd64/modules.dep",
+    "lib/modules/6.1.0-9-amd64/modules.softdep",
+    "var/lib/dpkg/status",
+];
+
+fn clear(path: &Path) {
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_dir_all(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn an_ordinary_guest_is_patched() {
+    let _one = one();
+    let Some(sandbox) = ready("an_ordinary_guest_is_patched") else { return };
+    // Hard links: the other name keeps the old content.
+    let guest = Guest::new(|root, _| fs::hard_link(root.join("etc/fstab"), root.join("etc/twin")).unwrap());
+    let seen = guest.pass(&sandbox).unwrap();
+    assert!(seen.applied.is_some(), "{:?}", seen.inspection.plan.findings);
+    assert!(guest.cat("/etc/fstab").starts_with("UUID="));
+    assert!(guest.cat("/etc/twin").starts_with("/dev/sda "));
+}
+
+#[test]
+fn links_out_of_the_root_lead_inside() {
+    let _one = one();
+    let Some(sandbox) = ready("links_out_of_the_root_lead_inside") else { return };
+    // Every file of configuration, absolutely and by way of `..`.
+    for up in ["", "../../../../../../../../../../../.."] {
+        let guest = Guest::new(|root, outside| {
+            for path in CONFIGS {
+                clear(&root.join(path));
+                symlink(format!("{up}{}/fstab", outside.display()), root.join(path)).unwrap();
+            }
+        });
+        let outcome = guest.pass(&sandbox);
+        assert!(outcome.is_ok(), "{}", said(&outcome));
+    }
+    // Every folder, to where the agent and the host have theirs.
+    for target in ["/proc/1/root", "/proc/self/root/etc", "../../../../proc/1/cwd", "/dev", "/sys", "/guest"]
+    {
+        let folders = [
+            "etc/network",
+            "etc/default",
+            "etc/initramfs-tools",
+            "etc/systemd",
+            "etc/udev",
+            "boot/grub",
+            "lib/modules",
+            "var/lib/dpkg",
+        ];
+        for folder in folders.map(Some).into_iter().chain([None]) {
+            if folder.is_some() && target != "/proc/1/root" {
+                // One at a time only for the worst of them.
+                continue;
+            }
+            let guest = Guest::new(|root, _| {
+                for path in folders.iter().filter(|path| folder.is_none_or(|folder| folder == **path)) {
+                    clear(&root.join(path));
+                    symlink(target, root.join(path)).unwrap();
+                }
+            });
+            let _ = guest.pass(&sandbox);
+        }
+    }
+    for (path, target) in [
+        ("boot", "../../.."),
+        ("boot", "/proc/1/root"),
+        ("etc", "/proc/1/root"),
+        ("lib", "."),
+        ("boot", "boot"),
+    ] {
+        let guest = Guest::new(|root, _| {
+            clear(&root.join(path));
+            symlink(target, root.join(path)).unwrap();
+        });
+        let outcome = guest.pass(&sandbox);
+        assert!(
+            outcome.is_err() || outcome.is_ok_and(|seen| seen.inspection.plan.is_blocked()),
+            "{path} {target}"
+        );
+    }
+}
+
+/// A pipe blocks whoever opens it, and a device does what devices do.
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let _one = one();
+    let Some(sandbox) = ready("what_is_no_file_is_not_opened") else { return };
+    let make = |kind: &str, path: &Path| {
+        clear(path);
+        let path = path.display();
+        match kind {
+            "pipe" => drop(run(&format!("mkfifo {path}"))),
+            "zero" => drop(run(&format!("mknod {path} c 1 5"))),
+            "disk" => drop(run(&format!("mknod {path} b 8 0"))),
+            "tty" => drop(run(&format!("mknod {path} c 5 0"))),
+            "socket" => drop(std::os::unix::net::UnixListener::bind(path.to_string()).unwrap()),
+            _ => fs::create_dir_all(path.to_string()).unwrap(),
+        }
+    };
+    for kind in ["pipe", "zero", "disk", "tty", "socket", "folder"] {
+        let guest = Guest::new(|root, _| CONFIGS.iter().for_each(|path| make(kind, &root.join(path))));
+        let outcome = guest.pass(&sandbox);
+        let said = said(&outcome);
+        assert!(said.contains("/etc/fstab") && said.contains("/etc/default/grub"), "{kind}: {said}");
+    }
+    // One at a time, what the pass goes on to write.
+    let initrd = format!("boot/initrd.img-{VERSION}");
+    for kind in ["pipe", "folder"] {
+        for path in [
+            initrd.as_str(),
+            "etc/systemd/network",
+            "etc/systemd/network/10-landfall-ens192.link",
+            "etc/network/interfaces",
+            "etc/systemd",
+            "etc/default/grub",
+        ] {
+            let guest = Guest::new(|root, _| make(kind, &root.join(path)));
+            let outcome = guest.pass(&sandbox);
+            eprintln!("{kind} {path}: {}", said(&outcome));
+            if path == initrd {
+                assert!(said(&outcome).contains(path), "{kind} {path}");
+            }
+        }
+    }
+    // A file where a folder should be.
+    for path in [
+        "etc/network",
+        "etc/default",
+        "etc/systemd",
+        "etc/systemd/network",
+        "lib/modules",
+        "boot/grub",
+        "boot",
+        "etc",
+    ] {
+        let guest = Guest::new(|root, _| {
+            clear(&root.join(path));
+            fs::write(root.join(path), "a file\n").unwrap();
+        });
+        eprintln!("file {path}: {}", said(&guest.pass(&sandbox)));
+    }
+}
+
+#[test]
+fn absurd_files_and_loops_are_refused_by_name() {
+    let _one = one();
+    let Some(sandbox) = ready("absurd_files_and_loops_are_refused_by_name") else { return };
+    let huge = |path: &Path| {
+        clear(path);
+        File::create(path).unwrap().set_len(10 << 30).unwrap();
+    };
+    let guest = Guest::new(|root, _| huge(&root.join("etc/fstab")));
+    let outcome = guest.pass(&sandbox);
+    assert!(said(&outcome).contains("/etc/fstab"), "{}", said(&outcome));
+    let guest = Guest::new(|root, _| CONFIGS.iter().for_each(|path| huge(&root.join(path))));
+    let outcome = guest.pass(&sandbox);
+    assert!(said(&outcome).contains("/etc/network/interfaces"), "{}", said(&outcome));
+    let guest = Guest::new(|root, _| huge(&root.join(format!("boot/initrd.img-{VERSION}"))));
+    assert!(said(&guest.pass(&sandbox)).contains("initrd.img"));
+    let guest = Guest::new(|root, _| {
+        // Loops, chains, folders in themselves, and files that name one another.
+        symlink("resolv.conf", root.join("etc/resolv.conf")).unwrap();
+        symlink(".", root.join("boot/boot")).unwrap();
+        symlink("..", root.join("etc/network/up")).unwrap();
+        let folder = root.join("etc/network/interfaces.d");
+        fs::create_dir_all(&folder).unwrap();
+        symlink("../interfaces", folder.join("again")).unwrap();
+        symlink("../../network/interfaces.d", folder.join("folder")).unwrap();
+        write(
+            &folder,
+            "source",
+            "source /etc/network/interfaces.d/*\nsource /etc/network/up/network/interfaces.d/*\nsource-directory /etc/network/up/network/up/network/interfaces.d\n",
+        );
+        clear(&root.join("etc/crypttab"));
+        symlink("chain0", root.join("etc/crypttab")).unwrap();
+        for n in 0..60 {
+            symlink(format!("chain{}", n + 1), root.join(format!("etc/chain{n}"))).unwrap();
+        }
+        // As deep as a path can be named, and deeper.
+        let mut deep = root.join("etc/modprobe.d");
+        for _ in 0..400 {
+            deep.push("deep");
+        }
+        fs::create_dir_all(&deep).unwrap();
+    });
+    let outcome = guest.pass(&sandbox);
+    assert!(said(&outcome).contains("/etc/crypttab"), "{}", said(&outcome));
+    assert!(outcome.unwrap().applied.is_some());
+}
+
+#[test]
+fn names_that_steer_terminals_are_shown_and_not_obeyed() {
+    let _one = one();
+    let Some(sandbox) = ready("names_that_steer_terminals_are_shown_and_not_obeyed") else { return };
+    let evil = "x\n\u{1b}]0;owned\u{7}\u{1b}[2J\rroot-several: choose";
+    let guest = Guest::new(|root, _| {
+        for (folder, end) in [
+            ("boot", ""),
+            ("lib/modules", ""),
+            ("etc/network/interfaces.d", ""),
+            ("etc/netplan", ".yaml"),
+            ("etc/modprobe.d", ".conf"),
+            ("etc/systemd/network", ".network"),
+            ("etc/systemd/system", ".mount"),
+            ("etc/auto.master.d", ".autofs"),
+            ("boot/loader/entries", ".conf"),
+        ] {
+            write(
+                root,
+                &format!("{folder}/{evil}{end}"),
+                "[Match]\nName=\u{1b}[2J\nDriver=x\u{1b}\niface \u{1b}[2J inet dhcp\ninstall virtio_blk /bin/\u{1b}true\nnetwork: {ethernets: {\"\u{1b}x\": {dhcp4: true}}}\n",
+            );
+        }
+        write(root, &format!("boot/vmlinuz-9.9{evil}"), "kernel");
+        fs::write(root.join(format!("boot/initrd.img-9.9{evil}")), initramfs()).unwrap();
+        fs::create_dir_all(root.join(format!("lib/modules/9.9{evil}"))).unwrap();
+        write(
+            root,
+            "etc/fstab",
+            "/dev/sda / ext4 d 0 1\n/dev/sd\u{1b}[2Jx9 /srv\\012\\033[2J ext4 d 0 2\nUUID=\u{1b}x /boot\\033 ext4 d 0 2\n/dev/sdz1\u{7} /opt ext4 d 0 0\n",
+        );
+        write(root, "etc/hostname", "web\u{1b}[2J01\n");
+        write(root, "etc/crypttab", "data\u{1b} /dev/sdb7\u{1b} none luks\n");
+        write(
+            root,
+            "boot/grub/grub.cfg",
+            &format!("linux /boot/vmlinuz-{VERSION} root=/dev/sd\u{1b}[2Jq1 resume=/dev/sdx\u{1b}1 ro\n"),
+        );
+    });
+    let _ = guest.pass(&sandbox);
+}
+
+#[test]
+fn a_hundred_thousand_names_are_bounded() {
+    let _one = one();
+    let Some(sandbox) = ready("a_hundred_thousand_names_are_bounded") else { return };
+    let guest = Guest::new(|_, _| {});
+    run(&format!("mke2fs -q -F -t ext4 -N 400000 {} 700M", guest.image.display()));
+    let at = guest.dir.path().join("mnt");
+    let Some(mounted) = Mounted::new(&guest.image, &at, "rw") else { return };
+    debian(&at);
+    for (folder, prefix, end) in [
+        ("boot", "vmlinuz-6.1.0-", "-amd64"),
+        ("etc/network/interfaces.d", "if", ""),
+        ("etc/modprobe.d", "m", ".conf"),
+    ] {
+        fs::create_dir_all(at.join(folder)).unwrap();
+        for n in 0..100_000 {
+            fs::write(at.join(format!("{folder}/{prefix}{n}{end}")), "").unwrap();
+        }
+    }
+    drop(mounted);
+    let outcome = guest.pass(&sandbox);
+    assert!(said(&outcome).contains("linux-too-many-kernels"), "{}", said(&outcome));
+}
+
+/// The programs that a converter might be tempted to run in a guest, each of which would leave a mark.
+const PROGRAMS: &[&str] = &[
+    "sbin/init",
+    "bin/sh",
+    "bin/bash",
+    "usr/bin/dash",
+    "usr/bin/dracut",
+    "usr/sbin/update-grub",
+    "usr/sbin/update-initramfs",
+    "usr/sbin/mkinitramfs",
+    "usr/sbin/grub-install",
+    "usr/sbin/grub-mkconfig",
+    "sbin/modprobe",
+    "sbin/depmod",
+    "sbin/ldconfig",
+    "sbin/fsck.ext4",
+    "usr/bin/systemctl",
+    "usr/bin/dpkg",
+    "usr/sbin/chroot",
+    "usr/lib/dracut/dracut-init.sh",
+    "etc/kernel/postinst.d/x",
+    "lib64/ld-linux-x86-64.so.2",
+    "init",
+];
+
+/// The guest's programs leave marks if they run; and of this host nothing runs but what the sandbox consists of.
+#[test]
+fn no_program_of_the_guest_is_ever_run() {
+    const IMAGE: &str = "LANDFALL_TEST_IMAGE";
+    let test = "no_program_of_the_guest_is_ever_run";
+    if let Some(image) = std::env::var_os(IMAGE) {
+        // Under the eye of strace, below.
+        let seen = pass(&[Path::new(&image)], &sandbox(test).unwrap()).unwrap();
+        assert!(seen.applied.is_some(), "{:?}", seen.inspection.plan.findings);
+        return;
+    }
+    let _one = one();
+    let Some(sandbox) = ready(test) else { return };
+    let guest = Guest::new(|root, outside| {
+        let script = format!("#!/bin/sh\necho ran >>{}/mark\necho ran >>/mark\n", outside.display());
+        for path in PROGRAMS {
+            clear(&root.join(path));
+            fs::write(root.join(path), &script).unwrap();
+            fs::set_permissions(root.join(path), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    });
+    let pristine = fs::read(&guest.image).unwrap();
+    let seen = guest.pass(&sandbox).unwrap();
+    assert!(seen.applied.is_some(), "{:?}", seen.inspection.plan.findings);
+    let root = run(&format!("debugfs -R ls {}", guest.image.display()));
+    assert!(root.contains("etc") && !root.contains("mark"), "{root}");
+    assert!(!guest.dir.path().join("outside/mark").exists());
+    if !tools(&["strace"]) {
+        return;
+    }
+    fs::write(&guest.image, pristine).unwrap();
+    let log = guest.dir.path().join("log");
+    let out = Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=execve,execveat", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(IMAGE, &guest.image)
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    if text.contains("Operation not permitted") && !out.status.success() {
+        eprintln!("SKIPPED: strace may not trace here: {text}");
+        return;
+    }
+    assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    let log = fs::read_to_string(log).unwrap();
+    let ran =
+        log.lines().filter(|line| line.trim_end().ends_with("= 0")).filter_map(|line| line.split('"').nth(1));
+    let ran: BTreeSet<&str> = ran.filter_map(|path| path.rsplit('/').next()).collect();
+    let me = std::env::current_exe().unwrap();
+    let expected = [me.file_name().unwrap().to_str().unwrap(), "bwrap", "qemu-system-x86_64"];
+    assert_eq!(ran, BTreeSet::from(expected), "{log}");
+}
+
+/// What a pass over a guest with three kernels takes, where `tools/make-trees.sh` has made one.
+#[test]
+fn three_kernels_are_patched_in_time_and_in_bounded_memory() {
+    let _one = one();
+    let Some(sandbox) = ready("three_kernels_are_patched_in_time_and_in_bounded_memory") else { return };
+    let Some(tree) = tree() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, mib) in [("ext4", 2048), ("xfs", 2048), ("btrfs", 2048)] {
+        if !tools(&[&*format!("mkfs.{kind}")]) {
+            continue;
+        }
+        let (image, at) = (dir.path().join("disk"), dir.path().join("mnt"));
+        sparse(&image, mib);
+        run(&format!("mkfs.{kind} -q {}", image.display()));
+        let Some(mounted) = Mounted::new(&image, &at, "rw") else { return };
+        run(&format!("cp -a {}/. {}", tree.display(), at.display()));
+        let kernels: Vec<String> = fs::read_dir(at.join("usr/lib/modules"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        // The same kernel thrice, by other names.
+        for n in 1..3 {
+            let (old, new) = (&kernels[0], format!("{}.{n}", kernels[0]));
+            run(&format!("cp -a {0}/usr/lib/modules/{old} {0}/usr/lib/modules/{new}", at.display()));
+            for file in ["vmlinuz", "initrd.img"] {
+                run(&format!("cp -a {0}/boot/{file}-{old} {0}/boot/{file}-{new}", at.display()));
+            }
+        }
+        write(&at, "etc/fstab", &format!("/dev/sda / {kind} defaults 0 1\n"));
+        write(
+            &at,
+            "boot/grub/grub.cfg",
+            &format!(
+                "menuentry x {{\n\tlinux /boot/vmlinuz-{0} root=/dev/sda ro\n\tinitrd /boot/initrd.img-{0}\n}}\n",
+                kernels[0]
+            ),
+        );
+        write(&at, "boot/grub/i386-pc/core.img", "core");
+        drop(mounted);
+        let stop = AtomicBool::new(false);
+        let (seen, seconds, peak) = std::thread::scope(|scope| {
+            let peak = scope.spawn(|| watch_qemu(&stop));
+            let begin = Instant::now();
+            let seen = pass(&[&image], &sandbox);
+            let seconds = begin.elapsed().as_secs_f64();
+            stop.store(true, Ordering::Relaxed);
+            (seen.unwrap(), seconds, peak.join().unwrap())
+        });
+        let applied = seen.applied.expect("nothing stands in the way");
+        assert_eq!(applied.archives.len(), 3);
+        assert!(applied.archives.iter().all(|(_, archive)| archive.changed));
+        eprintln!(
+            "{kind}: {seconds:.1} s (scan {:.2}, plan {:.2}, materialise {:.2}, write {:.2}, verify {:.2}), QEMU {} MiB, this program {} MiB, {:?}",
+            seen.inspection.scan_seconds,
+            seen.inspection.plan_seconds,
+            applied.materialise_seconds,
+            applied.write_seconds,
+            applied.verify_seconds,
+            peak >> 10,
+            peak_kib("self") >> 10,
+            applied.sandbox,
+        );
+        assert!(peak > 0 && peak <= 512 << 10, "{peak} KiB");
+    }
+}
+
+/// A root file system with a kernel and an initramfs.
+fn tree() -> Option<PathBuf> {
+    let agent = PathBuf::from(env!("CARGO_BIN_EXE_sandbox_agent"));
+    let target = agent.ancestors().find(|folder| folder.ends_with("target")).unwrap();
+    let found = ["bookworm", "trixie"].map(|suite| target.join(format!("guests/initramfs-{suite}")));
+    let found = found.into_iter().find(|tree| tree.join("boot").is_dir());
+    if found.is_none() {
+        eprintln!("SKIPPED: no guest in {}/guests (make it with tools/make-trees.sh)", target.display());
+    }
+    found
+}
+
+/// The most memory that any QEMU below this process has had, in KiB.
+fn watch_qemu(stop: &AtomicBool) -> u64 {
+    let mut peak = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+            if name.starts_with("qemu") && is_below_this(id) {
+                peak = peak.max(peak_kib(&id.to_string()));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    peak
+}
+
+fn is_below_this(mut id: u32) -> bool {
+    for _ in 0..8 {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        match parent {
+            Some(parent) if parent == std::process::id() => return true,
+            Some(parent) if parent > 1 => id = parent,
+            _ => return false,
+        }
+    }
+    false
+}
