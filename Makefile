@@ -18,6 +18,7 @@ demo: build setup-demo
 
 test: setup-build setup-demo setup-test
 	tools/make-trees.sh target/guests
+	tools/make-arrays.sh target/arrays
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 

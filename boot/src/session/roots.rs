@@ -8,6 +8,7 @@
 //!
 //! Where more than one is left, all are named and none is patched, unless the caller chooses.
 
+use super::mapped::{self, Mapped};
 use crate::linux::fstab::Fstab;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::{Meant, Names, Scan, Volume, VolumeId};
@@ -21,6 +22,8 @@ pub(super) struct Looked {
     pub root: Option<Root>,
     /// The root of the first entry of each boot loader configuration on it: `UUID=…`
     pub loader_roots: Vec<String>,
+    /// Names that its configuration gives to encrypted volumes and arrays.
+    pub mapped: Vec<Mapped>,
 }
 
 /// A root file system.
@@ -53,8 +56,10 @@ const ENTRIES: &[&str] = &["/loader/entries", "/boot/loader/entries", "/boot/efi
 /// Looks at one file system.
 pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
     let mut loader_roots = Vec::new();
+    let mut mapped = Vec::new();
     for path in LOADERS {
         if let Some(text) = config(tree, path)? {
+            mapped.extend(mapped::of_loader(&text));
             loader_roots.extend(first_root(&text));
         }
     }
@@ -63,13 +68,18 @@ pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
         names.retain(|name| name.ends_with(".conf"));
         for name in names.iter().take(64) {
             if let Some(text) = config(tree, &format!("{folder}/{name}"))? {
+                mapped.extend(mapped::of_loader(&text));
                 loader_roots.extend(first_root(&text));
             }
         }
     }
     loader_roots.sort();
     loader_roots.dedup();
-    Ok(Looked { id: id.clone(), root: root(tree)?, loader_roots })
+    let root = root(tree)?;
+    if root.is_some() {
+        mapped.extend(mapped::of_tree(tree)?);
+    }
+    Ok(Looked { id: id.clone(), root, loader_roots, mapped })
 }
 
 /// A configuration file; one that is absurdly long, or is no file, is none.
@@ -248,7 +258,9 @@ fn nothing(scan: &Scan) -> Finding {
         .volumes
         .iter()
         .filter_map(|volume| match &volume.content {
-            Content::Encrypted { scheme } => Some(format!("{} ({scheme})", volume.id.0)),
+            Content::Encrypted { scheme } if !volume.is_opened_in(&scan.volumes) => {
+                Some(format!("{} ({scheme})", volume.id.0))
+            }
             _ => None,
         })
         .collect();
@@ -256,7 +268,7 @@ fn nothing(scan: &Scan) -> Finding {
         return Finding::new(
             "root-encrypted",
             format!("no root file system was found; {} cannot be seen into", encrypted.join(", ")),
-            "decrypt the disk in the source machine first, or convert the disks alone with landfall disk convert",
+            "give the key in a file: --key-file FILE, or --passphrase-file FILE for the first line of one; or convert the disks alone with landfall disk convert",
         );
     }
     let seen: Vec<_> = scan
