@@ -2,13 +2,16 @@
 # What runs in the virtual machine of make-arrays.sh, as its first process. The disks come in the order of their
 # targets; `disks=` on the command line names them: NAME.0,NAME.1,…
 export PATH=/bin DM_DISABLE_UDEV=1
+# The shell has lesser ones built in.
+mke2fs() { /bin/mke2fs "$@"; }
+e2fsck() { /bin/e2fsck "$@"; }
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 trap 'echo "FAILED: $step"; sync; poweroff -f' EXIT
 step=modules
 for module in virtio_pci virtio_scsi sd_mod ext4 md_mod raid1 raid0 raid10 raid456 linear dm_mod dm_crypt dm_raid dm_mirror xts aes_generic \
-    aesni_intel sha256_generic ecb cbc; do
+    aesni_intel sha256_generic ecb cbc essiv; do
     modprobe "$module" 2>/dev/null
 done
 argument() { tr ' ' '\n' < /proc/cmdline | sed -n "s/^$1=//p"; }
@@ -48,15 +51,17 @@ create() {
 stop() { sync; quiet mdadm --stop "$1"; }
 partition() { echo "2048,,$2" | quiet sfdisk -q --no-reread --no-tell-kernel "$1"; quiet blockdev_reread "$1"; }
 blockdev_reread() { busybox blockdev --rereadpt "$1"; sleep 1; mdev -s; }
-lvm_() { step="$step: lvm $*"; quiet lvm "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} global{use_lvmpolld=0}'; }
+lvm_() { quiet lvm "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} global{use_lvmpolld=0}'; }
 active() { mdev -s; lvm vgmknodes > /dev/null 2>&1; }
 format() { printf landfall > /tmp/key; quiet cryptsetup luksFormat -q --key-file /tmp/key --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$@"; }
 unlock() { printf landfall > /tmp/key; quiet cryptsetup open --key-file /tmp/key "$1" "$2"; }
+# All of a mirror is known to be alike: as many regions or sectors as there are.
 synced() {
     for _ in $(seq 60); do
-        lvm lvs --noheadings -o copy_percent "$1" 2>/dev/null | grep -q 100.00 && return 0
+        dmsetup status "$1" | grep -qE ' ([0-9]+)/\1 ' && return 0
         sleep 1
     done
+    dmsetup status
     return 1
 }
 
@@ -84,9 +89,9 @@ make() {
         fill r0-12 /dev/md3
         stop /dev/md3
     fi
-    if has r0-090; then
-        create /dev/md4 --metadata=0.90 --level=0 --chunk=32 --raid-devices=2 "$(node r0-090.0)" "$(node r0-090.1)"
-        fill r0-090 /dev/md4
+    if has linear-090; then
+        create /dev/md4 --metadata=0.90 --level=linear --raid-devices=2 "$(node linear-090.0)" "$(node linear-090.1)"
+        fill linear-090 /dev/md4
         stop /dev/md4
     fi
     if has r10-12; then
@@ -137,7 +142,7 @@ make() {
         lvm_ lvcreate -q -y --noudevsync --type "$type" -m 1 $log -L 32M -n root "vg-$type"
         active
         fill "lvm-$type" "/dev/vg-$type/root"
-        synced "vg-$type/root" || exit 1
+        synced "vg--$type-root" || exit 1
         lvm_ vgchange -q -an "vg-$type"
     done
     if has lvm-on-md; then
@@ -210,7 +215,7 @@ result() {
 check() {
     echo 2000000 > /proc/sys/dev/raid/speed_limit_max
     number=100
-    for fixture in r1-12: r1-10-disk:p1 r1-090: r0-12: r0-090: r10-12: r10-four: linear: stale:; do
+    for fixture in r1-12: r1-10-disk:p1 r1-090: r0-12: linear-090: r10-12: r10-four: linear: stale:; do
         name=${fixture%:*}
         has "$name" || continue
         number=$((number + 1))
@@ -241,7 +246,7 @@ check() {
         result "lvm-$type" "/dev/vg-$type/root"
         # The legs, byte by byte, where they can be compared.
         if [ "$type" = raid1 ]; then
-            synced "vg-$type/root"
+            synced "vg--$type-root"
             lvm_ lvchange -q --syncaction check "vg-$type/root"
             sleep 5
             echo "RESULT lvm-$type-legs mismatches=$(lvm lvs --noheadings -o raid_mismatch_count "vg-$type/root" 2>/dev/null | tr -d ' ')"

@@ -56,7 +56,7 @@ if [ ! -s "$initrd" ] || [ "$here/arrays-init.sh" -nt "$initrd" ]; then
         ln -s busybox "$root/bin/$name"
     done
     program "$folder/packages/sbin/mdadm"
-    for name in lvm cryptsetup mke2fs e2fsck sfdisk; do
+    for name in lvm dmsetup cryptsetup mke2fs e2fsck sfdisk; do
         program "$(command -v "$name")"
     done
     # The hosts' name goes into names of arrays.
@@ -76,22 +76,28 @@ if [ ! -s "$initrd" ] || [ "$here/arrays-init.sh" -nt "$initrd" ]; then
 fi
 kernel=$(ls "$folder"/../sandbox/boot/vmlinuz-* | tail -n 1)
 
-if [ -z "$check" ]; then
-    for fixture in r1-12:2 r1-10-disk:2 r1-090:2 r0-12:2 r0-090:2 r10-12:3 r10-four:4 linear:2 stale:2 rebuilding:2 r5:3 \
-        lvm-raid1:2 lvm-mirror:2 lvm-on-md:2 luks-on-lvm:1 lvm-on-luks:1 luks1:1; do
-        for number in $(seq 0 $((${fixture#*:} - 1))); do
-            rm -f "$folder/${fixture%:*}.$number.raw"
-            truncate -s 64M "$folder/${fixture%:*}.$number.raw"
-        done
-    done
-    # Disks of unequal size make the layout of a linear array visible.
-    truncate -s 40M "$folder/linear.0.raw"
-fi
-
+# What is made; fewer for a try, by FIXTURES="NAME:DISKS …".
+fixtures='r1-12:2 r1-10-disk:2 r1-090:2 r0-12:2 linear-090:2 r10-12:3 r10-four:4 linear:2 stale:2 rebuilding:2 r5:3
+    lvm-raid1:2 lvm-mirror:2 lvm-on-md:2 luks-on-lvm:1 lvm-on-luks:1 luks1:1'
 disks=''
 set --
 target=0
-for image in "$images"/*.raw; do
+if [ -z "$check" ]; then
+    for fixture in ${FIXTURES:-$fixtures}; do
+        for number in $(seq 0 $((${fixture#*:} - 1))); do
+            image=$folder/${fixture%:*}.$number.raw
+            rm -f "$image"
+            truncate -s 64M "$image"
+            # Disks of unequal size make the layout of a linear array visible.
+            [ "${image##*/}" != linear.0.raw ] || truncate -s 40M "$image"
+            set -- "$@" "$image"
+        done
+    done
+else
+    set -- "$images"/*.raw
+fi
+for image in "$@"; do
+    shift
     name=${image##*/}
     disks=$disks,${name%.raw}
     set -- "$@" -drive "file=$image,format=raw,if=none,id=d$target,cache=unsafe,discard=unmap" \
@@ -107,4 +113,4 @@ if ! grep -q '^DONE' "$log"; then
     exit 1
 fi
 [ -z "$check" ] || sed -n 's/\r$//; /^RESULT /p' "$log"
-[ -n "$check" ] || touch "$folder/complete"
+[ -n "$check${FIXTURES:-}" ] || touch "$folder/complete"

@@ -3,7 +3,7 @@
 
 use landfall_boot::apply::Change;
 use landfall_boot::sandbox::{Accelerator, Sandbox, Settings};
-use landfall_boot::tree::GuestTreeExt;
+use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::tree::ext4::Ext4Tree;
 use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
 use landfall_boot::{Error, Result};
@@ -84,7 +84,7 @@ const FIXTURES: &[Fixture] = &[
     fixture("r1-10-disk", 2, "md/wholep1", "/dev/md/whole1"),
     fixture("r1-090", 2, "md2", "/dev/md2"),
     fixture("r0-12", 2, "md3", "/dev/md3"),
-    fixture("r0-090", 2, "md4", "/dev/md4"),
+    fixture("linear-090", 2, "md4", "/dev/md4"),
     fixture("r10-12", 3, "md5", "/dev/md5"),
     fixture("r10-four", 4, "md6", "/dev/md/6"),
     fixture("linear", 2, "md7", "/dev/md7"),

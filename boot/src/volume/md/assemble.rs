@@ -101,6 +101,13 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
         let slot = match truth.role(known.number) {
             Role::Disk(slot) if is_fresh => slot,
             Role::Spare if is_fresh => continue,
+            // Each took the other for gone, and nothing tells which went on for longer.
+            _ if known.events == truth.events && matches!(known.role(known.number), Role::Disk(_)) => {
+                return Err(closed(
+                    format!("{} and {} each ran without the other", freshest.volume.0, member.volume.0),
+                    "leave the disk with the older data out of the conversion",
+                ));
+            }
             _ => {
                 findings.push(Finding::new(
                     "array-member-stale",
@@ -135,7 +142,7 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
             ));
         }
     }
-    // Two halves that ran on their own: each took the other for gone.
+    // As above, where a third disk saw more than either.
     for (&slot, member) in &disks {
         let contradicts = disks.values().find(|other| {
             other.superblock.events == truth.events

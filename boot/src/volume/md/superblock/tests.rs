@@ -70,6 +70,9 @@ impl New {
         put(152, &self.recovery.to_le_bytes());
         put(160, &self.number.to_le_bytes());
         put(184, &[self.flags]);
+        // A list of bad blocks, which is not all ones.
+        put(186, &1_u16.to_le_bytes());
+        put(188, &8_u32.to_le_bytes());
         put(200, &self.events.to_le_bytes());
         put(208, &self.resync.to_le_bytes());
         put(220, &u32::try_from(self.roles.len()).unwrap().to_le_bytes());
