@@ -19,6 +19,7 @@ demo: build setup-demo
 test: setup-build setup-demo setup-test
 	tools/make-trees.sh target/guests
 	tools/fetch-network-readers.sh target/network-readers
+	tools/make-arrays.sh target/arrays
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 

@@ -43,11 +43,55 @@ pub struct Explanation {
 /// Every finding that this crate can give, sorted by id.
 pub const TABLE: &[Explanation] = &[
     Explanation {
+        id: "array-degraded",
+        severity: Severity::Warns,
+        text: "A mirrored array lacks disks, and works without them. What is changed reaches the disks that are \
+               here only, and they cannot know that the others are behind: a disk that was left out must never be \
+               started together with them, for the array would take both as equal. Name all disks of the machine, \
+               or give the array new disks on the target.",
+    },
+    Explanation {
+        id: "array-incomplete",
+        severity: Severity::Warns,
+        text: "A software RAID array lacks more disks than it can do without, so nothing on it is seen. Usually a \
+               disk of the machine was left out. Name all of them; the array's UUID is in the output of `mdadm \
+               --detail` and in /etc/mdadm/mdadm.conf of the guest.",
+    },
+    Explanation {
+        id: "array-member-damaged",
+        severity: Severity::Warns,
+        text: "The superblock of a RAID member is damaged, or does not fit the device that it is on, so the \
+               member is not used. If the array does without it, it is opened and said to be degraded. Check the \
+               member in the source machine with `mdadm --examine`.",
+    },
+    Explanation {
+        id: "array-member-stale",
+        severity: Severity::Warns,
+        text: "A RAID member left its array some time before the others were written last, as a disk does that \
+               failed. It is neither read nor written, and the array on the target leaves it out, too, until it \
+               is added again. Add it with mdadm once the machine runs.",
+    },
+    Explanation {
+        id: "array-not-opened",
+        severity: Severity::Warns,
+        text: "A software RAID array is of a kind that is not written from outside (levels 4, 5 and 6, and 10 in \
+               its far layouts), or is in a state that is not (it is reshaped or rebuilt, or its members \
+               contradict each other). Its disks are copied as they are. Another finding says so if the guest \
+               needs it to start.",
+    },
+    Explanation {
+        id: "array-unclean",
+        severity: Severity::Notes,
+        text: "A software RAID array was in use when its disks were copied, as in every snapshot of a running \
+               machine. Its mirrors may differ where writes were under way. The first disk in sync counts, as it \
+               does for the kernel, which makes the others equal when the array starts; nothing needs to be done.",
+    },
+    Explanation {
         id: "disk-in-array",
         severity: Severity::Warns,
-        text: "A disk is a member of a RAID array as a whole, and the partition table that it shows is the array's \
-               own. Patching a partition on one side of a mirror would make the sides differ, so nothing on the \
-               disk is opened. It is copied as it is.",
+        text: "A disk is a member of a RAID array as a whole, the partition table that it shows is the array's \
+               own, and the array was not opened. Patching a partition on one side of a mirror would make the \
+               sides differ, so nothing on the disk is opened. It is copied as it is.",
     },
     Explanation {
         id: "file-immutable",
@@ -519,6 +563,34 @@ pub const TABLE: &[Explanation] = &[
                the source as well. Check the list of disks.",
     },
     Explanation {
+        id: "luks-key-wrong",
+        severity: Severity::Warns,
+        text: "An encrypted volume was found, and the key that was given opens none of its key slots. It is \
+               copied as it is. Give the volume's own key or passphrase; another finding says so if the guest \
+               needs the volume to start.",
+    },
+    Explanation {
+        id: "luks-locked",
+        severity: Severity::Notes,
+        text: "An encrypted volume was found, and no key was given. It is copied as it is, and what lies in it is \
+               neither seen nor changed. Give the key in a file with --key-file or --passphrase-file if the \
+               guest's system lies in it.",
+    },
+    Explanation {
+        id: "luks-not-opened",
+        severity: Severity::Warns,
+        text: "An encrypted volume cannot be opened: its cipher or key derivation is not handled, it is being re- \
+               encrypted, its header is damaged, or there are more of them than keys are tried on. It is copied \
+               as it is. Another finding says so if the guest needs it to start.",
+    },
+    Explanation {
+        id: "lvm-degraded",
+        severity: Severity::Warns,
+        text: "A mirrored logical volume lacks one of its legs, and works without it. What is changed reaches the \
+               other legs only: a disk that was left out must never be started together with them. Name all disks \
+               of the machine, or repair the volume on the target with `lvconvert --repair`.",
+    },
+    Explanation {
         id: "lvm-duplicate-name",
         severity: Severity::Warns,
         text: "Two volume groups of one name cannot be active in one system. Usually a disk of another machine, \
@@ -545,7 +617,7 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "lvm-not-opened",
         severity: Severity::Notes,
-        text: "A logical volume uses a kind of mapping (thin, cache, RAID, snapshot) or a state (a move or merge \
+        text: "A logical volume uses a kind of mapping (thin, cache, striped RAID, snapshot) or a state (a move or merge \
                in progress) that is not opened from outside. It is copied with its disks as it is. Another \
                finding says so if the guest needs it to start.",
     },
@@ -574,7 +646,8 @@ pub const TABLE: &[Explanation] = &[
         id: "mount-not-openable",
         severity: Severity::Blocks,
         text: "A file system that the guest needs to start lies on something that is not opened: an encrypted \
-               container, a software RAID, a thin or cached logical volume. The patch cannot be made there.",
+               volume without its key, a software RAID with parity, a thin or cached logical volume. The patch \
+               cannot be made there.",
     },
     Explanation {
         id: "mount-not-readable",
@@ -611,8 +684,8 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "root-encrypted",
         severity: Severity::Blocks,
-        text: "No root file system was found, and there are encrypted volumes: it probably lies in one of those. \
-               landfall has no key for it.",
+        text: "No root file system was found, and there are encrypted volumes that were not opened: it probably \
+               lies in one of those. Give its key with --key-file or --passphrase-file.",
     },
     Explanation {
         id: "root-several",
@@ -634,11 +707,12 @@ pub const TABLE: &[Explanation] = &[
                available. Install QEMU and a kernel for it, as `landfall explain` of the error says.",
     },
     Explanation {
-        id: "target-by-hand",
-        severity: Severity::Notes,
-        text: "landfall writes the disks for this target and a neutral description of the machine (machine.json), \
-               but not yet a definition that the target takes. Make the machine there by hand with exactly the \
-               hardware that the remedy names. The guest was prepared for that hardware.",
+        id: "storage-not-opened",
+        severity: Severity::Warns,
+        text: "A disk or partition belongs to a storage system that is recognised and not opened: ZFS, bcachefs, \
+               bcache, DRBD, a RAID of the firmware, a file system over several devices. It is copied as it is. \
+               If the guest needs it to start, the drivers of the target have to be installed in the running \
+               guest before the move.",
     },
     Explanation {
         id: "subvolume-read-only",
@@ -647,6 +721,13 @@ pub const TABLE: &[Explanation] = &[
                transactional system such as openSUSE MicroOS. Nothing can be written there, not even by root. \
                Make it writable in the guest (`btrfs property set -ts / ro false`), or roll back to a writable \
                one (`snapper rollback`), and convert again.",
+    },
+    Explanation {
+        id: "target-by-hand",
+        severity: Severity::Notes,
+        text: "landfall writes the disks for this target and a neutral description of the machine (machine.json), \
+               but not yet a definition that the target takes. Make the machine there by hand with exactly the \
+               hardware that the remedy names. The guest was prepared for that hardware.",
     },
     Explanation {
         id: "volume-ambiguous",
@@ -724,7 +805,7 @@ mod tests {
         let mut code = String::new();
         collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
         let known: BTreeSet<&str> = TABLE.iter().map(|row| row.id).collect();
-        for prefix in ["linux-", "guest-", "volume-", "windows-"] {
+        for prefix in ["linux-", "guest-", "volume-", "windows-", "array-", "luks-"] {
             for (at, _) in code.match_indices(&format!("\"{prefix}")) {
                 let Some(word) = code.get(at + 1..).and_then(|rest| rest.split('"').next()) else { continue };
                 if word.len() > prefix.len()

@@ -15,6 +15,22 @@ pub const LVM_AREAS: usize = 16;
 /// Segments and stripes of the logical volumes of a machine, in all.
 pub const LVM_STRIPES: usize = 1 << 20;
 
+/// A superblock of md: what the kernel reads of one.
+pub const MD_SUPERBLOCK: Bytes = Bytes(4096);
+
+/// Disks of one md array, and roles in its superblock: as many as fit into it.
+pub const MD_DISKS: u32 = 1920;
+
+/// Layers of storage one on the other (an array, encryption on it, a volume group on that): deeper ones are made by hand
+/// only, and every one of them costs a read of all that was found.
+pub const STORAGE_LAYERS: usize = 16;
+
+/// Encrypted volumes of a machine that the key is tried on: each costs seconds and up to a gigabyte for that time.
+pub const LUKS_VOLUMES: usize = 32;
+
+/// Names of a guest's crypttab and mdadm.conf that are kept.
+pub const MAPPED_NAMES: usize = 1024;
+
 /// Lines of a guest's fstab that are kept.
 pub const FSTAB_LINES: usize = 4096;
 

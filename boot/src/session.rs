@@ -11,6 +11,7 @@
 //! cannot be read and sandboxes that fail.
 
 mod beyond;
+mod mapped;
 mod mounts;
 mod readers;
 mod roots;
@@ -28,9 +29,10 @@ use crate::sandbox::Sandbox;
 use crate::target::Request;
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
-use crate::volume::{Content, Scan, Volume, VolumeId, scan};
+use crate::volume::{Content, Scan, Volume, VolumeId, scan_with};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
+use landfall_image::luks::Secret;
 use mounts::Planned;
 use readers::{GUEST, MOUNTABLE, NotMounted, Readers};
 use roots::{Choice, Looked};
@@ -45,14 +47,16 @@ pub struct Options<'a> {
     pub sandbox: Option<&'a Sandbox>,
     /// The volume that holds the root file system, where the caller has chosen.
     pub root: Option<VolumeId>,
+    /// Tried on every encrypted volume.
+    pub keys: &'a [Secret],
     /// Who recognises guests.
     pub families: &'a [&'a dyn Family],
 }
 
 impl Default for Options<'_> {
-    /// No sandbox, nothing chosen, every family.
+    /// No sandbox, nothing chosen, no key, every family.
     fn default() -> Self {
-        Options { sandbox: None, root: None, families: family::TABLE }
+        Options { sandbox: None, root: None, keys: &[], families: family::TABLE }
     }
 }
 
@@ -95,7 +99,7 @@ pub struct Inspection {
 /// Where a disk cannot be read, or a sandbox fails. What stands in the way of the guest is a finding.
 pub fn inspect(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_>) -> Result<Inspection> {
     let begin = Instant::now();
-    let scan = scan(disks)?;
+    let scan = scan_with(disks, options.keys)?;
     let scan_seconds = begin.elapsed().as_secs_f64();
     let readers = Readers::new(&scan, options.sandbox);
     let work = Work { scan: &scan, readers: &readers, request, options, writable: false };
@@ -152,7 +156,9 @@ impl Work<'_, '_> {
         let findings = &mut out.plan.findings;
         findings.extend(hibernated(&self.scan.volumes));
         let looked = self.look_at_all(findings)?;
-        let chosen = match roots::choose(&looked, self.scan, self.options.root.as_ref()) {
+        let scan = &mapped::learn(self.scan, &looked);
+        out.volumes.clone_from(&scan.volumes);
+        let chosen = match roots::choose(&looked, scan, self.options.root.as_ref()) {
             Choice::One(chosen, notes) => {
                 findings.extend(notes);
                 chosen
@@ -165,11 +171,11 @@ impl Work<'_, '_> {
                 return Ok(None);
             }
         };
-        let (Some(root), Some(volume)) = (&chosen.root, self.scan.volume(&chosen.id)) else {
+        let (Some(root), Some(volume)) = (&chosen.root, scan.volume(&chosen.id)) else {
             return Ok(None);
         };
         let path_of: &mounts::PathOf<'_> = &|volume, wanted| self.subvolume_path(volume, wanted, &looked);
-        let planned = mounts::plan(chosen, volume, root, self.scan, path_of)?;
+        let planned = mounts::plan(chosen, volume, root, scan, path_of)?;
         let Planned { mounts, needed, findings: about_mounts } = planned;
         let complete = !about_mounts.iter().any(|finding| finding.severity == Severity::Blocks);
         findings.extend(about_mounts);
@@ -177,7 +183,7 @@ impl Work<'_, '_> {
         if needed.is_empty() {
             return Ok(None);
         }
-        let scene = Mounting { mounts: &mounts, needed: &needed, complete };
+        let scene = Mounting { volumes: &scan.volumes, mounts: &mounts, needed: &needed, complete };
         let (read, reader) = match self.read(&scene) {
             Ok(read) => read,
             Err(why) => {
@@ -279,9 +285,10 @@ impl Work<'_, '_> {
     fn explained(&self, looked: &[Looked]) -> Vec<VolumeId> {
         let candidates: Vec<_> = looked.iter().filter(|looked| looked.root.is_some()).collect();
         let [only] = candidates.as_slice() else { return Vec::new() };
-        let (Some(root), Some(volume)) = (&only.root, self.scan.volume(&only.id)) else { return Vec::new() };
-        match roots::is_its_own_root(only, volume, root, &self.scan.volumes) {
-            true => mounts::explained(volume, &root.fstab, self.scan),
+        let scan = &mapped::learn(self.scan, looked);
+        let (Some(root), Some(volume)) = (&only.root, scan.volume(&only.id)) else { return Vec::new() };
+        match roots::is_its_own_root(only, volume, root, &scan.volumes) {
+            true => mounts::explained(volume, &root.fstab, scan),
             false => Vec::new(),
         }
     }
@@ -316,7 +323,7 @@ impl Work<'_, '_> {
         if let Some(finding) = doubtful(scene.needed, tree)? {
             read.plan.findings.push(finding);
         }
-        let in_scene = Scene { tree, volumes: &self.scan.volumes, mounts: scene.mounts };
+        let in_scene = Scene { tree, volumes: scene.volumes, mounts: scene.mounts };
         for family in self.options.families {
             let Some(guest) = family.recognise(&in_scene)? else { continue };
             // Without all its file systems a plan would be made for half a guest.
@@ -351,6 +358,8 @@ fn before(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<(String, Text)>>
 
 /// What is mounted for a guest.
 struct Mounting<'m> {
+    /// With the names that the guest has for them.
+    volumes: &'m [Volume],
     mounts: &'m [Mount],
     needed: &'m [Mount],
     /// Nothing that is needed is missing.

@@ -44,10 +44,10 @@ pub struct Common {
     /// Read at most this many bytes per second: 50M, 1G
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_size)]
     pub rate_limit: Option<Bytes>,
-    /// Open encrypted images with the content of this file, every byte of it
+    /// Open encrypted images and volumes with the content of this file, every byte of it
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_file")]
     pub key_file: Option<PathBuf>,
-    /// Open encrypted images with the first line of this file
+    /// Open encrypted images and volumes with the first line of this file
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
     /// Trust NBD servers (nbds://) and clients with certificates of this authority

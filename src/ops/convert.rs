@@ -72,7 +72,8 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     let folder =
         Folder::begin(wanted.output, &loaded.machine.name, wanted.create.files.replace, &loaded.files())?;
     let overlays = loaded.overlays(&folder.partial)?;
-    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
+    let keys = context.key.as_slice();
+    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest, keys };
     let mut patched = inspect::patch(context, &opened)?;
     clock.lap("find the guest and patch it");
 

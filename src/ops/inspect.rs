@@ -11,6 +11,7 @@ use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
 use landfall_boot::target::{Nic, Platform, Request, Services};
 use landfall_boot::volume::VolumeId;
+use landfall_image::luks::Secret;
 use landfall_image::{Disk, DiskMut, Error, Overlay, Result};
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,6 +27,8 @@ pub struct Opened<'a> {
     pub platform: Platform,
     /// How its guest is found.
     pub choice: &'a GuestChoice,
+    /// Tried on its encrypted volumes.
+    pub keys: &'a [Secret],
 }
 
 impl Opened<'_> {
@@ -51,8 +54,9 @@ impl Opened<'_> {
     }
 
     /// What a session may use.
-    pub fn options<'s>(&self, sandbox: Option<&'s Sandbox>) -> Options<'s> {
-        Options { sandbox, root: self.choice.root.clone().map(VolumeId), ..Options::default() }
+    pub fn options<'s>(&'s self, sandbox: Option<&'s Sandbox>) -> Options<'s> {
+        let root = self.choice.root.clone().map(VolumeId);
+        Options { sandbox, root, keys: self.keys, ..Options::default() }
     }
 
     fn report(&self, inspection: Inspection) -> Inspected {
@@ -97,7 +101,8 @@ pub fn inspect(
     };
     let loaded = source::load(context, path)?;
     let overlays = loaded.overlays(&context.scratch)?;
-    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice };
+    let opened =
+        Opened { loaded: &loaded, overlays: &overlays, platform, choice, keys: context.key.as_slice() };
     context.observer.event(Event::Step("Looking at the guest".into()));
     // Much can be read without a sandbox; where there is none, the session says what could not be.
     let sandbox = match Sandbox::new(context.sandbox.clone()) {

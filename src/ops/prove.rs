@@ -87,7 +87,8 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         target.platform.ok_or_else(|| Error::unsupported(format!("{} is not a target", target.name)))?;
     let attempt = || -> Result<_, Failure> {
         let overlays = loaded.overlays(&folder)?;
-        let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest };
+        let keys = context.key.as_slice();
+        let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest, keys };
         context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
         let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
 

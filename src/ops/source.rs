@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::hypervisor;
 use crate::machine::Machine;
 use landfall_image::formats::Image;
-use landfall_image::{Error, Overlay, Result};
+use landfall_image::{Error, Format, Overlay, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,10 +66,21 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
     let mut images = Vec::new();
     for disk in &machine.disks {
         let file = place(context, path, &disk.file).map_err(|e| e.in_file(path))?;
-        let image = super::disk::open(context, super::disk::Input::new(&file, None))?;
-        images.push(image);
+        images.push(open(context, &file)?);
     }
     Ok(Loaded { machine, path: path.to_owned(), hypervisor: row.name, images, left_out: parsed.left_out })
+}
+
+/// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
+/// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.
+fn open(context: &Context<'_>, file: &Path) -> Result<Image> {
+    let image = super::disk::open(context, super::disk::Input::new(file, None))?;
+    match image.layers.first() {
+        Some(layer) if layer.format == Format::Luks => {
+            super::disk::open(context, super::disk::Input::new(file, Some(Format::Raw)))
+        }
+        _ => Ok(image),
+    }
 }
 
 /// Where the disk that the definition at `definition` calls `name` lies here. A definition from another host may name it

@@ -79,11 +79,13 @@ impl<'v> Devices<'v> {
         self.mounts.iter().find(|mount| mount.at == path).and_then(|mount| self.volume_of(mount))
     }
 
-    /// True where something may lie on the disks that is in no volume (in containers, arrays, pools, and logical volumes of
-    /// an unusual kind): absence proves nothing then.
+    /// True where something may lie on the disks that is in no volume (in containers, arrays and pools that are not open,
+    /// and logical volumes of an unusual kind): absence proves nothing then.
     pub fn something_is_hidden(&self) -> bool {
         self.volumes.iter().any(|volume| match volume.content {
-            Content::Encrypted { .. } | Content::Member { .. } | Content::LvmPhysical { .. } => true,
+            Content::Encrypted { .. } | Content::Member { .. } | Content::LvmPhysical { .. } => {
+                !volume.is_opened_in(self.volumes)
+            }
             Content::Unknown => volume.part_type.as_deref() != Some(BIOS_BOOT_TYPE),
             _ => false,
         })
@@ -151,13 +153,15 @@ impl<'v> Devices<'v> {
         let is_sure = matches!(want, Want::Swap | Want::FileSystem(_));
         // Encryption is mapped, too, and so may be what is in a volume that was not seen into.
         let is_hidden = self.volumes.iter().any(|volume| match volume.content {
-            Content::Encrypted { .. } | Content::Member { .. } => true,
+            Content::Encrypted { .. } | Content::Member { .. } => !volume.is_opened_in(self.volumes),
             Content::Unknown => !is_plain(volume),
             _ => false,
         });
+        let is_mapped =
+            |volume: &Volume| volume.device_names.iter().any(|name| name.starts_with("/dev/mapper/"));
         let mut fitting = self.volumes.iter().filter(|volume| want.fits(volume));
         match (fitting.next(), fitting.next()) {
-            (Some(volume), None) if is_sure && !is_hidden && !is_plain(volume) => Meaning::Volume(volume),
+            (Some(volume), None) if is_sure && !is_hidden && is_mapped(volume) => Meaning::Volume(volume),
             _ => Meaning::Lost("its number says nothing about the volume".into()),
         }
     }
@@ -257,6 +261,28 @@ pub(super) mod tests {
         let path = "/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1";
         assert_eq!(devices.resolve(path, Want::FileSystem("ext4")), Meaning::Volume(&volumes[0]));
         assert!(matches!(devices.resolve(path, Want::FileSystem("xfs")), Meaning::Lost(_)));
+    }
+
+    #[test]
+    fn what_is_open_hides_nothing() {
+        let mut volumes = vec![volume(0, 1, "luks", "1a"), volume(0, 2, "lvm", ""), volume(0, 3, "raid", "")];
+        volumes[2].uuid = Some("11111111-2222-3333-4444-555555555555".into());
+        let hidden = |volumes: &[Volume]| Devices::new(volumes, &[]).something_is_hidden();
+        let opened = |id: &str, name: &str| Volume {
+            id: VolumeId(id.into()),
+            device_names: vec![name.into()],
+            partition: None,
+            ..volume(0, 1, "ext4", id)
+        };
+        for inner in [
+            opened("disk0p1:luks", "/dev/mapper/luks-1a"),
+            opened("vg0/root", "/dev/vg0/root"),
+            opened("md0", "/dev/disk/by-id/md-uuid-11111111:22223333:44445555:55555555"),
+        ] {
+            assert!(hidden(&volumes), "{volumes:?}");
+            volumes.push(inner);
+        }
+        assert!(!hidden(&volumes));
     }
 
     #[test]

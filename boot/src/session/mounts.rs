@@ -198,7 +198,12 @@ impl Planned {
             false => Finding::new(
                 "mount-not-openable",
                 says,
-                "install the target's drivers in the running guest, then use landfall disk convert",
+                match volume.content {
+                    Content::Encrypted { .. } => {
+                        "give its key in a file: --key-file FILE, or --passphrase-file FILE for the first line of one"
+                    }
+                    _ => "install the target's drivers in the running guest, then use landfall disk convert",
+                },
             ),
         });
     }

@@ -12,6 +12,7 @@
 //! subvolume; where `/` or `rootflags=` name none, they mean the default subvolume.
 
 use super::beyond::Beyond;
+use super::mapped::{self, Mapped};
 use super::subvolumes::{self, Place};
 use crate::linux::fstab::Fstab;
 use crate::sandbox::Subvolume;
@@ -29,6 +30,8 @@ pub(super) struct Looked {
     pub root: Option<Root>,
     /// The root of the first entry of each boot loader configuration on it.
     pub loader_roots: Vec<LoaderRoot>,
+    /// Names that its configuration gives to encrypted volumes and arrays.
+    pub mapped: Vec<Mapped>,
 }
 
 impl Looked {
@@ -96,8 +99,10 @@ const ENTRIES: &[&str] = &["/loader/entries", "/boot/loader/entries", "/boot/efi
 /// Looks at one file system.
 pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
     let mut loader_roots = Vec::new();
+    let mut mapped = Vec::new();
     for path in LOADERS {
         if let Some(text) = config(tree, path)? {
+            mapped.extend(mapped::of_loader(&text));
             loader_roots.extend(first_root(&text));
         }
     }
@@ -106,13 +111,18 @@ pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
         names.retain(|name| name.ends_with(".conf"));
         for name in names.iter().take(64) {
             if let Some(text) = config(tree, &format!("{folder}/{name}"))? {
+                mapped.extend(mapped::of_loader(&text));
                 loader_roots.extend(first_root(&text));
             }
         }
     }
     loader_roots.sort();
     loader_roots.dedup();
-    Ok(Looked { id: id.clone(), subvolume: None, root: root(tree)?, loader_roots })
+    let root = root(tree)?;
+    if root.is_some() {
+        mapped.extend(mapped::of_tree(tree)?);
+    }
+    Ok(Looked { id: id.clone(), subvolume: None, root, loader_roots, mapped })
 }
 
 /// A configuration file; one that is absurdly long, or is no file, is none.
@@ -331,7 +341,9 @@ fn nothing(scan: &Scan) -> Finding {
         .volumes
         .iter()
         .filter_map(|volume| match &volume.content {
-            Content::Encrypted { scheme } => Some(format!("{} ({scheme})", volume.id.0)),
+            Content::Encrypted { scheme } if !volume.is_opened_in(&scan.volumes) => {
+                Some(format!("{} ({scheme})", volume.id.0))
+            }
             _ => None,
         })
         .collect();
@@ -339,7 +351,7 @@ fn nothing(scan: &Scan) -> Finding {
         return Finding::new(
             "root-encrypted",
             format!("no root file system was found; {} cannot be seen into", encrypted.join(", ")),
-            "decrypt the disk in the source machine first, or convert the disks alone with landfall disk convert",
+            "give the key in a file: --key-file FILE, or --passphrase-file FILE for the first line of one; or convert the disks alone with landfall disk convert",
         );
     }
     let seen: Vec<_> = scan

@@ -230,7 +230,7 @@ fn what_is_missing_is_said() {
     let mut header = vec![0; 1 << 20];
     header[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
     std::fs::write(&luks, header).unwrap();
-    assert_eq!(ids(&look(&[&luks], None)), ["root-encrypted"]);
+    assert_eq!(ids(&look(&[&luks], None)), ["root-encrypted", "luks-locked"]);
     // A root that only the sandbox reads.
     let Some(_) = testing::tool("mkfs.xfs") else { return };
     testing::sparse(&empty, 320 << 20);
@@ -251,4 +251,66 @@ fn an_unknown_guest_is_not_patched() {
     let found = inspect(&disks, &request(), &Options::default()).unwrap();
     assert_eq!(ids(&found), ["guest-not-recognised"]);
     assert!(found.guest.is_none() && found.plan.is_blocked());
+}
+
+/// A root in an encrypted volume, which fstab and the boot loader name as crypttab does.
+#[test]
+fn an_encrypted_root_goes_by_the_name_of_crypttab() {
+    use landfall_image::{Disk, GuestOffset};
+    let (Some(maker), Some(_)) = (Maker::new(), testing::tool("cryptsetup")) else { return };
+    let fstab = "/dev/mapper/sda2_crypt / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\n";
+    let crypttab = "sda2_crypt UUID=cccccccc-0000-4000-8000-00000000000c none luks\n";
+    let grub = "linux /vmlinuz-1 root=/dev/mapper/sda2_crypt\n";
+    let inner = maker.disk(
+        "inner",
+        &[(
+            A,
+            &[
+                RELEASE,
+                PASSWD,
+                NAME,
+                ("/etc/fstab", fstab),
+                ("/etc/crypttab", crypttab),
+                ("/boot/hidden", ""),
+            ],
+        )],
+    );
+    let disk = maker
+        .disk("disk", &[("-t ext2", &[("/vmlinuz-1", "kernel"), ("/grub/grub.cfg", grub)]), ("noise", &[])]);
+    // The file system goes into a container, and that into the second partition, which grows to the disk's end.
+    let container = maker.0.path().join("container");
+    testing::sparse(&container, 20 << 20);
+    let key = Secret::new(b"landfall".to_vec());
+    let format = "cryptsetup -q luksFormat --type luks1 --pbkdf-force-iterations 1000 --uuid cccccccc-0000-4000-8000-00000000000c";
+    Tool::line(&format!("{format} {}", container.display())).input(b"landfall").run();
+    let overlay = testing::overlay(&container);
+    let volume = landfall_image::luks::open_volume(overlay.clone(), &key).unwrap().unwrap();
+    let file_system = &std::fs::read(&inner).unwrap()[1 << 20..17 << 20];
+    volume.write_at(GuestOffset(0), file_system).unwrap();
+    let mut raw = vec![0; 20 << 20];
+    overlay.read_at(GuestOffset(0), &mut raw).unwrap();
+    testing::sparse(&container, 0);
+    let grown = std::fs::File::options().write(true).open(&disk).unwrap();
+    grown.set_len(40 << 20).unwrap();
+    Tool::line(&format!("sfdisk -q -N 2 {}", disk.display())).input(b",20M\n").run();
+    testing::patch(&disk, 17 << 20, &raw);
+
+    let with = |keys: &[Secret]| {
+        let disks: Vec<Arc<dyn DiskMut>> = vec![testing::overlay(&disk)];
+        let options = Options { families: &[&Anything], keys, ..Options::default() };
+        inspect(&disks, &request(), &options).unwrap()
+    };
+    let found = with(&[key]);
+    assert_eq!(ids(&found), [""; 0], "{:?}", found.plan.findings);
+    let mounts: Vec<_> =
+        found.mounts.iter().map(|mount| (mount.at.as_str(), mount.volume.0.as_str())).collect();
+    assert_eq!(mounts, [("/", "disk0p2:luks"), ("/boot", "disk0p1")]);
+    assert_eq!(found.plan.edits.len(), 1);
+    let root = found.volumes.iter().find(|volume| volume.id.0 == "disk0p2:luks").unwrap();
+    assert_eq!(root.uuid.as_deref(), Some("aaaaaaaa-0000-4000-8000-00000000000a"));
+    assert!(root.device_names.contains(&"/dev/mapper/sda2_crypt".to_owned()), "{:?}", root.device_names);
+    let found = with(&[]);
+    assert_eq!(ids(&found), ["root-encrypted", "luks-locked"]);
+    assert!(found.plan.findings[0].remedy.contains("--key-file"));
+    assert_eq!(ids(&with(&[Secret::new(b"wrong".to_vec())])), ["root-encrypted", "luks-key-wrong"]);
 }

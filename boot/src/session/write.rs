@@ -10,7 +10,7 @@ use crate::sandbox::Finished;
 use crate::target::Request;
 use crate::tree::GuestTree;
 use crate::tree::ext4::may_be_readable_elsewhere;
-use crate::volume::{Content, Scan, scan};
+use crate::volume::{Content, Scan, scan_with};
 use crate::{Error, Kind, Result};
 use landfall_image::{Bytes, DiskMut};
 use serde::Serialize;
@@ -77,7 +77,7 @@ impl Written {
 /// initramfs), where the sandbox fails, or where what was written does not read back.
 pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_>) -> Result<Patched> {
     let begin = Instant::now();
-    let scan = scan(disks)?;
+    let scan = scan_with(disks, options.keys)?;
     let scan_seconds = begin.elapsed().as_secs_f64();
     std::thread::scope(|scope| {
         let readers = Readers::new(&scan, options.sandbox);

@@ -3,13 +3,15 @@
 //! A [`Volume`] is a run of bytes somewhere on the machine's disks with one thing in it. [`View`] makes a disk of its
 //! own of it, which is what file-system readers and the sandbox get.
 //!
-//! One file each: [`probe`] (superblock magic, UUID, label), [`lvm`] (physical volumes, metadata text, linear and
-//! striped segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)), [`scan`](mod@scan) (all of a machine),
+//! One file each: [`probe`] (superblock magic, UUID, label), [`md`] (arrays), [`lvm`] (physical volumes, metadata text,
+//! linear, striped and mirrored segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)),
+//! [`scan`](mod@scan) (all of a machine, layer by layer, with what is encrypted),
 //! [`device_name`] (what a name in a guest's configuration consists of), [`names`] (which volume it means).
 
 pub mod device_name;
 pub(crate) mod field;
 pub mod lvm;
+pub mod md;
 pub mod names;
 pub mod probe;
 pub mod scan;
@@ -17,13 +19,14 @@ pub mod view;
 
 pub use names::{Meant, Names};
 pub use probe::Probe;
-pub use scan::{Scan, scan};
+pub use scan::{Scan, scan, scan_with};
 pub use view::{Segment, View};
 
 use landfall_image::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// A volume's name in plans and reports: `disk0p1`, `disk1` (a disk without partitions), `vg0/root`.
+/// A volume's name in plans and reports: `disk0p1`, `disk1` (a disk without partitions), `vg0/root`, `md0`,
+/// `disk0p3:luks` (what is encrypted in `disk0p3`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VolumeId(pub String);
@@ -47,12 +50,12 @@ pub enum Content {
         /// Name of its volume group.
         group: String,
     },
-    /// LUKS, BitLocker or another container whose content cannot be seen.
+    /// LUKS, BitLocker or another container; what is in it is a volume of its own where it was opened.
     Encrypted {
         /// `LUKS2`.
         scheme: String,
     },
-    /// Part of an md array, a ZFS pool and the like: recognised, not opened.
+    /// Part of an md array, a ZFS pool and the like. An array that was opened is a volume of its own; a pool is not opened.
     Member {
         /// `linux-raid`, `zfs`.
         of: String,
@@ -61,7 +64,7 @@ pub enum Content {
     Unknown,
 }
 
-/// A partition, a whole disk without partitions, or a logical volume.
+/// A partition, a whole disk without partitions, an array, a logical volume, or what is encrypted in another volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Volume {
     /// Name in plans and reports.
@@ -82,8 +85,40 @@ pub struct Volume {
     pub part_type: Option<String>,
     /// Index of the disk (in the machine's order) that it begins on.
     pub disk: usize,
-    /// Partition number, 1 and up; `None` for whole disks and logical volumes.
+    /// Partition number on its disk, 1 and up; `None` for whatever is no partition of a disk.
     pub partition: Option<u32>,
     /// Names under which a running Linux may have it, besides `sdX`: `/dev/vg0/root`, `/dev/mapper/vg0-root`.
     pub device_names: Vec<String>,
+}
+
+impl Volume {
+    /// True where this volume is a layer, and what it holds is among `volumes`: it hides nothing.
+    pub fn is_opened_in(&self, volumes: &[Volume]) -> bool {
+        let has_name = |fits: &dyn Fn(&str) -> bool| {
+            volumes.iter().any(|volume| volume.device_names.iter().any(|name| fits(name)))
+        };
+        match &self.content {
+            Content::Encrypted { .. } => {
+                let inner = scan::opened_id(&self.id);
+                volumes.iter().any(|volume| volume.id == inner)
+            }
+            Content::Member { of } if of == "linux-raid" => {
+                let digits = self.uuid.as_deref().unwrap_or_default().replace('-', "");
+                let fields = [digits.get(..8), digits.get(8..16), digits.get(16..24), digits.get(24..)];
+                let fields: Vec<&str> = fields.into_iter().flatten().collect();
+                let own = format!("/dev/disk/by-id/md-uuid-{}", fields.join(":"));
+                digits.len() == 32
+                    && has_name(&|name| {
+                        name.strip_prefix(&own)
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with("-part"))
+                    })
+            }
+            // Logical volumes that are not opened are volumes, too, and hide what is in them.
+            Content::LvmPhysical { group } if !group.is_empty() => {
+                let folder = format!("/dev/{group}/");
+                has_name(&|name| name.starts_with(&folder))
+            }
+            _ => false,
+        }
+    }
 }

@@ -1,19 +1,33 @@
-//! All volumes of a machine: partitions, whole disks, logical volumes, and what lies in them.
+//! All volumes of a machine: partitions, whole disks, arrays, logical volumes, what is encrypted, and what lies in them.
 //!
-//! Deliberately absent: logical volumes on logical volumes, and partitions inside either (LVM and the kernel leave
-//! them alone too, unless they are told otherwise).
+//! Layers are opened until nothing new appears, what is complete first:
+//! ```text
+//! disks -> partitions -> md arrays (with partitions of their own) -> LUKS -> LVM -> LUKS -> …
+//! ```
+//! One file each: [`arrays`], [`encrypted`], [`groups`].
+//!
+//! Deliberately absent: arrays, physical volumes and partitions inside logical volumes. LVM and the kernel leave them alone
+//! too, unless they are told otherwise, for those are mostly disks of other machines.
 
-use super::lvm::{self, Mapping, Physical};
+mod arrays;
+mod encrypted;
+mod groups;
+
+pub use encrypted::opened_id;
+
+use super::lvm::{self, Physical};
 use super::view::View;
-use super::{Content, Probe, Volume, VolumeId, probe};
-use crate::{Finding, Kind, Result};
+use super::{Content, Probe, Volume, VolumeId, md, probe};
+use crate::{Finding, Kind, Result, limits};
+use landfall_image::luks::Secret;
 use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange, partition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What lies on a machine's disks.
+#[derive(Clone)]
 pub struct Scan {
-    /// Partitions and whole disks in order, then logical volumes by group and name.
+    /// Partitions and whole disks in order, then what lies in those, layer by layer.
     pub volumes: Vec<Volume>,
     /// What is odd about them.
     pub findings: Vec<Finding>,
@@ -37,49 +51,134 @@ impl Scan {
     pub fn closed(&self, id: &VolumeId) -> Option<&str> {
         self.closed.get(id).map(String::as_str)
     }
+    /// The same with more names of volumes, which the guest was found to give them.
+    pub fn with_names(&self, names: impl IntoIterator<Item = (VolumeId, String)>) -> Scan {
+        let mut scan = self.clone();
+        for (id, name) in names {
+            let volume = scan.volumes.iter_mut().find(|volume| volume.id == id);
+            if let Some(volume) = volume.filter(|volume| !volume.device_names.contains(&name)) {
+                volume.device_names.push(name);
+            }
+        }
+        scan
+    }
     /// Old-style snapshots of a logical volume.
     pub fn snapshots(&self, id: &VolumeId) -> &[String] {
         self.snapshots.get(id).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Finds the volumes of a machine whose disks are given in its order.
+/// Finds the volumes of a machine whose disks are given in its order, without a key for what is encrypted.
 ///
 /// # Errors
 /// Only where a disk cannot be read; what is damaged or odd becomes a finding.
 pub fn scan(disks: &[Arc<dyn DiskMut>]) -> Result<Scan> {
-    let mut scan = Scan {
-        volumes: Vec::new(),
-        findings: Vec::new(),
-        views: BTreeMap::new(),
-        closed: BTreeMap::new(),
-        snapshots: BTreeMap::new(),
-    };
-    let mut physical = Vec::new();
+    scan_with(disks, &[])
+}
+
+/// As [`scan`], and tries `keys` on every encrypted volume.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_with(disks: &[Arc<dyn DiskMut>], keys: &[Secret]) -> Result<Scan> {
+    let mut work = Work::new(keys);
     for (index, disk) in disks.iter().enumerate() {
-        scan.disk(index, disk, &mut physical)?;
+        let device =
+            Device { name: format!("disk{index}"), index, disk: disk.clone(), device_names: Vec::new() };
+        work.device(&device)?;
     }
-    let (groups, findings) = lvm::assemble(&physical)?;
-    scan.findings.extend(findings);
-    scan.groups(&groups)?;
-    Ok(scan)
+    for _ in 0..limits::STORAGE_LAYERS {
+        // What is complete goes first: it may hold what the rest lacks.
+        let is_new = work.arrays(true)?
+            || work.encrypted()?
+            || work.groups(true)?
+            || work.arrays(false)?
+            || work.groups(false)?;
+        if !is_new {
+            break;
+        }
+    }
+    Ok(work.finish())
+}
+
+/// One scan under way.
+struct Work<'k> {
+    out: Scan,
+    keys: &'k [Secret],
+    physical: Vec<Physical>,
+    members: Vec<md::Member>,
+    /// UUIDs of arrays that were tried, and whether they are open.
+    arrays: BTreeMap<String, bool>,
+    /// Disks with a partition table that is an array's: their names, and the kind of array.
+    mirrored: Vec<(String, String)>,
+    /// Encrypted volumes that were not tried yet, and how many were.
+    locked: Vec<encrypted::Locked>,
+    tried: usize,
+    /// UUIDs of volume groups that are open.
+    groups: BTreeSet<String>,
+    /// What is odd about volume groups; made anew with each look at them.
+    about_groups: Vec<Finding>,
+}
+
+/// Something that may have partitions: a disk, or an array.
+struct Device {
+    /// `disk0`, `md0`.
+    name: String,
+    /// Of the disk, or of an array's first one.
+    index: usize,
+    disk: Arc<dyn DiskMut>,
+    /// An array's; a disk has none that stay.
+    device_names: Vec<String>,
 }
 
 /// What is known of a volume before it is probed.
 struct Place {
     id: VolumeId,
     disk: usize,
-    range: GuestRange,
     entry: Option<partition::Entry>,
+    device_names: Vec<String>,
+    /// Arrays and physical volumes are looked for in it.
+    may_hold_layers: bool,
 }
 
-impl Scan {
-    fn disk(&mut self, index: usize, disk: &Arc<dyn DiskMut>, physical: &mut Vec<Physical>) -> Result<()> {
-        let name = format!("disk{index}");
+impl<'k> Work<'k> {
+    fn new(keys: &'k [Secret]) -> Self {
+        Work {
+            out: Scan {
+                volumes: Vec::new(),
+                findings: Vec::new(),
+                views: BTreeMap::new(),
+                closed: BTreeMap::new(),
+                snapshots: BTreeMap::new(),
+            },
+            keys,
+            physical: Vec::new(),
+            members: Vec::new(),
+            arrays: BTreeMap::new(),
+            mirrored: Vec::new(),
+            locked: Vec::new(),
+            tried: 0,
+            groups: BTreeSet::new(),
+            about_groups: Vec::new(),
+        }
+    }
+
+    fn finish(mut self) -> Scan {
+        self.pools();
+        self.arrays_at_the_end();
+        self.encrypted_at_the_end();
+        self.out.findings.append(&mut self.about_groups);
+        self.out
+    }
+
+    /// The partitions of a disk or array, or all of it where it has none.
+    fn device(&mut self, device: &Device) -> Result<()> {
+        let Device { name, index, disk, device_names } = device;
+        let is_disk = device_names.is_empty();
         let table = match partition::read(disk) {
             Ok(table) => table,
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Unsupported | Kind::Refused) => {
-                self.findings.push(Finding::new(
+                self.out.findings.push(Finding::new(
                     "partition-table-unreadable",
                     format!("the partition table of {name} cannot be read: {error}"),
                     "repair it in the source machine (`sgdisk --verify`), then convert again",
@@ -88,37 +187,42 @@ impl Scan {
             }
             Err(error) => return Err(error),
         };
-        let whole = GuestRange::new(GuestOffset(0), disk.size());
         let table = match table {
-            Some(table) if self.is_array_member(&name, disk, &table)? => None,
+            Some(table) if is_disk && self.is_array_member(name, disk, &table)? => None,
             table => table,
         };
-        let places = match table {
-            None if whole.is_empty() => Vec::new(),
-            None => vec![Place { id: VolumeId(name), disk: index, range: whole, entry: None }],
-            Some(table) => {
-                for note in &table.notes {
-                    self.findings.push(Finding::new(
-                        "partition-table-odd",
-                        format!("the partition table of {name} is odd: {note}"),
-                        "check the disk in the source machine (`fdisk -l`)",
-                    ));
-                }
-                table
-                    .entries
-                    .into_iter()
-                    .filter(|entry| !entry.is_extended() && !entry.range.is_empty())
-                    .map(|entry| Place {
-                        id: VolumeId(format!("{name}p{}", entry.number)),
-                        disk: index,
-                        range: entry.range,
-                        entry: Some(entry),
-                    })
-                    .collect()
+        let Some(table) = table else {
+            if disk.size().0 > 0 {
+                let place = Place {
+                    id: VolumeId(name.clone()),
+                    disk: *index,
+                    entry: None,
+                    device_names: device_names.clone(),
+                    may_hold_layers: true,
+                };
+                let whole = GuestRange::new(GuestOffset(0), disk.size());
+                self.place(place, View::part(disk.clone(), whole)?)?;
             }
+            return Ok(());
         };
-        for place in places {
-            self.place(place, disk, physical)?;
+        for note in &table.notes {
+            self.out.findings.push(Finding::new(
+                "partition-table-odd",
+                format!("the partition table of {name} is odd: {note}"),
+                "check the disk in the source machine (`fdisk -l`)",
+            ));
+        }
+        let entries = table.entries.into_iter();
+        for entry in entries.filter(|entry| !entry.is_extended() && !entry.range.is_empty()) {
+            let view = View::part(disk.clone(), entry.range)?;
+            let place = Place {
+                id: VolumeId(format!("{name}p{}", entry.number)),
+                disk: *index,
+                device_names: device_names.iter().map(|name| part_name(name, entry.number)).collect(),
+                entry: Some(entry),
+                may_hold_layers: true,
+            };
+            self.place(place, view)?;
         }
         Ok(())
     }
@@ -136,29 +240,32 @@ impl Scan {
         };
         let Some(found) = probe::array(disk, &covered)? else { return Ok(false) };
         let Content::Member { of } = &found.content else { return Ok(false) };
-        self.findings.push(Finding::new(
-            "disk-in-array",
-            format!("{name} as a whole is a member of an array ({of}); its partitions are the array's"),
-            "nothing, unless the guest needs it to start; it is copied as it is",
-        ));
+        self.mirrored.push((name.to_owned(), of.clone()));
         Ok(true)
     }
 
-    fn place(&mut self, place: Place, disk: &Arc<dyn DiskMut>, physical: &mut Vec<Physical>) -> Result<()> {
-        let view = View::part(disk.clone(), place.range)?;
+    /// Looks at what lies in a volume, and takes note of it.
+    fn place(&mut self, place: Place, view: View) -> Result<()> {
         let found = probe::probe(&view)?;
         self.ambiguous(&place.id, &found);
-        if matches!(found.content, Content::LvmPhysical { .. })
-            && let Some(label) = read_label(&view)?
-        {
-            physical.push(Physical {
-                volume: place.id.clone(),
-                label,
-                disk: (place.disk, disk.clone()),
-                range: place.range,
-            });
+        let view = Arc::new(view);
+        match &found.content {
+            Content::LvmPhysical { .. } if place.may_hold_layers => {
+                if let Some(label) = read_label(&view)? {
+                    let range = GuestRange::new(GuestOffset(0), view.size());
+                    let disk = (place.disk, view.clone() as Arc<dyn DiskMut>);
+                    self.physical.push(Physical { volume: place.id.clone(), label, disk, range });
+                }
+            }
+            Content::Member { of } if of == "linux-raid" && place.may_hold_layers => {
+                self.member(&place, &view)?;
+            }
+            Content::Encrypted { scheme } if scheme.starts_with("LUKS") => {
+                self.locked.push(encrypted::Locked::new(&place, scheme, found.uuid.as_deref(), view.clone()));
+            }
+            _ => {}
         }
-        self.volumes.push(Volume {
+        self.out.volumes.push(Volume {
             id: place.id.clone(),
             size: view.size(),
             content: found.content,
@@ -168,16 +275,20 @@ impl Scan {
             part_label: place.entry.as_ref().map(|entry| entry.name.clone()).filter(|name| !name.is_empty()),
             part_type: place.entry.as_ref().map(|entry| entry.kind.to_string()),
             disk: place.disk,
-            partition: place.entry.as_ref().map(|entry| entry.number),
-            device_names: Vec::new(),
+            // Of a disk: an array's partitions have names of their own.
+            partition: match place.device_names.as_slice() {
+                [] => place.entry.as_ref().map(|entry| entry.number),
+                _ => None,
+            },
+            device_names: place.device_names,
         });
-        self.views.insert(place.id, Arc::new(view));
+        self.out.views.insert(place.id, view);
         Ok(())
     }
 
     fn ambiguous(&mut self, id: &VolumeId, found: &Probe) {
         if !found.claims.is_empty() {
-            self.findings.push(Finding::new(
+            self.out.findings.push(Finding::new(
                 "volume-ambiguous",
                 format!("{} holds the marks of {} at once", id.0, found.claims.join(" and ")),
                 "remove the stale one in the source machine with `wipefs --types`",
@@ -185,80 +296,32 @@ impl Scan {
         }
     }
 
-    fn groups(&mut self, groups: &[lvm::Group]) -> Result<()> {
-        for group in groups {
-            for volume in &mut self.volumes {
-                if group.physical.contains(&volume.id)
-                    && let Content::LvmPhysical { group: name } = &mut volume.content
-                {
-                    name.clone_from(&group.name);
-                }
+    /// What is recognised and not opened, because nothing here knows how.
+    fn pools(&mut self) {
+        for volume in &self.out.volumes {
+            let Content::Member { of } = &volume.content else { continue };
+            // Arrays and logical volumes have findings of their own.
+            let is_whole = self.mirrored.iter().any(|(name, _)| *name == volume.id.0);
+            if of == "linux-raid" || of.starts_with("lvm") || is_whole {
+                continue;
             }
+            self.out.findings.push(Finding::new(
+                "storage-not-opened",
+                format!("{} belongs to something that is not opened: {of}", volume.id.0),
+                "nothing, unless the guest needs it to start: then install the target's drivers in the running guest, and use landfall disk convert",
+            ));
         }
-        let mut taken = BTreeSet::new();
-        for group in groups {
-            // A second group of the same name: its volumes need names of their own.
-            let shown = match taken.insert(group.name.as_str()) {
-                true => group.name.clone(),
-                false => format!("{}@{}", group.name, group.uuid.get(..6).unwrap_or(&group.uuid)),
-            };
-            for logical in &group.logical {
-                self.logical(&shown, group, logical)?;
-            }
-        }
-        Ok(())
     }
+}
 
-    fn logical(&mut self, shown: &str, group: &lvm::Group, logical: &lvm::Logical) -> Result<()> {
-        let id = VolumeId(format!("{shown}/{}", logical.name));
-        let found = match &logical.mapping {
-            Mapping::Segments(segments) => {
-                let view = View::new(segments.iter().cloned())?;
-                let found = probe::probe(&view)?;
-                self.ambiguous(&id, &found);
-                self.views.insert(id.clone(), Arc::new(view));
-                found
-            }
-            Mapping::NotOpened { of, why } => {
-                self.findings.push(Finding::new(
-                    "lvm-not-opened",
-                    format!("the logical volume {} is not opened: {why}", id.0),
-                    "nothing, unless the guest needs it to start; it is copied as it is",
-                ));
-                self.closed.insert(id.clone(), why.clone());
-                Probe {
-                    content: Content::Member { of: of.clone() },
-                    uuid: None,
-                    label: None,
-                    claims: Vec::new(),
-                }
-            }
-        };
-        if !logical.snapshots.is_empty() {
-            self.snapshots.insert(id.clone(), logical.snapshots.clone());
-        }
-        let doubled = |name: &str| name.replace('-', "--");
-        let mapper = format!("{}-{}", doubled(&group.name), doubled(&logical.name));
-        let plain = |uuid: &str| uuid.replace('-', "");
-        self.volumes.push(Volume {
-            id,
-            size: logical.size,
-            content: found.content,
-            uuid: found.uuid,
-            label: found.label,
-            part_uuid: None,
-            part_label: None,
-            part_type: None,
-            disk: logical.disk,
-            partition: None,
-            device_names: vec![
-                format!("/dev/{}/{}", group.name, logical.name),
-                format!("/dev/mapper/{mapper}"),
-                format!("/dev/disk/by-id/dm-name-{mapper}"),
-                format!("/dev/disk/by-id/dm-uuid-LVM-{}{}", plain(&group.uuid), plain(&logical.uuid)),
-            ],
-        });
-        Ok(())
+/// A partition's name, by that of what it lies on.
+fn part_name(device: &str, number: u32) -> String {
+    let is_by_id = device.starts_with("/dev/disk/by-id/");
+    let ends_in_digit = device.ends_with(|last: char| last.is_ascii_digit());
+    match (is_by_id, ends_in_digit) {
+        (true, _) => format!("{device}-part{number}"),
+        (false, true) => format!("{device}p{number}"),
+        (false, false) => format!("{device}{number}"),
     }
 }
 

@@ -1,4 +1,10 @@
-//! Runs of the machine's disks, presented as one disk: a partition, or a logical volume of many pieces.
+//! Runs of the machine's disks, presented as one disk: a partition, an array, or a logical volume of many pieces.
+//!
+//! ```text
+//! segment          len bytes, in turns of stripe_size over its places
+//!   place          the same bytes on one disk or several: the first copy is read, all are written
+//! ```
+//! Every write reaches all copies before it returns, so mirrors that were alike stay alike. Deliberately absent: parity.
 
 use crate::{Error, Result};
 use landfall_image::disk::{check_bounds, clip};
@@ -8,13 +14,20 @@ use std::sync::Arc;
 /// A run of a volume: `len` bytes, spread over one or more places in turns of `stripe_size`.
 #[derive(Clone)]
 pub struct Segment {
-    /// Length; for several places a multiple of their number times `stripe_size`.
+    /// Length. The last turn need not be complete.
     pub len: Bytes,
     /// Bytes in one place before the next one's turn; without meaning for a single place.
     pub stripe_size: Bytes,
-    /// Which disk, and where on it.
-    pub places: Vec<(Arc<dyn DiskMut>, GuestOffset)>,
+    /// Bytes from the beginning of a place's turn to that of its next one: the stripe size, but where several places
+    /// share a disk.
+    pub stride: Bytes,
+    /// Whose turn it is, in order.
+    pub places: Vec<Place>,
 }
+
+/// Where a turn's bytes lie: on one disk, or the same on several. The first is read, all are written.
+#[derive(Clone)]
+pub struct Place(pub Vec<(Arc<dyn DiskMut>, GuestOffset)>);
 
 /// Segments in a row, as a disk of its own. Reads, writes and zeroes go to the disks below.
 #[derive(Clone)]
@@ -25,27 +38,57 @@ pub struct View {
     sector_size: Bytes,
 }
 
-/// A run of the view that lies in one piece on one disk.
+/// A run of the view that lies in one piece on one disk, or alike on several.
 struct Piece<'a> {
-    disk: &'a Arc<dyn DiskMut>,
-    at: GuestOffset,
+    place: &'a Place,
+    /// From where each copy begins.
+    inside: Bytes,
     len: u64,
+}
+
+impl Piece<'_> {
+    /// Every copy, the one that is read first.
+    fn copies(&self) -> impl Iterator<Item = (&Arc<dyn DiskMut>, GuestOffset)> {
+        // The sum was checked when the view was made.
+        self.place.0.iter().map(|(disk, at)| (disk, GuestOffset(at.0.saturating_add(self.inside.0))))
+    }
+
+    /// The copy that is read.
+    fn first(&self) -> Result<(&Arc<dyn DiskMut>, GuestOffset)> {
+        self.copies().next().ok_or_else(|| Error::corrupt("a segment lies nowhere"))
+    }
 }
 
 impl Segment {
     /// `range` of `disk`.
     pub fn linear(disk: Arc<dyn DiskMut>, range: GuestRange) -> Segment {
-        Segment { len: range.len(), stripe_size: range.len(), places: vec![(disk, range.start())] }
+        Segment::mirrored(range.len(), vec![(disk, range.start())])
     }
 
-    /// Bytes that each place holds.
-    fn len_per_place(&self) -> Option<u64> {
+    /// `len` bytes at each of these places, alike.
+    pub fn mirrored(len: Bytes, copies: Vec<(Arc<dyn DiskMut>, GuestOffset)>) -> Segment {
+        Segment { len, stripe_size: len, stride: len, places: vec![Place(copies)] }
+    }
+
+    /// `len` bytes over these places in turns of `stripe_size`.
+    pub fn striped(len: Bytes, stripe_size: Bytes, places: Vec<Place>) -> Segment {
+        Segment { len, stripe_size, stride: stripe_size, places }
+    }
+
+    /// Where the bytes of the place of that number end, from where it begins. `None` where that is no number.
+    fn end_in_place(&self, index: u64) -> Option<u64> {
         let places = self.places.len() as u64;
         if places == 1 {
             return Some(self.len.0);
         }
-        let turn = places.checked_mul(self.stripe_size.0).filter(|&turn| turn > 0)?;
-        self.len.0.is_multiple_of(turn).then_some(self.len.0 / places)
+        let stripe = self.stripe_size.0;
+        let chunks = self.len.0.checked_next_multiple_of(stripe)?.checked_div(stripe)?;
+        let Some(last) = chunks.checked_sub(index + 1) else { return Some(0) };
+        let turn = last / places;
+        // The very last chunk may be a part of one.
+        let is_last = turn * places + index + 1 == chunks;
+        let len = if is_last { self.len.0 - (chunks - 1) * stripe } else { stripe };
+        turn.checked_mul(self.stride.0)?.checked_add(len)
     }
 }
 
@@ -57,24 +100,26 @@ impl View {
             if segment.len.0 == 0 {
                 continue;
             }
-            let Some(per_place) = segment.len_per_place() else {
-                return Err(Error::corrupt(format!(
-                    "a segment of {} bytes does not divide into {} stripes of {} bytes",
-                    segment.len.0,
-                    segment.places.len(),
-                    segment.stripe_size.0
-                )));
-            };
-            for (disk, at) in &segment.places {
-                let end = at.0.checked_add(per_place);
-                if end.is_none_or(|end| end > disk.size().0) {
-                    return Err(Error::corrupt(format!(
-                        "a segment of {per_place} bytes at {:#x} passes the end of its disk at {:#x}",
-                        at.0,
-                        disk.size().0
-                    )));
+            if segment.stripe_size.0 == 0 || segment.stride < segment.stripe_size {
+                return Err(Error::corrupt("a segment has stripes of no length"));
+            }
+            if segment.places.is_empty() || segment.places.iter().any(|place| place.0.is_empty()) {
+                return Err(Error::corrupt("a segment lies nowhere"));
+            }
+            for (index, place) in (0_u64..).zip(&segment.places) {
+                for (disk, at) in &place.0 {
+                    let len = segment.end_in_place(index);
+                    let end = len.and_then(|len| at.0.checked_add(len));
+                    if end.is_none_or(|end| end > disk.size().0) {
+                        return Err(Error::corrupt(format!(
+                            "a segment of {} bytes at {:#x} passes the end of its disk at {:#x}",
+                            len.unwrap_or(u64::MAX),
+                            at.0,
+                            disk.size().0
+                        )));
+                    }
+                    view.sector_size = view.sector_size.max(disk.sector_size());
                 }
-                view.sector_size = view.sector_size.max(disk.sector_size());
             }
             let start = view.size;
             view.size = start
@@ -110,16 +155,16 @@ impl View {
         let (start, segment) = self.segments.get(index)?;
         let inside = at.checked_sub(*start)?;
         let len = len.min(segment.len.0.checked_sub(inside)?);
-        if let [(disk, base)] = segment.places.as_slice() {
-            return Some(Piece { disk, at: base.checked_add(Bytes(inside))?, len });
+        if let [place] = segment.places.as_slice() {
+            return Some(Piece { place, inside: Bytes(inside), len });
         }
         let stripe = segment.stripe_size.0;
         let places = segment.places.len() as u64;
         let chunk = inside / stripe;
-        let (disk, base) = segment.places.get(usize::try_from(chunk % places).ok()?)?;
+        let place = segment.places.get(usize::try_from(chunk % places).ok()?)?;
         let in_chunk = inside % stripe;
-        let at = base.checked_add(Bytes(chunk / places * stripe + in_chunk))?;
-        Some(Piece { disk, at, len: len.min(stripe - in_chunk) })
+        let inside = Bytes(chunk / places * segment.stride.0 + in_chunk);
+        Some(Piece { place, inside, len: len.min(stripe - in_chunk) })
     }
 
     /// Hands the parts of a buffer-sized run to `each` as (piece, from, to) of the buffer.
@@ -158,7 +203,8 @@ impl Disk for View {
         for piece in self.pieces(range) {
             let room = at_most - out.len();
             let mut covered = 0;
-            for extent in piece.disk.extents(GuestRange::new(piece.at, Bytes(piece.len)), room)? {
+            let (disk, at) = piece.first()?;
+            for extent in disk.extents(GuestRange::new(at, Bytes(piece.len)), room)? {
                 let len = extent.range.len().0.min(piece.len - covered);
                 match out.last_mut() {
                     Some(last) if last.kind == extent.kind => {
@@ -177,25 +223,33 @@ impl Disk for View {
     }
 
     fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        self.each_part(at, buf.len(), |piece, part| piece.disk.read_at(piece.at, &mut buf[part]))
+        self.each_part(at, buf.len(), |piece, part| {
+            let (disk, at) = piece.first()?;
+            disk.read_at(at, &mut buf[part])
+        })
     }
 }
 
 impl DiskMut for View {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
-        self.each_part(at, data.len(), |piece, part| piece.disk.write_at(piece.at, &data[part]))
+        self.each_part(at, data.len(), |piece, part| {
+            piece.copies().try_for_each(|(disk, at)| disk.write_at(at, &data[part.clone()]))
+        })
     }
 
     fn zero_at(&self, range: GuestRange) -> Result<()> {
         for piece in self.pieces(clip(range, self.size)) {
-            piece.disk.zero_at(GuestRange::new(piece.at, Bytes(piece.len)))?;
+            for (disk, at) in piece.copies() {
+                disk.zero_at(GuestRange::new(at, Bytes(piece.len)))?;
+            }
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<()> {
         let mut flushed: Vec<*const ()> = Vec::new();
-        for (disk, _) in self.segments.iter().flat_map(|(_, segment)| &segment.places) {
+        let places = self.segments.iter().flat_map(|(_, segment)| &segment.places);
+        for (disk, _) in places.flat_map(|place| &place.0) {
             let identity = Arc::as_ptr(disk).cast::<()>();
             if !flushed.contains(&identity) {
                 flushed.push(identity);
@@ -217,6 +271,10 @@ mod tests {
         out
     }
 
+    fn alone(disk: &Arc<dyn DiskMut>, at: u64) -> Place {
+        Place(vec![(disk.clone(), GuestOffset(at))])
+    }
+
     /// Two linear pieces and one striped over both disks, against the plain arithmetic of stripes.
     #[test]
     fn reads_and_writes_land_where_the_layout_says() {
@@ -224,11 +282,7 @@ mod tests {
         let layout = || {
             View::new([
                 Segment::linear(a.clone(), GuestRange::new(GuestOffset(100), Bytes(50))),
-                Segment {
-                    len: Bytes(96),
-                    stripe_size: Bytes(16),
-                    places: vec![(b.clone(), GuestOffset(512)), (a.clone(), GuestOffset(1024))],
-                },
+                Segment::striped(Bytes(96), Bytes(16), vec![alone(&b, 512), alone(&a, 1024)]),
                 Segment::linear(b.clone(), GuestRange::new(GuestOffset(0), Bytes(7))),
             ])
         };
@@ -274,12 +328,48 @@ mod tests {
             assert_eq!(part(at, len).err().unwrap().kind(), crate::Kind::Corrupt);
         }
         let striped = |stripe_size, len| {
-            let places = vec![(a.clone(), GuestOffset(0)), (a.clone(), GuestOffset(2048))];
-            View::new([Segment { len: Bytes(len), stripe_size: Bytes(stripe_size), places }])
+            let places = vec![alone(&a, 0), alone(&a, 2048)];
+            View::new([Segment::striped(Bytes(len), Bytes(stripe_size), places)])
         };
         assert!(striped(512, 4096).is_ok());
+        assert!(striped(512, 4096 + 513).is_err(), "one more byte, in the second place");
+        assert!(striped(512, 4096 - 512).is_ok(), "half a turn at the end");
         assert!(striped(0, 4096).is_err());
-        assert!(striped(512, 4096 - 512).is_err());
-        assert!(striped(u64::MAX, 4096).is_err());
+        assert!(striped(u64::MAX, 4096).is_ok(), "all of it is the first turn");
+        assert!(View::new([Segment::mirrored(Bytes(1), Vec::new())]).is_err());
+        assert!(View::new([Segment::striped(Bytes(4096), Bytes(512), Vec::new())]).is_err());
+    }
+
+    /// Three disks, two copies of every chunk: what md calls raid10 near=2. Each copy is found where it is laid down.
+    #[test]
+    fn copies_are_written_alike_and_the_first_is_read() {
+        const CHUNK: u64 = 16;
+        let disks: Vec<_> = (0..3).map(|salt| Memory::patterned(256, salt)).collect();
+        let place = |first: (usize, u64), second: (usize, u64)| {
+            let copy = |(disk, row): (usize, u64)| (disks[disk].clone(), GuestOffset(row * CHUNK));
+            Place(vec![copy(first), copy(second)])
+        };
+        let segment = Segment {
+            len: Bytes(7 * CHUNK),
+            stripe_size: Bytes(CHUNK),
+            stride: Bytes(2 * CHUNK),
+            places: vec![place((0, 0), (1, 0)), place((2, 0), (0, 1)), place((1, 1), (2, 1))],
+        };
+        let view = View::new([segment]).unwrap();
+        for chunk in 0..7 {
+            view.write_at(GuestOffset(chunk * CHUNK), &[u8::try_from(chunk).unwrap() + 1; 16])
+                .unwrap();
+        }
+        for chunk in 0..7_u64 {
+            for copy in [chunk * 2, chunk * 2 + 1] {
+                let raw = all(&disks[usize::try_from(copy % 3).unwrap()]);
+                let row = usize::try_from(copy / 3 * CHUNK).unwrap();
+                assert_eq!(raw[row..row + 16], [u8::try_from(chunk).unwrap() + 1; 16], "chunk {chunk}");
+            }
+        }
+        disks[1].write_at(GuestOffset(0), &[0xee; 16]).unwrap();
+        assert_eq!(all(&view)[0], 1, "the second copy is not read");
+        view.zero_at(GuestRange::new(GuestOffset(8), Bytes(16))).unwrap();
+        assert_eq!((all(&disks[0])[8], all(&disks[1])[8], all(&disks[2])[0]), (0, 0, 0));
     }
 }

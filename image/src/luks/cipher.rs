@@ -1,5 +1,5 @@
 //! Sectors and their ciphers: AES in the modes xts and cbc, with the initialisation vectors plain, plain64 and
-//! essiv, as dm-crypt defines them. Only decryption: nothing is written encrypted.
+//! essiv, as dm-crypt defines them.
 
 use super::hash::Hash;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ pub(super) const SECTOR: usize = 512;
 
 type Block = GenericArray<u8, U16>;
 
-/// Decrypts sectors, from any thread. Shows nothing of its keys.
+/// Decrypts and encrypts sectors, from any thread. Shows nothing of its keys.
 pub(crate) struct SectorCipher {
     mode: Mode,
     iv: Iv,
@@ -47,12 +47,16 @@ enum Iv {
 /// AES with a key of any length.
 trait Aes: Send + Sync {
     fn encrypt(&self, block: &mut Block);
+    fn encrypt_all(&self, blocks: &mut [Block]);
     fn decrypt(&self, blocks: &mut [Block]);
 }
 
 impl<C: BlockEncrypt + BlockDecrypt + BlockSizeUser<BlockSize = U16> + Send + Sync> Aes for C {
     fn encrypt(&self, block: &mut Block) {
         self.encrypt_block(block);
+    }
+    fn encrypt_all(&self, blocks: &mut [Block]) {
+        self.encrypt_blocks(blocks);
     }
     fn decrypt(&self, blocks: &mut [Block]) {
         self.decrypt_blocks(blocks);
@@ -124,18 +128,35 @@ impl SectorCipher {
             let mut iv = self.iv(first_sector.wrapping_add(n * step));
             match &self.mode {
                 Mode::Xts(cipher, tweak) => {
-                    // The encrypted vector, doubled for each block in the field of 2^128 elements.
                     tweak.encrypt(&mut iv);
-                    let mut next = number(&iv);
-                    in_groups(&**cipher, sector, |_| {
-                        let tweak = next;
-                        next = (next << 1) ^ (if next >> 127 == 1 { 0x87 } else { 0 });
-                        (tweak, tweak)
-                    });
+                    in_groups(|blocks| cipher.decrypt(blocks), sector, tweaks(&iv));
                 }
                 Mode::Cbc(cipher) => {
                     let mut before = number(&iv);
-                    in_groups(&**cipher, sector, |block| (0, std::mem::replace(&mut before, block)));
+                    let masks = |block| (0, std::mem::replace(&mut before, block));
+                    in_groups(|blocks| cipher.decrypt(blocks), sector, masks);
+                }
+            }
+        }
+    }
+
+    /// Encrypts `data` in place, which is as for [`decrypt`](Self::decrypt).
+    pub fn encrypt(&self, first_sector: u64, data: &mut [u8]) {
+        let step = (self.sector_size / SECTOR) as u64;
+        for (n, sector) in (0u64..).zip(data.chunks_exact_mut(self.sector_size)) {
+            let mut iv = self.iv(first_sector.wrapping_add(n * step));
+            match &self.mode {
+                Mode::Xts(cipher, tweak) => {
+                    tweak.encrypt(&mut iv);
+                    in_groups(|blocks| cipher.encrypt_all(blocks), sector, tweaks(&iv));
+                }
+                // Each block depends on the one before.
+                Mode::Cbc(cipher) => {
+                    for bytes in sector.chunks_exact_mut(BLOCK) {
+                        iv = xor(bytes, number(&iv));
+                        cipher.encrypt(&mut iv);
+                        bytes.copy_from_slice(&iv);
+                    }
                 }
             }
         }
@@ -155,9 +176,20 @@ impl SectorCipher {
     }
 }
 
-/// Decrypts the blocks of a sector, many at once since processors do that faster. `masks` gives, for each encrypted
-/// block in turn, what is combined with it before and after.
-fn in_groups(cipher: &dyn Aes, sector: &mut [u8], mut masks: impl FnMut(u128) -> (u128, u128)) {
+/// What xts combines with the blocks of a sector, before and after: the encrypted vector, doubled for each block in the
+/// field of 2^128 elements.
+fn tweaks(iv: &Block) -> impl FnMut(u128) -> (u128, u128) {
+    let mut next = number(iv);
+    move |_| {
+        let tweak = next;
+        next = (next << 1) ^ (if next >> 127 == 1 { 0x87 } else { 0 });
+        (tweak, tweak)
+    }
+}
+
+/// Passes the blocks of a sector through a cipher, many at once since processors do that faster. `masks` gives, for
+/// each block in turn, what is combined with it before and after.
+fn in_groups(cipher: impl Fn(&mut [Block]), sector: &mut [u8], mut masks: impl FnMut(u128) -> (u128, u128)) {
     let mut blocks = [Block::default(); SECTOR / BLOCK];
     let mut after = [0u128; SECTOR / BLOCK];
     for group in sector.chunks_mut(SECTOR) {
@@ -167,7 +199,7 @@ fn in_groups(cipher: &dyn Aes, sector: &mut [u8], mut masks: impl FnMut(u128) ->
             (masked, *after) = masks(number(bytes));
             *block = xor(bytes, masked);
         }
-        cipher.decrypt(blocks);
+        cipher(blocks);
         for ((block, after), bytes) in blocks.iter().zip(&after).zip(group.chunks_exact_mut(BLOCK)) {
             bytes.copy_from_slice(&xor(block, *after));
         }
@@ -198,6 +230,9 @@ mod tests {
             let len = data.len();
             data.resize(SECTOR, 0);
             cipher.decrypt(sector, &mut data);
+            let mut again = data.clone();
+            cipher.encrypt(sector, &mut again);
+            assert_eq!(again[..len], hex(encrypted), "encrypted again");
             data.truncate(len);
             data
         };

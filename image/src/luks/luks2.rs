@@ -9,11 +9,11 @@
 //! ```
 
 use super::cipher::{SECTOR, SectorCipher};
+use super::container::Container;
 use super::hash::{Hash, merge_stripes};
-use super::{MAGIC, Secret, Unlocked, locked, wrong_key};
+use super::{Attempt, MAGIC, Secret, Unlocked, locked};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::source::Source;
 use crate::units::{Bytes, FileOffset};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -111,31 +111,29 @@ struct Digest {
 }
 
 /// Opens the volume whose header lies at the start of `source`.
-pub(super) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> {
+pub(super) fn unlock(source: &dyn Container, key: Option<&Secret>) -> Result<Attempt> {
     let (uuid, json) = read_header(source)?;
     let metadata: Metadata = serde_json::from_slice(&json).map_err(|error| {
-        source.corrupt(format!("the LUKS metadata are not what the specification says: {error}"))
+        Error::corrupt(format!("the LUKS metadata are not what the specification says: {error}"))
     })?;
     if let Some(requirement) = metadata.config.requirements.mandatory.first() {
         let shown: String = requirement.chars().take(80).collect();
-        return Err(source
-            .unsupported(format!("needs {shown:?}, which is not handled"))
+        return Err(Error::unsupported(format!("needs {shown:?}, which is not handled"))
             .hint("finish the re-encryption with cryptsetup on the machine that it belongs to"));
     }
     let (segment_name, segment) = match metadata.segments.iter().next() {
         Some(only) if metadata.segments.len() == 1 && only.1.kind == "crypt" => only,
         _ => {
-            return Err(source
-                .unsupported("has not just one encrypted segment")
+            return Err(Error::unsupported("has not just one encrypted segment")
                 .hint("finish the re-encryption with cryptsetup on the machine that it belongs to"));
         }
     };
     if segment.integrity.is_some() {
-        return Err(source.unsupported("is encrypted with integrity tags (dm-integrity)"));
+        return Err(Error::unsupported("is encrypted with integrity tags (dm-integrity)"));
     }
     if !matches!(segment.sector_size, 512 | 1024 | 2048 | 4096) {
         let says = format!("sectors of {} bytes; 512, 1024, 2048 and 4096 are possible", segment.sector_size);
-        return Err(source.corrupt(says));
+        return Err(Error::corrupt(says));
     }
     let Some(key) = key else { return Err(locked(&format!("LUKS version 2, {uuid}"))) };
     let mut tried = 0;
@@ -150,7 +148,7 @@ pub(super) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> 
             continue;
         }
         let (cipher, mode) = split(&segment.encryption)?;
-        return Ok(Unlocked {
+        return Ok(Attempt::Opened(Unlocked {
             cipher: SectorCipher::new(cipher, mode, &volume_key, segment.sector_size)?,
             payload_at: number(&segment.offset)?,
             payload_len: match &*segment.size {
@@ -163,13 +161,13 @@ pub(super) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> 
                 ("key".to_owned(), format!("{} bits, slot {name}", key_size * 8)),
                 ("LUKS UUID".to_owned(), uuid),
             ],
-        });
+        }));
     }
-    Err(wrong_key(tried))
+    Ok(Attempt::Wrong { slots: tried })
 }
 
 /// The UUID and the JSON area: of the first copy, or of the second where the first is damaged.
-fn read_header(source: &Source) -> Result<(String, Vec<u8>)> {
+fn read_header(source: &dyn Container) -> Result<(String, Vec<u8>)> {
     let first = read_copy(source, 0, MAGIC);
     if first.is_ok() {
         return first;
@@ -178,8 +176,13 @@ fn read_header(source: &Source) -> Result<(String, Vec<u8>)> {
     places.filter_map(|at| read_copy(source, at, SECOND_MAGIC).ok()).next().map_or(first, Ok)
 }
 
-fn read_copy(source: &Source, at: u64, magic: [u8; 6]) -> Result<(String, Vec<u8>)> {
-    let corrupt = |says: String| source.corrupt(says).at(FileOffset(at));
+/// True where a second copy of the header is sound, whatever became of the first.
+pub(super) fn has_second(source: &dyn Container) -> bool {
+    SIZES.map(|bits| 1u64 << bits).any(|at| read_copy(source, at, SECOND_MAGIC).is_ok())
+}
+
+fn read_copy(source: &dyn Container, at: u64, magic: [u8; 6]) -> Result<(String, Vec<u8>)> {
+    let corrupt = |says: String| Error::corrupt(says).at(FileOffset(at));
     let mut head = vec![0; BINARY];
     source.read_exact_at(FileOffset(at), &mut head)?;
     if !head.starts_with(&magic) {
@@ -204,7 +207,7 @@ fn read_copy(source: &Source, at: u64, magic: [u8; 6]) -> Result<(String, Vec<u8
 
 /// What the slot makes of the key: the volume key, if it is the right one.
 fn open_slot(
-    source: &Source,
+    source: &dyn Container,
     key_size: usize,
     af: &Splitter,
     area: &Area,
@@ -216,10 +219,10 @@ fn open_slot(
         key_size.checked_mul(af.stripes).filter(|&len| len as u64 <= limits::LUKS_STRIPES.0 && len > 0);
     let (1.., Some(split_len)) = (key_size, split_len) else {
         let says = format!("a key slot has {} stripes of {key_size} bytes", af.stripes);
-        return Err(source.corrupt(says));
+        return Err(Error::corrupt(says));
     };
     if key_size > most || area.key_size > most {
-        return Err(source.corrupt(format!("a key of {key_size} bytes; up to {most} are possible")));
+        return Err(Error::corrupt(format!("a key of {key_size} bytes; up to {most} are possible")));
     }
     let mut derived = Zeroizing::new(vec![0; area.key_size]);
     kdf.derive(key.bytes(), &mut derived)?;

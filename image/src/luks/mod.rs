@@ -6,25 +6,30 @@
 //! passphrase -> key derivation -> slot -> stripes joined -> volume key (checked by its digest) -> sectors
 //! ```
 //!
-//! Read: AES in the modes xts and cbc, keys of PBKDF2 and Argon2. Absent on purpose: writing, detached headers,
-//! integrity (dm-integrity) and re-encryption that has begun: both are refused.
+//! Read: AES in the modes xts and cbc, keys of PBKDF2 and Argon2. A volume of a guest is also written ([`open_volume`]):
+//! its sectors, never its header. Absent on purpose: making volumes and key slots, detached headers, integrity
+//! (dm-integrity) and re-encryption that has begun: these are refused.
 
 mod cipher;
+mod container;
 mod disk;
 mod hash;
 mod luks1;
 mod luks2;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 pub(crate) use cipher::SectorCipher;
 pub(crate) use disk::read_decrypted;
 pub use disk::{open, probe};
+pub use volume::open_volume;
 
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::units::FileOffset;
 use cipher::SECTOR;
+use container::Container;
 use zeroize::Zeroizing;
 
 /// The first bytes of every header.
@@ -64,16 +69,38 @@ pub(crate) struct Unlocked {
     pub details: Vec<(String, String)>,
 }
 
+/// What came of trying a key.
+enum Attempt {
+    Opened(Unlocked),
+    /// It fits none of that many key slots.
+    Wrong {
+        slots: usize,
+    },
+}
+
 /// Opens the volume whose header lies at the start of `source`.
 ///
 /// # Errors
 /// [`Kind::Refused`](crate::Kind::Refused) without a key, or with one that opens no slot;
 /// [`Kind::Corrupt`](crate::Kind::Corrupt) and [`Kind::Unsupported`](crate::Kind::Unsupported) as the header has it.
 pub(crate) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> {
-    let head = source.head(luks1::HEADER)?;
+    match attempt(source, key) {
+        Ok(Attempt::Opened(unlocked)) => Ok(unlocked),
+        Ok(Attempt::Wrong { slots }) => Err(wrong_key(slots)),
+        Err(error) if error.kind() == crate::Kind::Refused => Err(error),
+        Err(error) => Err(error.in_file(source.path())),
+    }
+}
+
+fn attempt(source: &dyn Container, key: Option<&Secret>) -> Result<Attempt> {
+    let len = usize::try_from(source.end()).unwrap_or(usize::MAX).min(luks1::HEADER);
+    let mut head = vec![0; len];
+    source.read_exact_at(FileOffset(0), &mut head)?;
     let version = match head.first_chunk::<8>() {
         Some(start) if start[..6] == MAGIC => u16::from_be_bytes([start[6], start[7]]),
-        _ => return Err(source.corrupt("has no LUKS header where one is expected").at(FileOffset(0))),
+        // The second copy of a damaged header of version 2 has another mark.
+        _ if luks2::has_second(source) => 2,
+        _ => return Err(Error::corrupt("has no LUKS header where one is expected").at(FileOffset(0))),
     };
     match version {
         1 => {
@@ -83,7 +110,7 @@ pub(crate) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> 
         }
         2 => luks2::unlock(source, key),
         other => {
-            Err(source.unsupported(format!("is LUKS version {other}; 1 and 2 are read")).at(FileOffset(6)))
+            Err(Error::unsupported(format!("is LUKS version {other}; 1 and 2 are read")).at(FileOffset(6)))
         }
     }
 }
@@ -102,7 +129,7 @@ fn wrong_key(slots: usize) -> Error {
     )
 }
 
-fn unlock1(source: &Source, header: &luks1::Header, key: &Secret) -> Result<Unlocked> {
+fn unlock1(source: &dyn Container, header: &luks1::Header, key: &Secret) -> Result<Attempt> {
     let hash = header.hash()?;
     for slot in &header.slots {
         let mut derived = Zeroizing::new(vec![0; header.key_bytes]);
@@ -114,7 +141,7 @@ fn unlock1(source: &Source, header: &luks1::Header, key: &Secret) -> Result<Unlo
         let mut digest = [0; 20];
         hash.pbkdf2(&volume_key, &header.digest_salt, header.digest_iterations, &mut digest)?;
         if digest == header.digest {
-            return Ok(Unlocked {
+            return Ok(Attempt::Opened(Unlocked {
                 cipher: SectorCipher::new(&header.cipher, &header.mode, &volume_key, SECTOR)?,
                 payload_at: header.payload_at,
                 payload_len: None,
@@ -124,8 +151,8 @@ fn unlock1(source: &Source, header: &luks1::Header, key: &Secret) -> Result<Unlo
                     ("key".to_owned(), format!("{} bits, slot {}", header.key_bytes * 8, slot.number)),
                     ("LUKS UUID".to_owned(), header.uuid.clone()),
                 ],
-            });
+            }));
         }
     }
-    Err(wrong_key(header.slots.len()))
+    Ok(Attempt::Wrong { slots: header.slots.len() })
 }

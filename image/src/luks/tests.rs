@@ -227,3 +227,77 @@ fn metadata_that_lie_are_refused() {
         assert!(error.says().contains(says), "{says}: {error}");
     }
 }
+
+/// What is written at any place reads back, here and by QEMU, which knows version 1; nothing else changes.
+#[test]
+fn a_volume_of_a_guest_is_written() {
+    use crate::disk::DiskMut;
+    use crate::units::{Bytes, GuestRange};
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), "landfall").unwrap();
+    let bytes = noise_bytes(7, 3 << 20);
+    std::fs::write(dir.path().join("a.raw"), &bytes).unwrap();
+    let qemu = |options: &str| {
+        format!(
+            "rm -f a.luks; qemu-img convert -f raw -O luks --object secret,id=s,data=landfall \
+             -o key-secret=s,iter-time=10,{options} a.raw a.luks"
+        )
+    };
+    let cryptsetup = |options: &str| {
+        format!(
+            "rm -f a.luks; truncate -s 24M a.luks && cryptsetup luksFormat -q --type luks2 --key-file key \
+             --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {options} a.luks"
+        )
+    };
+    for (command, is_of_qemu) in [
+        (qemu("cipher-alg=aes-256,cipher-mode=xts,ivgen-alg=plain64"), true),
+        (qemu("cipher-alg=aes-256,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256"), true),
+        (cryptsetup(""), false),
+        (cryptsetup("--sector-size 4096"), false),
+    ] {
+        if !made(dir.path(), &command) {
+            continue;
+        }
+        let path = dir.path().join("a.luks");
+        let raw_options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+        let raw = formats::open(&path, &raw_options).unwrap().disk;
+        let header = read_all(&*raw).unwrap();
+        let overlay = Arc::new(crate::Overlay::new(raw, dir.path()).unwrap());
+        assert!(open_volume(overlay.clone(), &Secret::new(b"wrong".to_vec())).unwrap().is_none());
+        let volume = open_volume(overlay.clone(), &Secret::new(b"landfall".to_vec())).unwrap().unwrap();
+        let mut model = read_all(&*volume).unwrap();
+        if is_of_qemu {
+            assert!(model == bytes, "{command}");
+        }
+        let len = model.len();
+        for (n, (at, size)) in
+            [(0, 1), (511, 2), (4095, 4098), (8192, 4096), (70_001, 600_000), (len - 5, 5), (1 << 20, 0)]
+                .into_iter()
+                .enumerate()
+        {
+            let data = noise_bytes(n as u64, size);
+            volume.write_at(GuestOffset(at as u64), &data).unwrap();
+            model[at..at + size].copy_from_slice(&data);
+        }
+        volume.zero_at(GuestRange::new(GuestOffset(1_000_001), Bytes(700_000))).unwrap();
+        model[1_000_001..1_700_001].fill(0);
+        assert!(volume.write_at(GuestOffset(len as u64), &[0]).is_err());
+        volume.flush().unwrap();
+        assert!(read_all(&*volume).unwrap() == model, "{command}");
+        for (at, len) in [(1, 1), (500, 30), (4000, 9000), (333, 700_000)] {
+            let mut some = vec![0; len];
+            volume.read_at(GuestOffset(at as u64), &mut some).unwrap();
+            assert!(some == model[at..at + len], "{command}: {len} at {at}");
+        }
+        let whole = read_all(&*overlay).unwrap();
+        let payload = whole.len() - len;
+        assert!(whole[..payload] == header[..payload], "the header stays as it is");
+        std::fs::write(&path, &whole).unwrap();
+        assert!(read_all(&*open(&path, b"landfall").unwrap()).unwrap() == model, "{command}");
+        let back = "qemu-img convert --object secret,id=s,data=landfall -O raw \
+                    --image-opts driver=luks,key-secret=s,file.filename=a.luks b.raw";
+        if is_of_qemu && made(dir.path(), back) {
+            assert!(std::fs::read(dir.path().join("b.raw")).unwrap() == model, "{command}");
+        }
+    }
+}

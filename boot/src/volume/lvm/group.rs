@@ -1,9 +1,9 @@
 //! From metadata texts to volume groups: which physical volumes they need, and where each logical volume lies.
 
 use super::text::{self, Section};
-use super::{Label, dashed, read_metadata};
+use super::{Label, dashed, mirror, read_metadata};
 use crate::volume::VolumeId;
-use crate::volume::view::{Segment, View};
+use crate::volume::view::{Place, Segment, View};
 use crate::{Error, Finding, Kind, Result, limits};
 use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Sectors};
 use std::collections::BTreeMap;
@@ -52,6 +52,8 @@ pub struct Logical {
     pub mapping: Mapping,
     /// Snapshots of it, which writing to it from outside would damage.
     pub snapshots: Vec<String>,
+    /// What is odd about it, as sentences that begin with its name, each with a remedy.
+    pub oddities: Vec<(String, &'static str)>,
 }
 
 /// How a logical volume lies on the disks.
@@ -69,11 +71,11 @@ pub enum Mapping {
 }
 
 /// One metadata text, parsed.
-struct Metadata {
+pub(super) struct Metadata {
     name: String,
     uuid: String,
     seqno: u64,
-    group: Section,
+    pub(super) group: Section,
 }
 
 /// Reads the metadata of all physical volumes and puts the groups together. Groups come sorted by name.
@@ -173,14 +175,14 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+_.-".contains(&byte))
 }
 
-struct Assembly<'a> {
-    metadata: &'a Metadata,
+pub(super) struct Assembly<'a> {
+    pub(super) metadata: &'a Metadata,
     by_uuid: &'a BTreeMap<&'a str, Vec<&'a Physical>>,
     budget: &'a mut usize,
 }
 
 /// A physical volume as the metadata describes it.
-struct Described<'a> {
+pub(super) struct Described<'a> {
     uuid: String,
     here: Option<&'a Physical>,
     twice: bool,
@@ -190,7 +192,7 @@ struct Described<'a> {
 }
 
 /// Why a logical volume is not opened: (kind, explanation).
-type NotOpened = (String, String);
+pub(super) type NotOpened = (String, String);
 
 impl<'a> Assembly<'a> {
     fn group(&mut self) -> Group {
@@ -199,10 +201,10 @@ impl<'a> Assembly<'a> {
         let sub = |name: &str| metadata.group.get(name).and_then(text::Value::section).unwrap_or(&empty);
         let described: BTreeMap<&str, Described<'a>> =
             sub("physical_volumes").iter().map(|(name, pv)| (name.as_str(), self.described(pv))).collect();
-        let logical_volumes = sub("logical_volumes");
-        let snapshots = Snapshots::of(logical_volumes);
+        let logical_volumes = metadata.group.get("logical_volumes").and_then(text::Value::section);
+        let snapshots = logical_volumes.map(Snapshots::of).unwrap_or_default();
         let mut logical = Vec::new();
-        for (name, volume) in logical_volumes {
+        for (name, volume) in logical_volumes.into_iter().flatten() {
             let Some(volume) = volume.section() else { continue };
             let has_flag = volume
                 .get("status")
@@ -240,19 +242,13 @@ impl<'a> Assembly<'a> {
     fn logical(
         &mut self,
         name: &str,
-        volume: &Section,
+        volume: &'a Section,
         physical: &BTreeMap<&str, Described<'_>>,
         snapshots: &Snapshots,
     ) -> Logical {
-        let extent = number(&self.metadata.group, "extent_size")
-            .and_then(|sectors| Sectors(sectors).to_bytes())
-            .filter(|extent| extent.0 > 0);
-        let mut pieces: Vec<&Section> = volume
-            .iter()
-            .filter(|(name, _)| name.starts_with("segment") && *name != "segment_count")
-            .filter_map(|(_, piece)| piece.section())
-            .collect();
-        pieces.sort_by_key(|piece| number(piece, "start_extent"));
+        let extent = self.extent();
+        let pieces = pieces(volume);
+        let mut oddities = Vec::new();
         let extents = pieces
             .iter()
             .try_fold(0_u64, |sum, piece| sum.checked_add(number(piece, "extent_count").unwrap_or(0)));
@@ -260,13 +256,16 @@ impl<'a> Assembly<'a> {
         let mapping = match (extent, size) {
             (Some(extent), Some(_)) => match snapshots.objection(name) {
                 Some(objection) => Err(objection),
-                None => self.segments(&pieces, extent, physical),
+                None => match pieces.as_slice() {
+                    [only] if mirror::is_one(only) => self.mirror(name, only, physical, &mut oddities),
+                    pieces => self.segments(pieces, extent, physical),
+                },
             },
             _ => Err(("lvm".to_owned(), "its size is not to be told from the metadata".to_owned())),
         };
         let disk = pieces
             .iter()
-            .filter_map(|piece| piece.get("stripes")?.list().first()?.text())
+            .flat_map(|piece| self.first_places(piece))
             .find_map(|name| physical.get(name)?.here)
             .map_or(0, |here| here.disk.0);
         Logical {
@@ -279,10 +278,30 @@ impl<'a> Assembly<'a> {
                 Err((of, why)) => Mapping::NotOpened { of, why },
             },
             snapshots: snapshots.origins.get(name).cloned().unwrap_or_default(),
+            oddities,
         }
     }
 
-    fn segments(
+    pub(super) fn extent(&self) -> Option<Bytes> {
+        number(&self.metadata.group, "extent_size")
+            .and_then(|sectors| Sectors(sectors).to_bytes())
+            .filter(|extent| extent.0 > 0)
+    }
+
+    /// The hidden volume of that name, which another is made of.
+    pub(super) fn hidden(&self, name: &str) -> Option<&'a Section> {
+        self.metadata.group.get("logical_volumes")?.section()?.get(name)?.section()
+    }
+
+    /// Names of the physical volumes that a segment, or what it is made of, begins on.
+    fn first_places(&self, piece: &'a Section) -> Vec<&'a str> {
+        let first_stripe = |piece: &'a Section| piece.get("stripes")?.list().first()?.text();
+        let legs = mirror::legs(piece).into_iter().filter_map(|leg| self.hidden(leg.image));
+        let below = legs.flat_map(|leg| pieces(leg)).filter_map(first_stripe);
+        first_stripe(piece).into_iter().chain(below).collect()
+    }
+
+    pub(super) fn segments(
         &mut self,
         pieces: &[&Section],
         extent: Bytes,
@@ -328,7 +347,7 @@ impl<'a> Assembly<'a> {
         }
         let each = count / stripe_count;
         let stripe_size = number(piece, "stripe_size").and_then(|sectors| Sectors(sectors).to_bytes());
-        let mut places: Vec<(Arc<dyn DiskMut>, GuestOffset)> = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         for pair in stripes.chunks_exact(2) {
             let [name, first] = pair else { continue };
             let name = name.text().unwrap_or_default();
@@ -354,7 +373,8 @@ impl<'a> Assembly<'a> {
             let end = at.and_then(|at| at.checked_add(Bytes(each.checked_mul(extent.0)?)));
             match (at, end) {
                 (Some(at), Some(end)) if end <= here.range.len() => {
-                    places.push((here.disk.1.clone(), GuestOffset(here.range.start().0 + at.0)));
+                    let at = GuestOffset(here.range.start().0 + at.0);
+                    places.push(Place(vec![(here.disk.1.clone(), at)]));
                 }
                 _ => {
                     return Err(corrupt(format!(
@@ -370,11 +390,22 @@ impl<'a> Assembly<'a> {
             (Some(len), Some(stripe_size))
                 if stripe_size.0 > 0 && (len.0 / stripe_count).is_multiple_of(stripe_size.0) =>
             {
-                Ok(Segment { len, stripe_size, places })
+                Ok(Segment::striped(len, stripe_size, places))
             }
             _ => Err(corrupt(format!("its stripe size does not divide {each} extents"))),
         }
     }
+}
+
+/// The segments of a volume, in order.
+pub(super) fn pieces(volume: &Section) -> Vec<&Section> {
+    let mut pieces: Vec<&Section> = volume
+        .iter()
+        .filter(|(name, _)| name.starts_with("segment") && *name != "segment_count")
+        .filter_map(|(_, piece)| piece.section())
+        .collect();
+    pieces.sort_by_key(|piece| number(piece, "start_extent"));
+    pieces
 }
 
 /// Old-style snapshots of a group: a hidden volume ties the origin to the store of what was overwritten.
@@ -430,6 +461,6 @@ impl Snapshots {
     }
 }
 
-fn number(section: &Section, name: &str) -> Option<u64> {
+pub(super) fn number(section: &Section, name: &str) -> Option<u64> {
     section.get(name)?.number()
 }

@@ -14,11 +14,13 @@
 //! 1 MiB   extents
 //! ```
 //!
-//! Opened: linear and striped segments, over any number of disks. Everything else (snapshots, thin, cache, RAID, VDO) is
-//! recognised and not opened: its mapping needs device-mapper targets with a state of their own.
+//! Opened: linear and striped segments, over any number of disks, and mirrors of these (segment types raid1 and mirror).
+//! Everything else (snapshots, thin, cache, other RAID, VDO) is recognised and not opened: its mapping needs device-mapper
+//! targets with a state of their own.
 //! Deliberately absent: the LVM1 format, shared (clustered) groups' locks, and writing metadata.
 
 mod group;
+mod mirror;
 pub mod text;
 
 pub use group::{Group, Logical, Mapping, Physical, assemble};

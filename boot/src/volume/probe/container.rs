@@ -5,15 +5,16 @@
 //! md 1.0    8 KiB before the end, aligned to 4 KiB        1.1: at 0       1.2: at 4 KiB
 //! LVM2      label in one of the first four sectors        (see super::super::lvm)
 //! LUKS      at 0; a second LUKS2 header at one of its legal offsets   (cryptsetup: on-disk format 1 and 2)
-//! bcache    at 4 KiB         drbd   last 4 KiB            BitLocker   boot sector
+//! bcache, bcachefs   at 4 KiB         drbd   last 4 KiB            BitLocker   boot sector
 //! ZFS       four labels: 0, 256 KiB, and the last two times 256 KiB; uberblocks in their second half
 //! ```
 
 use super::super::field::{array, be16, be32, be64, bytes, le32, le64, text, uuid};
 use super::{Probe, Reader, fits};
 use crate::Result;
+use crate::volume::md::superblock;
 use crate::volume::{Content, lvm};
-use landfall_image::Bytes;
+use landfall_image::{Bytes, GuestOffset};
 
 /// Linux software RAID.
 pub fn md(reader: &Reader<'_>) -> Result<Option<Probe>> {
@@ -24,14 +25,9 @@ pub fn md(reader: &Reader<'_>) -> Result<Option<Probe>> {
 }
 
 fn md_1(reader: &Reader<'_>) -> Result<Option<Probe>> {
-    let sectors = reader.size() / 512;
-    let at_end = sectors.checked_sub(16).map(|sector| (sector & !7) * 512);
-    for at in [at_end, Some(0), Some(4096)].into_iter().flatten() {
-        let Some(raw) = reader.bytes(at, 256)? else { continue };
-        let is_md = le32(&raw, 0) == Some(0xa92b_4efc)
-            && le32(&raw, 4) == Some(1)
-            && le64(&raw, 144).and_then(|sector| sector.checked_mul(512)) == Some(at);
-        if is_md {
+    for (at, _) in superblock::new_places(Bytes(reader.size())) {
+        let Some(raw) = reader.bytes(at.0, 256)? else { continue };
+        if superblock::is_new(&raw, at) {
             let label = bytes(&raw, 32, 32).and_then(text);
             return Ok(Some(Probe::member("linux-raid").uuid(uuid(&raw, 16)).label(label)));
         }
@@ -55,14 +51,12 @@ pub fn whole_disk_array(reader: &Reader<'_>, is_covered: &dyn Fn(u64) -> bool) -
 
 /// Where the old kind of superblock lies, and what it says.
 fn md_0_90(reader: &Reader<'_>) -> Result<Option<(u64, Probe)>> {
-    const RESERVED: u64 = 64 << 10;
-    let Some(at) = (reader.size() & !(RESERVED - 1)).checked_sub(RESERVED) else { return Ok(None) };
+    let Some(GuestOffset(at)) = superblock::old_place(Bytes(reader.size())) else { return Ok(None) };
     let Some(raw) = reader.bytes(at, 64)? else { return Ok(None) };
-    let little = match le32(&raw, 0) {
-        Some(0xa92b_4efc) => true,
-        Some(0xfc4e_2ba9) => false,
-        _ => return Ok(None),
-    };
+    if !superblock::is_old(&raw) {
+        return Ok(None);
+    }
+    let little = le32(&raw, 0) == Some(0xa92b_4efc);
     // The four words of the UUID are numbers in the machine's order and printed as big-endian ones.
     let mut id = [0; 16];
     for (index, word_at) in [20, 52, 56, 60].into_iter().enumerate() {
@@ -107,6 +101,18 @@ pub fn bcache(reader: &Reader<'_>) -> Result<Option<Probe>> {
     }
     let label = bytes(&raw, 72, 32).and_then(text);
     Ok(Some(Probe::member("bcache").uuid(uuid(&raw, 40)).label(label)))
+}
+
+/// bcachefs, one device of several or alone.
+pub fn bcachefs(reader: &Reader<'_>) -> Result<Option<Probe>> {
+    const MAGIC: [u8; 16] =
+        [0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9, 0xd9, 0x6a, 0x60, 0xcf, 0x80, 0x3d, 0xf7, 0xef];
+    let Some(raw) = reader.bytes(4096, 128)? else { return Ok(None) };
+    if bytes(&raw, 24, 16) != Some(&MAGIC) {
+        return Ok(None);
+    }
+    let label = bytes(&raw, 72, 32).and_then(text);
+    Ok(Some(Probe::member("bcachefs").uuid(uuid(&raw, 56)).label(label)))
 }
 
 /// DRBD with internal metadata, 8.x and 9.

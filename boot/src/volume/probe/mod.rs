@@ -108,6 +108,7 @@ const CONTAINERS: &[Prober] = &[
     container::md,
     container::firmware_raid,
     container::bcache,
+    container::bcachefs,
     container::drbd,
     container::lvm,
     container::luks,

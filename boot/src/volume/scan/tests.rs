@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::{self, Tool};
+use crate::volume::md::superblock::tests::{New, old as superblock_old};
 use std::path::Path;
 
 fn scan_files(files: &[&Path]) -> Scan {
@@ -76,46 +77,98 @@ fn a_whole_disk_and_an_empty_one() {
 
 /// A disk that is mirrored as a whole has the mirror's partition table, and its superblock behind the partitions.
 #[test]
-fn partitions_of_a_mirrored_disk_are_left_alone() {
+fn partitions_of_a_mirrored_disk_are_those_of_the_array() {
     if ["sfdisk", "mke2fs"].iter().any(|name| testing::tool(name).is_none()) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let (disk, part) = (dir.path().join("disk"), dir.path().join("part"));
     let size = 32_u64 << 20;
-    let superblock = |version: u32, at: u64| {
-        let mut raw = vec![0; 256];
-        raw[..4].copy_from_slice(&0xa92b_4efc_u32.to_le_bytes());
-        raw[4..8].copy_from_slice(&version.to_le_bytes());
-        raw[16..32].copy_from_slice(&[7; 16]);
-        raw[144..152].copy_from_slice(&(at / 512).to_le_bytes());
-        raw
+    let old = |level: u32| (size - (64 << 10), superblock_old(true, &[(7, level), (8, 20 << 10), (10, 3)]));
+    let new = |level: i32| {
+        let at = size - 8192;
+        let sectors = 40 << 10;
+        let new = New { at, level, disks: 3, size_sectors: sectors, data: (0, sectors), ..New::default() };
+        (at, new.bytes())
     };
-    let old = size - (64 << 10);
-    let new = size - 8192;
-    for (table, version, at, expected) in [
+    for (table, (at, superblock), expected) in [
         // Behind the last partition: the disk's. Inside it: the partition's.
-        ("2048,16M\n", 0, old, vec!["disk0"]),
-        ("2048,\n", 0, old, vec!["disk0p1"]),
-        ("2048,16M\n", 1, new, vec!["disk0"]),
-        ("2048,\n", 1, new, vec!["disk0"]),
+        ("2048,16M\n", old(5), vec!["disk0"]),
+        ("2048,\n", old(5), vec!["disk0p1"]),
+        ("2048,16M\n", new(5), vec!["disk0"]),
+        ("2048,\n", new(5), vec!["disk0"]),
+        ("2048,16M\n", old(1), vec!["disk0", "md3p1"]),
+        ("2048,\n", old(1), vec!["disk0p1", "md3"]),
+        ("2048,16M\n", new(1), vec!["disk0", "md0p1"]),
     ] {
         testing::sparse(&disk, size);
         Tool::line(&format!("sfdisk -q {}", disk.display())).input(table.as_bytes()).run();
         testing::sparse(&part, 16 << 20);
         Tool::line(&format!("mke2fs -q -F -t ext4 {}", part.display())).run();
         testing::patch(&disk, 1 << 20, &std::fs::read(&part).unwrap());
-        testing::patch(&disk, at, &superblock(version, at));
+        testing::patch(&disk, at, &superblock);
         let found = scan_files(&[&disk]);
-        assert_eq!(ids(&found), expected, "{table} {version}");
-        assert_eq!(
-            found.volumes[0].content,
-            Content::Member { of: "linux-raid".into() },
-            "{table} {version}"
-        );
+        assert_eq!(ids(&found), expected, "{table} {:?}", found.findings);
+        assert_eq!(found.volumes[0].content, Content::Member { of: "linux-raid".into() }, "{table}");
         let is_said = found.findings.iter().any(|finding| finding.id == "disk-in-array");
         assert_eq!(is_said, expected == ["disk0"]);
+        let Some(array) = found.volumes.get(1) else { continue };
+        assert_eq!(array.content, Content::FileSystem { name: "ext4".into() }, "{table}");
+        assert_eq!((array.partition, array.part_uuid.is_some()), (None, expected[1].ends_with("p1")));
     }
+    // A damaged superblock is no member, and no array.
+    let (at, mut superblock) = new(1);
+    superblock[80] ^= 1;
+    testing::patch(&disk, at, &superblock);
+    let found = scan_files(&[&disk]);
+    let said: Vec<_> = found.findings.iter().map(|finding| finding.id).collect();
+    assert_eq!(
+        (ids(&found), said),
+        (vec!["disk0".to_owned()], vec!["array-member-damaged", "disk-in-array"])
+    );
+}
+
+#[test]
+fn pools_are_named_and_left_alone() {
+    let bcachefs = {
+        let mut raw = vec![0; 1 << 20];
+        raw[4096 + 24..4096 + 40]
+            .copy_from_slice(b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef");
+        raw[4096 + 56..4096 + 72].fill(0xab);
+        raw
+    };
+    let zfs = {
+        let mut raw = vec![0; 2 << 20];
+        for block in 0..4 {
+            raw[(128 << 10) + block * 1024..][..8].copy_from_slice(&0x00ba_b10c_u64.to_le_bytes());
+        }
+        raw
+    };
+    for (raw, of) in [(bcachefs, "bcachefs"), (zfs, "zfs")] {
+        let disk: Arc<dyn DiskMut> = Arc::new(testing::Memory::new(raw));
+        let found = scan(&[disk]).unwrap();
+        assert_eq!(found.volumes[0].content, Content::Member { of: of.into() });
+        assert_eq!(found.findings.len(), 1);
+        assert_eq!(found.findings[0].id, "storage-not-opened");
+        assert!(found.findings[0].says.contains(of), "{:?}", found.findings);
+    }
+}
+
+/// btrfs over two devices: neither is mounted alone.
+#[test]
+fn btrfs_over_several_devices_is_named() {
+    let Some(_) = testing::tool("mkfs.btrfs") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let files = [dir.path().join("a"), dir.path().join("b")];
+    for file in &files {
+        testing::sparse(file, 128 << 20);
+    }
+    Tool::line(&format!("mkfs.btrfs -q -d raid1 -m raid1 {} {}", files[0].display(), files[1].display()))
+        .run();
+    let found = scan_files(&[&files[0], &files[1]]);
+    let said: Vec<_> = found.findings.iter().map(|finding| finding.id).collect();
+    assert_eq!(said, ["storage-not-opened", "storage-not-opened"]);
+    assert!(found.findings[0].says.contains("btrfs"), "{:?}", found.findings);
 }
 
 /// Loop devices over files, given back at the end.

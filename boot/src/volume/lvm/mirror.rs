@@ -1,0 +1,234 @@
+//! Mirrored logical volumes: segments of the types raid1 and mirror, and which of their legs are in sync.
+//!
+//! ```text
+//! raid1    legs of two hidden volumes each: NAME_rmeta_N, whose first sector is dm-raid's superblock, and NAME_rimage_N
+//!   0 "DmRd" · 8 legs · 12 this leg's number · 16 events · 24 failed legs, a bit each · 32 rebuilt up to
+//!  48 level · 60 flags · (kernel: drivers/md/dm-raid.c, struct dm_raid_superblock)
+//! mirror   hidden volumes NAME_mimage_N; what its log does not know to be alike is copied from the first one
+//! ```
+//! As with md, the first leg in sync is read and all legs in sync are written, and neither superblocks nor logs are.
+
+use super::group::{Assembly, Described, NotOpened, number, pieces};
+use super::text::{self, Section};
+use crate::volume::field::{le32, le64};
+use crate::volume::view::{Segment, View};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One side of a mirror, by the names of the hidden volumes.
+pub(super) struct Leg<'a> {
+    pub image: &'a str,
+    pub meta: Option<&'a str>,
+}
+
+/// The legs of a mirrored segment; none for another kind.
+pub(super) fn legs(piece: &Section) -> Vec<Leg<'_>> {
+    let list = |name: &str| piece.get(name).map_or(&[][..], text::Value::list);
+    match kind(piece) {
+        "raid1" => list("raids")
+            .chunks_exact(2)
+            .filter_map(|pair| Some(Leg { meta: pair.first()?.text(), image: pair.get(1)?.text()? }))
+            .collect(),
+        "mirror" => list("mirrors")
+            .chunks_exact(2)
+            .filter_map(|pair| Some(Leg { meta: None, image: pair.first()?.text()? }))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// True for a segment that this module opens.
+pub(super) fn is_one(piece: &Section) -> bool {
+    matches!(kind(piece), "raid1" | "mirror")
+}
+
+fn kind(piece: &Section) -> &str {
+    piece.get("type").and_then(text::Value::text).unwrap_or("?")
+}
+
+/// What dm-raid keeps of a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    number: u32,
+    events: u64,
+    failed: u64,
+    is_rebuilt: bool,
+}
+
+/// dm-raid's superblock, in the first sector of a leg's metadata. `Err` with the end of a sentence.
+fn parse(sector: &[u8], legs: usize) -> Result<State, String> {
+    let cut = || "its metadata are cut off".to_owned();
+    let long = |at: usize| le64(sector, at).ok_or_else(cut);
+    let word = |at: usize| le32(sector, at).ok_or_else(cut);
+    if sector.get(..4) != Some(b"DmRd") {
+        return Err("it was never active, or its metadata are damaged".into());
+    }
+    if usize::try_from(word(8)?) != Ok(legs) || word(48)? != 1 {
+        return Err("its legs and its metadata do not agree".into());
+    }
+    // Flags of a reshape.
+    if word(60)? != 0 {
+        return Err("it is being reshaped".into());
+    }
+    Ok(State { number: word(12)?, events: long(16)?, failed: long(24)?, is_rebuilt: long(32)? == u64::MAX })
+}
+
+/// A leg that is here.
+struct Open {
+    number: usize,
+    view: Arc<View>,
+    state: Option<State>,
+    is_write_mostly: bool,
+}
+
+impl<'a> Assembly<'a> {
+    /// Opens the mirrored segment that the volume `name` consists of.
+    pub(super) fn mirror(
+        &mut self,
+        name: &str,
+        piece: &'a Section,
+        physical: &BTreeMap<&str, Described<'_>>,
+        oddities: &mut Vec<(String, &'static str)>,
+    ) -> Result<Vec<Segment>, NotOpened> {
+        let not = |why: String| (format!("lvm-{}", kind(piece)), why);
+        let legs = legs(piece);
+        let extent = self.extent().unwrap_or(Bytes(0));
+        let len = number(piece, "extent_count").and_then(|count| count.checked_mul(extent.0)).map(Bytes);
+        let (Some(len), false, Some(0)) = (len, legs.is_empty(), number(piece, "start_extent")) else {
+            return Err(not("its metadata tell no legs".into()));
+        };
+        let mut open: Vec<Open> = Vec::new();
+        let mut absent = Vec::new();
+        for (index, leg) in legs.iter().enumerate() {
+            match self.leg(leg, index, legs.len(), physical) {
+                Ok(found) => open.push(found),
+                // One that is being filled again counts as much as one that is not here.
+                Err((of, why)) if of == "lvm-partial" || of == "lvm-rebuild" => absent.push(why),
+                Err((_, why)) => return Err(not(why)),
+            }
+        }
+        if kind(piece) == "mirror" {
+            // Without a leg nothing here says whether another one is current.
+            if let Some(why) = absent.pop() {
+                return Err(("lvm-partial".into(), why));
+            }
+        } else {
+            self.keep_synced(&mut open, &mut absent).map_err(not)?;
+        }
+        if open.is_empty() {
+            return Err(("lvm-partial".into(), absent.pop().unwrap_or_else(|| "it has no leg".into())));
+        }
+        open.sort_by_key(|leg| (leg.is_write_mostly, leg.number));
+        for why in absent {
+            oddities.push((
+                format!("{name} is a mirror of {} legs, and one is left as it is: {why}", legs.len()),
+                "name all disks of the machine; or repair it on the target with lvconvert --repair, and never attach the disk that is missing here",
+            ));
+        }
+        let copies = open.into_iter().map(|leg| (leg.view as Arc<dyn DiskMut>, GuestOffset(0)));
+        Ok(vec![Segment::mirrored(len, copies.collect())])
+    }
+
+    fn leg(
+        &mut self,
+        leg: &Leg<'a>,
+        index: usize,
+        legs: usize,
+        physical: &BTreeMap<&str, Described<'_>>,
+    ) -> Result<Open, NotOpened> {
+        let not = |why: String| ("lvm".to_owned(), why);
+        let (image, view) = self.hidden_view(leg.image, physical)?;
+        let has = |flag: &str| {
+            ["status", "flags"].iter().any(|list| {
+                image
+                    .get(*list)
+                    .is_some_and(|list| list.list().iter().any(|known| known.text() == Some(flag)))
+            })
+        };
+        if has("LV_REBUILD") {
+            return Err(("lvm-rebuild".into(), format!("{} is to be rebuilt", leg.image)));
+        }
+        let state = match leg.meta {
+            None => None,
+            Some(meta) => {
+                let (_, meta) = self.hidden_view(meta, physical)?;
+                let mut sector = [0; 512];
+                meta.read_at(GuestOffset(0), &mut sector).map_err(|error| not(error.to_string()))?;
+                Some(parse(&sector, legs).map_err(not)?)
+            }
+        };
+        if state.is_some_and(|state| usize::try_from(state.number) != Ok(index)) {
+            return Err(not("its legs and its metadata do not agree".into()));
+        }
+        let is_write_mostly = has("LV_WRITEMOSTLY");
+        Ok(Open { number: index, view: Arc::new(view), state, is_write_mostly })
+    }
+
+    fn hidden_view(
+        &mut self,
+        name: &str,
+        physical: &BTreeMap<&str, Described<'_>>,
+    ) -> Result<(&'a Section, View), NotOpened> {
+        let not = |why: String| ("lvm".to_owned(), why);
+        let section = self.hidden(name).ok_or_else(|| not(format!("its metadata lack {name}")))?;
+        let extent = self.extent().unwrap_or(Bytes(0));
+        let segments = self.segments(&pieces(section), extent, physical)?;
+        Ok((section, View::new(segments).map_err(|error| not(error.to_string()))?))
+    }
+
+    /// Leaves out the legs of a raid1 that are not in sync, as the freshest one knows it.
+    fn keep_synced(&self, open: &mut Vec<Open>, absent: &mut Vec<String>) -> Result<(), String> {
+        let states = || open.iter().filter_map(|leg| leg.state);
+        let Some(freshest) = states().max_by_key(|state| state.events) else { return Ok(()) };
+        let is_failed = |leg: &Open| {
+            let bit = u32::try_from(leg.number).ok().and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0);
+            freshest.failed & bit != 0
+        };
+        for leg in open.iter() {
+            let Some(state) = leg.state else { continue };
+            if !is_failed(leg) && !state.is_rebuilt {
+                return Err("a leg of it is being rebuilt".into());
+            }
+            // Written in turns; one behind is the state before the last change.
+            if !is_failed(leg) && state.events.saturating_add(1) < freshest.events {
+                return Err("its legs do not agree on their state".into());
+            }
+        }
+        open.retain(|leg| {
+            if is_failed(leg) {
+                absent.push(format!("leg {} had failed earlier", leg.number));
+            }
+            !is_failed(leg)
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sector(number: u32, events: u64) -> Vec<u8> {
+        let mut raw = vec![0; 512];
+        raw[..4].copy_from_slice(b"DmRd");
+        raw[8..12].copy_from_slice(&2_u32.to_le_bytes());
+        raw[12..16].copy_from_slice(&number.to_le_bytes());
+        raw[16..24].copy_from_slice(&events.to_le_bytes());
+        raw[32..48].fill(0xff);
+        raw[48..52].copy_from_slice(&1_u32.to_le_bytes());
+        raw
+    }
+
+    #[test]
+    fn a_leg_says_what_it_is() {
+        let good = parse(&sector(1, 7), 2).unwrap();
+        assert_eq!(good, State { number: 1, events: 7, failed: 0, is_rebuilt: true });
+        assert!(parse(&[0; 512], 2).unwrap_err().contains("never active"));
+        assert!(parse(&sector(1, 7), 3).is_err(), "another number of legs");
+        assert!(parse(&sector(1, 7)[..40], 2).is_err());
+        let mut reshaped = sector(0, 1);
+        reshaped[60] = 1;
+        assert!(parse(&reshaped, 2).unwrap_err().contains("reshaped"));
+    }
+}

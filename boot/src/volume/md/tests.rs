@@ -1,0 +1,170 @@
+//! Members made by hand: which are believed, and what they make. Arrays of mdadm itself are in the tests of `scan`.
+
+use super::superblock::tests::New;
+use super::*;
+use crate::volume::VolumeId;
+use crate::volume::view::View;
+use crate::{Finding, testing::Memory};
+use landfall_image::{Disk, DiskMut, GuestOffset};
+use std::sync::Arc;
+
+fn member(disk: usize, superblock: &New) -> Member {
+    let device = superblock.device();
+    let superblock = superblock::read(&*device).unwrap().unwrap();
+    // Content by which disks are told apart.
+    let at = superblock.data.start();
+    let fill = vec![u8::try_from(disk).unwrap() + 1; superblock.data.len().to_usize().unwrap()];
+    device.write_at(at, &fill).unwrap();
+    Member { volume: VolumeId(format!("disk{disk}")), disk, device, superblock }
+}
+
+fn mirror(number: u32, events: u64, roles: &[u16]) -> New {
+    New { number, events, roles: roles.to_vec(), ..New::default() }
+}
+
+fn made(members: &[Member]) -> Result<Array, Finding> {
+    let sets = sets(members);
+    assert_eq!(sets.len(), 1);
+    assemble(&sets[0], "md0")
+}
+
+fn ids(array: &Array) -> Vec<&str> {
+    array.findings.iter().map(|finding| finding.id).collect()
+}
+
+fn first_byte(array: &Array) -> u8 {
+    let mut byte = [0];
+    View::new(array.segments.clone()).unwrap().read_at(GuestOffset(0), &mut byte).unwrap();
+    byte[0]
+}
+
+#[test]
+fn a_mirror_reads_the_first_and_writes_all_that_are_in_sync() {
+    let both = [member(0, &mirror(1, 10, &[0, 1])), member(1, &mirror(0, 10, &[0, 1]))];
+    let array = made(&both).unwrap();
+    assert_eq!(
+        (array.is_complete, ids(&array), first_byte(&array)),
+        (true, vec![], 2),
+        "slot 0 is on disk 1"
+    );
+    let view = View::new(array.segments.clone()).unwrap();
+    assert_eq!(view.size().0, 64 * 512);
+    view.write_at(GuestOffset(100), b"hello").unwrap();
+    for member in &both {
+        let mut found = [0; 5];
+        member.device.read_at(GuestOffset(8192 + 100), &mut found).unwrap();
+        assert_eq!(&found, b"hello");
+    }
+    // A disk that is to be spared is read last.
+    let spared = [member(0, &New { flags: 1, ..mirror(0, 10, &[0, 1]) }), member(1, &mirror(1, 10, &[0, 1]))];
+    assert_eq!(first_byte(&made(&spared).unwrap()), 2);
+    let unclean = New { resync: 0, ..mirror(0, 10, &[0, 1]) };
+    assert_eq!(
+        ids(&made(&[member(0, &unclean), member(1, &mirror(1, 10, &[0, 1]))]).unwrap()),
+        ["array-unclean"]
+    );
+}
+
+#[test]
+fn members_that_are_behind_are_left_alone() {
+    // The other one failed: the fresh one says so.
+    let stale = [member(0, &mirror(0, 10, &[0, 1])), member(1, &mirror(1, 20, &[0xfffe, 1]))];
+    let array = made(&stale).unwrap();
+    assert_eq!((ids(&array), first_byte(&array)), (vec!["array-member-stale", "array-degraded"], 2));
+    View::new(array.segments.clone()).unwrap().write_at(GuestOffset(0), b"x").unwrap();
+    let mut old = [0];
+    stale[0].device.read_at(GuestOffset(8192), &mut old).unwrap();
+    assert_eq!(old, [1], "not written");
+    // Behind by one, as superblocks are written in turns: but not where the fresh one calls it faulty.
+    let close = |fresh: &[u16]| [member(0, &mirror(0, 10, &[0, 1])), member(1, &mirror(1, 11, fresh))];
+    assert!(made(&close(&[0, 1])).unwrap().is_complete);
+    assert_eq!(ids(&made(&close(&[0xfffe, 1])).unwrap()), ["array-member-stale", "array-degraded"]);
+    assert_eq!(
+        ids(&made(&[member(0, &mirror(0, 9, &[0, 1])), close(&[0, 1])[1].clone()]).unwrap())[0],
+        "array-member-stale"
+    );
+    // One alone.
+    let array = made(&[member(0, &mirror(1, 10, &[0, 1]))]).unwrap();
+    assert_eq!((ids(&array), array.is_complete), (vec!["array-degraded"], false));
+    // A spare is no news.
+    let spare = [both(0), both(1), member(2, &mirror(2, 10, &[0, 1, 0xffff]))];
+    assert_eq!(ids(&made(&spare).unwrap()), [""; 0]);
+    fn both(number: u32) -> Member {
+        member(usize::try_from(number).unwrap(), &mirror(number, 10, &[0, 1, 0xffff]))
+    }
+}
+
+#[test]
+fn contradictions_close_an_array() {
+    let good = member(0, &mirror(0, 10, &[0, 1]));
+    let closed = |members: &[Member], says: &str| {
+        let finding = made(members).err().unwrap_or_else(|| panic!("{says}: it was opened"));
+        assert!(finding.says.contains(says), "{}", finding.says);
+        assert_eq!(finding.id, "array-not-opened");
+    };
+    closed(&[good.clone(), member(1, &mirror(0, 10, &[0, 1]))], "are the same member");
+    closed(
+        &[member(0, &mirror(0, 10, &[0, 0xfffe])), member(1, &mirror(1, 10, &[0xfffe, 1]))],
+        "without the other",
+    );
+    let other = New { size_sectors: 32, ..mirror(1, 10, &[0, 1]) };
+    closed(&[good.clone(), member(1, &other)], "do not agree");
+    let rebuilt = New { features: 2, recovery: 5, ..mirror(1, 10, &[0, 1]) };
+    closed(&[good.clone(), member(1, &rebuilt)], "rebuilt");
+    for level in [4, 5, 6] {
+        closed(&[member(0, &New { level, ..mirror(0, 10, &[0, 1]) })], "parity");
+    }
+    closed(&[member(0, &New { level: -4, ..mirror(0, 10, &[0, 1]) })], "level is -4");
+    for layout in [0x201, 0x10201, 0x100, 0x103] {
+        let far = New { level: 10, layout, chunk_sectors: 1, ..mirror(0, 10, &[0, 1]) };
+        closed(&[member(0, &far)], "near layout");
+    }
+    // Sizes that cannot be.
+    closed(&[member(0, &New { size_sectors: 65, ..mirror(0, 10, &[0, 1]) })], "it uses");
+    closed(&[member(0, &New { size_sectors: 0, ..mirror(0, 10, &[0, 1]) })], "it uses");
+    let unchunked = |number| New { level: 0, chunk_sectors: 0, ..mirror(number, 10, &[0, 1]) };
+    closed(&[member(0, &unchunked(0)), member(1, &unchunked(1))], "chunks");
+    let unequal = |number, sectors| New {
+        level: 0,
+        chunk_sectors: 8,
+        data: (16, sectors),
+        ..mirror(number, 10, &[0, 1])
+    };
+    closed(&[member(0, &unequal(0, 64)), member(1, &unequal(1, 48))], "one size");
+}
+
+#[test]
+fn stripes_need_every_disk_and_pairs_one_of_each() {
+    let striped = |number| New { level: 0, chunk_sectors: 8, ..mirror(number, 10, &[0, 1]) };
+    let finding = made(&[member(1, &striped(1))]).err().unwrap();
+    assert_eq!(finding.id, "array-incomplete");
+    assert!(finding.says.contains("number 0") && finding.says.contains("07070707:"), "{}", finding.says);
+    let near = |number| New {
+        level: 10,
+        layout: 0x102,
+        chunk_sectors: 8,
+        disks: 4,
+        ..mirror(number, 10, &[0, 1, 2, 3])
+    };
+    let some = |numbers: &[u32]| {
+        let members: Vec<_> =
+            numbers.iter().map(|&number| member(usize::try_from(number).unwrap(), &near(number))).collect();
+        made(&members)
+    };
+    assert_eq!(ids(&some(&[0, 1, 2, 3]).unwrap()), [""; 0]);
+    let half = some(&[1, 2]).unwrap();
+    assert_eq!(ids(&half), ["array-degraded"]);
+    let view = View::new(half.segments).unwrap();
+    assert_eq!(view.size().0, 2 * 64 * 512);
+    let mut chunks = [0; 2];
+    view.read_at(GuestOffset(4095), &mut chunks).unwrap();
+    assert_eq!(chunks, [2, 3], "disk 1 for the first pair, disk 2 for the second");
+    assert_eq!(some(&[0, 1]).err().unwrap().id, "array-incomplete");
+}
+
+#[test]
+fn noise_is_no_member() {
+    let noise: Arc<dyn DiskMut> = Memory::patterned(1 << 20, 3);
+    assert!(superblock::read(&*noise).unwrap().is_none());
+    assert!(superblock::read(&Memory::new(vec![])).unwrap().is_none());
+}

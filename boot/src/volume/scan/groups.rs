@@ -1,0 +1,93 @@
+//! Volume groups of LVM.
+
+use super::{Place, Work};
+use crate::volume::lvm::{self, Mapping};
+use crate::volume::view::View;
+use crate::volume::{Content, Volume, VolumeId};
+use crate::{Finding, Result};
+
+impl Work<'_> {
+    /// Opens volume groups that were not open yet: those that have all their physical volumes, or all. True where one was.
+    pub(super) fn groups(&mut self, only_complete: bool) -> Result<bool> {
+        if self.physical.is_empty() {
+            return Ok(false);
+        }
+        let (groups, findings) = lvm::assemble(&self.physical)?;
+        self.about_groups = findings;
+        let mut is_new = false;
+        for group in &groups {
+            for volume in &mut self.out.volumes {
+                if group.physical.contains(&volume.id)
+                    && let Content::LvmPhysical { group: name } = &mut volume.content
+                {
+                    name.clone_from(&group.name);
+                }
+            }
+            if (only_complete && !group.missing.is_empty()) || !self.groups.insert(group.uuid.clone()) {
+                continue;
+            }
+            is_new = true;
+            // A second group of the same name: its volumes need names of their own.
+            let first = groups.iter().find(|other| other.name == group.name);
+            let shown = match first.is_none_or(|first| first.uuid == group.uuid) {
+                true => group.name.clone(),
+                false => format!("{}@{}", group.name, group.uuid.get(..6).unwrap_or(&group.uuid)),
+            };
+            for logical in &group.logical {
+                self.logical(&shown, group, logical)?;
+            }
+        }
+        Ok(is_new)
+    }
+
+    fn logical(&mut self, shown: &str, group: &lvm::Group, logical: &lvm::Logical) -> Result<()> {
+        let mut id = VolumeId(format!("{shown}/{}", logical.name));
+        if self.out.volume(&id).is_some() {
+            // An array is called so.
+            id = VolumeId(format!("{shown}@{}/{}", group.uuid.get(..6).unwrap_or(&group.uuid), logical.name));
+        }
+        let doubled = |name: &str| name.replace('-', "--");
+        let mapper = format!("{}-{}", doubled(&group.name), doubled(&logical.name));
+        let plain = |uuid: &str| uuid.replace('-', "");
+        let device_names = vec![
+            format!("/dev/{}/{}", group.name, logical.name),
+            format!("/dev/mapper/{mapper}"),
+            format!("/dev/disk/by-id/dm-name-{mapper}"),
+            format!("/dev/disk/by-id/dm-uuid-LVM-{}{}", plain(&group.uuid), plain(&logical.uuid)),
+        ];
+        if !logical.snapshots.is_empty() {
+            self.out.snapshots.insert(id.clone(), logical.snapshots.clone());
+        }
+        for (says, remedy) in &logical.oddities {
+            self.out.findings.push(Finding::new("lvm-degraded", format!("{shown}/{says}"), *remedy));
+        }
+        match &logical.mapping {
+            Mapping::Segments(segments) => {
+                let place =
+                    Place { id, disk: logical.disk, entry: None, device_names, may_hold_layers: false };
+                self.place(place, View::new(segments.iter().cloned())?)
+            }
+            Mapping::NotOpened { of, why } => {
+                self.out.findings.push(Finding::new(
+                    "lvm-not-opened",
+                    format!("the logical volume {} is not opened: {why}", id.0),
+                    "nothing, unless the guest needs it to start; it is copied as it is",
+                ));
+                self.out.closed.insert(id.clone(), why.clone());
+                self.out.volumes.push(Volume {
+                    id,
+                    size: logical.size,
+                    content: Content::Member { of: of.clone() },
+                    uuid: None,
+                    label: None,
+                    part_uuid: None,
+                    part_type: None,
+                    disk: logical.disk,
+                    partition: None,
+                    device_names,
+                });
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Arrays of mdadm, mirrors of lvm2 and volumes of cryptsetup, made by the kernel (`tools/make-arrays.sh target/arrays`):
+//! they are found, read, written straight and by the sandbox, and the kernel finds them whole afterwards.
+
+use landfall_boot::apply::Change;
+use landfall_boot::sandbox::{Accelerator, Sandbox, Settings};
+use landfall_boot::tree::{GuestTree, GuestTreeExt};
+use landfall_boot::tree::ext4::Ext4Tree;
+use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
+use landfall_boot::{Error, Result};
+use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
+use landfall_image::luks::Secret;
+use landfall_image::{Bytes, GuestOffset, GuestRange};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+/// A file as a disk, written in place.
+struct FileDisk(File);
+
+impl FileDisk {
+    fn open(path: &Path) -> Arc<dyn DiskMut> {
+        Arc::new(FileDisk(File::options().read(true).write(true).open(path).unwrap()))
+    }
+}
+
+impl Disk for FileDisk {
+    fn size(&self) -> Bytes {
+        Bytes(self.0.metadata().unwrap().len())
+    }
+    fn extents(&self, range: GuestRange, _: usize) -> Result<Vec<Extent>> {
+        Ok(vec![Extent { range, kind: ExtentKind::Data }])
+    }
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        self.0.read_exact_at(buf, at.0).map_err(|e| Error::io("cannot read", e))
+    }
+}
+
+impl DiskMut for FileDisk {
+    fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
+        self.0.write_all_at(data, at.0).map_err(|e| Error::io("cannot write", e))
+    }
+    fn zero_at(&self, range: GuestRange) -> Result<()> {
+        let zeros = vec![0; usize::try_from(range.len().0).unwrap()];
+        self.write_at(range.start(), &zeros)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn target_folder() -> PathBuf {
+    let agent = Path::new(env!("CARGO_BIN_EXE_sandbox_agent"));
+    agent.ancestors().find(|folder| folder.ends_with("target")).unwrap().to_owned()
+}
+
+/// The folder of fixtures, or a loud skip.
+fn fixtures() -> Option<PathBuf> {
+    let folder = std::env::var_os("LANDFALL_ARRAYS").map_or(target_folder().join("arrays"), PathBuf::from);
+    if !folder.join("complete").exists() {
+        eprintln!("SKIPPED: no arrays here: run tools/make-arrays.sh {}", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+/// A fixture, the volume with its file system, and one of its names.
+struct Fixture {
+    name: &'static str,
+    disks: usize,
+    volume: &'static str,
+    device: &'static str,
+}
+
+const fn fixture(name: &'static str, disks: usize, volume: &'static str, device: &'static str) -> Fixture {
+    Fixture { name, disks, volume, device }
+}
+
+const FIXTURES: &[Fixture] = &[
+    fixture("r1-12", 2, "md0", "/dev/md/guest:0"),
+    fixture("r1-10-disk", 2, "md/wholep1", "/dev/md/whole1"),
+    fixture("r1-090", 2, "md2", "/dev/md2"),
+    fixture("r0-12", 2, "md3", "/dev/md3"),
+    fixture("linear-090", 2, "md4", "/dev/md4"),
+    fixture("r10-12", 3, "md5", "/dev/md5"),
+    fixture("r10-four", 4, "md6", "/dev/md/6"),
+    fixture("linear", 2, "md7", "/dev/md7"),
+    fixture("stale", 2, "md8", "/dev/md8"),
+    fixture("lvm-raid1", 2, "vg-raid1/root", "/dev/mapper/vg--raid1-root"),
+    fixture("lvm-mirror", 2, "vg-mirror/root", "/dev/vg-mirror/root"),
+    fixture("lvm-on-md", 2, "vg-md/root", "/dev/vg-md/root"),
+    fixture("luks-on-lvm", 1, "vg-plain/secret:luks", "/dev/mapper/luks-"),
+    fixture("lvm-on-luks", 1, "vg-luks/root", "/dev/vg-luks/root"),
+    fixture("luks1", 1, "disk0p1:luks", "/dev/mapper/luks-"),
+];
+
+impl Fixture {
+    fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        (0..self.disks).map(|disk| folder.join(format!("{}.{disk}.raw", self.name))).collect()
+    }
+
+    fn scan(&self, folder: &Path) -> Scan {
+        let disks: Vec<_> = self.files(folder).iter().map(|file| FileDisk::open(file)).collect();
+        scan_with(&disks, &[Secret::new(b"landfall".to_vec())]).unwrap()
+    }
+
+    fn view(&self, scan: &Scan) -> Arc<dyn DiskMut> {
+        scan.view(&VolumeId(self.volume.into())).unwrap_or_else(|| panic!("{}: {:?}", self.name, ids(scan)))
+    }
+}
+
+fn ids(scan: &Scan) -> Vec<&str> {
+    scan.volumes.iter().map(|volume| volume.id.0.as_str()).collect()
+}
+
+fn findings(scan: &Scan) -> Vec<&str> {
+    scan.findings.iter().map(|finding| finding.id).collect()
+}
+
+/// What the fixtures hold in /etc/data.
+fn data(name: &str) -> Vec<u8> {
+    format!("{name} in the array\n").bytes().cycle().take(3_000_000).collect()
+}
+
+#[test]
+fn every_layer_is_found_and_read() {
+    let Some(folder) = fixtures() else { return };
+    for fixture in FIXTURES {
+        let scan = fixture.scan(&folder);
+        let name = fixture.name;
+        eprintln!("{name}: {:?} {:?}", ids(&scan), findings(&scan));
+        let volume = scan.volume(&VolumeId(fixture.volume.into())).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(volume.content, Content::FileSystem { name: "ext4".into() }, "{name}");
+        let has_name = volume.device_names.iter().any(|known| known.starts_with(fixture.device));
+        assert!(has_name, "{name}: {:?}", volume.device_names);
+        let tree = Ext4Tree::open(fixture.view(&scan)).unwrap();
+        assert_eq!(tree.read_text("/etc/hostname").unwrap().unwrap(), format!("{name}\n"));
+        let long = tree.read("/etc/data", Bytes::mib(8)).unwrap().unwrap();
+        assert!(long == data(name), "{name}");
+        let expected: &[&str] = match name {
+            "stale" => &["array-member-stale", "array-degraded"],
+            _ => &[],
+        };
+        assert_eq!(findings(&scan), expected, "{name}: {:?}", scan.findings);
+        // What is open hides nothing.
+        let hidden = scan.volumes.iter().filter(|volume| {
+            matches!(
+                volume.content,
+                Content::Encrypted { .. } | Content::Member { .. } | Content::LvmPhysical { .. }
+            ) && !volume.is_opened_in(&scan.volumes)
+        });
+        assert_eq!(hidden.count(), 0, "{name}");
+    }
+}
+
+/// mdadm's own word on every superblock.
+#[test]
+fn names_and_uuids_are_those_of_mdadm() {
+    let Some(folder) = fixtures() else { return };
+    let mdadm = folder.join("packages/sbin/mdadm");
+    for fixture in FIXTURES.iter().filter(|fixture| fixture.name.starts_with('r')) {
+        let scan = fixture.scan(&folder);
+        if fixture.name == "r1-090" {
+            continue; // on partitions, which mdadm does not look into
+        }
+        let file = &fixture.files(&folder)[0];
+        let out = Command::new(&mdadm).args(["--examine", "--export"]).arg(file).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let uuid =
+            text.lines().find_map(|line| line.strip_prefix("MD_UUID=")).unwrap_or_else(|| panic!("{text}"));
+        let link = format!("/dev/disk/by-id/md-uuid-{uuid}");
+        let volume = scan.volume(&VolumeId(fixture.volume.into())).unwrap();
+        assert!(
+            volume.device_names.iter().any(|name| name.starts_with(&link)),
+            "{link} {:?}",
+            volume.device_names
+        );
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let Some(folder) = fixtures() else { return };
+    let some = |name: &str, numbers: &[usize]| {
+        let disks: Vec<_> =
+            numbers.iter().map(|disk| FileDisk::open(&folder.join(format!("{name}.{disk}.raw")))).collect();
+        scan_with(&disks, &[Secret::new(b"landfall".to_vec())]).unwrap()
+    };
+    for (name, disks, expected) in [
+        ("r1-12", vec![1], vec!["array-degraded"]),
+        ("r1-10-disk", vec![0], vec!["array-degraded"]),
+        ("r0-12", vec![1], vec!["array-incomplete"]),
+        ("linear", vec![0], vec!["array-incomplete"]),
+        ("r10-12", vec![0, 2], vec!["array-degraded"]),
+        ("r10-12", vec![2], vec!["array-incomplete"]),
+        ("r5", vec![0, 1, 2], vec!["array-not-opened"]),
+        ("rebuilding", vec![0, 1], vec!["array-not-opened"]),
+        ("rebuilding", vec![0], vec!["array-degraded"]),
+        ("r1-12", vec![0, 1, 1], vec!["array-not-opened"]),
+        ("lvm-raid1", vec![1], vec!["lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-mirror", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
+    ] {
+        let scan = some(name, &disks);
+        assert_eq!(findings(&scan), expected, "{name} {disks:?}: {:?}", scan.findings);
+        let opened = !expected.iter().any(|id| id.ends_with("not-opened") || id.ends_with("incomplete"));
+        let volumes = scan.volumes.iter();
+        let read = volumes.filter(|volume| matches!(volume.content, Content::FileSystem { .. })).count();
+        assert_eq!(read == 1, opened, "{name} {disks:?}: {:?}", ids(&scan));
+    }
+    // What has only one leg is read from that.
+    let tree =
+        Ext4Tree::open(some("lvm-raid1", &[1]).view(&VolumeId("vg-raid1/root".into())).unwrap()).unwrap();
+    assert!(tree.read("/etc/data", Bytes::mib(8)).unwrap().unwrap() == data("lvm-raid1"));
+    // Without a key, and with a wrong one.
+    let disk = [FileDisk::open(&folder.join("luks-on-lvm.0.raw"))];
+    let locked = scan(&disk).unwrap();
+    assert_eq!(findings(&locked), ["luks-locked"]);
+    assert!(locked.findings[0].says.contains("vg-plain/secret"), "{:?}", locked.findings);
+    assert!(locked.findings[0].remedy.contains("--key-file"), "{:?}", locked.findings);
+    let wrong = scan_with(&disk, &[Secret::new(b"landfall\n".to_vec())]).unwrap();
+    assert_eq!(findings(&wrong), ["luks-key-wrong"]);
+    let second = scan_with(&disk, &[Secret::new(b"no".to_vec()), Secret::new(b"landfall".to_vec())]).unwrap();
+    assert_eq!(findings(&second), [""; 0]);
+}
+
+/// Copies of the fixtures, to be written to.
+fn copies(folder: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir_in(folder).unwrap();
+    for fixture in FIXTURES {
+        for file in fixture.files(folder) {
+            let copied =
+                Command::new("cp").arg("--sparse=always").arg(&file).arg(dir.path()).status().unwrap();
+            assert!(copied.success());
+        }
+    }
+    dir
+}
+
+/// What the kernel says of the fixtures in a folder: name to (mismatches, state of the file system, host name, data).
+fn kernel_says(folder: &Path, copies: &Path) -> BTreeMap<String, BTreeMap<String, String>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/make-arrays.sh");
+    let out = Command::new(script).arg("--check").args([folder, copies]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    eprintln!("{text}");
+    let results = text.lines().filter_map(|line| line.strip_prefix("RESULT ")?.split_once(' '));
+    let fields = |rest: &str| rest.split(' ').filter_map(|field| field.split_once('=')).map(own).collect();
+    results.map(|(name, rest)| (name.to_owned(), fields(rest))).collect()
+}
+
+fn own((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Everything is written anew through the views: another file system, made elsewhere. One of them by the sandbox's kernel.
+#[test]
+fn what_is_written_is_whole_to_the_kernel() {
+    let Some(folder) = fixtures() else { return };
+    let copies = copies(&folder);
+    let dir = tempfile::tempdir().unwrap();
+    let mut expected: BTreeMap<&str, String> = BTreeMap::new();
+    for (number, fixture) in FIXTURES.iter().enumerate() {
+        let scan = fixture.scan(copies.path());
+        let view = fixture.view(&scan);
+        let (root, image) = (dir.path().join("root"), dir.path().join("image"));
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        std::fs::write(root.join("etc/hostname"), format!("new-{}\n", fixture.name)).unwrap();
+        let content = data(&format!("written {number}"));
+        std::fs::write(root.join("etc/data"), &content).unwrap();
+        File::create(&image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
+        let made = Command::new("/sbin/mke2fs")
+            .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
+            .args([&root, &image])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let bytes = std::fs::read(&image).unwrap();
+        // In pieces that fit no chunk.
+        for (index, piece) in bytes.chunks(300_001).enumerate() {
+            let at = GuestOffset(index as u64 * 300_001);
+            match piece.iter().all(|&byte| byte == 0) {
+                true => view.zero_at(GuestRange::new(at, Bytes(piece.len() as u64))).unwrap(),
+                false => view.write_at(at, piece).unwrap(),
+            }
+        }
+        view.flush().unwrap();
+        expected.insert(fixture.name, sum(&content));
+    }
+    let by_sandbox = write_by_sandbox(copies.path());
+    let found = kernel_says(&folder, copies.path());
+    for fixture in FIXTURES {
+        let name = fixture.name;
+        let result = found.get(name).unwrap_or_else(|| panic!("nothing is said of {name}"));
+        assert!(["0", "-"].contains(&result["mismatches"].as_str()), "{name}: {result:?}");
+        assert_eq!(result["fsck"], "clean", "{name}");
+        let hostname = match by_sandbox.contains(&name) {
+            true => format!("sandbox-{name}"),
+            false => format!("new-{name}"),
+        };
+        assert_eq!(result["hostname"], hostname, "{name}");
+        assert_eq!(result["data"], expected[name], "{name}");
+    }
+    for mirrored in ["r1-12", "r1-10-disk", "r1-090", "r10-12", "r10-four", "lvm-on-md", "lvm-raid1-legs"] {
+        assert_eq!(found[mirrored]["mismatches"], "0", "{mirrored} was compared");
+    }
+}
+
+/// Changes a file by way of the sandbox, in as many fixtures as it takes volumes. Their names.
+fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
+    let agent = PathBuf::from(env!("CARGO_BIN_EXE_sandbox_agent"));
+    let mut settings = Settings::new(agent, target_folder().join("sandbox-cache"));
+    settings.accelerator = Some(Accelerator::Tcg);
+    settings.data_folder = Some(target_folder());
+    let sandbox = match Sandbox::new(settings) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            eprintln!("SKIPPED: writing by the sandbox: {error}");
+            return Vec::new();
+        }
+    };
+    let chosen: Vec<&Fixture> = FIXTURES
+        .iter()
+        .filter(|fixture| {
+            ["r1-12", "r1-10-disk", "r10-12", "lvm-raid1", "lvm-on-luks", "luks1"].contains(&fixture.name)
+        })
+        .collect();
+    let volumes = chosen.iter().map(|fixture| (fixture.name.to_owned(), fixture.view(&fixture.scan(copies))));
+    let session = sandbox.start(volumes.collect()).unwrap();
+    for fixture in &chosen {
+        session.mount(fixture.name, "ext4", fixture.name, "/", false).unwrap();
+        let bytes = format!("sandbox-{}\n", fixture.name).into_bytes();
+        let change = Change::Put { path: "/etc/hostname".into(), bytes, mode: 0o644 };
+        session.apply(fixture.name, &[change]).unwrap();
+    }
+    session.finish().unwrap();
+    chosen.iter().map(|fixture| fixture.name).collect()
+}

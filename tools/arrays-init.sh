@@ -1,0 +1,278 @@
+#!/bin/sh
+# What runs in the virtual machine of make-arrays.sh, as its first process. The disks come in the order of their
+# targets; `disks=` on the command line names them: NAME.0,NAME.1,…
+export PATH=/bin DM_DISABLE_UDEV=1
+# The shell has lesser ones built in.
+mke2fs() { /bin/mke2fs "$@"; }
+e2fsck() { /bin/e2fsck "$@"; }
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+trap 'echo "FAILED: $step"; sync; poweroff -f' EXIT
+step=modules
+for module in virtio_pci virtio_scsi sd_mod ext4 md_mod raid1 raid0 raid10 raid456 linear dm_mod dm_crypt dm_raid dm_mirror xts aes_generic \
+    aesni_intel sha256_generic ecb cbc essiv; do
+    modprobe "$module" 2>/dev/null
+done
+argument() { tr ' ' '\n' < /proc/cmdline | sed -n "s/^$1=//p"; }
+job=$(argument job)
+names=$(argument disks | tr , ' ')
+sleep 2
+
+# node NAME.N: the device of that disk
+node() {
+    target=0
+    for name in $names; do
+        [ "$name" != "$1" ] || break
+        target=$((target + 1))
+    done
+    ls /sys/bus/scsi/devices/*:0:"$target":0/block | sed 's|^|/dev/|'
+}
+has() { case " $names " in *" $1.0 "*) step=$1; return 0 ;; *) return 1 ;; esac; }
+quiet() { "$@" > /tmp/log 2>&1 || { echo "FAILED ($step): $*"; cat /tmp/log; exit 1; }; }
+
+# What is on every file system: three files with the fixture's name in them, one of them long.
+content() { yes "$1 in the array" | head -c 3000000; }
+fill() {
+    quiet mke2fs -q -F -t ext4 -b 4096 "$2"
+    mount -t ext4 "$2" /mnt || exit 1
+    mkdir /mnt/etc
+    echo "$1" > /mnt/etc/hostname
+    content "$1" > /mnt/etc/data
+    umount /mnt
+}
+create() {
+    device=$1
+    shift
+    quiet mdadm --create "$device" --run --assume-clean --homehost=guest "$@"
+    sleep 1
+    mdev -s
+}
+stop() { sync; quiet mdadm --stop "$1"; }
+partition() { echo "2048,,$2" | quiet sfdisk -q --no-reread --no-tell-kernel "$1"; quiet blockdev_reread "$1"; }
+blockdev_reread() { busybox blockdev --rereadpt "$1"; sleep 1; mdev -s; }
+lvm_() { quiet lvm "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} global{use_lvmpolld=0}'; }
+active() { mdev -s; lvm vgmknodes > /dev/null 2>&1; }
+format() { printf landfall > /tmp/key; quiet cryptsetup luksFormat -q --key-file /tmp/key --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$@"; }
+unlock() { printf landfall > /tmp/key; quiet cryptsetup open --key-file /tmp/key "$1" "$2"; }
+# All of a mirror is known to be alike: as many regions or sectors as there are.
+synced() {
+    for _ in $(seq 60); do
+        dmsetup status "$1" | grep -qE ' ([0-9]+)/\1 ' && return 0
+        sleep 1
+    done
+    dmsetup status
+    return 1
+}
+
+make() {
+    if has r1-12; then
+        create /dev/md0 --name=0 --metadata=1.2 --level=1 --raid-devices=2 --bitmap=internal "$(node r1-12.0)" "$(node r1-12.1)"
+        fill r1-12 /dev/md0
+        stop /dev/md0
+    fi
+    # Whole disks: the partition table lies in the array.
+    if has r1-10-disk; then
+        create /dev/md1 --name=whole --metadata=1.0 --level=1 --raid-devices=2 "$(node r1-10-disk.0)" "$(node r1-10-disk.1)"
+        partition /dev/md1 83
+        fill r1-10-disk /dev/md1p1
+        stop /dev/md1
+    fi
+    if has r1-090; then
+        for disk in 0 1; do partition "$(node r1-090.$disk)" fd; done
+        create /dev/md2 --metadata=0.90 --level=1 --raid-devices=2 "$(node r1-090.0)1" "$(node r1-090.1)1"
+        fill r1-090 /dev/md2
+        stop /dev/md2
+    fi
+    if has r0-12; then
+        create /dev/md3 --name=3 --metadata=1.2 --level=0 --chunk=64 --raid-devices=2 "$(node r0-12.0)" "$(node r0-12.1)"
+        fill r0-12 /dev/md3
+        stop /dev/md3
+    fi
+    if has linear-090; then
+        create /dev/md4 --metadata=0.90 --level=linear --raid-devices=2 "$(node linear-090.0)" "$(node linear-090.1)"
+        fill linear-090 /dev/md4
+        stop /dev/md4
+    fi
+    if has r10-12; then
+        create /dev/md5 --name=5 --metadata=1.2 --level=10 --chunk=64 --raid-devices=3 "$(node r10-12.0)" "$(node r10-12.1)" "$(node r10-12.2)"
+        fill r10-12 /dev/md5
+        stop /dev/md5
+    fi
+    if has r10-four; then
+        create /dev/md6 --name=6 --metadata=1.0 --level=10 --chunk=64 --raid-devices=4 \
+            "$(node r10-four.0)" "$(node r10-four.1)" "$(node r10-four.2)" "$(node r10-four.3)"
+        fill r10-four /dev/md6
+        stop /dev/md6
+    fi
+    if has linear; then
+        create /dev/md7 --name=7 --metadata=1.2 --level=linear --raid-devices=2 "$(node linear.0)" "$(node linear.1)"
+        fill linear /dev/md7
+        stop /dev/md7
+    fi
+    # The second disk fails, and the first goes on.
+    if has stale; then
+        create /dev/md8 --name=8 --metadata=1.2 --level=1 --raid-devices=2 --bitmap=internal "$(node stale.0)" "$(node stale.1)"
+        fill stale-before /dev/md8
+        quiet mdadm /dev/md8 --fail "$(node stale.1)"
+        fill stale /dev/md8
+        stop /dev/md8
+    fi
+    # Stopped while the second disk is filled.
+    if has rebuilding; then
+        echo 100 > /proc/sys/dev/raid/speed_limit_max
+        echo 100 > /proc/sys/dev/raid/speed_limit_min
+        create /dev/md9 --name=9 --metadata=1.2 --level=1 --raid-devices=2 --bitmap=none "$(node rebuilding.0)" missing
+        fill rebuilding /dev/md9
+        quiet mdadm /dev/md9 --add "$(node rebuilding.1)"
+        sleep 4
+        stop /dev/md9
+    fi
+    if has r5; then
+        create /dev/md10 --name=10 --metadata=1.2 --level=5 --chunk=64 --raid-devices=3 "$(node r5.0)" "$(node r5.1)" "$(node r5.2)"
+        stop /dev/md10
+    fi
+    for type in raid1 mirror; do
+        has "lvm-$type" || continue
+        lvm_ pvcreate -q "$(node lvm-$type.0)" "$(node lvm-$type.1)"
+        lvm_ vgcreate -q "vg-$type" "$(node lvm-$type.0)" "$(node lvm-$type.1)"
+        log=''
+        [ "$type" != mirror ] || log='--mirrorlog core'
+        # shellcheck disable=SC2086
+        lvm_ lvcreate -q -y --noudevsync --type "$type" -m 1 $log -L 32M -n root "vg-$type"
+        active
+        fill "lvm-$type" "/dev/vg-$type/root"
+        synced "vg--$type-root" || exit 1
+        lvm_ vgchange -q -an "vg-$type"
+    done
+    if has lvm-on-md; then
+        create /dev/md11 --name=root --metadata=1.2 --level=1 --raid-devices=2 "$(node lvm-on-md.0)" "$(node lvm-on-md.1)"
+        lvm_ pvcreate -q /dev/md11
+        lvm_ vgcreate -q vg-md /dev/md11
+        lvm_ lvcreate -q -y --noudevsync -L 32M -n root vg-md
+        active
+        fill lvm-on-md /dev/vg-md/root
+        lvm_ vgchange -q -an vg-md
+        stop /dev/md11
+    fi
+    if has luks-on-lvm; then
+        lvm_ pvcreate -q "$(node luks-on-lvm.0)"
+        lvm_ vgcreate -q vg-plain "$(node luks-on-lvm.0)"
+        lvm_ lvcreate -q -y --noudevsync -L 48M -n secret vg-plain
+        active
+        format --type luks2 /dev/vg-plain/secret
+        unlock /dev/vg-plain/secret inner
+        fill luks-on-lvm /dev/mapper/inner
+        quiet cryptsetup close inner
+        lvm_ vgchange -q -an vg-plain
+    fi
+    if has lvm-on-luks; then
+        partition "$(node lvm-on-luks.0)" 83
+        format --type luks2 --sector-size 4096 "$(node lvm-on-luks.0)1"
+        unlock "$(node lvm-on-luks.0)1" outer
+        lvm_ pvcreate -q /dev/mapper/outer
+        lvm_ vgcreate -q vg-luks /dev/mapper/outer
+        lvm_ lvcreate -q -y --noudevsync -L 24M -n root vg-luks
+        active
+        fill lvm-on-luks /dev/vg-luks/root
+        lvm_ vgchange -q -an vg-luks
+        quiet cryptsetup close outer
+    fi
+    if has luks1; then
+        partition "$(node luks1.0)" 83
+        format --type luks1 --cipher aes-cbc-essiv:sha256 --key-size 256 "$(node luks1.0)1"
+        unlock "$(node luks1.0)1" old
+        fill luks1 /dev/mapper/old
+        quiet cryptsetup close old
+    fi
+}
+
+# result NAME DEVICE [ARRAY]: whether mirrors are alike, the file system's state, and what is in its files
+result() {
+    differ=-
+    if [ -n "${3:-}" ]; then
+        action=/sys/block/$3/md/sync_action
+        if [ -e "$action" ]; then
+            for _ in $(seq 60); do grep -q idle "$action" && break; sleep 1; done
+            echo check > "$action"
+            sleep 1
+            for _ in $(seq 120); do grep -q idle "$action" && break; sleep 1; done
+            differ=$(cat "/sys/block/$3/md/mismatch_cnt")
+        fi
+    fi
+    state=clean
+    e2fsck -fn "$2" > /tmp/log 2>&1 || state=damaged
+    [ "$state" = clean ] || cat /tmp/log
+    hostname='' sum=''
+    if mount -t ext4 -o ro "$2" /mnt; then
+        hostname=$(head -n 1 /mnt/etc/hostname)
+        sum=$(sha256sum < /mnt/etc/data | cut -c 1-16)
+        umount /mnt
+    fi
+    echo "RESULT $1 mismatches=$differ fsck=$state hostname=$hostname data=$sum"
+}
+
+check() {
+    echo 2000000 > /proc/sys/dev/raid/speed_limit_max
+    number=100
+    for fixture in r1-12: r1-10-disk:p1 r1-090: r0-12: linear-090: r10-12: r10-four: linear: stale:; do
+        name=${fixture%:*}
+        has "$name" || continue
+        number=$((number + 1))
+        devices=''
+        for disk in 0 1 2 3; do
+            case " $names " in *" $name.$disk "*) ;; *) continue ;; esac
+            device=$(node "$name.$disk")
+            [ "$name" != r1-090 ] || device=${device}1
+            devices="$devices $device"
+        done
+        # shellcheck disable=SC2086
+        quiet mdadm --assemble --run "/dev/md$number" $devices
+        sleep 1
+        mdev -s
+        result "$name" "/dev/md$number${fixture#*:}" "md$number"
+        stop "/dev/md$number"
+    done
+    if has lvm-on-md; then
+        quiet mdadm --assemble --run /dev/md99 "$(node lvm-on-md.0)" "$(node lvm-on-md.1)"
+        lvm_ vgchange -q -ay vg-md
+        active
+        result lvm-on-md /dev/vg-md/root md99
+    fi
+    for type in raid1 mirror; do
+        has "lvm-$type" || continue
+        lvm_ vgchange -q -ay "vg-$type"
+        active
+        result "lvm-$type" "/dev/vg-$type/root"
+        # The legs, byte by byte, where they can be compared.
+        if [ "$type" = raid1 ]; then
+            synced "vg--$type-root"
+            lvm_ lvchange -q --syncaction check "vg-$type/root"
+            sleep 5
+            echo "RESULT lvm-$type-legs mismatches=$(lvm lvs --noheadings -o raid_mismatch_count "vg-$type/root" 2>/dev/null | tr -d ' ')"
+        fi
+    done
+    if has luks-on-lvm; then
+        lvm_ vgchange -q -ay vg-plain
+        active
+        unlock /dev/vg-plain/secret inner
+        result luks-on-lvm /dev/mapper/inner
+    fi
+    if has lvm-on-luks; then
+        unlock "$(node lvm-on-luks.0)1" outer
+        lvm_ vgchange -q -ay vg-luks
+        active
+        result lvm-on-luks /dev/vg-luks/root
+    fi
+    if has luks1; then
+        unlock "$(node luks1.0)1" old
+        result luks1 /dev/mapper/old
+    fi
+}
+
+mdev -s
+if [ "$job" = check ]; then check; else make; fi
+sync
+trap - EXIT
+echo DONE
+poweroff -f
