@@ -2,6 +2,7 @@
 # Makes the Debian trees that the tests of boot/ read, once:  tools/make-trees.sh FOLDER [SUITE...]
 #
 #   FOLDER/initramfs-SUITE   a minimal system whose initramfs holds the drivers of VMware and no others
+#   FOLDER/selinux-bookworm  SELinux's reference policy with its file contexts
 #   FOLDER/files-SUITE       default files and module lists of the packages that landfall edits after; nothing of it ever ran
 #
 # Needs mmdebstrap and root (or sudo). The tests skip, loudly, what is not here.
@@ -25,6 +26,7 @@ make() {
     log=$tree.log
     $as_root mmdebstrap --quiet "$@" "$suite" "$tree.partial" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
     for kernel in "$tree.partial"/lib/modules/*; do
+        [ -d "$kernel" ] || continue
         $as_root depmod -b "$tree.partial" "${kernel##*/}"
     done
     # The tests read it as whoever runs them.
@@ -34,6 +36,9 @@ make() {
 
 files=base-files,dpkg,dash,linux-image-amd64,initramfs-tools,grub-pc,ifupdown,netplan.io,network-manager,multipath-tools,\
 multipath-tools-boot,lvm2,mdadm,open-vm-tools,qemu-guest-agent,cloud-init,systemd-sysv,udev,smartmontools,cryptsetup-initramfs
+
+# The policy is built by its package's own tools when it is installed.
+make selinux-bookworm bookworm --variant=minbase --include=selinux-policy-default
 
 for suite in "$@"; do
     case $suite in

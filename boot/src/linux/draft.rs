@@ -1,5 +1,6 @@
 //! A plan while it grows: reads see what was already edited, and there is one edit per path.
 
+use super::keep::Builder;
 use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Draft<'a> {
     /// The guest.
     pub scene: &'a Scene<'a>,
+    /// What builds its next initramfs.
+    pub builder: Builder,
     edits: Vec<Edit>,
     /// Path to place in `edits`.
     index: BTreeMap<String, usize>,
@@ -27,6 +30,7 @@ impl<'a> Draft<'a> {
     pub fn new(scene: &'a Scene<'a>) -> Self {
         Draft {
             scene,
+            builder: Builder::default(),
             edits: Vec::new(),
             index: BTreeMap::new(),
             findings: Vec::new(),
@@ -120,7 +124,13 @@ impl<'a> Draft<'a> {
     /// One edit as it is, of a path that has none yet.
     pub fn push(&mut self, path: &str, action: Action, why: &str) {
         self.index.insert(path.to_owned(), self.edits.len());
-        self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned() });
+        let labels = Vec::new();
+        self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned(), labels });
+    }
+
+    /// Every edit so far, to be labelled.
+    pub fn edits_mut(&mut self) -> &mut [Edit] {
+        &mut self.edits
     }
 
     /// One finding.

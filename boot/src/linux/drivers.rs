@@ -17,6 +17,13 @@ pub struct Drivers {
     for_initramfs: Vec<&'static str>,
 }
 
+impl Drivers {
+    /// Modules for the initramfs that at least one kernel has as a file, the target's first.
+    pub fn names(&self) -> &[&'static str] {
+        &self.for_initramfs
+    }
+}
+
 /// Checks every kernel, and gives each initramfs the drivers and the files of `inside`.
 pub fn plan(
     draft: &mut Draft<'_>,
@@ -28,6 +35,7 @@ pub fn plan(
     let row = request.platform.linux_drivers();
     survey(draft, kernels);
     let mut all = BTreeSet::new();
+    let mut done = BTreeSet::new();
     for (at, kernel) in kernels.found.iter().enumerate() {
         let is_default = default.map_or(at == 0, |default| default == kernel.version)
             || (at == 0 && !kernels.found.iter().any(|kernel| Some(kernel.version.as_str()) == default));
@@ -36,19 +44,23 @@ pub fn plan(
         let Some(modules) = modules else { continue };
         let drivers = for_initramfs(row, &modules);
         all.extend(drivers.iter().copied());
-        let Some(path) = &kernel.initramfs else { continue };
-        let load = early(row).filter(|name| drivers.contains(name)).map(str::to_owned).collect();
-        draft.push(
-            path,
-            Action::Initramfs(InitramfsEdit {
-                kernel: kernel.version.clone(),
-                modules: kernel.modules.clone(),
-                drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
-                load,
-                files: inside.to_vec(),
-            }),
-            "It gets the drivers of the target's disks, and those of every other platform for the way back.",
-        );
+        let load: Vec<String> = early(row).filter(|name| drivers.contains(name)).map(str::to_owned).collect();
+        for path in kernel.initramfs.iter().chain(&kernel.more_initramfs) {
+            if !done.insert(path) {
+                continue;
+            }
+            draft.push(
+                path,
+                Action::Initramfs(InitramfsEdit {
+                    kernel: kernel.version.clone(),
+                    modules: kernel.modules.clone(),
+                    drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
+                    load: load.clone(),
+                    files: inside.to_vec(),
+                }),
+                "It gets the drivers of the target's disks, and those of every other platform for the way back.",
+            );
+        }
     }
     blacklists(draft, row)?;
     let for_initramfs = order(row).filter(|name| all.contains(name)).collect();
@@ -245,15 +257,13 @@ fn blacklists(draft: &mut Draft<'_>, row: &LinuxDrivers) -> Result<()> {
                     _ => false,
                 };
                 if forbids && needed.contains(&module.as_str()) {
+                    let rebuild = draft.builder.rebuild();
                     draft.find(
                         "linux-driver-forbidden",
                         format!(
                             "{path} keeps the driver {module} from being loaded, and the target needs it."
                         ),
-                        format!(
-                            "Remove the line `{}` in the guest and run update-initramfs -u.",
-                            line.trim()
-                        ),
+                        format!("Remove the line `{}` in the guest and {rebuild}.", line.trim()),
                     );
                 }
             }

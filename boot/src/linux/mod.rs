@@ -1,10 +1,12 @@
 //! Linux guests.
 //!
-//! A family (`debian`) reads the facts and calls the parts that plan: `rename` (device names), `loader` and `efi`,
-//! `drivers`, `network`, `storage` (multipath, LVM), `agents`. Each part takes the plan as it stands (`draft`) and
-//! adds its edits and findings.
+//! The `planner` reads the facts and calls the parts that plan: `rename` (device names), `loader` and `efi`, `drivers` and
+//! `keep` (the next initramfs), `network`, `storage` (multipath, LVM), `agents`, `selinux`. Each part takes the plan as it
+//! stands (`draft`) and adds its edits and findings. A family (`debian`, `redhat`, …) says what is its own.
 
 mod agents;
+pub mod alpine;
+pub mod arch;
 pub mod debian;
 mod device;
 mod dpkg;
@@ -14,10 +16,16 @@ mod efi;
 mod facts;
 pub mod fstab;
 pub mod initramfs;
+mod keep;
 pub mod kmod;
 mod lenient;
 mod loader;
 mod network;
+mod packages;
+mod planner;
+pub mod redhat;
 mod rename;
+mod selinux;
 mod storage;
+pub mod suse;
 mod text;

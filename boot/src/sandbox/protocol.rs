@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind, Read, Write};
 
 /// Changes with every change of the types below.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Largest message. Paths are at most 4096 bytes; requests with many paths are cut by the host.
 pub(crate) const MESSAGE_AT_MOST: usize = 256 << 10;
@@ -64,6 +64,8 @@ pub(crate) enum Request {
     Symlink { root: String, path: String, target: String },
     /// See [`Change::Remove`](crate::apply::Change::Remove).
     Remove { root: String, path: String },
+    /// See [`Change::Label`](crate::apply::Change::Label).
+    Label { root: String, path: String, context: String },
     /// Everything written so far is on the disks, or an error says why not.
     Sync,
     /// Unmounts everything.

@@ -182,6 +182,11 @@ impl Session {
                 CALL_WITHIN,
                 &Request::Remove { root, path: path.clone() },
             ),
+            Change::Label { path, context } => self.done(
+                &format!("label {path}"),
+                CALL_WITHIN,
+                &Request::Label { root, path: path.clone(), context: context.clone() },
+            ),
         }
     }
 
