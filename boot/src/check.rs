@@ -616,7 +616,7 @@ mod tests {
     }
 
     /// Strings that look like ids.
-    const NO_IDS: &[&str] = &["linux-raid", "linux-cloud-tools-common"];
+    const NO_IDS: &[&str] = &["linux-raid", "linux-cloud-tools-common", "linux-lts"];
 
     fn collect(folder: &Path, code: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -24,8 +24,7 @@ pub(super) fn stanzas(status: &[u8]) -> BTreeMap<String, Package> {
     for line in text.lines().chain([""]) {
         if line.trim().is_empty() {
             if installed && !name.is_empty() {
-                let package =
-                    Package { version: version.to_owned(), architecture: architecture.to_owned() };
+                let package = Package { version: version.to_owned(), architecture: architecture.to_owned() };
                 packages.insert(name.to_owned(), package);
             }
             (name, version, architecture, installed) = ("", "", "", false);

@@ -128,6 +128,12 @@ impl<'a> Draft<'a> {
         self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned(), labels });
     }
 
+    /// Takes back the edits of paths that turn out to mean nothing to the guest.
+    pub fn forget(&mut self, is: impl Fn(&str) -> bool) {
+        self.edits.retain(|edit| !is(&edit.path));
+        self.index = self.edits.iter().enumerate().map(|(at, edit)| (edit.path.clone(), at)).collect();
+    }
+
     /// Every edit so far, to be labelled.
     pub fn edits_mut(&mut self) -> &mut [Edit] {
         &mut self.edits

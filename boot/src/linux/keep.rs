@@ -222,20 +222,17 @@ fn mkinitrd_suse(draft: &mut Draft<'_>, known: &Drivers) -> Result<()> {
 }
 
 /// `alias scsi_hostadapterN` in /etc/modprobe.conf, which mkinitrd packs and loads, and `alias ethN`, by which the network
-/// scripts load a card's driver; a name with two drivers gets both. mkinitrd gives up on a kernel that lacks one of them:
-/// only what every kernel has as a module is named.
+/// scripts load a card's driver; a name with two drivers gets both. mkinitrd gives up on a kernel that lacks one of them,
+/// so only what the newest kernel has as a module is named: the next one has it, too.
 fn mkinitrd_redhat(
     draft: &mut Draft<'_>,
     kernels: &Kernels,
     known: &Drivers,
     request: &Request,
 ) -> Result<()> {
-    let mut each = Vec::new();
-    for kernel in &kernels.found {
-        each.extend(Modules::read(draft.scene.tree, &kernel.modules)?);
-    }
-    let everywhere =
-        |name: &str| !each.is_empty() && each.iter().all(|modules| modules.loadable.contains(name));
+    let Some(newest) = kernels.found.first() else { return Ok(()) };
+    let Some(modules) = Modules::read(draft.scene.tree, &newest.modules)? else { return Ok(()) };
+    let has = |name: &str| modules.loadable.contains(name);
     let path = "/etc/modprobe.conf";
     let old = draft.read(path)?.unwrap_or_default();
     let mut aliases: Vec<(String, String)> = Vec::new();
@@ -255,8 +252,8 @@ fn mkinitrd_redhat(
     let mut next = numbers.max().map_or(0, |last| last.saturating_add(1));
     let mut lines = Vec::new();
     for module in known.names() {
-        let has = aliases.iter().any(|(name, known)| name.starts_with(adapter) && known == module);
-        if has || !everywhere(module) || LOADS_ONLY_AT_HOME.contains(module) {
+        let is_named = aliases.iter().any(|(name, known)| name.starts_with(adapter) && known == module);
+        if is_named || !has(module) || LOADS_ONLY_AT_HOME.contains(module) {
             continue;
         }
         match next {
@@ -265,7 +262,7 @@ fn mkinitrd_redhat(
         }
         next = next.saturating_add(1);
     }
-    if let Some(card) = request.platform.linux_drivers().network.iter().find(|card| everywhere(card)) {
+    if let Some(card) = request.platform.linux_drivers().network.iter().find(|card| has(card)) {
         let is_card = |name: &str| {
             name.strip_prefix("eth")
                 .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))

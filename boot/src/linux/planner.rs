@@ -107,6 +107,11 @@ impl<D: Distribution> Family for D {
         rename::plan(&mut draft, &mut inside)?;
         storage::plan(&mut draft, &packages, request, &mut inside)?;
         network::plan(&mut draft, &packages, request, &mut inside)?;
+        if !has_udev(scene.tree, &packages)? {
+            // Nothing would read them: the kernel's own names stay.
+            draft.forget(is_for_udev);
+            inside.retain(|file| !is_for_udev(&file.path));
+        }
         let inside = last_of_each(inside);
         let kernels = facts::kernels(scene.tree, self.world().order())?;
         let default = loader::default_kernel(&mut draft)?;
@@ -126,6 +131,18 @@ impl<D: Distribution> Family for D {
         }
         Ok(draft.finish())
     }
+}
+
+/// Alpine names devices by busybox's mdev, unless it is told otherwise.
+fn has_udev(tree: &dyn GuestTree, packages: &Packages) -> Result<bool> {
+    if packages.world() != World::Apk || packages.has("eudev") {
+        return Ok(true);
+    }
+    Ok(tree.exists("/sbin/udevd")? || tree.exists("/usr/lib/systemd/systemd-udevd")?)
+}
+
+fn is_for_udev(path: &str) -> bool {
+    path.ends_with(".link") || path.contains("/udev/rules.d/")
 }
 
 /// As the package manager calls it, or by the header of a program.

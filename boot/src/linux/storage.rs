@@ -183,7 +183,9 @@ fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
                     name.strip_prefix(alias.as_str())
                         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', 'p', '_']))
                 });
-                if is_multipath(name) || is_alias {
+                // A filter's pattern stands for all maps.
+                let is_pattern = path.ends_with("lvm.conf") && name.starts_with("mpath");
+                if is_multipath(name) || is_alias || is_pattern {
                     maps.push(format!("{name} ({path})"));
                 }
             }
@@ -293,7 +295,7 @@ fn judge(list: &str, disk_names: &[&str]) -> Judgement {
     });
     let by_name = rules.iter().any(|rule| {
         rule.starts_with('a')
-            && ["/sd", "/hd", "/vd", "/nvme", "by-id", "by-path", "/xvd", "cciss"]
+            && ["/sd", "/hd", "/vd", "/nvme", "by-id", "by-path", "/xvd", "cciss", "/mapper/mpath"]
                 .iter()
                 .any(|name| rule.contains(name))
     });
@@ -517,6 +519,11 @@ mod tests {
                     "[ \"a|^/dev/vd|\", \"a|^/dev/sd|\",\n  \"a|/dev/disk/by-id/scsi-36.*|\",\n  \"r|.*|\"\n]",
                 ),
             ),
+            // Maps are made where there are paths; LVM leaves out the paths of a map by itself.
+            (
+                r#"[ "a|/dev/mapper/mpath.*|", "r|.*|" ]"#,
+                Some(r#"[ "a|^/dev/vd|", "a|^/dev/sd|", "a|/dev/mapper/mpath.*|", "r|.*|" ]"#),
+            ),
             (r#"[ "a|.*|" ]"#, None),
             (r#"[ "r|/dev/cdrom|" ]"#, None),
             (r#"[ "a|/dev/sd[a-z]|", "r|.*|" ]"#, Some(r#"[ "a|^/dev/vd|", "a|/dev/sd[a-z]|", "r|.*|" ]"#)),
@@ -532,7 +539,7 @@ mod tests {
                 assert_eq!(plan.edits, []);
             }
         }
-        let conf = "devices {\n filter = [ \"a|/dev/mapper/mpath.*|\", \"r|.*|\" ]\n}\n";
+        let conf = "devices {\n filter = [ \"a|/dev/mapper/sanroot.*|\", \"r|.*|\" ]\n}\n";
         let (plan, _) = run(&MemTree::new().file("/etc/lvm/lvm.conf", conf), &[]);
         assert_eq!(plan.findings[0].id, "linux-lvm-filter");
     }

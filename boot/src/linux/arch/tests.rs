@@ -4,6 +4,7 @@ use super::*;
 use crate::family::{Family, Scene};
 use crate::linux::debian::tests::{Machine, request, show, usr_merged};
 use crate::linux::device::tests::{mount, volume};
+use crate::linux::redhat::tests::program;
 use crate::target::Firmware;
 use crate::tree::mem::MemTree;
 
@@ -52,6 +53,7 @@ fn arch() -> Machine {
     ]);
     let tree = tree
         .symlink("/etc/os-release", "../usr/lib/os-release")
+        .file("/usr/bin/sh", program())
         .dir("/var/lib/pacman/local/pacman-7.0.0.r3.g7736133-1")
         .dir("/var/lib/pacman/local/linux-6.11.5.arch1-1")
         .dir("/var/lib/pacman/local/qemu-guest-agent-9.1.1-1")

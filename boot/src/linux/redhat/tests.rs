@@ -45,6 +45,14 @@ pub(in crate::linux) fn kernel(
         .file(&format!("{folder}/{version}/modules.builtin"), list(builtin, ""))
 }
 
+/// The beginning of a program for x86-64.
+pub(in crate::linux) fn program() -> Vec<u8> {
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(18, 0);
+    elf.extend([62, 0]);
+    elf
+}
+
 pub(in crate::linux) fn logical(group: &str, name: &str, file_system: &str, uuid: &str) -> Volume {
     Volume {
         id: VolumeId(format!("{group}/{name}")),
@@ -102,6 +110,7 @@ fn rhel_9() -> Machine {
     let tree = tree
         .symlink("/etc/os-release", "../usr/lib/os-release")
         .symlink("/etc/system-release", "redhat-release")
+        .file("/usr/bin/sh", program())
         .dir("/etc/dracut.conf.d")
         .dir("/etc/udev/rules.d")
         .dir("/etc/systemd/system");
@@ -155,6 +164,7 @@ fn centos_5() -> Machine {
     let tree = tree
         .symlink("/boot/grub/menu.lst", "./grub.conf")
         .symlink("/etc/grub.conf", "../boot/grub/grub.conf")
+        .file("/bin/sh", program())
         .symlink("/etc/rc3.d/S19vmware-tools", "../init.d/vmware-tools")
         .dir("/etc/udev/rules.d");
     let modern =

@@ -75,8 +75,9 @@ const PATHS: &[&str] = &[
     "/xy",
 ];
 
+/// With `st_mode` as the tool takes it: in decimal digits.
 fn kinds() -> [(Kind, &'static str); 3] {
-    [(Kind::File, "0100000"), (Kind::Folder, "040000"), (Kind::Link, "0120000")]
+    [(Kind::File, "32768"), (Kind::Folder, "16384"), (Kind::Link, "40960")]
 }
 
 /// What libselinux says; `None` where the tool says nothing.

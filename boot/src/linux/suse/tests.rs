@@ -4,7 +4,7 @@ use super::*;
 use crate::family::{Family, Scene};
 use crate::linux::debian::tests::{Machine, request, show};
 use crate::linux::device::tests::{mount, volume};
-use crate::linux::redhat::tests::kernel;
+use crate::linux::redhat::tests::{kernel, program};
 use crate::target::Firmware;
 use crate::tree::mem::MemTree;
 
@@ -49,6 +49,7 @@ fn sles_15() -> Machine {
             "/etc/systemd/system/sysinit.target.wants/multipathd.service",
             "/usr/lib/systemd/system/multipathd.service",
         )
+        .file("/bin/sh", program())
         .dir("/etc/dracut.conf.d");
     let builtin = "virtio_pci virtio_blk";
     let tree = kernel(tree, new, &format!("/boot/initrd-{new}"), "/lib/modules", MODULES, builtin);
@@ -75,6 +76,7 @@ fn sles_11() -> Machine {
         ("/etc/inittab", "id:3:initdefault:\n"),
         ("/sbin/mkinitrd", ""),
     ]);
+    let tree = tree.file("/bin/sh", program());
     let modules = "virtio_pci virtio_blk virtio_net sd_mod ahci ata_piix mptspi mptsas vmw_pvscsi hv_vmbus hv_storvsc e1000 e1000e";
     let tree = kernel(tree, version, &format!("/boot/initrd-{version}"), "/lib/modules", modules, "");
     let volumes = vec![volume(0, 1, "swap", "5wap"), volume(0, 2, "ext3", "r00t")];
