@@ -9,11 +9,11 @@
 //! one that is more than a regular expression cannot be compiled here, and then what it might fit is unknown.
 
 use crate::Result;
-use crate::tree::GuestTree;
-use crate::tree::GuestTreeExt;
+use crate::tree::{GuestTree, GuestTreeExt};
 use regex::bytes::{Regex, RegexBuilder};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// The policy of Fedora has 6,500 lines.
 const LINES_AT_MOST: usize = 1 << 16;
@@ -53,7 +53,6 @@ pub(super) struct Contexts {
     distribution: Vec<(String, String)>,
     own: Vec<(String, String)>,
     compiled: RefCell<BTreeMap<usize, Option<Regex>>>,
-    compilations: Cell<usize>,
 }
 
 struct Line {
@@ -109,7 +108,6 @@ impl Contexts {
             distribution: substitutions(distribution),
             own: substitutions(own),
             compiled: RefCell::default(),
-            compilations: Cell::new(0),
         })
     }
 
@@ -134,14 +132,13 @@ impl Contexts {
     /// `None` where it cannot be told.
     fn fits(&self, at: usize, line: &Line, path: &str) -> Option<bool> {
         let mut compiled = self.compiled.borrow_mut();
-        if !compiled.contains_key(&at) {
-            if self.compilations.get() >= COMPILATIONS_AT_MOST {
-                return None;
-            }
-            self.compilations.set(self.compilations.get() + 1);
-            compiled.insert(at, compile(&line.expression));
-        }
-        compiled.get(&at)?.as_ref().map(|regex| regex.is_match(path.as_bytes()))
+        let is_full = compiled.len() >= COMPILATIONS_AT_MOST;
+        let regex = match compiled.entry(at) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => return None,
+            Entry::Vacant(free) => free.insert(compile(&line.expression)),
+        };
+        regex.as_ref().map(|regex| regex.is_match(path.as_bytes()))
     }
 }
 
