@@ -3,6 +3,7 @@
 #
 #   FOLDER/initramfs-SUITE   a minimal system whose initramfs holds the drivers of VMware and no others
 #   FOLDER/dracut-SUITE      the same with dracut; its boot/NAME.img are made in several of dracut's ways
+#   FOLDER/selinux-bookworm  SELinux's reference policy with its file contexts
 #   FOLDER/files-SUITE       default files and module lists of the packages that landfall edits after; nothing of it ever ran
 #
 # Needs mmdebstrap and root (or sudo). The tests skip, loudly, what is not here.
@@ -26,6 +27,7 @@ make() {
     log=$tree.log
     $as_root env INITRD="${INITRD-}" mmdebstrap --quiet "$@" "$suite" "$tree.partial" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
     for kernel in "$tree.partial"/lib/modules/*; do
+        [ -d "$kernel" ] || continue
         $as_root depmod -b "$tree.partial" "${kernel##*/}"
     done
     # The tests read it as whoever runs them.
@@ -58,6 +60,8 @@ for squash in "$@"; do
     make "$squash-gzip" --no-hostonly --drivers "$drivers" --omit 'qemu qemu-net' --add "$squash" --gzip
 done
 END
+# The policy is built by its package's own tools when it is installed.
+make selinux-bookworm bookworm --variant=minbase --include=selinux-policy-default
 
 for suite in "$@"; do
     case $suite in

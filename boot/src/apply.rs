@@ -1,7 +1,7 @@
 //! From plan to bytes: every edit becomes a final [`Change`], then the sandbox writes them.
 
 use crate::linux::initramfs::{self, Effort, Gathered, Rewritten, limits};
-use crate::patch::{Action, Edit, PatchPlan};
+use crate::patch::{Action, Edit, Label, PatchPlan};
 use crate::tree::GuestTree;
 use crate::{Error, Result};
 use landfall_image::Bytes;
@@ -34,6 +34,13 @@ pub enum Change {
     Remove {
         /// Absolute guest path.
         path: String,
+    },
+    /// Give a new file, folder or link its SELinux context. Nothing happens on a file system that has no labels.
+    Label {
+        /// Absolute guest path; a link in the last component is labelled itself.
+        path: String,
+        /// `system_u:object_r:etc_t:s0`
+        context: String,
     },
 }
 
@@ -100,6 +107,9 @@ pub fn materialise_with_report(plan: &PatchPlan, tree: &dyn GuestTree) -> Result
             }
             Action::Symlink { target } => done.changes.push(Change::Symlink { path, target: target.clone() }),
             Action::Remove => done.changes.push(Change::Remove { path }),
+        }
+        for Label { path, context } in edit.labels.clone() {
+            done.changes.push(Change::Label { path, context });
         }
     }
     Ok(done)

@@ -182,7 +182,7 @@ pub const TABLE: &[Explanation] = &[
         text: "An encrypted volume is named by a device name that the target's kernel will not use, and \
                landfall could not tell for certain which volume is meant. The volume would not be opened, and \
                the boot would stop at what lies on it. Name the volume by its LUKS UUID (`blkid` shows it) in \
-               /etc/crypttab, run update-initramfs -u in the guest, and convert again.",
+               /etc/crypttab, rebuild the initramfs in the guest, and convert again.",
     },
     Explanation {
         id: "linux-driver-forbidden",
@@ -190,7 +190,7 @@ pub const TABLE: &[Explanation] = &[
         text: "The guest's modprobe configuration forbids a driver that the target's devices need, as hardening \
                guides sometimes do. If the module is needed for the root disk the machine does not start; if \
                for the network card it has no network. Remove the line in the guest and rebuild the initramfs \
-               with update-initramfs -u.",
+               with the distribution's tool.",
     },
     Explanation {
         id: "linux-esp-not-mounted",
@@ -243,6 +243,13 @@ pub const TABLE: &[Explanation] = &[
                list of disks in the machine's definition.",
     },
     Explanation {
+        id: "linux-initramfs-tool-unknown",
+        severity: Severity::Warns,
+        text: "The drivers were added to each initramfs that is there, but the tool that builds the next one was not \
+               found, so it could not be told to keep them. The machine starts now, and may not do so after the \
+               next update of its kernel. Add the named drivers to that tool's configuration.",
+    },
+    Explanation {
         id: "linux-kernel-no-disk-driver",
         severity: Severity::Blocks,
         text: "The kernel that starts by default has the driver of no kind of disk that the target offers, neither \
@@ -281,8 +288,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-kernel-without-initramfs",
         severity: Severity::Blocks,
         text: "The kernel that starts by default has no initramfs, so the driver of the root disk has to be built \
-               in, and none of the target's is. Run update-initramfs -c in the guest, or install the distribution's \
-               standard kernel, and convert again.",
+               in, and none of the target's is. Build one in the guest, or install the distribution's standard kernel, \
+               and convert again.",
     },
     Explanation {
         id: "linux-loader-unsupported",
@@ -297,8 +304,7 @@ pub const TABLE: &[Explanation] = &[
         severity: Severity::Warns,
         text: "LVM's filter accepts only devices by names that the target does not use, and rejects the rest, \
                so volume groups would not be found. It was too unusual to be changed without doubt. Add rules \
-               that accept the target's disks, and run update-initramfs -u in the guest, because the initramfs \
-               has a copy.",
+               that accept the target's disks, and rebuild the initramfs in the guest, because it has a copy.",
     },
     Explanation {
         id: "linux-module-leftovers",
@@ -443,7 +449,7 @@ pub const TABLE: &[Explanation] = &[
         severity: Severity::Warns,
         text: "The database of installed packages is absent, empty or damaged. Which agents and services are \
                installed was told from files, and something may have been overlooked. Check it in the guest \
-               with dpkg --audit.",
+               with the package manager, on Debian with dpkg --audit.",
     },
     Explanation {
         id: "linux-readdress-chain",
@@ -520,6 +526,14 @@ pub const TABLE: &[Explanation] = &[
         text: "Besides GRUB there is another boot loader whose configuration landfall does not edit. If the \
                firmware starts that one, its entries may name devices that are gone, and its copies of the \
                initramfs lack the target's drivers. See that the machine starts by GRUB.",
+    },
+    Explanation {
+        id: "linux-selinux-relabel",
+        severity: Severity::Warns,
+        text: "The guest enforces SELinux, and the files that say which context a new path gets were absent, damaged \
+               or not understood. New files without the right label could not be read by the services that need \
+               them, so the next start labels every file anew and then starts once more. That takes minutes. \
+               Restore the policy's package in the guest to avoid it.",
     },
     Explanation {
         id: "linux-shared-folder",
@@ -821,7 +835,7 @@ mod tests {
     }
 
     /// Strings that look like ids.
-    const NO_IDS: &[&str] = &["linux-raid", "linux-cloud-tools-common"];
+    const NO_IDS: &[&str] = &["linux-raid", "linux-cloud-tools-common", "linux-lts"];
 
     fn collect(folder: &Path, code: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::guest::{Guest, Mount};
+use crate::linux;
 use crate::patch::PatchPlan;
 use crate::target::Request;
 use crate::tree::GuestTree;
@@ -28,7 +29,13 @@ pub trait Family: Sync {
 }
 
 /// Every family, the most specific first.
-pub const TABLE: &[&dyn Family] = &[&crate::linux::debian::Debian];
+pub const TABLE: &[&dyn Family] = &[
+    &linux::debian::Debian,
+    &linux::redhat::RedHat,
+    &linux::suse::Suse,
+    &linux::alpine::Alpine,
+    &linux::arch::Arch,
+];
 
 /// The family of the guest and its facts; `None` where no family knows it.
 pub fn recognise(scene: &Scene<'_>) -> Result<Option<(&'static dyn Family, Guest)>> {

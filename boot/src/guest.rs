@@ -57,6 +57,9 @@ pub struct Kernel {
     pub image: Option<String>,
     /// `/boot/initrd.img-…`
     pub initramfs: Option<String>,
+    /// Further ones for the same kernel: `/boot/initramfs-linux-fallback.img`
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more_initramfs: Vec<String>,
     /// Folder of its modules, links resolved: `/usr/lib/modules/…`
     pub modules: String,
 }

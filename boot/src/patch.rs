@@ -29,6 +29,18 @@ pub struct Edit {
     pub action: Action,
     /// Why, in one sentence for the report.
     pub why: String,
+    /// Labels of what it makes anew: missing folders on the way, then the path itself. What exists keeps its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Label>,
+}
+
+/// The SELinux context of a new path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Label {
+    /// Absolute guest path.
+    pub path: String,
+    /// `system_u:object_r:etc_t:s0`
+    pub context: String,
 }
 
 /// What can be done to a path.

@@ -291,6 +291,58 @@ fn owner_mode_and_attributes_of_a_file_are_kept() {
 }
 
 #[test]
+fn new_files_folders_and_links_get_their_label() {
+    let Some(settings) = settings("new_files_folders_and_links_get_their_label") else { return };
+    let (_dir, path) = ext4(64);
+    let (_esp_dir, esp) = image(64);
+    run("mkfs.vfat", &["-F", "32", esp.to_str().unwrap()]);
+    let volumes: Vec<(String, Arc<dyn DiskMut>)> =
+        vec![("disk0p1".into(), FileDisk::open(&path)), ("esp".into(), FileDisk::open(&esp))];
+    let session = start_with(&settings, volumes).unwrap();
+    session.mount("disk0p1", "ext4", "a", "/", false).unwrap();
+    session.mount("esp", "vfat", "a", "/boot/efi", false).unwrap();
+    let label = |path: &str, kind: &str| Change::Label {
+        path: path.into(),
+        context: format!("system_u:object_r:{kind}:s0"),
+    };
+    session
+        .apply(
+            "a",
+            &[
+                put("/etc/multipath/conf.d/landfall.conf", b"new"),
+                label("/etc/multipath", "folder_t"),
+                label("/etc/multipath/conf.d", "folder_t"),
+                label("/etc/multipath/conf.d/landfall.conf", "file_t"),
+                Change::Symlink { path: "/etc/masked".into(), target: "/etc/hostname".into() },
+                label("/etc/masked", "link_t"),
+                // The link itself, not what it would lead to outside.
+                label("/etc/escape", "link_t"),
+                put("/boot/efi/x", b"new"),
+                label("/boot/efi/x", "none_t"),
+            ],
+        )
+        .unwrap();
+    for bad in ["/", "/etc/..", "/etc/absent", "/absent/x", "relative"] {
+        assert!(session.apply("a", &[label(bad, "x_t")]).is_err(), "{bad}");
+    }
+    session.finish().unwrap();
+    run("e2fsck", &["-fn", path.to_str().unwrap()]);
+    for (path_inside, kind) in [
+        ("/etc/multipath", "folder_t"),
+        ("/etc/multipath/conf.d", "folder_t"),
+        ("/etc/multipath/conf.d/landfall.conf", "file_t"),
+        ("/etc/masked", "link_t"),
+        ("/etc/escape", "link_t"),
+    ] {
+        let command = format!("ea_get -V {path_inside} security.selinux");
+        let shown = run("debugfs", &["-R", &command, path.to_str().unwrap()]);
+        assert!(shown.contains(&format!("system_u:object_r:{kind}:s0\0")), "{path_inside}: {shown:?}");
+    }
+    let shown = run("debugfs", &["-R", "ea_list /etc/hostname", path.to_str().unwrap()]);
+    assert!(!shown.contains("selinux"), "the link's target has no label: {shown}");
+}
+
+#[test]
 fn hostile_paths_stay_inside_and_are_errors_or_absent() {
     let Some(settings) = settings("hostile_paths_stay_inside_and_are_errors_or_absent") else { return };
     let (_dir, path) = ext4(64);

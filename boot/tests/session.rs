@@ -88,7 +88,8 @@ impl Family for Anything {
         }))
     }
     fn plan(&self, _: &Scene<'_>, _: &Guest, _: &Request) -> Result<PatchPlan> {
-        let edit = |path: &str, action| Edit { path: path.into(), action, why: "a test".into() };
+        let edit =
+            |path: &str, action| Edit { path: path.into(), action, why: "a test".into(), labels: Vec::new() };
         let mut edits: Vec<Edit> = self
             .writes
             .iter()

@@ -32,6 +32,7 @@ impl Family for Speaking {
                 path: path.to_owned(),
                 action,
                 why: "it tells how far the boot comes".to_owned(),
+                labels: Vec::new(),
             });
         };
         let write = |text: String, mode| Action::Write { contents: Text::from(text), mode };

@@ -174,7 +174,7 @@ pub fn names() -> Vec<&'static str> {
 
 fn proof(tree: &dyn GuestTree, packages: &Packages, agent: &Agent) -> Result<Option<String>> {
     if let Some(package) = agent.packages.iter().find(|name| packages.has(name)) {
-        return Ok(Some(format!("{} ({package})", super::dpkg::STATUS)));
+        return Ok(Some(format!("{} ({package})", packages.world().database())));
     }
     for file in agent.files {
         if tree.exists(file)? {

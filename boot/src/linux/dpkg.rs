@@ -1,13 +1,8 @@
 //! The package database of dpkg, and its order of versions.
 
-use crate::Result;
-use crate::tree::GuestTree;
-use landfall_image::Bytes;
+pub use super::packages::Packages;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-
-/// The database of a desktop with everything installed is some 10 MiB long.
-const STATUS_AT_MOST: Bytes = Bytes::mib(64);
 
 /// Where the database lies.
 pub const STATUS: &str = "/var/lib/dpkg/status";
@@ -21,60 +16,33 @@ pub struct Package {
     pub architecture: String,
 }
 
-/// Every installed package by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Packages(BTreeMap<String, Package>);
-
-impl Packages {
-    /// Reads the guest's database; empty where there is none.
-    pub fn read(tree: &dyn GuestTree) -> Result<Self> {
-        Ok(Packages::parse(&tree.read(STATUS, STATUS_AT_MOST)?.unwrap_or_default()))
-    }
-
-    /// From the database's text. What is not understood is left out: a corrupt stanza hides only itself.
-    pub fn parse(status: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(status);
-        let mut packages = BTreeMap::new();
-        let (mut name, mut version, mut architecture, mut installed) = ("", "", "", false);
-        for line in text.lines().chain([""]) {
-            if line.trim().is_empty() {
-                if installed && !name.is_empty() {
-                    let package =
-                        Package { version: version.to_owned(), architecture: architecture.to_owned() };
-                    packages.insert(name.to_owned(), package);
+/// The installed packages in the database's text. What is not understood is left out: a corrupt stanza hides only itself.
+pub(super) fn stanzas(status: &[u8]) -> BTreeMap<String, Package> {
+    let text = String::from_utf8_lossy(status);
+    let mut packages = BTreeMap::new();
+    let (mut name, mut version, mut architecture, mut installed) = ("", "", "", false);
+    for line in text.lines().chain([""]) {
+        if line.trim().is_empty() {
+            if installed && !name.is_empty() {
+                let package = Package { version: version.to_owned(), architecture: architecture.to_owned() };
+                packages.insert(name.to_owned(), package);
+            }
+            (name, version, architecture, installed) = ("", "", "", false);
+        } else if let Some((field, value)) = line.split_once(':') {
+            let value = value.trim();
+            match field {
+                "Package" => name = value,
+                "Version" => version = value,
+                "Architecture" => architecture = value,
+                // Wanted, flag, state: `install ok installed`, `hold ok installed`.
+                "Status" => {
+                    installed = value.ends_with(" installed") || value.contains(" triggers-");
                 }
-                (name, version, architecture, installed) = ("", "", "", false);
-            } else if let Some((field, value)) = line.split_once(':') {
-                let value = value.trim();
-                match field {
-                    "Package" => name = value,
-                    "Version" => version = value,
-                    "Architecture" => architecture = value,
-                    // Wanted, flag, state: `install ok installed`, `hold ok installed`.
-                    "Status" => {
-                        installed = value.ends_with(" installed") || value.contains(" triggers-");
-                    }
-                    _ => {}
-                }
+                _ => {}
             }
         }
-        Packages(packages)
     }
-
-    /// The package, if it is installed.
-    pub fn get(&self, name: &str) -> Option<&Package> {
-        self.0.get(name)
-    }
-
-    /// True where it is installed.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
-    /// True where it is installed in this version or a later one.
-    pub fn has_at_least(&self, name: &str, version: &str) -> bool {
-        self.get(name).is_some_and(|package| compare(&package.version, version) != Ordering::Less)
-    }
+    packages
 }
 
 /// The order of versions of deb-version(7): epoch, upstream, revision; `~` sorts before the end.

@@ -1,5 +1,6 @@
 //! A plan while it grows: reads see what was already edited, and there is one edit per path.
 
+use super::keep::Builder;
 use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
@@ -15,6 +16,8 @@ pub struct Draft<'a> {
     pub scene: &'a Scene<'a>,
     /// What the definition has to offer.
     pub devices: Devices,
+    /// What builds its next initramfs.
+    pub builder: Builder,
     edits: Vec<Edit>,
     /// Path to place in `edits`.
     index: BTreeMap<String, usize>,
@@ -36,6 +39,7 @@ impl<'a> Draft<'a> {
         Draft {
             scene,
             devices: Devices::default(),
+            builder: Builder::default(),
             edits: Vec::new(),
             index: BTreeMap::new(),
             findings: Vec::new(),
@@ -131,7 +135,19 @@ impl<'a> Draft<'a> {
     /// One edit as it is, of a path that has none yet.
     pub fn push(&mut self, path: &str, action: Action, why: &str) {
         self.index.insert(path.to_owned(), self.edits.len());
-        self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned() });
+        let labels = Vec::new();
+        self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned(), labels });
+    }
+
+    /// Takes back the edits of paths that turn out to mean nothing to the guest.
+    pub fn forget(&mut self, is: impl Fn(&str) -> bool) {
+        self.edits.retain(|edit| !is(&edit.path));
+        self.index = self.edits.iter().enumerate().map(|(at, edit)| (edit.path.clone(), at)).collect();
+    }
+
+    /// Every edit so far, to be labelled.
+    pub fn edits_mut(&mut self) -> &mut [Edit] {
+        &mut self.edits
     }
 
     /// One finding.

@@ -16,6 +16,13 @@ pub struct Drivers {
     for_initramfs: Vec<&'static str>,
 }
 
+impl Drivers {
+    /// Modules for the initramfs that at least one kernel has as a file, the target's first.
+    pub fn names(&self) -> &[&'static str] {
+        &self.for_initramfs
+    }
+}
+
 /// Checks every kernel, and gives each initramfs the drivers and the files of `inside`.
 pub fn plan(
     draft: &mut Draft<'_>,
@@ -41,6 +48,7 @@ pub fn plan(
     }
     let by_name = loaded_by_name(draft, request);
     let mut all = BTreeSet::new();
+    let mut done = BTreeSet::new();
     for (at, (kernel, modules)) in known.iter().enumerate() {
         if at != default {
             hardware::of_other(draft, kernel, modules.as_ref(), request);
@@ -48,20 +56,25 @@ pub fn plan(
         let Some(modules) = modules else { continue };
         let drivers = for_initramfs(row, modules);
         all.extend(drivers.iter().copied());
-        let Some(path) = &kernel.initramfs else { continue };
-        let load = by_name.iter().filter(|name| drivers.contains(name)).map(|name| (*name).to_owned());
-        draft.push(
-            path,
-            Action::Initramfs(InitramfsEdit {
-                kernel: kernel.version.clone(),
-                modules: kernel.modules.clone(),
-                drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
-                load: load.collect(),
-                files: inside.to_vec(),
-                remove: draft.gone_inside.iter().cloned().collect(),
-            }),
-            "It gets the drivers of the target's disks, and those of every other platform for the way back.",
-        );
+        let load: Vec<String> =
+            by_name.iter().filter(|name| drivers.contains(name)).map(|name| (*name).to_owned()).collect();
+        for path in kernel.initramfs.iter().chain(&kernel.more_initramfs) {
+            if !done.insert(path) {
+                continue;
+            }
+            draft.push(
+                path,
+                Action::Initramfs(InitramfsEdit {
+                    kernel: kernel.version.clone(),
+                    modules: kernel.modules.clone(),
+                    drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
+                    load: load.clone(),
+                    files: inside.to_vec(),
+                    remove: draft.gone_inside.iter().cloned().collect(),
+                }),
+                "It gets the drivers of the target's disks, and those of every other platform for the way back.",
+            );
+        }
     }
     blacklists(draft, request)?;
     let for_initramfs = order(row).filter(|name| all.contains(name)).collect();
@@ -191,15 +204,13 @@ fn blacklists(draft: &mut Draft<'_>, request: &Request) -> Result<()> {
                     _ => false,
                 };
                 if forbids && needed.contains(&module.as_str()) {
+                    let rebuild = draft.builder.rebuild();
                     draft.find(
                         "linux-driver-forbidden",
                         format!(
                             "{path} keeps the driver {module} from being loaded, and the target needs it."
                         ),
-                        format!(
-                            "Remove the line `{}` in the guest and run update-initramfs -u.",
-                            line.trim()
-                        ),
+                        format!("Remove the line `{}` in the guest and {rebuild}.", line.trim()),
                     );
                 }
             }

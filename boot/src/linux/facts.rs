@@ -1,5 +1,6 @@
 //! Facts about a Linux guest that do not depend on its family: os-release, kernels, init system, boot modes.
 
+use super::text;
 use crate::guest::{Fact, Kernel, Mount};
 use crate::tree::{GuestTree, GuestTreeExt, NodeKind};
 use crate::{Result, guest::Guest};
@@ -88,11 +89,19 @@ pub fn elf_architecture(tree: &dyn GuestTree) -> Result<Option<Fact<String>>> {
     Ok(None)
 }
 
-/// The first line of /etc/hostname.
+/// The first line of /etc/hostname, or what older systems have in its place.
 pub fn host_name(tree: &dyn GuestTree) -> Result<Option<Fact<String>>> {
-    let path = "/etc/hostname";
+    for path in ["/etc/hostname", "/etc/HOSTNAME"] {
+        let text = tree.read_text(path)?.unwrap_or_default();
+        let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+        if let Some(name) = name {
+            return Ok(Some(Fact::new(name, path)));
+        }
+    }
+    // Red Hat's, up to RHEL 6.
+    let path = "/etc/sysconfig/network";
     let text = tree.read_text(path)?.unwrap_or_default();
-    let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let name = text::assignment(text.as_bytes(), "HOSTNAME").filter(|name| !name.is_empty());
     Ok(name.map(|name| Fact::new(name, path)))
 }
 
@@ -104,7 +113,9 @@ pub fn init(tree: &dyn GuestTree) -> Result<Option<Fact<String>>> {
     }
     for (name, proof) in [
         ("systemd", "/lib/systemd/systemd"),
+        ("systemd", "/usr/lib/systemd/systemd"),
         ("upstart", "/etc/init/rc-sysinit.conf"),
+        ("upstart", "/etc/init/rcS.conf"),
         ("openrc", "/sbin/openrc-run"),
         ("sysvinit", "/etc/inittab"),
     ] {
@@ -126,49 +137,180 @@ pub struct Kernels {
     pub cut_off: bool,
 }
 
-/// Every installed kernel: an image in /boot, mostly with a folder of modules and an initramfs.
+impl Kernels {
+    /// The version of the kernel whose image has this name behind `vmlinuz-`, where a boot loader says no more.
+    pub fn version_of(&self, named: &str) -> Option<&str> {
+        let is = |kernel: &&Kernel| {
+            let image = kernel.image.as_deref().unwrap_or_default();
+            kernel.version == named || image.rsplit('/').next().and_then(after_prefix) == Some(named)
+        };
+        self.found.iter().find(is).map(|kernel| kernel.version.as_str())
+    }
+}
+
+/// A kernel's own header is in its first KiB, but files are read whole.
+const IMAGE_AT_MOST: Bytes = Bytes::mib(128);
+
+/// Names of kernel images before their version.
+const IMAGES: &[&str] = &["vmlinuz-", "vmlinux-", "Image-", "image-"];
+
+/// Where kernel-install(8) may put kernels: the boot partitions of the Boot Loader Specification.
+const BOOT_PARTITIONS: &[&str] = &["/boot", "/efi", "/boot/efi"];
+
+/// Folders of `kernel-install` that are looked into; a machine has one.
+const TOKENS_AT_MOST: usize = 16;
+
+/// Every installed kernel: an image in /boot, or below a machine's id there; mostly with a folder of modules and with
+/// one initramfs or more. Each name is taken as it is; of an initramfs for kdump, and of a rescue image, nothing is:
+/// their names are none of those that are looked for.
 pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Ordering) -> Result<Kernels> {
     let lib_is_link = tree.link_metadata("/lib")?.is_some_and(|meta| meta.kind == NodeKind::Symlink);
     let folder = match lib_is_link || !tree.exists("/lib/modules")? {
         true => "/usr/lib/modules",
         false => "/lib/modules",
     };
+    let installed: BTreeSet<String> = tree.names(folder)?.into_iter().collect();
+    let mut found: BTreeMap<String, Kernel> = BTreeMap::new();
+    let mut add = |version: String, image: String, archives: Vec<String>| {
+        let kernel = found.entry(version.clone()).or_insert_with(|| Kernel {
+            modules: format!("{folder}/{version}"),
+            version,
+            image: Some(image),
+            initramfs: None,
+            more_initramfs: Vec::new(),
+        });
+        for path in archives {
+            match &kernel.initramfs {
+                None => kernel.initramfs = Some(path),
+                Some(first) if *first != path && !kernel.more_initramfs.contains(&path) => {
+                    kernel.more_initramfs.push(path);
+                }
+                Some(_) => {}
+            }
+        }
+    };
     let in_boot: BTreeSet<String> = tree.names("/boot")?.into_iter().collect();
-    let mut versions = BTreeSet::new();
-    for name in &in_boot {
-        if let Some(version) = name.strip_prefix("vmlinuz-").or_else(|| name.strip_prefix("vmlinux-"))
-            && !is_backup(version)
-        {
-            versions.insert(version.to_owned());
+    for prefix in IMAGES {
+        for name in &in_boot {
+            let Some(key) = name.strip_prefix(prefix).filter(|key| is_kernel_key(key)) else { continue };
+            let image = format!("/boot/{name}");
+            let is_version = key.starts_with(|char: char| char.is_ascii_digit()) || installed.contains(key);
+            let version = match is_version {
+                true => key.to_owned(),
+                false => version_of_flavour(tree, folder, &installed, &image, key)?,
+            };
+            let archives = [
+                format!("initrd.img-{key}"),
+                format!("initramfs-{key}.img"),
+                format!("initramfs-{key}"),
+                format!("initrd-{key}.img"),
+                format!("initrd-{key}"),
+                // Arch's image with every driver.
+                format!("initramfs-{key}-fallback.img"),
+            ];
+            let archives = archives.iter().filter(|name| in_boot.contains(*name));
+            add(version, image, archives.map(|name| format!("/boot/{name}")).collect());
+        }
+    }
+    for boot in BOOT_PARTITIONS {
+        for token in tokens(tree, boot)? {
+            for version in tree.names(&token)?.into_iter().filter(|name| installed.contains(name)) {
+                let names = tree.names(&format!("{token}/{version}"))?;
+                let at = |name: &&String| format!("{token}/{version}/{name}");
+                let is = |name: &str, kind: &str| name == kind || name.starts_with(&format!("{kind}-"));
+                let Some(image) = names.iter().find(|name| is(name, "linux")).map(|name| at(&name)) else {
+                    continue;
+                };
+                let archives = names.iter().filter(|name| is(name, "initrd")).map(|name| at(&name)).collect();
+                add(version.clone(), image, archives);
+            }
         }
     }
     let mut kernels = Kernels::default();
-    for name in tree.names(folder)? {
-        if !versions.contains(&name) {
+    for name in &installed {
+        if !found.contains_key(name) {
             kernels.leftovers.push(format!("{folder}/{name}"));
         }
     }
-    for version in versions {
-        let named = |prefix: &str| {
-            let name = format!("{prefix}{version}");
-            in_boot.contains(&name).then(|| format!("/boot/{name}"))
-        };
-        kernels.found.push(Kernel {
-            image: named("vmlinuz-").or_else(|| named("vmlinux-")),
-            initramfs: named("initrd.img-").or_else(|| named("initramfs-")),
-            modules: format!("{folder}/{version}"),
-            version,
-        });
-    }
+    kernels.found = found.into_values().collect();
     kernels.found.sort_by(|a, b| newest(&b.version, &a.version));
     kernels.cut_off = kernels.found.len() > KERNELS_AT_MOST;
     kernels.found.truncate(KERNELS_AT_MOST);
     Ok(kernels)
 }
 
-fn is_backup(version: &str) -> bool {
-    [".old", ".bak", "~", ".signed", ".sig", ".hmac"].iter().any(|end| version.ends_with(end))
-        || version.contains(".dpkg-")
+/// `vmlinuz-6.1` -> `6.1`.
+fn after_prefix(name: &str) -> Option<&str> {
+    IMAGES.iter().find_map(|prefix| name.strip_prefix(prefix))
+}
+
+/// False for what only looks like a kernel: backups, signatures, other packings of one, those for rescue and kdump.
+fn is_kernel_key(key: &str) -> bool {
+    const ENDS: &[&str] =
+        &[".old", ".bak", "~", ".signed", ".sig", ".hmac", ".gz", ".bz2", ".img", ".rpmsave", "kdump"];
+    !key.is_empty()
+        && !ENDS.iter().any(|end| key.ends_with(end))
+        && !key.contains(".dpkg-")
+        && !key.starts_with("0-rescue")
+}
+
+/// The version of a kernel whose image is named after its flavour (`vmlinuz-lts`, `vmlinuz-linux`): what its package says,
+/// or what the image says of itself. Where neither does, the flavour's name stands for it and has no modules: that is found
+/// out later, and said.
+fn version_of_flavour(
+    tree: &dyn GuestTree,
+    folder: &str,
+    installed: &BTreeSet<String>,
+    image: &str,
+    flavour: &str,
+) -> Result<String> {
+    // Alpine's package says it in a file of its own, Arch's in the folder of modules.
+    let release = tree.read_text(&format!("/usr/share/kernel/{flavour}/kernel.release"))?.unwrap_or_default();
+    if installed.contains(release.trim()) {
+        return Ok(release.trim().to_owned());
+    }
+    let mut of_flavour = Vec::new();
+    for version in installed.iter().take(KERNELS_AT_MOST) {
+        let base = tree.read_text(&format!("{folder}/{version}/pkgbase"))?.unwrap_or_default();
+        if base.trim() == flavour || version.ends_with(&format!("-{flavour}")) {
+            of_flavour.push(version);
+        }
+    }
+    if let [only] = of_flavour.as_slice() {
+        return Ok((*only).clone());
+    }
+    let own = tree.read(image, IMAGE_AT_MOST)?.as_deref().and_then(image_version);
+    Ok(own.filter(|version| installed.contains(version)).unwrap_or_else(|| flavour.to_owned()))
+}
+
+/// The version that a kernel for x86 says it has: `kernel_version` at 0x20e of its setup header, counted from 0x200
+/// (Documentation/arch/x86/boot.rst).
+fn image_version(image: &[u8]) -> Option<String> {
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes([*image.get(0x20e)?, *image.get(0x20f)?]));
+    let text = image.get(at.checked_add(0x200)?..).filter(|_| at > 0)?;
+    let end = text.iter().take(128).position(|byte| matches!(byte, 0 | b' '))?;
+    let version = std::str::from_utf8(text.get(..end)?).ok()?;
+    let plain = |char: char| char.is_ascii_alphanumeric() || "._-+~".contains(char);
+    (!version.is_empty() && version.chars().all(plain)).then(|| version.to_owned())
+}
+
+/// The folders of a boot partition in which kernel-install puts kernels: the machine's id, or an entry token.
+fn tokens(tree: &dyn GuestTree, boot: &str) -> Result<Vec<String>> {
+    let mut known = Vec::new();
+    for path in ["/etc/kernel/entry-token", "/etc/machine-id"] {
+        known.push(tree.read_text(path)?.unwrap_or_default().trim().to_owned());
+    }
+    if let Some(release) = OsRelease::read(tree)? {
+        known.extend(["ID", "IMAGE_ID"].map(|key| release.get(key).to_owned()));
+    }
+    let is_id = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut folders = tree.names(boot)?;
+    folders.retain(|name| is_id(name) || known.contains(name));
+    folders.truncate(TOKENS_AT_MOST);
+    Ok(folders.into_iter().map(|name| format!("{boot}/{name}")).collect())
 }
 
 /// The modules of one kernel by name.
@@ -242,9 +384,15 @@ pub fn find_path(tree: &dyn GuestTree, folder: &str, names: &[&str]) -> Result<O
 /// How the guest can start, by the loaders that lie there.
 pub fn boot_modes(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Vec<Fact<String>>> {
     let mut modes = Vec::new();
-    for proof in
-        ["/boot/grub/i386-pc", "/boot/grub2/i386-pc", "/boot/extlinux", "/boot/grub/stage2", "/etc/lilo.conf"]
-    {
+    for proof in [
+        "/boot/grub/i386-pc",
+        "/boot/grub2/i386-pc",
+        "/boot/extlinux",
+        "/boot/extlinux.conf",
+        "/boot/syslinux/syslinux.cfg",
+        "/boot/grub/stage2",
+        "/etc/lilo.conf",
+    ] {
         if tree.exists(proof)? {
             modes.push(Fact::new("bios", proof));
             break;
@@ -299,6 +447,169 @@ mod tests {
         let modules = Modules::read(&tree, &found.found[1].modules).unwrap().unwrap();
         assert!(modules.has("virtio_blk") && modules.has("sd_mod") && !modules.loadable.contains("sd_mod"));
         assert_eq!(Modules::read(&tree, &found.found[2].modules).unwrap(), None);
+    }
+
+    fn found(tree: &MemTree) -> Vec<(String, String, Vec<String>)> {
+        let kernels = kernels(tree, dpkg::compare_part).unwrap();
+        let row = |kernel: Kernel| {
+            let archives = kernel.initramfs.into_iter().chain(kernel.more_initramfs).collect();
+            (kernel.version, kernel.image.unwrap_or_default(), archives)
+        };
+        kernels.found.into_iter().map(row).collect()
+    }
+
+    fn row(version: &str, image: &str, archives: &[&str]) -> (String, String, Vec<String>) {
+        (version.into(), image.into(), archives.iter().map(|path| (*path).to_owned()).collect())
+    }
+
+    /// A bzImage's header with a version string where the kernel has it.
+    fn bzimage(version: &str) -> Vec<u8> {
+        let mut image = vec![0; 0x3000];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x2c00u16.to_le_bytes());
+        let text = format!("{version} (build@host) #1 SMP\0");
+        image[0x2e00..0x2e00 + text.len()].copy_from_slice(text.as_bytes());
+        image
+    }
+
+    #[test]
+    fn rescue_and_kdump_images_are_left_alone() {
+        let tree = MemTree::new().symlink("/lib", "usr/lib").files(&[
+            ("/boot/vmlinuz-5.14.0-427.el9.x86_64", ""),
+            ("/boot/initramfs-5.14.0-427.el9.x86_64.img", ""),
+            ("/boot/initramfs-5.14.0-427.el9.x86_64kdump.img", ""),
+            ("/boot/vmlinuz-0-rescue-0123456789abcdef0123456789abcdef", ""),
+            ("/boot/initramfs-0-rescue-0123456789abcdef0123456789abcdef.img", ""),
+            ("/boot/.vmlinuz-5.14.0-427.el9.x86_64.hmac", ""),
+            ("/boot/vmlinuz-2.6.18-8.el5kdump", ""),
+            ("/boot/vmlinuz-6.4.0-150600.23.7-default", ""),
+            ("/boot/vmlinux-6.4.0-150600.23.7-default.gz", ""),
+            ("/boot/initrd-6.4.0-150600.23.7-default", ""),
+            ("/boot/initrd-6.4.0-150600.23.7-default-kdump", ""),
+            ("/boot/vmlinuz-2.6.18-398.el5", ""),
+            ("/boot/initrd-2.6.18-398.el5.img", ""),
+            ("/boot/initrd-2.6.18-398.el5kdump.img", ""),
+        ]);
+        assert_eq!(
+            found(&tree),
+            [
+                row(
+                    "6.4.0-150600.23.7-default",
+                    "/boot/vmlinuz-6.4.0-150600.23.7-default",
+                    &["/boot/initrd-6.4.0-150600.23.7-default"]
+                ),
+                row(
+                    "5.14.0-427.el9.x86_64",
+                    "/boot/vmlinuz-5.14.0-427.el9.x86_64",
+                    &["/boot/initramfs-5.14.0-427.el9.x86_64.img"]
+                ),
+                row("2.6.18-398.el5", "/boot/vmlinuz-2.6.18-398.el5", &["/boot/initrd-2.6.18-398.el5.img"]),
+            ]
+        );
+    }
+
+    #[test]
+    fn kernels_named_after_their_flavour() {
+        let alpine = MemTree::new()
+            .file("/boot/vmlinuz-lts", "")
+            .file("/boot/initramfs-lts", "")
+            .dir("/lib/modules/6.6.58-0-lts")
+            .dir("/lib/modules/6.6.31-0-lts");
+        let lts = |version| row(version, "/boot/vmlinuz-lts", &["/boot/initramfs-lts"]);
+        // Two folders fit, and nothing says which: the kernel stays unchecked rather than guessed.
+        assert_eq!(found(&alpine), [lts("lts")]);
+        let by_image = alpine.clone().file("/boot/vmlinuz-lts", bzimage("6.6.31-0-lts"));
+        assert_eq!(found(&by_image), [lts("6.6.31-0-lts")]);
+        let by_package = by_image.file("/usr/share/kernel/lts/kernel.release", "6.6.58-0-lts\n");
+        assert_eq!(found(&by_package), [lts("6.6.58-0-lts")]);
+        let arch = MemTree::new()
+            .symlink("/lib", "usr/lib")
+            .file("/boot/vmlinuz-linux", "")
+            .file("/boot/initramfs-linux.img", "")
+            .file("/boot/initramfs-linux-fallback.img", "")
+            .file("/usr/lib/modules/6.11.5-arch1-1/pkgbase", "linux\n")
+            .file("/boot/vmlinuz-linux-lts", "")
+            .file("/boot/initramfs-linux-lts.img", "")
+            .file("/usr/lib/modules/6.6.58-1-lts/pkgbase", "linux-lts\n");
+        let archives = &["/boot/initramfs-linux.img", "/boot/initramfs-linux-fallback.img"][..];
+        assert_eq!(
+            found(&arch),
+            [
+                row("6.11.5-arch1-1", "/boot/vmlinuz-linux", archives),
+                row("6.6.58-1-lts", "/boot/vmlinuz-linux-lts", &["/boot/initramfs-linux-lts.img"])
+            ]
+        );
+        let kernels = kernels(&arch, dpkg::compare_part).unwrap();
+        assert_eq!(kernels.version_of("linux-lts"), Some("6.6.58-1-lts"));
+        assert_eq!(kernels.version_of("6.6.58-1-lts"), Some("6.6.58-1-lts"));
+        assert_eq!(kernels.version_of("x"), None);
+    }
+
+    #[test]
+    fn kernels_where_kernel_install_puts_them() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let tree = MemTree::new()
+            .symlink("/lib", "usr/lib")
+            .file("/etc/kernel/entry-token", "opensuse-tumbleweed\n")
+            .file(&format!("/efi/{id}/6.11.4/linux"), "")
+            .file(&format!("/efi/{id}/6.11.4/initrd"), "")
+            .file("/boot/efi/opensuse-tumbleweed/6.11.3-1-default/linux-ab12", "")
+            .file("/boot/efi/opensuse-tumbleweed/6.11.3-1-default/initrd-cd34", "")
+            .file("/boot/efi/EFI/6.11.4/linux", "no token")
+            .dir("/usr/lib/modules/6.11.4")
+            .dir("/usr/lib/modules/6.11.3-1-default")
+            .dir("/usr/lib/modules/6.10.0");
+        let at = |name: &str| format!("/boot/efi/opensuse-tumbleweed/6.11.3-1-default/{name}");
+        assert_eq!(
+            found(&tree),
+            [
+                row("6.11.4", &format!("/efi/{id}/6.11.4/linux"), &[&format!("/efi/{id}/6.11.4/initrd")]),
+                row("6.11.3-1-default", &at("linux-ab12"), &[&at("initrd-cd34")]),
+            ]
+        );
+        assert_eq!(kernels(&tree, dpkg::compare_part).unwrap().leftovers, ["/usr/lib/modules/6.10.0"]);
+    }
+
+    #[test]
+    fn a_kernel_says_its_version() {
+        assert_eq!(image_version(&bzimage("6.1.0-43-amd64")).as_deref(), Some("6.1.0-43-amd64"));
+        assert_eq!(image_version(&bzimage("../x")), None);
+        let mut image = bzimage("6.1.0");
+        for length in [0, 0x206, 0x20f, 0x210, 0x2e00, 0x2e03] {
+            assert_eq!(image_version(&image[..length]), None, "{length:#x}");
+        }
+        image[0x20e..0x210].copy_from_slice(&[0xff, 0xff]);
+        assert_eq!(image_version(&image), None);
+        // A real one, where this machine has it.
+        let kernels = std::fs::read_dir("/boot").into_iter().flatten().flatten();
+        let mut seen = false;
+        for path in kernels.map(|entry| entry.path()) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let Some(version) = name.strip_prefix("vmlinuz-") else { continue };
+            let Ok(image) = std::fs::read(&path) else { continue };
+            if image.get(0x202..0x206) == Some(b"HdrS") {
+                assert_eq!(image_version(&image).as_deref(), Some(version));
+                seen = true;
+            }
+        }
+        if !seen {
+            eprintln!("SKIPPED: there is no readable kernel in /boot whose version could be compared");
+        }
+    }
+
+    #[test]
+    fn host_names_of_every_age() {
+        let name = |path: &str, text: &str| {
+            host_name(&MemTree::new().file(path, text)).unwrap().map(|fact| (fact.value, fact.proof))
+        };
+        for (path, text) in [
+            ("/etc/hostname", "# x\n\nweb01\n"),
+            ("/etc/HOSTNAME", "web01\n"),
+            ("/etc/sysconfig/network", "NETWORKING=yes\nHOSTNAME=\"web01\"\n"),
+        ] {
+            assert_eq!(name(path, text), Some(("web01".into(), path.into())));
+        }
+        assert_eq!(name("/etc/sysconfig/network", "NETWORKING=yes\n"), None);
     }
 
     #[test]

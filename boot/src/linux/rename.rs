@@ -118,11 +118,12 @@ fn crypttab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
             })
         },
     )?;
+    let rebuild = draft.builder.rebuild();
     for (spec, is_optional) in lost {
         draft.find(
             if is_optional { "linux-mount-optional-lost" } else { "linux-crypttab-lost" },
             format!("/etc/crypttab names {spec}, a name that this move changes, and which volume it means is not certain."),
-            "Name the volume by UUID in the guest's /etc/crypttab, run update-initramfs -u there, and convert again.",
+            format!("Name the volume by UUID in the guest's /etc/crypttab, {rebuild} there, and convert again."),
         );
     }
     Ok(())
@@ -178,7 +179,7 @@ fn mdadm(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Result<()> {
         let changed = changed && (path == FIRST || !draft.scene.tree.exists(FIRST)?);
         if changed && let Some(contents) = draft.read(path)? {
             inside.push(InitramfsFile {
-                path: "etc/mdadm/mdadm.conf".into(),
+                path: draft.builder.mdadm_conf().into(),
                 contents: crate::patch::Text(contents),
                 mode: 0o644,
             });

@@ -1,12 +1,13 @@
 //! Storage layers that remember the old hardware: multipath, LVM, and caches of device names.
 
-use super::dpkg::Packages;
 use super::draft::Draft;
+use super::keep::Builder;
+use super::packages::{Packages, World};
 use super::text;
 use crate::Result;
 use crate::patch::{InitramfsFile, Text};
 use crate::target::Request;
-use crate::tree::GuestTreeExt;
+use crate::tree::{GuestTree, GuestTreeExt};
 use crate::volume::device_name::is_multipath;
 
 /// Plans all of it. `inside` collects the files whose copies in every initramfs have to change, too.
@@ -41,11 +42,12 @@ const PLAIN_DISKS: &str = "devnode \"^(sd[a-z]|vd[a-z]|nvme[0-9]|xvd[a-z])\"";
 fn multipath(draft: &mut Draft<'_>, packages: &Packages, inside: &mut Vec<InitramfsFile>) -> Result<()> {
     let tree = draft.scene.tree;
     let mut is_installed = packages.has("multipath-tools");
-    for program in ["/sbin/multipathd", "/usr/sbin/multipathd"] {
+    for program in ["/sbin/multipathd", "/usr/sbin/multipathd", "/usr/bin/multipathd"] {
         is_installed |= tree.exists(program)?;
     }
     if !is_installed
         || tree.read_link("/etc/systemd/system/multipathd.service")?.as_deref() == Some("/dev/null")
+        || (packages.world() != World::Dpkg && !multipathd_starts(tree)?)
     {
         return Ok(());
     }
@@ -60,8 +62,9 @@ fn multipath(draft: &mut Draft<'_>, packages: &Packages, inside: &mut Vec<Initra
     }
     let why =
         "multipathd must not claim the plain disks that the guest mounts: the boot stops where it does.";
-    // Only multipath.conf itself gets into an initramfs; before 0.6 there was nothing else.
-    let in_initramfs = packages.has("multipath-tools-boot");
+    // Of Debian's own initramfs only multipath.conf itself gets into one; before 0.6 there was nothing else. The other
+    // tools pack it where the root lies on a map.
+    let in_initramfs = draft.builder != Builder::InitramfsTools || packages.has("multipath-tools-boot");
     if in_initramfs || !packages.has_at_least("multipath-tools", "0.6") {
         let old = draft.read(MULTIPATH_CONF)?.unwrap_or_default();
         if let Some(new) = with_blacklist(&old) {
@@ -81,6 +84,29 @@ fn multipath(draft: &mut Draft<'_>, packages: &Packages, inside: &mut Vec<Initra
         draft.write("/etc/multipath/conf.d/landfall.conf", contents, why)?;
     }
     Ok(())
+}
+
+/// Whether multipathd starts where a package alone does not make it start. Red Hat's asks for its configuration: to write
+/// one would switch it on. SUSE's and Arch's is enabled as any service is.
+fn multipathd_starts(tree: &dyn GuestTree) -> Result<bool> {
+    if tree.exists(MULTIPATH_CONF)? {
+        return Ok(true);
+    }
+    let mut unit = String::new();
+    for folder in ["/usr/lib/systemd/system", "/lib/systemd/system"] {
+        unit = tree.read_text(&format!("{folder}/multipathd.service"))?.unwrap_or(unit);
+    }
+    if unit.is_empty() || unit.contains("ConditionPathExists=/etc/multipath.conf") {
+        return Ok(false);
+    }
+    for target in ["sysinit.target.wants", "multi-user.target.wants", "sockets.target.wants"] {
+        for name in ["multipathd.service", "multipathd.socket"] {
+            if tree.link_metadata(&format!("/etc/systemd/system/{target}/{name}"))?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The file with the rule in its blacklist section, or in one at its end.
@@ -112,6 +138,22 @@ fn with_blacklist(old: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// Where maps are named by who uses them.
+const USERS_OF_MAPS: &[&str] = &[
+    "/etc/fstab",
+    "/etc/crypttab",
+    "/etc/lvm/lvm.conf",
+    "/etc/default/grub",
+    "/etc/kernel/cmdline",
+    "/boot/grub/grub.cfg",
+    "/boot/grub2/grub.cfg",
+    "/boot/grub/grub.conf",
+    "/boot/grub/menu.lst",
+];
+
+/// Boot entries that are read; a machine has one per kernel.
+const ENTRIES_AT_MOST: usize = 64;
+
 /// Multipath maps that mounts, swap or the boot loader name: by the default schemes, or by an alias.
 fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
     let mut aliases = Vec::new();
@@ -122,7 +164,12 @@ fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
         }
     }
     let mut maps = Vec::new();
-    for path in ["/etc/fstab", "/etc/crypttab", "/boot/grub/grub.cfg", "/etc/lvm/lvm.conf"] {
+    let entries = "/boot/loader/entries";
+    let mut paths: Vec<String> = USERS_OF_MAPS.iter().map(|path| (*path).to_owned()).collect();
+    let names = draft.scene.tree.names(entries)?;
+    let names = names.iter().filter(|name| name.ends_with(".conf")).take(ENTRIES_AT_MOST);
+    paths.extend(names.map(|name| format!("{entries}/{name}")));
+    for path in &paths {
         let text = draft.read_text(path)?.unwrap_or_default();
         for line in text.lines().filter(|line| !text::is_comment(line.as_bytes())) {
             for (at, _) in line.match_indices("/dev/mapper/") {
@@ -135,7 +182,9 @@ fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
                     name.strip_prefix(alias.as_str())
                         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', 'p', '_']))
                 });
-                if is_multipath(name) || is_alias {
+                // A filter's pattern stands for all maps.
+                let is_pattern = path.ends_with("lvm.conf") && name.starts_with("mpath");
+                if is_multipath(name) || is_alias || is_pattern {
                     maps.push(format!("{name} ({path})"));
                 }
             }
@@ -179,11 +228,12 @@ fn lvm_filter(draft: &mut Draft<'_>, request: &Request, inside: &mut Vec<Initram
                 Judgement::Rejects => rejected = Some(list),
             }
         }
+        let rebuild = draft.builder.rebuild();
         if let Some(list) = rejected {
             draft.find(
                 "linux-lvm-filter",
                 format!("The LVM filter in {path} rejects the target's disks: [{}].", list.trim()),
-                "Accept /dev/vd* and /dev/sd* in the guest's filter and run update-initramfs -u.",
+                format!("Accept /dev/vd* and /dev/sd* in the guest's filter and {rebuild}."),
             );
         }
         if new != old {
@@ -222,7 +272,7 @@ fn judge(list: &str, disk_names: &[&str]) -> Judgement {
     });
     let by_name = rules.iter().any(|rule| {
         rule.starts_with('a')
-            && ["/sd", "/hd", "/vd", "/nvme", "by-id", "by-path", "/xvd", "cciss"]
+            && ["/sd", "/hd", "/vd", "/nvme", "by-id", "by-path", "/xvd", "cciss", "/mapper/mpath"]
                 .iter()
                 .any(|name| rule.contains(name))
     });
@@ -343,6 +393,46 @@ mod tests {
         assert!(run(&MemTree::new(), &[]).0.edits.is_empty());
     }
 
+    /// Red Hat's daemon starts only where it has a configuration; SUSE's, where it is enabled.
+    #[test]
+    fn multipath_of_rpm_distributions() {
+        let run = |tree: &MemTree| {
+            let scene = Scene { tree, volumes: &[], mounts: &[] };
+            let mut draft = Draft::new(&scene);
+            draft.builder = Builder::Dracut;
+            let packages = Packages::read(World::Rpm, tree).unwrap();
+            let mut inside = Vec::new();
+            multipath(&mut draft, &packages, &mut inside).unwrap();
+            (draft.finish(), inside)
+        };
+        let unit = "/usr/lib/systemd/system/multipathd.service";
+        let enabled = "/etc/systemd/system/sysinit.target.wants/multipathd.service";
+        let redhat = MemTree::new()
+            .file("/usr/sbin/multipathd", "")
+            .file(unit, "[Unit]\nConditionPathExists=/etc/multipath.conf\n")
+            .symlink(enabled, unit);
+        assert_eq!(run(&redhat).0.edits, []);
+        let conf = "# device-mapper-multipath configuration file\ndefaults {\n\tuser_friendly_names yes\n\tfind_multipaths yes\n}\n\nblacklist {\n}\n";
+        let (plan, inside) = run(&redhat.clone().file("/etc/multipath.conf", conf));
+        let new = written(&plan, "/etc/multipath.conf").unwrap();
+        assert!(new.contains(&format!("blacklist {{\n    {PLAIN_DISKS}\n}}")), "{new}");
+        assert_eq!((inside.len(), inside[0].path.as_str()), (1, "etc/multipath.conf"));
+        // LVM on maps: the root is named by its group, the map by the filter alone.
+        let lvm = redhat.clone().file("/etc/multipath.conf", conf).file(
+            "/etc/lvm/lvm.conf",
+            "devices {\n\tfilter = [ \"a|/dev/mapper/mpath.*|\", \"r|.*|\" ]\n}\n",
+        );
+        assert_eq!(run(&lvm).0.findings[0].id, "linux-multipath-in-use");
+        let entry = redhat
+            .file("/etc/multipath.conf", conf)
+            .file("/boot/loader/entries/x-5.14.conf", "options root=/dev/mapper/mpatha3 ro\n");
+        assert_eq!(run(&entry).0.findings[0].id, "linux-multipath-in-use");
+        let suse = MemTree::new().file("/usr/sbin/multipathd", "").file(unit, "[Unit]\n");
+        assert_eq!(run(&suse).0.edits, []);
+        let (plan, inside) = run(&suse.symlink(enabled, unit));
+        assert!(written(&plan, "/etc/multipath.conf").is_some() && inside.len() == 1);
+    }
+
     #[test]
     fn real_multipath_stays() {
         for (file, line) in [
@@ -400,6 +490,11 @@ mod tests {
                     "[ \"a|^/dev/vd|\", \"a|^/dev/sd|\",\n  \"a|/dev/disk/by-id/scsi-36.*|\",\n  \"r|.*|\"\n]",
                 ),
             ),
+            // Maps are made where there are paths; LVM leaves out the paths of a map by itself.
+            (
+                r#"[ "a|/dev/mapper/mpath.*|", "r|.*|" ]"#,
+                Some(r#"[ "a|^/dev/vd|", "a|^/dev/sd|", "a|/dev/mapper/mpath.*|", "r|.*|" ]"#),
+            ),
             (r#"[ "a|.*|" ]"#, None),
             (r#"[ "r|/dev/cdrom|" ]"#, None),
             (r#"[ "a|/dev/sd[a-z]|", "r|.*|" ]"#, Some(r#"[ "a|^/dev/vd|", "a|/dev/sd[a-z]|", "r|.*|" ]"#)),
@@ -415,7 +510,7 @@ mod tests {
                 assert_eq!(plan.edits, []);
             }
         }
-        let conf = "devices {\n filter = [ \"a|/dev/mapper/mpath.*|\", \"r|.*|\" ]\n}\n";
+        let conf = "devices {\n filter = [ \"a|/dev/mapper/sanroot.*|\", \"r|.*|\" ]\n}\n";
         let (plan, _) = run(&MemTree::new().file("/etc/lvm/lvm.conf", conf), &[]);
         assert_eq!(plan.findings[0].id, "linux-lvm-filter");
     }

@@ -64,6 +64,8 @@ pub(crate) enum Request {
     Symlink { root: String, path: String, target: String },
     /// See [`Change::Remove`](crate::apply::Change::Remove).
     Remove { root: String, path: String },
+    /// See [`Change::Label`](crate::apply::Change::Label).
+    Label { root: String, path: String, context: String },
     /// Everything written so far is on the disks, or an error says why not.
     Sync,
     /// Unmounts everything.

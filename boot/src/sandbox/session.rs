@@ -203,6 +203,10 @@ impl Session {
             Change::Remove { path } => {
                 self.changed(&format!("remove {path}"), &Request::Remove { root, path: path.clone() })
             }
+            Change::Label { path, context } => {
+                let request = Request::Label { root, path: path.clone(), context: context.clone() };
+                self.done(&format!("label {path}"), CALL_WITHIN, &request).map(|()| false)
+            }
         }
     }
 

@@ -37,6 +37,7 @@ impl Family for Anything {
             path: "/etc/motd".into(),
             action: Action::Write { contents: String::from("hello").into(), mode: 0o644 },
             why: "a test".into(),
+            labels: Vec::new(),
         };
         Ok(PatchPlan { edits: vec![edit], ..PatchPlan::default() })
     }

@@ -51,7 +51,7 @@ pub struct Applied {
 pub struct Written {
     /// Absolute guest path.
     pub path: String,
-    /// `written`, `linked` or `removed`.
+    /// `written`, `linked`, `removed` or `labelled`.
     pub done: &'static str,
     /// Length of the new content.
     pub size: Option<Bytes>,
@@ -65,6 +65,7 @@ impl Written {
             }
             Change::Symlink { path, .. } => Written { path: path.clone(), done: "linked", size: None },
             Change::Remove { path } => Written { path: path.clone(), done: "removed", size: None },
+            Change::Label { path, .. } => Written { path: path.clone(), done: "labelled", size: None },
         }
     }
 }
@@ -202,6 +203,8 @@ pub(super) fn compare(changes: &[Change], tree: &dyn GuestTree) -> Result<()> {
             }
             Change::Symlink { path, target } => (path, tree.read_link(path)?.as_ref() == Some(target)),
             Change::Remove { path } => (path, tree.link_metadata(path)?.is_none()),
+            // The label itself is read back where it is written: no reader here knows extended attributes.
+            Change::Label { path, .. } => (path, tree.link_metadata(path)?.is_some()),
         };
         if !same {
             return Err(Error::corrupt(format!("{path} does not read back as it was written"))

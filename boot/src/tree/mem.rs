@@ -91,6 +91,8 @@ impl MemTree {
                         self.nodes.remove(&real);
                     }
                 }
+                // It has none.
+                Change::Label { .. } => {}
             }
         }
         Ok(())

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::apply::Change;
-use crate::guest::Mount;
+use crate::family::{Family, Scene};
+use crate::guest::{Guest, Mount};
 use crate::linux::device::tests::{mount, volume};
-use crate::patch::Action;
-use crate::target::{Firmware, Nic, Platform};
+use crate::patch::{Action, PatchPlan};
+use crate::target::{Firmware, Nic, Platform, Request};
 use crate::tree::GuestTree;
 use crate::tree::mem::MemTree;
 use crate::volume::{Volume, VolumeId};
@@ -13,15 +14,15 @@ use landfall_image::Bytes;
 use std::fmt::Write;
 use std::path::Path;
 
-struct Machine {
-    tree: MemTree,
-    volumes: Vec<Volume>,
-    mounts: Vec<Mount>,
-    request: Request,
+pub(in crate::linux) struct Machine {
+    pub(in crate::linux) tree: MemTree,
+    pub(in crate::linux) volumes: Vec<Volume>,
+    pub(in crate::linux) mounts: Vec<Mount>,
+    pub(in crate::linux) request: Request,
 }
 
 impl Machine {
-    fn plan(&self) -> (Guest, PatchPlan) {
+    pub(in crate::linux) fn plan(&self) -> (Guest, PatchPlan) {
         let scene = Scene { tree: &self.tree, volumes: &self.volumes, mounts: &self.mounts };
         let (family, guest) = crate::family::recognise(&scene).unwrap().expect("a family knows the guest");
         let plan = family.plan(&scene, &guest, &self.request).unwrap();
@@ -50,7 +51,7 @@ impl Machine {
     }
 
     /// The plan of a guest that was patched already has initramfs edits only, whose files are the same.
-    fn no_more_after_one_run(mut self) {
+    pub(in crate::linux) fn no_more_after_one_run(mut self) {
         let (_, first) = self.plan();
         let paths: std::collections::BTreeSet<_> = first.edits.iter().map(|edit| &edit.path).collect();
         assert_eq!(paths.len(), first.edits.len(), "one edit per path");
@@ -64,7 +65,7 @@ impl Machine {
 }
 
 /// A plan as people read it.
-fn show(guest: &Guest, plan: &PatchPlan) -> String {
+pub(in crate::linux) fn show(guest: &Guest, plan: &PatchPlan) -> String {
     let mut text = String::new();
     writeln!(
         text,
@@ -106,6 +107,9 @@ fn show(guest: &Guest, plan: &PatchPlan) -> String {
             }
             other => writeln!(text, "{other:?}").unwrap(),
         }
+        for label in &edit.labels {
+            writeln!(text, "label {} {}", label.path, label.context).unwrap();
+        }
     }
     text.push('\n');
     for finding in &plan.findings {
@@ -138,7 +142,7 @@ fn packages(names: &[&str]) -> String {
     status
 }
 
-fn request(firmware: Firmware, nics: &[(&str, &str)]) -> Request {
+pub(in crate::linux) fn request(firmware: Firmware, nics: &[(&str, &str)]) -> Request {
     let nic = |(mac, name): &(&str, &str)| Nic {
         mac: Some((*mac).to_owned()),
         source_name: (!name.is_empty()).then(|| (*name).to_owned()),
@@ -155,7 +159,7 @@ fn grub_entry(version: &str, root: &str) -> String {
 const ROOT: &str = "4b0ee76e-0c62-4f8e-a0d1-3d1d6f0a0001";
 const SWAP: &str = "4b0ee76e-0c62-4f8e-a0d1-3d1d6f0a0005";
 
-fn usr_merged() -> MemTree {
+pub(in crate::linux) fn usr_merged() -> MemTree {
     MemTree::new()
         .symlink("/lib", "usr/lib")
         .symlink("/sbin", "usr/sbin")
@@ -325,17 +329,6 @@ fn damage_gives_findings() {
     ] {
         assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:#?}", plan.findings);
     }
-}
-
-#[test]
-fn of_files_inside_the_last_counts() {
-    let file = |path: &str, text: &str| InitramfsFile {
-        path: path.into(),
-        contents: text.to_owned().into(),
-        mode: 0o644,
-    };
-    let unique = last_of_each(vec![file("a", "1"), file("b", "2"), file("a", "3")]);
-    assert_eq!(unique, [file("b", "2"), file("a", "3")]);
 }
 
 #[test]

@@ -167,6 +167,9 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
             Root::open(&root).and_then(|root| root.symlink(&path, &target)).map(changed)
         }
         Request::Remove { root, path } => Root::open(&root).and_then(|root| root.remove(&path)).map(changed),
+        Request::Label { root, path, context } => {
+            Root::open(&root).and_then(|root| root.label(&path, &context)).map(|()| Reply::Done)
+        }
         Request::Sync => mounts.sync().map(|()| Reply::Done),
         Request::Finish => mounts.finish().map(|()| Reply::Done),
     };

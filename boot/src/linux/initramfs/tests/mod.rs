@@ -508,7 +508,8 @@ fn plans_become_changes_and_respect_free_space() {
     use crate::patch::{Action, Edit, PatchPlan};
     let Some(guest) = guests().into_iter().find(|guest| guest.suite == "bookworm") else { return };
     let path = format!("/boot/initrd.img-{}", guest.kernel);
-    let edit = |path: &str, action| Edit { path: path.into(), action, why: String::new() };
+    let edit =
+        |path: &str, action| Edit { path: path.into(), action, why: String::new(), labels: Vec::new() };
     let write = Action::Write { contents: "x".to_string().into(), mode: 0o600 };
     let edits = vec![
         edit("/etc/a", write),
