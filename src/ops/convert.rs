@@ -76,6 +76,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
 
     let mut machine = adapt(&loaded.machine);
     machine.os = patched.guest.as_ref().map(os_id);
+    machine.boot_disk = patched.machine.boot_disk;
     let format = wanted.format.name();
     for (index, disk) in machine.disks.iter_mut().enumerate() {
         disk.file = format!("disk{index}.{format}");

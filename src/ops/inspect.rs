@@ -4,6 +4,7 @@ use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
 use crate::hypervisor::Row;
+use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk};
 use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
@@ -45,7 +46,8 @@ impl Opened<'_> {
 
     /// What a session may use.
     pub fn options<'s>(&self, sandbox: Option<&'s Sandbox>) -> Options<'s> {
-        Options { sandbox, root: self.choice.root.clone().map(VolumeId), ..Options::default() }
+        let root = self.choice.root.clone().map(VolumeId);
+        Options { sandbox, root, secure_boot: self.loaded.machine.secure_boot, ..Options::default() }
     }
 
     fn report(&self, inspection: Inspection) -> Inspected {
@@ -60,7 +62,7 @@ impl Opened<'_> {
         Inspected {
             version: report::VERSION,
             source: self.loaded.path.display().to_string(),
-            machine: self.loaded.machine.clone(),
+            machine: Machine { boot_disk: inspection.boot_disk, ..self.loaded.machine.clone() },
             left_out: self.loaded.left_out.clone(),
             disks: disks.collect(),
             volumes: inspection.volumes,

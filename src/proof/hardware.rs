@@ -157,7 +157,7 @@ pub fn arguments(
             "blockdev",
             format!("driver=nbd,node-name=disk{index},export=,discard=unmap,server.type=fd,server.str={fd}"),
         );
-        let boot = if index == 0 { ",bootindex=0" } else { "" };
+        let boot = if index == machine.boot_disk() { ",bootindex=0" } else { "" };
         let errors = "werror=report,rerror=report";
         match disk.bus {
             Bus::VirtioScsi => {

@@ -160,6 +160,16 @@ pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Or
             version,
         });
     }
+    // What starts may be a copy elsewhere: both get the drivers.
+    for copy in super::loader::kernels_beside_entries(tree, folder)? {
+        if kernels.found.iter().any(|other| other.initramfs == copy.initramfs) {
+            continue;
+        }
+        let modules = format!("{folder}/{}", copy.version);
+        kernels.leftovers.retain(|leftover| *leftover != modules);
+        let (version, image) = (copy.version, Some(copy.image));
+        kernels.found.push(Kernel { image, initramfs: copy.initramfs, modules, version });
+    }
     kernels.found.sort_by(|a, b| newest(&b.version, &a.version));
     kernels.cut_off = kernels.found.len() > KERNELS_AT_MOST;
     kernels.found.truncate(KERNELS_AT_MOST);
@@ -222,6 +232,19 @@ pub fn esp_folder(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Option<Strin
     Ok(None)
 }
 
+/// Every folder that may have boot entries or EFI programs below it: the ESP, an extended boot partition, `/boot`.
+pub fn boot_folders(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Vec<String>> {
+    let fat = mounts.iter().filter(|mount| mount.file_system == "vfat").map(|mount| mount.at.as_str());
+    let mut folders: Vec<String> = Vec::new();
+    for at in ["/boot/efi", "/efi", "/boot", "/esp"].into_iter().chain(fat) {
+        let is_new = !folders.iter().any(|known| known == at) && tree.read_link(at)?.is_none();
+        if is_new && (find_name(tree, at, "EFI")?.is_some() || find_name(tree, at, "loader")?.is_some()) {
+            folders.push(at.to_owned());
+        }
+    }
+    Ok(folders)
+}
+
 /// The name in `folder` as it is written there, upper and lower case not told apart (FAT).
 pub fn find_name(tree: &dyn GuestTree, folder: &str, name: &str) -> Result<Option<String>> {
     Ok(tree.names(folder)?.into_iter().find(|candidate| candidate.eq_ignore_ascii_case(name)))
@@ -242,9 +265,16 @@ pub fn find_path(tree: &dyn GuestTree, folder: &str, names: &[&str]) -> Result<O
 /// How the guest can start, by the loaders that lie there.
 pub fn boot_modes(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Vec<Fact<String>>> {
     let mut modes = Vec::new();
-    for proof in
-        ["/boot/grub/i386-pc", "/boot/grub2/i386-pc", "/boot/extlinux", "/boot/grub/stage2", "/etc/lilo.conf"]
-    {
+    for proof in [
+        "/boot/grub/i386-pc",
+        "/boot/grub2/i386-pc",
+        "/boot/extlinux",
+        "/boot/extlinux.conf",
+        "/boot/syslinux",
+        "/boot/ldlinux.sys",
+        "/boot/grub/stage2",
+        "/etc/lilo.conf",
+    ] {
         if tree.exists(proof)? {
             modes.push(Fact::new("bios", proof));
             break;

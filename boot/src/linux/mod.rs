@@ -5,6 +5,7 @@
 //! adds its edits and findings.
 
 mod agents;
+pub(crate) mod boot_code;
 pub mod debian;
 mod device;
 mod dpkg;
@@ -13,11 +14,20 @@ mod drivers;
 mod efi;
 mod facts;
 pub mod fstab;
+mod grub_image;
 pub mod initramfs;
 pub mod kmod;
 mod lenient;
-mod loader;
+pub(crate) mod loader;
 mod network;
 mod rename;
+pub(crate) mod secure_boot;
 mod storage;
 mod text;
+mod version;
+
+/// Volumes and mounts for tests outside of this folder.
+#[cfg(test)]
+pub(crate) mod test_volumes {
+    pub use super::device::tests::{mount, volume};
+}
