@@ -26,14 +26,24 @@ pub struct Machine {
     pub smbios: Smbios,
     /// What the virtual clock counts from.
     pub clock: Clock,
-    /// Its disks, the one to boot from first.
+    /// Its disks; the one to boot from is the first, but for [`Machine::boot_disk`].
     pub disks: Vec<DiskSlot>,
+    /// Which of its disks the firmware has to start, where something else than the first was found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_disk: Option<usize>,
     /// Its network cards.
     pub nics: Vec<NicSlot>,
     /// What the source's definition calls the operating system: `debian12-64`. A label, not a fact.
     pub os_label: Option<String>,
     /// What was found on its disks.
     pub os: Option<OsId>,
+}
+
+impl Machine {
+    /// Place in the list of the disk that the firmware has to start. It must not try a data disk's left-over boot sector.
+    pub fn boot_disk(&self) -> usize {
+        self.boot_disk.filter(|disk| *disk < self.disks.len()).unwrap_or(0)
+    }
 }
 
 /// An operating system by the ids that its maker gave it.

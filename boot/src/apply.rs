@@ -1,6 +1,7 @@
 //! From plan to bytes: every edit becomes a final [`Change`], then the sandbox writes them.
 
 use crate::linux::initramfs::{self, Effort, Gathered, Rewritten, limits};
+use crate::linux::loader::uki;
 use crate::patch::{Action, Edit, Label, PatchPlan};
 use crate::tree::GuestTree;
 use crate::{Error, Result};
@@ -151,18 +152,28 @@ fn rewrite_archives(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<Archiv
             kernel: &action.kernel,
         });
     }
+    let mut copies = Vec::new();
+    for edit in &plan.edits {
+        if let Action::Copy { from } = &edit.action
+            && let Some(meta) = tree.metadata(from)?
+        {
+            copies.push((edit.path.as_str(), meta.size));
+        }
+    }
     let mut lacking = None;
     for effort in [Effort::Quick, Effort::Small, Effort::Smallest] {
         let archives = rewrite_all(&jobs, effort)?;
-        lacking = short_of_space(&archives, tree)?;
+        lacking = short_of_space(&archives, &copies, tree)?;
         if lacking.is_none() {
             return Ok(archives);
         }
     }
     let (path, needed, free) = lacking.unwrap_or_default();
-    Err(Error::refused(format!("the new initramfs needs {needed}, its file system has {free} free"))
+    Err(Error::refused(format!("the new file needs {needed}, its file system has {free} free"))
         .in_file(Path::new(&path))
-        .hint("remove old kernels from the guest, or give its /boot more space"))
+        .hint(
+            "remove old kernels from the guest, or give its /boot (or its EFI system partition) more space",
+        ))
 }
 
 struct Job<'a> {
@@ -185,7 +196,8 @@ fn rewrite_all(jobs: &[Job<'_>], effort: Effort) -> Result<Vec<Archive>> {
                 loop {
                     let next = queue.lock().map_or(None, |mut queue| queue.next());
                     let Some((i, job)) = next else { break };
-                    let new = job.gathered.rewrite(&job.bytes, effort, threads.max(1));
+                    let rewrite = |archive: &[u8]| job.gathered.rewrite(archive, effort, threads.max(1));
+                    let new = uki::rewrite(&job.bytes, rewrite);
                     let archive = new.map_err(|e| e.in_file(Path::new(job.path))).map(|new| Archive {
                         path: job.path.into(),
                         kernel: job.kernel.into(),
@@ -203,22 +215,40 @@ fn rewrite_all(jobs: &[Job<'_>], effort: Effort) -> Result<Vec<Archive>> {
     done.into_values().collect()
 }
 
-/// The first archive that would not fit: each is written beside its predecessor, which then goes.
-fn short_of_space(archives: &[Archive], tree: &dyn GuestTree) -> Result<Option<(String, Bytes, Bytes)>> {
-    // Space that earlier archives took (or gave back), by folder: the archives of one guest lie in one.
-    let mut taken: BTreeMap<&str, i128> = BTreeMap::new();
-    for archive in archives.iter().filter(|archive| archive.new.changed) {
-        let folder = archive
-            .path
-            .rsplit_once('/')
-            .map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
-        let Some(free) = tree.free_space(folder)? else { continue };
-        let taken = taken.entry(folder).or_default();
-        let (old, new) = (i128::from(archive.new.old_size.0), i128::from(archive.new.new_size.0));
-        if *taken + new > i128::from(free.0) {
-            return Ok(Some((archive.path.clone(), archive.new.new_size, free)));
+/// The first file that would not fit: each is written beside its predecessor, which then goes.
+fn short_of_space(
+    archives: &[Archive],
+    copies: &[(&str, Bytes)],
+    tree: &dyn GuestTree,
+) -> Result<Option<(String, Bytes, Bytes)>> {
+    // Space that earlier files took (or gave back), by file system. Which one a folder lies on is not known, but two that
+    // have the same space to the byte are the same one; if they are not, the check is only stricter.
+    let mut taken: BTreeMap<Bytes, i128> = BTreeMap::new();
+    let copies = copies.iter().map(|(path, size)| (*path, Bytes(0), *size));
+    let archives = archives.iter().filter(|archive| archive.new.changed);
+    let archives =
+        archives.map(|archive| (archive.path.as_str(), archive.new.old_size, archive.new.new_size));
+    for (path, old, new) in copies.chain(archives) {
+        let Some(free) = free_space_for(path, tree)? else { continue };
+        let taken = taken.entry(free).or_default();
+        let (old, wanted) = (i128::from(old.0), i128::from(new.0));
+        if *taken + wanted > i128::from(free.0) {
+            return Ok(Some((path.to_owned(), new, free)));
         }
-        *taken += new - old;
+        *taken += wanted - old;
+    }
+    Ok(None)
+}
+
+/// Free space where a file will lie: that of the nearest folder above it that exists.
+fn free_space_for(path: &str, tree: &dyn GuestTree) -> Result<Option<Bytes>> {
+    let mut folder = path;
+    while let Some((above, _)) = folder.rsplit_once('/') {
+        folder = above;
+        let at = if folder.is_empty() { "/" } else { folder };
+        if tree.metadata(at)?.is_some() {
+            return tree.free_space(at);
+        }
     }
     Ok(None)
 }
@@ -241,4 +271,92 @@ fn checksum_change(archive: &Archive, bytes: &[u8], tree: &dyn GuestTree) -> Res
 
 fn sha1(bytes: &[u8]) -> String {
     Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linux::initramfs;
+    use crate::linux::loader::pe::{Pe, tests::program};
+    use crate::patch::{InitramfsEdit, InitramfsFile, Text};
+    use crate::tree::mem::MemTree;
+
+    /// An archive with nothing in it.
+    fn empty_archive() -> Vec<u8> {
+        let mut fields = [0u32; 13];
+        fields[4] = 1;
+        fields[11] = 11;
+        let fields: String = fields.iter().map(|field| format!("{field:08x}")).collect();
+        let mut archive = format!("070701{fields}TRAILER!!!\0").into_bytes();
+        archive.resize(archive.len().next_multiple_of(512), 0);
+        archive
+    }
+
+    /// A plan that puts noise into each archive.
+    fn plan(paths: &[&str]) -> PatchPlan {
+        let noise = (0..8192u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let edits = paths.iter().map(|path| Edit {
+            path: (*path).to_owned(),
+            action: Action::Initramfs(InitramfsEdit {
+                kernel: "6.1".into(),
+                modules: "/lib/modules/6.1".into(),
+                drivers: Vec::new(),
+                load: Vec::new(),
+                files: vec![InitramfsFile {
+                    path: "etc/noise".into(),
+                    contents: Text(noise.clone()),
+                    mode: 0o644,
+                }],
+            }),
+            why: String::new(),
+        });
+        PatchPlan { edits: edits.collect(), findings: Vec::new() }
+    }
+
+    fn tree(paths: &[&str], archive: &[u8]) -> MemTree {
+        let tree = MemTree::new().files(&[
+            ("/lib/modules/6.1/modules.dep", ""),
+            ("/lib/modules/6.1/modules.alias", ""),
+            ("/lib/modules/6.1/modules.symbols", ""),
+        ]);
+        paths.iter().fold(tree, |tree, path| tree.file(path, archive))
+    }
+
+    /// systemd-boot's copies lie in a folder per kernel, all on one small partition.
+    #[test]
+    fn space_is_counted_over_all_folders_of_a_file_system() {
+        let paths = ["/efi/6f/6.1/initrd", "/efi/6f/6.2/initrd"];
+        let tree = tree(&paths, &empty_archive());
+        let error = materialise(&plan(&paths), &tree.clone().free(Bytes::kib(12))).unwrap_err();
+        assert!(error.to_string().contains("6.2/initrd"), "{error}");
+        assert!(materialise(&plan(&paths[..1]), &tree.clone().free(Bytes::kib(12))).is_ok());
+        let mut plan = plan(&paths[..1]);
+        plan.edits.push(Edit {
+            path: "/efi/EFI/BOOT/BOOTX64.EFI".into(),
+            action: Action::Copy { from: "/shim".into() },
+            why: String::new(),
+        });
+        let tree = tree.file("/shim", vec![0; 8192]).free(Bytes::kib(12));
+        assert!(materialise(&plan, &tree).is_err(), "copies count");
+    }
+
+    #[test]
+    fn the_initramfs_of_a_unified_image_is_rewritten_inside() {
+        let path = "/efi/EFI/Linux/6.1.efi";
+        let sections: [(&str, &[u8]); 3] =
+            [(".cmdline", b"rw"), (".initrd", &empty_archive()), (".linux", b"kernel")];
+        let tree = tree(&[path], &program(&sections, false));
+        let made = materialise_with_report(&plan(&[path]), &tree).unwrap();
+        let [Change::Put { bytes, .. }] = made.changes.as_slice() else { panic!("{:?}", made.changes.len()) };
+        let image = Pe::parse(bytes).unwrap();
+        assert_eq!(
+            (image.section(".cmdline"), image.section(".linux")),
+            (Some(&b"rw"[..]), Some(&b"kernel"[..]))
+        );
+        assert!(initramfs::inspect(image.section(".initrd").unwrap()).unwrap().entries > 0);
+        assert_eq!(made.archives[0].1.new_size.0, bytes.len() as u64);
+        // Again: nothing is left to do.
+        let tree = tree.file(path, bytes);
+        assert!(materialise(&plan(&[path]), &tree).unwrap().is_empty());
+    }
 }

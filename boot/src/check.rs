@@ -87,6 +87,28 @@ pub const TABLE: &[Explanation] = &[
                does for the kernel, which makes the others equal when the array starts; nothing needs to be done.",
     },
     Explanation {
+        id: "boot-disk-no-code",
+        severity: Severity::Warns,
+        text: "The machine starts by BIOS, and the first sector of none of its disks has the code that a boot \
+               loader of Linux puts there. Either a disk was left out, or the loader starts in a way that was not \
+               recognised, such as from a partition. Start the machine on the target as a trial, or run grub- \
+               install in the guest before the move.",
+    },
+    Explanation {
+        id: "boot-disk-not-first",
+        severity: Severity::Notes,
+        text: "The guest's boot loader lies on a disk that is not the first. Target firmware tries one disk only, \
+               so the definition that landfall writes names this disk as the one to start. It matters where the \
+               definition is made or changed by other tools.",
+    },
+    Explanation {
+        id: "boot-disk-unclear",
+        severity: Severity::Warns,
+        text: "Several disks have boot code, or the first one has code that is no loader of Linux, so which disk \
+               the source's firmware starts is not certain from the disks alone. The likely one was made the boot \
+               disk. Compare the boot order in the source's settings.",
+    },
+    Explanation {
         id: "disk-in-array",
         severity: Severity::Warns,
         text: "A disk is a member of a RAID array as a whole, the partition table that it shows is the array's \
@@ -193,6 +215,13 @@ pub const TABLE: &[Explanation] = &[
                with the distribution's tool.",
     },
     Explanation {
+        id: "linux-efi-32-bit",
+        severity: Severity::Blocks,
+        text: "The boot loaders on the EFI system partition are for 32-bit UEFI, as some tablets and early \
+               machines have it. Virtual machines have 64-bit UEFI, which cannot start them. Install the 64-bit \
+               loader in the guest beside the other, or start the machine by BIOS where it has a loader for that.",
+    },
+    Explanation {
         id: "linux-esp-not-mounted",
         severity: Severity::Warns,
         text: "The machine has an EFI system partition, but the guest's files do not show it at /boot/efi, so \
@@ -241,6 +270,13 @@ pub const TABLE: &[Explanation] = &[
         text: "GRUB's configuration searches a file system by a UUID that none of the given disks has. Either a \
                disk of the machine is missing from the conversion, or the configuration is stale. Check the \
                list of disks in the machine's definition.",
+    },
+    Explanation {
+        id: "linux-grubenv-full",
+        severity: Severity::Blocks,
+        text: "GRUB's environment block has a fixed length, and the kernel parameters in it would not fit with \
+               UUIDs in place of device names. GRUB would pass the old device name, and the boot would stop in \
+               the initramfs. Shorten the parameters with grub2-editenv in the guest.",
     },
     Explanation {
         id: "linux-initramfs-tool-unknown",
@@ -528,6 +564,27 @@ pub const TABLE: &[Explanation] = &[
                initramfs lack the target's drivers. See that the machine starts by GRUB.",
     },
     Explanation {
+        id: "linux-secure-boot-kernel",
+        severity: Severity::Warns,
+        text: "The target enforces secure boot, as the source did or should have done, and the newest kernel \
+               carries no signature. Shim and GRUB refuse it, and the machine stops in the boot menu. Either \
+               another kernel is the one that starts, or secure boot was not effective at the source.",
+    },
+    Explanation {
+        id: "linux-secure-boot-loader",
+        severity: Severity::Blocks,
+        text: "The target enforces secure boot, and the program that its firmware would start from the EFI system \
+               partition carries no signature. The firmware refuses it. Install shim and the signed loader of the \
+               distribution, or switch secure boot off.",
+    },
+    Explanation {
+        id: "linux-secure-boot-modules",
+        severity: Severity::Warns,
+        text: "Modules that were built on the machine are trusted by a key of its owner (MOK), which lives in the \
+               firmware's memory and does not move with the disks. With secure boot the target's kernel refuses \
+               them until the key is enrolled again. The machine starts unless they drive its disks.",
+    },
+    Explanation {
         id: "linux-selinux-relabel",
         severity: Severity::Warns,
         text: "The guest enforces SELinux, and the files that say which context a new path gets were absent, damaged \
@@ -561,6 +618,34 @@ pub const TABLE: &[Explanation] = &[
         severity: Severity::Warns,
         text: "There are more kernels in /boot than any machine needs, and only the newest were patched. The \
                others do not start on the target. Remove what is not needed and convert again.",
+    },
+    Explanation {
+        id: "linux-uki-fixed",
+        severity: Severity::Blocks,
+        text: "The guest starts by a unified kernel image, whose initramfs lacks the drivers of the target's \
+               disks. A signed image cannot be changed without making its signature void, and one with several \
+               profiles is not understood well enough. Build the image with the drivers in the guest (dracut's \
+               add_drivers, mkinitcpio's MODULES), sign it there, and convert again.",
+    },
+    Explanation {
+        id: "linux-uki-kept",
+        severity: Severity::Notes,
+        text: "A unified kernel image was left as it is, since it is signed or has several profiles. That does no \
+               harm: the initramfs in it has the drivers of the target's disks already.",
+    },
+    Explanation {
+        id: "linux-uki-left",
+        severity: Severity::Warns,
+        text: "A unified kernel image lies beside the boot entries by which the guest starts, and it would not \
+               start on the target: it lacks the drivers of the disks, or names a device as the old hypervisor's \
+               kernel called it. Choose another entry, or build the image anew in the guest.",
+    },
+    Explanation {
+        id: "linux-uki-parameters",
+        severity: Severity::Blocks,
+        text: "The guest starts by a unified kernel image whose built-in parameters name a device in a way that \
+               changes with the hypervisor. The boot would stop in the initramfs. Name the device by UUID in \
+               /etc/kernel/cmdline, and build the image anew with the guest's own tool.",
     },
     Explanation {
         id: "linux-unit-device",
@@ -819,7 +904,7 @@ mod tests {
         let mut code = String::new();
         collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
         let known: BTreeSet<&str> = TABLE.iter().map(|row| row.id).collect();
-        for prefix in ["linux-", "guest-", "volume-", "windows-", "array-", "luks-"] {
+        for prefix in ["linux-", "guest-", "volume-", "windows-", "array-", "luks-", "boot-disk-"] {
             for (at, _) in code.match_indices(&format!("\"{prefix}")) {
                 let Some(word) = code.get(at + 1..).and_then(|rest| rest.split('"').next()) else { continue };
                 if word.len() > prefix.len()

@@ -11,6 +11,7 @@
 //! cannot be read and sandboxes that fail.
 
 mod beyond;
+mod boot_disk;
 mod mapped;
 mod mounts;
 mod readers;
@@ -24,9 +25,10 @@ use crate::check::{Finding, Severity};
 use crate::family::{self, Family, Scene};
 use crate::guest::{Guest, Mount};
 use crate::linux::lenient::Lenient;
+use crate::linux::secure_boot;
 use crate::patch::{Action, PatchPlan, Text};
 use crate::sandbox::Sandbox;
-use crate::target::Request;
+use crate::target::{Firmware, Request};
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::{Content, Scan, Volume, VolumeId, scan_with};
@@ -49,6 +51,8 @@ pub struct Options<'a> {
     pub root: Option<VolumeId>,
     /// Tried on every encrypted volume.
     pub keys: &'a [Secret],
+    /// The target enforces UEFI secure boot.
+    pub secure_boot: bool,
     /// Who recognises guests.
     pub families: &'a [&'a dyn Family],
 }
@@ -56,7 +60,7 @@ pub struct Options<'a> {
 impl Default for Options<'_> {
     /// No sandbox, nothing chosen, no key, every family.
     fn default() -> Self {
-        Options { sandbox: None, root: None, keys: &[], families: family::TABLE }
+        Options { sandbox: None, root: None, keys: &[], secure_boot: false, families: family::TABLE }
     }
 }
 
@@ -79,6 +83,8 @@ pub struct Inspection {
     pub mounts: Vec<Mount>,
     /// The guest's facts.
     pub guest: Option<Guest>,
+    /// The disk that the firmware has to start, where it is not the first.
+    pub boot_disk: Option<usize>,
     /// Edits and all findings, the worst first. Without edits where something blocks before planning.
     pub plan: PatchPlan,
     /// What the files that the plan writes anew hold now: path and content, where they exist.
@@ -102,7 +108,7 @@ pub fn inspect(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<
     let scan = scan_with(disks, options.keys)?;
     let scan_seconds = begin.elapsed().as_secs_f64();
     let readers = Readers::new(&scan, options.sandbox);
-    let work = Work { scan: &scan, readers: &readers, request, options, writable: false };
+    let work = Work { disks, scan: &scan, readers: &readers, request, options, writable: false };
     let (mut inspection, _) = work.inspect()?;
     inspection.scan_seconds = scan_seconds;
     inspection.plan_seconds = begin.elapsed().as_secs_f64() - scan_seconds;
@@ -114,6 +120,7 @@ pub fn inspect(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<
 
 /// One inspection under way.
 struct Work<'w, 's> {
+    disks: &'w [Arc<dyn DiskMut>],
     scan: &'s Scan,
     readers: &'w Readers<'s>,
     request: &'w Request,
@@ -141,6 +148,7 @@ impl Work<'_, '_> {
             volumes: self.scan.volumes.clone(),
             mounts: Vec::new(),
             guest: None,
+            boot_disk: None,
             plan: PatchPlan { findings: self.scan.findings.clone(), ..PatchPlan::default() },
             before: Vec::new(),
             reader: None,
@@ -198,9 +206,16 @@ impl Work<'_, '_> {
                 "install the target's drivers in the running guest, then use landfall disk convert",
             ));
         }
+        if let Some(guest) = &read.guest {
+            let volumes = &self.scan.volumes;
+            let (disk, about) = boot_disk::find(self.disks, volumes, &mounts, guest, self.request.firmware)?;
+            out.boot_disk = disk;
+            findings.extend(about);
+        }
         out.guest = read.guest;
         out.plan.edits = read.plan.edits;
         out.plan.devices = read.plan.devices;
+        out.plan.moved = read.plan.moved;
         out.before = read.before;
         out.plan.findings.extend(read.plan.findings);
         out.reader = Some(reader);
@@ -329,6 +344,9 @@ impl Work<'_, '_> {
             // Without all its file systems a plan would be made for half a guest.
             if scene.complete && read.plan.findings.is_empty() {
                 read.plan = family.plan(&in_scene, &guest, self.request)?;
+                if self.options.secure_boot && self.request.firmware == Firmware::Uefi {
+                    read.plan.findings.extend(secure_boot::check(&in_scene, &guest)?);
+                }
                 read.before = before(&read.plan, tree)?;
             }
             read.guest = Some(guest);

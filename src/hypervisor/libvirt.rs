@@ -176,8 +176,8 @@ fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Resul
             empty(xml, "driver", &[("name", "qemu"), ("type", &placed.format), ("discard", "unmap")])?;
             empty(xml, "source", &[("file", &format!("{}/{}", placement.folder, placed.file))])?;
             empty(xml, "target", &[("dev", &disk.slot), ("bus", bus)])?;
-            // Only the first disk is a boot disk: the firmware must not try a data disk's left-over boot sector.
-            if index == 0 { empty(xml, "boot", &[("order", "1")]) } else { Ok(()) }
+            // Only one disk is a boot disk: the firmware must not try a data disk's left-over boot sector.
+            if index == machine.boot_disk() { empty(xml, "boot", &[("order", "1")]) } else { Ok(()) }
         })?;
     }
     if machine.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi) {

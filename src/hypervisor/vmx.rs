@@ -72,6 +72,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
         smbios: Smbios { uuid: bios_uuid, serial: bios_uuid.map(serial) },
         clock: clock(&keys),
         disks,
+        boot_disk: None,
         nics: nics(&keys, &mut left_out)?,
         os_label: keys.get("guestos").map(str::to_owned),
         os: None,

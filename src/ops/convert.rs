@@ -79,6 +79,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
 
     let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name)?;
     machine.os = patched.guest.as_ref().map(os_id);
+    machine.boot_disk = patched.machine.boot_disk;
     let format = kind.format.name();
     let placed = |disk: &DiskSlot| PlacedDisk { file: disk.file.clone(), format: format.to_owned() };
     let placement = Placement {

@@ -56,7 +56,7 @@ impl Opened<'_> {
     /// What a session may use.
     pub fn options<'s>(&'s self, sandbox: Option<&'s Sandbox>) -> Options<'s> {
         let root = self.choice.root.clone().map(VolumeId);
-        Options { sandbox, root, keys: self.keys, ..Options::default() }
+        Options { sandbox, root, keys: self.keys, secure_boot: self.loaded.machine.secure_boot, ..Options::default() }
     }
 
     fn report(&self, inspection: Inspection) -> Inspected {
@@ -71,7 +71,7 @@ impl Opened<'_> {
         Inspected {
             version: report::VERSION,
             source: self.loaded.path.display().to_string(),
-            machine: self.loaded.machine.clone(),
+            machine: Machine { boot_disk: inspection.boot_disk, ..self.loaded.machine.clone() },
             left_out: self.loaded.left_out.clone(),
             disks: disks.collect(),
             volumes: inspection.volumes,

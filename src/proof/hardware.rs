@@ -267,7 +267,7 @@ pub fn arguments(
             format!("driver=nbd,node-name=disk{index},export=,discard=unmap,server.type=fd,server.str={fd}"),
         );
         let model = attach::model(disk).unwrap_or(DiskModel::VirtioBlk);
-        attach_disk(model, index, &mut slots);
+        attach_disk(model, index, index == machine.boot_disk(), &mut slots);
         devices.push(format!("{} on {}", disk.slot, model.name()));
     }
     for (index, nic) in machine.nics.iter().enumerate() {
@@ -371,8 +371,8 @@ fn controller(machine: &Machine, slots: &mut Slots) {
     }
 }
 
-fn attach_disk(model: DiskModel, index: usize, slots: &mut Slots) {
-    let boot = if index == 0 { ",bootindex=0" } else { "" };
+fn attach_disk(model: DiskModel, index: usize, starts: bool, slots: &mut Slots) {
+    let boot = if starts { ",bootindex=0" } else { "" };
     let common = format!("drive=disk{index},werror=report,rerror=report{boot}");
     let device = match model {
         DiskModel::VirtioScsi | DiskModel::Pvscsi => format!("scsi-hd,bus=scsi.0,scsi-id={index},{common}"),

@@ -1,9 +1,14 @@
 //! The EFI system partition. Boot entries live in the firmware's memory and do not move with the disks, so the loader has
 //! to lie where every firmware looks without one: `\EFI\BOOT\BOOTX64.EFI` (UEFI 2.10, 3.5.1.1).
+//!
+//! What starts is a loader of a distribution's folder, as its own tools would put it there with `--removable`: shim with
+//! GRUB beside it, GRUB alone, or systemd-boot. Deliberately absent: rEFInd and kernels that the firmware starts by itself;
+//! they need files or parameters that only the lost boot entry knows.
 
 use super::device::Devices;
 use super::draft::Draft;
-use super::facts;
+use super::loader::pe::Pe;
+use super::{facts, grub_image};
 use crate::Result;
 use crate::guest::Guest;
 use crate::patch::Action;
@@ -17,45 +22,69 @@ const PROGRAM_AT_MOST: Bytes = Bytes::mib(32);
 /// The GUID of an EFI system partition's type.
 const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 
-/// How the programs are called on an architecture.
+/// How the programs are called on an architecture; where there are several names, the commonest first.
 struct Names {
     fallback: &'static str,
-    shim: &'static str,
-    grub: &'static str,
-    keys: &'static str,
-    restore: &'static str,
-    list: &'static str,
+    shim: &'static [&'static str],
+    grub: &'static [&'static str],
+    keys: &'static [&'static str],
+    restore: &'static [&'static str],
+    list: &'static [&'static str],
+    systemd_boot: &'static str,
 }
 
-fn names(architecture: &str) -> Option<Names> {
+/// 64-bit PCs. SUSE and RHEL 7 call theirs without the architecture.
+const X64: Names = Names {
+    fallback: "BOOTX64.EFI",
+    shim: &["shimx64.efi", "shim.efi"],
+    grub: &["grubx64.efi", "grub.efi"],
+    keys: &["mmx64.efi", "MokManager.efi"],
+    restore: &["fbx64.efi", "fallback.efi"],
+    list: &["BOOTX64.CSV", "BOOT.CSV"],
+    systemd_boot: "systemd-bootx64.efi",
+};
+
+const AA64: Names = Names {
+    fallback: "BOOTAA64.EFI",
+    shim: &["shimaa64.efi", "shim.efi"],
+    grub: &["grubaa64.efi", "grub.efi"],
+    keys: &["mmaa64.efi", "MokManager.efi"],
+    restore: &["fbaa64.efi", "fallback.efi"],
+    list: &["BOOTAA64.CSV", "BOOT.CSV"],
+    systemd_boot: "systemd-bootaa64.efi",
+};
+
+const IA32: Names = Names {
+    fallback: "BOOTIA32.EFI",
+    shim: &["shimia32.efi"],
+    grub: &["grubia32.efi"],
+    keys: &["mmia32.efi"],
+    restore: &["fbia32.efi"],
+    list: &["BOOTIA32.CSV"],
+    systemd_boot: "systemd-bootia32.efi",
+};
+
+/// The programs that the target's firmware can start. A PC's is 64-bit, whatever the guest's own programs are.
+fn names(architecture: &str) -> Option<&'static Names> {
     Some(match architecture {
-        "x86_64" => Names {
-            fallback: "BOOTX64.EFI",
-            shim: "shimx64.efi",
-            grub: "grubx64.efi",
-            keys: "mmx64.efi",
-            restore: "fbx64.efi",
-            list: "BOOTX64.CSV",
-        },
-        "aarch64" => Names {
-            fallback: "BOOTAA64.EFI",
-            shim: "shimaa64.efi",
-            grub: "grubaa64.efi",
-            keys: "mmaa64.efi",
-            restore: "fbaa64.efi",
-            list: "BOOTAA64.CSV",
-        },
-        "i686" | "i386" => Names {
-            fallback: "BOOTIA32.EFI",
-            shim: "shimia32.efi",
-            grub: "grubia32.efi",
-            keys: "mmia32.efi",
-            restore: "fbia32.efi",
-            list: "BOOTIA32.CSV",
-        },
+        "x86_64" | "i686" | "i386" => &X64,
+        "aarch64" => &AA64,
         _ => return None,
     })
 }
+
+/// Folders of distributions whose name is not their id.
+const FOLDERS: &[(&str, &[&str])] = &[
+    ("rhel", &["redhat"]),
+    ("ol", &["redhat"]),
+    ("amzn", &["amzn", "redhat"]),
+    ("opensuse-leap", &["opensuse"]),
+    ("opensuse-tumbleweed", &["opensuse"]),
+    ("sles", &["sles", "suse"]),
+    ("sled", &["sled", "suse"]),
+    ("arch", &["arch", "GRUB"]),
+    ("linuxmint", &["ubuntu"]),
+];
 
 /// Plans the fallback loader, if the target starts by UEFI.
 pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<()> {
@@ -82,42 +111,93 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<(
     };
     let Some(esp) = facts::esp_folder(tree, draft.scene.mounts)? else { return Ok(()) };
     let Some(efi) = facts::find_path(tree, &esp, &["EFI"])? else { return Ok(()) };
-    let vendor = vendor(tree, &efi, &guest.distribution.value, &names)?;
     let boot = match facts::find_name(tree, &efi, "BOOT")? {
         Some(name) => format!("{efi}/{name}"),
         None => format!("{efi}/BOOT"),
     };
     let present = facts::find_name(tree, &boot, names.fallback)?.map(|name| format!("{boot}/{name}"));
-    let Some(vendor) = vendor else {
-        if present.is_none() {
-            draft.find(
-                "linux-no-efi-loader",
-                format!("{efi} holds neither shim nor GRUB, and there is no {boot}/{}.", names.fallback),
-                "Install GRUB for UEFI in the guest, or start it by BIOS.",
-            );
+    let vendor = vendor(tree, &efi, &guest.distribution.value, names)?;
+    let systemd_boot = facts::find_path(tree, &efi, &["systemd", names.systemd_boot])?;
+    // Both may be there; the guest's own configuration tells which of the two it is kept up to date by.
+    let uses_grub = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"]
+        .iter()
+        .try_fold(false, |found, path| tree.exists(path).map(|exists| found || exists))?;
+    match (vendor, systemd_boot) {
+        (Some(vendor), other) if uses_grub || other.is_none() => {
+            stub(draft, guest, &efi, &vendor)?;
+            fallback(draft, names, &boot, &vendor, present)?;
         }
-        return Ok(());
-    };
-    stub(draft, guest, &vendor)?;
+        (_, Some(program)) if present.is_none() => copy(draft, &program, &boot, names.fallback, WHY)?,
+        (_, Some(_)) => {}
+        (None, None) if present.is_some() => {}
+        (_, None) => no_loader(draft, &efi, &boot, names)?,
+    }
+    Ok(())
+}
+
+const WHY: &str =
+    "UEFI boot entries do not move with the disks; every firmware starts this file without one.";
+
+fn no_loader(draft: &mut Draft<'_>, efi: &str, boot: &str, names: &Names) -> Result<()> {
+    let tree = draft.scene.tree;
+    let is_32_bit = names.fallback == X64.fallback
+        && (facts::find_name(tree, boot, IA32.fallback)?.is_some()
+            || vendor(tree, efi, "", &IA32)?.is_some());
+    match is_32_bit {
+        true => draft.find(
+            "linux-efi-32-bit",
+            format!("{efi} holds loaders for 32-bit UEFI only, and the UEFI firmware of virtual machines is 64-bit."),
+            "Install GRUB for 64-bit UEFI in the guest (grub-efi-amd64), or start it by BIOS.",
+        ),
+        false => draft.find(
+            "linux-no-efi-loader",
+            format!("{efi} holds neither shim nor GRUB nor systemd-boot, and there is no {boot}/{}.", names.fallback),
+            "Install GRUB or systemd-boot for UEFI in the guest, or start it by BIOS.",
+        ),
+    }
+    Ok(())
+}
+
+/// Shim with what it starts, or GRUB alone, as the fallback.
+fn fallback(
+    draft: &mut Draft<'_>,
+    names: &Names,
+    boot: &str,
+    vendor: &Vendor,
+    present: Option<String>,
+) -> Result<()> {
+    let tree = draft.scene.tree;
     let Some(grub) = &vendor.grub else { return Ok(()) };
+    // Shim starts the program of the name that it was built for: the one that lies beside it in its own folder.
+    let grub_name = grub.rsplit('/').next().unwrap_or(grub);
+    let beside = "The fallback shim starts the GRUB beside it.";
     match (&vendor.shim, present) {
         (Some(shim), None) => {
-            copy(draft, shim, &boot, names.fallback, WHY)?;
-            copy(draft, grub, &boot, names.grub, "The fallback shim starts the GRUB beside it.")?;
+            copy(draft, shim, boot, names.fallback, WHY)?;
+            copy(draft, grub, boot, grub_name, beside)?;
+            own_config(draft, boot, vendor, grub)?;
             if let Some(keys) = &vendor.keys {
-                copy(draft, keys, &boot, names.keys, "The key manager that the fallback shim may call.")?;
+                let name = keys.rsplit('/').next().unwrap_or(keys);
+                copy(draft, keys, boot, name, "The key manager that the fallback shim may call.")?;
             }
             if let (Some(restore), true) = (&vendor.restore, vendor.has_list) {
-                copy(draft, restore, &boot, names.restore, "It restores the firmware's boot entries.")?;
+                let name = restore.rsplit('/').next().unwrap_or(restore);
+                copy(draft, restore, boot, name, "It restores the firmware's boot entries.")?;
             }
         }
-        (None, None) => copy(draft, grub, &boot, names.fallback, WHY)?,
+        (None, None) => {
+            copy(draft, grub, boot, names.fallback, WHY)?;
+            own_config(draft, boot, vendor, grub)?;
+        }
         (Some(shim), Some(present)) => {
             // A shim alone starts nothing: it needs GRUB or the restorer beside it.
-            let alone = facts::find_name(tree, &boot, names.grub)?.is_none()
-                && facts::find_name(tree, &boot, names.restore)?.is_none();
+            let mut alone = facts::find_name(tree, boot, grub_name)?.is_none();
+            for name in names.restore {
+                alone &= facts::find_name(tree, boot, name)?.is_none();
+            }
             if alone && same(tree, shim, &present)? {
-                copy(draft, grub, &boot, names.grub, "The fallback shim starts the GRUB beside it.")?;
+                copy(draft, grub, boot, grub_name, beside)?;
+                own_config(draft, boot, vendor, grub)?;
             }
         }
         (None, Some(_)) => {}
@@ -125,8 +205,33 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<(
     Ok(())
 }
 
-const WHY: &str =
-    "UEFI boot entries do not move with the disks; every firmware starts this file without one.";
+/// A GRUB that looks for its configuration in the folder that it was started from needs it there, too.
+fn own_config(draft: &mut Draft<'_>, boot: &str, vendor: &Vendor, grub: &str) -> Result<()> {
+    // GRUB legacy of RHEL 6 reads the file that is called like itself.
+    if let Some(name) = facts::find_name(draft.scene.tree, &vendor.folder, "grub.conf")? {
+        let config = format!("{}/{name}", vendor.folder);
+        return copy(draft, &config, boot, "BOOTX64.conf", "GRUB legacy's configuration, for the fallback.");
+    }
+    let Some(config) = &vendor.config else { return Ok(()) };
+    let Some(built) = built(draft.scene.tree, grub)? else { return Ok(()) };
+    let prefix = built.prefix.unwrap_or_default().to_ascii_lowercase();
+    // `/EFI/debian` and `(,gpt2)/boot/grub` are found from anywhere; SUSE's has none.
+    let is_elsewhere = prefix.starts_with(['/', '(']) && prefix != "/efi/boot";
+    let size = draft.scene.tree.metadata(config)?.map_or(0, |meta| meta.size.0);
+    if !is_elsewhere && size <= WRAPPER_AT_MOST {
+        copy(draft, config, boot, "grub.cfg", "This GRUB looks for its configuration beside itself.")?;
+    }
+    Ok(())
+}
+
+/// A configuration that only leads to the real one has a few lines.
+const WRAPPER_AT_MOST: u64 = 2048;
+
+/// What is built into a GRUB of the guest.
+fn built(tree: &dyn GuestTree, path: &str) -> Result<Option<grub_image::Built>> {
+    let Ok(Some(program)) = tree.read(path, PROGRAM_AT_MOST) else { return Ok(None) };
+    Ok(Pe::parse(&program).and_then(|pe| pe.section("mods")).and_then(grub_image::modules))
+}
 
 /// What a distribution's folder on the partition has.
 struct Vendor {
@@ -135,29 +240,40 @@ struct Vendor {
     grub: Option<String>,
     keys: Option<String>,
     restore: Option<String>,
+    config: Option<String>,
     has_list: bool,
 }
 
 /// The folder with the guest's loader: its own first, then `debian` and `ubuntu`, then any other.
 fn vendor(tree: &dyn GuestTree, efi: &str, distribution: &str, names: &Names) -> Result<Option<Vendor>> {
     let mut folders = tree.names(efi)?;
-    folders
-        .retain(|name| !["boot", "microsoft", "tools"].iter().any(|other| name.eq_ignore_ascii_case(other)));
+    folders.retain(|name| {
+        !["boot", "microsoft", "tools", "systemd", "linux"]
+            .iter()
+            .any(|other| name.eq_ignore_ascii_case(other))
+    });
+    let own = FOLDERS.iter().find(|(id, _)| *id == distribution).map_or(&[][..], |(_, folders)| folders);
+    let known: Vec<&str> = own.iter().copied().chain([distribution, "debian", "ubuntu"]).collect();
     let rank = |name: &String| {
-        let known = [distribution, "debian", "ubuntu"];
         known.iter().position(|known| name.eq_ignore_ascii_case(known)).unwrap_or(known.len())
     };
     folders.sort_by_key(rank);
     for name in folders {
         let folder = format!("{efi}/{name}");
-        let at = |name: &str| -> Result<Option<String>> {
-            Ok(facts::find_name(tree, &folder, name)?.map(|name| format!("{folder}/{name}")))
+        let at = |names: &[&str]| -> Result<Option<String>> {
+            for name in names {
+                if let Some(name) = facts::find_name(tree, &folder, name)? {
+                    return Ok(Some(format!("{folder}/{name}")));
+                }
+            }
+            Ok(None)
         };
         let vendor = Vendor {
             shim: at(names.shim)?,
             grub: at(names.grub)?,
             keys: at(names.keys)?,
             restore: at(names.restore)?,
+            config: at(&["grub.cfg"])?,
             has_list: at(names.list)?.is_some(),
             folder,
         };
@@ -185,35 +301,29 @@ fn same(tree: &dyn GuestTree, a: &str, b: &str) -> Result<bool> {
 }
 
 /// The signed GRUB reads `grub.cfg` in its vendor's folder, which leads it to the real one. Written anew where it is
-/// missing; checked where it is there.
-fn stub(draft: &mut Draft<'_>, guest: &Guest, vendor: &Vendor) -> Result<()> {
-    let devices = Devices::new(draft.scene.volumes, draft.scene.mounts);
-    let folder = &vendor.folder;
-    let existing =
-        facts::find_name(draft.scene.tree, folder, "grub.cfg")?.map(|name| format!("{folder}/{name}"));
-    if let Some(path) = existing {
-        let text = draft.read_text(&path)?.unwrap_or_default();
-        let uuid = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("search.fs_uuid ")?.split_whitespace().next());
-        if let Some(uuid) = uuid
-            && devices.has_tag(&format!("UUID={uuid}")) == Some(false)
-            && !devices.something_is_hidden()
-        {
-            draft.find(
-                "linux-grub-uuid-unknown",
-                format!("{path} searches the file system {uuid}, which is on none of the given disks."),
-                "Check that every disk of the machine was given.",
-            );
+/// missing (its UUIDs are checked with those of GRUB's other files).
+fn stub(draft: &mut Draft<'_>, guest: &Guest, efi: &str, vendor: &Vendor) -> Result<()> {
+    let (Some(_), Some(program)) = (&vendor.shim, &vendor.grub) else { return Ok(()) };
+    let tree = draft.scene.tree;
+    let prefix = built(tree, program)?.and_then(|built| built.prefix).unwrap_or_default();
+    // A relative of Debian may have Debian's GRUB in a folder of its own.
+    let folder = match prefix.strip_prefix("/EFI/").filter(|name| !name.is_empty() && !name.contains('/')) {
+        Some(name) => {
+            format!("{efi}/{}", facts::find_name(tree, efi, name)?.unwrap_or_else(|| name.to_owned()))
         }
+        None => vendor.folder.clone(),
+    };
+    if facts::find_name(tree, &folder, "grub.cfg")?.is_some() {
         return Ok(());
     }
-    if vendor.shim.is_none() {
-        return Ok(());
-    }
+    let devices = Devices::new(draft.scene.volumes, draft.scene.mounts);
+    let grub = match draft.scene.tree.exists("/boot/grub2/grub.cfg")? {
+        true => "grub2",
+        false => "grub",
+    };
     let (at, prefix) = match guest.mounts.iter().any(|mount| mount.at == "/boot") {
-        true => ("/boot", "/grub"),
-        false => ("/", "/boot/grub"),
+        true => ("/boot", format!("/{grub}")),
+        false => ("/", format!("/boot/{grub}")),
     };
     let plain = guest.mounts.iter().any(|mount| mount.at == at && mount.file_system != "btrfs");
     let name = devices.mounted_at(at).filter(|_| plain).and_then(|volume| devices.stable_name(volume));
@@ -239,98 +349,4 @@ fn stub(draft: &mut Draft<'_>, guest: &Guest, vendor: &Vendor) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::device::tests::{mount, volume};
-    use super::*;
-    use crate::family::Scene;
-    use crate::guest::Fact;
-    use crate::patch::PatchPlan;
-    use crate::target::Platform;
-    use crate::tree::mem::MemTree;
-
-    fn run(tree: &MemTree, architecture: &str) -> PatchPlan {
-        let volumes = [volume(0, 1, "vfat", "AB-CD"), volume(0, 2, "ext4", "r00t")];
-        let mounts = [mount("/", &volumes[1], "UUID=r00t"), mount("/boot/efi", &volumes[0], "UUID=AB-CD")];
-        let guest = Guest {
-            family: "debian".into(),
-            distribution: Fact::new("debian", ""),
-            version: Fact::new("12", ""),
-            name: Fact::new("", ""),
-            architecture: Fact::new(architecture, ""),
-            host_name: None,
-            kernels: Vec::new(),
-            mounts: mounts.to_vec(),
-            init: None,
-            boot_modes: vec![Fact::new("uefi", "")],
-            interfaces: Vec::new(),
-            agents: Vec::new(),
-        };
-        let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
-        let mut draft = Draft::new(&scene);
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Uefi, ..Request::default() };
-        plan(&mut draft, &guest, &request).unwrap();
-        draft.finish()
-    }
-
-    fn copies(plan: &PatchPlan) -> Vec<String> {
-        plan.edits
-            .iter()
-            .map(|edit| match &edit.action {
-                Action::Copy { from } => format!("{} <- {from}", edit.path),
-                Action::Write { contents, .. } => format!("{} = {contents:?}", edit.path),
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn shim_and_its_company_are_copied() {
-        let tree = MemTree::new()
-            .file("/boot/efi/EFI/debian/shimx64.efi", "s")
-            .file("/boot/efi/EFI/debian/grubx64.efi", "g")
-            .file("/boot/efi/EFI/debian/mmx64.efi", "m")
-            .file("/boot/efi/EFI/debian/fbx64.efi", "f")
-            .file("/boot/efi/EFI/debian/BOOTX64.CSV", "c");
-        assert_eq!(
-            copies(&run(&tree, "x86_64")),
-            [
-                "/boot/efi/EFI/debian/grub.cfg = \"search.fs_uuid r00t root\\nset prefix=($root)'/boot/grub'\\nconfigfile $prefix/grub.cfg\\n\"",
-                "/boot/efi/EFI/BOOT/BOOTX64.EFI <- /boot/efi/EFI/debian/shimx64.efi",
-                "/boot/efi/EFI/BOOT/grubx64.efi <- /boot/efi/EFI/debian/grubx64.efi",
-                "/boot/efi/EFI/BOOT/mmx64.efi <- /boot/efi/EFI/debian/mmx64.efi",
-                "/boot/efi/EFI/BOOT/fbx64.efi <- /boot/efi/EFI/debian/fbx64.efi",
-            ]
-        );
-    }
-
-    #[test]
-    fn grub_alone_becomes_the_fallback() {
-        let tree = MemTree::new().file("/boot/efi/EFI/debian/grubaa64.efi", "g");
-        assert_eq!(
-            copies(&run(&tree, "aarch64")),
-            ["/boot/efi/EFI/BOOT/BOOTAA64.EFI <- /boot/efi/EFI/debian/grubaa64.efi"]
-        );
-    }
-
-    #[test]
-    fn what_is_there_in_any_case_is_kept() {
-        let stub = "search.fs_uuid r00t root hd0,gpt2\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n";
-        let tree = MemTree::new()
-            .file("/boot/efi/EFI/debian/shimx64.efi", "s")
-            .file("/boot/efi/EFI/debian/grubx64.efi", "g")
-            .file("/boot/efi/EFI/debian/grub.cfg", stub)
-            .file("/boot/efi/EFI/boot/bootx64.efi", "something else");
-        assert!(run(&tree, "x86_64").edits.is_empty());
-        // A shim whose GRUB is missing gets it.
-        let tree = tree.file("/boot/efi/EFI/boot/bootx64.efi", "s");
-        assert_eq!(
-            copies(&run(&tree, "x86_64")),
-            ["/boot/efi/EFI/boot/grubx64.efi <- /boot/efi/EFI/debian/grubx64.efi"]
-        );
-    }
-
-    #[test]
-    fn an_empty_partition_blocks() {
-        assert!(run(&MemTree::new().file("/boot/efi/EFI/x/y.efi", ""), "x86_64").is_blocked());
-    }
-}
+mod tests;

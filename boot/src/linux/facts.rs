@@ -226,6 +226,10 @@ pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Or
             }
         }
     }
+    // What starts may be a copy elsewhere: all get the drivers.
+    for copy in super::loader::kernels_beside_entries(tree, folder)? {
+        add(copy.version, copy.image, copy.initramfs.into_iter().collect());
+    }
     let mut kernels = Kernels::default();
     for name in &installed {
         if !found.contains_key(name) {
@@ -364,6 +368,19 @@ pub fn esp_folder(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Option<Strin
     Ok(None)
 }
 
+/// Every folder that may have boot entries or EFI programs below it: the ESP, an extended boot partition, `/boot`.
+pub fn boot_folders(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Vec<String>> {
+    let fat = mounts.iter().filter(|mount| mount.file_system == "vfat").map(|mount| mount.at.as_str());
+    let mut folders: Vec<String> = Vec::new();
+    for at in ["/boot/efi", "/efi", "/boot", "/esp"].into_iter().chain(fat) {
+        let is_new = !folders.iter().any(|known| known == at) && tree.read_link(at)?.is_none();
+        if is_new && (find_name(tree, at, "EFI")?.is_some() || find_name(tree, at, "loader")?.is_some()) {
+            folders.push(at.to_owned());
+        }
+    }
+    Ok(folders)
+}
+
 /// The name in `folder` as it is written there, upper and lower case not told apart (FAT).
 pub fn find_name(tree: &dyn GuestTree, folder: &str, name: &str) -> Result<Option<String>> {
     Ok(tree.names(folder)?.into_iter().find(|candidate| candidate.eq_ignore_ascii_case(name)))
@@ -389,7 +406,8 @@ pub fn boot_modes(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Vec<Fact<Str
         "/boot/grub2/i386-pc",
         "/boot/extlinux",
         "/boot/extlinux.conf",
-        "/boot/syslinux/syslinux.cfg",
+        "/boot/syslinux",
+        "/boot/ldlinux.sys",
         "/boot/grub/stage2",
         "/etc/lilo.conf",
     ] {

@@ -8,6 +8,7 @@
 pub mod agents;
 pub mod alpine;
 pub mod arch;
+pub(crate) mod boot_code;
 mod console;
 pub mod debian;
 mod device;
@@ -17,19 +18,28 @@ mod drivers;
 mod efi;
 mod facts;
 pub mod fstab;
+mod grub_image;
 mod hardware;
 pub mod initramfs;
 mod keep;
 pub mod kmod;
 pub(crate) mod lenient;
-mod loader;
+pub(crate) mod loader;
 mod network;
 mod packages;
 mod planner;
 pub mod redhat;
 mod rename;
+pub(crate) mod secure_boot;
 mod selinux;
 mod services;
 mod storage;
 pub mod suse;
 pub(crate) mod text;
+mod version;
+
+/// Volumes and mounts for tests outside of this folder.
+#[cfg(test)]
+pub(crate) mod test_volumes {
+    pub use super::device::tests::{mount, volume};
+}

@@ -85,7 +85,7 @@ pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_
         if scan.volumes.iter().any(|volume| matches!(volume.content, Content::FileSystem { .. })) {
             readers.start_early(scope);
         }
-        let work = Work { scan: &scan, readers: &readers, request, options, writable: true };
+        let work = Work { disks, scan: &scan, readers: &readers, request, options, writable: true };
         let (mut inspection, ready) = work.inspect()?;
         inspection.scan_seconds = scan_seconds;
         inspection.plan_seconds = begin.elapsed().as_secs_f64() - scan_seconds;

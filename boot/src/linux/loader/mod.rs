@@ -1,0 +1,254 @@
+//! Boot loaders: kernel parameters that name devices, in the configuration that is used now and in the one that the
+//! next update generates from; and which kernel starts by default.
+//!
+//! One file per loader: [`grub2`] (with its environment in [`grubenv`] and its menu in [`menu`]), [`legacy`], [`syslinux`],
+//! [`bls`] (entries that GRUB and systemd-boot share), [`systemd_boot`], [`uki`] (with [`pe`]); [`parameters`] is what all of them edit.
+//!
+//! Deliberately absent: LILO, which finds kernel and initramfs by their blocks, so that a new initramfs needs `lilo` itself;
+//! elilo, and zipl of s390x. They are recognised and named.
+
+mod bls;
+mod grub2;
+mod grubenv;
+mod legacy;
+mod menu;
+mod parameters;
+pub mod pe;
+mod syslinux;
+mod systemd_boot;
+pub(crate) mod uki;
+
+use super::device::Devices;
+use super::dpkg::Packages;
+use super::draft::Draft;
+use super::facts;
+use crate::Result;
+use crate::guest::Guest;
+use crate::target::{Firmware, Request};
+use crate::tree::{GuestTree, GuestTreeExt};
+use grub2::Grub;
+
+/// Plans all that concerns BIOS and UEFI alike.
+pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, packages: &Packages) -> Result<()> {
+    let devices = Devices::new(draft.scene.volumes, draft.scene.mounts);
+    firmware(draft, guest, request);
+    let grub = Grub::find(draft)?;
+    let entries = bls::read(draft.scene.tree, draft.scene.mounts)?;
+    let mut found = Vec::new();
+    if let Some(grub) = &grub {
+        found.push("GRUB");
+        grub.plan(draft, &devices)?;
+    }
+    if legacy::plan(draft, &devices)? {
+        found.push("GRUB legacy");
+        grub2::device_map(draft, "/boot/grub/device.map")?;
+    }
+    found.extend(syslinux::plan(draft, &devices)?);
+    let systemd_boot = systemd_boot::find(draft)?;
+    if systemd_boot.is_some() && !entries.is_empty() {
+        found.push("systemd-boot");
+    }
+    bls::plan(draft, &devices, &entries)?;
+    let images = uki::read(draft.scene.tree, draft.scene.mounts)?;
+    uki::plan(draft, &images, request, found.is_empty())?;
+    if !images.is_empty() && found.is_empty() {
+        found.push("unified kernel images");
+    }
+    if refind(draft, &devices)? {
+        found.push("rEFInd");
+    }
+    others(draft, guest, &found, systemd_boot)?;
+    if grub.is_some() && packages.has("grub-pc") {
+        grub2::debconf(draft)?;
+    }
+    if !found.is_empty() {
+        serial_console(draft, grub.as_ref(), &entries)?;
+    }
+    Ok(())
+}
+
+/// Version of the kernel that starts without a choice being made, where the configuration says so plainly.
+pub fn default_kernel(draft: &mut Draft<'_>) -> Result<Option<String>> {
+    let entries = bls::read(draft.scene.tree, draft.scene.mounts)?;
+    if let Some(grub) = Grub::find(draft)? {
+        return grub.default_kernel(draft, &entries);
+    }
+    if systemd_boot::find(draft)?.is_some() {
+        let images = uki::read(draft.scene.tree, draft.scene.mounts)?;
+        return systemd_boot::default_kernel(draft, &entries, &images);
+    }
+    let image = match syslinux::default_image(draft)? {
+        Some(image) => Some(image),
+        None => legacy::default_image(draft)?,
+    };
+    image.map_or(Ok(None), |image| version_behind(draft.scene.tree, &image))
+}
+
+/// A kernel whose initramfs lies beside its boot entry or in one image with it, on the ESP or the extended boot partition:
+/// what starts is this copy, whatever lies in `/boot`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// As in `/lib/modules`.
+    pub version: String,
+    /// The kernel, or the image with all.
+    pub image: String,
+    /// The initramfs, or the image with all.
+    pub initramfs: Option<String>,
+}
+
+/// Every such kernel that has its modules in the folder `modules`.
+pub fn kernels_beside_entries(tree: &dyn GuestTree, modules: &str) -> Result<Vec<Beside>> {
+    let mut found = bls::kernels(tree, modules)?;
+    for image in uki::read(tree, &[])?.into_iter().filter(uki::Image::is_open) {
+        let Some(version) = image.version.clone().filter(|version| !version.contains('/')) else { continue };
+        if tree.exists(&format!("{modules}/{version}"))? {
+            found.push(Beside { version, initramfs: Some(image.path.clone()), image: image.path });
+        }
+    }
+    Ok(found)
+}
+
+/// The version in a kernel's path: `/boot/vmlinuz-6.1.0-43-amd64`, `/TOKEN/6.1.0-43-amd64/linux`.
+fn version_of_image(path: &str) -> Option<String> {
+    let mut parts = path.rsplit(['/', '\\', ')']);
+    let file = parts.next()?;
+    if ["linux", "vmlinuz", "vmlinux"].contains(&file) {
+        return parts
+            .next()
+            .filter(|folder| folder.starts_with(|c: char| c.is_ascii_digit()))
+            .map(str::to_owned);
+    }
+    ["vmlinuz-", "vmlinux-", "kernel-", "linux-", "bzImage-", "Image-"]
+        .iter()
+        .find_map(|prefix| file.strip_prefix(prefix))
+        .map(str::to_owned)
+}
+
+/// The same, a link in /boot (`/vmlinuz`, SUSE's `/boot/vmlinuz`) followed.
+fn version_behind(tree: &dyn GuestTree, image: &str) -> Result<Option<String>> {
+    let path = image.rsplit(')').next().unwrap_or(image);
+    let file = path.rsplit('/').next().unwrap_or(path);
+    for path in [path.to_owned(), format!("/boot/{file}")] {
+        if let Some(target) = tree.read_link(&path)? {
+            return Ok(version_of_image(&target));
+        }
+    }
+    Ok(version_of_image(image))
+}
+
+/// True for a link whose target is another path of the list.
+fn is_link_into(tree: &dyn GuestTree, path: &str, list: &[&str]) -> Result<bool> {
+    let Some(target) = tree.read_link(path)? else { return Ok(false) };
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let target = match target.starts_with('/') {
+        true => target,
+        false => format!("{folder}/{target}"),
+    };
+    let target = crate::tree::walk::normalise(&target);
+    Ok(list.iter().any(|other| *other != path && *other == target))
+}
+
+fn firmware(draft: &mut Draft<'_>, guest: &Guest, request: &Request) {
+    let (wanted, other) = match request.firmware {
+        Firmware::Bios => ("bios", "uefi"),
+        Firmware::Uefi => ("uefi", "bios"),
+    };
+    if facts::can_start(guest, wanted) {
+        return;
+    }
+    if facts::can_start(guest, other) {
+        let (wanted, other) = (wanted.to_uppercase(), other.to_uppercase());
+        draft.find(
+            "linux-firmware-mismatch",
+            format!("The guest's boot loader starts from {other} only, and {wanted} firmware is asked for."),
+            format!("Set {other} as the firmware in a copy of the machine's definition, or install a {wanted} boot loader in the guest first."),
+        );
+    } else {
+        draft.find(
+            "linux-no-loader",
+            "No boot loader was found in the guest, neither for BIOS nor for UEFI.",
+            "Check that the disk with /boot (and the EFI system partition) was given.",
+        );
+    }
+}
+
+/// rEFInd reads a file with a title and parameters on each line, beside the kernels that it finds by itself.
+fn refind(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<bool> {
+    let path = "/boot/refind_linux.conf";
+    parameters::plain_file(draft, devices, path, "rEFInd passes root and resume device by UUID.")?;
+    draft.scene.tree.exists(path)
+}
+
+/// Loaders whose configuration is not edited.
+fn others(draft: &mut Draft<'_>, guest: &Guest, found: &[&str], systemd_boot: Option<String>) -> Result<()> {
+    let tree = draft.scene.tree;
+    let mut others: Vec<String> = Vec::new();
+    if !found.contains(&"systemd-boot") {
+        others.extend(systemd_boot);
+    }
+    for root in facts::boot_folders(tree, draft.scene.mounts)? {
+        for names in
+            [&["EFI", "refind"][..], &["EFI", "SuSE", "elilo.conf"], &["EFI", "redhat", "elilo.conf"]]
+        {
+            let path = facts::find_path(tree, &root, names)?;
+            others.extend(path.filter(|_| names != ["EFI", "refind"] || !found.contains(&"rEFInd")));
+        }
+    }
+    for path in ["/etc/lilo.conf", "/etc/elilo.conf", "/etc/zipl.conf"] {
+        if tree.exists(path)? {
+            others.push(path.to_owned());
+        }
+    }
+    if found.is_empty() && (!others.is_empty() || !guest.boot_modes.is_empty()) {
+        let what = others.first().map_or("a loader without a known configuration".into(), Clone::clone);
+        draft.find(
+            "linux-loader-unsupported",
+            format!("The guest starts by {what}, whose configuration and initramfs copies landfall does not edit."),
+            "Install GRUB in the guest before the move, or rebuild its boot entries on the target from a rescue system.",
+        );
+    } else if let Some(path) = others.first() {
+        draft.find(
+            "linux-second-loader",
+            format!(
+                "Besides {} there is another boot loader ({path}), which was left as it is.",
+                found.join(" and ")
+            ),
+            format!(
+                "Start the guest by {}, or check that the other loader's entries name no devices.",
+                found.join(" or ")
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn serial_console(draft: &mut Draft<'_>, grub: Option<&Grub>, entries: &[bls::Entry]) -> Result<()> {
+    for console in ["console=ttyS", "console=ttyAMA"] {
+        if let Some(grub) = grub
+            && grub.mentions(draft, console)?
+        {
+            return Ok(());
+        }
+        for path in entries
+            .iter()
+            .map(|entry| entry.path.as_str())
+            .chain(syslinux::CONFIGS.iter().map(|(path, _)| *path))
+        {
+            if draft.read_text(path)?.is_some_and(|config| config.contains(console)) {
+                return Ok(());
+            }
+        }
+    }
+    draft.find(
+        "linux-no-serial-console",
+        "The kernel writes to the screen only; a serial console shows nothing of the boot.",
+        match grub {
+            Some(_) => "Add console=tty0 console=ttyS0 to GRUB_CMDLINE_LINUX if a serial console is wanted.",
+            None => "Add console=tty0 console=ttyS0 to the kernel parameters if a serial console is wanted.",
+        },
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! What a guest needs to start with UEFI secure boot enforced, as the source had it: a signed loader in the fallback place, a
+//! signed kernel, and no modules that only the old machine trusted.
+//!
+//! Deliberately absent: whose signature it is. Firmware, shim and kernel check that; a signature by a distribution is valid
+//! wherever Microsoft's UEFI CA is enrolled, one by a key of the machine's owner (MOK) only where that key is enrolled anew.
+
+use super::facts;
+use super::lenient::Lenient;
+use super::loader::pe::Pe;
+use crate::Result;
+use crate::check::Finding;
+use crate::family::Scene;
+use crate::guest::Guest;
+use crate::tree::{GuestTree, GuestTreeExt};
+use landfall_image::Bytes;
+
+/// A kernel is 8 to 20 MiB long, a unified image 150.
+const PROGRAM_AT_MOST: Bytes = Bytes::mib(512);
+
+/// Folders below a kernel's modules in which DKMS and others put modules of their own.
+const OWN_MODULES: &[&str] = &["updates/dkms", "updates", "extra", "weak-updates", "misc"];
+
+/// What stands in the way.
+///
+/// # Errors
+/// Where the tree cannot be read for reasons of the host's.
+pub fn check(scene: &Scene<'_>, guest: &Guest) -> Result<Vec<Finding>> {
+    let lenient = Lenient::new(scene.tree);
+    let tree: &dyn GuestTree = &lenient;
+    let mut findings = Vec::new();
+    if let Some(program) = loader(tree, scene, guest)?
+        && is_signed(tree, &program)? == Some(false)
+    {
+        findings.push(Finding::new(
+            "linux-secure-boot-loader",
+            format!("{program} is not signed, and the target enforces secure boot."),
+            "Install the distribution's signed loader (shim-signed, grub-efi-amd64-signed) in the guest, or switch secure boot off in a copy of the machine's definition.",
+        ));
+    }
+    if let Some(kernel) = guest.kernels.first().and_then(|kernel| kernel.image.as_ref())
+        && is_signed(tree, kernel)? == Some(false)
+    {
+        findings.push(Finding::new(
+            "linux-secure-boot-kernel",
+            format!("The kernel {kernel} is not signed, and the target enforces secure boot."),
+            "Install the distribution's signed kernel in the guest, or switch secure boot off in a copy of the machine's definition.",
+        ));
+    }
+    for kernel in &guest.kernels {
+        let mut modules = Vec::new();
+        for folder in OWN_MODULES {
+            let names = tree.names(&format!("{}/{folder}", kernel.modules))?;
+            modules.extend(names.into_iter().filter(|name| name.contains(".ko")));
+        }
+        modules.dedup();
+        if !modules.is_empty() {
+            modules.truncate(5);
+            findings.push(Finding::new(
+                "linux-secure-boot-modules",
+                format!(
+                    "Kernel {} has modules that were built on the machine ({}), and the target enforces secure boot.",
+                    kernel.version,
+                    modules.join(", ")
+                ),
+                "Enrol the machine owner's key again on the target (`mokutil --import`), if they are needed there.",
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// The program that the firmware starts: the fallback, or what becomes it.
+fn loader(tree: &dyn GuestTree, scene: &Scene<'_>, guest: &Guest) -> Result<Option<String>> {
+    let Some(esp) = facts::esp_folder(tree, scene.mounts)? else { return Ok(None) };
+    let fallback = match guest.architecture.value.as_str() {
+        "aarch64" => "BOOTAA64.EFI",
+        _ => "BOOTX64.EFI",
+    };
+    if let Some(path) = facts::find_path(tree, &esp, &["EFI", "BOOT", fallback])? {
+        return Ok(Some(path));
+    }
+    Ok(guest.boot_modes.iter().find(|mode| mode.value == "uefi").map(|mode| mode.proof.clone()))
+}
+
+/// `None` where it is no EFI program.
+fn is_signed(tree: &dyn GuestTree, path: &str) -> Result<Option<bool>> {
+    let Some(bytes) = tree.read(path, PROGRAM_AT_MOST)? else { return Ok(None) };
+    Ok(Pe::parse(&bytes).map(|program| program.is_signed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::{Fact, Kernel};
+    use crate::linux::loader::pe::tests::program;
+    use crate::tree::mem::MemTree;
+
+    fn run(tree: &MemTree) -> Vec<&'static str> {
+        let guest = Guest {
+            family: "debian".into(),
+            distribution: Fact::new("debian", ""),
+            version: Fact::new("12", ""),
+            name: Fact::new("", ""),
+            architecture: Fact::new("x86_64", ""),
+            host_name: None,
+            kernels: vec![Kernel {
+                version: "6.1".into(),
+                image: Some("/boot/vmlinuz-6.1".into()),
+                initramfs: None,
+                modules: "/lib/modules/6.1".into(),
+            }],
+            mounts: Vec::new(),
+            init: None,
+            boot_modes: vec![Fact::new("uefi", "/boot/efi/EFI/debian/shimx64.efi")],
+            interfaces: Vec::new(),
+            agents: Vec::new(),
+        };
+        let scene = Scene { tree, volumes: &[], mounts: &[] };
+        check(&scene, &guest).unwrap().iter().map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn loader_kernel_and_modules() {
+        let (signed, plain) = (program(&[(".text", b"x")], true), program(&[(".text", b"x")], false));
+        let tree = MemTree::new()
+            .file("/boot/efi/EFI/debian/shimx64.efi", &signed)
+            .file("/boot/vmlinuz-6.1", &signed)
+            .file("/lib/modules/6.1/kernel/a.ko", "");
+        assert!(run(&tree).is_empty());
+        let tree = tree
+            .file("/boot/efi/EFI/boot/bootx64.efi", &plain)
+            .file("/boot/vmlinuz-6.1", &plain)
+            .file("/lib/modules/6.1/updates/dkms/zfs.ko.xz", "");
+        assert_eq!(
+            run(&tree),
+            ["linux-secure-boot-loader", "linux-secure-boot-kernel", "linux-secure-boot-modules"]
+        );
+    }
+}
