@@ -13,6 +13,7 @@ pub struct PatchPlan {
     /// The worst first.
     pub findings: Vec<Finding>,
     /// What the machine's definition has to offer, so that the guest finds its disks and its network.
+    #[serde(skip_serializing_if = "Devices::is_empty")]
     pub devices: Devices,
 }
 
