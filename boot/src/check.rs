@@ -884,6 +884,7 @@ mod tests {
             assert!(row.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", row.id);
             assert!(
                 row.text.starts_with(|char: char| char.is_uppercase()
+                    || row.text.starts_with("landfall")
                     || row.text.starts_with("systemd")
                     || row.text.starts_with("cloud-init")),
                 "{}",

@@ -14,6 +14,7 @@ pub struct PatchPlan {
     /// The worst first.
     pub findings: Vec<Finding>,
     /// What the machine's definition has to offer, so that the guest finds its disks and its network.
+    #[serde(skip_serializing_if = "Devices::is_empty")]
     pub devices: Devices,
     /// What the network map changes in them.
     #[serde(skip_serializing_if = "Vec::is_empty")]

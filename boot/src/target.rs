@@ -322,6 +322,13 @@ pub struct Devices {
     pub cards: Vec<NicModel>,
 }
 
+impl Devices {
+    /// True where nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.disks.is_empty() && self.cards.is_empty()
+    }
+}
+
 /// Id of the finding that a machine has to be defined by hand.
 pub const BY_HAND: &str = "target-by-hand";
 
