@@ -17,7 +17,7 @@ PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 images=$(cd "$images" && pwd)
-[ -n "$check" ] || [ ! -e "$folder/complete" ] || exit 0
+[ -n "$check${FIXTURES:-}" ] || [ ! -e "$folder/complete" ] || exit 0
 
 # Packages that are not installed here, unpacked.
 fetch() {

@@ -3,8 +3,8 @@
 
 use landfall_boot::apply::Change;
 use landfall_boot::sandbox::{Accelerator, Sandbox, Settings};
-use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::tree::ext4::Ext4Tree;
+use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
 use landfall_boot::{Error, Result};
 use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};

@@ -357,8 +357,7 @@ mod tests {
         };
         let view = View::new([segment]).unwrap();
         for chunk in 0..7 {
-            view.write_at(GuestOffset(chunk * CHUNK), &[u8::try_from(chunk).unwrap() + 1; 16])
-                .unwrap();
+            view.write_at(GuestOffset(chunk * CHUNK), &[u8::try_from(chunk).unwrap() + 1; 16]).unwrap();
         }
         for chunk in 0..7_u64 {
             for copy in [chunk * 2, chunk * 2 + 1] {

@@ -231,7 +231,6 @@ fn metadata_that_lie_are_refused() {
 /// What is written at any place reads back, here and by QEMU, which knows version 1; nothing else changes.
 #[test]
 fn a_volume_of_a_guest_is_written() {
-    use crate::disk::DiskMut;
     use crate::units::{Bytes, GuestRange};
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("key"), "landfall").unwrap();
