@@ -301,7 +301,7 @@ impl Work<'_, '_> {
             let mount = mount.or(scene.needed.first()).cloned();
             let error = Error::unsupported("it is read by the sandbox only, and there is none");
             return Err(match mount {
-                Some(mount) => NotMounted::Unreadable(mount, error),
+                Some(mount) => NotMounted::Unreadable(Box::new(mount), error),
                 None => NotMounted::Failed(error),
             });
         }
