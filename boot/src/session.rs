@@ -28,6 +28,7 @@ use crate::sandbox::Sandbox;
 use crate::target::Request;
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
+use crate::volume::device_name::{Name, classify};
 use crate::volume::{Content, Scan, Volume, VolumeId, scan};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
@@ -408,11 +409,10 @@ fn hibernated(volumes: &[Volume]) -> Vec<Finding> {
 /// A file system that was found by a hardware name, and does not look like what is mounted there.
 fn doubtful(needed: &[Mount], tree: &dyn GuestTree) -> Result<Option<Finding>> {
     for mount in needed {
-        let by_hardware = mount.spec.as_deref().is_some_and(|spec| {
-            spec.starts_with("/dev/")
-                && !spec.starts_with("/dev/mapper/")
-                && !spec.starts_with("/dev/disk/by-uuid/")
-        });
+        let by_hardware = mount
+            .spec
+            .as_deref()
+            .is_some_and(|spec| spec.starts_with("/dev/") && classify(spec) != Name::Stable);
         let expected: &[&str] = match mount.at.as_str() {
             "/boot" => {
                 &["vmlinu", "initr", "grub", "loader", "config-", "System.map", "efi", "EFI", "kernel"]
