@@ -86,7 +86,7 @@ pub struct Mount {
 pub fn on_volume<'m>(mounts: &'m [Mount], path: &str) -> Option<(&'m Mount, String)> {
     let below = |mount: &Mount| {
         let rest = path.strip_prefix(mount.at.trim_end_matches('/'))?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| rest.to_owned())
+        (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_end_matches('/').to_owned())
     };
     // Of two at one place the later one hides the earlier.
     let found = mounts.iter().filter_map(|mount| Some((mount, below(mount)?)));

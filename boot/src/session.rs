@@ -31,6 +31,7 @@ use crate::sandbox::Sandbox;
 use crate::target::{Firmware, Request};
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
+use crate::volume::device_name::{Name, classify};
 use crate::volume::{Content, Scan, Volume, VolumeId, scan_with};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
@@ -324,7 +325,7 @@ impl Work<'_, '_> {
             let mount = mount.or(scene.needed.first()).cloned();
             let error = Error::unsupported("it is read by the sandbox only, and there is none");
             return Err(match mount {
-                Some(mount) => NotMounted::Unreadable(mount, error),
+                Some(mount) => NotMounted::Unreadable(Box::new(mount), error),
                 None => NotMounted::Failed(error),
             });
         }
@@ -436,11 +437,10 @@ fn hibernated(volumes: &[Volume]) -> Vec<Finding> {
 /// A file system that was found by a hardware name, and does not look like what is mounted there.
 fn doubtful(needed: &[Mount], tree: &dyn GuestTree) -> Result<Option<Finding>> {
     for mount in needed {
-        let by_hardware = mount.spec.as_deref().is_some_and(|spec| {
-            spec.starts_with("/dev/")
-                && !spec.starts_with("/dev/mapper/")
-                && !spec.starts_with("/dev/disk/by-uuid/")
-        });
+        let by_hardware = mount
+            .spec
+            .as_deref()
+            .is_some_and(|spec| spec.starts_with("/dev/") && classify(spec) != Name::Stable);
         let expected: &[&str] = match mount.at.as_str() {
             "/boot" => {
                 &["vmlinu", "initr", "grub", "loader", "config-", "System.map", "efi", "EFI", "kernel"]

@@ -187,14 +187,14 @@ mod tests {
         let both = MemTree::new().file(generator, "").dir("/efi").dir("/boot");
         let all = [other.clone(), esp.clone(), boot.clone(), root.clone()];
         assert_eq!(plan(&both, &all, "", &[]), [pair("/boot", "disk0p2"), pair("/efi", "disk0p1")]);
-        assert_eq!(plan(&both, &all, "/efi", &[boot.id.clone()]), []);
-        assert_eq!(plan(&both, &[esp.clone()], "", &[]), [pair("/efi", "disk0p1")]);
+        assert_eq!(plan(&both, &all, "/efi", std::slice::from_ref(&boot.id)), []);
+        assert_eq!(plan(&both, std::slice::from_ref(&esp), "", &[]), [pair("/efi", "disk0p1")]);
         let only_boot = MemTree::new().file(generator, "").dir("/boot");
-        assert_eq!(plan(&only_boot, &[esp.clone()], "", &[]), [pair("/boot", "disk0p1")]);
-        assert_eq!(plan(&only_boot, &[other], "", &[]), [], "on another disk");
+        assert_eq!(plan(&only_boot, std::slice::from_ref(&esp), "", &[]), [pair("/boot", "disk0p1")]);
+        assert_eq!(plan(&only_boot, std::slice::from_ref(&other), "", &[]), [], "on another disk");
         // The kernels lie in the root itself; and another init system.
         let full = MemTree::new().file(generator, "").file("/boot/vmlinuz", "");
-        assert_eq!(plan(&full, &[esp.clone()], "", &[]), []);
-        assert_eq!(plan(&MemTree::new().dir("/boot"), &[esp], "", &[]), []);
+        assert_eq!(plan(&full, std::slice::from_ref(&esp), "", &[]), []);
+        assert_eq!(plan(&MemTree::new().dir("/boot"), std::slice::from_ref(&esp), "", &[]), []);
     }
 }

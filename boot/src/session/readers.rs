@@ -141,7 +141,7 @@ impl<'scope> Readers<'scope> {
                     Ok(()) => {}
                     Err(error) if may_be_readable_elsewhere(&error) => return Ok(None),
                     Err(error) if error.kind() == Kind::Refused => {
-                        return Err(NotMounted::Unreadable(mount.clone(), error));
+                        return Err(NotMounted::Unreadable(Box::new(mount.clone()), error));
                     }
                     Err(error) => return Err(NotMounted::Failed(error)),
                 },
@@ -159,10 +159,10 @@ impl<'scope> Readers<'scope> {
             let mounted = session.mount_subvolume(id, kind, GUEST, &mount.at, read_only, subvolume.as_ref());
             let mounted = mounted.map_err(|error| match error.kind() {
                 Kind::Io | Kind::Interrupted => NotMounted::Failed(error),
-                _ => NotMounted::Unreadable(mount.clone(), error),
+                _ => NotMounted::Unreadable(Box::new(mount.clone()), error),
             })?;
             if mounted.is_locked {
-                return Err(NotMounted::Locked(mount.clone()));
+                return Err(NotMounted::Locked(Box::new(mount.clone())));
             }
         }
         Ok(session)
@@ -174,7 +174,7 @@ pub(super) enum NotMounted {
     /// The sandbox itself, or the host.
     Failed(Error),
     /// The kernel does not take this one.
-    Unreadable(Mount, Error),
+    Unreadable(Box<Mount>, Error),
     /// It is to be written to, and is a read-only subvolume.
-    Locked(Mount),
+    Locked(Box<Mount>),
 }

@@ -127,8 +127,14 @@ impl Mounts {
             flags |= MountFlags::RDONLY;
         }
         let options = std::ffi::CString::new(options).unwrap_or_default();
-        rustix::mount::mount(&device, &*point_path, name, flags, &*options)
-            .map_err(|e| Failure::errno(format!("cannot mount as {fs} at {at}"), &e.into()))?;
+        rustix::mount::mount(&device, &*point_path, name, flags, &*options).map_err(|e| {
+            let what = match subvolume {
+                Some(Subvolume::Path(path)) => format!("the subvolume {path} "),
+                Some(Subvolume::Id(id)) => format!("the subvolume {id} "),
+                None => String::new(),
+            };
+            Failure::errno(format!("cannot mount {what}as {fs} at {at}"), &e.into())
+        })?;
         let errors = ext4_errors(&device);
         self.0.push(Mount { root: root.into(), at: at.into(), device, read_only, errors });
         let mut mounted = MountedAs::default();
