@@ -275,7 +275,7 @@ mod tests {
 
     /// A plan that puts noise into each archive.
     fn plan(paths: &[&str]) -> PatchPlan {
-        let noise = (0..8192u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let noise: Vec<u8> = (0..8192u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         let edits = paths.iter().map(|path| Edit {
             path: (*path).to_owned(),
             action: Action::Initramfs(InitramfsEdit {

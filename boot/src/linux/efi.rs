@@ -258,6 +258,7 @@ fn vendor(tree: &dyn GuestTree, efi: &str, distribution: &str, names: &Names) ->
         known.iter().position(|known| name.eq_ignore_ascii_case(known)).unwrap_or(known.len())
     };
     folders.sort_by_key(rank);
+    folders.truncate(facts::VENDORS_AT_MOST);
     for name in folders {
         let folder = format!("{efi}/{name}");
         let at = |names: &[&str]| -> Result<Option<String>> {

@@ -7,7 +7,7 @@ use super::parameters;
 use crate::Result;
 use crate::tree::GuestTreeExt;
 
-const CONFIGS: &[&str] = &["/boot/grub/menu.lst", "/boot/grub/grub.conf"];
+pub(super) const CONFIGS: &[&str] = &["/boot/grub/menu.lst", "/boot/grub/grub.conf"];
 
 /// The configurations that are there; the second is mostly a link to the first, or the reverse.
 fn configs(draft: &Draft<'_>) -> Result<Vec<String>> {
