@@ -145,7 +145,7 @@ fn no_loader(draft: &mut Draft<'_>, efi: &str, boot: &str, names: &Names) -> Res
             || vendor(tree, efi, "", &IA32)?.is_some());
     match is_32_bit {
         true => draft.find(
-            "linux-efi-32-bit",
+            "linux-efi-bits",
             format!("{efi} holds loaders for 32-bit UEFI only, and the UEFI firmware of virtual machines is 64-bit."),
             "Install GRUB for 64-bit UEFI in the guest (grub-efi-amd64), or start it by BIOS.",
         ),

@@ -341,7 +341,7 @@ pub(crate) mod tests {
         std::fs::write(at("new.efi"), &out).unwrap();
         for (section, content) in [(".initrd", &new), (".cmdline", &line), (".linux", &kernel)] {
             Tool::line(&format!(
-                "objcopy -O binary --only-section={section} --set-section-flags {section}=alloc {} {}",
+                "objcopy -O binary --only-section={section} --set-section-flags {section}=alloc,load,contents {} {}",
                 shown("new.efi"),
                 shown("out")
             ))
