@@ -294,7 +294,11 @@ mod tests {
 
     /// A plan that puts noise into each archive.
     fn plan(paths: &[&str]) -> PatchPlan {
-        let noise = (0..8192u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let next = |state: &u64| {
+            Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+        };
+        let noise: Vec<u8> =
+            std::iter::successors(Some(1u64), next).take(8192).map(|state| state.to_be_bytes()[0]).collect();
         let edits = paths.iter().map(|path| Edit {
             path: (*path).to_owned(),
             action: Action::Initramfs(InitramfsEdit {
@@ -327,7 +331,7 @@ mod tests {
     fn space_is_counted_over_all_folders_of_a_file_system() {
         let paths = ["/efi/6f/6.1/initrd", "/efi/6f/6.2/initrd"];
         let tree = tree(&paths, &empty_archive());
-        let error = materialise(&plan(&paths), &tree.clone().free(Bytes::kib(12))).unwrap_err();
+        let error = materialise(&plan(&paths), &tree.clone().free(Bytes::kib(12))).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("6.2/initrd"), "{error}");
         assert!(materialise(&plan(&paths[..1]), &tree.clone().free(Bytes::kib(12))).is_ok());
         let mut plan = plan(&paths[..1]);

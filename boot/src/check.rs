@@ -215,7 +215,7 @@ pub const TABLE: &[Explanation] = &[
                with the distribution's tool.",
     },
     Explanation {
-        id: "linux-efi-32-bit",
+        id: "linux-efi-bits",
         severity: Severity::Blocks,
         text: "The boot loaders on the EFI system partition are for 32-bit UEFI, as some tablets and early \
                machines have it. Virtual machines have 64-bit UEFI, which cannot start them. Install the 64-bit \

@@ -145,7 +145,7 @@ fn no_loader(draft: &mut Draft<'_>, efi: &str, boot: &str, names: &Names) -> Res
             || vendor(tree, efi, "", &IA32)?.is_some());
     match is_32_bit {
         true => draft.find(
-            "linux-efi-32-bit",
+            "linux-efi-bits",
             format!("{efi} holds loaders for 32-bit UEFI only, and the UEFI firmware of virtual machines is 64-bit."),
             "Install GRUB for 64-bit UEFI in the guest (grub-efi-amd64), or start it by BIOS.",
         ),
@@ -258,6 +258,7 @@ fn vendor(tree: &dyn GuestTree, efi: &str, distribution: &str, names: &Names) ->
         known.iter().position(|known| name.eq_ignore_ascii_case(known)).unwrap_or(known.len())
     };
     folders.sort_by_key(rank);
+    folders.truncate(facts::VENDORS_AT_MOST);
     for name in folders {
         let folder = format!("{efi}/{name}");
         let at = |names: &[&str]| -> Result<Option<String>> {

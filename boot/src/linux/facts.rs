@@ -13,6 +13,9 @@ pub const KERNELS_AT_MOST: usize = 64;
 /// `modules.dep` of a distribution kernel is 0.6 MiB long.
 const MODULES_DEP_AT_MOST: Bytes = Bytes::mib(16);
 
+/// Folders of distributions on one EFI system partition.
+pub const VENDORS_AT_MOST: usize = 64;
+
 /// The largest shell that is read for its ELF header.
 const SHELL_AT_MOST: Bytes = Bytes::mib(16);
 

@@ -172,7 +172,7 @@ fn loaders_of_32_bit_firmware_block() {
     let tree = MemTree::new().file("/boot/efi/EFI/debian/grubia32.efi", "g");
     for architecture in ["x86_64", "i686"] {
         let plan = run(&tree, architecture);
-        assert!(plan.is_blocked() && plan.findings[0].id == "linux-efi-32-bit", "{plan:?}");
+        assert!(plan.is_blocked() && plan.findings[0].id == "linux-efi-bits", "{plan:?}");
     }
     let both = tree.file("/boot/efi/EFI/debian/grubx64.efi", "g");
     assert_eq!(

@@ -46,8 +46,6 @@ pub(super) struct Entry {
     machine_id: String,
     /// The kernel's path as the entry has it.
     pub linux: Option<String>,
-    /// An EFI program in its place.
-    pub efi: Option<String>,
     pub initrds: Vec<String>,
     /// All attempts failed.
     is_bad: bool,
@@ -123,7 +121,6 @@ fn parse(name: &str, contents: &[u8]) -> Entry {
             "sort-key" => entry.sort_key = value,
             "machine-id" => entry.machine_id = value,
             "linux" => entry.linux = Some(value),
-            "efi" | "uki" => entry.efi = Some(value),
             // GRUB takes several on a line; `$tuned_initrd` is one of its variables.
             "initrd" => entry
                 .initrds
@@ -140,6 +137,9 @@ impl Entry {
         let path = path.replace('\\', "/");
         let path = path.trim_start_matches('/');
         let file = path.rsplit('/').next().unwrap_or(path);
+        if path.split('/').any(|name| name == "..") {
+            return Ok(None);
+        }
         // Some GRUB entries count from the root of the guest although /boot is a file system of its own, or the reverse;
         // on btrfs they begin with the subvolume.
         for base in [self.root.as_str(), "", "/boot"] {
@@ -197,7 +197,8 @@ pub(super) fn plan(draft: &mut Draft<'_>, devices: &Devices<'_>, entries: &[Entr
     }
     let mut sources: Vec<String> = SOURCES.iter().map(|path| (*path).to_owned()).collect();
     for folder in SOURCE_FOLDERS {
-        sources.extend(draft.scene.tree.names(folder)?.iter().map(|name| format!("{folder}/{name}")));
+        let names = draft.scene.tree.names(folder)?;
+        sources.extend(names.iter().take(ENTRIES_AT_MOST).map(|name| format!("{folder}/{name}")));
     }
     for path in sources {
         let why = "The next kernel's boot entry keeps naming devices by UUID.";

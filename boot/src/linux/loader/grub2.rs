@@ -22,6 +22,9 @@ const FOLDERS: &[&str] = &["/boot/grub", "/boot/grub2"];
 /// The generated configuration, and what it takes in.
 const NAMES: &[&str] = &["grub.cfg", "custom.cfg", "grub-btrfs.cfg"];
 
+/// Distributions come with a dozen.
+const SCRIPTS_AT_MOST: usize = 256;
+
 const DEFAULTS: &str = "/etc/default/grub";
 
 /// debconf's database; a few MiB on a large system.
@@ -30,7 +33,7 @@ const DEBCONF_AT_MOST: Bytes = Bytes::mib(64);
 /// What there is of GRUB 2 in a guest.
 pub(super) struct Grub {
     /// Every configuration.
-    pub configs: Vec<String>,
+    configs: Vec<String>,
     /// Every environment block.
     environments: Vec<String>,
 }
@@ -56,7 +59,7 @@ impl Grub {
         }
         for root in facts::boot_folders(tree, draft.scene.mounts)? {
             let Some(efi) = facts::find_path(tree, &root, &["EFI"])? else { continue };
-            for vendor in tree.names(&efi)? {
+            for vendor in tree.names(&efi)?.into_iter().take(facts::VENDORS_AT_MOST) {
                 let folder = format!("{efi}/{vendor}");
                 let find = |name| -> Result<Option<String>> {
                     Ok(facts::find_name(tree, &folder, name)?.map(|name| format!("{folder}/{name}")))
@@ -89,14 +92,9 @@ impl Grub {
         Ok(())
     }
 
-    /// True where a configuration or an environment has the text.
-    pub fn mentions(&self, draft: &mut Draft<'_>, text: &str) -> Result<bool> {
-        for path in self.configs.iter().chain(&self.environments) {
-            if draft.read_text(path)?.is_some_and(|config| config.contains(text)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Every file that it reads.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.configs.iter().chain(&self.environments).map(String::as_str)
     }
 
     /// Version of the kernel that starts without a choice being made, where that is certain.
@@ -188,7 +186,7 @@ fn defaults(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
 
 /// Entries that an administrator wrote, and scripts of packages: only a plain device name is changed in them.
 fn scripts(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
-    for name in draft.scene.tree.names("/etc/grub.d")? {
+    for name in draft.scene.tree.names("/etc/grub.d")?.into_iter().take(SCRIPTS_AT_MOST) {
         if name.starts_with(|letter: char| letter.is_ascii_digit()) {
             parameters::entries(draft, devices, &format!("/etc/grub.d/{name}"))?;
         }

@@ -74,7 +74,11 @@ mod tests {
     }
 
     fn run(block: &[u8]) -> PatchPlan {
-        let volumes = [volume(0, 1, "ext4", "r00t"), volume(0, 5, "swap", "5wap")];
+        run_with(block, "r00t")
+    }
+
+    fn run_with(block: &[u8], uuid: &str) -> PatchPlan {
+        let volumes = [volume(0, 1, "ext4", uuid), volume(0, 5, "swap", "5wap")];
         let mounts = [mount("/", &volumes[0], "/dev/sda1")];
         let tree = MemTree::new().file("/g", block);
         let scene = Scene { tree: &tree, volumes: &volumes, mounts: &mounts };
@@ -111,7 +115,7 @@ mod tests {
         let mut full = block("kernelopts=root=/dev/sda1\n");
         let length = full.iter().position(|byte| *byte == b'1').unwrap() + 2;
         full.truncate(length);
-        let plan = run(&full);
+        let plan = run_with(&full, "r00t-1111-2222");
         assert!(plan.edits.is_empty() && plan.findings[0].id == "linux-grubenv-full", "{plan:?}");
     }
 

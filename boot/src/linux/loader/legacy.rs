@@ -7,7 +7,7 @@ use super::parameters;
 use crate::Result;
 use crate::tree::GuestTreeExt;
 
-const CONFIGS: &[&str] = &["/boot/grub/menu.lst", "/boot/grub/grub.conf"];
+pub(super) const CONFIGS: &[&str] = &["/boot/grub/menu.lst", "/boot/grub/grub.conf"];
 
 /// The configurations that are there; the second is mostly a link to the first, or the reverse.
 fn configs(draft: &Draft<'_>) -> Result<Vec<String>> {
@@ -87,7 +87,8 @@ fn image(config: &[u8], saved: usize) -> Option<String> {
             // Under Xen the kernel is a module.
             "kernel" | "module" => {
                 let path = value.split_ascii_whitespace().find(|word| !word.starts_with("--"));
-                let is_kernel = path.is_some_and(|path| !path.contains("xen") && !path.contains("initr"));
+                let file = path.and_then(|path| path.rsplit('/').next()).unwrap_or("");
+                let is_kernel = !file.starts_with("xen") && !file.starts_with("initr");
                 if let (Some(path), true, Some(image)) = (path, is_kernel, images.last_mut()) {
                     image.get_or_insert_with(|| path.to_owned());
                 }

@@ -44,14 +44,13 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, packages: &
         grub2::device_map(draft, "/boot/grub/device.map")?;
     }
     found.extend(syslinux::plan(draft, &devices)?);
-    let systemd_boot = systemd_boot::find(draft)?;
-    if systemd_boot.is_some() && !entries.is_empty() {
-        found.push("systemd-boot");
-    }
     bls::plan(draft, &devices, &entries)?;
     let images = uki::read(draft.scene.tree, draft.scene.mounts)?;
-    uki::plan(draft, &images, request, found.is_empty())?;
-    if !images.is_empty() && found.is_empty() {
+    uki::plan(draft, &images, request, found.is_empty() && entries.is_empty())?;
+    let systemd_boot = systemd_boot::find(draft)?;
+    if systemd_boot.is_some() && !(entries.is_empty() && images.is_empty()) {
+        found.push("systemd-boot");
+    } else if found.is_empty() && !images.is_empty() {
         found.push("unified kernel images");
     }
     if refind(draft, &devices)? {
@@ -128,8 +127,10 @@ fn version_of_image(path: &str) -> Option<String> {
 fn version_behind(tree: &dyn GuestTree, image: &str) -> Result<Option<String>> {
     let path = image.rsplit(')').next().unwrap_or(image);
     let file = path.rsplit('/').next().unwrap_or(path);
-    for path in [path.to_owned(), format!("/boot/{file}")] {
-        if let Some(target) = tree.read_link(&path)? {
+    for path in [path, &format!("/boot/{file}")] {
+        if path.starts_with('/')
+            && let Some(target) = tree.read_link(path)?
+        {
             return Ok(version_of_image(&target));
         }
     }
@@ -223,20 +224,13 @@ fn others(draft: &mut Draft<'_>, guest: &Guest, found: &[&str], systemd_boot: Op
 }
 
 fn serial_console(draft: &mut Draft<'_>, grub: Option<&Grub>, entries: &[bls::Entry]) -> Result<()> {
-    for console in ["console=ttyS", "console=ttyAMA"] {
-        if let Some(grub) = grub
-            && grub.mentions(draft, console)?
-        {
+    let mut paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+    paths.extend(grub.iter().flat_map(|grub| grub.files()));
+    paths.extend(syslinux::CONFIGS.iter().map(|(path, _)| *path).chain(legacy::CONFIGS.iter().copied()));
+    for path in paths {
+        let config = draft.read_text(path)?.unwrap_or_default();
+        if ["console=ttyS", "console=ttyAMA"].iter().any(|console| config.contains(console)) {
             return Ok(());
-        }
-        for path in entries
-            .iter()
-            .map(|entry| entry.path.as_str())
-            .chain(syslinux::CONFIGS.iter().map(|(path, _)| *path))
-        {
-            if draft.read_text(path)?.is_some_and(|config| config.contains(console)) {
-                return Ok(());
-            }
         }
     }
     draft.find(
