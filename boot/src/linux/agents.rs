@@ -239,7 +239,12 @@ mod tests {
             .iter()
             .map(|name| format!("Package: {name}\nStatus: install ok installed\n\n"))
             .collect();
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new(), network_map: None };
+        let request = Request {
+            platform: Platform::Kvm,
+            firmware: Firmware::Bios,
+            nics: Vec::new(),
+            network_map: None,
+        };
         plan(&mut draft, &Packages::parse(status.as_bytes()), &request).unwrap();
         draft.finish()
     }

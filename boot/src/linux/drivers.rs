@@ -285,7 +285,12 @@ mod tests {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
         let kernels = facts::kernels(tree, dpkg::compare_part).unwrap();
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new(), network_map: None };
+        let request = Request {
+            platform: Platform::Kvm,
+            firmware: Firmware::Bios,
+            nics: Vec::new(),
+            network_map: None,
+        };
         let drivers = plan(&mut draft, &kernels, default, &request, &[]).unwrap();
         keep_for_initramfs_tools(&mut draft, &drivers).unwrap();
         draft.finish()

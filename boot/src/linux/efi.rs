@@ -267,7 +267,12 @@ mod tests {
         };
         let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
         let mut draft = Draft::new(&scene);
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Uefi, nics: Vec::new(), network_map: None };
+        let request = Request {
+            platform: Platform::Kvm,
+            firmware: Firmware::Uefi,
+            nics: Vec::new(),
+            network_map: None,
+        };
         plan(&mut draft, &guest, &request).unwrap();
         draft.finish()
     }

@@ -334,7 +334,12 @@ mod tests {
                 format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\n\n")
             })
             .collect();
-        let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: Vec::new(), network_map: None };
+        let request = Request {
+            platform: Platform::Kvm,
+            firmware: Firmware::Bios,
+            nics: Vec::new(),
+            network_map: None,
+        };
         let mut inside = Vec::new();
         plan(&mut draft, &Packages::parse(status.as_bytes()), &request, &mut inside).unwrap();
         (draft.finish(), inside)

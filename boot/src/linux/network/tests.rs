@@ -12,7 +12,12 @@ fn nics(list: &[(&str, &str)]) -> Request {
         mac: (!mac.is_empty()).then(|| (*mac).to_owned()),
         source_name: (!name.is_empty()).then(|| (*name).to_owned()),
     };
-    Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: list.iter().map(nic).collect(), network_map: None }
+    Request {
+        platform: Platform::Kvm,
+        firmware: Firmware::Bios,
+        nics: list.iter().map(nic).collect(),
+        network_map: None,
+    }
 }
 
 fn run(tree: &MemTree, request: &Request) -> (PatchPlan, Vec<InitramfsFile>) {
