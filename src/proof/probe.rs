@@ -46,7 +46,7 @@ impl Family for Speaking {
                 edit(path, write(text, 0o600));
             }
         }
-        Ok(PatchPlan { edits, findings: Vec::new() })
+        Ok(PatchPlan { edits, ..PatchPlan::default() })
     }
 }
 
