@@ -83,7 +83,7 @@ pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
             Some(Err(error)) => return Err(format!("it is no YAML: {error}")),
             Some(Ok(next)) => next,
         };
-        let range = offsets.range(&span);
+        let range = closed(text, offsets.range(&span));
         let done = match event {
             Event::SequenceStart(..) => {
                 open.push(Open::List(Vec::new(), range.start));
@@ -122,6 +122,22 @@ pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
         }
     }
     Err(format!("it has more than {EVENTS_AT_MOST} parts"))
+}
+
+/// Of what stands in quotes, the range up to the closing one: the parser goes on to the next token.
+fn closed(text: &str, range: Range<usize>) -> Range<usize> {
+    let slice = text.get(range.clone()).unwrap_or("");
+    let Some(quote) = slice.chars().next().filter(|first| ['"', '\''].contains(first)) else { return range };
+    let mut rest = slice.char_indices().skip(1).peekable();
+    while let Some((at, char)) = rest.next() {
+        let is_pair = quote == '\'' && char == quote && rest.peek().is_some_and(|(_, next)| *next == quote);
+        if char == '\\' && quote == '"' || is_pair {
+            rest.next();
+        } else if char == quote {
+            return range.start..range.start + at + 1;
+        }
+    }
+    range
 }
 
 /// The parser counts characters, edits count bytes.

@@ -79,12 +79,13 @@ impl File<'_> {
                 on.unclear(&format!("has {} {text:?}, which is no address", setting.key));
                 continue;
             };
-            if new == text && length == host.prefix {
+            // The length stands behind the address, or beside it.
+            if new == text && (length.is_none() || length == host.prefix) {
                 continue;
             }
             self.edits.set(&setting.value, &new);
             for companion in companions {
-                if let Some(prefix) = host.prefix {
+                if let (Some(prefix), true) = (host.prefix, parse_prefix(self.text(&companion)).is_some()) {
                     let like = prefix_like(self.text(&companion), prefix);
                     self.edits.set(&companion.value, &like);
                 }

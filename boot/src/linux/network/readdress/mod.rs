@@ -96,8 +96,7 @@ fn cards(network: &Network, assigned: &Assigned, request: &Request) -> BTreeMap<
     let index = |mac: &str| request.nics.iter().position(|nic| nic.mac.as_deref() == Some(mac));
     let mut cards: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     let named = assigned.names.iter().map(|one| (one.name.as_str(), one.mac.as_str()));
-    let by_file =
-        network.configured.iter().filter_map(|one| Some((one.name.as_str(), one.mac.as_deref()?)));
+    let by_file = network.configured.iter().filter_map(|one| Some((one.name.as_str(), one.mac.as_deref()?)));
     for (name, mac) in named.chain(by_file) {
         if let Some(index) = index(mac) {
             cards.entry(name.to_owned()).or_default().insert(index);

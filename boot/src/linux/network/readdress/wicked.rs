@@ -27,6 +27,9 @@ pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<
                     range.end + text.get(range.end..).and_then(|text| text.find('>')).map_or(0, |at| at + 1);
                 edits.set(&(start..end), "<ipv4:dhcp>\n    <enabled>true</enabled>\n  </ipv4:dhcp>");
                 on.switched(&before);
+                if first(&range, "destination").is_some() {
+                    on.unclear("had static routes with the address that DHCP replaces; they went with it");
+                }
                 fixed.clear();
             }
         }

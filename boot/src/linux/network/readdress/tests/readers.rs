@@ -52,7 +52,10 @@ fn moved_file(path: &str, before: &str) -> String {
 
 /// A program of the packages that were fetched, with their libraries.
 fn reader(folder: &Path, package: &str, program: &str) -> Option<Command> {
-    let found = ["", "usr"].iter().map(|start| folder.join(package).join(start).join(program)).find(|path| path.is_file());
+    let found = ["", "usr"]
+        .iter()
+        .map(|start| folder.join(package).join(start).join(program))
+        .find(|path| path.is_file());
     let Some(path) = found else {
         eprintln!("SKIPPED: {program} is not among the network readers");
         return None;
@@ -88,7 +91,10 @@ fn ifquery_reads_the_moved_addresses() {
         };
         let after = read(&moved_file(path, INTERFACES));
         assert_eq!(after, by_python(&read(INTERFACES)), "{package}");
-        assert!(after.contains("10.2.0.5") && after.contains("10.2.0.1") && !after.contains("10.1."), "{after}");
+        assert!(
+            after.contains("10.2.0.5") && after.contains("10.2.0.1") && !after.contains("10.1."),
+            "{after}"
+        );
     }
 }
 
@@ -134,7 +140,12 @@ fn generated(generator: &mut Command, yaml: &str) -> String {
     }
     files.sort();
     assert!(!files.is_empty(), "{yaml}");
-    files.iter().map(|path| format!("{}\n{}", path.file_name().unwrap().to_string_lossy(), fs::read_to_string(path).unwrap())).collect()
+    files
+        .iter()
+        .map(|path| {
+            format!("{}\n{}", path.file_name().unwrap().to_string_lossy(), fs::read_to_string(path).unwrap())
+        })
+        .collect()
 }
 
 #[test]
@@ -164,6 +175,12 @@ fn netplan_generates_the_moved_addresses() {
         \x20     nameservers:\n        addresses:\n          - 10.1.0.53\n      routes:\n        - to: default\n          via: 10.1.0.1\n        - to: 10.1.9.0/24\n\
         \x20         via: 10.1.0.9\n";
     let automatic = read(&after_of(path, simple, vec![subnets(), dhcp()]));
-    assert!(automatic.contains("DHCP=ipv4") && !automatic.contains("Address=") && !automatic.contains("DNS="), "{automatic}");
-    assert!(automatic.contains("Destination=10.2.9.0/24") && !automatic.contains("Destination=0.0.0.0/0"), "{automatic}");
+    assert!(
+        automatic.contains("DHCP=ipv4") && !automatic.contains("Address=") && !automatic.contains("DNS="),
+        "{automatic}"
+    );
+    assert!(
+        automatic.contains("Destination=10.2.9.0/24") && !automatic.contains("Destination=0.0.0.0/0"),
+        "{automatic}"
+    );
 }
