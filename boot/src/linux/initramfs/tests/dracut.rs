@@ -4,7 +4,7 @@ use super::resolve::resolves;
 use super::*;
 
 /// Every image of every tree: suite, tree, kernel, name, bytes.
-fn images() -> Vec<(Guest, String)> {
+pub(super) fn images() -> Vec<(Guest, String)> {
     let mut found = Vec::new();
     for suite in ["bullseye", "bookworm", "trixie"] {
         let Some((root, kernel)) = tree("dracut", suite) else { continue };
