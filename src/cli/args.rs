@@ -44,7 +44,7 @@ pub struct Common {
     /// Read at most this many bytes per second: 50M, 1G
     #[arg(long, global = true, value_name = "BYTES", value_parser = parse_size)]
     pub rate_limit: Option<Bytes>,
-    /// Open encrypted images and volumes with the content of this file, every byte of it
+    /// Open encrypted images and volumes with the content of this file, all of it
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_file")]
     pub key_file: Option<PathBuf>,
     /// Open encrypted images and volumes with the first line of this file
