@@ -49,7 +49,10 @@ impl Change {
     /// What is changed.
     pub fn path(&self) -> &str {
         match self {
-            Change::Put { path, .. } | Change::Symlink { path, .. } | Change::Remove { path } => path,
+            Change::Put { path, .. }
+            | Change::Symlink { path, .. }
+            | Change::Remove { path }
+            | Change::Label { path, .. } => path,
         }
     }
 }

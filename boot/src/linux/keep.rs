@@ -262,7 +262,8 @@ fn mkinitrd_redhat(
         }
         next = next.saturating_add(1);
     }
-    if let Some(card) = request.platform.linux_drivers().network.iter().find(|card| has(card)) {
+    let cards = request.platform.linux_drivers().cards_for(request.firmware);
+    if let Some(card) = cards.map(|card| card.driver).find(|driver| has(driver)) {
         let is_card = |name: &str| {
             name.strip_prefix("eth")
                 .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))

@@ -81,6 +81,7 @@ impl Work<'_> {
                     uuid: None,
                     label: None,
                     part_uuid: None,
+                    part_label: None,
                     part_type: None,
                     disk: logical.disk,
                     partition: None,
