@@ -314,10 +314,12 @@ mod tests {
                     contents: Text(noise.clone()),
                     mode: 0o644,
                 }],
+                remove: Vec::new(),
             }),
             why: String::new(),
+            labels: Vec::new(),
         });
-        PatchPlan { edits: edits.collect(), findings: Vec::new() }
+        PatchPlan { edits: edits.collect(), ..PatchPlan::default() }
     }
 
     fn tree(paths: &[&str], archive: &[u8]) -> MemTree {
@@ -342,6 +344,7 @@ mod tests {
             path: "/efi/EFI/BOOT/BOOTX64.EFI".into(),
             action: Action::Copy { from: "/shim".into() },
             why: String::new(),
+            labels: Vec::new(),
         });
         let tree = tree.file("/shim", vec![0; 8192]).free(Bytes::kib(12));
         assert!(materialise(&plan, &tree).is_err(), "copies count");

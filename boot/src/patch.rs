@@ -2,8 +2,8 @@
 //! anything is applied.
 
 use crate::check::{Finding, Severity};
-use crate::target::Devices;
 use crate::network_map::Moved;
+use crate::target::Devices;
 use serde::Serialize;
 
 /// Everything that will be done to a guest, and everything that was found.

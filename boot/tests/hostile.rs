@@ -138,7 +138,8 @@ impl Guest {
 fn pass(disks: &[&Path], sandbox: &Sandbox) -> Result<Patched> {
     let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
     let nic = Nic { mac: Some("00:50:56:20:30:40".into()), source_name: Some("ens192".into()) };
-    let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: vec![nic] };
+    let request =
+        Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: vec![nic], ..Request::default() };
     patch(&disks, &request, &Options { sandbox: Some(sandbox), ..Options::default() })
 }
 

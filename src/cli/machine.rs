@@ -23,11 +23,7 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
 }
 
 /// The same, with what is to become of its services and its network.
-fn choice_with(
-    guest: &GuestArgs,
-    services: &ServiceArgs,
-    map: Option<&Path>,
-) -> Result<GuestChoice, Error> {
+fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) -> Result<GuestChoice, Error> {
     if let Some(name) = services.keep.iter().find(|name| services.drop.contains(name)) {
         return Err(
             Error::refused(format!("{name} cannot be kept and dropped")).hint("give one of the two options")

@@ -56,7 +56,13 @@ impl Opened<'_> {
     /// What a session may use.
     pub fn options<'s>(&'s self, sandbox: Option<&'s Sandbox>) -> Options<'s> {
         let root = self.choice.root.clone().map(VolumeId);
-        Options { sandbox, root, keys: self.keys, secure_boot: self.loaded.machine.secure_boot, ..Options::default() }
+        Options {
+            sandbox,
+            root,
+            keys: self.keys,
+            secure_boot: self.loaded.machine.secure_boot,
+            ..Options::default()
+        }
     }
 
     fn report(&self, inspection: Inspection) -> Inspected {

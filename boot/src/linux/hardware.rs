@@ -192,6 +192,7 @@ mod tests {
             version: version.into(),
             image: None,
             initramfs: Some(format!("/boot/initrd.img-{version}")),
+            more_initramfs: Vec::new(),
             modules: format!("/lib/modules/{version}"),
         }
     }
@@ -243,11 +244,8 @@ mod tests {
             let plan = chosen(platform, firmware, has);
             assert_eq!(plan.devices.disks.first(), Some(&disk), "{platform:?} {has}");
             assert_eq!(plan.devices.cards.first(), Some(&card), "{platform:?} {has}");
-            let found: Vec<_> = plan
-                .findings
-                .iter()
-                .map(|finding| finding.id.rsplit('-').next().unwrap())
-                .collect();
+            let found: Vec<_> =
+                plan.findings.iter().map(|finding| finding.id.rsplit('-').next().unwrap()).collect();
             assert_eq!(found.join(" "), ids, "{platform:?} {has}");
             assert!(!plan.is_blocked());
         }

@@ -107,6 +107,7 @@ mod tests {
                 version: "6.1".into(),
                 image: Some("/boot/vmlinuz-6.1".into()),
                 initramfs: None,
+                more_initramfs: Vec::new(),
                 modules: "/lib/modules/6.1".into(),
             }],
             mounts: Vec::new(),

@@ -90,8 +90,9 @@ impl Family for Anything {
             path: path.clone(),
             action: Action::Write { contents: TEXT.to_owned().into(), mode: 0o640 },
             why: "a test".into(),
+            labels: Vec::new(),
         };
-        Ok(PatchPlan { edits: self.0.iter().map(edit).collect(), findings: Vec::new() })
+        Ok(PatchPlan { edits: self.0.iter().map(edit).collect(), ..PatchPlan::default() })
     }
 }
 
@@ -173,7 +174,7 @@ pub fn root_files(folder: &Path, fstab: &str) {
 }
 
 pub fn request(firmware: Firmware) -> Request {
-    Request { platform: Platform::Kvm, firmware, nics: Vec::new() }
+    Request { platform: Platform::Kvm, firmware, ..Request::default() }
 }
 
 /// The whole pass, by a family that writes these files.
@@ -184,6 +185,7 @@ pub fn patched(disks: &[&Path], sandbox: &Sandbox, writes: &[&str], root: Option
         sandbox: Some(sandbox),
         families: &[&family],
         root: root.map(|root| VolumeId(root.into())),
+        ..Options::default()
     };
     let seen = patch(&disks, &request(Firmware::Uefi), &options).unwrap();
     let inspection = &seen.inspection;

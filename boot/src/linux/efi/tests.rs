@@ -27,7 +27,7 @@ fn run(tree: &MemTree, architecture: &str) -> PatchPlan {
     };
     let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
     let mut draft = Draft::new(&scene);
-    let request = Request { platform: Platform::Kvm, firmware: Firmware::Uefi, nics: Vec::new() };
+    let request = Request { platform: Platform::Kvm, firmware: Firmware::Uefi, ..Request::default() };
     plan(&mut draft, &guest, &request).unwrap();
     draft.finish()
 }

@@ -32,7 +32,7 @@ fn run(tree: &MemTree, firmware: Firmware, modes: &[&str]) -> PatchPlan {
     let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
     let mut draft = Draft::new(&scene);
     let packages = Packages::parse(b"Package: grub-pc\nStatus: install ok installed\nVersion: 2\n");
-    let request = Request { platform: Platform::Kvm, firmware, nics: Vec::new() };
+    let request = Request { platform: Platform::Kvm, firmware, ..Request::default() };
     plan(&mut draft, &guest(modes, &mounts), &request, &packages).unwrap();
     draft.finish()
 }
@@ -141,7 +141,7 @@ fn plan_on(
     let scene = Scene { tree, volumes, mounts };
     let mut draft = Draft::new(&scene);
     let default = default_kernel(&mut draft).unwrap();
-    let request = Request { platform: Platform::Kvm, firmware, nics: Vec::new() };
+    let request = Request { platform: Platform::Kvm, firmware, ..Request::default() };
     plan(&mut draft, &guest(&["bios", "uefi"], mounts), &request, &Packages::default()).unwrap();
     (draft.finish(), default)
 }

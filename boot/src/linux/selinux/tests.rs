@@ -161,6 +161,7 @@ fn run(tree: &MemTree, change: impl FnOnce(&mut Draft<'_>)) -> PatchPlan {
         at: "/boot/efi".into(),
         volume: VolumeId("disk0p1".into()),
         file_system: "vfat".into(),
+        subvolume: None,
         spec: None,
     }];
     let scene = Scene { tree, volumes: &[], mounts: &mounts };

@@ -551,8 +551,9 @@ fn three_kernels_are_a_matter_of_seconds() {
             path: format!("/boot/{name}"),
             action: Action::Initramfs(guest.edit()),
             why: String::new(),
+            labels: Vec::new(),
         };
-        let plan = PatchPlan { edits: vec![edit; 3], findings: Vec::new() };
+        let plan = PatchPlan { edits: vec![edit; 3], ..PatchPlan::default() };
         let start = Instant::now();
         let done = materialise_with_report(&plan, &guest.tree()).expect("materialised");
         let took = start.elapsed();

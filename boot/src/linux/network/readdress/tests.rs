@@ -51,6 +51,7 @@ fn request(rules: Vec<Rule>) -> Request {
         firmware: Firmware::Bios,
         nics: [(A, "ens192"), (B, "ens224")].iter().map(nic).collect(),
         network_map: Some(NetworkMap { rules }),
+        ..Request::default()
     }
 }
 
