@@ -209,8 +209,8 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-driver-forbidden",
         severity: Severity::Warns,
-        text: "The guest's modprobe configuration forbids a driver that the target's devices need, as hardening \
-               guides sometimes do. If the module is needed for the root disk the machine does not start; if \
+        text: "The guest's configuration of modprobe or dracut forbids a driver that the target's devices need, as \
+               hardening guides sometimes do. If the module is needed for the root disk the machine does not start; if \
                for the network card it has no network. Remove the line in the guest and rebuild the initramfs \
                with the distribution's tool.",
     },

@@ -215,8 +215,9 @@ pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Or
             add(version, image, archives.map(|name| format!("/boot/{name}")).collect());
         }
     }
+    let names = entry_tokens(tree)?;
     for boot in BOOT_PARTITIONS {
-        for token in tokens(tree, boot)? {
+        for token in tokens(tree, boot, &names)? {
             for version in tree.names(&token)?.into_iter().filter(|name| installed.contains(name)) {
                 let names = tree.names(&format!("{token}/{version}"))?;
                 let at = |name: &&String| format!("{token}/{version}/{name}");
@@ -304,18 +305,21 @@ fn image_version(image: &[u8]) -> Option<String> {
     (!version.is_empty() && version.chars().all(plain)).then(|| version.to_owned())
 }
 
-/// The folders of a boot partition in which kernel-install puts kernels: the machine's id, or an entry token.
-fn tokens(tree: &dyn GuestTree, boot: &str) -> Result<Vec<String>> {
-    let mut known = Vec::new();
-    for path in ["/etc/kernel/entry-token", "/etc/machine-id"] {
-        known.push(tree.read_text(path)?.unwrap_or_default().trim().to_owned());
-    }
+/// What kernel-install may call the folder of this system's kernels, besides the machine's id.
+fn entry_tokens(tree: &dyn GuestTree) -> Result<Vec<String>> {
+    let token = tree.read_text("/etc/kernel/entry-token")?.unwrap_or_default();
+    let mut names = vec![token.trim().to_owned()];
     if let Some(release) = OsRelease::read(tree)? {
-        known.extend(["ID", "IMAGE_ID"].map(|key| release.get(key).to_owned()));
+        names.extend(["ID", "IMAGE_ID"].map(|key| release.get(key).to_owned()));
     }
+    Ok(names)
+}
+
+/// The folders of a boot partition in which kernel-install puts kernels.
+fn tokens(tree: &dyn GuestTree, boot: &str, names: &[String]) -> Result<Vec<String>> {
     let is_id = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut folders = tree.names(boot)?;
-    folders.retain(|name| is_id(name) || known.contains(name));
+    folders.retain(|name| is_id(name) || names.contains(name));
     folders.truncate(TOKENS_AT_MOST);
     Ok(folders.into_iter().map(|name| format!("{boot}/{name}")).collect())
 }

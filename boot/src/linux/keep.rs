@@ -80,7 +80,10 @@ impl Builder {
 pub fn plan(draft: &mut Draft<'_>, kernels: &Kernels, known: &Drivers, request: &Request) -> Result<()> {
     match draft.builder {
         Builder::InitramfsTools => drivers::keep_for_initramfs_tools(draft, known),
-        Builder::Dracut => drivers::keep_for_dracut(draft, known),
+        Builder::Dracut => {
+            drivers::keep_for_dracut(draft, known)?;
+            omitted_by_dracut(draft, known)
+        }
         Builder::Mkinitcpio => mkinitcpio(draft, known),
         Builder::Mkinitfs => mkinitfs(draft, kernels, known),
         Builder::MkinitrdSuse => mkinitrd_suse(draft, known),
@@ -97,6 +100,32 @@ pub fn plan(draft: &mut Draft<'_>, kernels: &Kernels, known: &Drivers, request: 
 }
 
 const WHY: &str = "The next kernel's initramfs gets the drivers, too.";
+
+/// dracut.conf(5) may leave drivers out: `omit_drivers` wins over what is added.
+fn omitted_by_dracut(draft: &mut Draft<'_>, known: &Drivers) -> Result<()> {
+    let folder = "/etc/dracut.conf.d";
+    let names = draft.scene.tree.names(folder)?;
+    let names = names.iter().filter(|name| name.ends_with(".conf")).map(|name| format!("{folder}/{name}"));
+    for path in names.chain(["/etc/dracut.conf".to_owned()]).collect::<Vec<_>>() {
+        let conf = draft.read(&path)?.unwrap_or_default();
+        for (body, _) in text::lines(&conf).filter(|(body, _)| !text::is_comment(body)) {
+            let line = String::from_utf8_lossy(body).into_owned();
+            let Some((key, value)) = line.split_once('=') else { continue };
+            if key.trim().trim_end_matches('+') != "omit_drivers" {
+                continue;
+            }
+            let words = value.split(|char: char| char.is_whitespace() || "\"'".contains(char));
+            for name in words.map(kmod::normal).filter(|name| known.names().contains(&name.as_str())) {
+                draft.find(
+                    "linux-driver-forbidden",
+                    format!("{path} keeps the driver {name} out of the next kernel's initramfs."),
+                    format!("Remove {name} from omit_drivers in {path} before the next kernel is installed."),
+                );
+            }
+        }
+    }
+    Ok(())
+}
 
 /// `MODULES` in mkinitcpio.conf(5). Not a drop-in: presets that name their configuration with `-c` read no drop-ins, and
 /// neither did mkinitcpio before version 38. With `?` a module that a kernel lacks is no error.
@@ -117,6 +146,15 @@ fn mkinitcpio(draft: &mut Draft<'_>, known: &Drivers) -> Result<()> {
     }
     if paths.is_empty() {
         paths.insert("/etc/mkinitcpio.conf".to_owned());
+        // A drop-in that sets the list anew, after the file itself, has to have them as well.
+        let folder = "/etc/mkinitcpio.conf.d";
+        for name in draft.scene.tree.names(folder)?.into_iter().filter(|name| name.ends_with(".conf")) {
+            let path = format!("{folder}/{name}");
+            let text = draft.read_text(&path)?.unwrap_or_default();
+            if text.lines().any(|line| line.trim_start().starts_with("MODULES=")) {
+                paths.insert(path);
+            }
+        }
     }
     for path in paths {
         let Some(old) = draft.read(&path)? else { continue };

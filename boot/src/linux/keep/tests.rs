@@ -105,6 +105,32 @@ fn mkinitcpio_conf_gets_modules_in_its_own_syntax() {
 }
 
 #[test]
+fn drop_ins_of_mkinitcpio_that_set_the_list_are_done_too() {
+    let (own, other) = ("/etc/mkinitcpio.conf.d/nvidia.conf", "/etc/mkinitcpio.conf.d/hooks.conf");
+    let tree = kernel(MemTree::new(), "6.6.58-1-lts", MODULES)
+        .file("/etc/mkinitcpio.conf", "MODULES=()\n")
+        .file(own, "MODULES=(nvidia)\n")
+        .file(other, "HOOKS=(base udev)\nMODULES+=(x)\n");
+    for path in ["/etc/mkinitcpio.conf", own] {
+        assert!(once(&tree, Builder::Mkinitcpio, path).unwrap().contains("'virtio_blk?'"), "{path}");
+    }
+    assert_eq!(once(&tree, Builder::Mkinitcpio, other), None);
+}
+
+#[test]
+fn what_dracut_leaves_out_is_said() {
+    let tree = kernel(MemTree::new(), "5.14.0-427.el9.x86_64", MODULES)
+        .file("/etc/dracut.conf", "#omit_drivers+=\" sd_mod \"\n")
+        .file(
+            "/etc/dracut.conf.d/a.conf",
+            "omit_drivers+=\" nouveau virtio-blk \"\nadd_drivers+=\" sd_mod \"\n",
+        );
+    let findings = run(&tree, Builder::Dracut).findings;
+    let said: Vec<_> = findings.iter().filter(|finding| finding.id == "linux-driver-forbidden").collect();
+    assert!(said.len() == 1 && said[0].says.contains("driver virtio_blk out of"), "{said:?}");
+}
+
+#[test]
 fn mkinitfs_gets_a_feature() {
     let conf = "/etc/mkinitfs/mkinitfs.conf";
     let tree = kernel(MemTree::new(), "6.6.58-0-lts", MODULES);

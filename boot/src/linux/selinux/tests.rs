@@ -179,6 +179,7 @@ fn guest(config: &str) -> MemTree {
         .file("/etc/fstab", "old")
         .symlink("/etc/dangling.conf", "modprobe.d/real.conf")
         .symlink("/lib", "usr/lib")
+        .symlink("/lib64", "lib")
         .dir("/usr/lib/systemd")
         .dir("/boot/efi/EFI")
 }
@@ -200,6 +201,8 @@ fn only_what_is_new_gets_a_label() {
         draft.write("/etc/dangling.conf", "x", "").unwrap();
         draft.write("/boot/efi/EFI/x.efi", "x", "").unwrap();
         draft.symlink("/etc/systemd/system/vmtoolsd.service", "/dev/null", "").unwrap();
+        // It takes the place of another link, whose label goes with it.
+        draft.symlink("/lib64", "usr/lib64", "").unwrap();
         draft.remove("/etc/fstab", "").unwrap();
     };
     let plan = run(&guest(ENFORCING), change);
@@ -217,6 +220,7 @@ fn only_what_is_new_gets_a_label() {
             "/etc/systemd system_u:object_r:etc_t:s0",
             "/etc/systemd/system system_u:object_r:systemd_unit_file_t:s0",
             "/etc/systemd/system/vmtoolsd.service system_u:object_r:systemd_unit_file_t:s0",
+            "/lib64 system_u:object_r:default_t:s0",
         ]
     );
     assert!(plan.findings.is_empty());
