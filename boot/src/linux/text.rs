@@ -149,7 +149,6 @@ pub fn values<'k>(body: &[u8], keys: &[&'k str]) -> Vec<(&'k str, Range<usize>)>
 }
 
 /// The bare value of a shell-style assignment `KEY=VALUE` on a line of its own; the last one counts.
-#[allow(dead_code, reason = "families read such files")]
 pub fn assignment<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
     lines(bytes)
         .filter_map(|(body, _)| {

@@ -196,6 +196,8 @@ fn every_archive_of_the_corpus_is_read_as_its_manifest_says() {
                 archives.iter().map(|entries| format!("newc({})", entries.len())).collect();
             shape.push(match segment.compressor {
                 Compressor::None => inner.concat(),
+                // The manifest names the tool.
+                Compressor::Lzo => format!("lzop[{}]", inner.join("+")),
                 other => format!("{}[{}]", other.name(), inner.join("+")),
             });
             for entry in archives.iter().flatten() {
