@@ -1,0 +1,806 @@
+//! What `landfall explain` says of each finding, sorted by id.
+
+use super::{Explanation, Severity};
+
+/// Every finding that this crate can give, sorted by id.
+pub const TABLE: &[Explanation] = &[
+    Explanation {
+        id: "array-degraded",
+        severity: Severity::Warns,
+        text: "A mirrored array lacks disks, and works without them. What is changed reaches the disks that are \
+               here only, and they cannot know that the others are behind: a disk that was left out must never be \
+               started together with them, for the array would take both as equal. Name all disks of the machine, \
+               or give the array new disks on the target.",
+    },
+    Explanation {
+        id: "array-incomplete",
+        severity: Severity::Warns,
+        text: "A software RAID array lacks more disks than it can do without, so nothing on it is seen. Usually a \
+               disk of the machine was left out. Name all of them; the array's UUID is in the output of `mdadm \
+               --detail` and in /etc/mdadm/mdadm.conf of the guest.",
+    },
+    Explanation {
+        id: "array-member-damaged",
+        severity: Severity::Warns,
+        text: "The superblock of a RAID member is damaged, or does not fit the device that it is on, so the \
+               member is not used. If the array does without it, it is opened and said to be degraded. Check the \
+               member in the source machine with `mdadm --examine`.",
+    },
+    Explanation {
+        id: "array-member-stale",
+        severity: Severity::Warns,
+        text: "A RAID member left its array some time before the others were written last, as a disk does that \
+               failed. It is neither read nor written, and the array on the target leaves it out, too, until it \
+               is added again. Add it with mdadm once the machine runs.",
+    },
+    Explanation {
+        id: "array-not-opened",
+        severity: Severity::Warns,
+        text: "A software RAID array is of a kind that is not written from outside (levels 4, 5 and 6, and 10 in \
+               its far layouts), or is in a state that is not (it is reshaped or rebuilt, or its members \
+               contradict each other). Its disks are copied as they are. Another finding says so if the guest \
+               needs it to start.",
+    },
+    Explanation {
+        id: "array-unclean",
+        severity: Severity::Notes,
+        text: "A software RAID array was in use when its disks were copied, as in every snapshot of a running \
+               machine. Its mirrors may differ where writes were under way. The first disk in sync counts, as it \
+               does for the kernel, which makes the others equal when the array starts; nothing needs to be done.",
+    },
+    Explanation {
+        id: "boot-disk-no-code",
+        severity: Severity::Warns,
+        text: "The machine starts by BIOS, and the first sector of none of its disks has the code that a boot \
+               loader of Linux puts there. Either a disk was left out, or the loader starts in a way that was not \
+               recognised, such as from a partition. Start the machine on the target as a trial, or run grub- \
+               install in the guest before the move.",
+    },
+    Explanation {
+        id: "boot-disk-not-first",
+        severity: Severity::Notes,
+        text: "The guest's boot loader lies on a disk that is not the first. Target firmware tries one disk only, \
+               so the definition that landfall writes names this disk as the one to start. It matters where the \
+               definition is made or changed by other tools.",
+    },
+    Explanation {
+        id: "boot-disk-unclear",
+        severity: Severity::Warns,
+        text: "Several disks have boot code, or the first one has code that is no loader of Linux, so which disk \
+               the source's firmware starts is not certain from the disks alone. The likely one was made the boot \
+               disk. Compare the boot order in the source's settings.",
+    },
+    Explanation {
+        id: "disk-in-array",
+        severity: Severity::Warns,
+        text: "A disk is a member of a RAID array as a whole, the partition table that it shows is the array's \
+               own, and the array was not opened. Patching a partition on one side of a mirror would make the \
+               sides differ, so nothing on the disk is opened. It is copied as it is.",
+    },
+    Explanation {
+        id: "file-immutable",
+        severity: Severity::Notes,
+        text: "A file that had to be changed, or its folder, carried a flag that keeps even root from changing it \
+               (`lsattr` shows it). Administrators set it on resolv.conf or fstab against programs that rewrite \
+               them. The flag was lifted for the change and is set again.",
+    },
+    Explanation {
+        id: "guest-hibernated",
+        severity: Severity::Blocks,
+        text: "The swap space holds a suspended system. Its memory image believes in the old hardware and in file \
+               systems that stand still; patching them and then resuming destroys data. Start the machine in the \
+               source, shut it down properly (hibernation and fast startup off), and convert again.",
+    },
+    Explanation {
+        id: "guest-not-recognised",
+        severity: Severity::Blocks,
+        text: "A root file system was found, but no guest family of this version knows what is on it, so nothing \
+               about how it starts can be said or changed. landfall disk convert still converts the disks, as they are.",
+    },
+    Explanation {
+        id: "linux-agent-by-owner",
+        severity: Severity::Notes,
+        text: "The target's guest agent is installed, but its service is masked, and it was not landfall that did \
+               it. An owner's decision is not overruled. Run systemctl unmask on the target if the agent is wanted \
+               there.",
+    },
+    Explanation {
+        id: "linux-agent-enabled",
+        severity: Severity::Notes,
+        text: "The target's guest agent is installed and would not have started: its unit was not enabled, or an \
+               earlier pass to another platform had switched it off. It was enabled in the way that its unit asks \
+               for. Convert with --keep NAME to leave it as it is.",
+    },
+    Explanation {
+        id: "linux-agent-inert",
+        severity: Severity::Notes,
+        text: "An agent of the old hypervisor is installed, and its services check for that hypervisor before \
+               they start. It does no harm on the target and is there again after a move back. It can be \
+               uninstalled with the distribution's tools once the machine stays.",
+    },
+    Explanation {
+        id: "linux-agent-missing",
+        severity: Severity::Notes,
+        text: "The target's guest agent shuts the machine down cleanly, reports its addresses and quiesces file \
+               systems for snapshots. The machine runs without it. Install the named package on the target.",
+    },
+    Explanation {
+        id: "linux-agent-off",
+        severity: Severity::Notes,
+        text: "An agent of another platform would start on the target and fail, or wait for hardware that is not \
+               there; or it was to be dropped. Its services got a condition (a file 90-landfall.conf beside the \
+               unit), or lost their start links where the guest has no systemd. A pass to the agent's own platform \
+               takes that back. Keep it with --keep NAME, or uninstall it on the target.",
+    },
+    Explanation {
+        id: "linux-automount-devices",
+        severity: Severity::Warns,
+        text: "A map of the automounter names a disk as the old hypervisor's kernel called it, such as \
+               /dev/sdb1. On the target the name may be absent or mean another disk, and the mount fails when \
+               it is used. Name the file system by UUID in the map.",
+    },
+    Explanation {
+        id: "linux-cloud-init",
+        severity: Severity::Notes,
+        text: "cloud-init takes a machine whose data source is gone, or whose instance id changed, for a new \
+               one: it makes new host keys and another network configuration. A drop-in tells it to keep what \
+               is there. Remove the drop-in if the target has a data source that is to configure the machine.",
+    },
+    Explanation {
+        id: "linux-console",
+        severity: Severity::Notes,
+        text: "The kernel's parameters or a login named Xen's console, which is absent elsewhere, or the target \
+               shows nothing but a serial line. Now they name ttyS0 in addition to the screen. Choose other \
+               consoles in the named files if the machine is watched otherwise.",
+    },
+    Explanation {
+        id: "linux-console-by-hand",
+        severity: Severity::Warns,
+        text: "A block of fixed length that holds kernel parameters has no room for another console. The machine \
+               starts, but a serial console shows nothing of it. Shorten the parameters on the target and add the \
+               console by hand.",
+    },
+    Explanation {
+        id: "linux-crypttab-lost",
+        severity: Severity::Blocks,
+        text: "An encrypted volume is named by a device name that the target's kernel will not use, and \
+               landfall could not tell for certain which volume is meant. The volume would not be opened, and \
+               the boot would stop at what lies on it. Name the volume by its LUKS UUID (`blkid` shows it) in \
+               /etc/crypttab, rebuild the initramfs in the guest, and convert again.",
+    },
+    Explanation {
+        id: "linux-driver-forbidden",
+        severity: Severity::Warns,
+        text: "The guest's configuration of modprobe or dracut forbids a driver that the target's devices need, as \
+               hardening guides sometimes do. If the module is needed for the root disk the machine does not start; if \
+               for the network card it has no network. Remove the line in the guest and rebuild the initramfs \
+               with the distribution's tool.",
+    },
+    Explanation {
+        id: "linux-efi-bits",
+        severity: Severity::Blocks,
+        text: "The boot loaders on the EFI system partition are for 32-bit UEFI, as some tablets and early \
+               machines have it. Virtual machines have 64-bit UEFI, which cannot start them. Install the 64-bit \
+               loader in the guest beside the other, or start the machine by BIOS where it has a loader for that.",
+    },
+    Explanation {
+        id: "linux-esp-not-mounted",
+        severity: Severity::Warns,
+        text: "The machine has an EFI system partition, but the guest's files do not show it at /boot/efi, so \
+               the fallback loader could not be checked or placed. Boot entries in the firmware's memory do not \
+               move with the disks. Mount the partition in the guest's /etc/fstab and run grub-install, or \
+               place the loader by hand as EFI/BOOT/BOOTX64.EFI.",
+    },
+    Explanation {
+        id: "linux-esp-unchecked",
+        severity: Severity::Warns,
+        text: "The loader on the EFI system partition could not be checked completely. The machine may stop in \
+               the firmware or at the prompt of GRUB. Run grub-install in the guest before the move, or check \
+               by hand that EFI/BOOT holds a loader that finds its configuration.",
+    },
+    Explanation {
+        id: "linux-file-unreadable",
+        severity: Severity::Warns,
+        text: "A configuration file could not be read: it is damaged, no regular file, part of a loop of links, \
+               or longer than any sane file of its kind. Nothing in it was checked or changed. Look at it by \
+               hand before the machine is relied upon.",
+    },
+    Explanation {
+        id: "linux-firmware-mismatch",
+        severity: Severity::Blocks,
+        text: "The boot loader on the disks is for one kind of firmware, BIOS or UEFI, and the target machine \
+               was asked to have the other. It would not find a loader. Convert with the firmware of the \
+               source, or install the other loader in the guest first.",
+    },
+    Explanation {
+        id: "linux-grub-by-disk-order",
+        severity: Severity::Warns,
+        text: "GRUB finds its own files by the number that the firmware gives to a disk, not by UUID, and the \
+               machine has several disks. It starts only if the target presents the disks in the same order. \
+               Keep the order, or set GRUB_DISABLE_UUID to false in the guest and run update-grub.",
+    },
+    Explanation {
+        id: "linux-grub-install-devices",
+        severity: Severity::Notes,
+        text: "The package grub-pc remembers the disk to which it installs GRUB by a name of the old hardware. \
+               Nothing happens until its next upgrade, which then asks a question or fails. Run dpkg- \
+               reconfigure grub-pc on the target and choose the disk there.",
+    },
+    Explanation {
+        id: "linux-grub-uuid-unknown",
+        severity: Severity::Warns,
+        text: "GRUB's configuration searches a file system by a UUID that none of the given disks has. Either a \
+               disk of the machine is missing from the conversion, or the configuration is stale. Check the \
+               list of disks in the machine's definition.",
+    },
+    Explanation {
+        id: "linux-grubenv-full",
+        severity: Severity::Blocks,
+        text: "GRUB's environment block has a fixed length, and the kernel parameters in it would not fit with \
+               UUIDs in place of device names. GRUB would pass the old device name, and the boot would stop in \
+               the initramfs. Shorten the parameters with grub2-editenv in the guest.",
+    },
+    Explanation {
+        id: "linux-initramfs-tool-unknown",
+        severity: Severity::Warns,
+        text: "The drivers were added to each initramfs that is there, but the tool that builds the next one was not \
+               found, so it could not be told to keep them. The machine starts now, and may not do so after the \
+               next update of its kernel. Add the named drivers to that tool's configuration.",
+    },
+    Explanation {
+        id: "linux-kernel-no-disk-driver",
+        severity: Severity::Blocks,
+        text: "The kernel that starts by default has the driver of no kind of disk that the target offers, neither \
+               as modules nor built in, so it cannot find its root file system. Install the distribution's standard \
+               kernel in the guest before the move, and convert again.",
+    },
+    Explanation {
+        id: "linux-kernel-no-nic-driver",
+        severity: Severity::Warns,
+        text: "A kernel has no driver for the network card that the machine gets. It starts without network. \
+               Install the distribution's standard kernel in the guest before the move.",
+    },
+    Explanation {
+        id: "linux-kernel-other-bus",
+        severity: Severity::Warns,
+        text: "The kernel that starts by default has no driver for the target's preferred kind of disk, but it has \
+               one for another kind that the target offers. The machine's definition attaches the disks in that \
+               way. Do not change it at the target before another kernel is installed.",
+    },
+    Explanation {
+        id: "linux-kernel-other-nic",
+        severity: Severity::Warns,
+        text: "The kernel that starts by default has no driver for the target's preferred network card, but it has \
+               one for another card that the target offers. The machine's definition has cards of that type. Do not \
+               change them at the target before another kernel is installed.",
+    },
+    Explanation {
+        id: "linux-kernel-unchecked",
+        severity: Severity::Warns,
+        text: "A kernel lies in /boot without its list of modules, so it is not known which drivers it has, and \
+               its initramfs was not changed. It may have been built by hand with everything built in, or its \
+               modules may be damaged. Start another kernel on the target, or reinstall this one's package in \
+               the guest before the move.",
+    },
+    Explanation {
+        id: "linux-kernel-without-initramfs",
+        severity: Severity::Blocks,
+        text: "The kernel that starts by default has no initramfs, so the driver of the root disk has to be built \
+               in, and none of the target's is. Build one in the guest, or install the distribution's standard kernel, \
+               and convert again.",
+    },
+    Explanation {
+        id: "linux-loader-unsupported",
+        severity: Severity::Blocks,
+        text: "The guest starts by a boot loader whose configuration landfall does not edit, and whose copies \
+               of kernel and initramfs lie where they are not patched. The machine would start the old \
+               initramfs and not find its disks. Install GRUB in the guest before the move, or repair the boot \
+               entries on the target from a rescue system.",
+    },
+    Explanation {
+        id: "linux-lvm-filter",
+        severity: Severity::Warns,
+        text: "LVM's filter accepts only devices by names that the target does not use, and rejects the rest, \
+               so volume groups would not be found. It was too unusual to be changed without doubt. Add rules \
+               that accept the target's disks, and rebuild the initramfs in the guest, because it has a copy.",
+    },
+    Explanation {
+        id: "linux-module-leftovers",
+        severity: Severity::Notes,
+        text: "Folders of kernel modules were found to which no kernel image in /boot belongs. Removed kernels \
+               and locally built modules leave such folders behind. They do no harm and were left alone.",
+    },
+    Explanation {
+        id: "linux-mount-by-hand-lost",
+        severity: Severity::Notes,
+        text: "A line of /etc/fstab that is mounted only on request names a device as the old hypervisor's \
+               kernel called it, and no volume was found for it. The boot is not affected. Name the file system \
+               by UUID if it is still used.",
+    },
+    Explanation {
+        id: "linux-mount-lost",
+        severity: Severity::Blocks,
+        text: "A line of /etc/fstab names a device in a way that changes with the hypervisor, and landfall \
+               could not tell for certain which volume is meant. systemd waits for the device, and then stops \
+               the boot in the emergency shell. Name the file system by UUID, or add the option nofail, in the \
+               guest's /etc/fstab, and convert again; or give the disk that is missing.",
+    },
+    Explanation {
+        id: "linux-mount-optional-lost",
+        severity: Severity::Warns,
+        text: "A line of /etc/fstab with the option nofail names a device in a way that changes with the \
+               hypervisor, and no volume was certain. The machine starts without this mount. Name the file \
+               system by UUID.",
+    },
+    Explanation {
+        id: "linux-multipath-in-use",
+        severity: Severity::Warns,
+        text: "The guest mounts or starts from multipath maps. On the target its disks may have a single path, \
+               and maps are then made under other names or not at all. The multipath configuration was left as \
+               it is. Check it on the target, and disable multipathd where every disk has one path.",
+    },
+    Explanation {
+        id: "linux-network-by-driver",
+        severity: Severity::Warns,
+        text: "Part of the network configuration finds its card by driver or by slot, and both change with the \
+               hypervisor. The interface would stay unconfigured. Let it go by the card's hardware address or \
+               name.",
+    },
+    Explanation {
+        id: "linux-network-pattern",
+        severity: Severity::Warns,
+        text: "Part of the network configuration is meant for interfaces whose names fit a pattern, and the \
+               names on the target may not fit it. Compare the pattern with the output of `ip link` on the \
+               target.",
+    },
+    Explanation {
+        id: "linux-nic-ambiguous",
+        severity: Severity::Warns,
+        text: "The network configuration counts on an interface name, the machine has several cards, and \
+               nothing on the disks or in the definition says which card has that name. The name was not given \
+               to a card that might be the wrong one. Tell it by the card's hardware address in the guest's \
+               configuration, or write a systemd .link file.",
+    },
+    Explanation {
+        id: "linux-nic-by-order",
+        severity: Severity::Notes,
+        text: "Interfaces named eth0, eth1 and so on were given to the cards in the order of their slots, as \
+               the kernel does without other rules. If the guest's order was different, for example through \
+               different drivers, the names are swapped. Compare with `ip link` on the source.",
+    },
+    Explanation {
+        id: "linux-nic-extra-config",
+        severity: Severity::Notes,
+        text: "The network configuration has an interface that no card of the machine is left for. Mostly it is \
+               a remnant of earlier hardware or of the installer. Nothing was done about it.",
+    },
+    Explanation {
+        id: "linux-nic-mac-unknown",
+        severity: Severity::Warns,
+        text: "The network configuration looks for a hardware address that no card in the machine's definition \
+               has. The interface stays unconfigured unless the target's card gets that address. Compare the \
+               definition with the configuration.",
+    },
+    Explanation {
+        id: "linux-nic-no-mac",
+        severity: Severity::Warns,
+        text: "The machine's definition leaves the hardware address of a card to the hypervisor, so the target \
+               gives it a new one, and its name cannot be kept by address. Put the address that the card has on \
+               the source into the definition.",
+    },
+    Explanation {
+        id: "linux-nic-none",
+        severity: Severity::Warns,
+        text: "The guest configures network interfaces, and the machine's definition has no network card. Add \
+               one with the hardware address that the guest knew, if the machine needs a network.",
+    },
+    Explanation {
+        id: "linux-nic-swapped",
+        severity: Severity::Warns,
+        text: "An interface with a name of the kernel's own kind (eth0, eth1) belongs to a card that the kernel, by the \
+               order of the slots, gives another such name first. Current udev does not exchange two names, and the \
+               cards may come up with each other's name. Put the cards into the order of their names in the \
+               target's definition.",
+    },
+    Explanation {
+        id: "linux-no-efi-loader",
+        severity: Severity::Blocks,
+        text: "The EFI system partition holds neither a fallback loader nor a shim or GRUB that could become \
+               one. Boot entries in the firmware's memory do not move with the disks, so the firmware finds \
+               nothing to start. Install GRUB for UEFI in the guest before the move.",
+    },
+    Explanation {
+        id: "linux-no-fstab",
+        severity: Severity::Warns,
+        text: "The guest has no file /etc/fstab that could be read, so its mounts could not be checked for \
+               device names. Look at how its file systems are mounted before the machine is relied upon.",
+    },
+    Explanation {
+        id: "linux-no-kernel",
+        severity: Severity::Blocks,
+        text: "No kernel image was found in the guest's /boot. Mostly the disk or partition with /boot was not \
+               given or could not be read. Without a kernel nothing can start.",
+    },
+    Explanation {
+        id: "linux-no-loader",
+        severity: Severity::Blocks,
+        text: "No boot loader was found, neither for BIOS nor for UEFI. Mostly the disk with /boot or the EFI \
+               system partition was not given or could not be read. Check the list of disks.",
+    },
+    Explanation {
+        id: "linux-no-serial-console",
+        severity: Severity::Notes,
+        text: "The kernel's messages go to the screen only. That is no fault; but a serial console of the \
+               target, and evidence that is recorded from it, show nothing of the boot. Add console=tty0 \
+               console=ttyS0 to the kernel command line if it is wanted.",
+    },
+    Explanation {
+        id: "linux-old-kernel-no-disk-driver",
+        severity: Severity::Warns,
+        text: "A kernel that is not the default cannot drive the disks in the way in which they are attached for \
+               the default one. The machine starts by its default kernel, but this entry of the boot menu does not \
+               work on the target. Remove the kernel, or attach the disks by the bus that the remedy names when it \
+               has to be used.",
+    },
+    Explanation {
+        id: "linux-packages-unchecked",
+        severity: Severity::Warns,
+        text: "The database of installed packages is absent, empty or damaged. Which agents and services are \
+               installed was told from files, and something may have been overlooked. Check it in the guest \
+               with the package manager, on Debian with dpkg --audit.",
+    },
+    Explanation {
+        id: "linux-readdress-chain",
+        severity: Severity::Warns,
+        text: "The network map moves an address to one that the same map would move on, as when networks change \
+               places. One pass is right, and a second pass over its result would not be. Do not apply the map to \
+               a machine that it was applied to.",
+    },
+    Explanation {
+        id: "linux-readdress-duplicate",
+        severity: Severity::Blocks,
+        text: "By the network map two addresses of the machine would become the same one. Nothing is written. Give \
+               one of them an address of its own in the map, with a rule for the single address.",
+    },
+    Explanation {
+        id: "linux-readdress-left",
+        severity: Severity::Notes,
+        text: "An address that the network map covers stands in a place that is not edited: a command that an \
+               interface runs, an option for other machines, another machine's line in /etc/hosts. It was left as it \
+               is. Look whether it has to change at the other site.",
+    },
+    Explanation {
+        id: "linux-readdress-no-room",
+        severity: Severity::Blocks,
+        text: "The network map turns a subnet into a smaller one, in which the number of this host does not exist or \
+               is the broadcast address. Nothing is written. Give the address a rule of its own, or the subnet a \
+               larger one.",
+    },
+    Explanation {
+        id: "linux-readdress-scope",
+        severity: Severity::Notes,
+        text: "The network map is applied to the network configuration, /etc/resolv.conf and the machine's own lines \
+               in /etc/hosts. Addresses in the configuration of services, databases, firewalls and applications are \
+               out of its scope. Search for the old addresses there.",
+    },
+    Explanation {
+        id: "linux-readdress-unclear",
+        severity: Severity::Warns,
+        text: "A value of the network configuration is written in a way that is not edited, such as a variable of the \
+               shell, or the whole machine has one setting for which the network map gives several. Change it by hand \
+               on the target, or write it plainly in the guest and convert again.",
+    },
+    Explanation {
+        id: "linux-readdress-unmapped",
+        severity: Severity::Notes,
+        text: "An address in the network configuration is covered by no rule of the network map and was left as it is. \
+               That is right for what is the same at both sites, such as a public name server. Add a rule to the map if \
+               it is not.",
+    },
+    Explanation {
+        id: "linux-readdress-unplaced",
+        severity: Severity::Notes,
+        text: "The network map gives a value for which no file of the guest has a place; mostly DHCP gives it. Values \
+               are replaced, not invented: where nothing is configured nothing is added. Set it on the target if it is \
+               needed.",
+    },
+    Explanation {
+        id: "linux-resume-lost",
+        severity: Severity::Warns,
+        text: "The device to resume from after hibernation is named in a way that changes with the hypervisor, \
+               and it is not certain which swap volume is meant. The machine starts, but may wait for the \
+               device, and it does not resume. Name the swap volume by UUID.",
+    },
+    Explanation {
+        id: "linux-root-lost",
+        severity: Severity::Blocks,
+        text: "A boot entry names the root device in a way that changes with the hypervisor, and no volume with \
+               a UUID was found for it. The entry would stop in the initramfs. Write root=UUID=… into the boot \
+               configuration in the guest, and convert again.",
+    },
+    Explanation {
+        id: "linux-second-loader",
+        severity: Severity::Warns,
+        text: "Besides GRUB there is another boot loader whose configuration landfall does not edit. If the \
+               firmware starts that one, its entries may name devices that are gone, and its copies of the \
+               initramfs lack the target's drivers. See that the machine starts by GRUB.",
+    },
+    Explanation {
+        id: "linux-secure-boot-kernel",
+        severity: Severity::Warns,
+        text: "The target enforces secure boot, as the source did or should have done, and the newest kernel \
+               carries no signature. Shim and GRUB refuse it, and the machine stops in the boot menu. Either \
+               another kernel is the one that starts, or secure boot was not effective at the source.",
+    },
+    Explanation {
+        id: "linux-secure-boot-loader",
+        severity: Severity::Blocks,
+        text: "The target enforces secure boot, and the program that its firmware would start from the EFI system \
+               partition carries no signature. The firmware refuses it. Install shim and the signed loader of the \
+               distribution, or switch secure boot off.",
+    },
+    Explanation {
+        id: "linux-secure-boot-modules",
+        severity: Severity::Warns,
+        text: "Modules that were built on the machine are trusted by a key of its owner (MOK), which lives in the \
+               firmware's memory and does not move with the disks. With secure boot the target's kernel refuses \
+               them until the key is enrolled again. The machine starts unless they drive its disks.",
+    },
+    Explanation {
+        id: "linux-selinux-relabel",
+        severity: Severity::Warns,
+        text: "The guest enforces SELinux, and the files that say which context a new path gets were absent, damaged \
+               or not understood. New files without the right label could not be read by the services that need \
+               them, so the next start labels every file anew and then starts once more. That takes minutes. \
+               Restore the policy's package in the guest to avoid it.",
+    },
+    Explanation {
+        id: "linux-shared-folder",
+        severity: Severity::Notes,
+        text: "A line of /etc/fstab mounts a folder that a desktop hypervisor shares with its guests. Elsewhere the \
+               mount fails, and systemd would stop the boot in the emergency shell, so the line got the option \
+               nofail. Remove it when the machine will not move back.",
+    },
+    Explanation {
+        id: "linux-smart-devices",
+        severity: Severity::Notes,
+        text: "A service that reads the disks' own health data is configured for disks by the names of the old \
+               hardware. Virtual disks have no such data. The service fails at start, which does no harm; \
+               remove the lines or disable it.",
+    },
+    Explanation {
+        id: "linux-swap-lost",
+        severity: Severity::Warns,
+        text: "A swap volume is named in a way that changes with the hypervisor, and it is not certain which \
+               volume is meant. The boot waits for it for a minute and a half, and the machine runs without \
+               this swap. Name it by UUID.",
+    },
+    Explanation {
+        id: "linux-too-many-kernels",
+        severity: Severity::Warns,
+        text: "There are more kernels in /boot than any machine needs, and only the newest were patched. The \
+               others do not start on the target. Remove what is not needed and convert again.",
+    },
+    Explanation {
+        id: "linux-uki-fixed",
+        severity: Severity::Blocks,
+        text: "The guest starts by a unified kernel image, whose initramfs lacks the drivers of the target's \
+               disks. A signed image cannot be changed without making its signature void, and one with several \
+               profiles is not understood well enough. Build the image with the drivers in the guest (dracut's \
+               add_drivers, mkinitcpio's MODULES), sign it there, and convert again.",
+    },
+    Explanation {
+        id: "linux-uki-kept",
+        severity: Severity::Notes,
+        text: "A unified kernel image was left as it is, since it is signed or has several profiles. That does no \
+               harm: the initramfs in it has the drivers of the target's disks already.",
+    },
+    Explanation {
+        id: "linux-uki-left",
+        severity: Severity::Warns,
+        text: "A unified kernel image lies beside the boot entries by which the guest starts, and it would not \
+               start on the target: it lacks the drivers of the disks, or names a device as the old hypervisor's \
+               kernel called it. Choose another entry, or build the image anew in the guest.",
+    },
+    Explanation {
+        id: "linux-uki-parameters",
+        severity: Severity::Blocks,
+        text: "The guest starts by a unified kernel image whose built-in parameters name a device in a way that \
+               changes with the hypervisor. The boot would stop in the initramfs. Name the device by UUID in \
+               /etc/kernel/cmdline, and build the image anew with the guest's own tool.",
+    },
+    Explanation {
+        id: "linux-unit-device",
+        severity: Severity::Warns,
+        text: "A mount or swap unit of systemd names a device in a way that changes with the hypervisor, and \
+               could not be rewritten: the file name of a swap unit follows its device. Write the unit anew for \
+               /dev/disk/by-uuid on the target.",
+    },
+    Explanation {
+        id: "linux-uuid-absent",
+        severity: Severity::Warns,
+        text: "A line of /etc/fstab names a UUID or label that no volume on the given disks has. Either a disk \
+               of the machine is missing from the conversion, or the line is stale and would stop the boot on \
+               the source as well. Check the list of disks.",
+    },
+    Explanation {
+        id: "luks-key-wrong",
+        severity: Severity::Warns,
+        text: "An encrypted volume was found, and the key that was given opens none of its key slots. It is \
+               copied as it is. Give the volume's own key or passphrase; another finding says so if the guest \
+               needs the volume to start.",
+    },
+    Explanation {
+        id: "luks-locked",
+        severity: Severity::Notes,
+        text: "An encrypted volume was found, and no key was given. It is copied as it is, and what lies in it is \
+               neither seen nor changed. Give the key in a file with --key-file or --passphrase-file if the \
+               guest's system lies in it.",
+    },
+    Explanation {
+        id: "luks-not-opened",
+        severity: Severity::Warns,
+        text: "An encrypted volume cannot be opened: its cipher or key derivation is not handled, it is being re- \
+               encrypted, its header is damaged, or there are more of them than keys are tried on. It is copied \
+               as it is. Another finding says so if the guest needs it to start.",
+    },
+    Explanation {
+        id: "lvm-degraded",
+        severity: Severity::Warns,
+        text: "A mirrored logical volume lacks one of its legs, and works without it. What is changed reaches the \
+               other legs only: a disk that was left out must never be started together with them. Name all disks \
+               of the machine, or repair the volume on the target with `lvconvert --repair`.",
+    },
+    Explanation {
+        id: "lvm-duplicate-name",
+        severity: Severity::Warns,
+        text: "Two volume groups of one name cannot be active in one system. Usually a disk of another machine, \
+               or an old copy, is among the given disks. Volumes of such groups are not chosen by name.",
+    },
+    Explanation {
+        id: "lvm-duplicate-pv",
+        severity: Severity::Warns,
+        text: "The same LVM physical volume is there twice: one disk is a copy of another. Which one is current \
+               cannot be told, so logical volumes on it are not opened.",
+    },
+    Explanation {
+        id: "lvm-metadata-unreadable",
+        severity: Severity::Warns,
+        text: "An LVM physical volume's metadata is damaged. If another physical volume of the group has a sound \
+               copy, that one is used; otherwise the group's logical volumes are not seen.",
+    },
+    Explanation {
+        id: "lvm-missing-pv",
+        severity: Severity::Warns,
+        text: "A volume group has physical volumes that are not on the given disks. Logical volumes that lie on \
+               them are not opened. Usually a disk of the machine was left out.",
+    },
+    Explanation {
+        id: "lvm-not-opened",
+        severity: Severity::Notes,
+        text: "A logical volume uses a kind of mapping (thin, cache, striped RAID, snapshot) or a state (a move or merge \
+               in progress) that is not opened from outside. It is copied with its disks as it is. Another \
+               finding says so if the guest needs it to start.",
+    },
+    Explanation {
+        id: "lvm-snapshot-origin",
+        severity: Severity::Warns,
+        text: "A volume that is patched has an LVM snapshot. What is overwritten from outside is not preserved in \
+               the snapshot, so the snapshot will show the new content in the places that were changed. Remove \
+               the snapshot if it is not needed.",
+    },
+    Explanation {
+        id: "mount-doubtful",
+        severity: Severity::Blocks,
+        text: "A file system is named in fstab by a hardware name such as /dev/sdb1, and what lies there does not look \
+               like what is mounted there. The order of the disks is probably another than the guest's. Nothing is \
+               patched, since writing to the wrong volume would be worse.",
+    },
+    Explanation {
+        id: "mount-not-found",
+        severity: Severity::Blocks,
+        text: "The guest mounts a file system that it needs to start, and no volume on the given disks fits its \
+               name. Usually a disk of the machine was left out, or fstab is stale. Add the disk, or correct \
+               fstab in the source (nofail where the guest starts without it).",
+    },
+    Explanation {
+        id: "mount-not-openable",
+        severity: Severity::Blocks,
+        text: "A file system that the guest needs to start lies on something that is not opened: an encrypted \
+               volume without its key, a software RAID with parity, a thin or cached logical volume. The patch \
+               cannot be made there.",
+    },
+    Explanation {
+        id: "mount-not-readable",
+        severity: Severity::Blocks,
+        text: "A file system that the guest needs to start can be read neither directly nor by the kernel of the \
+               sandbox, or the folder that it is mounted at is absent. Check it in the source machine (fsck, \
+               xfs_repair) and convert again.",
+    },
+    Explanation {
+        id: "mount-optional-missing",
+        severity: Severity::Warns,
+        text: "The guest mounts a file system that it starts without (nofail, noauto), and it is not on the given \
+               disks or cannot be opened. Files that belong there are neither checked nor patched.",
+    },
+    Explanation {
+        id: "no-operating-system",
+        severity: Severity::Blocks,
+        text: "None of the volumes holds the root file system of an operating system that landfall knows. Data \
+               disks can be converted as they are, with landfall disk convert. If the machine does have a system, \
+               its disk was left out, or it lies in an encrypted or unsupported volume; other findings name those.",
+    },
+    Explanation {
+        id: "partition-table-odd",
+        severity: Severity::Warns,
+        text: "A partition table contradicts itself or its disk: partitions overlap, pass the end of the disk, or \
+               one of two copies is damaged. What lies inside the disk is used.",
+    },
+    Explanation {
+        id: "partition-table-unreadable",
+        severity: Severity::Warns,
+        text: "A disk's partition table is damaged beyond use, so that nothing on the disk is seen. It is copied \
+               as it is.",
+    },
+    Explanation {
+        id: "root-encrypted",
+        severity: Severity::Blocks,
+        text: "No root file system was found, and there are encrypted volumes that were not opened: it probably \
+               lies in one of those. Give its key with --key-file or --passphrase-file.",
+    },
+    Explanation {
+        id: "root-several",
+        severity: Severity::Blocks,
+        text: "Several volumes hold a root file system, and neither boot loader nor fstab tell which one the \
+               machine starts from. Patching the wrong one would leave a machine that does not start. Choose one \
+               by name.",
+    },
+    Explanation {
+        id: "root-stale",
+        severity: Severity::Notes,
+        text: "A volume holds a root file system whose own fstab names another volume as root, or which the boot \
+               loader does not start: an old copy, a rescue system, a container. It is left alone.",
+    },
+    Explanation {
+        id: "sandbox-needed",
+        severity: Severity::Blocks,
+        text: "A file system that the guest needs can only be read or written by the sandbox, and no sandbox is \
+               available. Install QEMU and a kernel for it, as `landfall explain` of the error says.",
+    },
+    Explanation {
+        id: "storage-not-opened",
+        severity: Severity::Warns,
+        text: "A disk or partition belongs to a storage system that is recognised and not opened: ZFS, bcachefs, \
+               bcache, DRBD, a RAID of the firmware, a file system over several devices. It is copied as it is. \
+               If the guest needs it to start, the drivers of the target have to be installed in the running \
+               guest before the move.",
+    },
+    Explanation {
+        id: "subvolume-read-only",
+        severity: Severity::Blocks,
+        text: "The guest starts from a subvolume of btrfs that is marked read-only: a snapshot, or the root of a \
+               transactional system such as openSUSE MicroOS. Nothing can be written there, not even by root. \
+               Make it writable in the guest (`btrfs property set -ts / ro false`), or roll back to a writable \
+               one (`snapper rollback`), and convert again.",
+    },
+    Explanation {
+        id: "target-by-hand",
+        severity: Severity::Notes,
+        text: "landfall writes the disks for this target and a neutral description of the machine (machine.json), \
+               but not yet a definition that the target takes. Make the machine there by hand with exactly the \
+               hardware that the remedy names. The guest was prepared for that hardware.",
+    },
+    Explanation {
+        id: "volume-ambiguous",
+        severity: Severity::Warns,
+        text: "A volume carries the marks of two kinds of content at once, usually because a stale superblock was \
+               left behind. It is not opened, since the wrong one could be.",
+    },
+    Explanation {
+        id: "volume-not-looked-at",
+        severity: Severity::Warns,
+        text: "A file system could not be read, so it is not known whether another root file system lies on it. \
+               The one that was found is taken. Check the named volume, or install the sandbox, if the \
+               machine may start from there.",
+    },
+];
