@@ -111,7 +111,7 @@ fn parse(name: &str, contents: &[u8]) -> Entry {
     for (body, _) in text::lines(contents) {
         let Ok(line) = std::str::from_utf8(body) else { continue };
         let line = line.trim();
-        let Some((key, value)) = line.split_once(|letter: char| letter == ' ' || letter == '\t') else {
+        let Some((key, value)) = line.split_once([' ', '\t']) else {
             continue;
         };
         let value = value.trim().to_owned();

@@ -14,7 +14,7 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
         names.iter().map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect();
     let mut on = site.on(&names, path);
     if on.dhcp() {
-        file.to_dhcp(&mut on);
+        file.use_dhcp(&mut on);
     }
     file.addresses(&mut on);
     file.rest(&mut on);
@@ -171,7 +171,7 @@ impl File<'_> {
     }
 
     /// BOOTPROTO, and no address, mask or gateway.
-    fn to_dhcp(&mut self, on: &mut On<'_, '_>) {
+    fn use_dhcp(&mut self, on: &mut On<'_, '_>) {
         let method = self.find("BOOTPROTO").cloned();
         let method_text = method.as_ref().map(|one| self.text(one).to_ascii_lowercase()).unwrap_or_default();
         if method_text.contains("dhcp") || method_text == "bootp" {

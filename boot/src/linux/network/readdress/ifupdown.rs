@@ -78,7 +78,7 @@ fn change_stanza(stanza: &[Line], edits: &mut Edits<'_>, path: &str, site: &mut 
     };
     let mut stanza = Stanza { edits, options: options.iter().collect(), host: None, had_servers: false };
     if is_v4 != Some(false) && on.dhcp() {
-        stanza.to_dhcp(head, method, &mut on);
+        stanza.use_dhcp(head, method, &mut on);
     }
     // The mask may stand before its address.
     let netmask = stanza.find("netmask").and_then(|line| parse_prefix(stanza.value(line)));
@@ -188,7 +188,7 @@ impl<'e, 'o> Stanza<'e, 'o> {
     }
 
     /// A static stanza becomes one of DHCP: the method, and no line that only a static one has.
-    fn to_dhcp(&mut self, head: &Line, method: &str, on: &mut On<'_, '_>) {
+    fn use_dhcp(&mut self, head: &Line, method: &str, on: &mut On<'_, '_>) {
         let is_v4 = |line: &Line| self.key(line) == "address" && !self.value(line).contains(':');
         let is_dhcp = method == "dhcp"
             || self.options.iter().any(|line| self.key(line) == "use" && self.value(line) == "dhcp");

@@ -10,7 +10,7 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
     for section in ["ipv4", "ipv6"] {
         let mut own: Vec<&Setting> = settings.iter().filter(|one| one.section == section).collect();
         if section == "ipv4" && on.dhcp() {
-            to_dhcp(&mut own, &mut edits, &mut on);
+            use_dhcp(&mut own, &mut edits, &mut on);
         }
         for setting in own {
             value(setting, section == "ipv4", &mut edits, &mut on);
@@ -112,7 +112,7 @@ fn list(text: &str, change: impl FnOnce(&[&str]) -> Option<Vec<String>>) -> Opti
     Some(format!("{new}{end}"))
 }
 
-fn to_dhcp(own: &mut Vec<&Setting>, edits: &mut Edits<'_>, on: &mut On<'_, '_>) {
+fn use_dhcp(own: &mut Vec<&Setting>, edits: &mut Edits<'_>, on: &mut On<'_, '_>) {
     let Some(method) = own.iter().copied().find(|one| one.key == "method") else { return };
     match edits.text(&method.value) {
         "auto" => on.switched(""),

@@ -30,7 +30,7 @@ struct File<'a> {
 
 impl File<'_> {
     fn device(&mut self, device: &Value, on: &mut On<'_, '_>) {
-        let dhcp = on.dhcp() && self.to_dhcp(device, on);
+        let dhcp = on.dhcp() && self.use_dhcp(device, on);
         for entry in device.entries() {
             match entry.key.as_str() {
                 "addresses" => {
@@ -179,7 +179,7 @@ impl File<'_> {
     }
 
     /// True where the device gets its IPv4 address by DHCP from now on, and its own are taken out.
-    fn to_dhcp(&mut self, device: &Value, on: &mut On<'_, '_>) -> bool {
+    fn use_dhcp(&mut self, device: &Value, on: &mut On<'_, '_>) -> bool {
         let is_yes = |value: &str| ["true", "yes", "on", "y"].contains(&value.to_ascii_lowercase().as_str());
         let method = device.entry("dhcp4");
         if method.is_some_and(|entry| entry.value.text().is_some_and(is_yes)) {

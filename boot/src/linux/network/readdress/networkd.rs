@@ -12,7 +12,7 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
         false => site.on(names, path),
     };
     if on.dhcp() {
-        to_dhcp(&mut settings, &mut edits, &mut on);
+        use_dhcp(&mut settings, &mut edits, &mut on);
     }
     lists(&settings, &mut edits, &mut on);
     // What a section says belongs together: an address and its broadcast, a route and its router.
@@ -115,7 +115,7 @@ fn lists(settings: &[Setting], edits: &mut Edits<'_>, on: &mut On<'_, '_>) {
     }
 }
 
-fn to_dhcp(settings: &mut Vec<Setting>, edits: &mut Edits<'_>, on: &mut On<'_, '_>) {
+fn use_dhcp(settings: &mut Vec<Setting>, edits: &mut Edits<'_>, on: &mut On<'_, '_>) {
     let is =
         |one: &Setting, section: &str, key: &str| one.section == section && one.key.eq_ignore_ascii_case(key);
     let is_v4 = |edits: &Edits<'_>, one: &Setting| {

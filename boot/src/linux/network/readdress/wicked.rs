@@ -61,7 +61,7 @@ pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<
                 let to = first(&route, "destination");
                 let via = first(&route, "gateway");
                 let network = to.as_ref().and_then(|to| parse_network(slice(to), None));
-                let (new_to, new_via) = on.route(network, via.as_ref().map(|via| slice(via)));
+                let (new_to, new_via) = on.route(network, via.as_ref().map(slice));
                 if let (Some(to), Some(new)) = (to, new_to) {
                     edits.set(&trimmed(text, &to), &new.to_string());
                 }
