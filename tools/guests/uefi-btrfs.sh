@@ -43,7 +43,7 @@ disks() {
 }
 
 subvolumes() {
-    for name in @ @home; do $as_root btrfs -q subvolume create "$1/$name"; done
+    for subvolume in @ @home; do $as_root btrfs -q subvolume create "$1/$subvolume"; done
     $as_root cp -a "$root/." "$1/@/"
     $as_root mkdir -p "$1/@/.snapshots/1"
     $as_root btrfs -q subvolume snapshot -r "$1/@" "$1/@/.snapshots/1/snapshot"
