@@ -1,56 +1,22 @@
 //! Arrays of mdadm, mirrors of lvm2 and volumes of cryptsetup, made by the kernel (`tools/make-arrays.sh target/arrays`):
 //! they are found, read, written straight and by the sandbox, and the kernel finds them whole afterwards.
 
+mod helper;
+
+use helper::FileDisk;
 use landfall_boot::apply::Change;
-use landfall_boot::sandbox::{Accelerator, Sandbox, Settings};
 use landfall_boot::tree::ext4::Ext4Tree;
 use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
-use landfall_boot::{Error, Result};
-use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
+use landfall_image::disk::{Disk, DiskMut};
 use landfall_image::luks::Secret;
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-
-/// A file as a disk, written in place.
-struct FileDisk(File);
-
-impl FileDisk {
-    fn open(path: &Path) -> Arc<dyn DiskMut> {
-        Arc::new(FileDisk(File::options().read(true).write(true).open(path).unwrap()))
-    }
-}
-
-impl Disk for FileDisk {
-    fn size(&self) -> Bytes {
-        Bytes(self.0.metadata().unwrap().len())
-    }
-    fn extents(&self, range: GuestRange, _: usize) -> Result<Vec<Extent>> {
-        Ok(vec![Extent { range, kind: ExtentKind::Data }])
-    }
-    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        self.0.read_exact_at(buf, at.0).map_err(|e| Error::io("cannot read", e))
-    }
-}
-
-impl DiskMut for FileDisk {
-    fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
-        self.0.write_all_at(data, at.0).map_err(|e| Error::io("cannot write", e))
-    }
-    fn zero_at(&self, range: GuestRange) -> Result<()> {
-        let zeros = vec![0; usize::try_from(range.len().0).unwrap()];
-        self.write_at(range.start(), &zeros)
-    }
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-}
 
 fn target_folder() -> PathBuf {
     let agent = Path::new(env!("CARGO_BIN_EXE_sandbox_agent"));
@@ -315,17 +281,7 @@ fn what_is_written_is_whole_to_the_kernel() {
 
 /// Changes a file by way of the sandbox, in as many fixtures as it takes volumes. Their names.
 fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
-    let agent = PathBuf::from(env!("CARGO_BIN_EXE_sandbox_agent"));
-    let mut settings = Settings::new(agent, target_folder().join("sandbox-cache"));
-    settings.accelerator = Some(Accelerator::Tcg);
-    settings.data_folder = Some(target_folder());
-    let sandbox = match Sandbox::new(settings) {
-        Ok(sandbox) => sandbox,
-        Err(error) => {
-            eprintln!("SKIPPED: writing by the sandbox: {error}");
-            return Vec::new();
-        }
-    };
+    let Some(sandbox) = helper::sandbox("writing by the sandbox") else { return Vec::new() };
     let chosen: Vec<&Fixture> = FIXTURES
         .iter()
         .filter(|fixture| {

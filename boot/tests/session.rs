@@ -1,62 +1,22 @@
 //! Whole sessions with the sandbox: guests on partitions and logical volumes are found, planned for, written and read back,
 //! and other tools look at the result.
 
+mod helper;
+
+use helper::{FileDisk, TEXT, any_guest, one, request, sandbox, sparse, tools, write};
+use landfall_boot::Result;
 use landfall_boot::family::{Family, Scene};
-use landfall_boot::guest::{Fact, Guest};
+use landfall_boot::guest::Guest;
 use landfall_boot::patch::{Action, Edit, PatchPlan};
-use landfall_boot::sandbox::{Accelerator, Sandbox, Settings};
+use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{Options, Patched, Reader, inspect, patch};
-use landfall_boot::target::{Firmware, Platform, Request};
-use landfall_boot::tree::GuestTreeExt;
+use landfall_boot::target::{Firmware, Request};
 use landfall_boot::volume::{VolumeId, scan};
-use landfall_boot::{Error, Result};
-use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
-use landfall_image::{Bytes, GuestOffset, GuestRange};
+use landfall_image::GuestOffset;
+use landfall_image::disk::{Disk, DiskMut};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// A file as a disk, written in place: other tools look at it afterwards.
-struct FileDisk(File);
-
-impl FileDisk {
-    fn open(path: &Path) -> Arc<dyn DiskMut> {
-        Arc::new(FileDisk(File::options().read(true).write(true).open(path).unwrap()))
-    }
-}
-
-impl Disk for FileDisk {
-    fn size(&self) -> Bytes {
-        Bytes(self.0.metadata().unwrap().len())
-    }
-    fn extents(&self, range: GuestRange, _: usize) -> Result<Vec<Extent>> {
-        Ok(vec![Extent { range, kind: ExtentKind::Data }])
-    }
-    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        self.0.read_exact_at(buf, at.0).map_err(|e| Error::io("cannot read", e))
-    }
-}
-
-impl DiskMut for FileDisk {
-    fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
-        self.0.write_all_at(data, at.0).map_err(|e| Error::io("cannot write", e))
-    }
-    fn zero_at(&self, range: GuestRange) -> Result<()> {
-        let zeros = vec![0; 1 << 20];
-        let mut at = range.start().0;
-        while at < range.end().0 {
-            let len = (range.end().0 - at).min(1 << 20);
-            self.write_at(GuestOffset(at), &zeros[..usize::try_from(len).unwrap()])?;
-            at += len;
-        }
-        Ok(())
-    }
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// A family that knows every guest and makes one edit of each kind.
 struct Anything {
@@ -64,28 +24,12 @@ struct Anything {
     writes: &'static [&'static str],
 }
 
-const TEXT: &str = "written by a test\n";
-
 impl Family for Anything {
     fn name(&self) -> &'static str {
         "anything"
     }
     fn recognise(&self, scene: &Scene<'_>) -> Result<Option<Guest>> {
-        let name = scene.tree.read_text("/etc/os-release")?.unwrap_or_default();
-        Ok(Some(Guest {
-            family: "anything".into(),
-            distribution: Fact::new("test".to_owned(), "x"),
-            version: Fact::new("1".to_owned(), "x"),
-            name: Fact::new(name.trim().to_owned(), "/etc/os-release"),
-            architecture: Fact::new("x86_64".to_owned(), "x"),
-            host_name: None,
-            kernels: Vec::new(),
-            mounts: scene.mounts.to_vec(),
-            init: None,
-            boot_modes: Vec::new(),
-            interfaces: Vec::new(),
-            agents: Vec::new(),
-        }))
+        any_guest(scene)
     }
     fn plan(&self, _: &Scene<'_>, _: &Guest, _: &Request) -> Result<PatchPlan> {
         let edit =
@@ -100,36 +44,6 @@ impl Family for Anything {
         edits.push(edit("/etc/old", Action::Remove));
         Ok(PatchPlan { edits, ..PatchPlan::default() })
     }
-}
-
-/// One machine at a time: without KVM they are slow enough.
-static ONE: Mutex<()> = Mutex::new(());
-
-fn sandbox(test: &str) -> Option<Sandbox> {
-    let agent = PathBuf::from(env!("CARGO_BIN_EXE_sandbox_agent"));
-    let target = agent.ancestors().find(|folder| folder.ends_with("target")).unwrap().to_owned();
-    let mut settings = Settings::new(agent, target.join("sandbox-cache"));
-    settings.accelerator = Some(Accelerator::Tcg);
-    settings.data_folder = Some(target);
-    if let Some(folder) = std::env::var_os("LANDFALL_SANDBOX_KERNEL") {
-        settings.kernel_folder = Some(folder.into());
-    }
-    match Sandbox::new(settings) {
-        Ok(sandbox) => Some(sandbox),
-        Err(error) => {
-            eprintln!("SKIPPED: {test}: {error} ({})", error.hint_text().unwrap_or_default());
-            None
-        }
-    }
-}
-
-fn tool(name: &str) -> bool {
-    let found =
-        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(name).is_file());
-    if !found {
-        eprintln!("SKIPPED: {name} is not installed");
-    }
-    found
 }
 
 /// Runs a command line of plain words, with input, that must succeed.
@@ -153,34 +67,17 @@ fn run(line: &str, input: &[u8]) -> String {
     text
 }
 
-fn sparse(path: &Path, mib: u64) {
-    File::create(path).unwrap().set_len(mib << 20).unwrap();
-}
-
-/// A small root file system's files, in a folder.
+/// The helper's root file system, and a file that goes.
 fn root_files(folder: &Path, fstab: &str) {
-    let write = |path: &str, text: &str| {
-        let path = folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    };
-    write("etc/fstab", fstab);
-    write("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
-    write("etc/os-release", "PRETTY_NAME=Test\n");
-    write("etc/old", "goes\n");
-    write("etc/motd", "old\n");
-    std::fs::create_dir_all(folder.join("boot/efi")).unwrap();
-}
-
-fn request() -> Request {
-    Request { platform: Platform::Kvm, firmware: Firmware::Uefi, ..Request::default() }
+    helper::root_files(folder, fstab);
+    write(folder, "etc/old", "goes\n");
 }
 
 fn patched(disks: &[&Path], sandbox: &Sandbox, writes: &'static [&'static str]) -> Patched {
     let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
     let family = Anything { writes };
     let options = Options { sandbox: Some(sandbox), families: &[&family], ..Options::default() };
-    let seen = patch(&disks, &request(), &options).unwrap();
+    let seen = patch(&disks, &request(Firmware::Uefi), &options).unwrap();
     eprintln!(
         "scan {:.3} s, plan {:.3} s, {:?}",
         seen.inspection.scan_seconds, seen.inspection.plan_seconds, seen.applied
@@ -220,9 +117,9 @@ fn check_ext4(image: &Path) {
 
 #[test]
 fn a_guest_on_partitions_with_an_esp_is_patched() {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = one();
     let tools = ["sgdisk", "mke2fs", "mkfs.vfat", "mtype", "fsck.vfat", "debugfs"];
-    if !tools.iter().all(|name| tool(name)) {
+    if !helper::tools(&tools) {
         return;
     }
     let Some(sandbox) = sandbox("a_guest_on_partitions") else { return };
@@ -252,8 +149,8 @@ fn a_guest_on_partitions_with_an_esp_is_patched() {
 
 #[test]
 fn a_guest_that_was_switched_off_hard_is_patched() {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !["mke2fs", "debugfs", "mount"].iter().all(|name| tool(name)) {
+    let _one = one();
+    if !tools(&["mke2fs", "debugfs", "mount"]) {
         return;
     }
     let Some(sandbox) = sandbox("a_guest_that_was_switched_off_hard") else { return };
@@ -282,8 +179,8 @@ fn a_guest_that_was_switched_off_hard_is_patched() {
 
 #[test]
 fn xfs_on_logical_volumes_over_two_disks_is_patched() {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !["mkfs.xfs", "xfs_repair", "lvcreate", "losetup", "mke2fs", "sfdisk"].iter().all(|name| tool(name)) {
+    let _one = one();
+    if !tools(&["mkfs.xfs", "xfs_repair", "lvcreate", "losetup", "mke2fs", "sfdisk"]) {
         return;
     }
     let Some(sandbox) = sandbox("xfs_on_logical_volumes") else { return };
@@ -352,7 +249,7 @@ fn xfs_on_logical_volumes_over_two_disks_is_patched() {
     let disks: Vec<_> = [&a, &b].iter().map(|disk| FileDisk::open(disk)).collect();
     let family = Anything { writes: &[] };
     let options = Options { sandbox: Some(&sandbox), families: &[&family], ..Options::default() };
-    let found = inspect(&disks, &request(), &options).unwrap();
+    let found = inspect(&disks, &request(Firmware::Uefi), &options).unwrap();
     assert_eq!(found.plan.findings, []);
     assert_eq!(found.reader, Some(Reader::Sandbox));
     assert_eq!(found.guest.unwrap().name.value, "PRETTY_NAME=Test");

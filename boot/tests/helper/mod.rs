@@ -69,21 +69,7 @@ impl Family for Anything {
         "anything"
     }
     fn recognise(&self, scene: &Scene<'_>) -> Result<Option<Guest>> {
-        let name = scene.tree.read_text("/etc/os-release")?.unwrap_or_default();
-        Ok(Some(Guest {
-            family: "anything".into(),
-            distribution: Fact::new("test".to_owned(), "x"),
-            version: Fact::new("1".to_owned(), "x"),
-            name: Fact::new(name.trim().to_owned(), "/etc/os-release"),
-            architecture: Fact::new("x86_64".to_owned(), "x"),
-            host_name: None,
-            kernels: Vec::new(),
-            mounts: scene.mounts.to_vec(),
-            init: None,
-            boot_modes: Vec::new(),
-            interfaces: Vec::new(),
-            agents: Vec::new(),
-        }))
+        any_guest(scene)
     }
     fn plan(&self, _: &Scene<'_>, _: &Guest, _: &Request) -> Result<PatchPlan> {
         let edit = |path: &String| Edit {
@@ -94,6 +80,25 @@ impl Family for Anything {
         };
         Ok(PatchPlan { edits: self.0.iter().map(edit).collect(), ..PatchPlan::default() })
     }
+}
+
+/// Facts of a guest of which only the name is known.
+pub fn any_guest(scene: &Scene<'_>) -> Result<Option<Guest>> {
+    let name = scene.tree.read_text("/etc/os-release")?.unwrap_or_default();
+    Ok(Some(Guest {
+        family: "anything".into(),
+        distribution: Fact::new("test".to_owned(), "x"),
+        version: Fact::new("1".to_owned(), "x"),
+        name: Fact::new(name.trim().to_owned(), "/etc/os-release"),
+        architecture: Fact::new("x86_64".to_owned(), "x"),
+        host_name: None,
+        kernels: Vec::new(),
+        mounts: scene.mounts.to_vec(),
+        init: None,
+        boot_modes: Vec::new(),
+        interfaces: Vec::new(),
+        agents: Vec::new(),
+    }))
 }
 
 /// One machine at a time: without KVM they are slow enough.

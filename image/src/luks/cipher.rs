@@ -123,9 +123,7 @@ impl SectorCipher {
     /// Decrypts `data` in place. It begins with the sector of that number, counted in units of 512 bytes, and is
     /// a whole number of sectors long.
     pub fn decrypt(&self, first_sector: u64, data: &mut [u8]) {
-        let step = (self.sector_size / SECTOR) as u64;
-        for (n, sector) in (0u64..).zip(data.chunks_exact_mut(self.sector_size)) {
-            let mut iv = self.iv(first_sector.wrapping_add(n * step));
+        for (mut iv, sector) in self.sectors(first_sector, data) {
             match &self.mode {
                 Mode::Xts(cipher, tweak) => {
                     tweak.encrypt(&mut iv);
@@ -142,9 +140,7 @@ impl SectorCipher {
 
     /// Encrypts `data` in place, which is as for [`decrypt`](Self::decrypt).
     pub fn encrypt(&self, first_sector: u64, data: &mut [u8]) {
-        let step = (self.sector_size / SECTOR) as u64;
-        for (n, sector) in (0u64..).zip(data.chunks_exact_mut(self.sector_size)) {
-            let mut iv = self.iv(first_sector.wrapping_add(n * step));
+        for (mut iv, sector) in self.sectors(first_sector, data) {
             match &self.mode {
                 Mode::Xts(cipher, tweak) => {
                     tweak.encrypt(&mut iv);
@@ -160,6 +156,17 @@ impl SectorCipher {
                 }
             }
         }
+    }
+
+    /// Each sector of `data` with its initialisation vector.
+    fn sectors<'d>(
+        &self,
+        first_sector: u64,
+        data: &'d mut [u8],
+    ) -> impl Iterator<Item = (Block, &'d mut [u8])> + use<'_, 'd> {
+        let step = (self.sector_size / SECTOR) as u64;
+        let numbers = (0u64..).map(move |n| first_sector.wrapping_add(n.wrapping_mul(step)));
+        numbers.map(|number| self.iv(number)).zip(data.chunks_exact_mut(self.sector_size))
     }
 
     fn iv(&self, sector: u64) -> Block {
