@@ -315,6 +315,7 @@ mod tests {
                     mode: 0o644,
                 }],
                 remove: Vec::new(),
+                renames: Vec::new(),
             }),
             why: String::new(),
             labels: Vec::new(),

@@ -109,6 +109,9 @@ pub struct InitramfsEdit {
     /// Files and links to take out (path without leading `/`): lists of the old hardware.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<String>,
+    /// Device names in its lists of encrypted volumes, old and new.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub renames: Vec<(String, String)>,
 }
 
 /// One file inside an initramfs.

@@ -28,6 +28,8 @@ pub struct Draft<'a> {
     pub moved: Vec<Moved>,
     /// Files to take out of every initramfs (without leading `/`).
     pub gone_inside: BTreeSet<String>,
+    /// Names of encrypted volumes to replace in every initramfs, old and new.
+    pub renamed_inside: Vec<(String, String)>,
 }
 
 /// More findings of one kind help nobody; a hostile guest could give a million.
@@ -46,6 +48,7 @@ impl<'a> Draft<'a> {
             counts: BTreeMap::new(),
             moved: Vec::new(),
             gone_inside: BTreeSet::new(),
+            renamed_inside: Vec::new(),
         }
     }
 

@@ -71,6 +71,7 @@ pub fn plan(
                     load: load.clone(),
                     files: inside.to_vec(),
                     remove: draft.gone_inside.iter().cloned().collect(),
+                    renames: draft.renamed_inside.clone(),
                 }),
                 "It gets the drivers of the target's disks, and those of every other platform for the way back.",
             );

@@ -83,7 +83,7 @@ fn fstab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
 }
 
 fn crypttab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
-    let mut lost = Vec::new();
+    let (mut lost, mut renamed) = (Vec::new(), Vec::new());
     draft.edit(
         "/etc/crypttab",
         "Encrypted volumes by UUID: device names change with the hypervisor.",
@@ -109,6 +109,9 @@ fn crypttab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
                     Meaning::Volume(volume) => devices.stable_name(volume),
                     Meaning::Lost(_) => None,
                 };
+                if let Some(name) = &name {
+                    renamed.push((spec.to_owned(), name.clone()));
+                }
                 if name.is_none() {
                     let is_optional =
                         options.split(',').any(|option| option == "noauto" || option == "nofail");
@@ -118,6 +121,8 @@ fn crypttab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
             })
         },
     )?;
+    // Some tools copy the name into their initramfs as it stands.
+    draft.renamed_inside = renamed;
     let rebuild = draft.builder.rebuild();
     for (spec, is_optional) in lost {
         draft.find(
@@ -323,6 +328,12 @@ mod tests {
     use crate::tree::mem::MemTree;
 
     fn run(tree: &MemTree) -> (PatchPlan, Vec<InitramfsFile>) {
+        let (plan, inside, _) = run_all(tree);
+        (plan, inside)
+    }
+
+    /// The plan, files for every initramfs, and names to replace in it.
+    fn run_all(tree: &MemTree) -> (PatchPlan, Vec<InitramfsFile>, Vec<(String, String)>) {
         let volumes =
             [volume(0, 1, "ext4", "r00t"), volume(0, 5, "swap", "5wap"), volume(1, 1, "luks", "1uk5")];
         let mounts = [mount("/", &volumes[0], "/dev/sda1")];
@@ -330,7 +341,8 @@ mod tests {
         let mut draft = Draft::new(&scene);
         let mut inside = Vec::new();
         plan(&mut draft, &mut inside).unwrap();
-        (draft.finish(), inside)
+        let renamed = draft.renamed_inside.clone();
+        (draft.finish(), inside, renamed)
     }
 
     fn written(plan: &PatchPlan, path: &str) -> Option<String> {
@@ -414,7 +426,9 @@ mod tests {
             .file("/etc/systemd/system/dev-sda5.swap", "[Swap]\nWhat=/dev/sda5\n")
             .file("/etc/smartd.conf", "#/dev/sda\n/dev/sda -a\n")
             .file("/etc/auto.misc", "x -fstype=ext4 :/dev/sda1\n");
-        let (plan, inside) = run(&tree);
+        let (plan, inside, renamed) = run_all(&tree);
+        let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+        assert_eq!(renamed, [pair("/dev/sdb1", "UUID=1uk5"), pair("/dev/sda5", "PARTUUID=10000000-05")]);
         assert_eq!(
             written(&plan, "/etc/crypttab").unwrap(),
             "data\tUUID=1uk5 none luks\nswap PARTUUID=10000000-05 /dev/urandom swap,cipher=x\nx /dev/sdz1 none luks"

@@ -19,6 +19,7 @@
 pub mod compress;
 pub mod content;
 pub mod cpio;
+mod encrypted;
 mod explicit;
 pub mod generator;
 pub mod limits;
@@ -270,6 +271,7 @@ impl Gathered {
                 }
             }
         }
+        encrypted::rename(&mut content, &self.edit.renames, &mut new)?;
         for file in &self.edit.files {
             put_if_new(&mut content, &file.path, file.mode, file.contents.0.clone(), &mut new)?;
         }

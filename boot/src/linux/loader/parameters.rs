@@ -23,6 +23,8 @@ const PARAMETERS: &[(&str, Kind)] = &[
     ("cryptdevice", Kind::Encrypted),
     ("cryptroot", Kind::Encrypted),
     ("crypt_root", Kind::Encrypted),
+    // Debian's cryptsetup: `target=NAME,source=DEVICE,key=…`.
+    ("cryptopts", Kind::Encrypted),
     ("cryptkey", Kind::FileSystem),
 ];
 
@@ -80,11 +82,20 @@ impl<'d, 'v> Parameters<'d, 'v> {
     fn value(&mut self, key: &str, value: &str, place: Place) -> Option<String> {
         let (_, kind) = PARAMETERS.iter().find(|(known, _)| *known == key)?;
         // `cryptdevice=DEVICE:NAME:OPTIONS`, `cryptkey=DEVICE:TYPE:PATH`; by-path names have colons of their own.
-        let (spec, more) = match key {
+        let (before, spec, more) = match key {
             "cryptdevice" | "cryptkey" if !value.contains("/by-") => {
-                value.split_at(value.find(':').unwrap_or(value.len()))
+                let (spec, more) = value.split_at(value.find(':').unwrap_or(value.len()));
+                ("", spec, more)
             }
-            _ => (value, ""),
+            "cryptopts" => {
+                let source = value.split(',').find(|option| option.starts_with("source="))?;
+                let at =
+                    value.split(',').take_while(|option| *option != source).map(|option| option.len() + 1);
+                let (before, rest) = value.split_at(at.sum::<usize>() + "source=".len());
+                let (spec, more) = rest.split_at(source.len() - "source=".len());
+                (before, spec, more)
+            }
+            _ => ("", value, ""),
         };
         if !is_fleeting(spec) {
             return None;
@@ -109,7 +120,7 @@ impl<'d, 'v> Parameters<'d, 'v> {
         if name.is_none() && place.is_own {
             self.lost.push((key.to_owned(), value.to_owned()));
         }
-        name.map(|name| name + more)
+        name.map(|name| format!("{before}{name}{more}"))
     }
 
     /// Says what was not changed, and should have been.

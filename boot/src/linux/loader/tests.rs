@@ -288,6 +288,23 @@ fn red_hat_7_with_everything_on_the_esp() {
     assert_done(&tree, &plan, &volumes, &mounts, Firmware::Uefi);
 }
 
+/// Debian's cryptsetup takes the device in the middle of its options.
+#[test]
+fn debian_with_cryptopts() {
+    let volumes = [volume(0, 1, "ext4", "b007"), volume(0, 2, "luks", "1uk5")];
+    let mounts = [mount("/boot", &volumes[0], "/dev/sda1")];
+    let line = |source: &str| {
+        format!(
+            "linux /vmlinuz-6.1 root=/dev/mapper/x cryptopts=target=source,source={source},key=/dev/sda2 ro\ninitrd /i\n"
+        )
+    };
+    let tree = MemTree::new()
+        .file("/boot/grub/i386-pc/normal.mod", "")
+        .file("/boot/grub/grub.cfg", line("/dev/sda2"));
+    let (plan, _) = plan_on(&tree, &volumes, &mounts, Firmware::Bios);
+    assert_eq!(written(&plan, "/boot/grub/grub.cfg"), line("UUID=1uk5"));
+}
+
 /// Arch with systemd-boot on the ESP at /boot and LUKS opened by mkinitcpio.
 #[test]
 fn arch_with_systemd_boot_and_cryptdevice() {

@@ -86,6 +86,7 @@ impl Guest {
                 mode: 0o644,
             }],
             remove: Vec::new(),
+            renames: Vec::new(),
         }
     }
     fn tree(&self) -> HostTree {
