@@ -5,13 +5,14 @@
 #   make check   formatting, lints, licences of dependencies
 #   make fuzz    every parser against hostile input, FUZZ_SECONDS each; make fuzz-short: some seconds each
 #   make build   the program: target/landfall
+#   make matrix  the boots that take too long for make test
 #   make bench   disk conversion beside qemu-img, every pair of formats: a table and JSON
 #   make bench-machine   the whole conversion of a machine beside virt-v2v
 SHELL := /bin/sh
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
+.PHONY: demo test matrix check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
 
 demo: build setup-demo
 	tools/demo.sh
@@ -22,6 +23,9 @@ test: setup-build setup-demo setup-test
 	tools/make-arrays.sh target/arrays
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
+
+matrix: setup-build setup-demo setup-test
+	$(CARGO) test --test landfall -- --ignored boots::
 
 check: setup-check
 	tools/check.sh

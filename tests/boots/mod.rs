@@ -92,29 +92,38 @@ fn qemu_processes() -> usize {
         .count()
 }
 
-fn convert(vmx: &Path, out: &Path) -> Value {
-    convert_to("kvm", vmx, out)
-}
-
-fn convert_to(target: &str, vmx: &Path, out: &Path) -> Value {
+fn convert(mut landfall: Command, target: &str, vmx: &Path, out: &Path) -> Value {
     let output =
-        landfall().args(["--json", "convert", "--to", target, "-o"]).arg(out).arg(vmx).output().unwrap();
+        landfall.args(["--json", "convert", "--to", target, "-o"]).arg(out).arg(vmx).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn prove(folder: &Path, more: &[&str]) -> (Output, Value) {
-    let output = landfall().args(["prove", "--timeout", "900"]).args(more).arg(folder).output().unwrap();
+    prove_by(landfall(), folder, more)
+}
+
+fn prove_by(mut landfall: Command, folder: &Path, more: &[&str]) -> (Output, Value) {
+    let output = landfall.args(["prove", "--timeout", "900"]).args(more).arg(folder).output().unwrap();
     let proof = fs::read(folder.join("proof/proof.json")).unwrap_or_else(|_| panic!("{}", text(&output)));
     (output, serde_json::from_slice(&proof).unwrap())
 }
 
-/// Converts and boots the guest; everything that must hold for every guest is checked here.
+/// Converts and boots the guest; everything that must hold for every guest is checked here. A guest with encrypted disks
+/// has its key beside them.
 fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
     let source = guest(suite, layout)?;
+    let key = source.join("web01.key");
+    let with_key = || {
+        let mut command = landfall();
+        if key.exists() {
+            command.arg("--key-file").arg(&key);
+        }
+        command
+    };
     let before = fingerprint(&source);
     let out = tempfile::tempdir_in(root().join("target")).unwrap();
-    let report = convert(&source.join("web01.vmx"), out.path());
+    let report = convert(with_key(), "kvm", &source.join("web01.vmx"), out.path());
     let folder = out.path().join("web01");
     for file in ["domain.xml", "register.sh", "report.json", "manifest.json", "disk0.qcow2"] {
         assert!(folder.join(file).exists(), "{file} is missing");
@@ -122,7 +131,7 @@ fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
     let check = Command::new("qemu-img").arg("check").arg(folder.join("disk0.qcow2")).output().unwrap();
     assert!(check.status.success(), "{}", text(&check));
 
-    let (output, proof) = prove(&folder, &[]);
+    let (output, proof) = prove_by(with_key(), &folder, &[]);
     assert_eq!(proof["outcome"], "booted", "{}\n{proof:#}", text(&output));
     assert!(output.status.success(), "{}", text(&output));
     let interface = &proof["guest"]["interfaces"][0];
@@ -148,7 +157,7 @@ fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
     let again = std::fs::read_to_string(source.join("web01.vmx")).unwrap();
     let again = again.replace("web01.vmdk", "disk0.qcow2").replace("web01_1.vmdk", "disk1.qcow2");
     fs::write(folder.join("again.vmx"), again).unwrap();
-    let output = landfall().args(["--json", "inspect"]).arg(folder.join("again.vmx")).output().unwrap();
+    let output = with_key().args(["--json", "inspect"]).arg(folder.join("again.vmx")).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
     let edits = plan["edits"].as_array().unwrap();
@@ -193,6 +202,32 @@ fn a_guest_with_two_of_everything_comes_ashore() {
     assert_eq!(added, 3, "/boot, /srv and swap: {fstab:#}");
 }
 
+/// Both disks of the mirror are written alike, and mdadm's configuration looks at the new names.
+#[test]
+#[ignore = "the guest takes minutes to make: make matrix"]
+fn a_guest_on_a_mirror_of_two_disks_comes_ashore() {
+    let _alone = alone();
+    let Some(seen) = comes_ashore("bullseye", "bios-raid") else { return };
+    assert_eq!(seen["proof"]["guest"]["failed_units"], serde_json::json!([]), "{seen:#}");
+}
+
+#[test]
+#[ignore = "the guest takes minutes to make: make matrix"]
+fn a_guest_in_luks_comes_ashore() {
+    let _alone = alone();
+    let Some(seen) = comes_ashore("bookworm", "uefi-luks") else { return };
+    assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("root_crypt"), "{seen:#}");
+}
+
+/// systemd-boot, an initramfs of dracut on the ESP, NetworkManager.
+#[test]
+#[ignore = "the guest takes minutes to make: make matrix"]
+fn a_guest_on_subvolumes_of_btrfs_comes_ashore() {
+    let _alone = alone();
+    let Some(seen) = comes_ashore("trixie", "uefi-btrfs") else { return };
+    assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("btrfs"), "{seen:#}");
+}
+
 /// The trial is worth something: the same guest as it is does not boot there.
 #[test]
 fn an_unpatched_guest_does_not_boot() {
@@ -217,7 +252,7 @@ fn a_guest_for_esxi_boots_on_its_controllers_and_cards() {
     let _alone = alone();
     let Some(source) = guest("bookworm", "bios-ext4") else { return };
     let out = tempfile::tempdir_in(root().join("target")).unwrap();
-    let report = convert_to("esxi", &source.join("web01.vmx"), out.path());
+    let report = convert(landfall(), "esxi", &source.join("web01.vmx"), out.path());
     let folder = out.path().join("web01");
     assert_eq!(report["written"]["disks"][0]["controller"], "pvscsi", "{report:#}");
     assert_eq!(report["written"]["nics"][0]["model"], "vmxnet3", "{report:#}");
