@@ -2,9 +2,9 @@
 //! uninstalled: that needs guest code. What is harmless elsewhere stays, what is not is switched off where its
 //! hypervisor is absent (see [`services`]), and the target's own agent is seen to start.
 
-use super::dpkg::Packages;
 use super::draft::Draft;
 use super::fstab::Fstab;
+use super::packages::Packages;
 use super::services::{self, NEVER, On};
 use super::text;
 use crate::Result;
@@ -372,7 +372,7 @@ const CLOUD_OFF: &str =
 
 fn cloud_init_proof(tree: &dyn GuestTree, packages: &Packages) -> Result<Option<String>> {
     if packages.has(CLOUD_INIT) {
-        return Ok(Some(format!("{} ({CLOUD_INIT})", super::dpkg::STATUS)));
+        return Ok(Some(format!("{} ({CLOUD_INIT})", packages.world().database())));
     }
     let file = "/usr/bin/cloud-init";
     Ok(tree.exists(file)?.then(|| file.to_owned()))

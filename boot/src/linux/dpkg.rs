@@ -1,6 +1,5 @@
 //! The package database of dpkg, and its order of versions.
 
-pub use super::packages::Packages;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -110,6 +109,7 @@ fn number(text: &[u8]) -> (&[u8], &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::packages::Packages;
     use proptest::prelude::*;
 
     #[test]

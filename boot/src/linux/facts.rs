@@ -157,14 +157,8 @@ const IMAGE_AT_MOST: Bytes = Bytes::mib(128);
 /// Names of kernel images before their version.
 const IMAGES: &[&str] = &["vmlinuz-", "vmlinux-", "Image-", "image-"];
 
-/// Where kernel-install(8) may put kernels: the boot partitions of the Boot Loader Specification.
-const BOOT_PARTITIONS: &[&str] = &["/boot", "/efi", "/boot/efi"];
-
-/// Folders of `kernel-install` that are looked into; a machine has one.
-const TOKENS_AT_MOST: usize = 16;
-
-/// Every installed kernel: an image in /boot, or below a machine's id there; mostly with a folder of modules and with
-/// one initramfs or more. Each name is taken as it is; of an initramfs for kdump, and of a rescue image, nothing is:
+/// Every installed kernel: an image in /boot, or one that a boot entry names elsewhere; mostly with a folder of modules and
+/// with one initramfs or more. Each name is taken as it is; of an initramfs for kdump, and of a rescue image, nothing is:
 /// their names are none of those that are looked for.
 pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Ordering) -> Result<Kernels> {
     let lib_is_link = tree.link_metadata("/lib")?.is_some_and(|meta| meta.kind == NodeKind::Symlink);
@@ -213,21 +207,6 @@ pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Or
             ];
             let archives = archives.iter().filter(|name| in_boot.contains(*name));
             add(version, image, archives.map(|name| format!("/boot/{name}")).collect());
-        }
-    }
-    let names = entry_tokens(tree)?;
-    for boot in BOOT_PARTITIONS {
-        for token in tokens(tree, boot, &names)? {
-            for version in tree.names(&token)?.into_iter().filter(|name| installed.contains(name)) {
-                let names = tree.names(&format!("{token}/{version}"))?;
-                let at = |name: &&String| format!("{token}/{version}/{name}");
-                let is = |name: &str, kind: &str| name == kind || name.starts_with(&format!("{kind}-"));
-                let Some(image) = names.iter().find(|name| is(name, "linux")).map(|name| at(&name)) else {
-                    continue;
-                };
-                let archives = names.iter().filter(|name| is(name, "initrd")).map(|name| at(&name)).collect();
-                add(version.clone(), image, archives);
-            }
         }
     }
     // What starts may be a copy elsewhere: all get the drivers.
@@ -303,25 +282,6 @@ fn image_version(image: &[u8]) -> Option<String> {
     let version = std::str::from_utf8(text.get(..end)?).ok()?;
     let plain = |char: char| char.is_ascii_alphanumeric() || "._-+~".contains(char);
     (!version.is_empty() && version.chars().all(plain)).then(|| version.to_owned())
-}
-
-/// What kernel-install may call the folder of this system's kernels, besides the machine's id.
-fn entry_tokens(tree: &dyn GuestTree) -> Result<Vec<String>> {
-    let token = tree.read_text("/etc/kernel/entry-token")?.unwrap_or_default();
-    let mut names = vec![token.trim().to_owned()];
-    if let Some(release) = OsRelease::read(tree)? {
-        names.extend(["ID", "IMAGE_ID"].map(|key| release.get(key).to_owned()));
-    }
-    Ok(names)
-}
-
-/// The folders of a boot partition in which kernel-install puts kernels.
-fn tokens(tree: &dyn GuestTree, boot: &str, names: &[String]) -> Result<Vec<String>> {
-    let is_id = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut folders = tree.names(boot)?;
-    folders.retain(|name| is_id(name) || names.contains(name));
-    folders.truncate(TOKENS_AT_MOST);
-    Ok(folders.into_iter().map(|name| format!("{boot}/{name}")).collect())
 }
 
 /// The modules of one kernel by name.
@@ -575,12 +535,19 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         let tree = MemTree::new()
             .symlink("/lib", "usr/lib")
-            .file("/etc/kernel/entry-token", "opensuse-tumbleweed\n")
+            .file(
+                &format!("/efi/loader/entries/{id}-6.11.4.conf"),
+                format!("linux /{id}/6.11.4/linux\ninitrd /{id}/6.11.4/initrd\n"),
+            )
+            .file(
+                "/boot/efi/loader/entries/opensuse-tumbleweed-6.11.3-1-default-1.conf",
+                "version 12@6.11.3-1-default\nlinux /opensuse-tumbleweed/6.11.3-1-default/linux-ab12\ninitrd /opensuse-tumbleweed/6.11.3-1-default/initrd-cd34\n",
+            )
             .file(&format!("/efi/{id}/6.11.4/linux"), "")
             .file(&format!("/efi/{id}/6.11.4/initrd"), "")
             .file("/boot/efi/opensuse-tumbleweed/6.11.3-1-default/linux-ab12", "")
             .file("/boot/efi/opensuse-tumbleweed/6.11.3-1-default/initrd-cd34", "")
-            .file("/boot/efi/EFI/6.11.4/linux", "no token")
+            .file("/boot/efi/EFI/6.11.4/linux", "no entry names it")
             .dir("/usr/lib/modules/6.11.4")
             .dir("/usr/lib/modules/6.11.3-1-default")
             .dir("/usr/lib/modules/6.10.0");

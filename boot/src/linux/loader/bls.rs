@@ -156,7 +156,7 @@ impl Entry {
         Ok(tree.exists(&in_boot)?.then_some(in_boot))
     }
 
-    /// The version of its kernel: by the key, else by the names of its files.
+    /// The version of its kernel: by the name of its file, else by the key, to which SUSE adds the number of a snapshot.
     pub fn kernel_version(&self) -> Option<String> {
         let by_path = |path: &String| super::version_of_image(path);
         self.linux

@@ -19,9 +19,9 @@ mod systemd_boot;
 pub(crate) mod uki;
 
 use super::device::Devices;
-use super::dpkg::Packages;
 use super::draft::Draft;
 use super::facts;
+use super::packages::Packages;
 use crate::Result;
 use crate::guest::Guest;
 use crate::target::{Firmware, Request};
@@ -111,11 +111,10 @@ pub fn kernels_beside_entries(tree: &dyn GuestTree, modules: &str) -> Result<Vec
 fn version_of_image(path: &str) -> Option<String> {
     let mut parts = path.rsplit(['/', '\\', ')']);
     let file = parts.next()?;
-    if ["linux", "vmlinuz", "vmlinux"].contains(&file) {
-        return parts
-            .next()
-            .filter(|folder| folder.starts_with(|c: char| c.is_ascii_digit()))
-            .map(str::to_owned);
+    let folder = parts.next().filter(|folder| folder.starts_with(|c: char| c.is_ascii_digit()));
+    // SUSE adds a digest: `linux-ab12`.
+    if folder.is_some() && file.starts_with("linux-") || ["linux", "vmlinuz", "vmlinux"].contains(&file) {
+        return folder.map(str::to_owned);
     }
     ["vmlinuz-", "vmlinux-", "kernel-", "linux-", "bzImage-", "Image-"]
         .iter()

@@ -18,8 +18,8 @@ mod settings;
 mod udev;
 mod yaml;
 
-use super::dpkg::Packages;
 use super::draft::Draft;
+use super::packages::Packages;
 use crate::Result;
 use crate::guest::Interface;
 use crate::patch::{InitramfsFile, Text};

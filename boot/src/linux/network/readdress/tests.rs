@@ -1,7 +1,7 @@
 use super::*;
 use crate::check::Severity;
 use crate::family::Scene;
-use crate::linux::dpkg::Packages;
+use crate::linux::packages::Packages;
 use crate::network_map::{Host, RouteRule, Rule, What};
 use crate::patch::{Action, PatchPlan};
 use crate::target::{Firmware, Nic, Platform};
