@@ -127,6 +127,9 @@ make() {
         quiet mdadm /dev/md9 --add "$(node rebuilding.1)"
         sleep 4
         stop /dev/md9
+        # The limits are the whole kernel's, and mirrored logical volumes are filled under them, too.
+        echo 2000000 > /proc/sys/dev/raid/speed_limit_max
+        echo 1000000 > /proc/sys/dev/raid/speed_limit_min
     fi
     if has r5; then
         create /dev/md10 --name=10 --metadata=1.2 --level=5 --chunk=64 --raid-devices=3 "$(node r5.0)" "$(node r5.1)" "$(node r5.2)"
