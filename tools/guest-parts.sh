@@ -1,6 +1,40 @@
 # What the layouts are made of. Read by tools/make-guest.sh, not to be run.
 # shellcheck shell=sh disable=SC2034,SC2154
 
+# ---- where it comes from
+
+# The kernel's package and more for "$suite", the mirror, and the keyring for mmdebstrap; Debian's come with the host.
+distribution() {
+    kernel=linux-image-amd64,zstd,open-vm-tools
+    mirror=''
+    keyring=''
+    case $suite in
+    bionic | focal | jammy | noble | plucky | questing)
+        # Without the modules and firmware of real machines.
+        kernel=linux-image-virtual,open-vm-tools
+        mirror=http://archive.ubuntu.com/ubuntu
+        ubuntu_keyring
+        # The root's own, for the programs inside.
+        keyring="--keyring=$work/ubuntu.gpg --components=main,universe"
+        ;;
+    esac
+}
+
+# Ubuntu's keys as Debian packages them, from the first release that has them.
+ubuntu_keyring() {
+    mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial" "$work/apt/keyring"
+    echo "deb http://deb.debian.org/debian trixie main" >"$work/apt/sources"
+    (
+        cd "$work/apt"
+        set -- -qq -o Dir::Etc::SourceList="$PWD/sources" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$PWD/lists" \
+            -o Dir::Cache="$PWD/cache" -o APT::Sandbox::User=
+        apt-get "$@" update
+        apt-get "$@" download ubuntu-keyring
+        dpkg-deb -x ubuntu-keyring_*.deb keyring
+    )
+    cp "$work/apt/keyring/usr/share/keyrings/ubuntu-archive-keyring.gpg" "$work/ubuntu.gpg"
+}
+
 # ---- inside the guest's tree, "$root", as root
 
 customize() {
@@ -20,7 +54,9 @@ customize() {
         ;;
     esac
     inside
-    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+    # Not kept out by dpkg's path-exclude: packages of old releases cannot be installed so.
+    rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/man/* \
+        "$root"/usr/share/locale/*
 }
 
 # Versions of the installed kernels, the newest first.
@@ -81,6 +117,16 @@ put() { $as_root dd if="$1" of="$disk" bs=1M seek="$2" conv=notrunc,sparse statu
 grub_in_gap() {
     dd if="$work/boot.img" of="$1" bs=1 count=440 conv=notrunc status=none
     dd if="$work/core.img" of="$1" bs=512 seek=1 conv=notrunc status=none
+}
+
+# One file system on ext4 on a disk with an MBR, GRUB in the gap.
+one_partition() {
+    truncate -s 4G "$disk"
+    echo '2048,,83,*' | sfdisk --quiet "$disk"
+    truncate -s 4095M "$work/part.img"
+    $as_root mkfs.ext4 -q -F -U "$root_uuid" -d "$root" "$work/part.img"
+    grub_in_gap "$disk"
+    put "$work/part.img" 1
 }
 
 # esp MIB: the EFI system partition with all of "$work/esp".

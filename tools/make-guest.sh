@@ -6,7 +6,7 @@
 # Each LAYOUT is a file in tools/guests/ that says at its beginning what it is.
 #
 # All have systemd, an initramfs with vmw_pvscsi and vmxnet3 but no virtio, a static address on ens192, and open-vm-tools.
-# SUITE (default: the host's own release) chooses the Debian release.  Needs root, or sudo.
+# SUITE (default: the host's own release) chooses the release of Debian or Ubuntu (bionic and later).  Needs root, or sudo.
 set -eu
 
 layout=${1:?usage: tools/make-guest.sh LAYOUT FOLDER}
@@ -48,13 +48,16 @@ generator=initramfs-tools
 default=0
 nics=1
 subformat=monolithicSparse
+distribution
 . "$tools/guests/$layout.sh"
 
-echo "Making a small Debian guest ($suite, $layout), once: this takes some minutes"
+echo "Making a small guest ($suite, $layout), once: this takes some minutes"
 # An initramfs with a list of modules, from the first kernel on.
 cat >"$work/essential" <<END
 #!/bin/sh
 set -eu
+# netplan.io of old releases writes there while it is installed.
+mkdir -p "\$1/etc/network"
 case $generator in
 initramfs-tools)
     mkdir -p "\$1/etc/initramfs-tools/conf.d"
@@ -77,12 +80,13 @@ root=\$1 as_root='' firmware=$firmware generator=$generator default=$default
 customize
 END
 chmod +x "$work/essential" "$work/customize"
+# A mirror may be an old copy.
+# shellcheck disable=SC2086 # the keyring's option and the mirror are words
 $as_root mmdebstrap --quiet --variant=minbase \
-    --include="systemd-sysv,udev,dbus,iproute2,kmod,e2fsprogs,linux-image-amd64,$generator,zstd,open-vm-tools,$packages" \
-    --aptopt='APT::Install-Recommends "false"' \
-    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --include="systemd-sysv,udev,dbus,iproute2,kmod,e2fsprogs,passwd,$kernel,$generator,$packages" \
+    --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
     --essential-hook="$work/essential" --customize-hook="$work/customize" --format=directory \
-    "$suite" "$root" >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
+    $keyring "$suite" "$root" $mirror >"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }
 
 disks
 if [ -e "$second" ]; then

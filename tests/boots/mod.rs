@@ -3,6 +3,8 @@
 //! The guests are made by `tools/make-guest.sh` (Debian's own packages) and kept in `target/guests`. A boot takes a minute
 //! or two without KVM, so the tests here run one after another, and each gets as much as it can out of one boot.
 
+mod matrix;
+
 use serde_json::Value;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -109,18 +111,20 @@ fn prove_by(mut landfall: Command, folder: &Path, more: &[&str]) -> (Output, Val
     (output, serde_json::from_slice(&proof).unwrap())
 }
 
-/// Converts and boots the guest; everything that must hold for every guest is checked here. A guest with encrypted disks
-/// has its key beside them.
+/// The program with the key of the guest in this folder, which lies beside its disks where they are encrypted.
+fn landfall_for(guest: &Path) -> Command {
+    let mut command = landfall();
+    let key = guest.join("web01.key");
+    if key.exists() {
+        command.arg("--key-file").arg(&key);
+    }
+    command
+}
+
+/// Converts and boots the guest; everything that must hold for every guest is checked here.
 fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
     let source = guest(suite, layout)?;
-    let key = source.join("web01.key");
-    let with_key = || {
-        let mut command = landfall();
-        if key.exists() {
-            command.arg("--key-file").arg(&key);
-        }
-        command
-    };
+    let with_key = || landfall_for(&source);
     let before = fingerprint(&source);
     let out = tempfile::tempdir_in(root().join("target")).unwrap();
     let report = convert(with_key(), "kvm", &source.join("web01.vmx"), out.path());
@@ -200,32 +204,6 @@ fn a_guest_with_two_of_everything_comes_ashore() {
     let new = fstab["lines"].as_array().unwrap();
     let added = new.iter().filter(|line| line.as_str().unwrap().starts_with("+UUID=")).count();
     assert_eq!(added, 3, "/boot, /srv and swap: {fstab:#}");
-}
-
-/// Both disks of the mirror are written alike, and mdadm's configuration looks at the new names.
-#[test]
-#[ignore = "the guest takes minutes to make: make matrix"]
-fn a_guest_on_a_mirror_of_two_disks_comes_ashore() {
-    let _alone = alone();
-    let Some(seen) = comes_ashore("bullseye", "bios-raid") else { return };
-    assert_eq!(seen["proof"]["guest"]["failed_units"], serde_json::json!([]), "{seen:#}");
-}
-
-#[test]
-#[ignore = "the guest takes minutes to make: make matrix"]
-fn a_guest_in_luks_comes_ashore() {
-    let _alone = alone();
-    let Some(seen) = comes_ashore("bookworm", "uefi-luks") else { return };
-    assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("root_crypt"), "{seen:#}");
-}
-
-/// systemd-boot, an initramfs of dracut on the ESP, NetworkManager.
-#[test]
-#[ignore = "the guest takes minutes to make: make matrix"]
-fn a_guest_on_subvolumes_of_btrfs_comes_ashore() {
-    let _alone = alone();
-    let Some(seen) = comes_ashore("trixie", "uefi-btrfs") else { return };
-    assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("btrfs"), "{seen:#}");
 }
 
 /// The trial is worth something: the same guest as it is does not boot there.

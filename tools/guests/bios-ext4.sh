@@ -11,11 +11,4 @@ inside() {
     grub_bios '(hd0,msdos1)/boot/grub' part_msdos ext2
 }
 
-disks() {
-    truncate -s 4G "$disk"
-    echo '2048,,83,*' | sfdisk --quiet "$disk"
-    truncate -s 4095M "$work/part.img"
-    $as_root mkfs.ext4 -q -F -U "$root_uuid" -d "$root" "$work/part.img"
-    grub_in_gap "$disk"
-    put "$work/part.img" 1
-}
+disks() { one_partition; }
