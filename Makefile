@@ -19,10 +19,10 @@ demo: build setup-demo
 
 test: setup-build setup-demo setup-test
 	tools/make-trees.sh target/guests
-	tools/fetch-network-readers.sh target/network-readers
+	tools/fetch-readers.sh target
 	tools/make-arrays.sh target/arrays
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) test --workspace
+	tools/test.sh
 
 matrix: setup-build setup-demo setup-test
 	$(CARGO) test --test landfall -- --ignored boots::

@@ -209,6 +209,12 @@ test)
     need libvirtd libvirt-daemon
     need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu
     need setpriv util-linux
+    need strace strace
+    need systemd-analyze systemd
+    need unmkinitramfs initramfs-tools-core
+    need selabel_lookup selinux-utils
+    need grub-mkimage grub-common
+    need objcopy binutils
     need c++ g++
     need python3 python3
     for library in qcow vhdi vmdk; do

@@ -1,21 +1,21 @@
 //! From plan to bytes: every edit becomes a final [`Change`], then the sandbox writes them.
 
-use crate::linux::initramfs::{self, Effort, Gathered, Rewritten, limits};
-use crate::linux::loader::uki;
+mod archives;
+
+use crate::linux::initramfs::Rewritten;
 use crate::patch::{Action, Edit, Label, PatchPlan};
 use crate::tree::GuestTree;
 use crate::{Error, Result};
+use archives::{Archive, Outcome};
 use landfall_image::Bytes;
 use sha1::{Digest, Sha1};
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
 /// One path and its final bytes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
-    /// Replace or create a file: written beside it, synced, renamed. Owner, mode and extended attributes of an
-    /// existing file are kept.
+    /// Replace or create a file: written beside it, synced, renamed; where there is no room for both, written over it.
+    /// Owner, mode and extended attributes of an existing file are kept.
     Put {
         /// Absolute guest path; a link in the last component is followed.
         path: String,
@@ -60,16 +60,19 @@ impl Change {
 /// A file that a plan copies: the loaders and configuration files that are copied have a few MiB.
 const COPIED: Bytes = Bytes::mib(256);
 
-/// Initramfs files rewritten at once: each has its unpacked content in memory.
-const REWRITES_AT_ONCE: usize = 4;
+/// What a file may take beyond its length, at most: the last cluster, and the blocks that say where the others lie.
+pub(crate) const OVERHEAD: Bytes = Bytes(256 << 10);
 
 /// What a plan comes to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Materialised {
     /// In the order in which they are made.
     pub changes: Vec<Change>,
     /// Every initramfs of the plan with its path, changed or not: for the report.
     pub archives: Vec<(String, Rewritten)>,
+    /// Those that stay as they are because they could not be rewritten, and why. Never one of the kernel that starts by
+    /// default: that is an error.
+    pub left: Vec<(String, Error)>,
 }
 
 /// Every edit of a plan as a change, in the plan's order.
@@ -85,7 +88,7 @@ pub fn materialise(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<Change>
 /// # Errors
 /// Where a file to copy or to rewrite is absent or damaged, or where the new files would not fit the guest's free space.
 pub fn materialise_with_report(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Materialised> {
-    let mut archives = rewrite_archives(plan, tree)?.into_iter();
+    let mut archives = archives::rewrite(plan, tree)?.into_iter();
     let mut done = Materialised::default();
     for edit in &plan.edits {
         let path = edit.path.clone();
@@ -98,7 +101,15 @@ pub fn materialise_with_report(plan: &PatchPlan, tree: &dyn GuestTree) -> Result
                 done.changes.push(Change::Put { path, bytes, mode });
             }
             Action::Initramfs(_) => {
-                let Some(mut archive) = archives.next() else { continue };
+                let mut archive = match archives.next() {
+                    Some(Outcome::Rewritten(archive)) => archive,
+                    Some(Outcome::Left(error)) => {
+                        tracing::warn!(path, %error, "the initramfs stays as it is");
+                        done.left.push((path, error));
+                        continue;
+                    }
+                    None => continue,
+                };
                 for says in &archive.new.warnings {
                     tracing::warn!(path, "{says}");
                 }
@@ -129,131 +140,6 @@ fn copied(plan: &PatchPlan, edit: &Edit, from: &str, tree: &dyn GuestTree) -> Re
     let bytes = tree.read(from, COPIED)?.ok_or_else(absent)?;
     let mode = tree.metadata(from)?.ok_or_else(absent)?.mode & 0o7777;
     Ok((bytes, mode))
-}
-
-/// One initramfs, rewritten.
-struct Archive {
-    path: String,
-    kernel: String,
-    old_sha1: String,
-    new: Rewritten,
-}
-
-/// Rewrites every initramfs of the plan, several at a time. The guest is read here, on this thread.
-fn rewrite_archives(plan: &PatchPlan, tree: &dyn GuestTree) -> Result<Vec<Archive>> {
-    let mut jobs = Vec::new();
-    for edit in &plan.edits {
-        let Action::Initramfs(action) = &edit.action else { continue };
-        let named = |e: Error| e.in_file(Path::new(&edit.path));
-        let bytes = tree.read(&edit.path, limits::ARCHIVE)?;
-        let bytes =
-            bytes.ok_or_else(|| named(Error::new(crate::Kind::Io, "the initramfs does not exist")))?;
-        jobs.push(Job {
-            path: &edit.path,
-            bytes,
-            gathered: initramfs::gather(action, tree)?,
-            kernel: &action.kernel,
-        });
-    }
-    let mut copies = Vec::new();
-    for edit in &plan.edits {
-        if let Action::Copy { from } = &edit.action
-            && let Some(meta) = tree.metadata(from)?
-        {
-            copies.push((edit.path.as_str(), meta.size));
-        }
-    }
-    let mut lacking = None;
-    for effort in [Effort::Quick, Effort::Small, Effort::Smallest] {
-        let archives = rewrite_all(&jobs, effort)?;
-        lacking = short_of_space(&archives, &copies, tree)?;
-        if lacking.is_none() {
-            return Ok(archives);
-        }
-    }
-    let (path, needed, free) = lacking.unwrap_or_default();
-    Err(Error::refused(format!("the new file needs {needed}, its file system has {free} free"))
-        .in_file(Path::new(&path))
-        .hint(
-            "remove old kernels from the guest, or give its /boot (or its EFI system partition) more space",
-        ))
-}
-
-struct Job<'a> {
-    path: &'a str,
-    kernel: &'a str,
-    bytes: Vec<u8>,
-    gathered: Gathered,
-}
-
-fn rewrite_all(jobs: &[Job<'_>], effort: Effort) -> Result<Vec<Archive>> {
-    let processors = initramfs::threads();
-    let workers = jobs.len().min(REWRITES_AT_ONCE).min(usize::try_from(processors).unwrap_or(1)).max(1);
-    // One archive gets every processor, several share them.
-    let threads = processors / u32::try_from(workers).unwrap_or(1);
-    let queue = Mutex::new(jobs.iter().enumerate());
-    let done = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let next = queue.lock().map_or(None, |mut queue| queue.next());
-                    let Some((i, job)) = next else { break };
-                    let rewrite = |archive: &[u8]| job.gathered.rewrite(archive, effort, threads.max(1));
-                    let new = uki::rewrite(&job.bytes, rewrite);
-                    let archive = new.map_err(|e| e.in_file(Path::new(job.path))).map(|new| Archive {
-                        path: job.path.into(),
-                        kernel: job.kernel.into(),
-                        old_sha1: sha1(&job.bytes),
-                        new,
-                    });
-                    if let Ok(mut done) = done.lock() {
-                        done.insert(i, archive);
-                    }
-                }
-            });
-        }
-    });
-    let done = done.into_inner().map_err(|_| Error::refused("rewriting an initramfs panicked"))?;
-    done.into_values().collect()
-}
-
-/// The first file that would not fit: each is written beside its predecessor, which then goes.
-fn short_of_space(
-    archives: &[Archive],
-    copies: &[(&str, Bytes)],
-    tree: &dyn GuestTree,
-) -> Result<Option<(String, Bytes, Bytes)>> {
-    // Space that earlier files took (or gave back), by file system. Which one a folder lies on is not known, but two that
-    // have the same space to the byte are the same one; if they are not, the check is only stricter.
-    let mut taken: BTreeMap<Bytes, i128> = BTreeMap::new();
-    let copies = copies.iter().map(|(path, size)| (*path, Bytes(0), *size));
-    let archives = archives.iter().filter(|archive| archive.new.changed);
-    let archives =
-        archives.map(|archive| (archive.path.as_str(), archive.new.old_size, archive.new.new_size));
-    for (path, old, new) in copies.chain(archives) {
-        let Some(free) = free_space_for(path, tree)? else { continue };
-        let taken = taken.entry(free).or_default();
-        let (old, wanted) = (i128::from(old.0), i128::from(new.0));
-        if *taken + wanted > i128::from(free.0) {
-            return Ok(Some((path.to_owned(), new, free)));
-        }
-        *taken += wanted - old;
-    }
-    Ok(None)
-}
-
-/// Free space where a file will lie: that of the nearest folder above it that exists.
-fn free_space_for(path: &str, tree: &dyn GuestTree) -> Result<Option<Bytes>> {
-    let mut folder = path;
-    while let Some((above, _)) = folder.rsplit_once('/') {
-        folder = above;
-        let at = if folder.is_empty() { "/" } else { folder };
-        if tree.metadata(at)?.is_some() {
-            return tree.free_space(at);
-        }
-    }
-    Ok(None)
 }
 
 /// update-initramfs of Debian 8 and before refuses to rebuild a file whose SHA-1 it does not know: where it knew the
@@ -306,6 +192,7 @@ mod tests {
             path: (*path).to_owned(),
             action: Action::Initramfs(InitramfsEdit {
                 kernel: "6.1".into(),
+                starts_by_default: true,
                 modules: "/lib/modules/6.1".into(),
                 drivers: Vec::new(),
                 load: Vec::new(),
@@ -369,5 +256,37 @@ mod tests {
         // Again: nothing is left to do.
         let tree = tree.file(path, bytes);
         assert!(materialise(&plan(&[path]), &tree).unwrap().is_empty());
+    }
+
+    /// One damaged archive of an old kernel does not keep the machine from starting with its newest one.
+    #[test]
+    fn only_the_kernel_that_starts_must_be_rewritten() {
+        let paths = ["/boot/initrd.img-6.1", "/boot/initrd.img-5.10"];
+        let mut plan = plan(&paths);
+        let Action::Initramfs(edit) = &mut plan.edits[1].action else { panic!() };
+        edit.starts_by_default = false;
+        let good = tree(&paths[..1], &empty_archive());
+        // Cut off, of no known kind, and without modules.
+        let mut cut = empty_archive();
+        cut.truncate(60);
+        for damaged in [&cut, &vec![1; 4096]] {
+            let made =
+                materialise_with_report(&plan, &good.clone().file(paths[1], damaged.as_slice())).unwrap();
+            assert_eq!(made.changes.len(), 1);
+            let [(path, error)] = made.left.as_slice() else { panic!("{:?}", made.left) };
+            assert!(path == paths[1] && error.to_string().contains("5.10"), "{error}");
+        }
+        let tree = good.clone().file(paths[1], empty_archive());
+        let Action::Initramfs(edit) = &mut plan.edits[1].action else { panic!() };
+        edit.modules = "/lib/modules/5.10".into();
+        let made = materialise_with_report(&plan, &tree).unwrap();
+        assert_eq!((made.changes.len(), made.left.len()), (1, 1), "{:?}", made.left);
+        // The one that starts is an error, and so is a disk that cannot be read.
+        let Action::Initramfs(edit) = &mut plan.edits[1].action else { panic!() };
+        edit.starts_by_default = true;
+        assert!(materialise_with_report(&plan, &tree).is_err());
+        let Action::Initramfs(edit) = &mut plan.edits[1].action else { panic!() };
+        edit.starts_by_default = false;
+        assert!(materialise_with_report(&plan, &good).is_err(), "the file is gone");
     }
 }

@@ -98,6 +98,9 @@ impl From<String> for Text {
 pub struct InitramfsEdit {
     /// Kernel version that it belongs to.
     pub kernel: String,
+    /// That kernel starts where nobody chooses. Without its drivers the guest does not boot; the others may stay as they are.
+    #[serde(skip)]
+    pub starts_by_default: bool,
     /// Folder of the kernel's modules in the guest.
     pub modules: String,
     /// Modules to add with all that they depend on (those already inside, or built in, cost nothing).

@@ -32,15 +32,21 @@ pub fn corpus() -> Option<PathBuf> {
     Some(folder)
 }
 
-/// The folder of readers of network configuration (tools/fetch-network-readers.sh), or a loud skip.
+/// The folder of readers of network configuration (tools/fetch-readers.sh), or a loud skip.
 pub fn network_readers() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/network-readers");
     let folder = std::env::var_os("LANDFALL_NETWORK_READERS").map_or(beside, PathBuf::from);
     if !folder.join("complete").is_file() {
-        eprintln!("SKIPPED: tools/fetch-network-readers.sh has put nothing into {}", folder.display());
+        eprintln!("SKIPPED: tools/fetch-readers.sh has put nothing into {}", folder.display());
         return None;
     }
     Some(folder)
+}
+
+/// The folder of unpacked packages of boot loaders (tools/fetch-readers.sh), which need not exist.
+pub fn loaders() -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/loaders");
+    std::env::var_os("LANDFALL_LOADERS").map_or(beside, PathBuf::from)
 }
 
 /// A command line of a real tool that must succeed.

@@ -525,6 +525,46 @@ fn a_full_file_system_keeps_the_old_file() {
     run("e2fsck", &["-fn", path.to_str().unwrap()]);
 }
 
+/// A /boot that is nearly full, as many are: what has no room beside its predecessor is written over it.
+#[test]
+fn a_long_file_takes_the_place_of_its_predecessor() {
+    let Some(settings) = settings("a_long_file_takes_the_place_of_its_predecessor") else { return };
+    for kind in ["ext4", "vfat", "xfs"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.raw");
+        // The least that mkfs.xfs makes.
+        File::create(&path).unwrap().set_len(300 << 20).unwrap();
+        match kind {
+            "vfat" => run("mkfs.vfat", &["-F", "32", path.to_str().unwrap()]),
+            _ => run(&format!("mkfs.{kind}"), &["-q", path.to_str().unwrap()]),
+        };
+        let session = start(&settings, &path);
+        session.mount("disk0p1", kind, "a", "/", false).unwrap();
+        let free = session.tree("a").free_space("/").unwrap().unwrap().0;
+        let old = vec![7; 40 << 20];
+        let filler = vec![0; usize::try_from(free).unwrap() - old.len() - (20 << 20)];
+        session.apply("a", &[put("/filler", &filler), put("/initrd", &old)]).unwrap();
+        let free = session.tree("a").free_space("/").unwrap().unwrap().0;
+        let new: Vec<u8> = (0..50_u32 << 18).flat_map(u32::to_le_bytes).collect();
+        assert!(free < new.len() as u64, "{kind}: {free}");
+        session.apply("a", &[put("/initrd", &new)]).unwrap();
+        assert!(session.tree("a").read("/initrd", Bytes::gib(1)).unwrap().unwrap() == new, "{kind}");
+        // Twice its room is not there in any way, and the file stays.
+        let error = session.apply("a", &[put("/initrd", &[new.clone(), new.clone()].concat())]).unwrap_err();
+        assert_eq!(error.io_error().unwrap().raw_os_error(), Some(28), "{kind}: {error}");
+        session.finish().unwrap();
+        let session = start(&settings, &path);
+        session.mount("disk0p1", kind, "a", "/", true).unwrap();
+        assert!(session.tree("a").read("/initrd", Bytes::gib(1)).unwrap().unwrap() == new, "{kind}");
+        session.finish().unwrap();
+        match kind {
+            "ext4" => run("e2fsck", &["-fn", path.to_str().unwrap()]),
+            "xfs" => run("xfs_repair", &["-n", path.to_str().unwrap()]),
+            _ => run("fsck.vfat", &["-n", path.to_str().unwrap()]),
+        };
+    }
+}
+
 #[test]
 fn a_disk_that_fails_outside_says_so() {
     let Some(settings) = settings("a_disk_that_fails_outside_says_so") else { return };

@@ -309,7 +309,7 @@ fn an_encrypted_root_beside_a_plain_boot() {
     machine.is_refused(1, &["root-encrypted", "disk0p2", "LUKS"]);
 }
 
-/// The new initramfs must lie beside the old one until it is complete.
+/// The new initramfs has no room, not even in place of the old one.
 #[test]
 fn a_boot_partition_that_is_too_full() {
     let _alone = alone();
@@ -320,6 +320,7 @@ fn a_boot_partition_that_is_too_full() {
     machine.partitions(&[(1, 16, 0x83), (17, 16, 0x83)]);
     let mut files = boot();
     files.insert("initrd.img-6.1.0-9-amd64", initramfs(7 << 20));
+    files.insert("filler", noise(6700 << 10));
     machine.put_ext4(1, 16, &files);
     machine.put_ext4(17, 16, &debian("/dev/sda2 / ext4 d 0 1\n/dev/sda1 /boot ext4 d 0 2\n"));
     machine.is_refused(1, &["/boot/initrd.img-6.1.0-9-amd64", "free", "hint: remove old kernels"]);

@@ -98,6 +98,16 @@ pub const TABLE: &[Explanation] = &[
                about how it starts can be said or changed. landfall disk convert still converts the disks, as they are.",
     },
     Explanation {
+        id: "initramfs-doubtful",
+        severity: Severity::Warns,
+        text: "An initramfs was rewritten, and something about it is out of the ordinary: it was made by a tool that                is not known, so that nobody can say whether it loads what was added; it has modules of another kernel                than its own; parts of it were damaged, or are left out by the kernel, too. `landfall prove` shows                whether the machine boots with it.",
+    },
+    Explanation {
+        id: "initramfs-left",
+        severity: Severity::Warns,
+        text: "An initramfs could not be rewritten, because it is damaged or of a kind that is not known, or because                its kernel's modules are not all there. It belongs to a kernel that does not start by default, so it                was left as it is: that kernel will not find its disks on the target. An initramfs of the kernel that                starts by default would have stopped the conversion.",
+    },
+    Explanation {
         id: "linux-agent-by-owner",
         severity: Severity::Notes,
         text: "The target's guest agent is installed, but its service is masked, and it was not landfall that did \

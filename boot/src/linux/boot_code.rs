@@ -149,7 +149,7 @@ mod tests {
     /// What GRUB's and syslinux's own packages put on a disk.
     #[test]
     fn code_of_the_loaders_own_packages() {
-        let root = std::env::var_os("LANDFALL_LOADERS").map_or("/".into(), std::path::PathBuf::from);
+        let root = crate::testing::loaders();
         let file = |path: &str| std::fs::read(root.join(path)).ok();
         let grub = root.join("usr/lib/grub/i386-pc");
         match (file("usr/lib/grub/i386-pc/boot.img"), crate::testing::tool("grub-mkimage")) {

@@ -66,6 +66,7 @@ pub fn plan(
                 path,
                 Action::Initramfs(InitramfsEdit {
                     kernel: kernel.version.clone(),
+                    starts_by_default: at == default,
                     modules: kernel.modules.clone(),
                     drivers: drivers.iter().map(|name| (*name).to_owned()).collect(),
                     load: load.clone(),

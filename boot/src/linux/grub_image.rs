@@ -135,9 +135,7 @@ mod tests {
 
     #[test]
     fn images_of_grubs_own_tool() {
-        let modules_folder = std::env::var_os("LANDFALL_LOADERS")
-            .map_or("/".into(), std::path::PathBuf::from)
-            .join("usr/lib/grub");
+        let modules_folder = crate::testing::loaders().join("usr/lib/grub");
         if tool("grub-mkimage").is_none() || !modules_folder.join("i386-pc/kernel.img").exists() {
             eprintln!("SKIPPED: GRUB's modules for BIOS are not at {}", modules_folder.display());
             return;

@@ -94,14 +94,9 @@ pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_
             return Ok(Patched { inspection, applied: None });
         }
         match apply(readers, &scan, options, &inspection.plan, &ready) {
-            Ok((applied, immutable)) => {
-                inspection.plan.findings.extend(immutable.iter().map(|path| {
-                    Finding::new(
-                        "file-immutable",
-                        format!("{path}, or its folder, was marked as not to be changed (chattr +i or +a); it was changed all the same, and is marked again"),
-                        "look at what the guest's administrator meant to protect there, and check the new content",
-                    )
-                }));
+            Ok((applied, found)) => {
+                inspection.plan.findings.extend(found);
+                inspection.plan.findings.sort_by_key(|finding| finding.severity);
                 Ok(Patched { inspection, applied: Some(applied) })
             }
             Err(why) => {
@@ -118,15 +113,24 @@ fn apply(
     options: &Options<'_>,
     plan: &PatchPlan,
     ready: &Ready,
-) -> Result<(Applied, Vec<String>), NotMounted> {
+) -> Result<(Applied, Vec<Finding>), NotMounted> {
     let begin = Instant::now();
-    let (Materialised { changes, archives }, is_mounted) = materialise(&readers, plan, ready)?;
+    let (made, is_mounted) = materialise(&readers, plan, ready)?;
     let materialise_seconds = begin.elapsed().as_secs_f64();
+    let mut found = about_archives(&made);
+    let Materialised { changes, archives, .. } = made;
     let session = match is_mounted {
         true => readers.session().map_err(NotMounted::Failed)?,
         false => readers.mount_all(&ready.needed, false)?,
     };
     let immutable = session.apply(GUEST, &changes).map_err(NotMounted::Failed)?;
+    found.extend(immutable.iter().map(|path| {
+        Finding::new(
+            "file-immutable",
+            format!("{path}, or its folder, was marked as not to be changed (chattr +i or +a); it was changed all the same, and is marked again"),
+            "look at what the guest's administrator meant to protect there, and check the new content",
+        )
+    }));
     let session = readers.into_session();
     let session = session.ok_or_else(|| NotMounted::Failed(Error::refused("the sandbox is gone")))?;
     let sandbox = session.finish().map_err(NotMounted::Failed)?;
@@ -141,7 +145,28 @@ fn apply(
         write_seconds,
         verify_seconds: begin.elapsed().as_secs_f64() - materialise_seconds - write_seconds,
     };
-    Ok((applied, immutable))
+    Ok((applied, found))
+}
+
+/// What is to be said of the initramfs files: those that stay as they are, and what is doubtful in the others.
+fn about_archives(made: &Materialised) -> Vec<Finding> {
+    let left = made.left.iter().map(|(path, error)| {
+        Finding::new(
+            "initramfs-left",
+            format!("{path} stays as it is, without the target's drivers: {error}"),
+            "do not choose its kernel in the boot menu; remove it, or make its initramfs anew once the machine runs",
+        )
+    });
+    let doubtful = made.archives.iter().flat_map(|(path, archive)| {
+        archive.warnings.iter().map(move |says| {
+            Finding::new(
+                "initramfs-doubtful",
+                format!("{path}: {says}"),
+                "prove that the machine boots before you rely on it",
+            )
+        })
+    });
+    left.chain(doubtful).collect()
 }
 
 /// The new content, read by whoever read the guest, or by the sandbox where the direct reader meets what it cannot

@@ -6,6 +6,9 @@ use landfall_image::Bytes;
 /// or GRUB would hardly get one of this size into memory.
 pub const ARCHIVE: Bytes = Bytes::gib(1);
 
+/// The new files of all kernels together, which are in memory at once: 20 kernels have about 1.5 GiB.
+pub const ARCHIVES: Bytes = Bytes::gib(4);
+
 /// All its content unpacked. The guest's kernel holds it in memory while it starts, beside the archive itself.
 pub const UNPACKED: Bytes = Bytes::gib(2);
 

@@ -310,7 +310,7 @@ pub(crate) mod tests {
     /// An image made as systemd's and Arch's tools did: objcopy puts sections into the stub.
     #[test]
     fn images_of_objcopy_are_read_and_what_is_written_objcopy_reads() {
-        let root = std::env::var_os("LANDFALL_LOADERS").map_or("/".into(), std::path::PathBuf::from);
+        let root = crate::testing::loaders();
         let stub = root.join("usr/lib/systemd/boot/efi/linuxx64.efi.stub");
         if tool("objcopy").is_none() || !stub.exists() {
             eprintln!("SKIPPED: systemd's EFI stub is not at {}", stub.display());
@@ -352,7 +352,7 @@ pub(crate) mod tests {
 
     #[test]
     fn signatures_of_real_programs() {
-        let root = std::env::var_os("LANDFALL_LOADERS").map_or("/".into(), std::path::PathBuf::from);
+        let root = crate::testing::loaders();
         for (path, is_signed) in [
             ("usr/lib/shim/shimx64.efi.signed", true),
             ("usr/lib/shim/shimx64.efi", false),

@@ -4,6 +4,7 @@
 //! Nothing but regular files is ever opened for reading or writing: a pipe would block and a device is none of ours.
 
 use super::flags::Unlocked;
+use crate::apply::OVERHEAD;
 use crate::sandbox::protocol::{Cause, Failure, LISTING_AT_MOST, Listing};
 use crate::tree::{Entry, Meta, NodeKind};
 use landfall_image::Bytes;
@@ -182,8 +183,8 @@ impl Root {
         }
     }
 
-    /// Writes `size` bytes beside `path`, syncs and renames. See [`Change::Put`](crate::apply::Change::Put). This and
-    /// the next two return true where a flag had to be lifted.
+    /// Writes `size` bytes beside `path`, syncs and renames; or over what is there, where both have no room. See
+    /// [`Change::Put`](crate::apply::Change::Put). This and the next two return true where a flag had to be lifted.
     pub(super) fn put(&self, path: &str, mode: u32, size: u64, pieces: &mut dyn Pieces) -> Result<bool> {
         let place = self.place(path, true)?;
         let existing = place.existing()?;
@@ -197,6 +198,13 @@ impl Root {
         // only estimates what is free.
         let free = free_space(&place.parent)
             .map_err(|e| Failure::errno(format!("cannot ask for the free space at {path}"), &e.into()))?;
+        let fits_over = |old: &Stat| {
+            let room = free.saturating_add(held(old));
+            size > free && old.st_nlink == 1 && size.saturating_add(OVERHEAD.0) <= room
+        };
+        if let Some(old) = existing.as_ref().filter(|old| fits_over(old)) {
+            return place.unlocked(|| place.write_over(old, size, pieces).map(Some));
+        }
         if size > free {
             let no_space = io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
             return Err(Failure::errno(
@@ -390,6 +398,28 @@ impl Place {
             .unwrap_or_default()
     }
 
+    /// Writes over the file, whose owner, mode and attributes stay. Cut off in between it would be lost: the disks are
+    /// overlays, which are thrown away then.
+    fn write_over(&self, old: &Stat, size: u64, pieces: &mut dyn Pieces) -> Result<File> {
+        let path = &self.path;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::openat(&self.parent, &*self.name, flags, Mode::empty())
+            .map_err(|e| Failure::errno(format!("cannot open {path} for writing"), &e.into()))?;
+        let mut file = File::from(file);
+        let now = rustix::fs::fstat(&file)
+            .map_err(|e| Failure::errno(format!("cannot look at {path}"), &e.into()))?;
+        if (now.st_dev, now.st_ino) != (old.st_dev, old.st_ino) {
+            return Err(Failure::new(Cause::Refused, format!("{path} was replaced while it was written")));
+        }
+        // What it held is free only once the file system has said so on the disk.
+        file.set_len(0)
+            .and_then(|()| file.sync_all())
+            .map_err(|e| Failure::errno(format!("cannot empty {path}"), &e))?;
+        fill(&mut file, path, size, pieces)?;
+        file.sync_all().map_err(|e| Failure::errno(format!("cannot write {path} to the disk"), &e))?;
+        Ok(file)
+    }
+
     /// Gives the new file the owner, the mode and the extended attributes of the one that it replaces.
     fn dress(&self, file: &File, existing: Option<&Stat>, mode: u32) -> Result<()> {
         let failed = |what: &str, e: Errno| {
@@ -439,6 +469,11 @@ impl Place {
         rustix::fs::renameat(&self.parent, from, &self.parent, &*self.name)
             .map_err(|e| Failure::errno(format!("cannot put the new {} in its place", self.path), &e.into()))
     }
+}
+
+/// Bytes on the disk that a file holds.
+fn held(file: &Stat) -> u64 {
+    u64::try_from(file.st_blocks).unwrap_or(0).saturating_mul(512)
 }
 
 /// Writes the pieces, which must be `size` bytes together.

@@ -77,6 +77,7 @@ impl Guest {
     fn edit(&self) -> InitramfsEdit {
         InitramfsEdit {
             kernel: self.kernel.clone(),
+            starts_by_default: true,
             modules: format!("/lib/modules/{}", self.kernel),
             drivers: DRIVERS.iter().map(|name| name.to_string()).collect(),
             load: vec!["virtio_blk".into(), "virtio_scsi".into()],
