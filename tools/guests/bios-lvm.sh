@@ -1,6 +1,6 @@
 # BIOS, GPT with a BIOS boot partition, /boot on ext4, / and swap on LVM, /srv on a second disk; fstab names /dev/sda2,
-# /dev/dm-1 and /dev/sdb1; multipathd runs; the second of two kernels is the default; netplan; a second network card with
-# DHCP; the first disk is a streamOptimized VMDK, the second one is split.
+# /dev/dm-1 and /dev/sdb1; multipathd takes every disk that says who it is; the second of two kernels is the default; netplan;
+# a second network card with DHCP; the first disk is a streamOptimized VMDK, the second one is split.
 packages=netplan.io,grub-pc,lvm2,multipath-tools,multipath-tools-boot,linux-image-cloud-amd64
 fstab='/dev/mapper/vg0-root	/	ext4	errors=remount-ro	0	1
 /dev/sda2	/boot	ext4	defaults	0	2
@@ -17,7 +17,10 @@ inside() {
     printf '%s\n' 'network:' '  version: 2' '  renderer: networkd' '  ethernets:' '    ens192:' \
         '      addresses: [10.20.30.40/24]' '    ens224:' '      dhcp4: true' >"$root/etc/netplan/01-netcfg.yaml"
     chmod 600 "$root/etc/netplan/01-netcfg.yaml"
+    # Greedy, as before find_multipaths: one path makes a map.
+    printf '%s\n' 'defaults {' '	find_multipaths no' '	user_friendly_names yes' '}' >"$root/etc/multipath.conf"
     chroot "$root" systemctl enable systemd-networkd multipathd
+    chroot "$root" update-initramfs -u -k all
     grub_config '' 'insmod part_gpt\ninsmod ext2'
     grub_bios '(hd0,gpt2)/grub' part_gpt ext2
 }

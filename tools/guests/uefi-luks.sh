@@ -1,4 +1,4 @@
-# UEFI, GPT, an ESP without fallback loader, shim and signed GRUB, /boot on ext4, / on ext4 in LUKS, opened by a key file in the
+# UEFI, GPT, an ESP without fallback loader, shim and signed GRUB, /boot on ext4, / on ext4 in LUKS2 (argon2id), opened by a key file in the
 # initramfs; systemd-networkd; fstab, crypttab and the kernel's command line name /dev/sda1, sda2, sda3. The passphrase is in
 # NAME.key beside the disk.
 packages=grub-efi-amd64-signed,shim-signed,grub-efi-amd64,cryptsetup-initramfs,cryptsetup
@@ -34,11 +34,12 @@ disks() {
     put "$work/esp.img" 1
     slash_boot 512
     put "$work/slash-boot.img" 65
-    truncate -s 3400M "$work/plain.img"
-    $as_root mkfs.ext4 -q -F -U "$root_uuid" -d "$root" "$work/plain.img"
-    qemu-img create -q -f luks --object secret,id=key,file="$work/key" -o key-secret=key,iter-time=200 "$work/luks.img" 3400M
-    qemu-img convert -n --target-image-opts --object secret,id=key,file="$work/key" -f raw "$work/plain.img" \
-        driver=luks,key-secret=key,file.filename="$work/luks.img"
+    truncate -s 2000M "$work/luks.img"
+    $as_root mkfs.ext4 -q -F -U "$root_uuid" -d "$root" "$work/luks.img"
+    # Encrypted in its place, without the kernel's dm-crypt; the file system moves by 16 MiB to make room for the header.
+    truncate -s 2032M "$work/luks.img"
+    cryptsetup reencrypt --encrypt --type luks2 --reduce-device-size 32M --resilience none --key-file "$work/key" -q \
+        --pbkdf argon2id --pbkdf-memory 65536 --pbkdf-force-iterations 4 "$work/luks.img"
     put "$work/luks.img" 577
     cp "$work/key" "$folder/$name.key"
 }
