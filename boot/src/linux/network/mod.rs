@@ -209,7 +209,11 @@ pub(super) fn plan(
     udev::unpin(draft, &assigned, inside)?;
     let mut rules =
         String::from("# Written by landfall: the names that the network configuration counts on.\n");
-    let mut why = String::from(WHY);
+    let why_each = match renewed::driver(request) {
+        Some(_) => renewed::WHY,
+        None => WHY,
+    };
+    let mut why = String::from(why_each);
     let names = renewed::names(&assigned, request);
     for name in &names {
         let (interface, mac) = (&name.name, &name.mac);
@@ -226,7 +230,7 @@ pub(super) fn plan(
         draft.write(
             &format!("/etc/systemd/network/{file}"),
             link.clone(),
-            &format!("{WHY} {interface}: {}.", name.proof),
+            &format!("{why_each} {interface}: {}.", name.proof),
         )?;
         inside.push(InitramfsFile {
             path: format!("lib/systemd/network/{file}"),

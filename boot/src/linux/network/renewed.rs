@@ -10,6 +10,9 @@ use crate::target::Request;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 
+pub(super) const WHY: &str =
+    "The name stays on the machine's only card, by its driver: the target gives it a new hardware address.";
+
 /// True for a target of this kind.
 pub(super) fn is_meant(request: &Request) -> bool {
     request.platform.linux_drivers().renews_cards

@@ -421,7 +421,7 @@ mod hostile {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn no_file_panics_and_a_second_pass_is_quiet(
-            text in "(iface ens192 inet static\n|IPADDR=|address |10\\.1\\.0\\.5|/16|\n|\"|'|gateway |dns-nameservers |\\[Network\\]\n|Address=|DNS=|network:|\n  |- |<local>|é|\\\\|#| via |[a-z:{},])*",
+            text in "(iface ens192 inet static\n|iface ens192:1 inet static\n|auto ens192:1\n| up ip route add default via | \\|\\| true|; |routing-rule1=from |networkmanager: \\{passthrough: \\{ipv4\\.|IPADDR=|address |10\\.1\\.0\\.5|/16|\n|\"|'|gateway |dns-nameservers |\\[Network\\]\n|Address=|DNS=|network:|\n  |- |<local>|é|\\\\|#| via |[a-z:{},])*",
             map in 0usize..3,
         ) {
             let rules = || vec![vec![subnets()], vec![subnets(), servers()], vec![subnets(), dhcp()]].swap_remove(map);

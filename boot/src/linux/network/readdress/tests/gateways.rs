@@ -73,7 +73,7 @@ fn a_gateway_that_no_network_of_its_interface_holds_is_told() {
     for (text, rules) in [
         ("iface ens192 inet static\n address 10.1.0.5/32\n gateway 10.1.0.1\n", far()),
         ("iface ens192 inet static\n address 10.1.0.5/24\n gateway 10.7.0.1\n", far()),
-        (plain, vec![far(), vec![dhcp()]].concat()),
+        (plain, [far(), vec![dhcp()]].concat()),
         (
             "iface ens192 inet6 static\n address 2001:db8:1::5/64\n gateway 2001:db8:1::1\n",
             vec![subnets(), with_gateway(Rule::default(), "fe80::1")],
