@@ -16,8 +16,8 @@ type Change = fn(&[u8], &str, &mut Site<'_>) -> Option<Vec<u8>>;
 /// Each with what changes it.
 pub(super) const FILES: &[(&str, Change)] = &[("/etc/resolv.conf", resolv_conf), ("/etc/hosts", hosts)];
 
-/// Files, and folders with the ending of their files, in which addresses are not edited: what DHCP clients replace by their own, name servers of resolvconf
-/// and NetworkManager, addresses of an initramfs and on the kernel's command line.
+/// Files, and folders with the ending of their files, in which addresses are not edited: what DHCP clients replace by their
+/// own, name servers of resolvconf and NetworkManager, addresses of an initramfs and on the kernel's command line.
 const WATCHED: &[(&str, &str)] = &[
     ("/etc/dhcp/dhclient.conf", ""),
     ("/etc/dhclient.conf", ""),
