@@ -102,6 +102,10 @@ pub enum What {
     Route,
     /// How the address is found.
     Method,
+    /// An address or network of the machine by which routes are chosen.
+    Source,
+    /// The other end of a line between two.
+    Peer,
 }
 
 /// What `rules` make of an address.

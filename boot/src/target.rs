@@ -82,6 +82,8 @@ pub struct LinuxDrivers {
     pub agents: &'static [&'static str],
     /// The platform shows a serial console, and little else: it is to be among the kernel's consoles.
     pub wants_serial_console: bool,
+    /// Every card gets a hardware address of the platform's choice, and the machine its addresses by DHCP.
+    pub renews_cards: bool,
 }
 
 /// One way to attach a disk.
@@ -130,6 +132,7 @@ const KVM: LinuxDrivers = LinuxDrivers {
     disk_names: &["vd", "sd"],
     agents: &["qemu-guest-agent"],
     wants_serial_console: false,
+    renews_cards: false,
 };
 
 const AHV: LinuxDrivers = LinuxDrivers {
@@ -138,6 +141,7 @@ const AHV: LinuxDrivers = LinuxDrivers {
     disk_names: &["sd"],
     agents: &["nutanix-guest-tools"],
     wants_serial_console: false,
+    renews_cards: false,
 };
 
 const ESXI: LinuxDrivers = LinuxDrivers {
@@ -153,6 +157,7 @@ const ESXI: LinuxDrivers = LinuxDrivers {
     disk_names: &["sd", "nvme"],
     agents: &["open-vm-tools"],
     wants_serial_console: false,
+    renews_cards: false,
 };
 
 const HYPERV: LinuxDrivers = LinuxDrivers {
@@ -166,6 +171,7 @@ const HYPERV: LinuxDrivers = LinuxDrivers {
     disk_names: &["sd"],
     agents: &["hyperv-daemons"],
     wants_serial_console: false,
+    renews_cards: false,
 };
 
 const AZURE: LinuxDrivers = LinuxDrivers {
@@ -174,6 +180,7 @@ const AZURE: LinuxDrivers = LinuxDrivers {
     disk_names: &["sd", "nvme"],
     agents: &["walinuxagent"],
     wants_serial_console: true,
+    renews_cards: true,
 };
 
 const XEN: LinuxDrivers = LinuxDrivers {
@@ -182,6 +189,7 @@ const XEN: LinuxDrivers = LinuxDrivers {
     disk_names: &["xvd", "sd"],
     agents: &["xe-guest-utilities"],
     wants_serial_console: false,
+    renews_cards: false,
 };
 
 impl Platform {

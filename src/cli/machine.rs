@@ -265,6 +265,8 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
                 What::Search => "search domains",
                 What::Route => "route",
                 What::Method => "address by",
+                What::Source => "source",
+                What::Peer => "peer",
             };
             let _ = writeln!(out, "  {whose}: {what} {} -> {} ({})", moved.before, moved.after, moved.path);
         }

@@ -310,7 +310,7 @@ fn nics(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<NicSlot>> {
                 .or(key("connectiontype"))
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned),
-            predictable_name: slot_number.filter(|&n| n > 0).map(|n| format!("ens{n}")),
+            predictable_name: slot_number.filter(|&n| n > 0).map(|n| format!("ens{}", acpi_slot(n))),
             connected: keys.flag(&format!("{slot}.startconnected"), true),
             slot,
         });
@@ -318,10 +318,38 @@ fn nics(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<NicSlot>> {
     Ok(nics)
 }
 
+/// The slot by which udev names the card. Ten bits of VMware's number are that of a bridge (or a device on the first bus),
+/// the bits above them its function; each function of a bridge has a slot of its own: 1184 is function 1 of 160, slot 161.
+fn acpi_slot(number: u64) -> u64 {
+    (number & 0x3ff).saturating_add(number >> 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use landfall_image::Kind;
+
+    #[test]
+    fn cards_behind_a_bridge_are_named_by_their_slot() {
+        for (number, name) in [
+            (33, Some("ens33")),
+            (160, Some("ens160")),
+            (192, Some("ens192")),
+            (1184, Some("ens161")),
+            (1216, Some("ens193")),
+            (2208, Some("ens162")),
+            (u64::MAX, None),
+            (0, None),
+        ] {
+            let text = format!(
+                "config.version = \"8\"\nvirtualHW.version = \"19\"\nmemSize = \"1024\"\nscsi0.present = \"TRUE\"\n\
+                 scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\nethernet0.present = \"TRUE\"\n\
+                 ethernet0.pciSlotNumber = \"{number}\"\n"
+            );
+            let machine = parse(text.as_bytes()).unwrap().machine;
+            assert_eq!(machine.nics[0].predictable_name.as_deref(), name, "{number}");
+        }
+    }
 
     const WEB01: &str = r#"#!/usr/bin/vmware
 .encoding = "windows-1252"

@@ -59,7 +59,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     let mut clock = Clock::default();
     let mut loaded = source::load(context, wanted.source)?;
     if let Some(name) = &wanted.name {
-        loaded.machine.name.clone_from(name);
+        loaded.rename(name);
     }
     check_kind(wanted.target, kind, &loaded.machine)?;
     clock.lap("read the definition");

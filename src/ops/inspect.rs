@@ -49,7 +49,11 @@ impl Opened<'_> {
             firmware: machine.firmware,
             nics: nics.collect(),
             services: Services { keep: self.choice.keep.clone(), drop: self.choice.drop.clone() },
-            network_map: self.choice.network_map.as_ref().map(|map| map.resolve(machine)),
+            network_map: self
+                .choice
+                .network_map
+                .as_ref()
+                .map(|map| map.resolve(&self.loaded.source_name, machine)),
         }
     }
 
@@ -150,4 +154,34 @@ pub fn patch(context: &Context<'_>, opened: &Opened<'_>) -> Result<Inspected, Fa
         return Err(Failure::Findings(patched.inspection.plan.findings));
     }
     Ok(opened.report(patched.inspection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::network_map;
+    use std::path::PathBuf;
+
+    #[test]
+    fn a_network_map_knows_the_machine_by_its_name_at_the_source() {
+        let vmx = b"config.version = \"8\"\nvirtualHW.version = \"19\"\ndisplayName = \"web01\"\nmemSize = \"1024\"\n\
+            scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
+        let machine = crate::hypervisor::by_ending("vmx").unwrap().parse.unwrap()(vmx).unwrap().machine;
+        let mut loaded = Loaded {
+            source_name: machine.name.clone(),
+            machine,
+            path: PathBuf::from("web01.vmx"),
+            hypervisor: "vmx",
+            images: Vec::new(),
+            left_out: Vec::new(),
+        };
+        loaded.rename("web01-b");
+        let map = network_map::parse("[[rule]]\nmachine = \"web01\"\ndhcp = true\n", "map.toml").unwrap();
+        let choice = GuestChoice { network_map: Some(map), ..GuestChoice::default() };
+        let opened =
+            Opened { loaded: &loaded, overlays: &[], platform: Platform::Kvm, choice: &choice, keys: &[] };
+        let request = opened.request();
+        assert_eq!(request.network_map.map(|map| map.rules.len()), Some(1));
+        assert_eq!(loaded.machine.name, "web01-b");
+    }
 }

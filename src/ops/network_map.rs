@@ -59,15 +59,15 @@ struct WrittenRule {
     #[serde(default)]
     addresses: BTreeMap<String, Spanned<String>>,
     gateway: Option<Spanned<OneOrMore>>,
-    dns: Option<Vec<Spanned<String>>>,
-    search: Option<Vec<Spanned<String>>>,
+    dns: Option<Spanned<Vec<Spanned<String>>>>,
+    search: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     routes: BTreeMap<String, Spanned<WrittenRoute>>,
     dhcp: Option<bool>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "gateway is neither an address in quotes nor a list of them")]
 enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -126,8 +126,9 @@ pub fn parse(text: &str, name: &str) -> Result<MapFile> {
     };
     let written: Written = toml::from_str(text).map_err(|error| {
         let complaint = wrong(error.span().map_or(0, |span| span.start), error.message().trim());
-        refused(match nearest(error.message()) {
-            Some(key) => complaint.hint(format!("did you mean {key}?")),
+        let hint = nearest(error.message()).map(|key| format!("did you mean {key}?"));
+        refused(match hint.or_else(|| as_list(error.message())) {
+            Some(hint) => complaint.hint(hint),
             None => complaint,
         })
     })?;
@@ -149,6 +150,20 @@ fn nearest(message: &str) -> Option<String> {
     let unknown = message.contains("unknown field").then(|| quoted.next())??;
     let known: Vec<&str> = quoted.collect();
     similar::get_close_matches(unknown, &known, 1, 0.6).first().map(|key| (*key).to_owned())
+}
+
+/// What a list has to look like, where one was expected.
+fn as_list(message: &str) -> Option<String> {
+    let given = message.strip_suffix(", expected a sequence")?;
+    match given.strip_prefix("invalid type: ")?.split_once(' ') {
+        None if given.ends_with("map") => Some("write [[rule]]".to_owned()),
+        Some(("string", text)) => Some(format!("write [{text}]")),
+        _ => None,
+    }
+}
+
+fn is_empty(at: usize, what: &str) -> Wrong {
+    wrong(at, format!("{what} is empty")).hint("leave it out to keep what is configured")
 }
 
 fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<Conditioned, Wrong> {
@@ -179,6 +194,7 @@ fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<
                 let net: IpNet = to.get_ref().parse().map_err(|_| {
                     wrong(at, format!("{:?} is no address with a prefix length", to.get_ref()))
                 })?;
+                no_host(&net, at)?;
                 Host { ip: net.addr(), prefix: Some(net.prefix_len()) }
             }
         };
@@ -191,6 +207,9 @@ fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<
             OneOrMore::One(text) => vec![text],
             OneOrMore::More(texts) => texts,
         };
+        if texts.is_empty() {
+            return Err(is_empty(at, "gateway"));
+        }
         for text in texts {
             let ip = address(&text, at)?;
             if rule.gateways.iter().any(|known| known.is_ipv4() == ip.is_ipv4()) {
@@ -200,10 +219,20 @@ fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<
         }
     }
     if let Some(servers) = written.dns {
+        let at = servers.span().start;
+        let servers = servers.into_inner();
+        if servers.is_empty() {
+            return Err(is_empty(at, "dns"));
+        }
         let servers = servers.iter().map(|text| address(text.get_ref(), text.span().start));
         rule.dns = Some(servers.collect::<std::result::Result<_, _>>()?);
     }
     if let Some(domains) = written.search {
+        let at = domains.span().start;
+        let domains = domains.into_inner();
+        if domains.is_empty() {
+            return Err(is_empty(at, "search"));
+        }
         for domain in &domains {
             let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             let text = domain.get_ref();
@@ -217,6 +246,9 @@ fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<
         let at = route.span().start;
         let route = route.get_ref();
         let from = subnet(from, at)?;
+        if from.prefix_len() == 0 {
+            return Err(wrong(at, format!("{from} is the default route")).hint("use gateway"));
+        }
         let to = route.to.as_ref().map(|to| subnet(to, at)).transpose()?;
         let via = route.via.as_ref().map(|via| address(via, at)).transpose()?;
         for ip in to.map(|to| to.addr()).into_iter().chain(via) {
@@ -245,6 +277,20 @@ fn address(text: &str, at: usize) -> std::result::Result<IpAddr, Wrong> {
     text.parse().map_err(|_| wrong(at, format!("{text:?} is no IP address")))
 }
 
+/// Refuses what no machine of a network can have: its own address, its broadcast address. A network of two has neither.
+fn no_host(net: &IpNet, at: usize) -> std::result::Result<(), Wrong> {
+    let is_small = net.max_prefix_len().saturating_sub(net.prefix_len()) < 2;
+    let what = match net.addr() {
+        _ if is_small => return Ok(()),
+        ip if ip == net.network() => format!("{ip} is the address of the network {net}"),
+        ip if ip == net.broadcast() && ip.is_ipv4() => {
+            format!("{ip} is the broadcast address of {}", net.trunc())
+        }
+        _ => return Ok(()),
+    };
+    Err(wrong(at, what).hint("write the machine's own"))
+}
+
 fn subnet(text: &str, at: usize) -> std::result::Result<IpNet, Wrong> {
     let net: IpNet = text
         .parse()
@@ -265,11 +311,11 @@ fn same_family(from: IpAddr, to: IpAddr, at: usize) -> std::result::Result<(), W
 }
 
 impl MapFile {
-    /// The rules for a machine; its networks are those of its cards.
-    pub fn resolve(&self, machine: &Machine) -> NetworkMap {
+    /// The rules for a machine that is called `name` at the source; its networks are those of its cards.
+    pub fn resolve(&self, name: &str, machine: &Machine) -> NetworkMap {
         let mut rules = Vec::new();
         for one in &self.rules {
-            if one.machine.as_ref().is_some_and(|pattern| !fits(pattern, &machine.name)) {
+            if one.machine.as_ref().is_some_and(|pattern| !fits(pattern, name)) {
                 continue;
             }
             let mut rule = one.rule.clone();
@@ -336,9 +382,45 @@ mod tests {
             ("[[rule]]\ndhcp = \"yes\"\n", "line 2: invalid type"),
             ("[[rule]]\nmachine = \"\"\ndhcp = true\n", "line 2: machine is empty"),
             ("[[rule]\n", "line 1: "),
+            ("[[rule]]\ndns = []\n", "line 2: dns is empty|leave it out"),
+            ("[[rule]]\nsearch = []\n", "line 2: search is empty|leave it out"),
+            ("[[rule]]\ngateway = []\n", "line 2: gateway is empty|leave it out"),
+            (
+                "[[rule]]\nroutes = { \"0.0.0.0/0\" = { via = \"10.2.0.1\" } }\n",
+                "line 2: 0.0.0.0/0 is the default route|use gateway",
+            ),
+            (
+                "[[rule]]\nroutes = { \"::/0\" = { via = \"fe80::1\" } }\n",
+                "line 2: ::/0 is the default route|use gateway",
+            ),
+            ("[[rule]]\ngateway = 5\n", "line 2: gateway is neither an address in quotes nor a list of them"),
+            ("[rule]\ndhcp = true\n", "line 1: invalid type: map, expected a sequence|write [[rule]]"),
+            (
+                "[[rule]]\ndns = \"10.2.0.53\"\n",
+                "line 2: invalid type: string \"10.2.0.53\", expected a sequence|write [\"10.2.0.53\"]",
+            ),
+            ("[[rule]]\nsearch = \"b.example\"\n", "|write [\"b.example\"]"),
+            (
+                "[[rule]]\naddresses = { \"10.1.0.5\" = \"10.2.0.0/24\" }\n",
+                "line 2: 10.2.0.0 is the address of the network 10.2.0.0/24|write the machine's own",
+            ),
+            (
+                "[[rule]]\naddresses = { \"10.1.0.5\" = \"10.2.0.255/24\" }\n",
+                "line 2: 10.2.0.255 is the broadcast address of 10.2.0.0/24|write the machine's own",
+            ),
         ] {
             let found = complaint(text);
             assert!(found.contains(expected), "{text}\n{found}\n{expected}");
+        }
+    }
+
+    /// Two routers of a line between two, and addresses alone.
+    #[test]
+    fn every_address_of_a_small_network_is_one() {
+        for to in ["10.2.0.0/31", "10.2.0.1/31", "10.2.0.0/32", "10.2.0.0", "2001:db8::ff/120"] {
+            let from = if to.contains(':') { "2001:db8:1::5" } else { "10.1.0.5" };
+            let text = format!("[[rule]]\naddresses = {{ \"{from}\" = \"{to}\" }}\n");
+            assert!(parse(&text, "map.toml").is_ok(), "{to}");
         }
     }
 
@@ -348,10 +430,9 @@ mod tests {
         let vmx = b"config.version = \"8\"\nvirtualHW.version = \"19\"\ndisplayName = \"web01\"\nmemSize = \"1024\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n\
             ethernet0.present = \"TRUE\"\nethernet0.networkName = \"VM Network\"\nethernet1.present = \"TRUE\"\nethernet1.networkName = \"Backup\"\n";
         let parse_vmx = crate::hypervisor::by_ending("vmx").unwrap().parse.unwrap();
-        let mut machine = parse_vmx(vmx).unwrap().machine;
-        let web = map.resolve(&machine);
-        machine.name = "db01".into();
-        let db = map.resolve(&machine);
+        let machine = parse_vmx(vmx).unwrap().machine;
+        let web = map.resolve("web01", &machine);
+        let db = map.resolve("db01", &machine);
         assert!(web.rules.len() > db.rules.len());
         let by_network = db.rules.iter().find(|rule| rule.cards.is_some()).unwrap();
         assert_eq!(by_network.cards, Some(vec![1]));

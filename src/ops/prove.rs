@@ -203,8 +203,14 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         )?);
     }
     let machine = kept.written.clone();
-    let loaded =
-        Loaded { machine: kept.written, path, hypervisor: target.name, images, left_out: Vec::new() };
+    let loaded = Loaded {
+        source_name: kept.written.name.clone(),
+        machine: kept.written,
+        path,
+        hypervisor: target.name,
+        images,
+        left_out: Vec::new(),
+    };
     Ok((loaded, machine, target))
 }
 

@@ -16,6 +16,8 @@ const DEFINITION_AT_MOST: u64 = 16 << 20;
 pub struct Loaded {
     /// The machine. Its name is never empty.
     pub machine: Machine,
+    /// What it is called at the source, by which a network map knows it.
+    pub source_name: String,
     /// The definition's file.
     pub path: PathBuf,
     /// Which hypervisor's definition it is.
@@ -27,6 +29,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The machine has another name at the target.
+    pub fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.machine.name);
+    }
+
     /// The disks, each with an overlay in `scratch` that takes all writes.
     pub fn overlays(&self, scratch: &Path) -> Result<Vec<Arc<Overlay>>> {
         self.images.iter().map(|image| Overlay::new(Arc::clone(&image.disk), scratch).map(Arc::new)).collect()
@@ -68,7 +75,14 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
         let file = place(context, path, &disk.file).map_err(|e| e.in_file(path))?;
         images.push(open(context, &file)?);
     }
-    Ok(Loaded { machine, path: path.to_owned(), hypervisor: row.name, images, left_out: parsed.left_out })
+    Ok(Loaded {
+        source_name: machine.name.clone(),
+        machine,
+        path: path.to_owned(),
+        hypervisor: row.name,
+        images,
+        left_out: parsed.left_out,
+    })
 }
 
 /// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host

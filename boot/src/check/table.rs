@@ -364,6 +364,13 @@ pub const TABLE: &[Explanation] = &[
                target.",
     },
     Explanation {
+        id: "linux-network-static",
+        severity: Severity::Warns,
+        text: "An address is fixed in the guest, and the target's network gives every machine its addresses by DHCP and lets \
+               no others through. Set the address at the card's network interface on the target, and let the guest \
+               ask for it: a network map with dhcp = true does that.",
+    },
+    Explanation {
         id: "linux-nic-ambiguous",
         severity: Severity::Warns,
         text: "The network configuration counts on an interface name, the machine has several cards, and \
@@ -390,6 +397,14 @@ pub const TABLE: &[Explanation] = &[
         text: "The network configuration looks for a hardware address that no card in the machine's definition \
                has. The interface stays unconfigured unless the target's card gets that address. Compare the \
                definition with the configuration.",
+    },
+    Explanation {
+        id: "linux-nic-new-address",
+        severity: Severity::Warns,
+        text: "The target gives every card a new hardware address, and part of the guest goes by the old one: a file that \
+               looks for it or sets it, or names of several cards, which only it tells apart. A single card's name is \
+               kept by its driver instead. Let the file go by the interface's name; write .link files with the new \
+               addresses where there are several cards.",
     },
     Explanation {
         id: "linux-nic-no-mac",
@@ -460,6 +475,13 @@ pub const TABLE: &[Explanation] = &[
                with the package manager, on Debian with dpkg --audit.",
     },
     Explanation {
+        id: "linux-readdress-address-stays",
+        severity: Severity::Warns,
+        text: "An address of the machine itself is covered by no rule of the network map, which moves others, and was left \
+               as it is. At the other site the interface would have the address of the old one. Add a rule; one that \
+               turns a subnet into itself says that it is the same at both sites.",
+    },
+    Explanation {
         id: "linux-readdress-chain",
         severity: Severity::Warns,
         text: "The network map moves an address to one that the same map would move on, as when networks change \
@@ -473,11 +495,19 @@ pub const TABLE: &[Explanation] = &[
                one of them an address of its own in the map, with a rule for the single address.",
     },
     Explanation {
+        id: "linux-readdress-gateway",
+        severity: Severity::Warns,
+        text: "A gateway was in the network of its interface, and by the network map it will be in none of the \
+               interface's networks, so nothing is reached over it. Mostly one rule gives a gateway for several \
+               networks: give it the subnets that it is for, and each other network a rule of its own.",
+    },
+    Explanation {
         id: "linux-readdress-left",
         severity: Severity::Notes,
         text: "An address that the network map covers stands in a place that is not edited: a command that an \
-               interface runs, an option for other machines, another machine's line in /etc/hosts. It was left as it \
-               is. Look whether it has to change at the other site.",
+               interface runs, an option for other machines, another machine's line in /etc/hosts, a bond's or tunnel's \
+               settings, the configuration of a DHCP client, of an initramfs or of the kernel's command line. It was \
+               left as it is. Look whether it has to change at the other site.",
     },
     Explanation {
         id: "linux-readdress-no-room",
@@ -485,6 +515,14 @@ pub const TABLE: &[Explanation] = &[
         text: "The network map turns a subnet into a smaller one, in which the number of this host does not exist or \
                is the broadcast address. Nothing is written. Give the address a rule of its own, or the subnet a \
                larger one.",
+    },
+    Explanation {
+        id: "linux-readdress-rule-unused",
+        severity: Severity::Notes,
+        text: "A rule of the network map is for cards in a network or for interfaces of a name, and this machine has \
+               none of them, so the rule does nothing here. That is right for a map of many machines. Names of \
+               networks are compared letter by letter, capitals too: compare the rule with what `landfall inspect` \
+               lists.",
     },
     Explanation {
         id: "linux-readdress-scope",

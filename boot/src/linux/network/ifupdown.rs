@@ -100,6 +100,8 @@ struct Stanza {
     configured: Configured,
     netmask: Option<String>,
     members: Vec<String>,
+    /// What it is a member of.
+    uppers: Vec<String>,
 }
 
 impl Stanza {
@@ -122,6 +124,7 @@ impl Stanza {
             },
             netmask: None,
             members,
+            uppers: Vec::new(),
         }
     }
 
@@ -137,6 +140,7 @@ impl Stanza {
                 self.members
                     .extend(words.iter().filter(|word| is_member(word)).map(|word| (*word).to_owned()));
             }
+            "bond-master" => self.uppers.extend(words.first().map(|word| (*word).to_owned())),
             "bond-mode" | "bridge-stp" | "bridge-fd" | "ovs-type" => self.configured.is_virtual = true,
             // ifupdown-ng says `use` where ifupdown guesses by the options.
             "use" => match words.first() {
@@ -160,7 +164,7 @@ fn is_member(word: &str) -> bool {
 }
 
 fn finish(reader: &mut Reader<'_>, stanza: Option<Stanza>) {
-    let Some(Stanza { mut configured, netmask, members }) = stanza else { return };
+    let Some(Stanza { mut configured, netmask, members, uppers }) = stanza else { return };
     if let Some(prefix) = netmask.as_deref().and_then(prefix_length) {
         for address in
             configured.addresses.iter_mut().filter(|address| !address.contains('/') && *address != "dhcp")
@@ -173,6 +177,15 @@ fn finish(reader: &mut Reader<'_>, stanza: Option<Stanza>) {
         reader.network.configured.push(Configured {
             is_virtual: name.contains('.'),
             name,
+            proof: configured.proof.clone(),
+            ..Configured::default()
+        });
+    }
+    for upper in uppers.into_iter().filter(|upper| is_member(upper)) {
+        reader.stack(&upper, &configured.name);
+        reader.network.configured.push(Configured {
+            name: upper,
+            is_virtual: true,
             proof: configured.proof.clone(),
             ..Configured::default()
         });

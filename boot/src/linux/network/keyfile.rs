@@ -2,25 +2,42 @@
 
 use super::{Configured, Reader, System, ini, is_name, mac, word_of};
 use crate::Result;
+use std::collections::BTreeMap;
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
+    let mut files: Vec<(String, String)> = Vec::new();
     for folder in ["/usr/lib/NetworkManager/system-connections", "/etc/NetworkManager/system-connections"] {
         for path in reader.files(folder, "")? {
             let text = reader.text(&path)?.unwrap_or_default();
-            connection(reader, &path, &text);
+            files.push((path, text));
         }
+    }
+    // Profiles name one another by UUID.
+    let mut names = BTreeMap::new();
+    for (_, text) in &files {
+        let settings = ini(text);
+        let find = |wanted: &str| {
+            let is_it =
+                |(section, key, _): &&(String, String, String)| section == "connection" && key == wanted;
+            settings.iter().find(is_it).map(|(.., value)| value.clone())
+        };
+        names.extend(find("uuid").zip(find("interface-name")));
+    }
+    for (path, text) in &files {
+        connection(reader, path, text, &names);
     }
     Ok(())
 }
 
-fn connection(reader: &mut Reader<'_>, path: &str, text: &str) {
+fn connection(reader: &mut Reader<'_>, path: &str, text: &str, names: &BTreeMap<String, String>) {
+    let name_of = |named: String| names.get(&named).cloned().unwrap_or(named);
     let mut one = Configured { proof: path.to_owned(), ..Configured::default() };
     let (mut kind, mut parent, mut controller) = (String::new(), None, None);
     for (section, key, value) in ini(text) {
         match (section.as_str(), key.as_str()) {
             ("connection", "type") => kind = value,
             ("connection", "interface-name") => one.name = value,
-            ("connection", "master" | "controller") => controller = Some(value),
+            ("connection", "master" | "controller") => controller = Some(name_of(value)),
             ("ethernet" | "802-3-ethernet", "mac-address") => one.mac = mac(&value),
             ("match", "interface-name") if one.name.is_empty() => {
                 // One pattern can be kept; of several any may be meant, and the profile takes what comes.
@@ -30,7 +47,7 @@ fn connection(reader: &mut Reader<'_>, path: &str, text: &str) {
                 }
             }
             ("match", "driver" | "path") => one.pinned = Some(format!("{key} {value}")),
-            ("vlan" | "macvlan", "parent") => parent = Some(value),
+            ("vlan" | "macvlan", "parent") => parent = Some(name_of(value)),
             ("ipv4" | "ipv6", "method") if value == "auto" && section == "ipv4" => {
                 one.addresses.push("dhcp".to_owned());
             }
@@ -61,7 +78,7 @@ fn connection(reader: &mut Reader<'_>, path: &str, text: &str) {
     } else {
         reader.file(System::Keyfile, path, std::slice::from_ref(&one.name));
     }
-    // The controller by its name; where it goes by UUID, its own profile has no more to tell than this one.
+    // Of a UUID that no profile has nothing is known.
     if let Some(upper) = controller.filter(|upper| is_name(upper)) {
         reader.stack(&upper, &one.name);
     }

@@ -14,6 +14,7 @@ mod leases;
 mod netplan;
 mod networkd;
 mod readdress;
+mod renewed;
 mod settings;
 mod udev;
 mod yaml;
@@ -25,7 +26,7 @@ use crate::guest::Interface;
 use crate::patch::{InitramfsFile, Text};
 use crate::target::Request;
 use crate::tree::{GuestTree, GuestTreeExt};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One interface of the guest's configuration, or one that a bond, bridge or VLAN of it stands on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub(super) struct Network {
     pub seen: Vec<Given>,
     /// Interfaces that stand on others: upper, lower.
     pub stacks: Vec<(String, String)>,
+    /// Names that netplan's ids stand for, where they are others.
+    pub called: BTreeMap<String, String>,
     /// The files with addresses in them.
     pub files: Vec<ConfigFile>,
     /// Files that are not what they should be, and why.
@@ -206,19 +209,28 @@ pub(super) fn plan(
     udev::unpin(draft, &assigned, inside)?;
     let mut rules =
         String::from("# Written by landfall: the names that the network configuration counts on.\n");
-    let mut why = String::from(WHY);
-    for name in assigned.names.iter().filter(|name| !name.is_kept) {
+    let why_each = match renewed::driver(request) {
+        Some(_) => renewed::WHY,
+        None => WHY,
+    };
+    let mut why = String::from(why_each);
+    let names = renewed::names(&assigned, request);
+    for name in &names {
         let (interface, mac) = (&name.name, &name.mac);
+        let (of_link, of_rule) = match renewed::driver(request) {
+            Some(driver) => (format!("Driver={driver}"), format!("DRIVERS==\"{driver}\"")),
+            None => (format!("MACAddress={mac}"), format!("DRIVERS==\"?*\", ATTR{{address}}==\"{mac}\"")),
+        };
         // `Type=ether` leaves out VLANs and bridges, which have their parent's address: tried with the udev of Debian 11
         // to 13. An old one that does not understand it ignores the file, and the rule below does it all.
         let link = format!(
-            "# Written by landfall: the network configuration counts on this name.\n[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\nName={interface}\n"
+            "# Written by landfall: the network configuration counts on this name.\n[Match]\n{of_link}\nType=ether\n\n[Link]\nName={interface}\n"
         );
         let file = format!("10-landfall-{interface}.link");
         draft.write(
             &format!("/etc/systemd/network/{file}"),
             link.clone(),
-            &format!("{WHY} {interface}: {}.", name.proof),
+            &format!("{why_each} {interface}: {}.", name.proof),
         )?;
         inside.push(InitramfsFile {
             path: format!("lib/systemd/network/{file}"),
@@ -226,14 +238,15 @@ pub(super) fn plan(
             mode: 0o644,
         });
         rules.push_str(&format!(
-            "SUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"?*\", ATTR{{address}}==\"{mac}\", ATTR{{type}}==\"1\", NAME=\"{interface}\"\n"
+            "SUBSYSTEM==\"net\", ACTION==\"add\", {of_rule}, ATTR{{type}}==\"1\", NAME=\"{interface}\"\n"
         ));
         why.push_str(&format!(" {interface}: {}.", name.proof));
     }
     if let Some(map) = &request.network_map {
         readdress::plan(draft, map, &network, &assigned, request)?;
     }
-    if assigned.names.iter().any(|name| !name.is_kept) {
+    renewed::tell(draft, &network, &assigned, request);
+    if !names.is_empty() {
         draft.write(&format!("/etc/udev/rules.d/{RULES}"), rules.clone(), &why)?;
         inside.push(InitramfsFile {
             path: format!("lib/udev/rules.d/{RULES}"),

@@ -38,6 +38,8 @@ struct Device {
     match_name: Option<String>,
     match_driver: Option<String>,
     set_name: Option<String>,
+    /// The name that NetworkManager is told to give or to look for.
+    passed_name: Option<String>,
     addresses: Vec<String>,
     members: Vec<String>,
     proof: String,
@@ -64,6 +66,9 @@ fn merge(root: &Value, path: &str, devices: &mut BTreeMap<(String, String), Devi
             }
             let set_name = value.get("set-name").and_then(Value::text).map(str::to_owned);
             device.set_name = set_name.or(device.set_name.take());
+            let passed = value.get("networkmanager").and_then(|value| value.get("passthrough"));
+            let passed = passed.and_then(|keys| keys.get("connection.interface-name")).and_then(Value::text);
+            device.passed_name = passed.map(str::to_owned).or(device.passed_name.take());
             for address in value.get("addresses").map_or(&[][..], Value::items) {
                 let address = match address.entries().first() {
                     Some(entry) => Some(entry.key.clone()),
@@ -99,15 +104,28 @@ pub(super) const KINDS: &[&str] = &[
     "vrfs",
     "dummy-devices",
     "virtual-ethernets",
+    "nm-devices",
 ];
 
 impl Device {
     fn report(self, reader: &mut Reader<'_>, kind: &str, id: &str) {
         self.members.iter().for_each(|member| reader.stack(id, member));
+        // Without `match` the id is the name. With it the id is only a word.
+        let name = match (&self.set_name, &self.match_name, &self.passed_name) {
+            (Some(name), ..) | (None, None, Some(name)) => name.clone(),
+            (None, Some(name), _) if self.has_match => name.clone(),
+            _ => id.to_owned(),
+        };
+        if name != id {
+            reader.network.called.insert(id.to_owned(), name.clone());
+        }
         if kind != "ethernets" {
             // Members are ids of devices that have their own entry, or plain names.
+            if name != id {
+                reader.stack(&name, id);
+            }
             reader.network.configured.push(Configured {
-                name: id.to_owned(),
+                name,
                 is_virtual: true,
                 addresses: self.addresses,
                 proof: self.proof,
@@ -115,12 +133,6 @@ impl Device {
             });
             return;
         }
-        // Without `match` the id is the name. With it the id is only a word.
-        let name = match (&self.set_name, &self.match_name) {
-            (Some(name), _) => name.clone(),
-            (None, Some(name)) if self.has_match => name.clone(),
-            _ => id.to_owned(),
-        };
         if name != id {
             reader.stack(id, &name);
         }

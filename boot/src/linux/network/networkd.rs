@@ -7,8 +7,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
     let folder = "/etc/systemd/network";
     for path in reader.files(folder, ".netdev")? {
         let text = reader.text(&path)?.unwrap_or_default();
+        let mut names = Vec::new();
         for (section, key, value) in ini(&text) {
             if section == "netdev" && key == "name" {
+                names.push(value.clone());
                 let made = Configured {
                     name: value,
                     is_virtual: true,
@@ -18,6 +20,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<()> {
                 reader.network.configured.push(made);
             }
         }
+        reader.file(System::Networkd, &path, &names);
     }
     for path in reader.files(folder, ".network")? {
         let text = reader.text(&path)?.unwrap_or_default();

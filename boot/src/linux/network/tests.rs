@@ -402,3 +402,95 @@ fn ifcfg_facts() {
         ]
     );
 }
+
+/// Azure gives every card a new hardware address.
+#[test]
+fn on_azure_no_name_hangs_on_a_hardware_address() {
+    use crate::target::Platform;
+    let azure = |list| Request { platform: Platform::Azure, ..nics(list) };
+    let one = || azure(&[(A, "ens192")]);
+    let said = |plan: &PatchPlan, id: &str| {
+        plan.findings.iter().filter(|one| one.id == id).map(|one| one.says.clone()).collect::<Vec<_>>()
+    };
+    let text = |plan: &PatchPlan, end: &str| {
+        plan.edits.iter().find(|edit| edit.path.ends_with(end)).map(|edit| match &edit.action {
+            Action::Write { contents, .. } => String::from_utf8(contents.0.clone()).unwrap(),
+            other => panic!("{other:?}"),
+        })
+    };
+    // One card: by its driver.
+    let (plan, _) = run(&interfaces_file("iface ens192 inet dhcp\n"), &one());
+    let link = text(&plan, "10-landfall-ens192.link").unwrap();
+    assert!(link.contains("\nDriver=hv_netvsc\n") && !link.contains(A), "{link}");
+    let rules = text(&plan, RULES).unwrap();
+    assert!(rules.contains("DRIVERS==\"hv_netvsc\"") && !rules.contains(A), "{rules}");
+    assert!(plan.findings.is_empty(), "{:?}", plan.findings);
+    // A rule of the guest that gives the name by the old address does not do it.
+    let by_rule = interfaces_file("iface eth5 inet dhcp\n").file(
+        "/etc/udev/rules.d/70-persistent-net.rules",
+        format!("SUBSYSTEM==\"net\", ATTR{{address}}==\"{A}\", NAME=\"eth5\"\n"),
+    );
+    assert!(text(&run(&by_rule, &one()).0, "10-landfall-eth5.link").is_some());
+    // Several: nothing tells them apart.
+    let two = azure(&[(A, "ens192"), (B, "ens224")]);
+    let (plan, _) = run(&interfaces_file("iface ens192 inet dhcp\niface ens224 inet dhcp\n"), &two);
+    assert_eq!(plan.edits, []);
+    assert_eq!(
+        said(&plan, "linux-nic-new-address"),
+        [
+            "The target gives every card a new hardware address, and the machine has 2 of them: the names ens192, ens224 cannot be kept by it."
+        ]
+    );
+    // What looks for an address itself.
+    for (tree, name) in [
+        (
+            MemTree::new().file(
+                "/etc/netplan/x.yaml",
+                format!("network: {{ethernets: {{e: {{match: {{macaddress: '{A}'}}, dhcp4: true}}}}}}"),
+            ),
+            "/etc/netplan/x.yaml",
+        ),
+        (
+            ifcfg("ens192", &format!("DEVICE=ens192\nHWADDR={A}\nBOOTPROTO=dhcp\n")),
+            "/etc/sysconfig/network-scripts/ifcfg-ens192",
+        ),
+        (
+            MemTree::new().file(
+                "/etc/systemd/network/a.network",
+                format!("[Match]\nMACAddress={A}\n[Network]\nDHCP=yes\n"),
+            ),
+            "/etc/systemd/network/a.network",
+        ),
+        (
+            MemTree::new().file(
+                "/etc/NetworkManager/system-connections/b",
+                format!("[connection]\ntype=ethernet\n[ethernet]\nmac-address={A}\n[ipv4]\nmethod=auto\n"),
+            ),
+            "/etc/NetworkManager/system-connections/b",
+        ),
+    ] {
+        let found = said(&run(&tree, &one()).0, "linux-nic-new-address");
+        assert_eq!(
+            found,
+            [format!("{name} goes by the hardware address {A}; the target gives every card a new one.")]
+        );
+        let at_home = Request { platform: Platform::Hyperv, ..one() };
+        assert!(said(&run(&tree, &at_home).0, "linux-nic-new-address").is_empty());
+    }
+    // What is fixed in the guest is not what the target's network expects.
+    let fixed = interfaces_file(
+        "iface ens192 inet static\n address 10.1.0.5/24\niface ens192 inet6 static\n address 2001:db8::5/64\n",
+    );
+    let (plan, _) = run(&fixed, &one());
+    assert_eq!(
+        said(&plan, "linux-network-static"),
+        [
+            "ens192 has the address 10.1.0.5/24 in the guest (/etc/network/interfaces), and the target's network gives addresses by DHCP."
+        ]
+    );
+    let map = crate::network_map::NetworkMap {
+        rules: vec![crate::network_map::Rule { dhcp: Some(true), ..Default::default() }],
+    };
+    let (plan, _) = run(&fixed, &Request { network_map: Some(map), ..one() });
+    assert!(said(&plan, "linux-network-static").is_empty(), "{:?}", plan.findings);
+}

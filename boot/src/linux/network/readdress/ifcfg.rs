@@ -2,7 +2,8 @@
 //! NETMASK_0), and of the files for the whole machine beside them.
 
 use super::super::settings::{Edits, Setting, shell};
-use super::site::{self, On, Site, parse_prefix, prefix_like};
+use super::site::{On, Site};
+use super::values::{self, parse_network, parse_prefix, prefix_like};
 
 pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'_>) -> Option<Vec<u8>> {
     let mut file = File { settings: shell(old), edits: Edits::new(old) };
@@ -12,9 +13,20 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
     }
     let names: Vec<String> =
         names.iter().map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect();
+    let is_automatic = names.iter().any(|name| site.is_automatic(name));
     let mut on = site.on(&names, path);
     if on.dhcp() {
-        file.use_dhcp(&mut on);
+        match file.is_alias(path) {
+            false => file.use_dhcp(&mut on),
+            // A lease is for eth0: a file of eth0:1 has nothing left to say.
+            true if is_automatic => {
+                let before = file.v4_address().map(|(_, before)| before).unwrap_or_default();
+                on.switched(&before);
+                on.remove_file();
+                return None;
+            }
+            true => on.keep_alias(path.rsplit('/').next().unwrap_or("").trim_start_matches("ifcfg-")),
+        }
     }
     file.addresses(&mut on);
     file.rest(&mut on);
@@ -90,7 +102,7 @@ impl File<'_> {
                     self.edits.set(&companion.value, &like);
                 }
             }
-            for (stem, text) in [("BROADCAST", site::broadcast(host)), ("NETWORK", site::network(host))] {
+            for (stem, text) in [("BROADCAST", values::broadcast(host)), ("NETWORK", values::network(host))] {
                 let there = self.find(&format!("{stem}{suffix}")).cloned();
                 if let (Some(there), Some(text)) = (there, text)
                     && !self.text(&there).is_empty()
@@ -126,7 +138,7 @@ impl File<'_> {
             } else if suffix(key, "REMOTE_IPADDR").is_some() || key == "SRCADDR" {
                 let new = match key {
                     "SRCADDR" => on.network_text(&text),
-                    _ => on.neighbour_text(&text),
+                    _ => on.peer(&text),
                 };
                 if let Some(new) = new {
                     self.edits.set(&setting.value, &new);
@@ -170,6 +182,31 @@ impl File<'_> {
         }
     }
 
+    /// The file of `eth0:1`.
+    fn is_alias(&self, path: &str) -> bool {
+        let file = path.rsplit('/').next().unwrap_or("");
+        file.contains(':') || self.find("DEVICE").is_some_and(|one| self.text(one).contains(':'))
+    }
+
+    /// The first IPv4 address, and how it is written with its prefix length.
+    fn v4_address(&self) -> Option<(Setting, String)> {
+        let is_it = |one: &&Setting| {
+            let text = self.text(one);
+            suffix(&one.key, "IPADDR").is_some() && !text.contains(':') && !text.is_empty()
+        };
+        let address = self.settings.iter().find(is_it)?.clone();
+        let mut text = self.text(&address).to_owned();
+        let suffix_of = suffix(&address.key, "IPADDR").unwrap_or("").to_owned();
+        let length = ["PREFIX", "PREFIXLEN", "NETMASK"]
+            .iter()
+            .filter_map(|stem| self.find(&format!("{stem}{suffix_of}")))
+            .find_map(|one| parse_prefix(self.text(one)));
+        if let (false, Some(length)) = (text.contains('/'), length) {
+            text.push_str(&format!("/{length}"));
+        }
+        Some((address, text))
+    }
+
     /// BOOTPROTO, and no address, mask or gateway.
     fn use_dhcp(&mut self, on: &mut On<'_, '_>) {
         let method = self.find("BOOTPROTO").cloned();
@@ -178,22 +215,7 @@ impl File<'_> {
             on.switched("");
             return;
         }
-        let is_v4_address = |file: &Self, one: &Setting| {
-            let text = file.text(one);
-            suffix(&one.key, "IPADDR").is_some() && !text.contains(':') && !text.is_empty()
-        };
-        let Some(address) = self.settings.iter().find(|one| is_v4_address(self, one)).cloned() else {
-            return;
-        };
-        let mut before = self.text(&address).to_owned();
-        let suffix_of = suffix(&address.key, "IPADDR").unwrap_or("").to_owned();
-        let length = ["PREFIX", "PREFIXLEN", "NETMASK"]
-            .iter()
-            .filter_map(|stem| self.find(&format!("{stem}{suffix_of}")))
-            .find_map(|one| parse_prefix(self.text(one)));
-        if let (false, Some(length)) = (before.contains('/'), length) {
-            before.push_str(&format!("/{length}"));
-        }
+        let Some((address, before)) = self.v4_address() else { return };
         match &method {
             Some(method) => self.edits.set(&method.value, "dhcp"),
             None => self.edits.insert_after(&address.line, "BOOTPROTO=dhcp"),
@@ -223,12 +245,22 @@ impl File<'_> {
             }
             let words: Vec<&str> = text.split_whitespace().collect();
             let new = match setting.key.as_str() {
-                "GATEWAY" | "IPV6_DEFAULTGW" => site.beside(&text, path).gateway(&text),
+                "GATEWAY" | "IPV6_DEFAULTGW" => {
+                    let mut on = site.beside(&text, path);
+                    if on.is_replaced(parse_network("default", None), Some(&text)) {
+                        self.edits.remove(&setting.line);
+                        continue;
+                    }
+                    on.gateway(&text)
+                }
                 "NETCONFIG_DNS_STATIC_SERVERS" => {
                     site.whole(path).servers(&words, None).map(|new| new.join(" "))
                 }
                 "NETCONFIG_DNS_STATIC_SEARCHLIST" => site.whole(path).search(&words).map(|new| new.join(" ")),
-                _ => None,
+                _ => {
+                    site.whole(path).leftover(&text);
+                    None
+                }
             };
             if let Some(new) = new {
                 self.edits.set(&setting.value, &new);

@@ -2,9 +2,11 @@
 
 use super::super::settings::{Edits, lines};
 use super::routes;
-use super::site::{self, On, Site, parse_host, parse_prefix, prefix_like};
+use super::site::{On, Site};
+use super::values::{self, parse_host, parse_prefix, prefix_like};
 use crate::linux::text;
 use crate::network_map::Host;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// A line, or several that a backslash joins: its words and all of it.
@@ -15,8 +17,10 @@ struct Line {
 
 pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<'_>) -> Option<Vec<u8>> {
     let mut edits = Edits::new(old);
-    let mut stanza: Vec<Line> = Vec::new();
-    for line in joined(old) {
+    let mut stanza: Vec<&Line> = Vec::new();
+    let all = joined(old);
+    let mut marks: Vec<&Line> = Vec::new();
+    for line in &all {
         let keyword = line.words.first().map_or("", |word| edits.text(word));
         let begins = ["iface", "auto", "mapping", "source", "source-directory", "rename", "template"]
             .contains(&keyword)
@@ -26,11 +30,37 @@ pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<
             change_stanza(&stanza, &mut edits, path, site);
             stanza.clear();
         }
+        if keyword == "auto" || keyword.starts_with("allow-") {
+            marks.push(line);
+        }
         if keyword == "iface" || !stanza.is_empty() && !keyword.is_empty() {
             stanza.push(line);
         }
     }
     change_stanza(&stanza, &mut edits, path, site);
+    // Names that are to be brought up, without those that went.
+    let named = all.iter().filter_map(|line| {
+        let word = |n: usize| line.words.get(n).map(|word| edits.text(word));
+        word(1).filter(|_| word(0) == Some("iface"))
+    });
+    let named: BTreeSet<&str> = named.collect();
+    for line in marks {
+        let gone = |word: &&Range<usize>| {
+            let name = edits.text(word);
+            let base = name.split_once(':').map(|(base, _)| base);
+            site.is_gone(name) || base.is_some_and(|base| site.is_automatic(base)) && !named.contains(name)
+        };
+        let gone: Vec<Range<usize>> = line.words.iter().skip(1).filter(gone).cloned().collect();
+        if gone.len() + 1 == line.words.len() && !gone.is_empty() {
+            edits.remove(&line.whole);
+            continue;
+        }
+        for word in gone {
+            let before = old.get(..word.start).unwrap_or_default();
+            let blanks = before.iter().rev().take_while(|byte| b" \t".contains(byte)).count();
+            edits.remove(&(word.start - blanks..word.end));
+        }
+    }
     edits.finish()
 }
 
@@ -61,7 +91,7 @@ fn joined(old: &[u8]) -> Vec<Line> {
     found
 }
 
-fn change_stanza(stanza: &[Line], edits: &mut Edits<'_>, path: &str, site: &mut Site<'_>) {
+fn change_stanza(stanza: &[&Line], edits: &mut Edits<'_>, path: &str, site: &mut Site<'_>) {
     let Some((head, options)) = stanza.split_first() else { return };
     let word = |n: usize| head.words.get(n).map(|word| edits.text(word)).unwrap_or("");
     let (name, family, method) = (word(1), word(2), word(3));
@@ -70,15 +100,24 @@ fn change_stanza(stanza: &[Line], edits: &mut Edits<'_>, path: &str, site: &mut 
     }
     // `eth0:1` is a second address of eth0.
     let names = [name.split(':').next().unwrap_or(name).to_owned()];
+    let is_automatic = names.iter().any(|name| site.is_automatic(name));
     let mut on = site.on(&names, path);
     let is_v4 = match family {
         "inet" => Some(true),
         "inet6" => Some(false),
         _ => None,
     };
-    let mut stanza = Stanza { edits, options: options.iter().collect(), host: None, had_servers: false };
+    let mut stanza = Stanza { edits, options: options.to_vec(), host: None, had_servers: false };
     if is_v4 != Some(false) && on.dhcp() {
-        stanza.use_dhcp(head, method, &mut on);
+        match name.contains(':') {
+            false => stanza.use_dhcp(head, method, &mut on),
+            // A lease is for eth0, and what it leaves out is gone.
+            true if is_automatic => {
+                stanza.drop_alias(head, name, &mut on);
+                return;
+            }
+            true => on.keep_alias(name),
+        }
     }
     // The mask may stand before its address.
     let netmask = stanza.find("netmask").and_then(|line| parse_prefix(stanza.value(line)));
@@ -87,7 +126,7 @@ fn change_stanza(stanza: &[Line], edits: &mut Edits<'_>, path: &str, site: &mut 
     }
     // What follows from the address.
     let Some(host) = stanza.host else { return };
-    for (key, text) in [("broadcast", site::broadcast(host)), ("network", site::network(host))] {
+    for (key, text) in [("broadcast", values::broadcast(host)), ("network", values::network(host))] {
         if let (Some(line), Some(text)) = (stanza.find(key), text)
             && parse_host(stanza.value(line)).is_some()
             && let Some(range) = line.words.get(1)
@@ -146,7 +185,7 @@ impl<'e, 'o> Stanza<'e, 'o> {
                 }
             }
             "pointopoint" | "endpoint" => {
-                if let Some(new) = on.neighbour_text(self.edits.text(value)) {
+                if let Some(new) = on.peer(self.edits.text(value)) {
                     self.edits.set(value, &new);
                 }
             }
@@ -172,6 +211,7 @@ impl<'e, 'o> Stanza<'e, 'o> {
             }
             "up" | "post-up" | "pre-up" | "down" | "pre-down" | "post-down" => {
                 match routes::command(&values) {
+                    Some(command) if command.is_replaced(&values, on) => self.edits.remove(&line.whole),
                     Some(command) => {
                         for (n, new) in command.change(&values, on) {
                             if let Some(range) = line.words.get(n + 1) {
@@ -185,6 +225,15 @@ impl<'e, 'o> Stanza<'e, 'o> {
             "netmask" | "broadcast" | "network" | "hwaddress" => {}
             _ => on.leftover(&values.join(" ")),
         }
+    }
+
+    /// The whole stanza goes.
+    fn drop_alias(&mut self, head: &Line, name: &str, on: &mut On<'_, '_>) {
+        let before = self.find("address").map(|line| self.value(line).to_owned()).unwrap_or_default();
+        for line in self.options.iter().copied().chain([head]) {
+            self.edits.remove(&line.whole);
+        }
+        on.goes(name, &before);
     }
 
     /// A static stanza becomes one of DHCP: the method, and no line that only a static one has.

@@ -1,6 +1,6 @@
 //! The addresses of another site, put into whatever configures the guest's network: ifupdown, ifcfg files (Red Hat's and
 //! SUSE's) with their routes, wicked, NetworkManager's keyfiles, netplan, systemd-networkd; then resolv.conf and the
-//! machine's own lines in /etc/hosts.
+//! machine's own lines in /etc/hosts. Other files that may hold addresses of the network are only looked at.
 //!
 //! Only values change: comments, order and spacing stay. A value that no rule covers stays and is named in a finding, and so
 //! is one that stands where it is not understood (a variable, a command). Nothing is added where nothing is configured,
@@ -12,9 +12,11 @@ mod ifupdown;
 mod keyfile;
 mod netplan;
 mod networkd;
+mod outcome;
 mod routes;
 mod site;
 mod system;
+mod values;
 mod wicked;
 
 use super::assign::Assigned;
@@ -34,6 +36,7 @@ const COMMON: &[(&str, System)] = &[
     ("/etc/sysconfig/network", System::Ifcfg),
     ("/etc/sysconfig/network/config", System::Ifcfg),
     ("/etc/sysconfig/network/routes", System::Routes),
+    ("/etc/sysconfig/static-routes", System::Routes),
     ("/etc/systemd/resolved.conf", System::Networkd),
 ];
 
@@ -45,8 +48,9 @@ pub(super) fn plan(
     assigned: &Assigned,
     request: &Request,
 ) -> Result<()> {
-    let mut site = Site::new(map, cards(network, assigned, request));
+    let mut site = Site::new(map, cards(network, assigned, request), network.called.clone());
     let mut files: Vec<(System, &str, &[String])> = Vec::new();
+    let resolved = system::files(draft, "/etc/systemd/resolved.conf.d/", ".conf")?;
     for file in &network.files {
         files.push((file.system, &file.path, &file.names));
     }
@@ -56,6 +60,9 @@ pub(super) fn plan(
         if is_file(draft, path)? {
             files.push((*system, path, &[]));
         }
+    }
+    for path in &resolved {
+        files.push((System::Networkd, path, &[]));
     }
     for (system, path, names) in files {
         let change = match system {
@@ -69,12 +76,16 @@ pub(super) fn plan(
         };
         draft.edit(path, WHY, |old| change(old, path, names, &mut site))?;
     }
+    for path in &site.removed {
+        draft.remove(path, "The address comes by DHCP, which knows no aliases.")?;
+    }
     for (path, change) in system::FILES {
         // A link leads to what a daemon writes.
         if draft.scene.tree.link_metadata(path)?.is_some_and(|meta| meta.kind == NodeKind::File) {
             draft.edit(path, WHY, |old| change(old, path, &mut site))?;
         }
     }
+    system::watch(draft, &mut site)?;
     let (moved, findings) = site.finish();
     draft.moved = moved;
     for (id, says, remedy) in findings {

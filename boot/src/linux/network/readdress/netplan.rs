@@ -1,10 +1,13 @@
-//! netplan's devices: `addresses`, `gateway4`, `routes`, `nameservers`, `routing-policy`, `dhcp4`. Values are replaced where they
-//! stand, so that comments and both styles of YAML stay.
+//! netplan's devices: `addresses`, `gateway4`, `routes`, `nameservers`, `routing-policy`, `dhcp4`, and the keys of
+//! NetworkManager's that it passes through. Values are replaced where they stand, so that comments and both styles of YAML
+//! stay.
 
 use super::super::netplan::KINDS;
 use super::super::settings::Edits;
 use super::super::yaml::{Entry, Value, parse};
-use super::site::{On, Site, parse_network};
+use super::keyfile;
+use super::site::{On, Site};
+use super::values::parse_network;
 use std::ops::Range;
 
 pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<'_>) -> Option<Vec<u8>> {
@@ -13,9 +16,7 @@ pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<
     let mut file = File { text, edits: Edits::new(old) };
     for kind in root.get("network")?.entries().iter().filter(|kind| KINDS.contains(&kind.key.as_str())) {
         for device in kind.value.entries() {
-            let name = device.value.get("set-name").and_then(Value::text);
-            let found = device.value.get("match").and_then(|found| found.get("name")).and_then(Value::text);
-            let names = [name.or(found).unwrap_or(&device.key).to_owned()];
+            let names = [site.called.get(&device.key).unwrap_or(&device.key).clone()];
             let mut on = site.on(&names, path);
             file.device(&device.value, &mut on);
         }
@@ -70,13 +71,55 @@ impl File<'_> {
                     }
                 }
                 "nameservers" => self.nameservers(&entry.value, dhcp, on),
-                _ => {
-                    if let Some(text) = entry.value.text() {
-                        on.leftover(text);
-                    }
-                }
+                "networkmanager" => self.passthrough(&entry.value, dhcp, on),
+                _ => leftover(&entry.value, on),
             }
         }
+    }
+
+    /// Keys of NetworkManager's: `ipv4.address1`. They count more than what netplan makes of its own.
+    fn passthrough(&mut self, value: &Value, dhcp: bool, on: &mut On<'_, '_>) {
+        for entry in value.entries().iter().filter(|entry| entry.key != "passthrough") {
+            leftover(&entry.value, on);
+        }
+        let Some(keys) = value.get("passthrough") else { return };
+        let gone = if dhcp { self.replaced(keys, on) } else { Vec::new() };
+        for entry in keys.entries().iter().filter(|entry| !gone.contains(&entry.key.as_str())) {
+            let text = entry.value.text().unwrap_or("");
+            let new = match entry.key.split_once('.') {
+                Some(("ipv4", "method")) if dhcp && text == "manual" => Some("auto".to_owned()),
+                Some((section @ ("ipv4" | "ipv6"), key)) => keyfile::value(key, text, section == "ipv4", on),
+                _ => {
+                    leftover(&entry.value, on);
+                    None
+                }
+            };
+            if let Some(new) = new {
+                self.set(entry.value.range(), text, &new, on);
+            }
+        }
+    }
+
+    /// Keys that DHCP replaces, taken out.
+    fn replaced<'k>(&mut self, keys: &'k Value, on: &mut On<'_, '_>) -> Vec<&'k str> {
+        let find = |key: &str| keys.get(&format!("ipv4.{key}")).and_then(Value::text);
+        let goes = |entry: &&Entry| {
+            entry
+                .key
+                .strip_prefix("ipv4.")
+                .is_some_and(|key| keyfile::is_static(key, on) || keyfile::is_default(key, find, on))
+        };
+        let gone: Vec<&Entry> = keys.entries().iter().filter(goes).collect();
+        // A map without entries is none.
+        let is_all = gone.len() == keys.entries().len();
+        if !gone.is_empty() && (is_all || !gone.iter().all(|entry| is_line(self.text, entry))) {
+            on.unclear(
+                "passes addresses through to NetworkManager in a way in which they were not taken out",
+            );
+            return Vec::new();
+        }
+        gone.iter().for_each(|entry| self.remove(entry));
+        gone.iter().map(|entry| entry.key.as_str()).collect()
     }
 
     fn route(&mut self, route: &Value, on: &mut On<'_, '_>) {
@@ -186,7 +229,7 @@ impl File<'_> {
             on.switched("");
             return true;
         }
-        let Some(addresses) = device.entry("addresses") else { return false };
+        let Some(addresses) = device.entry("addresses") else { return passes_manual(device, on) };
         let address = |item: &Value| match item.entries().first() {
             Some(entry) => entry.key.clone(),
             None => item.text().unwrap_or("").to_owned(),
@@ -237,6 +280,33 @@ impl File<'_> {
         let lines = self.lines(&(entry.place.start..entry.value.end(self.text).max(entry.place.end)));
         self.edits.remove(&lines);
     }
+}
+
+/// True for a device that is NetworkManager's alone, and whose fixed address goes.
+fn passes_manual(device: &Value, on: &mut On<'_, '_>) -> bool {
+    let Some(keys) = device.get("networkmanager").and_then(|value| value.get("passthrough")) else {
+        return false;
+    };
+    let is_manual = keys.get("ipv4.method").and_then(Value::text) == Some("manual");
+    let mut entries = keys.entries().iter();
+    let address = entries.find(|entry| entry.key.strip_prefix("ipv4.").is_some_and(keyfile::is_address));
+    let before = address.and_then(|entry| entry.value.text()).unwrap_or("manual");
+    if is_manual {
+        on.switched(before.split([',', ';']).next().unwrap_or(before));
+    }
+    is_manual
+}
+
+/// Addresses anywhere in what is not edited.
+fn leftover(value: &Value, on: &mut On<'_, '_>) {
+    if let Some(text) = value.text() {
+        on.leftover(text);
+    }
+    for entry in value.entries() {
+        on.leftover(&entry.key);
+        leftover(&entry.value, on);
+    }
+    value.items().iter().for_each(|item| leftover(item, on));
 }
 
 fn is_line(text: &str, entry: &Entry) -> bool {

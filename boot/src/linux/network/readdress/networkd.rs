@@ -1,7 +1,8 @@
 //! systemd.network(5) files with their drop-ins, and resolved.conf(5).
 
 use super::super::settings::{Edits, Setting, ini, lines};
-use super::site::{self, On, Site, parse_network};
+use super::site::{On, Site};
+use super::values::{self, parse_network};
 use crate::network_map::Host;
 
 pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'_>) -> Option<Vec<u8>> {
@@ -34,7 +35,7 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
                 }
             },
             ("network", "gateway") => on.gateway(&text),
-            ("address", "peer") => on.neighbour_text(&text),
+            ("address", "peer") => on.peer(&text),
             ("route", "destination") => {
                 let via = find(&settings, setting.number, "gateway");
                 let via = via.map(|one| edits.text(&one.value).to_owned());
@@ -61,7 +62,7 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
     }
     for (number, host) in hosts {
         let there = find(&settings, number, "broadcast").filter(|one| edits.text(&one.value).contains('.'));
-        if let (Some(there), Some(text)) = (there, site::broadcast(host)) {
+        if let (Some(there), Some(text)) = (there, values::broadcast(host)) {
             edits.set(&there.value, &text);
         }
     }

@@ -2,12 +2,16 @@
 //! routes of SUSE), assignments (the older kind of route-eth0); and commands that add routes.
 
 use super::super::settings::{Edits, lines, shell, str_at};
-use super::site::{On, Site, parse_ip, parse_network, parse_prefix, prefix_like};
+use super::site::{On, Site};
+use super::values::{addresses, parse_network, parse_prefix, prefix_like};
 use crate::linux::text;
 use ipnet::IpNet;
 
 pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'_>) -> Option<Vec<u8>> {
     let file = path.rsplit('/').next().unwrap_or("");
+    if file == "static-routes" {
+        return every(old, path, site);
+    }
     if file.starts_with("route-") && shell(old).iter().any(|one| one.key.starts_with("ADDRESS")) {
         return assignments(old, path, names, site);
     }
@@ -42,6 +46,10 @@ pub(super) fn change(old: &[u8], path: &str, names: &[String], site: &mut Site<'
         if arguments.to.is_none() && arguments.sources.is_empty() {
             on.leftover(&values.join(" "));
         }
+        if arguments.is_replaced(&values, &on) {
+            edits.remove(&whole);
+            continue;
+        }
         for (n, new) in arguments.change(&values, &mut on) {
             if let Some(word) = words.get(n) {
                 edits.set(word, &new);
@@ -75,8 +83,7 @@ fn columns(
         return;
     };
     // The default route of an interface comes by DHCP as its address does.
-    let is_v4 = via.and_then(parse_ip).is_some_and(|ip| ip.is_ipv4());
-    if network.prefix_len() == 0 && is_v4 && on.dhcp() {
+    if on.is_replaced(Some(network), via) {
         set(0, None);
         return;
     }
@@ -92,6 +99,39 @@ fn columns(
     }
 }
 
+/// /etc/sysconfig/static-routes: `any net 10.9.0.0 netmask 255.255.0.0 gw 10.1.0.9`, arguments of `route add` without
+/// the dash of the first.
+fn every(old: &[u8], path: &str, site: &mut Site<'_>) -> Option<Vec<u8>> {
+    let mut edits = Edits::new(old);
+    for (body, _) in lines(old) {
+        let bytes = old.get(body.clone()).unwrap_or_default();
+        let words: Vec<_> = text::words(bytes)
+            .into_iter()
+            .map(|word| body.start + word.start..body.start + word.end)
+            .skip(1)
+            .collect();
+        let values: Vec<&str> = words.iter().map(|word| edits.text(word)).collect();
+        if text::is_comment(bytes) {
+            continue;
+        }
+        let command = Command::old(&values);
+        let via = command.via.and_then(|at| values.get(at));
+        let mut on = match via {
+            Some(via) => site.beside(via, path),
+            None => site.whole(path),
+        };
+        for (n, new) in command.change(&values, &mut on) {
+            if let Some(word) = words.get(n) {
+                edits.set(word, &new);
+            }
+        }
+    }
+    edits.finish()
+}
+
+/// Of a route in assignments.
+const KEYS: &[&str] = &["ADDRESS", "NETMASK", "PREFIX", "GATEWAY", "METRIC", "OPTIONS"];
+
 /// `ADDRESS0=`, `NETMASK0=`, `GATEWAY0=`.
 fn assignments(old: &[u8], path: &str, names: &[String], site: &mut Site<'_>) -> Option<Vec<u8>> {
     let mut edits = Edits::new(old);
@@ -105,6 +145,14 @@ fn assignments(old: &[u8], path: &str, names: &[String], site: &mut Site<'_>) ->
             continue;
         };
         let mut on = site.on(names, path);
+        if on.is_replaced(Some(to), gateway.map(|one| edits.text(&one.value))) {
+            for one in
+                settings.iter().filter(|one| KEYS.iter().any(|key| one.key == format!("{key}{number}")))
+            {
+                edits.remove(&one.line);
+            }
+            continue;
+        }
         let (new_to, new_via) = on.route(Some(to), gateway.map(|one| edits.text(&one.value)));
         if let Some(new) = new_to {
             edits.set(&address.value, &new.addr().to_string());
@@ -127,23 +175,20 @@ pub(super) struct Command {
     via: Option<usize>,
     /// Addresses of the machine, and networks in rules.
     sources: Vec<usize>,
+    /// The route is in a table of its own.
+    has_table: bool,
 }
 
-/// A command that adds or removes a route: `ip route add …`, `route add -net …`, with a path before it or not.
+/// A command that adds or removes a route: `ip route add …`, `route add -net …`, with a path before it or not. Behind it
+/// may come what a shell does next (`|| true`), if no address is in that.
 pub(super) fn command(words: &[&str]) -> Option<Command> {
-    let (program, rest) = words.split_first()?;
-    let offset = |n: usize, mut command: Command| {
-        for place in [&mut command.to, &mut command.mask, &mut command.via].into_iter().flatten() {
-            *place += n;
-        }
-        command.sources.iter_mut().for_each(|place| *place += n);
-        command
-    };
-    // What else a shell would do on the line is not looked at.
-    if words.iter().any(|word| word.contains(['$', '`', '|', '&', ';', '(', '<', '>'])) {
+    let head = first_command(words);
+    let tail = words.get(head.len()..)?;
+    if addresses(&tail.join(" ")).next().is_some() {
         return None;
     }
-    match program.rsplit('/').next()? {
+    let (program, rest) = head.split_first()?;
+    let found = match program.rsplit('/').next()? {
         "ip" => {
             let options = rest.iter().take_while(|word| word.starts_with('-')).count();
             let kind = rest.get(options)?;
@@ -158,14 +203,36 @@ pub(super) fn command(words: &[&str]) -> Option<Command> {
                 "rule" | "ru" => Command::rule(arguments),
                 _ => return None,
             };
-            Some(offset(options + 3, found))
+            found.behind(options + 3)
         }
         "route" => {
             let start = rest.iter().position(|word| ["add", "del"].contains(word))? + 1;
-            Some(offset(start + 1, Command::old(rest.get(start..)?)))
+            Command::old(rest.get(start..)?).behind(start + 1)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    // A value that the shell makes is not known.
+    let is_plain = |at: usize| words.get(at).is_some_and(|word| !bare(word).contains(SHELL));
+    let is_known = found.places().all(is_plain);
+    is_known.then_some(found)
+}
+
+/// What means something to a shell.
+const SHELL: &[char] = &['$', '`', '|', '&', ';', '(', '<', '>'];
+
+/// The words before `||`, `&&`, `2>…` and their like, and up to one with a semicolon at its end.
+fn first_command<'w, 't>(words: &'w [&'t str]) -> &'w [&'t str] {
+    let begins = |word: &&str| {
+        word.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['|', '&', ';', '>', '<'])
+    };
+    let end = words.iter().position(begins).unwrap_or(words.len());
+    let end = words.iter().position(|word| word.ends_with(';')).map_or(end, |at| end.min(at + 1));
+    words.get(..end).unwrap_or(words)
+}
+
+/// A word without the semicolon that ends its command.
+fn bare<'t>(word: &&'t str) -> &'t str {
+    word.strip_suffix(';').unwrap_or(word)
 }
 
 impl Command {
@@ -192,6 +259,10 @@ impl Command {
                 }
                 word if kinds.contains(&word) => {}
                 "onlink" => {}
+                key @ ("table" | "dev" | "metric" | "proto" | "scope") => {
+                    at += 1;
+                    found.has_table |= key == "table";
+                }
                 // Every other keyword has a value.
                 _ if found.to.is_some() || found.via.is_some() => at += 1,
                 _ => found.to = Some(at),
@@ -202,7 +273,7 @@ impl Command {
     }
 
     /// The arguments of `ip rule add`.
-    fn rule(words: &[&str]) -> Command {
+    pub fn rule(words: &[&str]) -> Command {
         let keys = words.iter().enumerate().filter(|(_, word)| ["from", "to"].contains(word));
         Command { sources: keys.map(|(at, _)| at + 1).collect(), ..Command::default() }.within(words.len())
     }
@@ -213,7 +284,7 @@ impl Command {
         let mut at = 0;
         while let Some(word) = words.get(at) {
             match *word {
-                "-net" | "-host" | "-A" | "inet" | "inet6" | "reject" => {}
+                "-net" | "net" | "-host" | "host" | "-A" | "inet" | "inet6" | "reject" => {}
                 "netmask" | "gw" | "metric" | "dev" | "mss" | "window" | "irtt" => {
                     at += 1;
                     match *word {
@@ -230,6 +301,19 @@ impl Command {
         found.within(words.len())
     }
 
+    fn places(&self) -> impl Iterator<Item = usize> {
+        [self.to, self.mask, self.via].into_iter().flatten().chain(self.sources.iter().copied())
+    }
+
+    /// The same, with so many words before it.
+    fn behind(mut self, count: usize) -> Command {
+        for place in [&mut self.to, &mut self.mask, &mut self.via].into_iter().flatten() {
+            *place += count;
+        }
+        self.sources.iter_mut().for_each(|place| *place += count);
+        self
+    }
+
     fn within(mut self, length: usize) -> Command {
         for place in [&mut self.to, &mut self.mask, &mut self.via] {
             *place = place.filter(|at| *at < length);
@@ -238,12 +322,26 @@ impl Command {
         self
     }
 
+    fn word<'t>(words: &[&'t str], at: Option<usize>) -> Option<&'t str> {
+        words.get(at?).map(bare)
+    }
+
+    fn network(&self, words: &[&str]) -> Option<IpNet> {
+        let mask = Command::word(words, self.mask);
+        parse_network(Command::word(words, self.to)?, mask.and_then(parse_prefix))
+    }
+
+    /// True for a default route that goes with the address that DHCP replaces.
+    pub fn is_replaced(&self, words: &[&str], on: &On<'_, '_>) -> bool {
+        !self.has_table && on.is_replaced(self.network(words), Command::word(words, self.via))
+    }
+
     /// The words that change, by number.
     pub fn change(&self, words: &[&str], on: &mut On<'_, '_>) -> Vec<(usize, String)> {
-        let word = |at: Option<usize>| at.and_then(|at| words.get(at).copied());
+        let word = |at: Option<usize>| Command::word(words, at);
         let (to, mask, via) = (word(self.to), word(self.mask), word(self.via));
         let mut changes = Vec::new();
-        let network: Option<IpNet> = to.and_then(|to| parse_network(to, mask.and_then(parse_prefix)));
+        let network = self.network(words);
         if network.is_some() || to.is_none() && via.is_some() {
             let (new_to, new_via) = on.route(network, via);
             if let (Some(at), Some(to), Some(new)) = (self.to, to, new_to) {
@@ -257,8 +355,13 @@ impl Command {
             }
         }
         for at in &self.sources {
-            if let Some(new) = words.get(*at).and_then(|word| on.network_text(word)) {
+            if let Some(new) = word(Some(*at)).and_then(|word| on.network_text(word)) {
                 changes.push((*at, new));
+            }
+        }
+        for (at, new) in &mut changes {
+            if words.get(*at).is_some_and(|word| word.ends_with(';')) {
+                new.push(';');
             }
         }
         changes

@@ -1,42 +1,56 @@
 //! What the map says of the values of one interface, and what became of them.
 
+use super::values::{addresses, full, is_special, mask_of, parse_host, parse_ip, show};
 use crate::linux::text;
 use crate::network_map::{self, Host, Moved, NetworkMap, Rule, Verdict, What, map, map_network};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Id, sentence, remedy.
-type Found = (&'static str, String, String);
+pub(super) type Found = (&'static str, String, String);
+
+/// A gateway in a file: whose, as it was, as it will be.
+pub(super) struct Gateway {
+    pub interface: String,
+    pub old: IpAddr,
+    pub new: IpAddr,
+    pub path: String,
+}
 
 /// The map, and what was done by it so far.
+#[derive(Default)]
 pub(super) struct Site<'a> {
-    map: &'a NetworkMap,
+    pub rules: Vec<&'a Rule>,
     cards: BTreeMap<String, BTreeSet<usize>>,
-    moved: Vec<Moved>,
-    findings: Vec<Found>,
+    /// Names that netplan's ids stand for.
+    pub called: BTreeMap<String, String>,
+    pub moved: Vec<Moved>,
+    pub findings: Vec<Found>,
     /// Every address of the machine: interface, as it was, as it will be.
-    own: Vec<(String, Host, Host)>,
+    pub own: Vec<(String, Host, Host)>,
     /// Addresses that DHCP replaces.
     gone: Vec<(String, Host)>,
+    pub gateways: Vec<Gateway>,
+    /// Interfaces whose address comes by DHCP from now on.
+    automatic: BTreeSet<String>,
     /// What had a place in some file.
-    placed: BTreeSet<What>,
+    pub placed: BTreeSet<What>,
     /// Numbers of the rules whose conditions some interface meets.
-    rules_used: BTreeSet<usize>,
+    pub rules_used: BTreeSet<usize>,
+    /// More names of automatic interfaces, which went with their addresses.
+    gone_names: BTreeSet<String>,
+    /// Files that go.
+    pub removed: BTreeSet<String>,
 }
 
 impl<'a> Site<'a> {
-    pub fn new(map: &'a NetworkMap, cards: BTreeMap<String, BTreeSet<usize>>) -> Self {
-        Site {
-            map,
-            cards,
-            moved: Vec::new(),
-            findings: Vec::new(),
-            own: Vec::new(),
-            gone: Vec::new(),
-            placed: BTreeSet::new(),
-            rules_used: BTreeSet::new(),
-        }
+    pub fn new(
+        map: &'a NetworkMap,
+        cards: BTreeMap<String, BTreeSet<usize>>,
+        called: BTreeMap<String, String>,
+    ) -> Self {
+        Site { rules: map.rules.iter().collect(), cards, called, ..Site::default() }
     }
 
     /// The rules for an interface with one of these names. Without a name: for the whole machine.
@@ -58,17 +72,16 @@ impl<'a> Site<'a> {
                     .is_none_or(|pattern| names.iter().any(|name| text::glob(pattern, name)))
         };
         let rules = self.fitting(fits);
-        On { site: self, rules, name: names.join(" "), path, is_whole: false }
+        On { site: self, rules, name: names.join(" "), path, is_whole: false, is_fixed: false }
     }
 
     /// For what no interface owns. Rules with a condition count less: theirs is one interface of several.
     pub fn whole<'s>(&'s mut self, path: &'s str) -> On<'s, 'a> {
-        let map = self.map;
         let (open, conditioned): (Vec<_>, Vec<_>) =
-            map.rules.iter().enumerate().partition(|(_, rule)| is_open(rule));
+            self.rules.iter().copied().enumerate().partition(|(_, rule)| is_open(rule));
         let met = conditioned.into_iter().filter(|(number, _)| self.rules_used.contains(number));
         let rules = met.chain(open).map(|(_, rule)| rule).collect();
-        On { site: self, rules, name: String::new(), path, is_whole: true }
+        On { site: self, rules, name: String::new(), path, is_whole: true, is_fixed: false }
     }
 
     /// The rules for whoever has the gateway in its network; for the whole machine where nobody has.
@@ -86,9 +99,18 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// True where the map is about addresses of this family, and this is none that it leads to.
+    fn moves_addresses(&self, ip: IpAddr) -> bool {
+        let subnets = || self.rules.iter().flat_map(|rule| &rule.subnets);
+        let addresses = || self.rules.iter().flat_map(|rule| &rule.addresses);
+        let is_about = subnets().any(|(from, _)| from.addr().is_ipv4() == ip.is_ipv4())
+            || addresses().any(|(from, _)| from.is_ipv4() == ip.is_ipv4());
+        is_about && !subnets().any(|(_, to)| to.contains(&ip)) && !addresses().any(|(_, to)| to.ip == ip)
+    }
+
     fn fitting(&mut self, fits: impl Fn(&Rule) -> bool) -> Vec<&'a Rule> {
-        let (map, mut rules) = (self.map, Vec::new());
-        for (number, rule) in map.rules.iter().enumerate() {
+        let mut rules = Vec::new();
+        for (number, rule) in self.rules.iter().copied().enumerate() {
             if fits(rule) {
                 self.rules_used.insert(number);
                 rules.push(rule);
@@ -102,58 +124,18 @@ impl<'a> Site<'a> {
         self.own.iter().find(|(_, old, _)| old.ip == ip).map(|(_, _, new)| new.ip)
     }
 
+    /// True where the interface gets its address by DHCP from now on.
+    pub fn is_automatic(&self, name: &str) -> bool {
+        self.automatic.contains(name)
+    }
+
+    /// True for an alias that went.
+    pub fn is_gone(&self, alias: &str) -> bool {
+        self.gone_names.contains(alias)
+    }
+
     pub fn find(&mut self, id: &'static str, says: String, remedy: &str) {
         self.findings.push((id, says, remedy.to_owned()));
-    }
-
-    /// What was moved, and what was found.
-    pub fn finish(mut self) -> (Vec<Moved>, Vec<Found>) {
-        self.twins();
-        let rules: Vec<&Rule> = self.map.rules.iter().collect();
-        let asked = [
-            (What::Dns, rules.iter().any(|rule| rule.dns.is_some()), "name servers"),
-            (What::Search, rules.iter().any(|rule| rule.search.is_some()), "search domains"),
-            (What::Gateway, rules.iter().any(|rule| !rule.gateways.is_empty()), "a gateway"),
-            (What::Method, rules.iter().any(|rule| rule.dhcp == Some(true)), "DHCP"),
-        ];
-        for (what, is_asked, words) in asked {
-            if is_asked && !self.placed.contains(&what) {
-                self.find(
-                    "linux-readdress-unplaced",
-                    format!("The network map gives {words}, and no file of the guest has a place for that."),
-                    "Ignore this where DHCP gives it; else set it on the target.",
-                );
-            }
-        }
-        if !self.moved.is_empty() {
-            self.find(
-                "linux-readdress-scope",
-                "Addresses were changed in the network configuration only.".to_owned(),
-                "Look for the old addresses in the configuration of services, firewalls and applications.",
-            );
-        }
-        (self.moved, self.findings)
-    }
-
-    /// Two addresses that become one.
-    fn twins(&mut self) {
-        let mut by_result: BTreeMap<IpAddr, BTreeMap<IpAddr, String>> = BTreeMap::new();
-        for (name, old, new) in &self.own {
-            by_result.entry(new.ip).or_default().insert(old.ip, name.clone());
-        }
-        for (result, from) in by_result {
-            if from.len() > 1 {
-                let from: Vec<_> = from.iter().map(|(ip, name)| format!("{ip} ({name})")).collect();
-                self.find(
-                    "linux-readdress-duplicate",
-                    format!(
-                        "By the network map {} would become the same address, {result}.",
-                        from.join(" and ")
-                    ),
-                    "Give each of them its own address in the map.",
-                );
-            }
-        }
     }
 }
 
@@ -164,6 +146,8 @@ pub(super) struct On<'s, 'a> {
     name: String,
     path: &'s str,
     is_whole: bool,
+    /// Its address stays a fixed one, whatever the map says.
+    is_fixed: bool,
 }
 
 impl On<'_, '_> {
@@ -172,7 +156,7 @@ impl On<'_, '_> {
         if is_special(old.ip) {
             return old;
         }
-        let new = self.verdict(old).unwrap_or(old);
+        let new = self.verdict(old, true).unwrap_or(old);
         if !self.wants_dhcp(old.ip) {
             self.site.own.push((self.name.clone(), old, new));
             self.moved(What::Address, &show(old), &show(new));
@@ -203,13 +187,26 @@ impl On<'_, '_> {
         if ip.is_unspecified() {
             return None;
         }
+        let own = &self.site.own;
+        // The gateway of a rule with addresses is for the networks of these.
+        let is_for = |rule: &Rule| {
+            rule.subnets.is_empty()
+                || rule.subnets.iter().any(|(from, _)| from.contains(&ip))
+                || rule.addresses.iter().any(|(from, _)| own.iter().any(|(_, old, _)| old.ip == *from))
+        };
         let explicit = network_map::last(&self.rules, |rule| {
-            rule.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == ip.is_ipv4())
+            rule.gateways
+                .iter()
+                .copied()
+                .find(|gateway| gateway.is_ipv4() == ip.is_ipv4())
+                .filter(|_| is_for(rule))
         });
-        if explicit.is_some() {
+        let new = explicit.unwrap_or_else(|| self.neighbour(ip));
+        if explicit.is_some() || new != ip {
             self.site.placed.insert(What::Gateway);
         }
-        let new = explicit.unwrap_or_else(|| self.neighbour(ip));
+        let interface = self.name.clone();
+        self.site.gateways.push(Gateway { interface, old: ip, new, path: self.path.to_owned() });
         let ip_text = text.split('%').next().unwrap_or(text).trim();
         self.moved(What::Gateway, ip_text, &new.to_string());
         (new != ip).then(|| text.replacen(ip_text, &new.to_string(), 1))
@@ -220,7 +217,7 @@ impl On<'_, '_> {
         if is_special(ip) {
             return ip;
         }
-        self.verdict(Host { ip, prefix: None }).map_or(ip, |host| host.ip)
+        self.verdict(Host { ip, prefix: None }, false).map_or(ip, |host| host.ip)
     }
 
     /// Such an address as it is written.
@@ -228,6 +225,17 @@ impl On<'_, '_> {
         let old = parse_ip(text)?;
         let new = self.neighbour(old);
         (new != old).then(|| new.to_string())
+    }
+
+    /// The other end of a line between two, with a prefix length or not.
+    pub fn peer(&mut self, text: &str) -> Option<String> {
+        let old = parse_host(text)?;
+        if is_special(old.ip) {
+            return None;
+        }
+        let new = self.verdict(old, false).filter(|new| *new != old)?;
+        self.moved(What::Peer, &show(old), &show(new));
+        Some(show(new))
     }
 
     /// The whole list of name servers; of one family where the list is for one. `None` where it stays.
@@ -310,12 +318,20 @@ impl On<'_, '_> {
         let old = parse_host(text)?;
         let network = IpNet::new(old.ip, old.prefix.unwrap_or(full(old.ip))).ok()?;
         let new = map_network(&self.rules, network).filter(|new| *new != network.trunc())?;
-        Some(if text.contains('/') { new.to_string() } else { new.addr().to_string() })
+        let written = if text.contains('/') { new.to_string() } else { new.addr().to_string() };
+        self.moved(What::Source, text, &written);
+        Some(written)
     }
 
     /// True where the interface's IPv4 address comes from DHCP from now on.
     pub fn dhcp(&self) -> bool {
-        !self.is_whole && network_map::last(&self.rules, |rule| rule.dhcp) == Some(true)
+        !self.is_whole && !self.is_fixed && network_map::last(&self.rules, |rule| rule.dhcp) == Some(true)
+    }
+
+    /// True for a default route that goes with the address that DHCP replaces.
+    pub fn is_replaced(&self, to: Option<IpNet>, via: Option<&str>) -> bool {
+        let is_v4 = via.and_then(parse_ip).is_some_and(|ip| ip.is_ipv4());
+        to.is_some_and(|to| to.prefix_len() == 0) && is_v4 && self.dhcp()
     }
 
     /// True where the map says so and this address would go.
@@ -331,6 +347,7 @@ impl On<'_, '_> {
     /// The interface was switched to DHCP, or is there already.
     pub fn switched(&mut self, before: &str) {
         self.site.placed.insert(What::Method);
+        self.site.automatic.insert(self.name.clone());
         if !before.is_empty() {
             let old = parse_host(before).map(|host| (self.name.clone(), host));
             self.site.gone.extend(old);
@@ -338,14 +355,26 @@ impl On<'_, '_> {
         }
     }
 
+    /// An alias without an automatic interface below it keeps its address.
+    pub fn keep_alias(&mut self, alias: &str) {
+        self.is_fixed = true;
+        self.unclear(&format!("has {alias}, an alias, which cannot have its address by DHCP"));
+    }
+
+    /// An alias goes with its address.
+    pub fn goes(&mut self, alias: &str, before: &str) {
+        self.site.gone_names.insert(alias.to_owned());
+        self.switched(before);
+    }
+
+    /// The file goes.
+    pub fn remove_file(&mut self) {
+        self.site.removed.insert(self.path.to_owned());
+    }
+
     /// Looks for addresses that would have moved in text that is not understood.
     pub fn leftover(&mut self, text: &str) {
-        let is_part = |c: char| c.is_ascii_hexdigit() || c == '.' || c == ':';
-        for word in text.split(|c: char| !is_part(c)) {
-            let Ok(ip) = word.parse::<IpAddr>() else { continue };
-            if is_special(ip) {
-                continue;
-            }
+        for ip in addresses(text) {
             if let Verdict::Becomes(host) = map(&self.rules, Host { ip, prefix: None })
                 && host.ip != ip
             {
@@ -368,7 +397,7 @@ impl On<'_, '_> {
         self.site.find("linux-readdress-unclear", says, "Change it by hand.");
     }
 
-    fn verdict(&mut self, old: Host) -> Option<Host> {
+    fn verdict(&mut self, old: Host, is_own: bool) -> Option<Host> {
         let path = self.path;
         match map(&self.rules, old) {
             Verdict::Becomes(new) => {
@@ -386,11 +415,14 @@ impl On<'_, '_> {
                 Some(new)
             }
             Verdict::Uncovered => {
-                self.site.find(
-                    "linux-readdress-unmapped",
-                    format!("{path} has {}, which no rule of the network map covers.", old.ip),
-                    "Add a rule if it differs at the other site.",
-                );
+                match is_own && !self.wants_dhcp(old.ip) && self.site.moves_addresses(old.ip) {
+                    true => self.stays(old.ip),
+                    false => self.site.find(
+                        "linux-readdress-unmapped",
+                        format!("{path} has {}, which no rule of the network map covers.", old.ip),
+                        "Add a rule if it differs at the other site.",
+                    ),
+                }
                 None
             }
             Verdict::NoRoom(from, to) => {
@@ -402,6 +434,24 @@ impl On<'_, '_> {
                 None
             }
         }
+    }
+
+    /// An address of the machine that no rule covers.
+    fn stays(&mut self, ip: IpAddr) {
+        let covers = |rule: &Rule| !matches!(map(&[rule], Host { ip, prefix: None }), Verdict::Uncovered);
+        let other = self.site.rules.iter().find(|rule| covers(rule));
+        let other = other
+            .map(|rule| format!("; the one at {} is for other interfaces", rule.place))
+            .unwrap_or_default();
+        let says = format!(
+            "{} keeps {ip} ({}), which no rule of the network map covers{other}.",
+            self.name, self.path
+        );
+        self.site.find(
+            "linux-readdress-address-stays",
+            says,
+            "Add a rule for it; one that turns its subnet into the same one says that it stays.",
+        );
     }
 
     fn moved(&mut self, what: What, before: &str, after: &str) {
@@ -422,82 +472,6 @@ impl On<'_, '_> {
 }
 
 /// For every interface.
-fn is_open(rule: &Rule) -> bool {
+pub(super) fn is_open(rule: &Rule) -> bool {
     rule.cards.is_none() && rule.interface.is_none()
-}
-
-/// The same at every site: loopback, link-local, unspecified, multicast.
-fn is_special(ip: IpAddr) -> bool {
-    ip.is_loopback()
-        || ip.is_unspecified()
-        || ip.is_multicast()
-        || match ip {
-            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        }
-}
-
-fn show(host: Host) -> String {
-    match host.prefix {
-        Some(prefix) => format!("{}/{prefix}", host.ip),
-        None => host.ip.to_string(),
-    }
-}
-
-fn full(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 32 } else { 128 }
-}
-
-/// `10.1.0.5`, `fe80::1%eth0`.
-pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
-    text.trim().split('%').next()?.parse().ok()
-}
-
-/// `10.1.0.5`, `10.1.0.5/24`, `10.1.0.5/255.255.255.0`.
-pub(super) fn parse_host(text: &str) -> Option<Host> {
-    let (ip, prefix) = match text.trim().split_once('/') {
-        Some((ip, prefix)) => (ip, Some(parse_prefix(prefix)?)),
-        None => (text.trim(), None),
-    };
-    let ip: IpAddr = ip.parse().ok()?;
-    (prefix.is_none_or(|prefix| prefix <= full(ip))).then_some(Host { ip, prefix })
-}
-
-/// `24`, `255.255.255.0`.
-pub(super) fn parse_prefix(text: &str) -> Option<u8> {
-    super::super::ifupdown::prefix_length(text.trim()).and_then(|length| u8::try_from(length).ok())
-}
-
-/// A route's destination: `10.9.0.0/16`, `10.9.0.5`, `default`, with its mask elsewhere. `None`: not understood.
-pub(super) fn parse_network(text: &str, elsewhere: Option<u8>) -> Option<IpNet> {
-    if text == "default" {
-        return IpNet::new(Ipv4Addr::UNSPECIFIED.into(), 0).ok();
-    }
-    let host = parse_host(text)?;
-    let prefix =
-        host.prefix.or(elsewhere).unwrap_or(if host.ip.is_unspecified() { 0 } else { full(host.ip) });
-    IpNet::new(host.ip, prefix).ok()
-}
-
-pub(super) fn mask_of(prefix: u8) -> Ipv4Addr {
-    let bits = u32::MAX.checked_shl(32u32.saturating_sub(u32::from(prefix))).unwrap_or(0);
-    Ipv4Addr::from(bits)
-}
-
-/// A prefix length in the manner in which the old one was written.
-pub(super) fn prefix_like(old: &str, prefix: u8) -> String {
-    match old.contains('.') {
-        true => mask_of(prefix).to_string(),
-        false => prefix.to_string(),
-    }
-}
-
-/// Broadcast address of the host's network.
-pub(super) fn broadcast(host: Host) -> Option<String> {
-    Some(IpNet::new(host.ip, host.prefix?).ok()?.broadcast().to_string())
-}
-
-/// Address of the host's network.
-pub(super) fn network(host: Host) -> Option<String> {
-    Some(IpNet::new(host.ip, host.prefix?).ok()?.network().to_string())
 }

@@ -86,8 +86,13 @@ fn golden(files: &[(&str, &str)]) -> String {
         let tree = MemTree::new().files(files);
         let plan = run(&tree, rules.clone());
         shown.push_str(&format!("==== {title}\n"));
-        let mut second = tree.clone();
+        let mut second = MemTree::new();
         for (path, before) in files {
+            if plan.edits.iter().any(|edit| edit.path == *path && edit.action == Action::Remove) {
+                shown.push_str(&format!("---- {path} goes\n"));
+                continue;
+            }
+            second = second.file(path, *before);
             let Some(new) = after(&plan, path) else { continue };
             shown.push_str(&format!("---- {path}\n"));
             let diff = similar_lines(before, &new);
@@ -403,7 +408,10 @@ fn what_does_not_work_out_is_told() {
     assert!(plan.moved.iter().all(|moved| moved.what != What::Address));
 }
 
+mod gateways;
+mod places;
 mod readers;
+mod routes;
 
 mod hostile {
     use super::*;
@@ -413,7 +421,7 @@ mod hostile {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn no_file_panics_and_a_second_pass_is_quiet(
-            text in "(iface ens192 inet static\n|IPADDR=|address |10\\.1\\.0\\.5|/16|\n|\"|'|gateway |dns-nameservers |\\[Network\\]\n|Address=|DNS=|network:|\n  |- |<local>|é|\\\\|#| via |[a-z:{},])*",
+            text in "(iface ens192 inet static\n|iface ens192:1 inet static\n|auto ens192:1\n| up ip route add default via | \\|\\| true|; |routing-rule1=from |networkmanager: \\{passthrough: \\{ipv4\\.|IPADDR=|address |10\\.1\\.0\\.5|/16|\n|\"|'|gateway |dns-nameservers |\\[Network\\]\n|Address=|DNS=|network:|\n  |- |<local>|é|\\\\|#| via |[a-z:{},])*",
             map in 0usize..3,
         ) {
             let rules = || vec![vec![subnets()], vec![subnets(), servers()], vec![subnets(), dhcp()]].swap_remove(map);

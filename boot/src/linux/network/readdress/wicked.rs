@@ -2,7 +2,8 @@
 //! replaced where it stands.
 
 use super::super::settings::Edits;
-use super::site::{self, Site, parse_network};
+use super::site::Site;
+use super::values::{self, parse_network};
 use crate::network_map::Host;
 use std::ops::Range;
 
@@ -47,12 +48,12 @@ pub(super) fn change(old: &[u8], path: &str, _names: &[String], site: &mut Site<
                     }
                 }
                 if let (Some(there), Some(new)) =
-                    (first(&address, "broadcast"), host.and_then(site::broadcast))
+                    (first(&address, "broadcast"), host.and_then(values::broadcast))
                 {
                     edits.set(&trimmed(text, &there), &new);
                 }
                 if let Some(there) = first(&address, "peer")
-                    && let Some(new) = on.neighbour_text(slice(&there))
+                    && let Some(new) = on.peer(slice(&there))
                 {
                     edits.set(&trimmed(text, &there), &new);
                 }

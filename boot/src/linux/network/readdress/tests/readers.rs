@@ -184,3 +184,21 @@ fn netplan_generates_the_moved_addresses() {
         "{automatic}"
     );
 }
+
+/// A key that netplan passes through to NetworkManager counts more than what netplan makes of its own keys.
+#[test]
+fn networkmanager_gets_the_moved_addresses_through_netplan() {
+    let Some(folder) = network_readers() else { return };
+    let generator = || reader(&folder, "netplan.io", "libexec/netplan/generate");
+    if generator().is_none() {
+        return;
+    }
+    let read = |text: &str| generated(&mut generator().unwrap(), text);
+    let before = read(super::places::BY_NETWORKMANAGER);
+    assert!(before.contains("address1=10.1.0.5/24,10.1.0.1"), "{before}");
+    let path = "/etc/netplan/90-NM.yaml";
+    let after = read(&moved_file(path, super::places::BY_NETWORKMANAGER));
+    assert_eq!(after, by_python(&before));
+    let automatic = read(&after_of(path, super::places::BY_NETWORKMANAGER, vec![subnets(), dhcp()]));
+    assert!(automatic.contains("method=auto") && !automatic.contains("10."), "{automatic}");
+}
