@@ -375,7 +375,11 @@ fn attach_disk(model: DiskModel, index: usize, starts: bool, slots: &mut Slots) 
     let boot = if starts { ",bootindex=0" } else { "" };
     let common = format!("drive=disk{index},werror=report,rerror=report{boot}");
     let device = match model {
-        DiskModel::VirtioScsi | DiskModel::Pvscsi => format!("scsi-hd,bus=scsi.0,scsi-id={index},{common}"),
+        // By this it says who it is, as libvirt's disks do: multipathd takes no others.
+        DiskModel::VirtioScsi => {
+            format!("scsi-hd,bus=scsi.0,scsi-id={index},device_id=drive-scsi0-0-0-{index},{common}")
+        }
+        DiskModel::Pvscsi => format!("scsi-hd,bus=scsi.0,scsi-id={index},{common}"),
         // A SAS disk has a world-wide name, or the guest's driver does not take it.
         DiskModel::Lsi => {
             let name = 0x5000_c500_0000_0000_u64 + index as u64;

@@ -2,7 +2,7 @@
 //! has, before the pass and after it. `make matrix` runs it (hours of emulation without KVM) and leaves the table in
 //! `target/matrix.md`, which the README shows; `MATRIX=noble make matrix` runs the guests whose names hold that.
 
-use super::{alone, comes_ashore, convert, guest, landfall_for, root};
+use super::{alone, comes_ashore, convert, convert_with, guest, landfall_for, prove, root, text};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -72,7 +72,7 @@ fn trial(source: &Path, machine: &Path, evidence: &Path, more: &[&str]) -> Strin
         .output()
         .unwrap();
     let Ok(proof) = fs::read(evidence.join("proof.json")) else {
-        let refused = super::text(&output);
+        let refused = text(&output);
         return if refused.contains("firmware for QEMU has no driver") {
             NO_FIRMWARE.to_owned()
         } else {
@@ -174,4 +174,32 @@ fn a_guest_on_subvolumes_of_btrfs_comes_ashore() {
     let _alone = alone();
     let Some(seen) = comes_ashore("trixie", "uefi-btrfs") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("btrfs"), "{seen:#}");
+}
+
+/// Both cards keep their names though the bond has the address of one of them, and the VLAN comes up with the address of
+/// the other site.
+#[test]
+#[ignore = "the guest takes minutes to make: make matrix"]
+fn a_guest_on_a_bond_comes_ashore_at_another_site() {
+    let _alone = alone();
+    let Some(source) = guest("noble", "bios-bond") else { return };
+    let out = tempfile::tempdir_in(root().join("target")).unwrap();
+    let map = out.path().join("map.toml");
+    let rule = "[[rule]]\nsubnets = { \"10.20.30.0/24\" = \"10.99.30.0/24\" }\ngateway = \"10.99.30.1\"\n";
+    fs::write(&map, rule).unwrap();
+    let more = ["--to", "kvm", "--network-map", map.to_str().unwrap()];
+    convert_with(landfall_for(&source), &more, &source.join("web01.vmx"), out.path());
+    let folder = out.path().join("web01");
+    for hardware in ["virtio-blk,virtio-net", "lsi,e1000e"] {
+        let (output, proof) = prove(&folder, &["--hardware", hardware]);
+        assert_eq!(proof["outcome"], "booted", "{}\n{proof:#}", text(&output));
+        let interfaces = proof["guest"]["interfaces"].as_array().unwrap();
+        let named = |name: &str| interfaces.iter().find(|interface| interface["name"] == name);
+        assert!(
+            named("ens192").is_some() && named("ens224").is_some() && named("bond0").is_some(),
+            "{proof:#}"
+        );
+        let addresses = &named("vlan20").unwrap()["addresses"];
+        assert!(addresses.as_array().unwrap().iter().any(|address| address == "10.99.30.40/24"), "{proof:#}");
+    }
 }

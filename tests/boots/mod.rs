@@ -94,9 +94,12 @@ fn qemu_processes() -> usize {
         .count()
 }
 
-fn convert(mut landfall: Command, target: &str, vmx: &Path, out: &Path) -> Value {
-    let output =
-        landfall.args(["--json", "convert", "--to", target, "-o"]).arg(out).arg(vmx).output().unwrap();
+fn convert(landfall: Command, target: &str, vmx: &Path, out: &Path) -> Value {
+    convert_with(landfall, &["--to", target], vmx, out)
+}
+
+fn convert_with(mut landfall: Command, more: &[&str], vmx: &Path, out: &Path) -> Value {
+    let output = landfall.args(["--json", "convert", "-o"]).arg(out).args(more).arg(vmx).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
