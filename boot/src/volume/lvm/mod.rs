@@ -19,6 +19,7 @@
 //! targets with a state of their own.
 //! Deliberately absent: the LVM1 format, shared (clustered) groups' locks, and writing metadata.
 
+mod behind;
 mod group;
 mod mirror;
 pub mod text;

@@ -40,7 +40,7 @@ impl Work<'_> {
             }
             let Some(freshest) = set.freshest() else { continue };
             let names = self.array_names(&set);
-            let opened = md::assemble(&set, &names.shown).and_then(|array| {
+            let opened = md::assemble(&set, &names.shown).and_then(|mut array| {
                 let view = View::new(array.segments.iter().cloned()).map_err(|error| {
                     Finding::new(
                         "array-not-opened",
@@ -48,6 +48,10 @@ impl Work<'_> {
                         "check it in the source machine with `mdadm --examine`, then convert again",
                     )
                 })?;
+                let view = match array.behind.take() {
+                    Some(behind) => view.before_writing(move || behind.write()),
+                    None => view,
+                };
                 Ok((array, view))
             });
             match opened {

@@ -63,9 +63,17 @@ impl Work<'_> {
         }
         match &logical.mapping {
             Mapping::Segments(segments) => {
+                let view = match View::new(segments.iter().cloned()) {
+                    Ok(view) => view,
+                    Err(error) => {
+                        let mapping = Mapping::NotOpened { of: "lvm".into(), why: error.to_string() };
+                        let closed = lvm::Logical { mapping, oddities: Vec::new(), ..logical.clone() };
+                        return self.logical(shown, group, &closed);
+                    }
+                };
                 let place =
                     Place { id, disk: logical.disk, entry: None, device_names, may_hold_layers: false };
-                self.place(place, View::new(segments.iter().cloned())?)
+                self.place(place, view)
             }
             Mapping::NotOpened { of, why } => {
                 self.out.findings.push(Finding::new(
