@@ -17,6 +17,7 @@ mod mounts;
 mod readers;
 mod roots;
 mod subvolumes;
+mod unseen;
 mod write;
 
 pub use write::{Applied, Patched, Written, patch};
@@ -297,16 +298,21 @@ impl Work<'_, '_> {
         seen
     }
 
-    /// Volumes that need not be looked at: the only root seen so far knows itself, and mounts them elsewhere.
+    /// Volumes that need not be looked at: the only root seen so far knows itself, a boot loader starts it, and it mounts
+    /// them elsewhere.
     fn explained(&self, looked: &[Looked]) -> Vec<VolumeId> {
         let candidates: Vec<_> = looked.iter().filter(|looked| looked.root.is_some()).collect();
         let [only] = candidates.as_slice() else { return Vec::new() };
         let scan = &mapped::learn(self.scan, looked);
         let (Some(root), Some(volume)) = (&only.root, scan.volume(&only.id)) else { return Vec::new() };
-        match roots::is_its_own_root(only, volume, root, &scan.volumes) {
-            true => mounts::explained(volume, &root.fstab, scan),
-            false => Vec::new(),
+        if !roots::is_started(&only.id, looked, &scan.volumes)
+            || !roots::is_its_own_root(only, volume, root, &scan.volumes)
+        {
+            return Vec::new();
         }
+        let mut explained = mounts::explained(volume, &root.fstab, scan);
+        explained.retain(|id| !roots::is_started(id, looked, &scan.volumes));
+        explained
     }
 
     /// Reads the guest: straight from the disk, or by the sandbox where that is not possible.

@@ -753,6 +753,14 @@ pub const TABLE: &[Explanation] = &[
                lies in one of those. Give its key with --key-file or --passphrase-file.",
     },
     Explanation {
+        id: "root-not-seen",
+        severity: Severity::Blocks,
+        text: "A boot loader's configuration names a root file system that was not seen: it is encrypted, lies on \
+               storage that is not opened, or could not be read. Another root was found, most likely an old one; \
+               patching that would leave a machine that does not start. Give the key, name all disks, or install \
+               the sandbox; or choose the root by name, which is not questioned.",
+    },
+    Explanation {
         id: "root-several",
         severity: Severity::Blocks,
         text: "Several volumes hold a root file system, and neither boot loader nor fstab tell which one the \
@@ -806,5 +814,12 @@ pub const TABLE: &[Explanation] = &[
         text: "A file system could not be read, so it is not known whether another root file system lies on it. \
                The one that was found is taken. Check the named volume, or install the sandbox, if the \
                machine may start from there.",
+    },
+    Explanation {
+        id: "volumes-too-many",
+        severity: Severity::Warns,
+        text: "The disks hold more partitions, arrays and logical volumes than any machine has in use. Those beyond \
+               the bound are copied as they are, and neither seen nor changed. Leave out disks that do not belong \
+               to the machine.",
     },
 ];

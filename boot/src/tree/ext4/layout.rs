@@ -112,6 +112,8 @@ impl Superblock {
             0 => 1,
             _ => log_cluster
                 .checked_sub(log_block)
+                // A cluster is no longer than all that one bitmap can tell of: no kernel makes more than 512 MiB.
+                .filter(|log| *log <= 20)
                 .and_then(|log| 1_u64.checked_shl(log))
                 .ok_or_else(|| wrong("the cluster size", log_cluster, "no less than a block is possible"))?,
         };

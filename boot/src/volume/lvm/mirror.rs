@@ -12,6 +12,7 @@
 use super::behind::{Behind, Written};
 use super::group::{Assembly, Described, NotOpened, number, pieces};
 use super::text::{self, Section};
+use crate::limits;
 use crate::volume::field::{le32, le64};
 use crate::volume::view::{Segment, View};
 use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange};
@@ -101,6 +102,9 @@ impl<'a> Assembly<'a> {
         let (Some(len), false, Some(0)) = (len, legs.is_empty(), number(piece, "start_extent")) else {
             return Err(not("its metadata tell no legs".into()));
         };
+        if legs.len() > limits::LVM_LEGS {
+            return Err(not(format!("it has {} legs; up to {} are taken", legs.len(), limits::LVM_LEGS)));
+        }
         let mut open: Vec<Open> = Vec::new();
         let mut absent = Vec::new();
         for (index, leg) in legs.iter().enumerate() {
@@ -237,9 +241,6 @@ fn failed(states: &[State]) -> Result<u64, String> {
 
 /// What the legs that are written have to say of the others, of `legs` in all.
 fn left_behind(open: &[Open], legs: usize) -> Result<Behind, String> {
-    if legs > 64 {
-        return Err(format!("it has {legs} legs, and one is not here or had failed"));
-    }
     let written = open.iter().fold(0, |written, leg| written | bit(leg.number));
     let failed = (0..legs).fold(0, |failed, leg| failed | bit(leg)) & !written;
     let metas = open.iter().filter_map(|leg| leg.meta.as_ref());

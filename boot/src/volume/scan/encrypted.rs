@@ -79,6 +79,9 @@ impl Work<'_> {
                         ],
                         may_hold_layers: true,
                     };
+                    if let Some(reach) = self.reach.get(&locked.id).cloned() {
+                        self.reach.insert(place.id.clone(), reach);
+                    }
                     self.place(place, View::part(disk, whole)?)?;
                 }
                 Ok(None) => {
