@@ -275,6 +275,7 @@ fn an_unknown_guest_is_not_patched() {
 /// A root in an encrypted volume, which fstab and the boot loader name as crypttab does.
 #[test]
 fn an_encrypted_root_goes_by_the_name_of_crypttab() {
+    use landfall_image::luks::Effort;
     use landfall_image::{Disk, GuestOffset};
     let (Some(maker), Some(_)) = (Maker::new(), testing::tool("cryptsetup")) else { return };
     let fstab = "/dev/mapper/sda2_crypt / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\n";
@@ -303,7 +304,8 @@ fn an_encrypted_root_goes_by_the_name_of_crypttab() {
     let format = "cryptsetup -q luksFormat --type luks1 --pbkdf-force-iterations 1000 --uuid cccccccc-0000-4000-8000-00000000000c";
     Tool::line(&format!("{format} {}", container.display())).input(b"landfall").run();
     let overlay = testing::overlay(&container);
-    let volume = landfall_image::luks::open_volume(overlay.clone(), &key).unwrap().unwrap();
+    let volume =
+        landfall_image::luks::open_volume(overlay.clone(), &key, &mut Effort::default()).unwrap().unwrap();
     let file_system = &std::fs::read(&inner).unwrap()[1 << 20..17 << 20];
     volume.write_at(GuestOffset(0), file_system).unwrap();
     let mut raw = vec![0; 20 << 20];

@@ -20,7 +20,7 @@ use super::lvm::{self, Physical};
 use super::view::View;
 use super::{Content, Probe, Volume, VolumeId, md, probe};
 use crate::{Finding, Kind, Result, limits};
-use landfall_image::luks::Secret;
+use landfall_image::luks::{Effort, Secret};
 use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange, partition};
 use reach::Reach;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,7 +83,15 @@ pub fn scan(disks: &[Arc<dyn DiskMut>]) -> Result<Scan> {
 /// # Errors
 /// As [`scan`].
 pub fn scan_with(disks: &[Arc<dyn DiskMut>], keys: &[Secret]) -> Result<Scan> {
-    let mut work = Work::new(keys);
+    scan_until(disks, keys, Effort::default())
+}
+
+/// As [`scan_with`], with so much work for the keys, until it is cancelled.
+///
+/// # Errors
+/// As [`scan`], and when it is cancelled.
+pub fn scan_until(disks: &[Arc<dyn DiskMut>], keys: &[Secret], effort: Effort) -> Result<Scan> {
+    let mut work = Work::new(keys, effort);
     for (index, disk) in disks.iter().enumerate() {
         let name = format!("disk{index}");
         work.reach.insert(VolumeId(name.clone()), Arc::new(Reach::disk(index, disk.size())));
@@ -107,6 +115,7 @@ pub fn scan_with(disks: &[Arc<dyn DiskMut>], keys: &[Secret]) -> Result<Scan> {
 struct Work<'k> {
     out: Scan,
     keys: &'k [Secret],
+    effort: Effort,
     /// What the volumes lie on, and devices that are none since they have partitions.
     reach: BTreeMap<VolumeId, Arc<Reach>>,
     physical: Vec<Physical>,
@@ -149,7 +158,7 @@ struct Place {
 }
 
 impl<'k> Work<'k> {
-    fn new(keys: &'k [Secret]) -> Self {
+    fn new(keys: &'k [Secret], effort: Effort) -> Self {
         Work {
             out: Scan {
                 volumes: Vec::new(),
@@ -159,6 +168,7 @@ impl<'k> Work<'k> {
                 snapshots: BTreeMap::new(),
             },
             keys,
+            effort,
             reach: BTreeMap::new(),
             physical: Vec::new(),
             texts: lvm::Texts::default(),
