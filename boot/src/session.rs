@@ -33,6 +33,7 @@ use crate::target::{Firmware, Request};
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::device_name::{Name, classify};
+use crate::volume::scan::without_repetition;
 use crate::volume::{Content, Scan, Volume, VolumeId, scan_until};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
@@ -171,6 +172,7 @@ impl Work<'_, '_> {
         let findings = &mut out.plan.findings;
         findings.extend(hibernated(&self.scan.volumes));
         let looked = self.look_at_all(findings)?;
+        *findings = without_repetition(std::mem::take(findings));
         let scan = &mapped::learn(self.scan, &looked);
         out.volumes.clone_from(&scan.volumes);
         let chosen = match roots::choose(&looked, scan, self.options.root.as_ref()) {

@@ -359,7 +359,7 @@ impl<'k> Work<'k> {
 }
 
 /// The first of each kind, with the number of those that are left out.
-fn without_repetition(findings: Vec<Finding>) -> Vec<Finding> {
+pub fn without_repetition(findings: Vec<Finding>) -> Vec<Finding> {
     let mut out: Vec<Finding> = Vec::new();
     let mut counts: BTreeMap<&'static str, (usize, usize)> = BTreeMap::new();
     for finding in findings {

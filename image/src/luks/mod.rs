@@ -143,7 +143,10 @@ fn unlock1(
     for slot in &header.slots {
         // A derived key as long as several digests takes the steps for each of them.
         let blocks = header.key_bytes.div_ceil(hash.len()) as u64;
-        effort.spend(u64::from(slot.iterations) * blocks + u64::from(header.digest_iterations))?;
+        // One that takes too many is refused without.
+        let steps =
+            luks1::check_iterations(slot.iterations).map_or(0, |()| u64::from(slot.iterations) * blocks);
+        effort.spend(steps + u64::from(header.digest_iterations))?;
         let Some(volume_key) = slots.take(open_slot1(source, header, hash, slot, key))? else { continue };
         return Ok(Attempt::Opened(Unlocked {
             cipher: SectorCipher::new(&header.cipher, &header.mode, &volume_key, SECTOR)?,
