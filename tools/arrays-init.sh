@@ -273,8 +273,58 @@ check() {
     fi
 }
 
+# Mirrors of which some disks were written to and others were not, and now all are there: rejoin-NAME is made as NAME.
+# What was left behind is added in the way that copies least, and must be like the rest afterwards; "alone" is what the
+# last disk holds without the others.
+rejoin() {
+    for fixture in r1-12 r1-090 r10-four stale; do
+        name=rejoin-$fixture
+        has "$name" || continue
+        number=$((number + 1))
+        array=/dev/md$number devices='' last=''
+        for disk in 0 1 2 3; do
+            case " $names " in *" $name.$disk "*) ;; *) continue ;; esac
+            last=$(node "$name.$disk")
+            [ "$fixture" != r1-090 ] || last=${last}1
+            devices="$devices $last"
+        done
+        # shellcheck disable=SC2086
+        quiet mdadm --assemble --run "$array" $devices
+        added=none
+        for device in $devices; do
+            [ ! -e "/sys/block/md$number/md/dev-${device#/dev/}" ] || continue
+            added=re-added
+            mdadm --manage "$array" --re-add "$device" > /tmp/log 2>&1 ||
+                { added=added; quiet mdadm --manage "$array" --add "$device"; }
+        done
+        sleep 1
+        mdev -s
+        echo "RESULT $name-way by=$added"
+        result "$name" "$array" "md$number"
+        stop "$array"
+        if [ "$fixture" != r10-four ]; then
+            quiet mdadm --assemble --run "$array" "$last"
+            result "$name-alone" "$array"
+            stop "$array"
+        fi
+    done
+    if has rejoin-lvm-raid1; then
+        lvm_ vgchange -q -ay vg-raid1
+        active
+        synced vg--raid1-root
+        sleep 5
+        dmsetup status vg--raid1-root
+        result rejoin-lvm-raid1 /dev/vg-raid1/root
+        lvm_ lvchange -q --syncaction check vg-raid1/root
+        sleep 5
+        echo "RESULT rejoin-lvm-raid1-legs mismatches=$(lvm lvs --noheadings -o raid_mismatch_count vg-raid1/root 2>/dev/null | tr -d ' ')"
+        e2fsck -fn /dev/mapper/vg--raid1-root_rimage_1 > /tmp/log 2>&1 || cat /tmp/log
+        lvm_ vgchange -q -an vg-raid1
+    fi
+}
+
 mdev -s
-if [ "$job" = check ]; then check; else make; fi
+if [ "$job" = check ]; then check; rejoin; else make; fi
 sync
 trap - EXIT
 echo DONE

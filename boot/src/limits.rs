@@ -6,6 +6,21 @@ use landfall_image::Bytes;
 /// been made with 16 MiB.
 pub const LVM_METADATA: Bytes = Bytes::mib(32);
 
+/// Text metadata of all physical volumes of a machine: a gross of them with a group of a thousand volumes.
+pub const LVM_METADATA_IN_ALL: Bytes = Bytes::mib(128);
+
+/// Values in the different texts of a machine. A logical volume has about 20, with 10 more for each segment.
+pub const LVM_VALUES: usize = 1 << 20;
+
+/// Legs of a mirrored logical volume; lvm2 makes 10 at most.
+pub const LVM_LEGS: usize = 16;
+
+/// Volumes of a machine: partitions, arrays, logical volumes. Linux itself stops at 256 partitions per disk.
+pub const VOLUMES: usize = 4096;
+
+/// Findings of one kind about a machine's volumes, of which more would only hide the others.
+pub const ALIKE: usize = 32;
+
 /// Nested sections in LVM metadata; its own goes to 5.
 pub const LVM_DEPTH: usize = 16;
 
@@ -20,6 +35,12 @@ pub const MD_SUPERBLOCK: Bytes = Bytes(4096);
 
 /// Disks of one md array, and roles in its superblock: as many as fit into it.
 pub const MD_DISKS: u32 = 1920;
+
+/// Arrays on arrays: level 0 or 1 over mirrors is made by hand, and nothing deeper.
+pub const MD_NESTING: usize = 2;
+
+/// Writes that one to a volume comes to, and pieces of disks that it lies on: some more than an array's disks in practice.
+pub const FAN_OUT: usize = 1024;
 
 /// Layers of storage one on the other (an array, encryption on it, a volume group on that): deeper ones are made by hand
 /// only, and every one of them costs a read of all that was found.

@@ -17,6 +17,7 @@ mod mounts;
 mod readers;
 mod roots;
 mod subvolumes;
+mod unseen;
 mod write;
 
 pub use write::{Applied, Patched, Written, patch};
@@ -27,15 +28,16 @@ use crate::guest::{Guest, Mount};
 use crate::linux::lenient::Lenient;
 use crate::linux::secure_boot;
 use crate::patch::{Action, PatchPlan, Text};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{DISKS_AT_MOST, Sandbox};
 use crate::target::{Firmware, Request};
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::device_name::{Name, classify};
-use crate::volume::{Content, Scan, Volume, VolumeId, scan_with};
+use crate::volume::scan::without_repetition;
+use crate::volume::{Content, Scan, Volume, VolumeId, scan_until};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
-use landfall_image::luks::Secret;
+use landfall_image::luks::{Effort, Secret};
 use mounts::Planned;
 use readers::{GUEST, MOUNTABLE, NotMounted, Readers};
 use roots::{Choice, Looked};
@@ -62,6 +64,13 @@ impl Default for Options<'_> {
     /// No sandbox, nothing chosen, no key, every family.
     fn default() -> Self {
         Options { sandbox: None, root: None, keys: &[], secure_boot: false, families: family::TABLE }
+    }
+}
+
+impl Options<'_> {
+    /// For opening what is encrypted: what cancels the sandbox ends that, too.
+    fn effort(&self) -> Effort {
+        self.sandbox.map_or_else(Effort::default, |sandbox| Effort::until(sandbox.cancel()))
     }
 }
 
@@ -106,16 +115,14 @@ pub struct Inspection {
 /// Where a disk cannot be read, or a sandbox fails. What stands in the way of the guest is a finding.
 pub fn inspect(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_>) -> Result<Inspection> {
     let begin = Instant::now();
-    let scan = scan_with(disks, options.keys)?;
+    let scan = scan_until(disks, options.keys, options.effort())?;
     let scan_seconds = begin.elapsed().as_secs_f64();
     let readers = Readers::new(&scan, options.sandbox);
     let work = Work { disks, scan: &scan, readers: &readers, request, options, writable: false };
     let (mut inspection, _) = work.inspect()?;
     inspection.scan_seconds = scan_seconds;
     inspection.plan_seconds = begin.elapsed().as_secs_f64() - scan_seconds;
-    if let Some(session) = readers.into_session() {
-        session.finish()?;
-    }
+    readers.finish()?;
     Ok(inspection)
 }
 
@@ -165,6 +172,7 @@ impl Work<'_, '_> {
         let findings = &mut out.plan.findings;
         findings.extend(hibernated(&self.scan.volumes));
         let looked = self.look_at_all(findings)?;
+        *findings = without_repetition(std::mem::take(findings));
         let scan = &mapped::learn(self.scan, &looked);
         out.volumes.clone_from(&scan.volumes);
         let chosen = match roots::choose(&looked, scan, self.options.root.as_ref()) {
@@ -272,7 +280,13 @@ impl Work<'_, '_> {
         }
         // btrfs last: which of its subvolumes are looked at depends on what loaders elsewhere say.
         left.sort_by_key(|(_, name)| *name == "btrfs");
+        // More than one sandbox takes.
+        let mut not_taken = Vec::new();
         for (index, (volume, name)) in left.into_iter().enumerate() {
+            if index >= DISKS_AT_MOST {
+                not_taken.push(volume.id.0.as_str());
+                continue;
+            }
             let root = format!("look{index}");
             let seen = match name == "btrfs" {
                 true => self.look_at_subvolumes(volume, &root, &looked),
@@ -283,6 +297,16 @@ impl Work<'_, '_> {
                 Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
                 Err(error) => findings.push(not_looked_at(volume, name, &error)),
             }
+        }
+        if let Some(first) = not_taken.first() {
+            findings.push(Finding::new(
+                "volume-not-looked-at",
+                format!(
+                    "{first} and {} others are not looked at: the sandbox takes {DISKS_AT_MOST} file systems",
+                    not_taken.len() - 1
+                ),
+                "leave out disks that do not belong to the machine, if it may start from there",
+            ));
         }
         // In the order of the volumes, however they were read.
         looked.sort_by_key(|seen| self.scan.volumes.iter().position(|volume| volume.id == seen.id));
@@ -297,16 +321,21 @@ impl Work<'_, '_> {
         seen
     }
 
-    /// Volumes that need not be looked at: the only root seen so far knows itself, and mounts them elsewhere.
+    /// Volumes that need not be looked at: the only root seen so far knows itself, a boot loader starts it, and it mounts
+    /// them elsewhere.
     fn explained(&self, looked: &[Looked]) -> Vec<VolumeId> {
         let candidates: Vec<_> = looked.iter().filter(|looked| looked.root.is_some()).collect();
         let [only] = candidates.as_slice() else { return Vec::new() };
         let scan = &mapped::learn(self.scan, looked);
         let (Some(root), Some(volume)) = (&only.root, scan.volume(&only.id)) else { return Vec::new() };
-        match roots::is_its_own_root(only, volume, root, &scan.volumes) {
-            true => mounts::explained(volume, &root.fstab, scan),
-            false => Vec::new(),
+        if !roots::is_started(&only.id, looked, &scan.volumes)
+            || !roots::is_its_own_root(only, volume, root, &scan.volumes)
+        {
+            return Vec::new();
         }
+        let mut explained = mounts::explained(volume, &root.fstab, scan);
+        explained.retain(|id| !roots::is_started(id, looked, &scan.volumes));
+        explained
     }
 
     /// Reads the guest: straight from the disk, or by the sandbox where that is not possible.

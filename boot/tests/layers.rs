@@ -8,7 +8,7 @@ use landfall_boot::apply::Change;
 use landfall_boot::tree::ext4::Ext4Tree;
 use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
-use landfall_image::disk::{Disk, DiskMut};
+use landfall_image::disk::DiskMut;
 use landfall_image::luks::Secret;
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 use sha2::{Digest, Sha256};
@@ -225,39 +225,43 @@ fn sum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Writes another file system through a view, with this in /etc/data.
+fn write_anew(view: &dyn DiskMut, name: &str, content: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, image) = (dir.path().join("root"), dir.path().join("image"));
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::write(root.join("etc/hostname"), format!("new-{name}\n")).unwrap();
+    std::fs::write(root.join("etc/data"), content).unwrap();
+    File::create(&image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
+    let made = Command::new("/sbin/mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
+        .args([&root, &image])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let bytes = std::fs::read(&image).unwrap();
+    // In pieces that fit no chunk.
+    for (index, piece) in bytes.chunks(300_001).enumerate() {
+        let at = GuestOffset(index as u64 * 300_001);
+        match piece.iter().all(|&byte| byte == 0) {
+            true => view.zero_at(GuestRange::new(at, Bytes(piece.len() as u64))).unwrap(),
+            false => view.write_at(at, piece).unwrap(),
+        }
+    }
+    view.flush().unwrap();
+}
+
 /// Everything is written anew through the views: another file system, made elsewhere. One of them by the sandbox's kernel.
 #[test]
 fn what_is_written_is_whole_to_the_kernel() {
     let Some(folder) = fixtures() else { return };
     let copies = copies(&folder);
-    let dir = tempfile::tempdir().unwrap();
     let mut expected: BTreeMap<&str, String> = BTreeMap::new();
     for (number, fixture) in FIXTURES.iter().enumerate() {
         let scan = fixture.scan(copies.path());
         let view = fixture.view(&scan);
-        let (root, image) = (dir.path().join("root"), dir.path().join("image"));
-        let _ = std::fs::remove_dir_all(&root);
-        std::fs::create_dir_all(root.join("etc")).unwrap();
-        std::fs::write(root.join("etc/hostname"), format!("new-{}\n", fixture.name)).unwrap();
         let content = data(&format!("written {number}"));
-        std::fs::write(root.join("etc/data"), &content).unwrap();
-        File::create(&image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
-        let made = Command::new("/sbin/mke2fs")
-            .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
-            .args([&root, &image])
-            .status()
-            .unwrap();
-        assert!(made.success());
-        let bytes = std::fs::read(&image).unwrap();
-        // In pieces that fit no chunk.
-        for (index, piece) in bytes.chunks(300_001).enumerate() {
-            let at = GuestOffset(index as u64 * 300_001);
-            match piece.iter().all(|&byte| byte == 0) {
-                true => view.zero_at(GuestRange::new(at, Bytes(piece.len() as u64))).unwrap(),
-                false => view.write_at(at, piece).unwrap(),
-            }
-        }
-        view.flush().unwrap();
+        write_anew(&*view, fixture.name, &content);
         expected.insert(fixture.name, sum(&content));
     }
     let by_sandbox = write_by_sandbox(copies.path());
@@ -276,6 +280,83 @@ fn what_is_written_is_whole_to_the_kernel() {
     }
     for mirrored in ["r1-12", "r1-10-disk", "r1-090", "r10-12", "r10-four", "lvm-on-md", "lvm-raid1-legs"] {
         assert_eq!(found[mirrored]["mismatches"], "0", "{mirrored} was compared");
+    }
+}
+
+/// A leg of lvm-raid1 that the other one says to have failed, by what dm-raid keeps of it.
+fn fail_leg(disk: &Path, leg: u32) {
+    let mut raw = std::fs::read(disk).unwrap();
+    let at = raw.chunks(512).position(|sector| sector.starts_with(b"DmRd")).unwrap() * 512;
+    let events = u64::from_le_bytes(raw[at + 16..at + 24].try_into().unwrap());
+    raw[at + 16..at + 24].copy_from_slice(&(events + 3).to_le_bytes());
+    raw[at + 24..at + 32].copy_from_slice(&(1_u64 << leg).to_le_bytes());
+    std::fs::write(disk, raw).unwrap();
+}
+
+/// Clears what the write-intent bitmap of a member (version 1.2) marks.
+fn forget_marks(disk: &Path) {
+    let mut raw = std::fs::read(disk).unwrap();
+    let sectors = i32::from_le_bytes(raw[4096 + 96..4096 + 100].try_into().unwrap());
+    let at = 4096 + usize::try_from(sectors).unwrap() * 512;
+    assert_eq!(&raw[at..at + 4], b"bitm");
+    raw[at + 256..at + 512].fill(0);
+    std::fs::write(disk, raw).unwrap();
+}
+
+/// Disks of mirrors that were not written, because they were not here or had failed, are with the others again: the kernel
+/// takes nothing from them, and copies all that was written to them.
+#[test]
+fn what_was_not_written_is_filled_anew_by_the_kernel() {
+    let Some(folder) = fixtures() else { return };
+    // Name, disks, those that are given. One volume group cannot be there twice.
+    type Case = (&'static str, usize, &'static [usize]);
+    let runs: [&[Case]; 2] = [
+        &[("r1-12", 2, &[0]), ("r10-four", 4, &[0, 2]), ("stale", 2, &[0, 1]), ("lvm-raid1", 2, &[0, 1])],
+        &[("r1-090", 2, &[0]), ("lvm-raid1", 2, &[0])],
+    ];
+    for (number, cases) in runs.into_iter().enumerate() {
+        let copies = tempfile::tempdir_in(&folder).unwrap();
+        let file = |name: &str, disk: usize| copies.path().join(format!("rejoin-{name}.{disk}.raw"));
+        for &(name, disks, given) in cases {
+            for disk in 0..disks {
+                let from = folder.join(format!("{name}.{disk}.raw"));
+                let mut copy = Command::new("cp");
+                assert!(
+                    copy.arg("--sparse=always").arg(from).arg(file(name, disk)).status().unwrap().success()
+                );
+            }
+            if name == "lvm-raid1" && given.len() == 2 {
+                fail_leg(&file(name, 0), 1);
+            }
+            // As if nothing had been written since the other one failed: only landfall's own marks count.
+            if name == "stale" {
+                forget_marks(&file(name, 0));
+            }
+            let given: Vec<_> = given.iter().map(|&disk| FileDisk::open(&file(name, disk))).collect();
+            let scan = scan(&given).unwrap();
+            let fixture = FIXTURES.iter().find(|fixture| fixture.name == name).unwrap();
+            eprintln!("{name}: {:?}", scan.findings);
+            write_anew(&*fixture.view(&scan), name, &data(&format!("written {number}")));
+            // They are found like that again, and nothing is taken from what was left behind.
+            let disks: Vec<_> = (0..disks).map(|disk| FileDisk::open(&file(name, disk))).collect();
+            let again = scan_with(&disks, &[]).unwrap();
+            let tree = Ext4Tree::open(fixture.view(&again)).unwrap();
+            assert_eq!(tree.read_text("/etc/hostname").unwrap().unwrap(), format!("new-{name}\n"));
+        }
+        let found = kernel_says(&folder, copies.path());
+        for &(name, ..) in cases {
+            let mut parts = vec![format!("rejoin-{name}")];
+            parts
+                .extend(["r1-12", "stale", "r1-090"].contains(&name).then(|| format!("rejoin-{name}-alone")));
+            for part in parts {
+                let result = found.get(&part).unwrap_or_else(|| panic!("nothing is said of {part}"));
+                assert!(["0", "-"].contains(&result["mismatches"].as_str()), "{part}: {result:?}");
+                assert_eq!(result["fsck"], "clean", "{part}");
+                assert_eq!(result["hostname"], format!("new-{name}"), "{part}");
+                assert_eq!(result["data"], sum(&data(&format!("written {number}"))), "{part}");
+            }
+        }
+        assert_eq!(found["rejoin-lvm-raid1-legs"]["mismatches"], "0");
     }
 }
 

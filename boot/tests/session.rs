@@ -46,6 +46,21 @@ impl Family for Anything {
     }
 }
 
+/// A family that finds nothing to do.
+struct Nothing;
+
+impl Family for Nothing {
+    fn name(&self) -> &'static str {
+        "nothing"
+    }
+    fn recognise(&self, scene: &Scene<'_>) -> Result<Option<Guest>> {
+        any_guest(scene)
+    }
+    fn plan(&self, _: &Scene<'_>, _: &Guest, _: &Request) -> Result<PatchPlan> {
+        Ok(PatchPlan::default())
+    }
+}
+
 /// Runs a command line of plain words, with input, that must succeed.
 #[track_caller]
 fn run(line: &str, input: &[u8]) -> String {
@@ -275,4 +290,13 @@ fn xfs_on_logical_volumes_over_two_disks_is_patched() {
     run(&format!("e2fsck -fn {}", part.display()), b"");
     let text = run(&format!("debugfs -f - {}", part.display()), b"cat /grub/grub.cfg\n");
     assert!(text.contains(TEXT), "{text}");
+
+    // Where there is nothing to do, what was mounted to be written to is unmounted all the same.
+    let disks: Vec<_> = [&a, &b].iter().map(|disk| FileDisk::open(disk)).collect();
+    let options = Options { sandbox: Some(&sandbox), families: &[&Nothing], ..Options::default() };
+    let seen = patch(&disks, &request(Firmware::Uefi), &options).unwrap();
+    assert!(seen.applied.is_none() && seen.inspection.guest.is_some());
+    export(&[&a, &b], "disk0p1", &part);
+    let text = run(&format!("dumpe2fs -h {}", part.display()), b"");
+    assert!(text.contains("has_journal") && !text.contains("needs_recovery"), "{text}");
 }

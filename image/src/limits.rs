@@ -94,6 +94,13 @@ pub const LUKS_STRIPES: Bytes = Bytes::mib(4);
 /// Steps of a LUKS key derivation. cryptsetup takes as many as the machine does in two seconds, some millions.
 pub const LUKS_ITERATIONS: u32 = if cfg!(fuzzing) { 10_000 } else { 50_000_000 };
 
+/// Key slots and digests of a LUKS header of version 2: as many as cryptsetup makes.
+pub const LUKS_SLOTS: usize = 32;
+
+/// Work for all key slots of a machine, in steps of PBKDF2 or KiB that Argon2 passes over. A wrong key on a volume takes
+/// some millions for each of its slots, in a second or two.
+pub const LUKS_WORK: u64 = if cfg!(fuzzing) { 1 << 20 } else { 1 << 29 };
+
 /// Memory of a LUKS key derivation, which is given back before any data is read: cryptsetup never asks for more by
 /// itself.
 /// A fuzzer would do nothing else.

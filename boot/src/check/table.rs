@@ -8,9 +8,10 @@ pub const TABLE: &[Explanation] = &[
         id: "array-degraded",
         severity: Severity::Warns,
         text: "A mirrored array lacks disks, and works without them. What is changed reaches the disks that are \
-               here only, and they cannot know that the others are behind: a disk that was left out must never be \
-               started together with them, for the array would take both as equal. Name all disks of the machine, \
-               or give the array new disks on the target.",
+               here only. Before the first change their superblocks are made to say that the others are gone, so \
+               that none of those is taken for current where it turns up on the target; added there with mdadm, \
+               it is filled anew. Name all disks of the machine, and give the keys of those that are encrypted, \
+               or give the array its disks back on the target.",
     },
     Explanation {
         id: "array-incomplete",
@@ -31,7 +32,8 @@ pub const TABLE: &[Explanation] = &[
         severity: Severity::Warns,
         text: "A RAID member left its array some time before the others were written last, as a disk does that \
                failed. It is neither read nor written, and the array on the target leaves it out, too, until it \
-               is added again. Add it with mdadm once the machine runs.",
+               is added again. Add it with mdadm --manage --add once the machine runs: all of it is then filled \
+               anew, since what landfall changes is in no bitmap of the array (--re-add is refused).",
     },
     Explanation {
         id: "array-not-opened",
@@ -695,9 +697,11 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "lvm-degraded",
         severity: Severity::Warns,
-        text: "A mirrored logical volume lacks one of its legs, and works without it. What is changed reaches the \
-               other legs only: a disk that was left out must never be started together with them. Name all disks \
-               of the machine, or repair the volume on the target with `lvconvert --repair`.",
+        text: "A mirrored logical volume lacks one of its legs, or one had failed, and works without it. What is \
+               changed reaches the other legs only. Before the first change their metadata are made to say that \
+               the leg failed, and that all of it differs: where the leg turns up on the target it is filled \
+               anew. Name all disks of the machine, and give the keys of those that are encrypted, or repair the \
+               volume on the target with `lvconvert --repair`.",
     },
     Explanation {
         id: "lvm-duplicate-name",
@@ -797,6 +801,14 @@ pub const TABLE: &[Explanation] = &[
                lies in one of those. Give its key with --key-file or --passphrase-file.",
     },
     Explanation {
+        id: "root-not-seen",
+        severity: Severity::Blocks,
+        text: "A boot loader's configuration names a root file system that was not seen: it is encrypted, lies on \
+               storage that is not opened, or could not be read. Another root was found, most likely an old one; \
+               patching that would leave a machine that does not start. Give the key, name all disks, or install \
+               the sandbox; or choose the root by name, which is not questioned.",
+    },
+    Explanation {
         id: "root-several",
         severity: Severity::Blocks,
         text: "Several volumes hold a root file system, and neither boot loader nor fstab tell which one the \
@@ -850,5 +862,12 @@ pub const TABLE: &[Explanation] = &[
         text: "A file system could not be read, so it is not known whether another root file system lies on it. \
                The one that was found is taken. Check the named volume, or install the sandbox, if the \
                machine may start from there.",
+    },
+    Explanation {
+        id: "volumes-too-many",
+        severity: Severity::Warns,
+        text: "The disks hold more partitions, arrays and logical volumes than any machine has in use. Those beyond \
+               the bound are copied as they are, and neither seen nor changed. Leave out disks that do not belong \
+               to the machine.",
     },
 ];

@@ -35,7 +35,7 @@ const FD_INITRAMFS: i32 = 13;
 const FD_STATE: i32 = 14;
 
 /// SCSI targets of one controller.
-pub(super) const DISKS_AT_MOST: usize = 200;
+pub const DISKS_AT_MOST: usize = 200;
 
 /// A running machine whose agent has told that it is ready, or was restored after it had.
 pub(super) struct Machine {

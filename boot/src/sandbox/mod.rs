@@ -28,6 +28,7 @@ mod qmp;
 mod session;
 
 pub use confined::Confined;
+pub use machine::DISKS_AT_MOST;
 pub use protocol::{MountedAs, Subvolume};
 pub use session::{Finished, SandboxTree, Session};
 
@@ -134,7 +135,12 @@ impl Sandbox {
         Ok(Sandbox { settings, qemu, kernel, cache, boot: Mutex::new(None) })
     }
 
-    /// Starts a machine with these volumes as its disks: a name for each, and what is read and written.
+    /// What stops it: see [`Settings::cancel`].
+    pub fn cancel(&self) -> Arc<AtomicBool> {
+        self.settings.cancel.clone()
+    }
+
+    /// Starts a machine with these volumes as its disks, [`DISKS_AT_MOST`] of them: a name for each, and what is read and written.
     pub fn start(&self, volumes: Vec<(String, Arc<dyn DiskMut>)>) -> Result<Session> {
         Session::start(self, volumes)
     }

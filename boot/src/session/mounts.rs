@@ -209,13 +209,20 @@ impl Planned {
     }
 }
 
-/// Volumes that fstab names for something else than `/`: no need to look for another root there.
+/// Folders of a system's own, where no other system is mounted.
+const OWN: &[&str] = &["/boot", "/efi", "/home", "/opt", "/root", "/srv", "/tmp", "/usr", "/var"];
+
+/// Volumes that fstab names for a part of the system: no need to look for another root there.
 pub(super) fn explained(root: &Volume, fstab: &Fstab, scan: &Scan) -> Vec<VolumeId> {
     let mut names = Names::default();
     if let Some(entry) = fstab.at("/") {
         names.learn(&entry.spec, root);
     }
-    let entries = fstab.entries().iter().filter(|entry| entry.at != "/");
+    let is_own = |at: &str| {
+        OWN.iter()
+            .any(|own| at.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    let entries = fstab.entries().iter().filter(|entry| is_own(&entry.at));
     entries
         .filter_map(|entry| match names.resolve(&entry.spec, &entry.kind, &scan.volumes) {
             Meant::Volume(volume) => Some(volume.id.clone()),

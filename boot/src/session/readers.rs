@@ -2,7 +2,7 @@
 
 use super::subvolumes::by_path;
 use crate::guest::Mount;
-use crate::sandbox::{Sandbox, Session};
+use crate::sandbox::{DISKS_AT_MOST, Finished, Sandbox, Session};
 use crate::tree::GuestTree;
 use crate::tree::ext4::{Ext4Tree, may_be_readable_elsewhere};
 use crate::tree::fat::FatTree;
@@ -32,16 +32,20 @@ pub(super) struct Readers<'scope> {
     sandbox: Option<&'scope Sandbox>,
     direct: RefCell<BTreeMap<VolumeId, Option<Direct>>>,
     starting: RefCell<Option<Starting<'scope>>>,
+    /// With all file systems, or with those that only it can look at where one sandbox does not take all.
     session: OnceCell<Session>,
+    /// With those of the guest, then.
+    guest: OnceCell<Session>,
 }
 
-/// The volumes that the sandbox gets to see.
-fn volumes_for_sandbox(scan: &Scan) -> Vec<(String, Arc<dyn DiskMut>)> {
+/// Volumes for the sandbox: of all that it could mount those that are `wanted`.
+fn volumes_for_sandbox(scan: &Scan, wanted: impl Fn(&VolumeId) -> bool) -> Vec<(String, Arc<dyn DiskMut>)> {
     scan.volumes
         .iter()
         .filter(|volume| {
             matches!(&volume.content, Content::FileSystem { name } if MOUNTABLE.contains(&name.as_str()))
         })
+        .filter(|volume| wanted(&volume.id))
         .filter_map(|volume| Some((volume.id.0.clone(), scan.view(&volume.id)? as Arc<dyn DiskMut>)))
         .collect()
 }
@@ -54,13 +58,19 @@ impl<'scope> Readers<'scope> {
             direct: RefCell::default(),
             starting: RefCell::default(),
             session: OnceCell::new(),
+            guest: OnceCell::new(),
         }
+    }
+
+    /// True where one sandbox takes all file systems.
+    fn takes_all(&self) -> bool {
+        volumes_for_sandbox(self.scan, |_| true).len() <= DISKS_AT_MOST
     }
 
     /// Starts the sandbox beside what comes next.
     pub(super) fn start_early<'env>(&self, scope: &'scope Scope<'scope, 'env>) {
-        if let Some(sandbox) = self.sandbox {
-            let volumes = volumes_for_sandbox(self.scan);
+        if let Some(sandbox) = self.sandbox.filter(|_| self.takes_all()) {
+            let volumes = volumes_for_sandbox(self.scan, |_| true);
             *self.starting.borrow_mut() = Some(scope.spawn(move || sandbox.start(volumes)));
         }
     }
@@ -70,7 +80,8 @@ impl<'scope> Readers<'scope> {
         self.sandbox.is_some()
     }
 
-    /// The sandbox, started now if it was not.
+    /// The sandbox that looks at file systems, started now if it was not. Where there are too many for it, it has those that
+    /// were not read straight from the disk, as far as there is room.
     pub(super) fn session(&self) -> Result<&Session> {
         if let Some(session) = self.session.get() {
             return Ok(session);
@@ -81,15 +92,39 @@ impl<'scope> Readers<'scope> {
                 .unwrap_or_else(|_| Err(Error::refused("the start of the sandbox was cut short")))?,
             None => {
                 let sandbox = self.sandbox.ok_or_else(|| Error::refused("no sandbox is available"))?;
-                sandbox.start(volumes_for_sandbox(self.scan))?
+                let takes_all = self.takes_all();
+                let mut volumes = volumes_for_sandbox(self.scan, |id| takes_all || !self.is_direct(id));
+                volumes.truncate(DISKS_AT_MOST);
+                sandbox.start(volumes)?
             }
         };
         Ok(self.session.get_or_init(|| started))
     }
 
-    /// The sandbox to finish, if it was used.
-    pub(super) fn into_session(self) -> Option<Session> {
-        self.session.into_inner()
+    /// The sandbox that has the guest's file systems.
+    pub(super) fn guest_session(&self) -> Result<&Session> {
+        self.guest.get().map_or_else(|| self.session(), Ok)
+    }
+
+    /// As [`guest_session`](Self::guest_session), to mount these.
+    fn session_for(&self, mounts: &[Mount]) -> Result<&Session> {
+        if self.takes_all() || self.guest.get().is_some() {
+            return self.guest_session();
+        }
+        let sandbox = self.sandbox.ok_or_else(|| Error::refused("no sandbox is available"))?;
+        let is_wanted = |id: &VolumeId| mounts.iter().any(|mount| mount.volume == *id);
+        let started = sandbox.start(volumes_for_sandbox(self.scan, is_wanted))?;
+        Ok(self.guest.get_or_init(|| started))
+    }
+
+    /// Unmounts everything that the sandbox has mounted, and ends it. `None` where none was used.
+    ///
+    /// # Errors
+    /// What was written cannot be relied upon then.
+    pub(super) fn finish(self) -> Result<Option<Finished>> {
+        let looked = self.session.into_inner().map(Session::finish).transpose()?;
+        let guest = self.guest.into_inner().map(Session::finish).transpose()?;
+        Ok(guest.or(looked))
     }
 
     /// A volume's files straight from the disk; `None` where that is left to the kernel.
@@ -152,7 +187,7 @@ impl<'scope> Readers<'scope> {
 
     /// Mounts all of `mounts` in the sandbox.
     pub(super) fn mount_all(&self, mounts: &[Mount], read_only: bool) -> Result<&Session, NotMounted> {
-        let session = self.session().map_err(NotMounted::Failed)?;
+        let session = self.session_for(mounts).map_err(NotMounted::Failed)?;
         for mount in mounts {
             let (id, kind) = (&mount.volume.0, &mount.file_system);
             let subvolume = mount.subvolume.as_deref().map(by_path);

@@ -8,12 +8,14 @@
 //!
 //! 4. Of those, the ones whose partition's type says that it is a root (the Discoverable Partitions Specification).
 //!
+//! Where a loader names a root that nobody has seen, none is taken ([`unseen`](super::unseen)).
 //! Where more than one is left, all are named and none is patched, unless the caller chooses. On btrfs a candidate is a
 //! subvolume; where `/` or `rootflags=` name none, they mean the default subvolume.
 
 use super::beyond::Beyond;
 use super::mapped::{self, Mapped};
 use super::subvolumes::{self, Place};
+use super::unseen;
 use crate::linux::fstab::Fstab;
 use crate::sandbox::Subvolume;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
@@ -232,9 +234,19 @@ pub(super) fn is_its_own_root(looked: &Looked, candidate: &Volume, root: &Root, 
     own_fstab_says(looked, candidate, root, volumes) == Says::Itself
 }
 
-/// The volume and the subvolume of a choice: `disk0p2:/@`.
+/// The volume and the subvolume of a choice: `disk0p2:/@`, `disk0p3:luks:/@`.
 pub(super) fn split_choice(wanted: &VolumeId) -> Option<(&str, &str)> {
-    wanted.0.split_once(':')
+    // No volume has a colon before a slash in its name; a subvolume may.
+    let at = wanted.0.find(":/")?;
+    Some((wanted.0.get(..at)?, wanted.0.get(at + 1..)?))
+}
+
+/// True where the root of some boot loader's entry is that volume.
+pub(super) fn is_started(id: &VolumeId, looked: &[Looked], volumes: &[Volume]) -> bool {
+    let roots = looked.iter().flat_map(|looked| &looked.loader_roots);
+    roots
+        .map(|root| Names::default().resolve(&root.spec, "auto", volumes))
+        .any(|meant| matches!(meant, Meant::Volume(volume) if volume.id == *id))
 }
 
 /// The outcome of the choice.
@@ -283,10 +295,8 @@ pub(super) fn choose<'l>(looked: &'l [Looked], scan: &'l Scan, wanted: Option<&V
     let is_read = |looked: &&Looked| {
         looked.subvolume.as_ref().is_none_or(|place| !copies.iter().any(|copy| std::ptr::eq(*copy, place)))
     };
-    let named: Vec<(VolumeId, Option<&Subvolume>)> = looked
-        .iter()
-        .filter(is_read)
-        .flat_map(|looked| &looked.loader_roots)
+    let loader_roots = || looked.iter().filter(is_read).flat_map(|looked| &looked.loader_roots);
+    let named: Vec<(VolumeId, Option<&Subvolume>)> = loader_roots()
         .filter_map(|root| match Names::default().resolve(&root.spec, "auto", volumes) {
             Meant::Volume(volume) => Some((volume.id.clone(), root.subvolume.as_ref())),
             _ => None,
@@ -296,6 +306,15 @@ pub(super) fn choose<'l>(looked: &'l [Looked], scan: &'l Scan, wanted: Option<&V
         let place = looked.subvolume.as_ref();
         named.iter().any(|(id, wanted)| looked.id == *id && place.is_none_or(|place| place.is(*wanted)))
     };
+    let holders: Vec<&Volume> = left.iter().map(|(_, _, volume)| *volume).collect();
+    let is_one_named = left.iter().any(is_named);
+    if wanted.is_none()
+        && !left.is_empty()
+        && let Some(finding) =
+            unseen::objection(loader_roots(), looked, scan, &holders, is_one_named, &list(&left))
+    {
+        return Choice::None(finding);
+    }
     let left = keep(left, &is_named);
     let left = keep(left, &|candidate| says(candidate) == Says::Itself);
     let left = keep(left, &|candidate| {
@@ -387,6 +406,23 @@ pub(super) fn describe(content: &crate::volume::Content) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_is_a_volume_and_perhaps_a_subvolume() {
+        let split = |text: &str| {
+            split_choice(&VolumeId(text.into())).map(|(volume, path)| (volume.to_owned(), path.to_owned()))
+        };
+        for (text, volume, path) in [
+            ("disk0p2:/@", "disk0p2", "/@"),
+            ("disk0p3:luks:/@", "disk0p3:luks", "/@"),
+            ("vg0/root:luks:/a:/b", "vg0/root:luks", "/a:/b"),
+        ] {
+            assert_eq!(split(text), Some((volume.to_owned(), path.to_owned())));
+        }
+        for text in ["disk0p2", "disk0p3:luks", "vg0/root:luks"] {
+            assert_eq!(split(text), None);
+        }
+    }
 
     #[test]
     fn the_first_entry_names_the_root() {

@@ -235,12 +235,30 @@ fn what_is_missing_is_said() {
     // A root that only the sandbox reads.
     let Some(_) = testing::tool("mkfs.xfs") else { return };
     testing::sparse(&empty, 320 << 20);
-    Tool::line(&format!("mkfs.xfs -q -f {}", empty.display())).run();
+    Tool::line(&format!("mkfs.xfs -q -f -m uuid=cccccccc-0000-4000-8000-00000000000c {}", empty.display()))
+        .run();
     assert_eq!(ids(&look(&[&empty], None)), ["sandbox-needed"]);
     // Beside a guest that does not know it, an unread volume is worth a warning; one that it mounts is not.
     assert_eq!(ids(&look(&[&disk, &empty], None)), ["guest-hibernated", "volume-not-looked-at"]);
-    let known = root(&format!("{own}/dev/sdb /srv xfs d 0 0\n"));
-    assert_eq!(ids(&look(&[&known, &empty], None)), [""; 0]);
+    let loader = |spec: &str| {
+        maker.disk("loader", &[("-t ext4", &[("/grub/grub.cfg", &format!("linux /v root={spec}\n"))])])
+    };
+    let started = loader("UUID=aaaaaaaa-0000-4000-8000-00000000000a");
+    let with = |at: &str| root(&format!("{own}/dev/sdb {at} xfs d 0 0\n"));
+    assert_eq!(ids(&look(&[&with("/srv"), &empty, &started], None)), [""; 0]);
+    // Unless no loader is seen to start that guest, or it is mounted where another system may be.
+    assert_eq!(ids(&look(&[&with("/srv"), &empty], None)), ["volume-not-looked-at"]);
+    assert_eq!(ids(&look(&[&with("/mnt/new"), &empty, &started], None)), ["volume-not-looked-at"]);
+    // The loader starts what was not looked at.
+
+    let started = loader("UUID=cccccccc-0000-4000-8000-00000000000c");
+    for at in ["/srv", "/mnt/new"] {
+        let found = look(&[&with(at), &empty, &started], None);
+        assert_eq!(ids(&found), ["root-not-seen", "volume-not-looked-at"]);
+        assert!(found.plan.edits.is_empty() && found.plan.is_blocked());
+        assert!(found.plan.findings[0].says.contains("disk1 (xfs)"), "{:?}", found.plan.findings);
+    }
+    assert_eq!(ids(&look(&[&with("/srv"), &empty, &started], Some("disk0p1"))), ["volume-not-looked-at"]);
 }
 
 /// A guest that no family knows: facts stay away, and so does the plan.
@@ -257,6 +275,7 @@ fn an_unknown_guest_is_not_patched() {
 /// A root in an encrypted volume, which fstab and the boot loader name as crypttab does.
 #[test]
 fn an_encrypted_root_goes_by_the_name_of_crypttab() {
+    use landfall_image::luks::Effort;
     use landfall_image::{Disk, GuestOffset};
     let (Some(maker), Some(_)) = (Maker::new(), testing::tool("cryptsetup")) else { return };
     let fstab = "/dev/mapper/sda2_crypt / ext4 defaults 0 1\n/dev/sda1 /boot ext2 defaults 0 2\n";
@@ -285,7 +304,8 @@ fn an_encrypted_root_goes_by_the_name_of_crypttab() {
     let format = "cryptsetup -q luksFormat --type luks1 --pbkdf-force-iterations 1000 --uuid cccccccc-0000-4000-8000-00000000000c";
     Tool::line(&format!("{format} {}", container.display())).input(b"landfall").run();
     let overlay = testing::overlay(&container);
-    let volume = landfall_image::luks::open_volume(overlay.clone(), &key).unwrap().unwrap();
+    let volume =
+        landfall_image::luks::open_volume(overlay.clone(), &key, &mut Effort::default()).unwrap().unwrap();
     let file_system = &std::fs::read(&inner).unwrap()[1 << 20..17 << 20];
     volume.write_at(GuestOffset(0), file_system).unwrap();
     let mut raw = vec![0; 20 << 20];
@@ -314,4 +334,23 @@ fn an_encrypted_root_goes_by_the_name_of_crypttab() {
     assert_eq!(ids(&found), ["root-encrypted", "luks-locked"]);
     assert!(found.plan.findings[0].remedy.contains("--key-file"));
     assert_eq!(ids(&with(&[Secret::new(b"wrong".to_vec())])), ["root-encrypted", "luks-key-wrong"]);
+    // An old root beside it, which knows itself, is not taken instead.
+    let old = "UUID=bbbbbbbb-0000-4000-8000-00000000000b / ext4 d 0 1\n";
+    let old_files = [RELEASE, PASSWD, NAME, ("/etc/fstab", old)];
+    let old = maker.disk("old", &[(B, &old_files)]);
+    let with = |keys: &[Secret], root: Option<&str>| {
+        let disks: Vec<Arc<dyn DiskMut>> = vec![testing::overlay(&disk), testing::overlay(&old)];
+        let root = root.map(|root| VolumeId(root.into()));
+        inspect(&disks, &request(), &Options { families: &[&Anything], keys, root, ..Options::default() })
+            .unwrap()
+    };
+    let found = with(&[], None);
+    assert_eq!(ids(&found), ["root-not-seen", "luks-locked"], "{:?}", found.plan.findings);
+    assert!(found.plan.edits.is_empty());
+    let says = &found.plan.findings[0].says;
+    assert!(says.contains("root=/dev/mapper/sda2_crypt") && says.contains("disk0p2"), "{says}");
+    let found = with(&[], Some("disk1p1"));
+    assert_eq!((ids(&found), found.plan.edits.len()), (vec!["luks-locked"], 1));
+    let found = with(&[Secret::new(b"landfall".to_vec())], None);
+    assert_eq!((ids(&found), found.mounts[0].volume.0.as_str()), (vec!["root-stale"], "disk0p2:luks"));
 }

@@ -10,7 +10,7 @@ use crate::sandbox::Finished;
 use crate::target::Request;
 use crate::tree::GuestTree;
 use crate::tree::ext4::may_be_readable_elsewhere;
-use crate::volume::{Content, Scan, scan_with};
+use crate::volume::{Content, Scan, scan_until};
 use crate::{Error, Kind, Result};
 use landfall_image::{Bytes, DiskMut};
 use serde::Serialize;
@@ -78,7 +78,7 @@ impl Written {
 /// initramfs), where the sandbox fails, or where what was written does not read back.
 pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_>) -> Result<Patched> {
     let begin = Instant::now();
-    let scan = scan_with(disks, options.keys)?;
+    let scan = scan_until(disks, options.keys, options.effort())?;
     let scan_seconds = begin.elapsed().as_secs_f64();
     std::thread::scope(|scope| {
         let readers = Readers::new(&scan, options.sandbox);
@@ -89,10 +89,12 @@ pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_
         let (mut inspection, ready) = work.inspect()?;
         inspection.scan_seconds = scan_seconds;
         inspection.plan_seconds = begin.elapsed().as_secs_f64() - scan_seconds;
-        let Some(ready) = ready else { return Ok(Patched { inspection, applied: None }) };
-        if inspection.plan.is_blocked() || inspection.plan.edits.is_empty() {
+        let ready = ready.filter(|_| !inspection.plan.is_blocked() && !inspection.plan.edits.is_empty());
+        let Some(ready) = ready else {
+            // It may have been mounted, to be written to.
+            readers.finish()?;
             return Ok(Patched { inspection, applied: None });
-        }
+        };
         match apply(readers, &scan, options, &inspection.plan, &ready) {
             Ok((applied, found)) => {
                 inspection.plan.findings.extend(found);
@@ -120,7 +122,7 @@ fn apply(
     let mut found = about_archives(&made);
     let Materialised { changes, archives, .. } = made;
     let session = match is_mounted {
-        true => readers.session().map_err(NotMounted::Failed)?,
+        true => readers.guest_session().map_err(NotMounted::Failed)?,
         false => readers.mount_all(&ready.needed, false)?,
     };
     let immutable = session.apply(GUEST, &changes).map_err(NotMounted::Failed)?;
@@ -131,9 +133,8 @@ fn apply(
             "look at what the guest's administrator meant to protect there, and check the new content",
         )
     }));
-    let session = readers.into_session();
-    let session = session.ok_or_else(|| NotMounted::Failed(Error::refused("the sandbox is gone")))?;
-    let sandbox = session.finish().map_err(NotMounted::Failed)?;
+    let sandbox = readers.finish().map_err(NotMounted::Failed)?;
+    let sandbox = sandbox.ok_or_else(|| NotMounted::Failed(Error::refused("the sandbox is gone")))?;
     let write_seconds = begin.elapsed().as_secs_f64() - materialise_seconds;
     let verified_by = verify(scan, options, ready, &changes)?;
     let applied = Applied {
@@ -188,7 +189,7 @@ fn materialise(
         }
     }
     let session = match ready.mounted {
-        true => readers.session().map_err(NotMounted::Failed)?,
+        true => readers.guest_session().map_err(NotMounted::Failed)?,
         false => readers.mount_all(&ready.needed, false)?,
     };
     let made = materialise_with_report(plan, &session.tree(GUEST)).map_err(NotMounted::Failed)?;
@@ -212,9 +213,7 @@ fn verify(
     }
     let session = readers.mount_all(&ready.needed, true)?;
     compare(changes, &session.tree(GUEST)).map_err(NotMounted::Failed)?;
-    if let Some(session) = readers.into_session() {
-        session.finish().map_err(NotMounted::Failed)?;
-    }
+    readers.finish().map_err(NotMounted::Failed)?;
     Ok(Reader::Sandbox)
 }
 

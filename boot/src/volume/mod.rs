@@ -19,7 +19,7 @@ pub mod view;
 
 pub use names::{Meant, Names};
 pub use probe::Probe;
-pub use scan::{Scan, scan, scan_with};
+pub use scan::{Scan, scan, scan_until, scan_with};
 pub use view::{Segment, View};
 
 use landfall_image::Bytes;

@@ -4,7 +4,7 @@
 //! ```text
 //! disks -> partitions -> md arrays (with partitions of their own) -> LUKS -> LVM -> LUKS -> …
 //! ```
-//! One file each: [`arrays`], [`encrypted`], [`groups`].
+//! One file each: [`arrays`], [`encrypted`], [`groups`], [`reach`] (what lies below, against storage that lies on itself).
 //!
 //! Deliberately absent: arrays, physical volumes and partitions inside logical volumes. LVM and the kernel leave them alone
 //! too, unless they are told otherwise, for those are mostly disks of other machines.
@@ -12,6 +12,7 @@
 mod arrays;
 mod encrypted;
 mod groups;
+mod reach;
 
 pub use encrypted::opened_id;
 
@@ -19,8 +20,9 @@ use super::lvm::{self, Physical};
 use super::view::View;
 use super::{Content, Probe, Volume, VolumeId, md, probe};
 use crate::{Finding, Kind, Result, limits};
-use landfall_image::luks::Secret;
+use landfall_image::luks::{Effort, Secret};
 use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange, partition};
+use reach::Reach;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -81,11 +83,19 @@ pub fn scan(disks: &[Arc<dyn DiskMut>]) -> Result<Scan> {
 /// # Errors
 /// As [`scan`].
 pub fn scan_with(disks: &[Arc<dyn DiskMut>], keys: &[Secret]) -> Result<Scan> {
-    let mut work = Work::new(keys);
+    scan_until(disks, keys, Effort::default())
+}
+
+/// As [`scan_with`], with so much work for the keys, until it is cancelled.
+///
+/// # Errors
+/// As [`scan`], and when it is cancelled.
+pub fn scan_until(disks: &[Arc<dyn DiskMut>], keys: &[Secret], effort: Effort) -> Result<Scan> {
+    let mut work = Work::new(keys, effort);
     for (index, disk) in disks.iter().enumerate() {
-        let device =
-            Device { name: format!("disk{index}"), index, disk: disk.clone(), device_names: Vec::new() };
-        work.device(&device)?;
+        let name = format!("disk{index}");
+        work.reach.insert(VolumeId(name.clone()), Arc::new(Reach::disk(index, disk.size())));
+        work.device(&Device { name, index, disk: disk.clone(), device_names: Vec::new() })?;
     }
     for _ in 0..limits::STORAGE_LAYERS {
         // What is complete goes first: it may hold what the rest lacks.
@@ -105,7 +115,11 @@ pub fn scan_with(disks: &[Arc<dyn DiskMut>], keys: &[Secret]) -> Result<Scan> {
 struct Work<'k> {
     out: Scan,
     keys: &'k [Secret],
+    effort: Effort,
+    /// What the volumes lie on, and devices that are none since they have partitions.
+    reach: BTreeMap<VolumeId, Arc<Reach>>,
     physical: Vec<Physical>,
+    texts: lvm::Texts,
     members: Vec<md::Member>,
     /// UUIDs of arrays that were tried, and whether they are open.
     arrays: BTreeMap<String, bool>,
@@ -118,6 +132,8 @@ struct Work<'k> {
     groups: BTreeSet<String>,
     /// What is odd about volume groups; made anew with each look at them.
     about_groups: Vec<Finding>,
+    /// There are more volumes than are taken.
+    has_more: bool,
 }
 
 /// Something that may have partitions: a disk, or an array.
@@ -142,7 +158,7 @@ struct Place {
 }
 
 impl<'k> Work<'k> {
-    fn new(keys: &'k [Secret]) -> Self {
+    fn new(keys: &'k [Secret], effort: Effort) -> Self {
         Work {
             out: Scan {
                 volumes: Vec::new(),
@@ -152,7 +168,10 @@ impl<'k> Work<'k> {
                 snapshots: BTreeMap::new(),
             },
             keys,
+            effort,
+            reach: BTreeMap::new(),
             physical: Vec::new(),
+            texts: lvm::Texts::default(),
             members: Vec::new(),
             arrays: BTreeMap::new(),
             mirrored: Vec::new(),
@@ -160,6 +179,7 @@ impl<'k> Work<'k> {
             tried: 0,
             groups: BTreeSet::new(),
             about_groups: Vec::new(),
+            has_more: false,
         }
     }
 
@@ -168,7 +188,22 @@ impl<'k> Work<'k> {
         self.arrays_at_the_end();
         self.encrypted_at_the_end();
         self.out.findings.append(&mut self.about_groups);
+        if self.has_more {
+            self.out.findings.push(Finding::new(
+                "volumes-too-many",
+                format!("the disks hold more than {} volumes: the rest is not seen", limits::VOLUMES),
+                "leave out disks that do not belong to the machine; what is not seen is copied as it is",
+            ));
+        }
+        self.out.findings = without_repetition(self.out.findings);
         self.out
+    }
+
+    /// True where another volume may be noted down.
+    fn has_room(&mut self) -> bool {
+        let has_room = self.out.volumes.len() < limits::VOLUMES;
+        self.has_more |= !has_room;
+        has_room
     }
 
     /// The partitions of a disk or array, or all of it where it has none.
@@ -188,6 +223,8 @@ impl<'k> Work<'k> {
             Err(error) => return Err(error),
         };
         let table = match table {
+            // Boot code in front of a file system, a container or a member of an array that has the whole disk.
+            Some(table) if table.scheme == partition::Scheme::Mbr && table.entries.is_empty() => None,
             Some(table) if is_disk && self.is_array_member(name, disk, &table)? => None,
             table => table,
         };
@@ -215,6 +252,10 @@ impl<'k> Work<'k> {
         let entries = table.entries.into_iter();
         for entry in entries.filter(|entry| !entry.is_extended() && !entry.range.is_empty()) {
             let view = View::part(disk.clone(), entry.range)?;
+            if let Some(reach) = self.reach.get(&VolumeId(name.clone())) {
+                let part = reach.part(entry.range);
+                self.reach.insert(VolumeId(format!("{name}p{}", entry.number)), part);
+            }
             let place = Place {
                 id: VolumeId(format!("{name}p{}", entry.number)),
                 disk: *index,
@@ -246,6 +287,9 @@ impl<'k> Work<'k> {
 
     /// Looks at what lies in a volume, and takes note of it.
     fn place(&mut self, place: Place, view: View) -> Result<()> {
+        if !self.has_room() {
+            return Ok(());
+        }
         let found = probe::probe(&view)?;
         self.ambiguous(&place.id, &found);
         let view = Arc::new(view);
@@ -312,6 +356,26 @@ impl<'k> Work<'k> {
             ));
         }
     }
+}
+
+/// The first of each kind, with the number of those that are left out.
+pub fn without_repetition(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut out: Vec<Finding> = Vec::new();
+    let mut counts: BTreeMap<&'static str, (usize, usize)> = BTreeMap::new();
+    for finding in findings {
+        let (count, last) = counts.entry(finding.id).or_default();
+        *count += 1;
+        if *count <= limits::ALIKE {
+            *last = out.len();
+            out.push(finding);
+        }
+    }
+    for (count, last) in counts.into_values() {
+        if let (Some(more @ 1..), Some(finding)) = (count.checked_sub(limits::ALIKE), out.get_mut(last)) {
+            finding.says.push_str(&format!(" (and {more} more like this)"));
+        }
+    }
+    out
 }
 
 /// A partition's name, by that of what it lies on.

@@ -9,7 +9,7 @@
 use crate::{Error, Result};
 use landfall_image::disk::{check_bounds, clip};
 use landfall_image::{Bytes, Disk, DiskMut, Extent, GuestOffset, GuestRange};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A run of a volume: `len` bytes, spread over one or more places in turns of `stripe_size`.
 #[derive(Clone)]
@@ -36,6 +36,13 @@ pub struct View {
     segments: Vec<(u64, Segment)>,
     size: Bytes,
     sector_size: Bytes,
+    first: Option<Arc<First>>,
+}
+
+/// What is done once, before anything is written.
+struct First {
+    is_done: Mutex<bool>,
+    what: Box<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
 /// A run of the view that lies in one piece on one disk, or alike on several.
@@ -95,7 +102,7 @@ impl Segment {
 impl View {
     /// The segments one after the other. Each must lie on its disks; empty ones are left out.
     pub fn new(segments: impl IntoIterator<Item = Segment>) -> Result<View> {
-        let mut view = View { segments: Vec::new(), size: Bytes(0), sector_size: Bytes(512) };
+        let mut view = View { segments: Vec::new(), size: Bytes(0), sector_size: Bytes(512), first: None };
         for segment in segments {
             if segment.len.0 == 0 {
                 continue;
@@ -133,6 +140,22 @@ impl View {
     /// A part of one disk.
     pub fn part(disk: Arc<dyn DiskMut>, range: GuestRange) -> Result<View> {
         View::new([Segment::linear(disk, range)])
+    }
+
+    /// The same, and `what` is done before the first byte is written: to mark copies that are not here.
+    pub fn before_writing(mut self, what: impl Fn() -> Result<()> + Send + Sync + 'static) -> View {
+        self.first = Some(Arc::new(First { is_done: Mutex::new(false), what: Box::new(what) }));
+        self
+    }
+
+    fn prepare(&self) -> Result<()> {
+        let Some(first) = &self.first else { return Ok(()) };
+        let mut is_done = first.is_done.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_done {
+            (first.what)()?;
+            *is_done = true;
+        }
+        Ok(())
     }
 
     /// The pieces of a run inside the view, in order.
@@ -232,12 +255,15 @@ impl Disk for View {
 
 impl DiskMut for View {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
+        check_bounds(self.size, at, data.len())?;
+        self.prepare()?;
         self.each_part(at, data.len(), |piece, part| {
             piece.copies().try_for_each(|(disk, at)| disk.write_at(at, &data[part.clone()]))
         })
     }
 
     fn zero_at(&self, range: GuestRange) -> Result<()> {
+        self.prepare()?;
         for piece in self.pieces(clip(range, self.size)) {
             for (disk, at) in piece.copies() {
                 disk.zero_at(GuestRange::new(at, Bytes(piece.len)))?;

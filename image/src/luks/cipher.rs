@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use aes::cipher::generic_array::GenericArray;
 use aes::cipher::{BlockDecrypt, BlockEncrypt, BlockSizeUser, KeyInit, consts::U16};
 use aes::{Aes128, Aes192, Aes256};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// Bytes of an AES block.
 const BLOCK: usize = 16;
@@ -51,7 +51,10 @@ trait Aes: Send + Sync {
     fn decrypt(&self, blocks: &mut [Block]);
 }
 
-impl<C: BlockEncrypt + BlockDecrypt + BlockSizeUser<BlockSize = U16> + Send + Sync> Aes for C {
+// What keeps a key wipes it when it is dropped.
+impl<C: BlockEncrypt + BlockDecrypt + BlockSizeUser<BlockSize = U16> + ZeroizeOnDrop + Send + Sync> Aes
+    for C
+{
     fn encrypt(&self, block: &mut Block) {
         self.encrypt_block(block);
     }

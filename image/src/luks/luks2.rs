@@ -10,8 +10,9 @@
 
 use super::cipher::{SECTOR, SectorCipher};
 use super::container::Container;
+use super::effort::Slots;
 use super::hash::{Hash, merge_stripes};
-use super::{Attempt, MAGIC, Secret, Unlocked, locked};
+use super::{Attempt, Effort, MAGIC, Secret, Unlocked, locked};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::units::{Bytes, FileOffset};
@@ -111,7 +112,7 @@ struct Digest {
 }
 
 /// Opens the volume whose header lies at the start of `source`.
-pub(super) fn unlock(source: &dyn Container, key: Option<&Secret>) -> Result<Attempt> {
+pub(super) fn unlock(source: &dyn Container, key: Option<&Secret>, effort: &mut Effort) -> Result<Attempt> {
     let (uuid, json) = read_header(source)?;
     let metadata: Metadata = serde_json::from_slice(&json).map_err(|error| {
         Error::corrupt(format!("the LUKS metadata are not what the specification says: {error}"))
@@ -136,17 +137,22 @@ pub(super) fn unlock(source: &dyn Container, key: Option<&Secret>) -> Result<Att
         return Err(Error::corrupt(says));
     }
     let Some(key) = key else { return Err(locked(&format!("LUKS version 2, {uuid}"))) };
-    let mut tried = 0;
+    for (what, count) in [("key slots", metadata.keyslots.len()), ("digests", metadata.digests.len())] {
+        if count > limits::LUKS_SLOTS {
+            let says = format!("has {count} {what}; up to {} are possible", limits::LUKS_SLOTS);
+            return Err(Error::refused(says));
+        }
+    }
+    let mut slots = Slots::default();
     for (name, slot) in &metadata.keyslots {
         let Keyslot::Luks2 { key_size, af, area, kdf } = slot else { continue };
         let belongs =
             |digest: &&Digest| digest.keyslots.contains(name) && digest.segments.contains(segment_name);
         let Some(digest) = metadata.digests.values().find(belongs) else { continue };
-        tried += 1;
-        let volume_key = open_slot(source, *key_size, af, area, kdf, key)?;
-        if !digest.matches(&volume_key)? {
-            continue;
-        }
+        effort.spend(kdf.steps(area.key_size).saturating_add(u64::from(digest.iterations)))?;
+        let opened = open_slot(source, *key_size, af, area, kdf, key)
+            .and_then(|volume_key| Ok(digest.matches(&volume_key)?.then_some(volume_key)));
+        let Some(volume_key) = slots.take(opened)? else { continue };
         let (cipher, mode) = split(&segment.encryption)?;
         return Ok(Attempt::Opened(Unlocked {
             cipher: SectorCipher::new(cipher, mode, &volume_key, segment.sector_size)?,
@@ -163,7 +169,7 @@ pub(super) fn unlock(source: &dyn Container, key: Option<&Secret>) -> Result<Att
             ],
         }));
     }
-    Ok(Attempt::Wrong { slots: tried })
+    Ok(Attempt::Wrong { slots: slots.none_fits()? })
 }
 
 /// The UUID and the JSON area: of the first copy, or of the second where the first is damaged.
@@ -234,6 +240,22 @@ fn open_slot(
 }
 
 impl Kdf {
+    /// What it costs to make so many bytes; 0 where it is refused without.
+    fn steps(&self, bytes: usize) -> u64 {
+        match self {
+            Kdf::Pbkdf2 { hash, iterations, .. } if *iterations <= limits::LUKS_ITERATIONS => {
+                let len = Hash::from_name(hash).map_or(1, Hash::len);
+                u64::from(*iterations).saturating_mul(bytes.div_ceil(len) as u64)
+            }
+            Kdf::Argon2i { time, memory, .. } | Kdf::Argon2id { time, memory, .. }
+                if *time <= limits::LUKS_ARGON2_TIME && u64::from(*memory) << 10 <= limits::LUKS_ARGON2.0 =>
+            {
+                u64::from(*time) * u64::from(*memory)
+            }
+            _ => 0,
+        }
+    }
+
     fn derive(&self, key: &[u8], out: &mut [u8]) -> Result<()> {
         let (algorithm, time, memory, cpus, salt) = match self {
             Kdf::Pbkdf2 { hash, iterations, salt } => {
@@ -263,8 +285,9 @@ impl Kdf {
         let cannot =
             |error: argon2::Error| Error::corrupt(format!("a key slot's Argon2 parameters: {error}"));
         let parameters = argon2::Params::new(*memory, *time, *cpus, None).map_err(cannot)?;
+        let mut blocks = Zeroizing::new(vec![argon2::Block::default(); parameters.block_count()]);
         argon2::Argon2::new(algorithm, argon2::Version::V0x13, parameters)
-            .hash_password_into(key, &base64(salt)?, out)
+            .hash_password_into_with_memory(key, &base64(salt)?, out, blocks.as_mut_slice())
             .map_err(cannot)
     }
 }

@@ -13,6 +13,7 @@
 mod cipher;
 mod container;
 mod disk;
+mod effort;
 mod hash;
 mod luks1;
 mod luks2;
@@ -23,6 +24,7 @@ mod volume;
 pub(crate) use cipher::SectorCipher;
 pub(crate) use disk::read_decrypted;
 pub use disk::{open, probe};
+pub use effort::Effort;
 pub use volume::open_volume;
 
 use crate::error::{Error, Result};
@@ -30,6 +32,7 @@ use crate::source::Source;
 use crate::units::FileOffset;
 use cipher::SECTOR;
 use container::Container;
+use effort::Slots;
 use zeroize::Zeroizing;
 
 /// The first bytes of every header.
@@ -84,7 +87,7 @@ enum Attempt {
 /// [`Kind::Refused`](crate::Kind::Refused) without a key, or with one that opens no slot;
 /// [`Kind::Corrupt`](crate::Kind::Corrupt) and [`Kind::Unsupported`](crate::Kind::Unsupported) as the header has it.
 pub(crate) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> {
-    match attempt(source, key) {
+    match attempt(source, key, &mut Effort::default()) {
         Ok(Attempt::Opened(unlocked)) => Ok(unlocked),
         Ok(Attempt::Wrong { slots }) => Err(wrong_key(slots)),
         Err(error) if error.kind() == crate::Kind::Refused => Err(error),
@@ -92,7 +95,7 @@ pub(crate) fn unlock(source: &Source, key: Option<&Secret>) -> Result<Unlocked> 
     }
 }
 
-fn attempt(source: &dyn Container, key: Option<&Secret>) -> Result<Attempt> {
+fn attempt(source: &dyn Container, key: Option<&Secret>, effort: &mut Effort) -> Result<Attempt> {
     let len = usize::try_from(source.end()).unwrap_or(usize::MAX).min(luks1::HEADER);
     let mut head = vec![0; len];
     source.read_exact_at(FileOffset(0), &mut head)?;
@@ -106,9 +109,9 @@ fn attempt(source: &dyn Container, key: Option<&Secret>) -> Result<Attempt> {
         1 => {
             let header = luks1::parse(&head)?;
             let Some(key) = key else { return Err(locked(&format!("LUKS version 1, {}", header.uuid))) };
-            unlock1(source, &header, key)
+            unlock1(source, &header, key, effort)
         }
-        2 => luks2::unlock(source, key),
+        2 => luks2::unlock(source, key, effort),
         other => {
             Err(Error::unsupported(format!("is LUKS version {other}; 1 and 2 are read")).at(FileOffset(6)))
         }
@@ -129,30 +132,53 @@ fn wrong_key(slots: usize) -> Error {
     )
 }
 
-fn unlock1(source: &dyn Container, header: &luks1::Header, key: &Secret) -> Result<Attempt> {
+fn unlock1(
+    source: &dyn Container,
+    header: &luks1::Header,
+    key: &Secret,
+    effort: &mut Effort,
+) -> Result<Attempt> {
     let hash = header.hash()?;
+    let mut slots = Slots::default();
     for slot in &header.slots {
-        let mut derived = Zeroizing::new(vec![0; header.key_bytes]);
-        hash.pbkdf2(key.bytes(), &slot.salt, slot.iterations, &mut derived)?;
-        let mut stripes = Zeroizing::new(vec![0; (header.key_bytes * slot.stripes).next_multiple_of(SECTOR)]);
-        source.read_exact_at(FileOffset(slot.stripes_at), &mut stripes)?;
-        SectorCipher::new(&header.cipher, &header.mode, &derived, SECTOR)?.decrypt(0, &mut stripes);
-        let volume_key = hash::merge_stripes(hash, &stripes[..header.key_bytes * slot.stripes], slot.stripes);
-        let mut digest = [0; 20];
-        hash.pbkdf2(&volume_key, &header.digest_salt, header.digest_iterations, &mut digest)?;
-        if digest == header.digest {
-            return Ok(Attempt::Opened(Unlocked {
-                cipher: SectorCipher::new(&header.cipher, &header.mode, &volume_key, SECTOR)?,
-                payload_at: header.payload_at,
-                payload_len: None,
-                iv_tweak: 0,
-                details: vec![
-                    ("encryption".to_owned(), format!("LUKS 1, {}-{}", header.cipher, header.mode)),
-                    ("key".to_owned(), format!("{} bits, slot {}", header.key_bytes * 8, slot.number)),
-                    ("LUKS UUID".to_owned(), header.uuid.clone()),
-                ],
-            }));
-        }
+        // A derived key as long as several digests takes the steps for each of them.
+        let blocks = header.key_bytes.div_ceil(hash.len()) as u64;
+        // One that takes too many is refused without.
+        let steps =
+            luks1::check_iterations(slot.iterations).map_or(0, |()| u64::from(slot.iterations) * blocks);
+        effort.spend(steps + u64::from(header.digest_iterations))?;
+        let Some(volume_key) = slots.take(open_slot1(source, header, hash, slot, key))? else { continue };
+        return Ok(Attempt::Opened(Unlocked {
+            cipher: SectorCipher::new(&header.cipher, &header.mode, &volume_key, SECTOR)?,
+            payload_at: header.payload_at,
+            payload_len: None,
+            iv_tweak: 0,
+            details: vec![
+                ("encryption".to_owned(), format!("LUKS 1, {}-{}", header.cipher, header.mode)),
+                ("key".to_owned(), format!("{} bits, slot {}", header.key_bytes * 8, slot.number)),
+                ("LUKS UUID".to_owned(), header.uuid.clone()),
+            ],
+        }));
     }
-    Ok(Attempt::Wrong { slots: header.slots.len() })
+    Ok(Attempt::Wrong { slots: slots.none_fits()? })
+}
+
+/// The volume key, where the key fits the slot.
+fn open_slot1(
+    source: &dyn Container,
+    header: &luks1::Header,
+    hash: hash::Hash,
+    slot: &luks1::Slot,
+    key: &Secret,
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    luks1::check_iterations(slot.iterations)?;
+    let mut derived = Zeroizing::new(vec![0; header.key_bytes]);
+    hash.pbkdf2(key.bytes(), &slot.salt, slot.iterations, &mut derived)?;
+    let mut stripes = Zeroizing::new(vec![0; (header.key_bytes * slot.stripes).next_multiple_of(SECTOR)]);
+    source.read_exact_at(FileOffset(slot.stripes_at), &mut stripes)?;
+    SectorCipher::new(&header.cipher, &header.mode, &derived, SECTOR)?.decrypt(0, &mut stripes);
+    let volume_key = hash::merge_stripes(hash, &stripes[..header.key_bytes * slot.stripes], slot.stripes);
+    let mut digest = [0; 20];
+    hash.pbkdf2(&volume_key, &header.digest_salt, header.digest_iterations, &mut digest)?;
+    Ok((digest == header.digest).then_some(volume_key))
 }

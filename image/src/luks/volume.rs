@@ -1,7 +1,7 @@
 //! A guest's encrypted volume as a disk that is read and written: decrypted on the way up, encrypted on the way down.
 
 use super::container::OnDisk;
-use super::{Attempt, SECTOR, Secret, SectorCipher, Unlocked, attempt};
+use super::{Attempt, Effort, SECTOR, Secret, SectorCipher, Unlocked, attempt};
 use crate::disk::{self, Disk, DiskMut, Extent, ExtentKind};
 use crate::error::{Error, Result};
 use crate::units::{Bytes, GuestOffset, GuestRange};
@@ -11,14 +11,20 @@ use zeroize::Zeroizing;
 /// Bytes that are encrypted at once.
 const PIECE: usize = 256 << 10;
 
-/// Opens the encrypted volume that lies on `disk`; `None` where the key opens none of its key slots.
+/// Opens the encrypted volume that lies on `disk`; `None` where the key opens none of its key slots. The work for it comes
+/// out of `effort`.
 ///
 /// # Errors
 /// [`Kind::Corrupt`](crate::Kind::Corrupt), [`Kind::Unsupported`](crate::Kind::Unsupported) and
-/// [`Kind::Refused`](crate::Kind::Refused) as the header has it.
-pub fn open_volume(disk: Arc<dyn DiskMut>, key: &Secret) -> Result<Option<Arc<dyn DiskMut>>> {
-    let Unlocked { cipher, payload_at, payload_len, iv_tweak, .. } = match attempt(&OnDisk(&disk), Some(key))?
-    {
+/// [`Kind::Refused`](crate::Kind::Refused) as the header has it; [`Kind::Interrupted`](crate::Kind::Interrupted) when
+/// the effort was cancelled.
+pub fn open_volume(
+    disk: Arc<dyn DiskMut>,
+    key: &Secret,
+    effort: &mut Effort,
+) -> Result<Option<Arc<dyn DiskMut>>> {
+    let attempt = attempt(&OnDisk(&disk), Some(key), effort)?;
+    let Unlocked { cipher, payload_at, payload_len, iv_tweak, .. } = match attempt {
         Attempt::Opened(unlocked) => unlocked,
         Attempt::Wrong { .. } => return Ok(None),
     };

@@ -112,8 +112,12 @@ impl Superblock {
             0 => 1,
             _ => log_cluster
                 .checked_sub(log_block)
+                // No kernel takes clusters of more than 1 GiB.
+                .filter(|log| *log <= 20)
                 .and_then(|log| 1_u64.checked_shl(log))
-                .ok_or_else(|| wrong("the cluster size", log_cluster, "no less than a block is possible"))?,
+                .ok_or_else(|| {
+                    wrong("the cluster size", log_cluster, "a block to 2^20 of them are possible")
+                })?,
         };
         let block_size = 1024_u32 << log_block;
         let is_64 = incompat & feature::INCOMPAT_64BIT != 0;

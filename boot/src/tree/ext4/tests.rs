@@ -252,6 +252,26 @@ fn the_corpus_reads_as_ext4_view_reads_it() {
 }
 
 /// Damage anywhere gives an error or an answer, and never hangs, panics or takes much memory.
+/// Sizes of clusters and groups whose product passes 64 bits.
+#[test]
+fn an_absurd_cluster_size_is_refused() {
+    let mut raw = vec![0; 1024];
+    let mut put = |at: usize, value: u32| raw[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    put(0x38, 0xef53);
+    put(0x4c, 1);
+    put(0x58, 256);
+    put(0x64, super::layout::feature::RO_BIGALLOC);
+    put(0x18, 6);
+    put(0x20, 8);
+    put(0x28, 8);
+    for (log_cluster, is_sane) in [(6, true), (26, true), (27, false), (60, false), (69, false), (5, false)] {
+        raw[0x1c..0x20].copy_from_slice(&u32::to_le_bytes(log_cluster));
+        let error = super::layout::Superblock::parse(&raw).err().map(|error| error.to_string());
+        let is_refused = error.as_ref().is_some_and(|error| error.contains("cluster size"));
+        assert_eq!(is_refused, !is_sane, "{log_cluster}: {error:?}");
+    }
+}
+
 #[test]
 fn no_damage_panics() {
     let Some(_) = testing::tool("mke2fs") else { return };

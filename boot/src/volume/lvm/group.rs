@@ -1,12 +1,12 @@
 //! From metadata texts to volume groups: which physical volumes they need, and where each logical volume lies.
 
 use super::text::{self, Section};
-use super::{Label, dashed, mirror, read_metadata};
+use super::{Label, Texts, dashed, mirror};
 use crate::volume::VolumeId;
-use crate::volume::view::{Place, Segment, View};
-use crate::{Error, Finding, Kind, Result, limits};
+use crate::volume::view::{Place, Segment};
+use crate::{Error, Finding, Result, limits};
 use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Sectors};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A physical volume that was found.
@@ -52,6 +52,8 @@ pub struct Logical {
     pub mapping: Mapping,
     /// Snapshots of it, which writing to it from outside would damage.
     pub snapshots: Vec<String>,
+    /// Legs of a mirror; 1 of anything else.
+    pub legs: usize,
     /// What is odd about it, as sentences that begin with its name, each with a remedy.
     pub oddities: Vec<(String, &'static str)>,
 }
@@ -79,24 +81,19 @@ pub(super) struct Metadata {
 }
 
 /// Reads the metadata of all physical volumes and puts the groups together. Groups come sorted by name.
-pub fn assemble(found: &[Physical]) -> Result<(Vec<Group>, Vec<Finding>)> {
+pub fn assemble(found: &[Physical], texts: &mut Texts) -> Result<(Vec<Group>, Vec<Finding>)> {
     let mut findings = Vec::new();
-    let mut newest: BTreeMap<String, Metadata> = BTreeMap::new();
+    let mut newest: BTreeMap<String, Arc<Metadata>> = BTreeMap::new();
     for physical in found {
-        match metadata_of(physical) {
+        match texts.of(physical)? {
             Ok(None) => {}
             Ok(Some(metadata)) => {
                 let known = newest.get(&metadata.uuid);
                 if known.is_none_or(|known| known.seqno < metadata.seqno) {
-                    newest.insert(metadata.uuid.clone(), metadata);
+                    newest.insert(metadata.uuid.clone(), metadata.clone());
                 }
             }
-            Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
-            Err(error) => findings.push(Finding::new(
-                "lvm-metadata-unreadable",
-                format!("the LVM physical volume {} cannot be read: {error}", physical.volume.0),
-                "repair it in the source machine with `vgck --updatemetadata` or `vgcfgrestore`, then convert again",
-            )),
+            Err(finding) => findings.push(finding.clone()),
         }
     }
     let mut by_uuid: BTreeMap<&str, Vec<&Physical>> = BTreeMap::new();
@@ -126,7 +123,7 @@ pub fn assemble(found: &[Physical]) -> Result<(Vec<Group>, Vec<Finding>)> {
                     group.name,
                     group.missing.len(),
                     group.missing.len() + group.physical.len(),
-                    group.missing.join(", ")
+                    group.missing.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ")
                 ),
                 "name all disks of the machine, or remove the lost ones in the source with `vgreduce --removemissing`",
             ));
@@ -146,10 +143,8 @@ pub fn assemble(found: &[Physical]) -> Result<(Vec<Group>, Vec<Finding>)> {
     Ok((groups, findings))
 }
 
-fn metadata_of(physical: &Physical) -> Result<Option<Metadata>> {
-    let view = View::part(physical.disk.1.clone(), physical.range)?;
-    let Some(raw) = read_metadata(&view, &physical.label)? else { return Ok(None) };
-    let mut parsed = text::parse(&raw)?;
+pub(super) fn metadata_of(raw: &str, left: &mut usize) -> Result<Option<Metadata>> {
+    let mut parsed = text::parse(raw, left)?;
     let name = parsed
         .iter()
         .find(|(_, value)| value.section().is_some_and(|group| group.contains_key("extent_size")))
@@ -206,6 +201,9 @@ impl<'a> Assembly<'a> {
         let mut logical = Vec::new();
         for (name, volume) in logical_volumes.into_iter().flatten() {
             let Some(volume) = volume.section() else { continue };
+            if logical.len() >= limits::VOLUMES {
+                break;
+            }
             let has_flag = volume
                 .get("status")
                 .is_some_and(|status| status.list().iter().any(|flag| flag.text() == Some("VISIBLE")));
@@ -278,6 +276,7 @@ impl<'a> Assembly<'a> {
                 Err((of, why)) => Mapping::NotOpened { of, why },
             },
             snapshots: snapshots.origins.get(name).cloned().unwrap_or_default(),
+            legs: pieces.iter().map(|piece| mirror::legs(piece).len()).max().unwrap_or(1).max(1),
             oddities,
         }
     }
@@ -417,8 +416,10 @@ struct Snapshots {
     stores: BTreeMap<String, String>,
     /// Origins that a snapshot is being merged into.
     merging: BTreeMap<String, String>,
+    /// What those merge from.
+    merged: BTreeSet<String>,
     /// The hidden volumes.
-    ties: Vec<String>,
+    ties: BTreeSet<String>,
 }
 
 impl Snapshots {
@@ -433,13 +434,14 @@ impl Snapshots {
             if field("type").as_deref() != Some("snapshot") {
                 continue;
             }
-            out.ties.push(name.clone());
+            out.ties.insert(name.clone());
             let Some(origin) = field("origin") else { continue };
             if let Some(store) = field("cow_store") {
                 out.origins.entry(origin.clone()).or_default().push(store.clone());
                 out.stores.insert(store, origin);
             } else if let Some(store) = field("merging_store") {
                 out.stores.insert(store.clone(), origin.clone());
+                out.merged.insert(store.clone());
                 out.merging.insert(origin, store);
             }
         }
@@ -448,8 +450,9 @@ impl Snapshots {
 
     /// What a user sees: a snapshot goes by the name of its store, which has no flag of its own.
     fn is_visible(&self, name: &str, has_flag: bool) -> bool {
-        let merges = self.merging.values().any(|store| store == name);
-        (has_flag || self.stores.contains_key(name)) && !merges && !self.ties.iter().any(|tie| tie == name)
+        (has_flag || self.stores.contains_key(name))
+            && !self.merged.contains(name)
+            && !self.ties.contains(name)
     }
 
     fn objection(&self, name: &str) -> Option<NotOpened> {

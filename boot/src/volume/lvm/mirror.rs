@@ -6,13 +6,16 @@
 //!  48 level · 60 flags · (kernel: drivers/md/dm-raid.c, struct dm_raid_superblock)
 //! mirror   hidden volumes NAME_mimage_N; what its log does not know to be alike is copied from the first one
 //! ```
-//! As with md, the first leg in sync is read and all legs in sync are written, and neither superblocks nor logs are.
+//! As with md, the first leg in sync is read and all legs in sync are written. Superblocks and logs are not, but where legs
+//! of a raid1 are left out: [`behind`](super::behind).
 
+use super::behind::{Behind, Written};
 use super::group::{Assembly, Described, NotOpened, number, pieces};
 use super::text::{self, Section};
+use crate::limits;
 use crate::volume::field::{le32, le64};
 use crate::volume::view::{Segment, View};
-use landfall_image::{Bytes, Disk, DiskMut, GuestOffset};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -78,7 +81,8 @@ fn parse(sector: &[u8], legs: usize) -> Result<State, String> {
 struct Open {
     number: usize,
     view: Arc<View>,
-    state: Option<State>,
+    /// Of a raid1: its metadata, and what they say.
+    meta: Option<(Arc<View>, State)>,
     is_write_mostly: bool,
 }
 
@@ -98,6 +102,9 @@ impl<'a> Assembly<'a> {
         let (Some(len), false, Some(0)) = (len, legs.is_empty(), number(piece, "start_extent")) else {
             return Err(not("its metadata tell no legs".into()));
         };
+        if legs.len() > limits::LVM_LEGS {
+            return Err(not(format!("it has {} legs; up to {} are taken", legs.len(), limits::LVM_LEGS)));
+        }
         let mut open: Vec<Open> = Vec::new();
         let mut absent = Vec::new();
         for (index, leg) in legs.iter().enumerate() {
@@ -120,14 +127,22 @@ impl<'a> Assembly<'a> {
             return Err(("lvm-partial".into(), absent.pop().unwrap_or_else(|| "it has no leg".into())));
         }
         open.sort_by_key(|leg| (leg.is_write_mostly, leg.number));
+        let behind =
+            if absent.is_empty() { None } else { Some(left_behind(&open, legs.len()).map_err(not)?) };
         for why in absent {
             oddities.push((
                 format!("{name} is a mirror of {} legs, and one is left as it is: {why}", legs.len()),
-                "name all disks of the machine; or repair it on the target with lvconvert --repair, and never attach the disk that is missing here",
+                "name all disks of the machine, with the keys of those that are encrypted; or have it filled anew on the target: by itself when its disk is there, or by lvconvert --repair",
             ));
         }
         let copies = open.into_iter().map(|leg| (leg.view as Arc<dyn DiskMut>, GuestOffset(0)));
-        Ok(vec![Segment::mirrored(len, copies.collect())])
+        let view = View::new([Segment::mirrored(len, copies.collect())])
+            .map_err(|_| not(format!("its legs are shorter than its {len}")))?;
+        let view = match behind {
+            Some(behind) => view.before_writing(move || behind.write()),
+            None => view,
+        };
+        Ok(vec![Segment::linear(Arc::new(view), GuestRange::new(GuestOffset(0), len))])
     }
 
     fn leg(
@@ -149,20 +164,20 @@ impl<'a> Assembly<'a> {
         if has("LV_REBUILD") {
             return Err(("lvm-rebuild".into(), format!("{} is to be rebuilt", leg.image)));
         }
-        let state = match leg.meta {
+        let meta = match leg.meta {
             None => None,
             Some(meta) => {
                 let (_, meta) = self.hidden_view(meta, physical)?;
                 let mut sector = [0; 512];
                 meta.read_at(GuestOffset(0), &mut sector).map_err(|error| not(error.to_string()))?;
-                Some(parse(&sector, legs).map_err(not)?)
+                Some((Arc::new(meta), parse(&sector, legs).map_err(not)?))
             }
         };
-        if state.is_some_and(|state| usize::try_from(state.number) != Ok(index)) {
+        if meta.as_ref().is_some_and(|(_, state)| usize::try_from(state.number) != Ok(index)) {
             return Err(not("its legs and its metadata do not agree".into()));
         }
         let is_write_mostly = has("LV_WRITEMOSTLY");
-        Ok(Open { number: index, view: Arc::new(view), state, is_write_mostly })
+        Ok(Open { number: index, view: Arc::new(view), meta, is_write_mostly })
     }
 
     fn hidden_view(
@@ -179,30 +194,58 @@ impl<'a> Assembly<'a> {
 
     /// Leaves out the legs of a raid1 that are not in sync, as the freshest one knows it.
     fn keep_synced(&self, open: &mut Vec<Open>, absent: &mut Vec<String>) -> Result<(), String> {
-        let states = || open.iter().filter_map(|leg| leg.state);
-        let Some(freshest) = states().max_by_key(|state| state.events) else { return Ok(()) };
-        let is_failed = |leg: &Open| {
-            let bit = u32::try_from(leg.number).ok().and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0);
-            freshest.failed & bit != 0
-        };
-        for leg in open.iter() {
-            let Some(state) = leg.state else { continue };
-            if !is_failed(leg) && !state.is_rebuilt {
-                return Err("a leg of it is being rebuilt".into());
-            }
-            // Written in turns; one behind is the state before the last change.
-            if !is_failed(leg) && state.events.saturating_add(1) < freshest.events {
-                return Err("its legs do not agree on their state".into());
-            }
-        }
+        let states: Vec<State> = open.iter().filter_map(Open::state).collect();
+        let failed = failed(&states)?;
         open.retain(|leg| {
-            if is_failed(leg) {
+            let has_failed = failed & bit(leg.number) != 0;
+            if has_failed {
                 absent.push(format!("leg {} had failed earlier", leg.number));
             }
-            !is_failed(leg)
+            !has_failed
         });
         Ok(())
     }
+}
+
+impl Open {
+    fn state(&self) -> Option<State> {
+        self.meta.as_ref().map(|(_, state)| *state)
+    }
+}
+
+/// A leg's bit among those that failed; the superblock has room for 64.
+fn bit(leg: usize) -> u64 {
+    u32::try_from(leg).ok().and_then(|bit| 1_u64.checked_shl(bit)).unwrap_or(0)
+}
+
+/// The legs that are not in sync, as the freshest one knows it, a bit each. `Err` with the end of a sentence where they
+/// contradict each other.
+fn failed(states: &[State]) -> Result<u64, String> {
+    let Some(freshest) = states.iter().max_by_key(|state| state.events) else { return Ok(0) };
+    for state in states {
+        // Each took the other for gone, and nothing tells which went on for longer.
+        if state.events == freshest.events && state.failed != freshest.failed {
+            return Err(format!("legs {} and {} each ran without the other", state.number, freshest.number));
+        }
+        let has_failed = usize::try_from(state.number).is_ok_and(|number| freshest.failed & bit(number) != 0);
+        if !has_failed && !state.is_rebuilt {
+            return Err("a leg of it is being rebuilt".into());
+        }
+        // Written in turns; one behind is the state before the last change.
+        if !has_failed && state.events.saturating_add(1) < freshest.events {
+            return Err("its legs do not agree on their state".into());
+        }
+    }
+    Ok(freshest.failed)
+}
+
+/// What the legs that are written have to say of the others, of `legs` in all.
+fn left_behind(open: &[Open], legs: usize) -> Result<Behind, String> {
+    let written = open.iter().fold(0, |written, leg| written | bit(leg.number));
+    let failed = (0..legs).fold(0, |failed, leg| failed | bit(leg)) & !written;
+    let metas = open.iter().filter_map(|leg| leg.meta.as_ref());
+    let legs = metas.map(|(meta, state)| Written { meta: meta.clone(), events: state.events });
+    Behind::new(legs.collect(), failed)
 }
 
 #[cfg(test)]
@@ -230,5 +273,22 @@ mod tests {
         let mut reshaped = sector(0, 1);
         reshaped[60] = 1;
         assert!(parse(&reshaped, 2).unwrap_err().contains("reshaped"));
+    }
+
+    #[test]
+    fn the_freshest_leg_tells_unless_two_contradict() {
+        let state = |number, events, failed| State { number, events, failed, is_rebuilt: true };
+        assert_eq!(failed(&[]), Ok(0));
+        assert_eq!(failed(&[state(0, 7, 0), state(1, 7, 0)]), Ok(0));
+        assert_eq!(failed(&[state(0, 7, 0), state(1, 8, 0)]), Ok(0), "written in turns");
+        assert_eq!(failed(&[state(0, 9, 2), state(1, 5, 0)]), Ok(2));
+        assert_eq!(failed(&[state(0, 9, 2), state(1, 11, 1)]), Ok(1), "the target takes it so, too");
+        for (a, b) in [(2, 1), (2, 0), (0, 1)] {
+            let error = failed(&[state(0, 9, a), state(1, 9, b)]).unwrap_err();
+            assert!(error.contains("without the other"), "{error}");
+        }
+        assert!(failed(&[state(0, 9, 0), state(1, 7, 0)]).unwrap_err().contains("do not agree"));
+        let filled = State { is_rebuilt: false, ..state(1, 9, 0) };
+        assert!(failed(&[state(0, 9, 0), filled]).unwrap_err().contains("rebuilt"));
     }
 }

@@ -19,11 +19,14 @@
 //! targets with a state of their own.
 //! Deliberately absent: the LVM1 format, shared (clustered) groups' locks, and writing metadata.
 
+mod behind;
 mod group;
 mod mirror;
 pub mod text;
+mod texts;
 
 pub use group::{Group, Logical, Mapping, Physical, assemble};
+pub use texts::Texts;
 
 use super::field::{array, bytes, le32, le64};
 use crate::{Error, Kind, Result, limits};
@@ -160,11 +163,11 @@ fn parse_area(header: &[u8], start: GuestOffset, area: Bytes) -> Result<Option<T
 }
 
 /// The text of the volume group that the physical volume `disk` belongs to: from the first sound metadata area.
-/// `None` where it carries none, or belongs to no group yet.
-pub fn read_metadata(disk: &dyn Disk, label: &Label) -> Result<Option<String>> {
+/// `None` where it carries none, or belongs to no group yet. `left` bytes of text may be read, and are counted down.
+pub fn read_metadata(disk: &dyn Disk, label: &Label, left: &mut u64) -> Result<Option<String>> {
     let mut failed = None;
     for &(start, area) in &label.metadata_areas {
-        match read_area(disk, start, area) {
+        match read_area(disk, start, area, left) {
             Ok(Some(text)) => return Ok(Some(text)),
             Ok(None) => {}
             Err(error) if error.kind() == Kind::Io && error.io_error().is_none() => return Err(error),
@@ -174,7 +177,7 @@ pub fn read_metadata(disk: &dyn Disk, label: &Label) -> Result<Option<String>> {
     failed.map_or(Ok(None), Err)
 }
 
-fn read_area(disk: &dyn Disk, start: GuestOffset, area: Bytes) -> Result<Option<String>> {
+fn read_area(disk: &dyn Disk, start: GuestOffset, area: Bytes, left: &mut u64) -> Result<Option<String>> {
     // A device that grew has a size of 0 for "to its end".
     let rest = disk.size().0.saturating_sub(start.0);
     let area = Bytes(if area.0 == 0 { rest } else { area.0 });
@@ -189,6 +192,13 @@ fn read_area(disk: &dyn Disk, start: GuestOffset, area: Bytes) -> Result<Option<
     let mut header = [0; SECTOR];
     disk.read_at(start, &mut header)?;
     let Some(text) = parse_area(&header, start, area)? else { return Ok(None) };
+    *left = left.checked_sub(text.size).ok_or_else(|| {
+        Error::refused(format!(
+            "LVM metadata of {}, with more than {} on this machine's disks in all",
+            Bytes(text.size),
+            limits::LVM_METADATA_IN_ALL
+        ))
+    })?;
     let own_size = le64(&header, 32).unwrap_or(0).min(area.0);
     let at = start.0 + text.offset;
     let first = text.size.min(own_size - text.offset);

@@ -46,9 +46,9 @@ impl Value {
     }
 }
 
-/// Parses a whole metadata text.
-pub fn parse(text: &str) -> Result<Section> {
-    let mut parser = Parser { text, at: 0 };
+/// Parses a whole metadata text. `left` values may be kept, and are counted down.
+pub fn parse(text: &str, left: &mut usize) -> Result<Section> {
+    let mut parser = Parser { text, at: 0, left };
     let section = parser.section(0)?;
     parser.blank();
     if parser.at < text.len() {
@@ -60,9 +60,22 @@ pub fn parse(text: &str) -> Result<Section> {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    left: &'a mut usize,
 }
 
 impl<'a> Parser<'a> {
+    /// Before another value is kept.
+    fn count(&mut self) -> Result<()> {
+        *self.left = self.left.checked_sub(1).ok_or_else(|| {
+            Error::refused(format!(
+                "LVM metadata: more than {} values on this machine's disks, at byte {} of these",
+                limits::LVM_VALUES,
+                self.at
+            ))
+        })?;
+        Ok(())
+    }
+
     fn rest(&self) -> &'a str {
         self.text.get(self.at..).unwrap_or_default()
     }
@@ -130,6 +143,7 @@ impl<'a> Parser<'a> {
             if name.is_empty() {
                 return Err(self.wrong("a name"));
             }
+            self.count()?;
             let value = if self.take('{') {
                 let inner = self.section(depth + 1)?;
                 if !self.take('}') {
@@ -151,6 +165,7 @@ impl<'a> Parser<'a> {
         }
         let mut list = Vec::new();
         while !self.take(']') {
+            self.count()?;
             list.push(self.scalar()?);
             if !self.take(',') && {
                 self.blank();
@@ -203,6 +218,19 @@ impl<'a> Parser<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<Section> {
+        super::parse(text, &mut 1000)
+    }
+
+    #[test]
+    fn values_are_counted_for_all_texts() {
+        let mut left = 5;
+        super::parse("a { b = [1, 2] }", &mut left).unwrap();
+        assert_eq!(left, 1);
+        let error = super::parse("a = 1 a = 2", &mut left).unwrap_err();
+        assert_eq!((left, error.kind()), (0, crate::Kind::Refused));
+    }
 
     #[test]
     fn the_grammar_of_metadata() {

@@ -1,5 +1,6 @@
 //! From members to arrays: which of them may be believed, and where the array's bytes lie on them.
 
+use super::behind::{self, Behind};
 use super::superblock::{Role, Superblock};
 use crate::volume::VolumeId;
 use crate::volume::view::{Place, Segment};
@@ -36,6 +37,8 @@ pub struct Array {
     pub segments: Vec<Segment>,
     /// Every disk of it is here.
     pub is_complete: bool,
+    /// What must be written before anything else is, where that is not so.
+    pub behind: Option<Behind>,
     /// What is odd about it.
     pub findings: Vec<Finding>,
 }
@@ -100,7 +103,8 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
         let is_fresh = known.events.saturating_add(1) >= truth.events;
         let slot = match truth.role(known.number) {
             Role::Disk(slot) if is_fresh => slot,
-            Role::Spare if is_fresh => continue,
+            // Since Linux 4.12 a disk that is gone is written down like a spare; such a one takes itself for more.
+            Role::Spare if is_fresh && !matches!(known.role(known.number), Role::Disk(_)) => continue,
             // Each took the other for gone, and nothing tells which went on for longer.
             _ if known.events == truth.events && matches!(known.role(known.number), Role::Disk(_)) => {
                 return Err(closed(
@@ -115,7 +119,7 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
                         "{} left the array {shown} ({uuid}) earlier and is older than the rest (event {} of {}): it is left as it is",
                         member.volume.0, known.events, truth.events
                     ),
-                    "add it again on the target: mdadm --manage --re-add, or --add",
+                    "add it again on the target with mdadm --manage --add: it is filled anew",
                 ));
                 continue;
             }
@@ -173,14 +177,20 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
     };
     let here = u32::try_from(disks.len()).unwrap_or(u32::MAX);
     let is_complete = here == truth.disks;
+    if !is_complete && truth.events.checked_add(behind::EVENTS).is_none() {
+        return Err(closed(
+            format!("{} has counted {} events, and no more can be counted", freshest.volume.0, truth.events),
+            "name all disks of the machine",
+        ));
+    }
     if !is_complete {
         findings.push(Finding::new(
             "array-degraded",
             format!(
-                "the array {shown} ({level}, {uuid}) has {here} of its {} disks: the others do not get what is changed",
+                "the array {shown} ({level}, {uuid}) has {here} of its {} disks: the others do not get what is changed, and are marked as gone with the first change",
                 truth.disks
             ),
-            "name all disks of the machine; or add new disks to the array on the target, and never the old ones that are missing here",
+            "name all disks of the machine, with the keys of those that are encrypted; or add the others to the array on the target with mdadm --manage --add: they are filled anew",
         ));
     }
     if !truth.is_clean && truth.level >= 1 {
@@ -192,7 +202,8 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
             "nothing: its disks are made equal when it starts",
         ));
     }
-    Ok(Array { segments, is_complete, findings })
+    let behind = (!is_complete).then(|| Behind::new(&disks));
+    Ok(Array { segments, is_complete, behind, findings })
 }
 
 enum Trouble {

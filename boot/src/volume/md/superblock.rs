@@ -1,12 +1,13 @@
-//! The superblocks of md, versions 0.90 and 1.x: what one member says of its array.
+//! The superblocks of md, versions 0.90 and 1.x: what one member says of its array, and how it is made to say that
+//! others are gone.
 //!
 //! The layout is that of the kernel's `include/uapi/linux/raid/md_p.h`.
 //!
 //! ```text
 //! 0.90, 4 KiB in words of the machine's own byte order, in the last 64 KiB that begin on a multiple of 64 KiB
 //!   0 magic · 1 major 0 · 2 minor 90 (91: a reshape) · 5, 13..16 UUID · 7 level · 8 size, KiB · 10 disks · 11 minor number
-//!  33 state (0: clean) · 38 checksum · 39 events · 43 resync done · 64 layout · 65 chunk, bytes
-//! 128 27 descriptors of 32 words: 0 number · 3 disk of the array · 4 state (0 faulty, 1 active, 2 in sync, 9 write-mostly)
+//!  33 state (0: clean) · 34 active, 35 working, 36 failed disks · 38 checksum · 39 events · 43 resync done · 64 layout · 65 chunk, bytes
+//! 128 27 descriptors of 32 words: 0 number · 3 disk of the array · 4 state (0 faulty, 1 active, 2 in sync, 3 removed, 9 write-mostly)
 //! 992 this one's descriptor
 //!
 //! 1.x, little-endian; 1.0: at the end · 1.1: at 0 · 1.2: at 4 KiB
@@ -18,7 +19,7 @@
 
 use crate::volume::field::{array, bytes, le16, le32, le64, text};
 use crate::{Error, Result, limits};
-use landfall_image::{Bytes, Disk, GuestOffset, GuestRange, Sectors};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, Sectors};
 
 const MAGIC: u32 = 0xa92b_4efc;
 /// Room at the end of a device that version 0.90 keeps for itself, at least.
@@ -26,6 +27,8 @@ const RESERVED: u64 = 64 << 10;
 const OLD_LEN: usize = 4096;
 const OLD_DISKS: usize = 27;
 const NEW_HEADER: usize = 256;
+/// The role of a member that was thrown out.
+const FAULTY: u16 = 0xfffe;
 
 /// Features of version 1.x.
 mod feature {
@@ -64,6 +67,8 @@ pub enum Role {
 pub struct Superblock {
     /// `0.90`, `1.2`.
     pub version: &'static str,
+    /// Where on its device it begins.
+    pub place: GuestOffset,
     /// The array's UUID as mdadm prints it: `11111111:22222222:33333333:44444444`.
     pub uuid: String,
     /// The array's name, `host:name`; version 0.90 has none.
@@ -123,7 +128,7 @@ pub fn read(disk: &dyn Disk) -> Result<Option<Superblock>> {
         let mut raw = vec![0; usize::try_from(rest).unwrap_or(usize::MAX).min(len)];
         disk.read_at(at, &mut raw)?;
         if is_new(&raw, at) {
-            let mut found = parse_new(&raw, version, size)?;
+            let mut found = parse_new(&raw, at, version, size)?;
             if found.objection.is_none() && has_bad_blocks(disk, &raw, at)? {
                 found.objection = Some("it has a list of blocks that could not be written".into());
             }
@@ -194,7 +199,7 @@ pub fn parse_old(raw: &[u8], at: GuestOffset, size: Bytes) -> Result<Superblock>
         let four: [u8; 4] = array(raw, index * 4).unwrap_or_default();
         if is_little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) }
     };
-    let sum = (0..OLD_LEN / 4).filter(|&index| index != 38).map(|index| u64::from(word(index))).sum::<u64>();
+    let sum = old_sum(word);
     // Some machines folded the sum to 16 bits.
     let fold = |sum: u64| {
         let sum = (sum & 0xffff_ffff) + (sum >> 32);
@@ -233,6 +238,7 @@ pub fn parse_old(raw: &[u8], at: GuestOffset, size: Bytes) -> Result<Superblock>
     };
     Ok(Superblock {
         version: "0.90",
+        place: at,
         uuid: colons(id),
         name: None,
         node: Some(word(11)),
@@ -251,8 +257,8 @@ pub fn parse_old(raw: &[u8], at: GuestOffset, size: Bytes) -> Result<Superblock>
     })
 }
 
-/// Version 1.x of a device of `size`; `raw` begins with the superblock.
-pub fn parse_new(raw: &[u8], version: &'static str, size: Bytes) -> Result<Superblock> {
+/// Version 1.x, found at `at` of a device of `size`; `raw` begins with the superblock.
+pub fn parse_new(raw: &[u8], at: GuestOffset, version: &'static str, size: Bytes) -> Result<Superblock> {
     let short = || wrong("cut off");
     let word = |at: usize| le32(raw, at).ok_or_else(short);
     let long = |at: usize| le64(raw, at).ok_or_else(short);
@@ -277,7 +283,7 @@ pub fn parse_new(raw: &[u8], version: &'static str, size: Bytes) -> Result<Super
     }
     let roles = (0..count).map(|number| match le16(raw, NEW_HEADER + 2 * number).unwrap_or(u16::MAX) {
         role if u32::from(role) < disks => Role::Disk(role.into()),
-        0xfffe => Role::Faulty,
+        FAULTY => Role::Faulty,
         _ => Role::Spare,
     });
     let features = word(8)?;
@@ -293,6 +299,7 @@ pub fn parse_new(raw: &[u8], version: &'static str, size: Bytes) -> Result<Super
     };
     Ok(Superblock {
         version,
+        place: at,
         uuid: colons(array(raw, 16).ok_or_else(short)?),
         name: bytes(raw, 32, 32).and_then(text),
         node: None,
@@ -310,6 +317,74 @@ pub fn parse_new(raw: &[u8], version: &'static str, size: Bytes) -> Result<Super
         is_write_mostly: raw.get(184).is_some_and(|flags| flags & 1 != 0),
         objection,
     })
+}
+
+/// The sum of all words but the checksum itself.
+fn old_sum(word: impl Fn(usize) -> u32) -> u64 {
+    (0..OLD_LEN / 4).filter(|&index| index != 38).map(|index| u64::from(word(index))).sum()
+}
+
+/// Makes the superblock at `place` call the members of these numbers faulty, and adds `events` to its count.
+///
+/// # Errors
+/// [`Kind::Corrupt`](crate::Kind::Corrupt) where there is none; as the device has it.
+pub fn leave_behind(disk: &dyn DiskMut, place: GuestOffset, gone: &[u32], events: u64) -> Result<()> {
+    let rest = disk.size().0.saturating_sub(place.0);
+    let len = limits::MD_SUPERBLOCK.to_usize().unwrap_or(0).max(OLD_LEN);
+    let mut raw = vec![0; usize::try_from(rest).unwrap_or(usize::MAX).min(len)];
+    disk.read_at(place, &mut raw)?;
+    let changed = match is_new(&raw, place) {
+        true => leave_new(raw, gone, events),
+        false if is_old(&raw) => leave_old(&raw, gone, events),
+        false => None,
+    };
+    let changed = changed.ok_or_else(|| wrong(format!("it is no longer at {:#x}", place.0)))?;
+    disk.write_at(place, &changed)
+}
+
+fn leave_new(mut raw: Vec<u8>, gone: &[u32], more: u64) -> Option<Vec<u8>> {
+    let count = usize::try_from(le32(&raw, 220)?).ok()?;
+    raw.truncate(count.checked_mul(2)?.checked_add(NEW_HEADER)?);
+    let events = le64(&raw, 200)?.checked_add(more)?;
+    raw.get_mut(200..208)?.copy_from_slice(&events.to_le_bytes());
+    for number in gone.iter().filter_map(|&number| usize::try_from(number).ok()) {
+        // A member may know fewer numbers than another.
+        if let Some(role) = raw.get_mut(NEW_HEADER + 2 * number..NEW_HEADER + 2 * number + 2) {
+            role.copy_from_slice(&FAULTY.to_le_bytes());
+        }
+    }
+    let sum = checksum(&raw);
+    raw.get_mut(216..220)?.copy_from_slice(&sum.to_le_bytes());
+    Some(raw)
+}
+
+/// As the kernel writes it of members that are not there, the counts among it.
+fn leave_old(raw: &[u8], gone: &[u32], more: u64) -> Option<Vec<u8>> {
+    const REMOVED_AND_FAULTY: u32 = 1 << 3 | 1;
+    let is_little = le32(raw, 0) == Some(MAGIC);
+    let words = bytes(raw, 0, OLD_LEN)?.chunks_exact(4).filter_map(|word| array(word, 0));
+    let mut words: Vec<u32> =
+        words.map(if is_little { u32::from_le_bytes } else { u32::from_be_bytes }).collect();
+    let (low, high) = if is_little { (39, 40) } else { (40, 39) };
+    let events = (u64::from(*words.get(high)?) << 32 | u64::from(*words.get(low)?)).checked_add(more)?;
+    *words.get_mut(low)? = u32::try_from(events & 0xffff_ffff).ok()?;
+    *words.get_mut(high)? = u32::try_from(events >> 32).ok()?;
+    for number in gone.iter().filter_map(|&number| usize::try_from(number).ok()) {
+        if number >= OLD_DISKS {
+            continue;
+        }
+        let descriptor = 128 + number * 32;
+        // Its device node is another machine's.
+        words.get_mut(descriptor + 1..descriptor + 3)?.fill(0);
+        *words.get_mut(descriptor + 4)? = REMOVED_AND_FAULTY;
+        for (count, change) in [(9, -1), (34, -1), (35, -1), (36, 1)] {
+            let count = words.get_mut(count)?;
+            *count = count.saturating_add_signed(change);
+        }
+    }
+    let sum = old_sum(|index| words.get(index).copied().unwrap_or(0));
+    *words.get_mut(38)? = u32::try_from(((sum & 0xffff_ffff) + (sum >> 32)) & 0xffff_ffff).ok()?;
+    Some(words.into_iter().flat_map(if is_little { u32::to_le_bytes } else { u32::to_be_bytes }).collect())
 }
 
 /// The sum of all 32-bit words but the checksum itself, folded; a half word at the end counts as one.

@@ -1,11 +1,12 @@
 //! Members made by hand: which are believed, and what they make. Arrays of mdadm itself are in the tests of `scan`.
 
 use super::superblock::tests::New;
+use super::superblock::{Role, Superblock};
 use super::*;
 use crate::volume::VolumeId;
 use crate::volume::view::View;
 use crate::{Finding, testing::Memory};
-use landfall_image::{Disk, DiskMut, GuestOffset};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange};
 use std::sync::Arc;
 
 fn member(disk: usize, superblock: &New) -> Member {
@@ -94,6 +95,47 @@ fn members_that_are_behind_are_left_alone() {
     }
 }
 
+/// Before the first byte is written to some members, they say that the others are gone.
+#[test]
+fn members_that_are_not_written_are_marked() {
+    let roles_of = |member: &Member| superblock::read(&*member.device).unwrap().unwrap();
+    // One is missing, the other stale; numbers are not places.
+    let three = |number, events, roles: &[u16]| New { disks: 3, ..mirror(number, events, roles) };
+    let members = [
+        member(0, &three(3, 20, &[0, 0xffff, 2, 1])),
+        member(1, &three(1, 12, &[0, 1, 2])),
+        member(2, &three(2, 19, &[0, 0xffff, 2, 1])),
+    ];
+    let before: Vec<_> = members.iter().map(roles_of).collect();
+    let mut array = made(&members).unwrap();
+    assert_eq!(ids(&array), ["array-member-stale", "array-degraded"]);
+    let behind = array.behind.take().unwrap();
+    let view = View::new(array.segments).unwrap().before_writing(move || behind.write());
+    view.read_at(GuestOffset(0), &mut [0; 8]).unwrap();
+    assert_eq!(members.iter().map(roles_of).collect::<Vec<_>>(), before, "reading changes nothing");
+    view.zero_at(GuestRange::new(GuestOffset(0), Bytes(512))).unwrap();
+    view.write_at(GuestOffset(0), b"once").unwrap();
+    let after: Vec<_> = members.iter().map(roles_of).collect();
+    assert_eq!(after[1], before[1], "not written");
+    for (index, events) in [(0, 22), (2, 21)] {
+        let roles = vec![Role::Faulty, Role::Spare, Role::Disk(2), Role::Disk(1)];
+        assert_eq!(after[index], Superblock { events, roles, ..before[index].clone() });
+    }
+    // So it is found again, with the missing one there as well.
+    let mut members: Vec<_> = members.into_iter().zip(after).collect();
+    members.push((member(3, &three(0, 20, &[0, 0xffff, 2, 1])), before[0].clone()));
+    members[3].1 = members[3].0.superblock.clone();
+    let members: Vec<Member> =
+        members.into_iter().map(|(member, superblock)| Member { superblock, ..member }).collect();
+    let array = made(&members).unwrap();
+    assert_eq!(ids(&array), ["array-member-stale", "array-member-stale", "array-degraded"]);
+    // Nothing is written of an array that is whole, and one that can count no further is not opened.
+    let whole = [member(0, &mirror(0, 10, &[0, 1])), member(1, &mirror(1, 10, &[0, 1]))];
+    assert!(made(&whole).unwrap().behind.is_none());
+    let last = made(&[member(0, &mirror(0, u64::MAX - 1, &[0, 1]))]).err().unwrap();
+    assert!(last.id == "array-not-opened" && last.says.contains("events"), "{last:?}");
+}
+
 #[test]
 fn contradictions_close_an_array() {
     let good = member(0, &mirror(0, 10, &[0, 1]));
@@ -103,10 +145,27 @@ fn contradictions_close_an_array() {
         assert_eq!(finding.id, "array-not-opened");
     };
     closed(&[good.clone(), member(1, &mirror(0, 10, &[0, 1]))], "are the same member");
-    closed(
-        &[member(0, &mirror(0, 10, &[0, 0xfffe])), member(1, &mirror(1, 10, &[0xfffe, 1]))],
-        "without the other",
-    );
+    for gone in [0xfffe, 0xffff] {
+        closed(
+            &[member(0, &mirror(0, 10, &[0, gone])), member(1, &mirror(1, 10, &[gone, 1]))],
+            "without the other",
+        );
+        // One of them only, and two of which a third one saw more.
+        closed(
+            &[member(0, &mirror(0, 10, &[0, 1])), member(1, &mirror(1, 10, &[gone, 1]))],
+            "without the other",
+        );
+        let three = |number, events, roles: &[u16]| New { disks: 3, ..mirror(number, events, roles) };
+        let torn = [
+            member(0, &three(0, 10, &[0, gone, 2])),
+            member(1, &three(1, 10, &[gone, 1, 2])),
+            member(2, &three(2, 11, &[0, 1, 2])),
+        ];
+        // What the freshest has seen is newer than either's word on the other.
+        assert!(made(&torn).unwrap().is_complete);
+        let torn = [torn[0].clone(), torn[1].clone(), member(2, &three(2, 10, &[0, 1, 2]))];
+        closed(&torn, "without the other");
+    }
     let other = New { size_sectors: 32, ..mirror(1, 10, &[0, 1]) };
     closed(&[good.clone(), member(1, &other)], "do not agree");
     let rebuilt = New { features: 2, recovery: 5, ..mirror(1, 10, &[0, 1]) };

@@ -1,6 +1,8 @@
 //! Arrays of md.
 
+use super::reach::Reach;
 use super::{Device, Place, Work};
+use crate::volume::VolumeId;
 use crate::volume::md::{self, Set, superblock};
 use crate::volume::view::View;
 use crate::{Finding, Kind, Result};
@@ -40,7 +42,7 @@ impl Work<'_> {
             }
             let Some(freshest) = set.freshest() else { continue };
             let names = self.array_names(&set);
-            let opened = md::assemble(&set, &names.shown).and_then(|array| {
+            let opened = md::assemble(&set, &names.shown).and_then(|mut array| {
                 let view = View::new(array.segments.iter().cloned()).map_err(|error| {
                     Finding::new(
                         "array-not-opened",
@@ -48,17 +50,31 @@ impl Work<'_> {
                         "check it in the source machine with `mdadm --examine`, then convert again",
                     )
                 })?;
-                Ok((array, view))
+                let view = match array.behind.take() {
+                    Some(behind) => view.before_writing(move || behind.write()),
+                    None => view,
+                };
+                let below: Vec<_> =
+                    set.members.iter().filter_map(|member| self.reach.get(&member.volume).cloned()).collect();
+                let reach = Reach::array(&below).map_err(|why| {
+                    Finding::new(
+                        "array-not-opened",
+                        format!("the array {} ({}) is not opened: {why}", names.shown, set.uuid),
+                        "leave out disks that do not belong to the machine",
+                    )
+                })?;
+                Ok((array, view, reach))
             });
             match opened {
                 Err(_) if only_complete => {}
-                Ok((array, _)) if only_complete && !array.is_complete => {}
+                Ok((array, ..)) if only_complete && !array.is_complete => {}
                 Err(finding) => {
                     self.out.findings.push(finding);
                     self.arrays.insert(set.uuid.to_owned(), false);
                 }
-                Ok((array, view)) => {
+                Ok((array, view, reach)) => {
                     is_new = true;
+                    self.reach.insert(VolumeId(names.shown.clone()), Arc::new(reach));
                     self.out.findings.extend(array.findings);
                     self.arrays.insert(set.uuid.to_owned(), true);
                     let index = set.members.iter().map(|member| member.disk).min().unwrap_or(freshest.disk);

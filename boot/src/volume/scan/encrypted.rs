@@ -79,6 +79,9 @@ impl Work<'_> {
                         ],
                         may_hold_layers: true,
                     };
+                    if let Some(reach) = self.reach.get(&locked.id).cloned() {
+                        self.reach.insert(place.id.clone(), reach);
+                    }
                     self.place(place, View::part(disk, whole)?)?;
                 }
                 Ok(None) => {
@@ -101,16 +104,18 @@ impl Work<'_> {
     }
 
     /// The volume decrypted by the first key that fits, `None` where none does, or why it cannot be opened.
-    fn unlock(&self, locked: &Locked) -> Result<Result<Option<Arc<dyn DiskMut>>>> {
+    fn unlock(&mut self, locked: &Locked) -> Result<Result<Option<Arc<dyn DiskMut>>>> {
+        // A slot that cannot be used may not hide one that another key opens.
+        let mut unusable = None;
         for key in self.keys {
-            match luks::open_volume(locked.view.clone(), key) {
+            match luks::open_volume(locked.view.clone(), key, &mut self.effort) {
                 Ok(None) => {}
                 Ok(opened) => return Ok(Ok(opened)),
                 Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
-                Err(error) => return Ok(Err(error)),
+                Err(error) => drop(unusable.get_or_insert(error)),
             }
         }
-        Ok(Ok(None))
+        Ok(unusable.map_or(Ok(None), Err))
     }
 
     /// Volumes that lie too deep to be tried.

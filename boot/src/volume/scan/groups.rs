@@ -1,10 +1,12 @@
 //! Volume groups of LVM.
 
+use super::reach::Reach;
 use super::{Place, Work};
 use crate::volume::lvm::{self, Mapping};
 use crate::volume::view::View;
 use crate::volume::{Content, Volume, VolumeId};
-use crate::{Finding, Result};
+use crate::{Finding, Result, limits};
+use std::sync::Arc;
 
 impl Work<'_> {
     /// Opens volume groups that were not open yet: those that have all their physical volumes, or all. True where one was.
@@ -12,7 +14,7 @@ impl Work<'_> {
         if self.physical.is_empty() {
             return Ok(false);
         }
-        let (groups, findings) = lvm::assemble(&self.physical)?;
+        let (groups, findings) = lvm::assemble(&self.physical, &mut self.texts)?;
         self.about_groups = findings;
         let mut is_new = false;
         for group in &groups {
@@ -33,16 +35,27 @@ impl Work<'_> {
                 true => group.name.clone(),
                 false => format!("{}@{}", group.name, group.uuid.get(..6).unwrap_or(&group.uuid)),
             };
+            let below: Vec<_> = group.physical.iter().filter_map(|id| self.reach.get(id).cloned()).collect();
+            let below = Arc::new(Reach::group(&below));
             for logical in &group.logical {
-                self.logical(&shown, group, logical)?;
+                if !self.has_room() {
+                    break;
+                }
+                self.logical(&shown, group, logical, &below)?;
             }
         }
         Ok(is_new)
     }
 
-    fn logical(&mut self, shown: &str, group: &lvm::Group, logical: &lvm::Logical) -> Result<()> {
+    fn logical(
+        &mut self,
+        shown: &str,
+        group: &lvm::Group,
+        logical: &lvm::Logical,
+        below: &Arc<Reach>,
+    ) -> Result<()> {
         let mut id = VolumeId(format!("{shown}/{}", logical.name));
-        if self.out.volume(&id).is_some() {
+        if self.reach.contains_key(&id) {
             // An array is called so.
             id = VolumeId(format!("{shown}@{}/{}", group.uuid.get(..6).unwrap_or(&group.uuid), logical.name));
         }
@@ -63,9 +76,22 @@ impl Work<'_> {
         }
         match &logical.mapping {
             Mapping::Segments(segments) => {
+                let reach = below
+                    .logical(logical.legs)
+                    .ok_or_else(|| format!("one write to it comes to more than {}", limits::FAN_OUT));
+                let view = View::new(segments.iter().cloned()).map_err(|error| error.to_string());
+                let (view, reach) = match view.and_then(|view| Ok((view, reach?))) {
+                    Ok(opened) => opened,
+                    Err(why) => {
+                        let mapping = Mapping::NotOpened { of: "lvm".into(), why };
+                        let closed = lvm::Logical { mapping, oddities: Vec::new(), ..logical.clone() };
+                        return self.logical(shown, group, &closed, below);
+                    }
+                };
+                self.reach.insert(id.clone(), reach);
                 let place =
                     Place { id, disk: logical.disk, entry: None, device_names, may_hold_layers: false };
-                self.place(place, View::new(segments.iter().cloned())?)
+                self.place(place, view)
             }
             Mapping::NotOpened { of, why } => {
                 self.out.findings.push(Finding::new(
@@ -73,6 +99,7 @@ impl Work<'_> {
                     format!("the logical volume {} is not opened: {why}", id.0),
                     "nothing, unless the guest needs it to start; it is copied as it is",
                 ));
+                self.reach.insert(id.clone(), below.clone());
                 self.out.closed.insert(id.clone(), why.clone());
                 self.out.volumes.push(Volume {
                     id,

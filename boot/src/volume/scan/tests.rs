@@ -73,6 +73,26 @@ fn a_whole_disk_and_an_empty_one() {
     assert_eq!(ids(&found), ["disk0", "disk1"]);
     assert_eq!(found.volumes[0].content, Content::FileSystem { name: "ext4".into() });
     assert_eq!(found.volumes[1].content, Content::Unknown);
+    // Boot code in front of it, as GRUB's, is no partition table.
+    testing::patch(&whole, 0, b"\xeb\x63\x90");
+    testing::patch(&whole, 510, b"\x55\xaa");
+    let found = scan_files(&[&whole]);
+    assert_eq!(ids(&found), ["disk0"]);
+    assert_eq!(found.volumes[0].content, Content::FileSystem { name: "ext4".into() });
+}
+
+/// Two of a kind are two findings; thousands are not.
+#[test]
+fn findings_of_a_kind_are_bounded() {
+    let finding = |n: usize| Finding::new("lvm-not-opened", n.to_string(), "nothing");
+    let mut all: Vec<Finding> = (0..limits::ALIKE).map(finding).collect();
+    all.insert(3, Finding::new("luks-locked", "x", "nothing"));
+    assert_eq!(without_repetition(all.clone()), all);
+    all.extend((0..1000).map(finding));
+    let kept = without_repetition(all.clone());
+    assert_eq!(kept.len(), limits::ALIKE + 1);
+    assert_eq!(kept.last().unwrap().says, format!("{} (and 1000 more like this)", limits::ALIKE - 1));
+    assert_eq!(kept[..limits::ALIKE], all[..limits::ALIKE]);
 }
 
 /// A disk that is mirrored as a whole has the mirror's partition table, and its superblock behind the partitions.

@@ -138,6 +138,32 @@ fn parse(raw: &[u8]) -> Result<Superblock> {
 }
 
 #[test]
+fn the_old_kind_is_told_what_is_gone() {
+    for little in [true, false] {
+        let place = old_place(OLD_SIZE).unwrap();
+        let mut raw = vec![0; usize::try_from(OLD_SIZE.0).unwrap()];
+        let at = usize::try_from(place.0).unwrap();
+        let counts = [(9, 2), (34, 2), (35, 2), (if little { 39 } else { 40 }, u32::MAX)];
+        raw[at..at + OLD_LEN].copy_from_slice(&old(little, &counts));
+        let disk = Memory::new(raw);
+        let before = read(&disk).unwrap().unwrap();
+        leave_behind(&disk, place, &[0, 99], 2).unwrap();
+        let after = read(&disk).unwrap().unwrap();
+        let mut roles = before.roles.clone();
+        roles[0] = Role::Faulty;
+        assert_eq!(after, Superblock { events: before.events + 2, roles, ..before });
+        let mut changed = vec![0; OLD_LEN];
+        disk.read_at(place, &mut changed).unwrap();
+        let word = |index: usize| {
+            let four = array(&changed, index * 4).unwrap();
+            if little { u32::from_le_bytes(four) } else { u32::from_be_bytes(four) }
+        };
+        assert_eq!([9, 34, 35, 36].map(word), [1, 1, 1, 1]);
+        assert!(leave_behind(&disk, GuestOffset(0), &[], 2).is_err(), "none is there");
+    }
+}
+
+#[test]
 fn the_old_kind_is_read_in_both_byte_orders() {
     for little in [true, false] {
         let found = parse(&old(little, &[])).unwrap();
@@ -208,12 +234,12 @@ fn what_does_not_fit_is_corrupt() {
     }
     let raw = New::default().bytes();
     for len in 0..raw.len() {
-        assert!(parse_new(&raw[..len], "1.2", Bytes(64 << 10)).is_err(), "{len}");
+        assert!(parse_new(&raw[..len], GuestOffset(4096), "1.2", Bytes(64 << 10)).is_err(), "{len}");
     }
     for at in [8, 72, 92, 100, 255, 257] {
         let mut flipped = raw.clone();
         flipped[at] ^= 1;
-        assert!(parse_new(&flipped, "1.2", Bytes(64 << 10)).is_err(), "{at}");
+        assert!(parse_new(&flipped, GuestOffset(4096), "1.2", Bytes(64 << 10)).is_err(), "{at}");
     }
     // One more role than is read, with a right checksum.
     let many = usize::try_from(limits::MD_DISKS).unwrap();
