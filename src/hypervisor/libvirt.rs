@@ -64,6 +64,9 @@ fn bus(bus: Bus) -> Option<&'static str> {
     }
 }
 
+/// The network that libvirt makes when it is installed.
+const USUAL_NETWORK: &str = "default";
+
 type Xml = Writer<Vec<u8>>;
 
 /// An element with attributes and nothing in it.
@@ -184,11 +187,7 @@ fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Resul
         empty(xml, "controller", &[("type", "scsi"), ("index", "0"), ("model", "virtio-scsi")])?;
     }
     for nic in &machine.nics {
-        let network = nic
-            .network
-            .as_ref()
-            .and_then(|source| placement.networks.iter().find(|(from, _)| from == source))
-            .map_or(placement.network.as_str(), |(_, to)| to.as_str());
+        let network = placement.networks.chosen(nic).unwrap_or(USUAL_NETWORK);
         let bridge = network.strip_prefix("bridge:");
         parent(xml, "interface", &[("type", if bridge.is_some() { "bridge" } else { "network" })], |xml| {
             if let Some(mac) = &nic.mac {
@@ -270,6 +269,7 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor::Networks;
 
     fn machine(name: &str) -> Machine {
         let text = "config.version = \"8\"\nannotation = \"two|0Alines|01|1b[2J\"";
@@ -277,8 +277,7 @@ mod tests {
     }
 
     fn placement(folder: &str) -> Placement {
-        let (folder, network) = (folder.to_owned(), "default".to_owned());
-        Placement { folder, disks: Vec::new(), networks: Vec::new(), network }
+        Placement { folder: folder.to_owned(), disks: Vec::new(), networks: Networks::default() }
     }
 
     #[test]

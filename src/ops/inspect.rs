@@ -3,7 +3,7 @@
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::{Row, attach, by_hand};
+use crate::hypervisor::{Networks, Row, attach, by_hand};
 use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk};
 use landfall_boot::patch::Edit;
@@ -120,13 +120,13 @@ pub fn inspect(
     };
     let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
     let mut inspected = opened.report(inspection);
-    adapt(&mut inspected, target, target.kinds.first().copied().unwrap_or_default())?;
+    adapt(&mut inspected, target, target.kinds.first().copied().unwrap_or_default(), &Networks::default())?;
     Ok(inspected)
 }
 
 /// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
 /// finding.
-pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str) -> Result<Machine> {
+pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str, networks: &Networks) -> Result<Machine> {
     let Some(platform) = target.platform else {
         return Err(Error::unsupported(format!("{} is not a target", target.name)));
     };
@@ -136,7 +136,7 @@ pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str) -> Result<Mach
         disk.file = format!("disk{index}.{ending}");
     }
     if target.by_hand {
-        inspected.findings.push(by_hand::finding(&machine, platform));
+        inspected.findings.push(by_hand::finding(&machine, platform, networks));
     }
     Ok(machine)
 }

@@ -2,7 +2,7 @@
 
 mod libvirtd;
 
-use landfall::hypervisor::{self, Artifact, PlacedDisk, Placement};
+use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;
 use landfall_boot::target::{Devices, DiskModel, NicModel, Platform};
 use std::path::{Path, PathBuf};
@@ -108,8 +108,7 @@ fn placement(machine: &Machine, folder: &str) -> Placement {
     Placement {
         folder: folder.into(),
         disks: (0..machine.disks.len()).map(disk).collect(),
-        networks: vec![("VM Network".into(), "bridge:br0".into())],
-        network: "default".into(),
+        networks: Networks { map: vec![("VM Network".into(), "bridge:br0".into())], rest: None },
     }
 }
 

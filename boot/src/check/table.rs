@@ -60,14 +60,14 @@ pub const TABLE: &[Explanation] = &[
         id: "boot-disk-not-first",
         severity: Severity::Notes,
         text: "The guest's boot loader lies on a disk that is not the first. Target firmware tries one disk only, \
-               so the definition that landfall writes names this disk as the one to start. It matters where the \
-               definition is made or changed by other tools.",
+               so a definition that landfall writes names this disk as the one to start, and so do the instructions \
+               for a machine that is made by hand. Keep it where the definition is changed by other tools.",
     },
     Explanation {
         id: "boot-disk-unclear",
         severity: Severity::Warns,
         text: "Several disks have boot code, or the first one has code that is no loader of Linux, so which disk \
-               the source's firmware starts is not certain from the disks alone. The likely one was made the boot \
+               the source's firmware starts is not certain from the disks alone. The likely one is taken as the boot \
                disk. Compare the boot order in the source's settings.",
     },
     Explanation {
