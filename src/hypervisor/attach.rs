@@ -39,6 +39,7 @@ pub fn on(machine: &Machine, platform: Platform, disk: DiskModel, card: NicModel
             bus: bus(disk),
             controller: Some(disk.name().to_owned()),
             file: slot.file.clone(),
+            sector_size: slot.sector_size,
         };
     }
     for nic in &mut machine.nics {
@@ -79,6 +80,13 @@ pub fn model(disk: &DiskSlot) -> Option<DiskModel> {
         Bus::Xen => Some(DiskModel::Xen),
         Bus::Scsi => None,
     })
+}
+
+/// Whether the platform gives a disk on that controller other sectors than those of 512 bytes, and its firmware starts from
+/// them where it has to: no BIOS does.
+pub fn takes_sectors(platform: Platform, model: DiskModel, firmware: Firmware, starts: bool) -> bool {
+    let is_one_of_qemus = matches!(model, DiskModel::VirtioBlk | DiskModel::VirtioScsi);
+    platform == Platform::Kvm && is_one_of_qemus && !(starts && firmware == Firmware::Bios)
 }
 
 fn bus(model: DiskModel) -> Bus {
@@ -221,6 +229,20 @@ mod tests {
         let adapted = adapt(&machine, Platform::Hyperv, &ide).unwrap();
         assert_eq!(slots(&adapted), ["IDE 0:1", "IDE 1:0", "IDE 0:0"]);
         assert!((0..3).map(|index| order(index, 0)).eq(0..3));
+    }
+
+    #[test]
+    fn sectors_of_4096_bytes_are_libvirts_only() {
+        let (bios, uefi) = (Firmware::Bios, Firmware::Uefi);
+        assert!(takes_sectors(Platform::Kvm, DiskModel::VirtioBlk, uefi, true));
+        assert!(takes_sectors(Platform::Kvm, DiskModel::VirtioScsi, bios, false));
+        assert!(!takes_sectors(Platform::Kvm, DiskModel::VirtioBlk, bios, true));
+        assert!(!takes_sectors(Platform::Kvm, DiskModel::Sata, uefi, false));
+        assert!(!takes_sectors(Platform::Ahv, DiskModel::VirtioScsi, uefi, false));
+        let mut machine = machine(2, uefi);
+        machine.disks[1].sector_size = Some(landfall_image::Bytes(4096));
+        let adapted = adapt(&machine, Platform::Kvm, &Devices::default()).unwrap();
+        assert_eq!(adapted.disks[1].sector_size, machine.disks[1].sector_size);
     }
 
     #[test]

@@ -178,6 +178,11 @@ fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Resul
         parent(xml, "disk", &[("type", "file"), ("device", "disk")], |xml| {
             empty(xml, "driver", &[("name", "qemu"), ("type", &placed.format), ("discard", "unmap")])?;
             empty(xml, "source", &[("file", &format!("{}/{}", placement.folder, placed.file))])?;
+            if let Some(size) = disk.sector_size {
+                let size = size.0.to_string();
+                let sizes = [("logical_block_size", size.as_str()), ("physical_block_size", size.as_str())];
+                empty(xml, "blockio", &sizes)?;
+            }
             empty(xml, "target", &[("dev", &disk.slot), ("bus", bus)])?;
             // Only one disk is a boot disk: the firmware must not try a data disk's left-over boot sector.
             if index == machine.boot_disk() { empty(xml, "boot", &[("order", "1")]) } else { Ok(()) }
@@ -270,6 +275,7 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
 mod tests {
     use super::*;
     use crate::hypervisor::Networks;
+    use landfall_image::Bytes;
 
     fn machine(name: &str) -> Machine {
         let text = "config.version = \"8\"\nannotation = \"two|0Alines|01|1b[2J\"";
@@ -297,6 +303,23 @@ mod tests {
         for (name, folder) in [("a\u{1}", "/out/a"), ("a\n", "/out/a"), ("a", "/o\tut/a"), ("a/b", "/out")] {
             assert!(render(&machine(name), &placement(folder)).is_err(), "{name:?} {folder:?}");
         }
+    }
+
+    #[test]
+    fn disks_keep_their_sectors() {
+        let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n\
+                    scsi0:1.present=TRUE\nscsi0:1.fileName=b\n";
+        let mut machine = super::super::vmx::parse(text.as_bytes()).unwrap().machine;
+        machine.name = "a".into();
+        machine.disks[1].sector_size = Some(Bytes(4096));
+        let platform = landfall_boot::target::Platform::Kvm;
+        let machine = super::super::attach::adapt(&machine, platform, &Default::default()).unwrap();
+        let disk = |n| super::super::PlacedDisk { file: format!("disk{n}"), format: "raw".into() };
+        let placement = Placement { disks: vec![disk(0), disk(1)], ..placement("/out/a") };
+        let xml = render(&machine, &placement).unwrap().remove(0).text;
+        let blockio = "<blockio logical_block_size=\"4096\" physical_block_size=\"4096\"/>";
+        assert_eq!(xml.matches("<blockio").count(), 1, "{xml}");
+        assert!(xml.split("dev=\"vda\"").nth(1).unwrap().contains(blockio), "{xml}");
     }
 
     #[test]

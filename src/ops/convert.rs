@@ -10,6 +10,7 @@ use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Row};
 use crate::machine::{Bus, DiskSlot, Machine, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
+use landfall_boot::check::Severity;
 use landfall_boot::target::{Firmware, Platform};
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
 use landfall_image::formats::KindRow;
@@ -76,6 +77,9 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     clock.lap("find the guest and patch it");
 
     let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name, &wanted.networks)?;
+    if patched.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
+        return Err(Failure::Findings(patched.findings));
+    }
     machine.os = patched.guest.as_ref().map(os_id);
     machine.boot_disk = patched.machine.boot_disk;
     let format = kind.format.name();

@@ -6,13 +6,14 @@ use crate::event::Event;
 use crate::hypervisor::{Networks, Row, attach, by_hand};
 use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk};
+use landfall_boot::check::Finding;
 use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
-use landfall_boot::target::{Nic, Platform, Request, Services};
+use landfall_boot::target::{Nic, Platform, Request, SECTOR_SIZE, Services};
 use landfall_boot::volume::VolumeId;
 use landfall_image::luks::Secret;
-use landfall_image::{Disk, DiskMut, Error, Overlay, Result};
+use landfall_image::{Bytes, Disk, DiskMut, Error, Overlay, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -135,10 +136,33 @@ pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str, networks: &Net
     for (index, disk) in machine.disks.iter_mut().enumerate() {
         disk.file = format!("disk{index}.{ending}");
     }
+    for (index, disk) in machine.disks.iter().enumerate() {
+        // Without a table nothing on the disk is found by sectors.
+        let has_table =
+            inspected.volumes.iter().any(|volume| volume.disk == index && volume.partition.is_some());
+        let starts = index == machine.boot_disk();
+        let takes = attach::model(disk)
+            .is_some_and(|model| attach::takes_sectors(platform, model, machine.firmware, starts));
+        if let Some(size) = disk.sector_size.filter(|_| has_table && !takes) {
+            inspected.findings.push(sectors(index, size, platform));
+        }
+    }
     if target.by_hand {
         inspected.findings.push(by_hand::finding(&machine, platform, networks));
     }
     Ok(machine)
+}
+
+fn sectors(disk: usize, size: Bytes, platform: Platform) -> Finding {
+    Finding::new(
+        SECTOR_SIZE,
+        format!(
+            "The partitions of disk{disk} are counted in sectors of {} bytes, and at {} the disk has sectors of 512.",
+            size.0,
+            platform.name()
+        ),
+        "Move the system to a disk with sectors of 512 bytes in the source machine, or convert it with UEFI to kvm.",
+    )
 }
 
 /// Patches the guest in its overlays. Where something blocks, nothing is written.

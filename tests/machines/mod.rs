@@ -161,7 +161,10 @@ fn every_domain_is_valid_by_libvirts_schema() {
             (DiskModel::Sata, NicModel::E1000e),
             (DiskModel::Ide, NicModel::E1000),
         ] {
-            let machine = hypervisor::attach::on(&machine, Platform::Kvm, disk, card);
+            let mut machine = hypervisor::attach::on(&machine, Platform::Kvm, disk, card);
+            if let Some(slot) = machine.disks.first_mut().filter(|_| disk == DiskModel::VirtioScsi) {
+                slot.sector_size = Some(landfall_image::Bytes(4096));
+            }
             let xml = rendered_files(&machine, &placement(&machine, "/srv/x")).remove(0).text;
             let board = if disk == DiskModel::Ide { "machine=\"pc\"" } else { "machine=\"q35\"" };
             assert!(machine.disks.is_empty() || xml.contains(board), "{xml}");

@@ -78,6 +78,14 @@ pub const TABLE: &[Explanation] = &[
                sides differ, so nothing on the disk is opened. It is copied as it is.",
     },
     Explanation {
+        id: "disk-sector-size",
+        severity: Severity::Blocks,
+        text: "A disk has logical sectors of 4096 bytes, and its partition table counts in them. At the target the \
+               same disk has sectors of 512 bytes, or its firmware does not start from larger ones, so that neither \
+               firmware nor kernel find a partition. libvirt gives a disk on virtio-blk or virtio-scsi its sectors, \
+               and UEFI starts from it. For other targets move the system to a disk with sectors of 512 bytes.",
+    },
+    Explanation {
         id: "file-immutable",
         severity: Severity::Notes,
         text: "A file that had to be changed, or its folder, carried a flag that keeps even root from changing it \
