@@ -78,10 +78,21 @@ pub struct LinuxDrivers {
     pub network: &'static [Card],
     /// How the kernel names whole disks there, without letters: `vd`.
     pub disk_names: &'static [&'static str],
-    /// Packages of the platform's guest agent, by the names that distributions have for it, the commonest first.
-    pub agents: &'static [&'static str],
+    /// The platform's guest agent.
+    pub agent: GuestAgent,
     /// The platform shows a serial console, and little else: it is to be among the kernel's consoles.
     pub wants_serial_console: bool,
+}
+
+/// How a platform's guest agent gets into a guest.
+pub struct GuestAgent {
+    /// What people call it.
+    pub name: &'static str,
+    /// Its package by distribution (an id of os-release) or by family. Where neither is named, [`GuestAgent::otherwise`]
+    /// counts.
+    pub packages: &'static [(&'static str, &'static str)],
+    /// What to do elsewhere: an order.
+    pub otherwise: &'static str,
 }
 
 /// One way to attach a disk.
@@ -110,6 +121,14 @@ const fn way(model: DiskModel, drivers: &'static [&'static str]) -> DiskWay {
     DiskWay { model, drivers, firmware: None, fallback: false }
 }
 
+const fn agent(
+    name: &'static str,
+    packages: &'static [(&'static str, &'static str)],
+    otherwise: &'static str,
+) -> GuestAgent {
+    GuestAgent { name, packages, otherwise }
+}
+
 const fn card(model: NicModel, driver: &'static str) -> Card {
     Card { model, driver, firmware: None }
 }
@@ -128,7 +147,7 @@ const KVM: LinuxDrivers = LinuxDrivers {
     disks: &[way(DiskModel::VirtioBlk, &["virtio_pci", "virtio_blk"]), VIRTIO_SCSI, SATA, IDE],
     network: &[VIRTIO_NET, E1000E, E1000],
     disk_names: &["vd", "sd"],
-    agents: &["qemu-guest-agent"],
+    agent: agent("qemu-guest-agent", &[], "Install qemu-guest-agent"),
     wants_serial_console: false,
 };
 
@@ -136,7 +155,11 @@ const AHV: LinuxDrivers = LinuxDrivers {
     disks: &[VIRTIO_SCSI, SATA, IDE],
     network: &[VIRTIO_NET, E1000],
     disk_names: &["sd"],
-    agents: &["nutanix-guest-tools"],
+    agent: agent(
+        "Nutanix Guest Tools",
+        &[],
+        "Mount Nutanix Guest Tools from Prism and install them from there",
+    ),
     wants_serial_console: false,
 };
 
@@ -151,7 +174,7 @@ const ESXI: LinuxDrivers = LinuxDrivers {
     ],
     network: &[card(NicModel::Vmxnet3, "vmxnet3"), E1000E, E1000],
     disk_names: &["sd", "nvme"],
-    agents: &["open-vm-tools"],
+    agent: agent("open-vm-tools", &[], "Install open-vm-tools"),
     wants_serial_console: false,
 };
 
@@ -164,7 +187,17 @@ const HYPERV: LinuxDrivers = LinuxDrivers {
         Card { firmware: Some(Firmware::Bios), ..card(NicModel::Tulip, "tulip") },
     ],
     disk_names: &["sd"],
-    agents: &["hyperv-daemons"],
+    agent: agent(
+        "hyperv-daemons",
+        &[
+            ("ubuntu", "linux-cloud-tools-virtual"),
+            ("linuxmint", "linux-cloud-tools-virtual"),
+            ("suse", "hyper-v"),
+            ("alpine", "hvtools"),
+            ("arch", "hyperv"),
+        ],
+        "Install hyperv-daemons",
+    ),
     wants_serial_console: false,
 };
 
@@ -172,7 +205,17 @@ const AZURE: LinuxDrivers = LinuxDrivers {
     disks: &[VMBUS, way(DiskModel::Nvme, &["hv_vmbus", "pci_hyperv", "nvme"])],
     network: &[card(NicModel::Netvsc, "hv_netvsc")],
     disk_names: &["sd", "nvme"],
-    agents: &["walinuxagent"],
+    agent: agent(
+        "Azure's Linux agent",
+        &[
+            ("ubuntu", "walinuxagent"),
+            ("linuxmint", "walinuxagent"),
+            ("debian", "waagent"),
+            ("redhat", "WALinuxAgent"),
+            ("suse", "python-azure-agent"),
+        ],
+        "Install Azure's Linux agent (waagent)",
+    ),
     wants_serial_console: true,
 };
 
@@ -180,7 +223,15 @@ const XEN: LinuxDrivers = LinuxDrivers {
     disks: &[way(DiskModel::Xen, &["xen_blkfront"]), IDE],
     network: &[card(NicModel::Xen, "xen_netfront"), card(NicModel::Rtl8139, "8139cp"), E1000],
     disk_names: &["xvd", "sd"],
-    agents: &["xe-guest-utilities"],
+    agent: agent(
+        "xe-guest-utilities",
+        &[
+            ("ubuntu", "xe-guest-utilities"),
+            ("linuxmint", "xe-guest-utilities"),
+            ("alpine", "xe-guest-utilities"),
+        ],
+        "Install the guest tools from the CD that the hypervisor offers (guest-tools.iso)",
+    ),
     wants_serial_console: false,
 };
 

@@ -130,7 +130,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-agent-missing",
         severity: Severity::Notes,
         text: "The target's guest agent shuts the machine down cleanly, reports its addresses and quiesces file \
-               systems for snapshots. The machine runs without it. Install the named package on the target.",
+               systems for snapshots. The machine runs without it. Install it as the remedy says: distributions call \
+               its package differently, and some agents come from the hypervisor.",
     },
     Explanation {
         id: "linux-agent-off",
@@ -179,10 +180,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-driver-forbidden",
         severity: Severity::Warns,
-        text: "The guest's configuration of modprobe or dracut forbids a driver that the target's devices need, as \
-               hardening guides sometimes do. If the module is needed for the root disk the machine does not start; if \
-               for the network card it has no network. Remove the line in the guest and rebuild the initramfs \
-               with the distribution's tool.",
+        text: "The guest's configuration of modprobe or dracut, or a kernel parameter in its boot loader, forbids a \
+               driver that the target's devices need, as hardening guides sometimes do. If the module is needed for \
+               the root disk the machine does not start; if for the network card it has no network. Remove the line \
+               or the name in the guest, and rebuild the initramfs with the distribution's tool.",
     },
     Explanation {
         id: "linux-efi-bits",
@@ -217,8 +218,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-firmware-mismatch",
         severity: Severity::Blocks,
         text: "The boot loader on the disks is for one kind of firmware, BIOS or UEFI, and the target machine \
-               was asked to have the other. It would not find a loader. Convert with the firmware of the \
-               source, or install the other loader in the guest first.",
+               was asked to have the other. It would not find a loader. Set the other firmware in a copy of the \
+               machine's definition, or install the missing loader in the guest first.",
     },
     Explanation {
         id: "linux-grub-by-disk-order",
@@ -336,16 +337,17 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-mount-optional-lost",
         severity: Severity::Warns,
-        text: "A line of /etc/fstab with the option nofail names a device in a way that changes with the \
+        text: "A line of /etc/fstab with the option nofail or _netdev names a device in a way that changes with the \
                hypervisor, and no volume was certain. The machine starts without this mount. Name the file \
                system by UUID.",
     },
     Explanation {
         id: "linux-multipath-in-use",
         severity: Severity::Warns,
-        text: "The guest mounts or starts from multipath maps. On the target its disks may have a single path, \
-               and maps are then made under other names or not at all. The multipath configuration was left as \
-               it is. Check it on the target, and disable multipathd where every disk has one path.",
+        text: "The guest uses multipath. Where it mounts or starts from maps by name, the configuration was left as it \
+               is: on the target its disks may have a single path, and maps are then made under other names or not at \
+               all. Where it reaches other disks on several paths (iSCSI, passed-through adapters), multipathd was \
+               kept from virtual disks by their vendor, and from nothing else. Check both on the target.",
     },
     Explanation {
         id: "linux-network-by-driver",
@@ -773,7 +775,8 @@ pub const TABLE: &[Explanation] = &[
         id: "sandbox-needed",
         severity: Severity::Blocks,
         text: "A file system that the guest needs can only be read or written by the sandbox, and no sandbox is \
-               available. Install QEMU and a kernel for it, as `landfall explain` of the error says.",
+               available. It needs qemu-system-x86_64, bwrap and the kernel of a distribution; on Debian \
+               tools/fetch-sandbox-kernel.sh FOLDER unpacks one.",
     },
     Explanation {
         id: "storage-not-opened",

@@ -175,7 +175,7 @@ fn loaded_by_name(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
 }
 
 /// The drivers of the devices that the machine gets.
-fn needed(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
+pub(super) fn needed(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
     let row = request.platform.linux_drivers();
     let (disk, card) = (draft.devices.disks.first(), draft.devices.cards.first());
     let way = row.disks_for(request.firmware).find(|way| disk.is_none_or(|disk| *disk == way.model));

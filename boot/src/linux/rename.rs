@@ -38,10 +38,24 @@ fn fstab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
     for (index, entry) in table.entries().to_vec().iter().enumerate() {
         let has = |option: &str| entry.option(option).is_some();
         let removable = entry.kind.split(',').any(|kind| kind == "iso9660" || kind == "udf");
-        if has("bind") || has("rbind") || has("_netdev") || removable {
+        if has("bind") || has("rbind") || removable {
             continue;
         }
         let spec = &entry.spec;
+        if has("_netdev") {
+            // Behind the network lies what none of the disks holds; its kernel name depends on how many of them there are.
+            if matches!(classify(spec), Name::Disk { .. } | Name::Path { .. }) {
+                draft.find(
+                    if has("noauto") { "linux-mount-by-hand-lost" } else { "linux-mount-optional-lost" },
+                    format!(
+                        "/etc/fstab mounts {spec} on {} over the network (_netdev), by a name that this move changes.",
+                        entry.at
+                    ),
+                    "Name it by UUID in /etc/fstab, in the guest or on the target.",
+                );
+            }
+            continue;
+        }
         let want = if entry.is_swap() { Want::Swap } else { Want::FileSystem(&entry.kind) };
         let why = match devices.resolve(spec, want) {
             Meaning::Keep => {
@@ -393,6 +407,17 @@ mod tests {
                 "linux-uuid-absent"
             ]
         );
+    }
+
+    /// What comes over the network is on none of the disks, but its name is one of theirs.
+    #[test]
+    fn network_disks_by_name_are_said() {
+        let fstab = "/dev/sda1 / ext4 d 0 1\n/dev/sda5 /lun xfs _netdev 0 0\n/dev/sdq1 /q xfs _netdev,noauto 0 0\n\
+            UUID=elsewhere /u xfs _netdev 0 0\nserver:/export /n nfs _netdev 0 0\n/dev/vgsan/lv /l xfs _netdev 0 0\n";
+        let (plan, _) = run(&MemTree::new().file("/etc/fstab", fstab));
+        assert_eq!(written(&plan, "/etc/fstab").unwrap(), fstab.replacen("/dev/sda1", "UUID=r00t", 1));
+        assert_eq!(ids(&plan), ["linux-mount-optional-lost", "linux-mount-by-hand-lost"]);
+        assert!(plan.findings[0].says.contains("/dev/sda5 on /lun"), "{:?}", plan.findings);
     }
 
     #[test]
