@@ -346,7 +346,7 @@ impl Work<'_, '_> {
             if scene.complete && read.plan.findings.is_empty() {
                 read.plan = family.plan(&in_scene, &guest, self.request)?;
                 if self.options.secure_boot && self.request.firmware == Firmware::Uefi {
-                    read.plan.findings.extend(secure_boot::check(&in_scene, &guest)?);
+                    read.plan.findings.extend(secure_boot::check(&in_scene, &guest, &read.plan)?);
                 }
                 read.before = before(&read.plan, tree)?;
             }

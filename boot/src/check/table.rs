@@ -193,6 +193,21 @@ pub const TABLE: &[Explanation] = &[
                loader in the guest beside the other, or start the machine by BIOS where it has a loader for that.",
     },
     Explanation {
+        id: "linux-efi-fallback-replaced",
+        severity: Severity::Notes,
+        text: "Boot entries in the firmware's memory do not move with the disks, so the target starts EFI/BOOT/BOOTX64.EFI. \
+               There lay a loader that does not start this guest: another system's, or a GRUB of another version than \
+               its modules. Now the guest's own loader is there, and the old one lies beside it under a name that ends \
+               in landfall-old. Rename it back if the machine is to start by it.",
+    },
+    Explanation {
+        id: "linux-efi-fallback-unknown",
+        severity: Severity::Warns,
+        text: "Boot entries in the firmware's memory do not move with the disks, so the target starts EFI/BOOT/BOOTX64.EFI, \
+               and what lies there was not recognised: a boot manager of the owner's, a kernel, or what another system \
+               left. It was kept. Check that the guest starts by it, or put the guest's own loader in its place.",
+    },
+    Explanation {
         id: "linux-esp-not-mounted",
         severity: Severity::Warns,
         text: "The machine has an EFI system partition, but the guest's files do not show it at /boot/efi, so \
