@@ -316,6 +316,7 @@ mod tests {
                 }],
                 remove: Vec::new(),
                 renames: Vec::new(),
+                devices: Vec::new(),
             }),
             why: String::new(),
             labels: Vec::new(),

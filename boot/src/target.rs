@@ -359,10 +359,29 @@ pub const EVERY_TARGET: &[&str] = &[
     "hid_hyperv",
 ];
 
-/// Those of [`EVERY_TARGET`] that refuse to load, with a message on the console, where their hypervisor is absent: they
-/// belong into an initramfs, but never into a list of modules that are loaded by name. udev loads them at home.
-pub const LOADS_ONLY_AT_HOME: &[&str] =
-    &["hv_vmbus", "hv_storvsc", "pci_hyperv", "xen_blkfront", "hyperv_keyboard", "hid_hyperv"];
+/// Those of [`EVERY_TARGET`] that refuse to load, with a message on the console, where their hypervisor is absent, and where
+/// that is at home: they belong into an initramfs, but into a list of modules that are loaded by name only there. udev loads
+/// them at home.
+const LOADS_ONLY_AT_HOME: &[(&str, &[Platform])] = &[
+    ("hv_vmbus", MICROSOFTS),
+    ("hv_storvsc", MICROSOFTS),
+    ("pci_hyperv", MICROSOFTS),
+    ("xen_blkfront", &[Platform::Xen]),
+    ("hyperv_keyboard", MICROSOFTS),
+    ("hid_hyperv", MICROSOFTS),
+];
+
+const MICROSOFTS: &[Platform] = &[Platform::Hyperv, Platform::Azure];
+
+/// True for a driver that refuses to load where its hypervisor is absent.
+pub fn loads_only_at_home(driver: &str) -> bool {
+    LOADS_ONLY_AT_HOME.iter().any(|(name, _)| *name == driver)
+}
+
+/// True where a driver can be loaded by name.
+pub fn loads_on(driver: &str, platform: Platform) -> bool {
+    LOADS_ONLY_AT_HOME.iter().all(|(name, home)| *name != driver || home.contains(&platform))
+}
 
 /// The devices of the target that the kernel which starts by default has drivers for. Definitions are made by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -458,7 +477,8 @@ mod tests {
                 }
             }
         }
-        assert!(LOADS_ONLY_AT_HOME.iter().all(|name| EVERY_TARGET.contains(name)));
+        assert!(LOADS_ONLY_AT_HOME.iter().all(|(name, _)| EVERY_TARGET.contains(name)));
+        assert!(loads_on("ahci", Platform::Kvm) && !loads_on("hv_vmbus", Platform::Kvm));
     }
 
     #[test]

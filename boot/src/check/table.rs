@@ -265,11 +265,25 @@ pub const TABLE: &[Explanation] = &[
                the initramfs. Shorten the parameters with grub2-editenv in the guest.",
     },
     Explanation {
+        id: "linux-initramfs-names",
+        severity: Severity::Warns,
+        text: "An initramfs carries kernel parameters or a script with it that name a device as the old hypervisor's kernel \
+               called it, and it is not certain which volume is meant. What the boot entry says comes first, so the \
+               machine may start all the same. Name the device by UUID in the guest and build the initramfs anew.",
+    },
+    Explanation {
         id: "linux-initramfs-tool-unknown",
         severity: Severity::Warns,
         text: "The drivers were added to each initramfs that is there, but the tool that builds the next one was not \
                found, so it could not be told to keep them. The machine starts now, and may not do so after the \
                next update of its kernel. Add the named drivers to that tool's configuration.",
+    },
+    Explanation {
+        id: "linux-kdump-device",
+        severity: Severity::Warns,
+        text: "The configuration of crash dumps names a disk as the old hypervisor's kernel called it, such as \
+               /dev/sdb1. A crash on the target would leave no dump, or write it to another disk. Name the file \
+               system by UUID there, and restart kdump, which makes its initramfs anew.",
     },
     Explanation {
         id: "linux-kernel-no-disk-driver",

@@ -102,6 +102,16 @@ pub fn patch(disks: &[Arc<dyn DiskMut>], request: &Request, options: &Options<'_
                         "look at what the guest's administrator meant to protect there, and check the new content",
                     )
                 }));
+                let archives = applied.archives.iter();
+                let left =
+                    archives.flat_map(|(path, new)| new.names_left.iter().map(move |left| (path, left)));
+                inspection.plan.findings.extend(left.map(|(path, left)| {
+                    Finding::new(
+                        "linux-initramfs-names",
+                        format!("{path} has {left}, a name that this move changes"),
+                        "name the device by UUID in the guest, build the initramfs anew there, and convert again",
+                    )
+                }));
                 Ok(Patched { inspection, applied: Some(applied) })
             }
             Err(why) => {

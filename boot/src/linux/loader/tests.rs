@@ -500,6 +500,7 @@ mod images {
                 builtin: Vec::new(),
                 missing: Vec::new(),
                 warnings: Vec::new(),
+                names_left: Vec::new(),
                 compressor: Compressor::None,
                 old_size: landfall_image::Bytes(1),
                 new_size: landfall_image::Bytes(11),

@@ -87,6 +87,7 @@ impl Guest {
             }],
             remove: Vec::new(),
             renames: Vec::new(),
+            devices: Vec::new(),
         }
     }
     fn tree(&self) -> HostTree {
