@@ -175,3 +175,67 @@ pub fn patch(context: &Context<'_>, opened: &Opened<'_>) -> Result<Inspected, Fa
     }
     Ok(opened.report(patched.inspection))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor;
+    use landfall_boot::target::{DiskModel, Firmware};
+    use landfall_boot::volume::{Content, Volume};
+
+    /// A machine with one disk in sectors of 4096 bytes, with a partition on it or not.
+    fn inspected(firmware: Firmware, partition: Option<u32>) -> Inspected {
+        let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n";
+        let mut machine = hypervisor::vmx::parse(text.as_bytes()).unwrap().machine;
+        machine.firmware = firmware;
+        machine.disks[0].sector_size = Some(Bytes(4096));
+        let volume = Volume {
+            id: VolumeId("disk0p1".into()),
+            size: Bytes::mib(1),
+            content: Content::FileSystem { name: "ext4".into() },
+            uuid: None,
+            label: None,
+            part_uuid: None,
+            part_label: None,
+            part_type: None,
+            disk: 0,
+            partition,
+            device_names: Vec::new(),
+        };
+        Inspected {
+            version: report::VERSION,
+            source: String::new(),
+            machine,
+            left_out: Vec::new(),
+            disks: Vec::new(),
+            volumes: vec![volume],
+            guest: None,
+            findings: Vec::new(),
+            devices: Default::default(),
+            edits: Vec::new(),
+            readdressed: Vec::new(),
+            read_through: String::new(),
+        }
+    }
+
+    #[test]
+    fn disks_that_lose_their_sectors_block() {
+        for (target, firmware, partition, model, blocks) in [
+            ("kvm", Firmware::Uefi, Some(1), None, false),
+            ("kvm", Firmware::Bios, Some(1), None, true),
+            ("kvm", Firmware::Uefi, Some(1), Some(DiskModel::Sata), true),
+            ("esxi", Firmware::Uefi, Some(1), None, true),
+            ("azure", Firmware::Uefi, Some(1), None, true),
+            ("ahv", Firmware::Uefi, Some(1), None, true),
+            // A file system on the whole disk is found without a table.
+            ("esxi", Firmware::Uefi, None, None, false),
+        ] {
+            let row = hypervisor::target(target).unwrap();
+            let mut inspected = inspected(firmware, partition);
+            inspected.devices.disks = model.into_iter().collect();
+            adapt(&mut inspected, row, row.kinds[0], &Networks::default()).unwrap();
+            let found = inspected.findings.iter().find(|finding| finding.id == SECTOR_SIZE);
+            assert_eq!(found.is_some(), blocks, "{target} {firmware:?} {partition:?}");
+        }
+    }
+}

@@ -323,12 +323,12 @@ fn smartd_and_autofs(draft: &mut Draft<'_>) -> Result<()> {
 fn kdump(draft: &mut Draft<'_>) -> Result<()> {
     for path in ["/etc/kdump.conf", "/etc/default/kdump-tools", "/etc/sysconfig/kdump"] {
         let text = draft.read_text(path)?.unwrap_or_default();
-        let words = text
+        let mut words = text
             .lines()
             .filter(|line| !text::is_comment(line.as_bytes()))
             .flat_map(|line| line.split(|char: char| char.is_whitespace() || "\"'=,:".contains(char)));
         let is_fleeting = |word: &&str| matches!(classify(word), Name::Disk { .. } | Name::Path { .. });
-        if let Some(name) = words.filter(|word| is_fleeting(word)).last() {
+        if let Some(name) = words.rfind(|word| is_fleeting(word)) {
             draft.find(
                 "linux-kdump-device",
                 format!("{path} names {name}, a name that this move changes."),

@@ -96,8 +96,8 @@ fn nash(script: &[u8]) -> Vec<String> {
     let left = lines.filter_map(|(body, _)| {
         let command = text::word(body, 0).filter(|word| ["resume", "mkrootdev"].contains(word))?;
         let words = text::words(body).into_iter().skip(1);
-        let words = words.filter_map(|range| std::str::from_utf8(body.get(range)?).ok());
-        let name = words.filter(|word| is_fleeting(word)).last()?;
+        let mut words = words.filter_map(|range| std::str::from_utf8(body.get(range)?).ok());
+        let name = words.rfind(|word| is_fleeting(word))?;
         Some(format!("{command} {name} in init"))
     });
     left.collect()
