@@ -117,6 +117,9 @@ pub struct DiskSlot {
     pub controller: Option<String>,
     /// The image, as the definition names it.
     pub file: String,
+    /// Logical sector size, where it is not 512 bytes. Firmware and kernel find a partition table by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sector_size: Option<Bytes>,
 }
 
 /// A network card and its place.

@@ -203,6 +203,7 @@ mod tests {
                 }],
                 remove: Vec::new(),
                 renames: Vec::new(),
+                devices: Vec::new(),
             }),
             why: String::new(),
             labels: Vec::new(),

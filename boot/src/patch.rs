@@ -115,6 +115,20 @@ pub struct InitramfsEdit {
     /// Device names in its lists of encrypted volumes, old and new.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub renames: Vec<(String, String)>,
+    /// Names of plain partitions in kernel parameters that it carries with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceRename>,
+}
+
+/// A name that changes with the hypervisor, and one that stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceRename {
+    /// `/dev/sda2`
+    pub old: String,
+    /// `UUID=…`
+    pub new: String,
+    /// It is swap space; else a file system.
+    pub is_swap: bool,
 }
 
 /// One file inside an initramfs.

@@ -375,7 +375,7 @@ impl Work<'_, '_> {
             if scene.complete && read.plan.findings.is_empty() {
                 read.plan = family.plan(&in_scene, &guest, self.request)?;
                 if self.options.secure_boot && self.request.firmware == Firmware::Uefi {
-                    read.plan.findings.extend(secure_boot::check(&in_scene, &guest)?);
+                    read.plan.findings.extend(secure_boot::check(&in_scene, &guest, &read.plan)?);
                 }
                 read.before = before(&read.plan, tree)?;
             }
@@ -419,6 +419,8 @@ fn not_looked_at(volume: &Volume, name: &str, error: &Error) -> Finding {
     Finding::new("volume-not-looked-at", says, error.hint_text().unwrap_or(CHECK_IT))
 }
 
+const SANDBOX_NEEDS: &str = "install qemu-system-x86_64 and bwrap, and a kernel for the sandbox (tools/fetch-sandbox-kernel.sh FOLDER)";
+
 const CHECK_IT: &str = "check it in the source machine (fsck, xfs_repair, btrfs check), then convert again";
 
 impl NotMounted {
@@ -444,7 +446,7 @@ impl NotMounted {
         let hint = error.hint_text().unwrap_or(CHECK_IT);
         Ok(match has_sandbox {
             true => Finding::new("mount-not-readable", says, hint),
-            false => Finding::new("sandbox-needed", says, "install QEMU and a kernel for the sandbox"),
+            false => Finding::new("sandbox-needed", says, SANDBOX_NEEDS),
         })
     }
 }

@@ -78,12 +78,23 @@ pub struct LinuxDrivers {
     pub network: &'static [Card],
     /// How the kernel names whole disks there, without letters: `vd`.
     pub disk_names: &'static [&'static str],
-    /// Packages of the platform's guest agent, by the names that distributions have for it, the commonest first.
-    pub agents: &'static [&'static str],
+    /// The platform's guest agent.
+    pub agent: GuestAgent,
     /// The platform shows a serial console, and little else: it is to be among the kernel's consoles.
     pub wants_serial_console: bool,
     /// Every card gets a hardware address of the platform's choice, and the machine its addresses by DHCP.
     pub renews_cards: bool,
+}
+
+/// How a platform's guest agent gets into a guest.
+pub struct GuestAgent {
+    /// What people call it.
+    pub name: &'static str,
+    /// Its package by distribution (an id of os-release) or by family. Where neither is named, [`GuestAgent::otherwise`]
+    /// counts.
+    pub packages: &'static [(&'static str, &'static str)],
+    /// What to do elsewhere: an order.
+    pub otherwise: &'static str,
 }
 
 /// One way to attach a disk.
@@ -112,6 +123,14 @@ const fn way(model: DiskModel, drivers: &'static [&'static str]) -> DiskWay {
     DiskWay { model, drivers, firmware: None, fallback: false }
 }
 
+const fn agent(
+    name: &'static str,
+    packages: &'static [(&'static str, &'static str)],
+    otherwise: &'static str,
+) -> GuestAgent {
+    GuestAgent { name, packages, otherwise }
+}
+
 const fn card(model: NicModel, driver: &'static str) -> Card {
     Card { model, driver, firmware: None }
 }
@@ -130,7 +149,7 @@ const KVM: LinuxDrivers = LinuxDrivers {
     disks: &[way(DiskModel::VirtioBlk, &["virtio_pci", "virtio_blk"]), VIRTIO_SCSI, SATA, IDE],
     network: &[VIRTIO_NET, E1000E, E1000],
     disk_names: &["vd", "sd"],
-    agents: &["qemu-guest-agent"],
+    agent: agent("qemu-guest-agent", &[], "Install qemu-guest-agent"),
     wants_serial_console: false,
     renews_cards: false,
 };
@@ -139,7 +158,11 @@ const AHV: LinuxDrivers = LinuxDrivers {
     disks: &[VIRTIO_SCSI, SATA, IDE],
     network: &[VIRTIO_NET, E1000],
     disk_names: &["sd"],
-    agents: &["nutanix-guest-tools"],
+    agent: agent(
+        "Nutanix Guest Tools",
+        &[],
+        "Mount Nutanix Guest Tools from Prism and install them from there",
+    ),
     wants_serial_console: false,
     renews_cards: false,
 };
@@ -155,7 +178,7 @@ const ESXI: LinuxDrivers = LinuxDrivers {
     ],
     network: &[card(NicModel::Vmxnet3, "vmxnet3"), E1000E, E1000],
     disk_names: &["sd", "nvme"],
-    agents: &["open-vm-tools"],
+    agent: agent("open-vm-tools", &[], "Install open-vm-tools"),
     wants_serial_console: false,
     renews_cards: false,
 };
@@ -169,7 +192,17 @@ const HYPERV: LinuxDrivers = LinuxDrivers {
         Card { firmware: Some(Firmware::Bios), ..card(NicModel::Tulip, "tulip") },
     ],
     disk_names: &["sd"],
-    agents: &["hyperv-daemons"],
+    agent: agent(
+        "hyperv-daemons",
+        &[
+            ("ubuntu", "linux-cloud-tools-virtual"),
+            ("linuxmint", "linux-cloud-tools-virtual"),
+            ("suse", "hyper-v"),
+            ("alpine", "hvtools"),
+            ("arch", "hyperv"),
+        ],
+        "Install hyperv-daemons",
+    ),
     wants_serial_console: false,
     renews_cards: false,
 };
@@ -178,7 +211,17 @@ const AZURE: LinuxDrivers = LinuxDrivers {
     disks: &[VMBUS, way(DiskModel::Nvme, &["hv_vmbus", "pci_hyperv", "nvme"])],
     network: &[card(NicModel::Netvsc, "hv_netvsc")],
     disk_names: &["sd", "nvme"],
-    agents: &["walinuxagent"],
+    agent: agent(
+        "Azure's Linux agent",
+        &[
+            ("ubuntu", "walinuxagent"),
+            ("linuxmint", "walinuxagent"),
+            ("debian", "waagent"),
+            ("redhat", "WALinuxAgent"),
+            ("suse", "python-azure-agent"),
+        ],
+        "Install Azure's Linux agent (waagent)",
+    ),
     wants_serial_console: true,
     renews_cards: true,
 };
@@ -187,7 +230,15 @@ const XEN: LinuxDrivers = LinuxDrivers {
     disks: &[way(DiskModel::Xen, &["xen_blkfront"]), IDE],
     network: &[card(NicModel::Xen, "xen_netfront"), card(NicModel::Rtl8139, "8139cp"), E1000],
     disk_names: &["xvd", "sd"],
-    agents: &["xe-guest-utilities"],
+    agent: agent(
+        "xe-guest-utilities",
+        &[
+            ("ubuntu", "xe-guest-utilities"),
+            ("linuxmint", "xe-guest-utilities"),
+            ("alpine", "xe-guest-utilities"),
+        ],
+        "Install the guest tools from the CD that the hypervisor offers (guest-tools.iso)",
+    ),
     wants_serial_console: false,
     renews_cards: false,
 };
@@ -316,10 +367,29 @@ pub const EVERY_TARGET: &[&str] = &[
     "hid_hyperv",
 ];
 
-/// Those of [`EVERY_TARGET`] that refuse to load, with a message on the console, where their hypervisor is absent: they
-/// belong into an initramfs, but never into a list of modules that are loaded by name. udev loads them at home.
-pub const LOADS_ONLY_AT_HOME: &[&str] =
-    &["hv_vmbus", "hv_storvsc", "pci_hyperv", "xen_blkfront", "hyperv_keyboard", "hid_hyperv"];
+/// Those of [`EVERY_TARGET`] that refuse to load, with a message on the console, where their hypervisor is absent, and where
+/// that is at home: they belong into an initramfs, but into a list of modules that are loaded by name only there. udev loads
+/// them at home.
+const LOADS_ONLY_AT_HOME: &[(&str, &[Platform])] = &[
+    ("hv_vmbus", MICROSOFTS),
+    ("hv_storvsc", MICROSOFTS),
+    ("pci_hyperv", MICROSOFTS),
+    ("xen_blkfront", &[Platform::Xen]),
+    ("hyperv_keyboard", MICROSOFTS),
+    ("hid_hyperv", MICROSOFTS),
+];
+
+const MICROSOFTS: &[Platform] = &[Platform::Hyperv, Platform::Azure];
+
+/// True for a driver that refuses to load where its hypervisor is absent.
+pub fn loads_only_at_home(driver: &str) -> bool {
+    LOADS_ONLY_AT_HOME.iter().any(|(name, _)| *name == driver)
+}
+
+/// True where a driver can be loaded by name.
+pub fn loads_on(driver: &str, platform: Platform) -> bool {
+    LOADS_ONLY_AT_HOME.iter().all(|(name, home)| *name != driver || home.contains(&platform))
+}
 
 /// The devices of the target that the kernel which starts by default has drivers for. Definitions are made by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -339,6 +409,9 @@ impl Devices {
 
 /// Id of the finding that a machine has to be defined by hand.
 pub const BY_HAND: &str = "target-by-hand";
+
+/// Id of the finding that a disk's sectors are of another size at the target.
+pub const SECTOR_SIZE: &str = "disk-sector-size";
 
 /// How the machine starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -412,7 +485,8 @@ mod tests {
                 }
             }
         }
-        assert!(LOADS_ONLY_AT_HOME.iter().all(|name| EVERY_TARGET.contains(name)));
+        assert!(LOADS_ONLY_AT_HOME.iter().all(|(name, _)| EVERY_TARGET.contains(name)));
+        assert!(loads_on("ahci", Platform::Kvm) && !loads_on("hv_vmbus", Platform::Kvm));
     }
 
     #[test]

@@ -97,12 +97,12 @@ pub struct Convert {
     /// Compress its disks (qcow2)
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
-    /// Plug cards of the network SOURCE into TARGET there; TARGET is a libvirt network, or bridge:NAME
+    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, or bridge:NAME
     #[arg(long, value_name = "SOURCE=TARGET", value_parser = parse_pair)]
     pub map_network: Vec<(String, String)>,
-    /// Plug all other cards into this network
-    #[arg(long, value_name = "TARGET", default_value = "default")]
-    pub network: String,
+    /// Plug all other cards into this network [default for kvm: default]
+    #[arg(long, value_name = "TARGET")]
+    pub network: Option<String>,
     /// Change the guest's addresses, gateways, name servers and routes as this file says (TOML; see the README)
     #[arg(long, value_name = "FILE")]
     pub network_map: Option<PathBuf>,

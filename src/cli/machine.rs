@@ -2,7 +2,7 @@
 
 use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs};
 use super::text::{self, print_json};
-use crate::hypervisor;
+use crate::hypervisor::{self, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
 use crate::ops::{Context, Failure, GuestChoice, inspect, network_map, prove};
@@ -70,8 +70,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
             files: FileOptions { replace: args.replace, ..FileOptions::default() },
             ..CreateOptions::default()
         },
-        networks: args.map_network.clone(),
-        network: args.network.clone(),
+        networks: Networks { map: args.map_network.clone(), rest: args.network.clone() },
         guest: choice_with(&args.guest, &args.services, args.network_map.as_deref())?,
     };
     let done = convert::convert(context, &wanted)?;

@@ -4,6 +4,7 @@
 use crate::machine::{Bus, DiskSlot, Machine};
 use landfall_boot::target::{Devices, DiskModel, Firmware, NicModel, Platform};
 use landfall_image::{Error, Result};
+use std::cmp::Ordering;
 
 /// The machine on the target's devices, of those that the guest can drive. Without any (nothing is known of the guest) on
 /// those that the platform prefers.
@@ -31,18 +32,39 @@ pub fn adapt(machine: &Machine, platform: Platform, devices: &Devices) -> Result
 pub fn on(machine: &Machine, platform: Platform, disk: DiskModel, card: NicModel) -> Machine {
     let mut machine = machine.clone();
     let firmware = machine.firmware;
+    let first = if starts_from_first_place(platform, firmware) { machine.boot_disk() } else { 0 };
     for (index, slot) in machine.disks.iter_mut().enumerate() {
         *slot = DiskSlot {
-            slot: place(platform, firmware, disk, index),
+            slot: place(platform, firmware, disk, order(index, first)),
             bus: bus(disk),
             controller: Some(disk.name().to_owned()),
             file: slot.file.clone(),
+            sector_size: slot.sector_size,
         };
     }
     for nic in &mut machine.nics {
         nic.model = Some(card.name().to_owned());
     }
     machine
+}
+
+/// True where no setting can name another disk to start from than the one at the first place: Azure's OS disk, the first
+/// IDE disk of generation 1, the first disk of an HVM machine.
+fn starts_from_first_place(platform: Platform, firmware: Firmware) -> bool {
+    match platform {
+        Platform::Azure | Platform::Xen => true,
+        Platform::Hyperv => firmware == Firmware::Bios,
+        Platform::Kvm | Platform::Ahv | Platform::Esxi => false,
+    }
+}
+
+/// Which place the disk with the number `index` gets where the disk `first` comes first, and the others stay in order.
+fn order(index: usize, first: usize) -> usize {
+    match index.cmp(&first) {
+        Ordering::Less => index + 1,
+        Ordering::Equal => 0,
+        Ordering::Greater => index,
+    }
 }
 
 /// The model of a disk that was placed by [`on`].
@@ -58,6 +80,13 @@ pub fn model(disk: &DiskSlot) -> Option<DiskModel> {
         Bus::Xen => Some(DiskModel::Xen),
         Bus::Scsi => None,
     })
+}
+
+/// Whether the platform gives a disk on that controller other sectors than those of 512 bytes, and its firmware starts from
+/// them where it has to: no BIOS does.
+pub fn takes_sectors(platform: Platform, model: DiskModel, firmware: Firmware, starts: bool) -> bool {
+    let is_one_of_qemus = matches!(model, DiskModel::VirtioBlk | DiskModel::VirtioScsi);
+    platform == Platform::Kvm && is_one_of_qemus && !(starts && firmware == Firmware::Bios)
 }
 
 fn bus(model: DiskModel) -> Bus {
@@ -176,6 +205,44 @@ mod tests {
             assert_eq!(slots(&adapted), expected, "{platform:?}");
             assert_eq!(model(&adapted.disks[1]).unwrap().name(), disk);
         }
+    }
+
+    /// Firmware that starts one place only finds the boot disk there.
+    #[test]
+    fn the_boot_disk_is_where_the_target_starts() {
+        let (bios, uefi) = (Firmware::Bios, Firmware::Uefi);
+        for (platform, firmware, expected) in [
+            (Platform::Hyperv, bios, ["SCSI 0:0", "IDE 0:0", "SCSI 0:1"]),
+            (Platform::Hyperv, uefi, ["SCSI 0:0", "SCSI 0:1", "SCSI 0:2"]),
+            (Platform::Azure, bios, ["LUN 0", "OS disk", "LUN 1"]),
+            (Platform::Azure, uefi, ["LUN 0", "OS disk", "LUN 1"]),
+            (Platform::Xen, bios, ["xvdb", "xvda", "xvdc"]),
+            (Platform::Kvm, bios, ["vda", "vdb", "vdc"]),
+            (Platform::Esxi, bios, ["scsi0:0", "scsi0:1", "scsi0:2"]),
+        ] {
+            let machine = Machine { boot_disk: Some(1), ..machine(3, firmware) };
+            let adapted = adapt(&machine, platform, &Devices::default()).unwrap();
+            assert_eq!(slots(&adapted), expected, "{platform:?} {firmware:?}");
+        }
+        let ide = Devices { disks: vec![DiskModel::Ide], ..Devices::default() };
+        let machine = Machine { boot_disk: Some(2), ..machine(3, bios) };
+        let adapted = adapt(&machine, Platform::Hyperv, &ide).unwrap();
+        assert_eq!(slots(&adapted), ["IDE 0:1", "IDE 1:0", "IDE 0:0"]);
+        assert!((0..3).map(|index| order(index, 0)).eq(0..3));
+    }
+
+    #[test]
+    fn sectors_of_4096_bytes_are_libvirts_only() {
+        let (bios, uefi) = (Firmware::Bios, Firmware::Uefi);
+        assert!(takes_sectors(Platform::Kvm, DiskModel::VirtioBlk, uefi, true));
+        assert!(takes_sectors(Platform::Kvm, DiskModel::VirtioScsi, bios, false));
+        assert!(!takes_sectors(Platform::Kvm, DiskModel::VirtioBlk, bios, true));
+        assert!(!takes_sectors(Platform::Kvm, DiskModel::Sata, uefi, false));
+        assert!(!takes_sectors(Platform::Ahv, DiskModel::VirtioScsi, uefi, false));
+        let mut machine = machine(2, uefi);
+        machine.disks[1].sector_size = Some(landfall_image::Bytes(4096));
+        let adapted = adapt(&machine, Platform::Kvm, &Devices::default()).unwrap();
+        assert_eq!(adapted.disks[1].sector_size, machine.disks[1].sector_size);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Targets whose definitions are not written yet: the neutral machine as JSON, and in words what to choose there.
 
-use super::{Artifact, Placement, attach};
+use super::{Artifact, Networks, Placement, attach};
 use crate::machine::{Clock, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::{BY_HAND, DiskModel, Firmware, Platform};
@@ -13,17 +13,17 @@ pub fn render(machine: &Machine, _placement: &Placement) -> Result<Vec<Artifact>
     Ok(vec![Artifact { name: "machine.json".into(), text: text + "\n", executable: false }])
 }
 
-/// What has to be done by hand for the adapted `machine`.
-pub fn finding(machine: &Machine, platform: Platform) -> Finding {
+/// What has to be done by hand for the adapted `machine`, whose cards are plugged in as `networks` says.
+pub fn finding(machine: &Machine, platform: Platform, networks: &Networks) -> Finding {
     let says = format!(
         "The definition for {} is not written yet: the machine has to be made there by hand.",
         platform.name()
     );
-    Finding::new(BY_HAND, says, instructions(machine, platform))
+    Finding::new(BY_HAND, says, instructions(machine, platform, networks))
 }
 
 /// The exact hardware, one sentence.
-fn instructions(machine: &Machine, platform: Platform) -> String {
+fn instructions(machine: &Machine, platform: Platform, networks: &Networks) -> String {
     let mut parts = vec![format!(
         "Make {} with {} processor{}, {} of memory and {}",
         match (platform, machine.firmware) {
@@ -51,12 +51,19 @@ fn instructions(machine: &Machine, platform: Platform) -> String {
     if machine.clock == Clock::LocalTime {
         parts.push("let its clock count local time".into());
     }
-    for disk in &machine.disks {
+    for (index, disk) in machine.disks.iter().enumerate() {
         let model = attach::model(disk).map_or("its controller", controller);
-        parts.push(format!("attach {} at {} ({model})", disk.file, disk.slot));
+        let role = match machine.disks.len() > 1 && index == machine.boot_disk() {
+            false => String::new(),
+            true if platform == Platform::Esxi && machine.firmware == Firmware::Bios && index > 0 => {
+                format!(" as the boot disk, with bios.hddOrder = \"{}\"", disk.slot)
+            }
+            true => " as the boot disk".to_owned(),
+        };
+        parts.push(format!("attach {} at {}{role} ({model})", disk.file, disk.slot));
     }
     for nic in &machine.nics {
-        parts.push(card(nic, platform));
+        parts.push(card(nic, platform, networks));
     }
     parts.join("; ") + "."
 }
@@ -76,7 +83,7 @@ fn controller(model: DiskModel) -> &'static str {
     }
 }
 
-fn card(nic: &NicSlot, platform: Platform) -> String {
+fn card(nic: &NicSlot, platform: Platform, networks: &Networks) -> String {
     let model = match nic.model.as_deref() {
         Some("vmxnet3") => "a VMXNET3 card",
         Some("e1000e") => "an E1000E card",
@@ -87,7 +94,12 @@ fn card(nic: &NicSlot, platform: Platform) -> String {
         Some("rtl8139") => "an emulated RTL8139 card",
         _ => "a network card",
     };
-    let network = nic.network.as_ref().map(|name| format!(", in place of {name}")).unwrap_or_default();
+    let network = match (networks.chosen(nic), &nic.network) {
+        (Some(target), _) => format!(", in the network {target}"),
+        (None, Some(source)) => format!(", in place of {source}"),
+        (None, None) => String::new(),
+    };
+    let plug = if nic.connected { "" } else { ", not connected" };
     let address = match (&nic.mac, platform) {
         (_, Platform::Azure) => " (Azure chooses its address, and gives its IP address by DHCP)".to_owned(),
         (None, _) => String::new(),
@@ -101,7 +113,7 @@ fn card(nic: &NicSlot, platform: Platform) -> String {
         }
         (Some(mac), _) => format!(" with the static address {mac}"),
     };
-    format!("add {model}{address}{network}")
+    format!("add {model}{address}{network}{plug}")
 }
 
 /// ESXi takes static addresses in 00:50:56:00 to 3f.
@@ -126,10 +138,50 @@ mod tests {
                 let machine = Machine { firmware, ..machine.clone() };
                 let mut machine = attach::adapt(&machine, *platform, &Devices::default()).unwrap();
                 machine.disks[0].file = "disk0".into();
-                all += &format!("{platform:?}: {}\n", instructions(&machine, *platform));
+                let networks = Networks::default();
+                all += &format!("{platform:?}: {}\n", instructions(&machine, *platform, &networks));
             }
         }
         insta::assert_snapshot!(all);
+    }
+
+    fn two_of_each() -> Machine {
+        let text = "config.version = \"8\"\nscsi0.present = TRUE\nscsi0:0.present = TRUE\nscsi0:0.fileName = a\n\
+                    scsi0:1.present = TRUE\nscsi0:1.fileName = b\nethernet0.present=TRUE\nethernet0.networkName = LAN\n\
+                    ethernet1.present=TRUE\nethernet1.networkName = DMZ\nethernet1.startConnected = FALSE\n";
+        super::super::vmx::parse(text.as_bytes()).unwrap().machine
+    }
+
+    #[test]
+    fn the_boot_disk_is_told_where_there_are_several() {
+        for (platform, expected) in [
+            (Platform::Azure, "attach b at OS disk as the boot disk (Hyper-V storage)"),
+            (Platform::Hyperv, "attach b at IDE 0:0 as the boot disk (Hyper-V storage)"),
+            (
+                Platform::Esxi,
+                "attach b at scsi0:1 as the boot disk, with bios.hddOrder = \"scsi0:1\" (VMware Paravirtual)",
+            ),
+        ] {
+            let machine = Machine { boot_disk: Some(1), ..two_of_each() };
+            let machine = attach::adapt(&machine, platform, &Devices::default()).unwrap();
+            let says = instructions(&machine, platform, &Networks::default());
+            assert!(says.contains(expected) && says.matches("boot disk").count() == 1, "{says}");
+        }
+    }
+
+    #[test]
+    fn networks_that_were_chosen_are_told() {
+        let machine = attach::adapt(&two_of_each(), Platform::Esxi, &Devices::default()).unwrap();
+        let told = |networks: &Networks| {
+            let says = instructions(&machine, Platform::Esxi, networks);
+            says.split("; add a VMXNET3 card").skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&Networks::default()), [", in place of LAN", ", in place of DMZ, not connected."]);
+        let map = vec![("DMZ".to_owned(), "site B".to_owned())];
+        let networks = Networks { map: map.clone(), rest: None };
+        assert_eq!(told(&networks), [", in place of LAN", ", in the network site B, not connected."]);
+        let networks = Networks { map, rest: Some("prod".into()) };
+        assert_eq!(told(&networks), [", in the network prod", ", in the network site B, not connected."]);
     }
 
     #[test]

@@ -64,6 +64,9 @@ fn bus(bus: Bus) -> Option<&'static str> {
     }
 }
 
+/// The network that libvirt makes when it is installed.
+const USUAL_NETWORK: &str = "default";
+
 type Xml = Writer<Vec<u8>>;
 
 /// An element with attributes and nothing in it.
@@ -175,6 +178,11 @@ fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Resul
         parent(xml, "disk", &[("type", "file"), ("device", "disk")], |xml| {
             empty(xml, "driver", &[("name", "qemu"), ("type", &placed.format), ("discard", "unmap")])?;
             empty(xml, "source", &[("file", &format!("{}/{}", placement.folder, placed.file))])?;
+            if let Some(size) = disk.sector_size {
+                let size = size.0.to_string();
+                let sizes = [("logical_block_size", size.as_str()), ("physical_block_size", size.as_str())];
+                empty(xml, "blockio", &sizes)?;
+            }
             empty(xml, "target", &[("dev", &disk.slot), ("bus", bus)])?;
             // Only one disk is a boot disk: the firmware must not try a data disk's left-over boot sector.
             if index == machine.boot_disk() { empty(xml, "boot", &[("order", "1")]) } else { Ok(()) }
@@ -184,11 +192,7 @@ fn devices(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Resul
         empty(xml, "controller", &[("type", "scsi"), ("index", "0"), ("model", "virtio-scsi")])?;
     }
     for nic in &machine.nics {
-        let network = nic
-            .network
-            .as_ref()
-            .and_then(|source| placement.networks.iter().find(|(from, _)| from == source))
-            .map_or(placement.network.as_str(), |(_, to)| to.as_str());
+        let network = placement.networks.chosen(nic).unwrap_or(USUAL_NETWORK);
         let bridge = network.strip_prefix("bridge:");
         parent(xml, "interface", &[("type", if bridge.is_some() { "bridge" } else { "network" })], |xml| {
             if let Some(mac) = &nic.mac {
@@ -270,6 +274,8 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor::Networks;
+    use landfall_image::Bytes;
 
     fn machine(name: &str) -> Machine {
         let text = "config.version = \"8\"\nannotation = \"two|0Alines|01|1b[2J\"";
@@ -277,8 +283,7 @@ mod tests {
     }
 
     fn placement(folder: &str) -> Placement {
-        let (folder, network) = (folder.to_owned(), "default".to_owned());
-        Placement { folder, disks: Vec::new(), networks: Vec::new(), network }
+        Placement { folder: folder.to_owned(), disks: Vec::new(), networks: Networks::default() }
     }
 
     #[test]
@@ -298,6 +303,23 @@ mod tests {
         for (name, folder) in [("a\u{1}", "/out/a"), ("a\n", "/out/a"), ("a", "/o\tut/a"), ("a/b", "/out")] {
             assert!(render(&machine(name), &placement(folder)).is_err(), "{name:?} {folder:?}");
         }
+    }
+
+    #[test]
+    fn disks_keep_their_sectors() {
+        let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n\
+                    scsi0:1.present=TRUE\nscsi0:1.fileName=b\n";
+        let mut machine = super::super::vmx::parse(text.as_bytes()).unwrap().machine;
+        machine.name = "a".into();
+        machine.disks[1].sector_size = Some(Bytes(4096));
+        let platform = landfall_boot::target::Platform::Kvm;
+        let machine = super::super::attach::adapt(&machine, platform, &Default::default()).unwrap();
+        let disk = |n| super::super::PlacedDisk { file: format!("disk{n}"), format: "raw".into() };
+        let placement = Placement { disks: vec![disk(0), disk(1)], ..placement("/out/a") };
+        let xml = render(&machine, &placement).unwrap().remove(0).text;
+        let blockio = "<blockio logical_block_size=\"4096\" physical_block_size=\"4096\"/>";
+        assert_eq!(xml.matches("<blockio").count(), 1, "{xml}");
+        assert!(xml.split("dev=\"vda\"").nth(1).unwrap().contains(blockio), "{xml}");
     }
 
     #[test]

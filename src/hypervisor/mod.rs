@@ -7,7 +7,7 @@ pub mod by_hand;
 pub mod libvirt;
 pub mod vmx;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, NicSlot};
 use landfall_boot::target::Platform;
 use landfall_image::Result;
 
@@ -38,10 +38,25 @@ pub struct Placement {
     pub folder: String,
     /// File name of each disk in it, in the machine's order.
     pub disks: Vec<PlacedDisk>,
-    /// What each network of the source becomes: pairs of source name and target name; the rest gets `network`.
-    pub networks: Vec<(String, String)>,
-    /// Target network of every card that `networks` does not name.
-    pub network: String,
+    /// The networks that its cards are plugged into.
+    pub networks: Networks,
+}
+
+/// What the source's networks become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Pairs of source name and target name.
+    pub map: Vec<(String, String)>,
+    /// Target network of every card that `map` does not name, where one was chosen.
+    pub rest: Option<String>,
+}
+
+impl Networks {
+    /// The target network that was chosen for a card.
+    pub fn chosen(&self, nic: &NicSlot) -> Option<&str> {
+        let named = nic.network.as_ref().and_then(|source| self.map.iter().find(|(from, _)| from == source));
+        named.map(|(_, to)| to).or(self.rest.as_ref()).map(String::as_str)
+    }
 }
 
 /// One written disk.

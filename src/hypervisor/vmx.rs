@@ -262,6 +262,8 @@ fn disks(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<DiskSlot>> {
                 controller: keys.get(&format!("{controller}.virtualdev")).map(str::to_owned),
                 file: file.to_owned(),
                 slot,
+                // The definition does not tell; the image may.
+                sector_size: None,
             });
         }
     }

@@ -6,10 +6,11 @@
 use super::inspect::{self, Opened};
 use super::source;
 use super::{Context, Failure, GuestChoice};
-use crate::hypervisor::{Artifact, PlacedDisk, Placement, Row};
+use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Row};
 use crate::machine::{Bus, DiskSlot, Machine, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
+use landfall_boot::check::Severity;
 use landfall_boot::target::{Firmware, Platform};
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
 use landfall_image::formats::KindRow;
@@ -34,10 +35,8 @@ pub struct Wanted<'a> {
     pub kind: Option<String>,
     /// How they are written.
     pub create: CreateOptions,
-    /// Source network to target network.
-    pub networks: Vec<(String, String)>,
-    /// Network of all other cards.
-    pub network: String,
+    /// The networks that its cards are plugged into.
+    pub networks: Networks,
     /// How the guest is found.
     pub guest: GuestChoice,
 }
@@ -64,7 +63,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     check_kind(wanted.target, kind, &loaded.machine)?;
     clock.lap("read the definition");
 
-    for (source, _) in &wanted.networks {
+    for (source, _) in &wanted.networks.map {
         if !loaded.machine.nics.iter().any(|nic| nic.network.as_ref() == Some(source)) {
             tracing::warn!("no network card of {} is in a network {source:?}", loaded.machine.name);
         }
@@ -77,7 +76,10 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     let mut patched = inspect::patch(context, &opened)?;
     clock.lap("find the guest and patch it");
 
-    let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name)?;
+    let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name, &wanted.networks)?;
+    if patched.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
+        return Err(Failure::Findings(patched.findings));
+    }
     machine.os = patched.guest.as_ref().map(os_id);
     machine.boot_disk = patched.machine.boot_disk;
     let format = kind.format.name();
@@ -86,7 +88,6 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         folder: utf8(&folder.final_name)?,
         disks: machine.disks.iter().map(placed).collect(),
         networks: wanted.networks.clone(),
-        network: wanted.network.clone(),
     };
     // What the target cannot express is refused now, not after hours of copying.
     let artifacts = render(&machine, &placement)?;

@@ -3,16 +3,17 @@
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::{Row, attach, by_hand};
+use crate::hypervisor::{Networks, Row, attach, by_hand};
 use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk};
+use landfall_boot::check::Finding;
 use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
-use landfall_boot::target::{Nic, Platform, Request, Services};
+use landfall_boot::target::{Nic, Platform, Request, SECTOR_SIZE, Services};
 use landfall_boot::volume::VolumeId;
 use landfall_image::luks::Secret;
-use landfall_image::{Disk, DiskMut, Error, Overlay, Result};
+use landfall_image::{Bytes, Disk, DiskMut, Error, Overlay, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -124,13 +125,13 @@ pub fn inspect(
     };
     let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
     let mut inspected = opened.report(inspection);
-    adapt(&mut inspected, target, target.kinds.first().copied().unwrap_or_default())?;
+    adapt(&mut inspected, target, target.kinds.first().copied().unwrap_or_default(), &Networks::default())?;
     Ok(inspected)
 }
 
 /// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
 /// finding.
-pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str) -> Result<Machine> {
+pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str, networks: &Networks) -> Result<Machine> {
     let Some(platform) = target.platform else {
         return Err(Error::unsupported(format!("{} is not a target", target.name)));
     };
@@ -139,10 +140,33 @@ pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str) -> Result<Mach
     for (index, disk) in machine.disks.iter_mut().enumerate() {
         disk.file = format!("disk{index}.{ending}");
     }
+    for (index, disk) in machine.disks.iter().enumerate() {
+        // Without a table nothing on the disk is found by sectors.
+        let has_table =
+            inspected.volumes.iter().any(|volume| volume.disk == index && volume.partition.is_some());
+        let starts = index == machine.boot_disk();
+        let takes = attach::model(disk)
+            .is_some_and(|model| attach::takes_sectors(platform, model, machine.firmware, starts));
+        if let Some(size) = disk.sector_size.filter(|_| has_table && !takes) {
+            inspected.findings.push(sectors(index, size, platform));
+        }
+    }
     if target.by_hand {
-        inspected.findings.push(by_hand::finding(&machine, platform));
+        inspected.findings.push(by_hand::finding(&machine, platform, networks));
     }
     Ok(machine)
+}
+
+fn sectors(disk: usize, size: Bytes, platform: Platform) -> Finding {
+    Finding::new(
+        SECTOR_SIZE,
+        format!(
+            "The partitions of disk{disk} are counted in sectors of {} bytes, and at {} the disk has sectors of 512.",
+            size.0,
+            platform.name()
+        ),
+        "Move the system to a disk with sectors of 512 bytes in the source machine, or convert it with UEFI to kvm.",
+    )
 }
 
 /// Patches the guest in its overlays. Where something blocks, nothing is written.
@@ -159,14 +183,17 @@ pub fn patch(context: &Context<'_>, opened: &Opened<'_>) -> Result<Inspected, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor;
     use crate::ops::network_map;
+    use landfall_boot::target::{DiskModel, Firmware};
+    use landfall_boot::volume::{Content, Volume};
     use std::path::PathBuf;
 
     #[test]
     fn a_network_map_knows_the_machine_by_its_name_at_the_source() {
         let vmx = b"config.version = \"8\"\nvirtualHW.version = \"19\"\ndisplayName = \"web01\"\nmemSize = \"1024\"\n\
             scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
-        let machine = crate::hypervisor::by_ending("vmx").unwrap().parse.unwrap()(vmx).unwrap().machine;
+        let machine = hypervisor::by_ending("vmx").unwrap().parse.unwrap()(vmx).unwrap().machine;
         let mut loaded = Loaded {
             source_name: machine.name.clone(),
             machine,
@@ -183,5 +210,61 @@ mod tests {
         let request = opened.request();
         assert_eq!(request.network_map.map(|map| map.rules.len()), Some(1));
         assert_eq!(loaded.machine.name, "web01-b");
+    }
+
+    /// A machine with one disk in sectors of 4096 bytes, with a partition on it or not.
+    fn inspected(firmware: Firmware, partition: Option<u32>) -> Inspected {
+        let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n";
+        let mut machine = hypervisor::vmx::parse(text.as_bytes()).unwrap().machine;
+        machine.firmware = firmware;
+        machine.disks[0].sector_size = Some(Bytes(4096));
+        let volume = Volume {
+            id: VolumeId("disk0p1".into()),
+            size: Bytes::mib(1),
+            content: Content::FileSystem { name: "ext4".into() },
+            uuid: None,
+            label: None,
+            part_uuid: None,
+            part_label: None,
+            part_type: None,
+            disk: 0,
+            partition,
+            device_names: Vec::new(),
+        };
+        Inspected {
+            version: report::VERSION,
+            source: String::new(),
+            machine,
+            left_out: Vec::new(),
+            disks: Vec::new(),
+            volumes: vec![volume],
+            guest: None,
+            findings: Vec::new(),
+            devices: Default::default(),
+            edits: Vec::new(),
+            readdressed: Vec::new(),
+            read_through: String::new(),
+        }
+    }
+
+    #[test]
+    fn disks_that_lose_their_sectors_block() {
+        for (target, firmware, partition, model, blocks) in [
+            ("kvm", Firmware::Uefi, Some(1), None, false),
+            ("kvm", Firmware::Bios, Some(1), None, true),
+            ("kvm", Firmware::Uefi, Some(1), Some(DiskModel::Sata), true),
+            ("esxi", Firmware::Uefi, Some(1), None, true),
+            ("azure", Firmware::Uefi, Some(1), None, true),
+            ("ahv", Firmware::Uefi, Some(1), None, true),
+            // A file system on the whole disk is found without a table.
+            ("esxi", Firmware::Uefi, None, None, false),
+        ] {
+            let row = hypervisor::target(target).unwrap();
+            let mut inspected = inspected(firmware, partition);
+            inspected.devices.disks = model.into_iter().collect();
+            adapt(&mut inspected, row, row.kinds[0], &Networks::default()).unwrap();
+            let found = inspected.findings.iter().find(|finding| finding.id == SECTOR_SIZE);
+            assert_eq!(found.is_some(), blocks, "{target} {firmware:?} {partition:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::hypervisor;
 use crate::machine::Machine;
 use landfall_image::formats::Image;
-use landfall_image::{Error, Format, Overlay, Result};
+use landfall_image::{Bytes, Disk, Error, Format, Overlay, Result, partition};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,9 +71,11 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
         return Err(Error::unsupported("has no disk: there is nothing to bring ashore").in_file(path));
     }
     let mut images = Vec::new();
-    for disk in &machine.disks {
-        let file = place(context, path, &disk.file).map_err(|e| e.in_file(path))?;
-        images.push(open(context, &file)?);
+    for slot in &mut machine.disks {
+        let file = place(context, path, &slot.file).map_err(|e| e.in_file(path))?;
+        let image = open(context, &file)?;
+        slot.sector_size = sector_size(&*image.disk);
+        images.push(image);
     }
     Ok(Loaded {
         source_name: machine.name.clone(),
@@ -84,6 +86,16 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
         left_out: parsed.left_out,
     })
 }
+
+/// The logical sectors that the guest sees, where they are not of 512 bytes: as the image says, or, for one that cannot say,
+/// as its partition table counts.
+fn sector_size(disk: &dyn Disk) -> Option<Bytes> {
+    // A table that cannot be read is told where the volumes are looked for.
+    let table = partition::read(disk).ok().flatten().map_or(Bytes(0), |table| table.sector_size);
+    Some(disk.sector_size().max(table)).filter(|size| size.0 != USUAL_SECTOR)
+}
+
+const USUAL_SECTOR: u64 = 512;
 
 /// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
 /// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.
@@ -129,4 +141,53 @@ fn read_definition(path: &Path) -> Result<Vec<u8>> {
         .in_file(path));
     }
     source.head(usize::try_from(source.len().0).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_image::testing::MemDisk;
+
+    fn crc32(bytes: &[u8]) -> [u8; 4] {
+        let step = |crc: u32, byte: &u8| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
+            })
+        };
+        (!bytes.iter().fold(u32::MAX, step)).to_le_bytes()
+    }
+
+    /// A disk with a GPT of one partition, in sectors of that size.
+    fn gpt(sector: usize) -> Vec<u8> {
+        let sectors = 1024;
+        let mut disk = vec![0; sector * sectors];
+        disk[446 + 4] = 0xee;
+        disk[446 + 8] = 1;
+        disk[446 + 12..446 + 16].copy_from_slice(&(sectors as u32 - 1).to_le_bytes());
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let mut array = vec![0; 128 * 128];
+        array[..32].fill(7);
+        array[32..40].copy_from_slice(&100_u64.to_le_bytes());
+        array[40..48].copy_from_slice(&200_u64.to_le_bytes());
+        disk[2 * sector..2 * sector + array.len()].copy_from_slice(&array);
+        let mut header = [0; 92];
+        header[..8].copy_from_slice(b"EFI PART");
+        header[8..16].copy_from_slice(&[0, 0, 1, 0, 92, 0, 0, 0]);
+        for (at, value) in [(24, 1), (32, sectors as u64 - 1), (40, 40), (48, 900), (72, 2)] {
+            header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        header[80..88].copy_from_slice(&[128, 0, 0, 0, 128, 0, 0, 0]);
+        header[88..].copy_from_slice(&crc32(&array));
+        let sum = crc32(&header);
+        header[16..20].copy_from_slice(&sum);
+        disk[sector..sector + 92].copy_from_slice(&header);
+        disk
+    }
+
+    #[test]
+    fn sectors_are_as_the_partition_table_counts() {
+        assert_eq!(sector_size(&MemDisk::from_bytes(gpt(4096))), Some(Bytes(4096)));
+        assert_eq!(sector_size(&MemDisk::from_bytes(gpt(512))), None);
+        assert_eq!(sector_size(&MemDisk::from_bytes(vec![0; 8192])), None);
+    }
 }

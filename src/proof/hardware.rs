@@ -7,7 +7,7 @@ use crate::hypervisor::attach;
 use crate::machine::{Clock, Machine};
 use landfall_boot::sandbox::Accelerator;
 use landfall_boot::target::{DiskModel, Firmware, NicModel, Platform};
-use landfall_image::{Error, Result};
+use landfall_image::{Bytes, Error, Result};
 use std::path::{Path, PathBuf};
 
 /// The handles that QEMU inherits, by number.
@@ -135,6 +135,14 @@ pub fn check(machine: &Machine) -> Result<()> {
         if model == Some(DiskModel::Ide) && machine.secure_boot {
             return Err(Error::unsupported("QEMU's machine with IDE has no secure boot")
                 .hint("prove it with --hardware sata,e1000e"));
+        }
+        let is_ata = matches!(model, Some(DiskModel::Sata | DiskModel::Ide));
+        if let Some(size) = disk.sector_size.filter(|_| is_ata) {
+            return Err(Error::unsupported(format!(
+                "{} has sectors of {} bytes, and QEMU's ATA disks have 512",
+                disk.slot, size.0
+            ))
+            .hint("prove it with --hardware virtio-scsi,virtio-net"));
         }
         if let Some(most) = model.map(at_most).filter(|most| machine.disks.len() > *most) {
             return Err(Error::unsupported(format!(
@@ -267,7 +275,7 @@ pub fn arguments(
             format!("driver=nbd,node-name=disk{index},export=,discard=unmap,server.type=fd,server.str={fd}"),
         );
         let model = attach::model(disk).unwrap_or(DiskModel::VirtioBlk);
-        attach_disk(model, index, index == machine.boot_disk(), &mut slots);
+        attach_disk(model, disk.sector_size, index, index == machine.boot_disk(), &mut slots);
         devices.push(format!("{} on {}", disk.slot, model.name()));
     }
     for (index, nic) in machine.nics.iter().enumerate() {
@@ -371,8 +379,11 @@ fn controller(machine: &Machine, slots: &mut Slots) {
     }
 }
 
-fn attach_disk(model: DiskModel, index: usize, starts: bool, slots: &mut Slots) {
-    let boot = if starts { ",bootindex=0" } else { "" };
+fn attach_disk(model: DiskModel, sector: Option<Bytes>, index: usize, starts: bool, slots: &mut Slots) {
+    let mut boot = if starts { ",bootindex=0".to_owned() } else { String::new() };
+    if let Some(Bytes(size)) = sector {
+        boot += &format!(",logical_block_size={size},physical_block_size={size}");
+    }
     let common = format!("drive=disk{index},werror=report,rerror=report{boot}");
     let device = match model {
         // By this it says who it is, as libvirt's disks do: multipathd takes no others.
@@ -458,7 +469,9 @@ mod tests {
         use std::io::Write;
         use std::process::{Command, Stdio};
         for (disk, card) in DISKS {
-            let machine = Hardware { disk: *disk, card: *card }.apply(&machine(4));
+            let mut machine = Hardware { disk: *disk, card: *card }.apply(&machine(4));
+            machine.disks[1].sector_size =
+                (!matches!(disk, DiskModel::Sata | DiskModel::Ide)).then_some(Bytes(4096));
             let (args, _) = arguments(&machine, Accelerator::Tcg, None, &handles(4));
             let mut command = Command::new("qemu-system-x86_64");
             command.args(["-nodefaults", "-display", "none", "-S", "-monitor", "stdio"]);
@@ -489,6 +502,23 @@ mod tests {
             let output = qemu.wait_with_output().unwrap();
             let says = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success() && says.is_empty(), "{}: {says}", disk.name());
+        }
+    }
+
+    /// A partition table in sectors of 4096 bytes is not found in others.
+    #[test]
+    fn disks_keep_their_sectors() {
+        for (disk, card) in DISKS {
+            let mut machine = Hardware { disk: *disk, card: *card }.apply(&machine(2));
+            machine.disks[1].sector_size = Some(Bytes(4096));
+            if matches!(disk, DiskModel::Sata | DiskModel::Ide) {
+                assert!(check(&machine).unwrap_err().hint_text().unwrap().contains("virtio-scsi"));
+                continue;
+            }
+            check(&machine).unwrap();
+            let (args, _) = arguments(&machine, Accelerator::Tcg, None, &handles(2));
+            let with: Vec<_> = args.iter().filter(|arg| arg.contains("logical_block_size=4096")).collect();
+            assert!(with.len() == 1 && with[0].contains("drive=disk1"), "{with:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod libvirtd;
 
-use landfall::hypervisor::{self, Artifact, PlacedDisk, Placement};
+use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;
 use landfall_boot::target::{Devices, DiskModel, NicModel, Platform};
 use std::path::{Path, PathBuf};
@@ -108,8 +108,7 @@ fn placement(machine: &Machine, folder: &str) -> Placement {
     Placement {
         folder: folder.into(),
         disks: (0..machine.disks.len()).map(disk).collect(),
-        networks: vec![("VM Network".into(), "bridge:br0".into())],
-        network: "default".into(),
+        networks: Networks { map: vec![("VM Network".into(), "bridge:br0".into())], rest: None },
     }
 }
 
@@ -162,7 +161,10 @@ fn every_domain_is_valid_by_libvirts_schema() {
             (DiskModel::Sata, NicModel::E1000e),
             (DiskModel::Ide, NicModel::E1000),
         ] {
-            let machine = hypervisor::attach::on(&machine, Platform::Kvm, disk, card);
+            let mut machine = hypervisor::attach::on(&machine, Platform::Kvm, disk, card);
+            if let Some(slot) = machine.disks.first_mut().filter(|_| disk == DiskModel::VirtioScsi) {
+                slot.sector_size = Some(landfall_image::Bytes(4096));
+            }
             let xml = rendered_files(&machine, &placement(&machine, "/srv/x")).remove(0).text;
             let board = if disk == DiskModel::Ide { "machine=\"pc\"" } else { "machine=\"q35\"" };
             assert!(machine.disks.is_empty() || xml.contains(board), "{xml}");

@@ -62,14 +62,14 @@ pub const TABLE: &[Explanation] = &[
         id: "boot-disk-not-first",
         severity: Severity::Notes,
         text: "The guest's boot loader lies on a disk that is not the first. Target firmware tries one disk only, \
-               so the definition that landfall writes names this disk as the one to start. It matters where the \
-               definition is made or changed by other tools.",
+               so a definition that landfall writes names this disk as the one to start, and so do the instructions \
+               for a machine that is made by hand. Keep it where the definition is changed by other tools.",
     },
     Explanation {
         id: "boot-disk-unclear",
         severity: Severity::Warns,
         text: "Several disks have boot code, or the first one has code that is no loader of Linux, so which disk \
-               the source's firmware starts is not certain from the disks alone. The likely one was made the boot \
+               the source's firmware starts is not certain from the disks alone. The likely one is taken as the boot \
                disk. Compare the boot order in the source's settings.",
     },
     Explanation {
@@ -78,6 +78,14 @@ pub const TABLE: &[Explanation] = &[
         text: "A disk is a member of a RAID array as a whole, the partition table that it shows is the array's \
                own, and the array was not opened. Patching a partition on one side of a mirror would make the \
                sides differ, so nothing on the disk is opened. It is copied as it is.",
+    },
+    Explanation {
+        id: "disk-sector-size",
+        severity: Severity::Blocks,
+        text: "A disk has logical sectors of 4096 bytes, and its partition table counts in them. At the target the \
+               same disk has sectors of 512 bytes, or its firmware does not start from larger ones, so that neither \
+               firmware nor kernel find a partition. libvirt gives a disk on virtio-blk or virtio-scsi its sectors, \
+               and UEFI starts from it. For other targets move the system to a disk with sectors of 512 bytes.",
     },
     Explanation {
         id: "file-immutable",
@@ -134,7 +142,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-agent-missing",
         severity: Severity::Notes,
         text: "The target's guest agent shuts the machine down cleanly, reports its addresses and quiesces file \
-               systems for snapshots. The machine runs without it. Install the named package on the target.",
+               systems for snapshots. The machine runs without it. Install it as the remedy says: distributions call \
+               its package differently, and some agents come from the hypervisor.",
     },
     Explanation {
         id: "linux-agent-off",
@@ -183,10 +192,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-driver-forbidden",
         severity: Severity::Warns,
-        text: "The guest's configuration of modprobe or dracut forbids a driver that the target's devices need, as \
-               hardening guides sometimes do. If the module is needed for the root disk the machine does not start; if \
-               for the network card it has no network. Remove the line in the guest and rebuild the initramfs \
-               with the distribution's tool.",
+        text: "The guest's configuration of modprobe or dracut, or a kernel parameter in its boot loader, forbids a \
+               driver that the target's devices need, as hardening guides sometimes do. If the module is needed for \
+               the root disk the machine does not start; if for the network card it has no network. Remove the line \
+               or the name in the guest, and rebuild the initramfs with the distribution's tool.",
     },
     Explanation {
         id: "linux-efi-bits",
@@ -194,6 +203,21 @@ pub const TABLE: &[Explanation] = &[
         text: "The boot loaders on the EFI system partition are for 32-bit UEFI, as some tablets and early \
                machines have it. Virtual machines have 64-bit UEFI, which cannot start them. Install the 64-bit \
                loader in the guest beside the other, or start the machine by BIOS where it has a loader for that.",
+    },
+    Explanation {
+        id: "linux-efi-fallback-replaced",
+        severity: Severity::Notes,
+        text: "Boot entries in the firmware's memory do not move with the disks, so the target starts EFI/BOOT/BOOTX64.EFI. \
+               There lay a loader that does not start this guest: another system's, or a GRUB of another version than \
+               its modules. Now the guest's own loader is there, and the old one lies beside it under a name that ends \
+               in landfall-old. Rename it back if the machine is to start by it.",
+    },
+    Explanation {
+        id: "linux-efi-fallback-unknown",
+        severity: Severity::Warns,
+        text: "Boot entries in the firmware's memory do not move with the disks, so the target starts EFI/BOOT/BOOTX64.EFI, \
+               and what lies there was not recognised: a boot manager of the owner's, a kernel, or what another system \
+               left. It was kept. Check that the guest starts by it, or put the guest's own loader in its place.",
     },
     Explanation {
         id: "linux-esp-not-mounted",
@@ -221,8 +245,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-firmware-mismatch",
         severity: Severity::Blocks,
         text: "The boot loader on the disks is for one kind of firmware, BIOS or UEFI, and the target machine \
-               was asked to have the other. It would not find a loader. Convert with the firmware of the \
-               source, or install the other loader in the guest first.",
+               was asked to have the other. It would not find a loader. Set the other firmware in a copy of the \
+               machine's definition, or install the missing loader in the guest first.",
     },
     Explanation {
         id: "linux-grub-by-disk-order",
@@ -253,11 +277,25 @@ pub const TABLE: &[Explanation] = &[
                the initramfs. Shorten the parameters with grub2-editenv in the guest.",
     },
     Explanation {
+        id: "linux-initramfs-names",
+        severity: Severity::Warns,
+        text: "An initramfs carries kernel parameters or a script with it that name a device as the old hypervisor's kernel \
+               called it, and it is not certain which volume is meant. What the boot entry says comes first, so the \
+               machine may start all the same. Name the device by UUID in the guest and build the initramfs anew.",
+    },
+    Explanation {
         id: "linux-initramfs-tool-unknown",
         severity: Severity::Warns,
         text: "The drivers were added to each initramfs that is there, but the tool that builds the next one was not \
                found, so it could not be told to keep them. The machine starts now, and may not do so after the \
                next update of its kernel. Add the named drivers to that tool's configuration.",
+    },
+    Explanation {
+        id: "linux-kdump-device",
+        severity: Severity::Warns,
+        text: "The configuration of crash dumps names a disk as the old hypervisor's kernel called it, such as \
+               /dev/sdb1. A crash on the target would leave no dump, or write it to another disk. Name the file \
+               system by UUID there, and restart kdump, which makes its initramfs anew.",
     },
     Explanation {
         id: "linux-kernel-no-disk-driver",
@@ -340,16 +378,17 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-mount-optional-lost",
         severity: Severity::Warns,
-        text: "A line of /etc/fstab with the option nofail names a device in a way that changes with the \
+        text: "A line of /etc/fstab with the option nofail or _netdev names a device in a way that changes with the \
                hypervisor, and no volume was certain. The machine starts without this mount. Name the file \
                system by UUID.",
     },
     Explanation {
         id: "linux-multipath-in-use",
         severity: Severity::Warns,
-        text: "The guest mounts or starts from multipath maps. On the target its disks may have a single path, \
-               and maps are then made under other names or not at all. The multipath configuration was left as \
-               it is. Check it on the target, and disable multipathd where every disk has one path.",
+        text: "The guest uses multipath. Where it mounts or starts from maps by name, the configuration was left as it \
+               is: on the target its disks may have a single path, and maps are then made under other names or not at \
+               all. Where it reaches other disks on several paths (iSCSI, passed-through adapters), multipathd was \
+               kept from virtual disks by their vendor, and from nothing else. Check both on the target.",
     },
     Explanation {
         id: "linux-network-by-driver",
@@ -825,7 +864,8 @@ pub const TABLE: &[Explanation] = &[
         id: "sandbox-needed",
         severity: Severity::Blocks,
         text: "A file system that the guest needs can only be read or written by the sandbox, and no sandbox is \
-               available. Install QEMU and a kernel for it, as `landfall explain` of the error says.",
+               available. It needs qemu-system-x86_64, bwrap and the kernel of a distribution; on Debian \
+               tools/fetch-sandbox-kernel.sh FOLDER unpacks one.",
     },
     Explanation {
         id: "storage-not-opened",

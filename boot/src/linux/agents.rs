@@ -8,7 +8,7 @@ use super::packages::Packages;
 use super::services::{self, NEVER, On};
 use super::text;
 use crate::Result;
-use crate::guest::Fact;
+use crate::guest::{Fact, Guest};
 use crate::target::{Platform, Request};
 use crate::tree::{GuestTree, GuestTreeExt};
 
@@ -204,7 +204,7 @@ pub fn agents(tree: &dyn GuestTree, packages: &Packages) -> Result<Vec<Fact<Stri
 }
 
 /// Switches off what is not inert, sees that the target's own agent starts, tells of the rest.
-pub fn plan(draft: &mut Draft<'_>, packages: &Packages, request: &Request) -> Result<()> {
+pub fn plan(draft: &mut Draft<'_>, packages: &Packages, request: &Request, guest: &Guest) -> Result<()> {
     let tree = draft.scene.tree;
     let has = |list: &[String], name: &str| list.iter().any(|other| other == name);
     let mut has_wanted = false;
@@ -224,12 +224,19 @@ pub fn plan(draft: &mut Draft<'_>, packages: &Packages, request: &Request) -> Re
             leave(draft, agent, &proof)?;
         }
     }
-    let wanted = request.platform.linux_drivers().agents.first();
-    if let Some(wanted) = wanted.filter(|_| !has_wanted) {
+    if !has_wanted {
+        let wanted = &request.platform.linux_drivers().agent;
+        let of = |whose: &str| wanted.packages.iter().find(|(id, _)| *id == whose);
+        let package = of(&guest.distribution.value).or_else(|| of(&guest.family));
+        let install = package
+            .map_or(wanted.otherwise.to_owned(), |(_, package)| format!("Install the package {package}"));
         draft.find(
             "linux-agent-missing",
-            format!("The target's guest agent ({wanted}) is not installed; the machine runs without it."),
-            format!("Install {wanted} on the target for clean shutdowns and consistent snapshots."),
+            format!(
+                "The target's guest agent ({}) is not installed; the machine runs without it.",
+                wanted.name
+            ),
+            format!("{install} on the target for clean shutdowns and consistent snapshots."),
         );
     }
     shared_folders(draft)?;

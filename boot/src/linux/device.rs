@@ -4,9 +4,11 @@
 //! disk is known and what lies there is what should.
 
 use crate::guest::Mount;
+use crate::patch::DeviceRename;
 use crate::volume::device_name::{Name, classify};
 use crate::volume::names::{Names, is_plain, same_kind};
 use crate::volume::{Content, Volume};
+use std::collections::BTreeSet;
 
 /// What is expected behind a name: a wrong guess must not survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,10 @@ impl Want<'_> {
 
 /// The GUID of a BIOS boot partition's type: it holds GRUB's core and no file system.
 const BIOS_BOOT_TYPE: &str = "21686148-6449-6e6f-744e-656564454649";
+
+/// Disks and partitions that [`Devices::renames`] goes through: a machine has a few, a hostile table thousands.
+const DISKS_AT_MOST: usize = 26;
+const PARTITIONS_AT_MOST: usize = 32;
 
 /// What a name means on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +170,31 @@ impl<'v> Devices<'v> {
             (Some(volume), None) if is_sure && !is_hidden && is_mapped(volume) => Meaning::Volume(volume),
             _ => Meaning::Lost("its number says nothing about the volume".into()),
         }
+    }
+
+    /// Every name by which a kernel may have called a file system or swap space on a plain partition, where it is certain
+    /// which one it means, with the name that stays. For files that are seen only when they are rewritten.
+    pub fn renames(&self) -> Vec<DeviceRename> {
+        let disks = self.volumes.iter().map(|volume| volume.disk + 1).max().unwrap_or(0).min(DISKS_AT_MOST);
+        let partitions: BTreeSet<u32> = self.volumes.iter().filter_map(|volume| volume.partition).collect();
+        let mut renames = Vec::new();
+        for (disk, letter) in (0..disks).zip('a'..='z') {
+            for partition in partitions.iter().take(PARTITIONS_AT_MOST) {
+                let lettered =
+                    ["sd", "hd", "vd", "xvd"].map(|kind| format!("/dev/{kind}{letter}{partition}"));
+                let numbered =
+                    [format!("/dev/nvme{disk}n1p{partition}"), format!("/dev/cciss/c0d{disk}p{partition}")];
+                for old in lettered.into_iter().chain(numbered) {
+                    let Meaning::Volume(volume) = self.resolve(&old, Want::Any) else { continue };
+                    let is_swap = Want::Swap.fits(volume);
+                    let is_known = is_swap || Want::FileSystem("auto").fits(volume);
+                    if let Some(new) = self.stable_name(volume).filter(|_| is_known) {
+                        renames.push(DeviceRename { old, new, is_swap });
+                    }
+                }
+            }
+        }
+        renames
     }
 
     /// A name for the volume that no hypervisor changes: `UUID=…`, or `PARTUUID=…` where another volume has the same
@@ -319,6 +350,20 @@ pub(super) mod tests {
         let devices = Devices::new(&volumes, &[]);
         assert_eq!(devices.stable_name(&volumes[0]).as_deref(), Some("PARTUUID=10000000-01"));
         assert_eq!(devices.stable_name(&volumes[2]).as_deref(), Some("PARTUUID=10000002-01"), "hostile UUID");
+    }
+
+    #[test]
+    fn every_name_that_is_certain_is_renamed() {
+        let volumes =
+            [volume(0, 1, "ext4", "r00t"), volume(0, 5, "swap", "5wap"), volume(1, 1, "luks", "1uk5")];
+        let mounts = [mount("/", &volumes[0], "/dev/sda1")];
+        let renames = Devices::new(&volumes, &mounts).renames();
+        let new = |old: &str| {
+            renames.iter().find(|known| known.old == old).map(|known| (known.new.as_str(), known.is_swap))
+        };
+        assert_eq!(new("/dev/sda1"), Some(("UUID=r00t", false)));
+        assert_eq!(new("/dev/sda5"), Some(("UUID=5wap", true)));
+        assert_eq!((new("/dev/sdb1"), new("/dev/sda2")), (None, None), "no file system, no partition");
     }
 
     proptest! {

@@ -1,12 +1,13 @@
 //! Drivers: what each kernel has for the target's disks and cards, what goes into each initramfs, and what keeps it there
 //! when the next one is built.
 
+use super::device::Devices;
 use super::draft::Draft;
 use super::facts::{self, Kernels, Modules};
 use super::{hardware, text};
 use crate::Result;
 use crate::patch::{Action, InitramfsEdit, InitramfsFile};
-use crate::target::{EVERY_TARGET, LOADS_ONLY_AT_HOME, LinuxDrivers, Request};
+use crate::target::{EVERY_TARGET, LinuxDrivers, Request, loads_on, loads_only_at_home};
 use crate::tree::GuestTreeExt;
 use std::collections::BTreeSet;
 
@@ -47,6 +48,7 @@ pub fn plan(
         hardware::of_default(draft, kernel, modules.as_ref(), request);
     }
     let by_name = loaded_by_name(draft, request);
+    let devices = Devices::new(draft.scene.volumes, draft.scene.mounts).renames();
     let mut all = BTreeSet::new();
     let mut done = BTreeSet::new();
     for (at, (kernel, modules)) in known.iter().enumerate() {
@@ -73,6 +75,7 @@ pub fn plan(
                     files: inside.to_vec(),
                     remove: draft.gone_inside.iter().cloned().collect(),
                     renames: draft.renamed_inside.clone(),
+                    devices: devices.clone(),
                 }),
                 "It gets the drivers of the target's disks, and those of every other platform for the way back.",
             );
@@ -85,7 +88,10 @@ pub fn plan(
 
 /// `/etc/initramfs-tools/modules`: the next update-initramfs packs these under any `MODULES=` policy (`most` has them
 /// anyway; `dep` and `list` would leave them out), so the policy itself is left as the administrator has it.
-pub fn keep_for_initramfs_tools(draft: &mut Draft<'_>, drivers: &Drivers) -> Result<()> {
+///
+/// Those that load at home only are loaded by name nowhere else, and packed by a hook.
+pub fn keep_for_initramfs_tools(draft: &mut Draft<'_>, drivers: &Drivers, request: &Request) -> Result<()> {
+    hook(draft, drivers)?;
     let path = "/etc/initramfs-tools/modules";
     let old = draft.read(path)?;
     let listed: BTreeSet<String> = text::lines(old.as_deref().unwrap_or_default())
@@ -96,7 +102,7 @@ pub fn keep_for_initramfs_tools(draft: &mut Draft<'_>, drivers: &Drivers) -> Res
         .for_initramfs
         .iter()
         .copied()
-        .filter(|name| !LOADS_ONLY_AT_HOME.contains(name) && !listed.contains(*name))
+        .filter(|name| loads_on(name, request.platform) && !listed.contains(*name))
         .collect();
     if lines.is_empty() {
         return Ok(());
@@ -104,6 +110,36 @@ pub fn keep_for_initramfs_tools(draft: &mut Draft<'_>, drivers: &Drivers) -> Res
     lines.insert(0, "# Added by landfall: disk drivers of other hypervisors, whatever MODULES= says.");
     let Some(new) = text::append_lines(old.as_deref().unwrap_or_default(), &lines) else { return Ok(()) };
     draft.write(path, new, "The next kernel's initramfs gets the drivers, too, under any MODULES= policy.")
+}
+
+const HOOK: &str = "/etc/initramfs-tools/hooks/landfall";
+
+/// Packs drivers without loading them: udev does that where their hypervisor is. A kernel that lacks one is no error, and
+/// nothing that goes wrong here may keep the guest from its next initramfs.
+fn hook(draft: &mut Draft<'_>, drivers: &Drivers) -> Result<()> {
+    let names: Vec<&str> =
+        drivers.for_initramfs.iter().copied().filter(|name| loads_only_at_home(name)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let contents = format!(
+        "#!/bin/sh\n\
+         # Written by landfall: drivers of other hypervisors. They are packed, and loaded only where there is a device for them.\n\
+         PREREQ=\"\"\n\
+         case \"$1\" in\n\
+         prereqs)\n    echo \"$PREREQ\"\n    exit 0\n    ;;\n\
+         esac\n\
+         . /usr/share/initramfs-tools/hook-functions\n\
+         for module in {}; do\n    manual_add_modules \"$module\" || true\ndone\n\
+         exit 0\n",
+        names.join(" ")
+    );
+    draft.write_mode(
+        HOOK,
+        contents,
+        0o755,
+        "The next kernel's initramfs gets the drivers that load on their own hypervisor only, too.",
+    )
 }
 
 /// The same for dracut.
@@ -171,12 +207,12 @@ fn loaded_by_name(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
     let ways = request.platform.linux_drivers().disks_for(request.firmware);
     ways.filter(|way| !way.fallback || Some(&way.model) == chosen)
         .flat_map(|way| way.drivers.iter().copied())
-        .filter(|name| !LOADS_ONLY_AT_HOME.contains(name) && seen.insert(*name))
+        .filter(|name| !loads_only_at_home(name) && seen.insert(*name))
         .collect()
 }
 
 /// The drivers of the devices that the machine gets.
-fn needed(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
+pub(super) fn needed(draft: &Draft<'_>, request: &Request) -> Vec<&'static str> {
     let row = request.platform.linux_drivers();
     let (disk, card) = (draft.devices.disks.first(), draft.devices.cards.first());
     let way = row.disks_for(request.firmware).find(|way| disk.is_none_or(|disk| *disk == way.model));
@@ -227,7 +263,7 @@ mod tests {
     use crate::family::Scene;
     use crate::linux::dpkg;
     use crate::patch::PatchPlan;
-    use crate::target::{DiskModel, NicModel};
+    use crate::target::{DiskModel, NicModel, Platform};
     use crate::tree::mem::MemTree;
 
     fn kernel(tree: MemTree, version: &str, initramfs: bool, modules: &[&str], builtin: &[&str]) -> MemTree {
@@ -241,12 +277,15 @@ mod tests {
     }
 
     fn run(tree: &MemTree, default: Option<&str>) -> PatchPlan {
+        run_for(tree, default, Request::default())
+    }
+
+    fn run_for(tree: &MemTree, default: Option<&str>, request: Request) -> PatchPlan {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
         let kernels = facts::kernels(tree, dpkg::compare_part).unwrap();
-        let request = Request::default();
         let drivers = plan(&mut draft, &kernels, default, &request, &[]).unwrap();
-        keep_for_initramfs_tools(&mut draft, &drivers).unwrap();
+        keep_for_initramfs_tools(&mut draft, &drivers, &request).unwrap();
         draft.finish()
     }
 
@@ -299,6 +338,102 @@ mod tests {
         assert_eq!(run(&tree, None).findings[0].id, "linux-kernel-without-initramfs");
         let tree = kernel(MemTree::new(), "6", false, &[], &["virtio_pci", "virtio_blk", "virtio_net"]);
         assert_eq!(run(&tree, None).findings, []);
+    }
+
+    fn written<'p>(plan: &'p PatchPlan, path: &str) -> (&'p str, u32) {
+        let edit = plan.edits.iter().find(|edit| edit.path == path).unwrap();
+        let Action::Write { contents, mode } = &edit.action else { panic!("{edit:?}") };
+        (std::str::from_utf8(&contents.0).unwrap(), *mode)
+    }
+
+    /// Packed everywhere by the hook; loaded by name at home.
+    #[test]
+    fn drivers_that_load_at_home_only_stay_in_the_next_initramfs() {
+        let modules = [ALL, &["hv_storvsc", "xen_blkfront"]].concat();
+        let tree = kernel(MemTree::new(), "6", true, &modules, &["sd_mod"]);
+        for (platform, named) in [
+            (Platform::Kvm, &[][..]),
+            (Platform::Hyperv, &["hv_vmbus", "hv_storvsc"]),
+            (Platform::Azure, &["hv_vmbus", "hv_storvsc"]),
+            (Platform::Xen, &["xen_blkfront"]),
+        ] {
+            let plan = run_for(&tree, None, Request { platform, ..Request::default() });
+            let (list, _) = written(&plan, "/etc/initramfs-tools/modules");
+            for name in ["hv_vmbus", "hv_storvsc", "xen_blkfront"] {
+                assert_eq!(
+                    list.lines().any(|line| line == name),
+                    named.contains(&name),
+                    "{platform:?} {name}"
+                );
+            }
+            let (hook, mode) = written(&plan, HOOK);
+            assert_eq!(mode, 0o755);
+            for name in ["hv_vmbus", "hv_storvsc", "xen_blkfront"] {
+                assert!(hook.contains(name), "{hook}");
+            }
+            let again =
+                run_for(&tree.clone().file(HOOK, hook), None, Request { platform, ..Request::default() });
+            assert!(again.edits.iter().all(|edit| edit.path != HOOK), "once is enough");
+        }
+    }
+
+    /// With the functions of Debian's own initramfs-tools, as update-initramfs calls hooks.
+    #[test]
+    fn the_hook_packs_what_it_names() {
+        let modules = [ALL, &["hv_storvsc", "xen_blkfront", "not_there"]].concat();
+        let plan = run(&kernel(MemTree::new(), "6", true, &modules, &["sd_mod"]), None);
+        let (hook, _) = written(&plan, HOOK);
+        let run = |script: &std::path::Path, arguments: &[&str], folder: &std::path::Path, version: &str| {
+            let out = std::process::Command::new("sh")
+                .arg(script)
+                .args(arguments)
+                .env("DESTDIR", folder.join("image"))
+                .env("CONFDIR", folder)
+                .env("__MODULES_TO_ADD", folder.join("names"))
+                .env("version", version)
+                .env("verbose", "n")
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "{out:?}");
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("hook");
+        std::fs::write(&script, hook).unwrap();
+        assert_eq!(run(&script, &["prereqs"], folder.path(), ""), "\n");
+        for suite in ["bookworm", "trixie"] {
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("../target/guests/initramfs-{suite}"));
+            let names = std::fs::read_dir(root.join("lib/modules")).into_iter().flatten();
+            let version = names.flatten().map(|entry| entry.file_name().into_string().unwrap()).next();
+            let functions = std::fs::read_to_string(root.join("usr/share/initramfs-tools/hook-functions"));
+            let (Some(version), Ok(functions), Some(_)) =
+                (version, functions, crate::testing::tool("modprobe"))
+            else {
+                eprintln!("SKIPPED: no guest {} (make it with tools/make-trees.sh)", root.display());
+                continue;
+            };
+            let root = root.canonicalize().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("functions");
+            let modprobe = format!("modprobe -d {}", root.display());
+            std::fs::write(&path, functions.replace("/sbin/modprobe", &modprobe)).unwrap();
+            let script = folder.path().join("hook");
+            let here = path.display().to_string();
+            std::fs::write(&script, hook.replace("/usr/share/initramfs-tools/hook-functions", &here))
+                .unwrap();
+            std::fs::create_dir(folder.path().join("image")).unwrap();
+            std::fs::write(folder.path().join("modules"), "").unwrap();
+            run(&script, &[], folder.path(), &version);
+            // Since 0.143 the functions collect names, and pack all of them at the end.
+            let mut packed = std::fs::read_to_string(folder.path().join("names")).unwrap_or_default();
+            let found = std::process::Command::new("find").arg(folder.path().join("image")).output().unwrap();
+            packed += &String::from_utf8_lossy(&found.stdout);
+            for name in ["hv_vmbus", "hv_storvsc", "xen-blkfront"] {
+                let other = name.replace('-', "_");
+                assert!(packed.contains(name) || packed.contains(&other), "{suite} {name}: {packed}");
+            }
+        }
     }
 
     #[test]

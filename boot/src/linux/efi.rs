@@ -2,8 +2,10 @@
 //! to lie where every firmware looks without one: `\EFI\BOOT\BOOTX64.EFI` (UEFI 2.10, 3.5.1.1).
 //!
 //! What starts is a loader of a distribution's folder, as its own tools would put it there with `--removable`: shim with
-//! GRUB beside it, GRUB alone, or systemd-boot. Deliberately absent: rEFInd and kernels that the firmware starts by itself;
+//! GRUB beside it, GRUB alone, or systemd-boot. What lies there already is judged in [`present`]. Deliberately absent: rEFInd and kernels that the firmware starts by itself;
 //! they need files or parameters that only the lost boot entry knows.
+
+mod present;
 
 use super::device::Devices;
 use super::draft::Draft;
@@ -15,6 +17,7 @@ use crate::patch::Action;
 use crate::target::{Firmware, Request};
 use crate::tree::{GuestTree, GuestTreeExt};
 use landfall_image::Bytes;
+use present::Verdict;
 
 /// A boot program is 1 to 5 MiB long.
 const PROGRAM_AT_MOST: Bytes = Bytes::mib(32);
@@ -125,10 +128,31 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<(
     match (vendor, systemd_boot) {
         (Some(vendor), other) if uses_grub || other.is_none() => {
             stub(draft, guest, &efi, &vendor)?;
-            fallback(draft, names, &boot, &vendor, present)?;
+            let verdict = match &present {
+                Some(present) => present::for_grub(tree, names, &boot, present, &vendor, uses_grub)?,
+                None => Verdict::Own,
+            };
+            let loader = vendor.shim.as_ref().or(vendor.grub.as_ref());
+            match (verdict, &present, loader) {
+                (Verdict::Other(what), Some(present), Some(loader)) => {
+                    replaced(draft, present, loader, &what);
+                    set_up(draft, names, &boot, &vendor, present)?;
+                }
+                (Verdict::Unknown, Some(present), Some(loader)) => unknown(draft, present, loader),
+                _ => fallback(draft, names, &boot, &vendor, present)?,
+            }
         }
-        (_, Some(program)) if present.is_none() => copy(draft, &program, &boot, names.fallback, WHY)?,
-        (_, Some(_)) => {}
+        (_, Some(program)) => match present {
+            None => copy(draft, &program, &boot, names.fallback, WHY)?,
+            Some(present) => match present::for_systemd_boot(tree, names, &boot, &present, &program)? {
+                Verdict::Own => {}
+                Verdict::Other(what) => {
+                    replaced(draft, &present, &program, &what);
+                    put(draft, &program, &present, WHY)?;
+                }
+                Verdict::Unknown => unknown(draft, &present, &program),
+            },
+        },
         (None, None) if present.is_some() => {}
         (_, None) => no_loader(draft, &efi, &boot, names)?,
     }
@@ -137,6 +161,25 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<(
 
 const WHY: &str =
     "UEFI boot entries do not move with the disks; every firmware starts this file without one.";
+
+/// Behind the name of a program that had to make room.
+const OLD: &str = "landfall-old";
+
+fn replaced(draft: &mut Draft<'_>, present: &str, by: &str, what: &str) {
+    draft.find(
+        "linux-efi-fallback-replaced",
+        format!("{present}, which firmware without boot entries starts, was {what}: it becomes a copy of {by}, and is kept as {present}.{OLD}."),
+        format!("Give it its name back on the target if the machine is to start by it: {present}.{OLD}."),
+    );
+}
+
+fn unknown(draft: &mut Draft<'_>, present: &str, own: &str) {
+    draft.find(
+        "linux-efi-fallback-unknown",
+        format!("{present}, which firmware without boot entries starts, is no loader of this guest that is known."),
+        format!("Check that the guest starts by it; if not, put a copy of {own} in its place in the guest (grub-install --removable, bootctl install)."),
+    );
+}
 
 fn no_loader(draft: &mut Draft<'_>, efi: &str, boot: &str, names: &Names) -> Result<()> {
     let tree = draft.scene.tree;
@@ -155,6 +198,48 @@ fn no_loader(draft: &mut Draft<'_>, efi: &str, boot: &str, names: &Names) -> Res
             "Install GRUB or systemd-boot for UEFI in the guest, or start it by BIOS.",
         ),
     }
+    Ok(())
+}
+
+/// The vendor's loader in place of another one, with all that it starts.
+fn set_up(draft: &mut Draft<'_>, names: &Names, boot: &str, vendor: &Vendor, present: &str) -> Result<()> {
+    let Some(grub) = &vendor.grub else { return Ok(()) };
+    put(draft, vendor.shim.as_ref().unwrap_or(grub), present, WHY)?;
+    let mut beside = Vec::new();
+    if vendor.shim.is_some() {
+        beside.push((grub, "The fallback shim starts the GRUB beside it."));
+        beside.extend(
+            vendor.keys.iter().map(|keys| (keys, "The key manager that the fallback shim may call.")),
+        );
+        let restore = vendor.restore.iter().filter(|_| vendor.has_list);
+        beside.extend(restore.map(|restore| (restore, "It restores the firmware's boot entries.")));
+        // A restorer without a list, which another vendor's shim had, would find nothing.
+        for name in names.restore.iter().filter(|_| !vendor.has_list || vendor.restore.is_none()) {
+            if let Some(name) = facts::find_name(draft.scene.tree, boot, name)? {
+                let path = format!("{boot}/{name}");
+                draft.copy_if_absent(&format!("{path}.{OLD}"), &path, "What was there before.")?;
+                draft.remove(&path, "The restorer of another loader finds no list of this guest's.")?;
+            }
+        }
+    }
+    for (from, why) in beside {
+        let name = from.rsplit('/').next().unwrap_or(from);
+        let name = facts::find_name(draft.scene.tree, boot, name)?.unwrap_or_else(|| name.to_owned());
+        put(draft, from, &format!("{boot}/{name}"), why)?;
+    }
+    own_config(draft, boot, vendor, grub)
+}
+
+/// The path becomes a copy of `from`; what was there is kept under another name.
+fn put(draft: &mut Draft<'_>, from: &str, path: &str, why: &str) -> Result<()> {
+    let tree = draft.scene.tree;
+    if tree.exists(path)? {
+        if same(tree, from, path)? {
+            return Ok(());
+        }
+        draft.copy_if_absent(&format!("{path}.{OLD}"), path, "What was there before.")?;
+    }
+    draft.push(path, Action::Copy { from: from.to_owned() }, why);
     Ok(())
 }
 
@@ -195,7 +280,7 @@ fn fallback(
             for name in names.restore {
                 alone &= facts::find_name(tree, boot, name)?.is_none();
             }
-            if alone && same(tree, shim, &present)? {
+            if alone && (same(tree, shim, &present)? || present::is_shim(tree, &present)?) {
                 copy(draft, grub, boot, grub_name, beside)?;
                 own_config(draft, boot, vendor, grub)?;
             }

@@ -6,7 +6,7 @@ use super::drivers::{self, Drivers};
 use super::facts::{Kernels, Modules};
 use super::{kmod, text};
 use crate::Result;
-use crate::target::{LOADS_ONLY_AT_HOME, Request};
+use crate::target::{Request, loads_on};
 use crate::tree::{GuestTree, GuestTreeExt};
 use std::collections::BTreeSet;
 
@@ -79,14 +79,14 @@ impl Builder {
 /// Tells the guest's tool.
 pub fn plan(draft: &mut Draft<'_>, kernels: &Kernels, known: &Drivers, request: &Request) -> Result<()> {
     match draft.builder {
-        Builder::InitramfsTools => drivers::keep_for_initramfs_tools(draft, known),
+        Builder::InitramfsTools => drivers::keep_for_initramfs_tools(draft, known, request),
         Builder::Dracut => {
             drivers::keep_for_dracut(draft, known)?;
             omitted_by_dracut(draft, known)
         }
         Builder::Mkinitcpio => mkinitcpio(draft, known),
         Builder::Mkinitfs => mkinitfs(draft, kernels, known),
-        Builder::MkinitrdSuse => mkinitrd_suse(draft, known),
+        Builder::MkinitrdSuse => mkinitrd_suse(draft, known, request),
         Builder::MkinitrdRedHat => mkinitrd_redhat(draft, kernels, known, request),
         Builder::Unknown => {
             draft.find(
@@ -226,7 +226,7 @@ fn mkinitfs(draft: &mut Draft<'_>, kernels: &Kernels, known: &Drivers) -> Result
 }
 
 /// `INITRD_MODULES` in /etc/sysconfig/kernel: what mkinitrd packs, and loads by name.
-fn mkinitrd_suse(draft: &mut Draft<'_>, known: &Drivers) -> Result<()> {
+fn mkinitrd_suse(draft: &mut Draft<'_>, known: &Drivers, request: &Request) -> Result<()> {
     let path = "/etc/sysconfig/kernel";
     let old = draft.read(path)?.unwrap_or_default();
     let value = text::assignment(&old, "INITRD_MODULES").map(str::to_owned);
@@ -236,7 +236,7 @@ fn mkinitrd_suse(draft: &mut Draft<'_>, known: &Drivers) -> Result<()> {
         .names()
         .iter()
         .copied()
-        .filter(|name| !LOADS_ONLY_AT_HOME.contains(name) && !listed.iter().any(|known| known == name))
+        .filter(|name| loads_on(name, request.platform) && !listed.iter().any(|known| known == name))
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -291,7 +291,7 @@ fn mkinitrd_redhat(
     let mut lines = Vec::new();
     for module in known.names() {
         let is_named = aliases.iter().any(|(name, known)| name.starts_with(adapter) && known == module);
-        if is_named || !has(module) || LOADS_ONLY_AT_HOME.contains(module) {
+        if is_named || !has(module) || !loads_on(module, request.platform) {
             continue;
         }
         match next {

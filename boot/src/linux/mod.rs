@@ -1,7 +1,7 @@
 //! Linux guests.
 //!
 //! The `planner` reads the facts and calls the parts that plan: `rename` (device names), `loader` and `efi`, `drivers` and
-//! `hardware`, `keep` (the next initramfs), `network`, `storage` (multipath, LVM), `console`, `agents` (by `services`),
+//! `hardware`, `keep` (the next initramfs), `network`, `storage` (LVM) and `multipath`, `console`, `agents` (by `services`),
 //! `selinux`. Each part takes the plan as it stands (`draft`) and adds its edits and findings. A family (`debian`, `redhat`,
 //! …) says what is its own.
 
@@ -25,6 +25,7 @@ mod keep;
 pub mod kmod;
 pub(crate) mod lenient;
 pub(crate) mod loader;
+mod multipath;
 mod network;
 mod packages;
 mod planner;

@@ -121,7 +121,7 @@ impl<D: Distribution> Family for D {
         console::plan(&mut draft, request)?;
         loader::plan(&mut draft, guest, request, &packages)?;
         efi::plan(&mut draft, guest, request)?;
-        agents::plan(&mut draft, &packages, request)?;
+        agents::plan(&mut draft, &packages, request, guest)?;
         selinux::plan(&mut draft)?;
         for (path, error) in lenient.failed() {
             draft.find(

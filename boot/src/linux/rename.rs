@@ -21,7 +21,8 @@ pub fn plan(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Result<()
     resume(draft, &devices, inside)?;
     mdadm(draft, inside)?;
     units(draft, &devices)?;
-    smartd_and_autofs(draft)
+    smartd_and_autofs(draft)?;
+    kdump(draft)
 }
 
 fn fstab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
@@ -38,10 +39,24 @@ fn fstab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
     for (index, entry) in table.entries().to_vec().iter().enumerate() {
         let has = |option: &str| entry.option(option).is_some();
         let removable = entry.kind.split(',').any(|kind| kind == "iso9660" || kind == "udf");
-        if has("bind") || has("rbind") || has("_netdev") || removable {
+        if has("bind") || has("rbind") || removable {
             continue;
         }
         let spec = &entry.spec;
+        if has("_netdev") {
+            // Behind the network lies what none of the disks holds; its kernel name depends on how many of them there are.
+            if matches!(classify(spec), Name::Disk { .. } | Name::Path { .. }) {
+                draft.find(
+                    if has("noauto") { "linux-mount-by-hand-lost" } else { "linux-mount-optional-lost" },
+                    format!(
+                        "/etc/fstab mounts {spec} on {} over the network (_netdev), by a name that this move changes.",
+                        entry.at
+                    ),
+                    "Name it by UUID in /etc/fstab, in the guest or on the target.",
+                );
+            }
+            continue;
+        }
         let want = if entry.is_swap() { Want::Swap } else { Want::FileSystem(&entry.kind) };
         let why = match devices.resolve(spec, want) {
             Meaning::Keep => {
@@ -304,6 +319,26 @@ fn smartd_and_autofs(draft: &mut Draft<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Where crash dumps go: read when the dump's own initramfs is made, which only the guest's tools do.
+fn kdump(draft: &mut Draft<'_>) -> Result<()> {
+    for path in ["/etc/kdump.conf", "/etc/default/kdump-tools", "/etc/sysconfig/kdump"] {
+        let text = draft.read_text(path)?.unwrap_or_default();
+        let mut words = text
+            .lines()
+            .filter(|line| !text::is_comment(line.as_bytes()))
+            .flat_map(|line| line.split(|char: char| char.is_whitespace() || "\"'=,:".contains(char)));
+        let is_fleeting = |word: &&str| matches!(classify(word), Name::Disk { .. } | Name::Path { .. });
+        if let Some(name) = words.rfind(|word| is_fleeting(word)) {
+            draft.find(
+                "linux-kdump-device",
+                format!("{path} names {name}, a name that this move changes."),
+                format!("Name it by UUID in {path} on the target (`ext4 UUID=…`, `raw /dev/disk/by-partuuid/…`), and restart kdump."),
+            );
+        }
+    }
+    Ok(())
+}
+
 impl<'v> Devices<'v> {
     /// The partition behind a name, whatever is in it (the swap of a random key looks like noise). Only for names
     /// that tell the disk.
@@ -393,6 +428,31 @@ mod tests {
                 "linux-uuid-absent"
             ]
         );
+    }
+
+    /// What comes over the network is on none of the disks, but its name is one of theirs.
+    #[test]
+    fn network_disks_by_name_are_said() {
+        let fstab = "/dev/sda1 / ext4 d 0 1\n/dev/sda5 /lun xfs _netdev 0 0\n/dev/sdq1 /q xfs _netdev,noauto 0 0\n\
+            UUID=elsewhere /u xfs _netdev 0 0\nserver:/export /n nfs _netdev 0 0\n/dev/vgsan/lv /l xfs _netdev 0 0\n";
+        let (plan, _) = run(&MemTree::new().file("/etc/fstab", fstab));
+        assert_eq!(written(&plan, "/etc/fstab").unwrap(), fstab.replacen("/dev/sda1", "UUID=r00t", 1));
+        assert_eq!(ids(&plan), ["linux-mount-optional-lost", "linux-mount-by-hand-lost"]);
+        assert!(plan.findings[0].says.contains("/dev/sda5 on /lun"), "{:?}", plan.findings);
+    }
+
+    #[test]
+    fn disks_that_get_crash_dumps_are_said() {
+        for (path, text, said) in [
+            ("/etc/kdump.conf", "path /var/crash\next4 /dev/sdb1\n", true),
+            ("/etc/kdump.conf", "raw /dev/sdb2\n", true),
+            ("/etc/kdump.conf", "# ext4 /dev/sdb1\next4 UUID=1\npath /var/crash\n", false),
+            ("/etc/default/kdump-tools", "KDUMP_CMDLINE=\"root=/dev/sda1 ro\"\n", true),
+            ("/etc/sysconfig/kdump", "KDUMP_COMMANDLINE_REMOVE=\"hugepages\"\n", false),
+        ] {
+            let (plan, _) = run(&MemTree::new().file("/etc/fstab", "").file(path, text));
+            assert_eq!(ids(&plan), if said { &["linux-kdump-device"][..] } else { &[] }, "{path}: {text}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
 use crate::guest::Guest;
+use crate::patch::{Action, PatchPlan};
 use crate::tree::{GuestTree, GuestTreeExt};
 use landfall_image::Bytes;
 
@@ -24,11 +25,11 @@ const OWN_MODULES: &[&str] = &["updates/dkms", "updates", "extra", "weak-updates
 ///
 /// # Errors
 /// Where the tree cannot be read for reasons of the host's.
-pub fn check(scene: &Scene<'_>, guest: &Guest) -> Result<Vec<Finding>> {
+pub fn check(scene: &Scene<'_>, guest: &Guest, plan: &PatchPlan) -> Result<Vec<Finding>> {
     let lenient = Lenient::new(scene.tree);
     let tree: &dyn GuestTree = &lenient;
     let mut findings = Vec::new();
-    if let Some(program) = loader(tree, scene, guest)?
+    if let Some(program) = loader(tree, scene, guest, plan)?
         && is_signed(tree, &program)? == Some(false)
     {
         findings.push(Finding::new(
@@ -70,14 +71,23 @@ pub fn check(scene: &Scene<'_>, guest: &Guest) -> Result<Vec<Finding>> {
 }
 
 /// The program that the firmware starts: the fallback, or what becomes it.
-fn loader(tree: &dyn GuestTree, scene: &Scene<'_>, guest: &Guest) -> Result<Option<String>> {
+fn loader(
+    tree: &dyn GuestTree,
+    scene: &Scene<'_>,
+    guest: &Guest,
+    plan: &PatchPlan,
+) -> Result<Option<String>> {
     let Some(esp) = facts::esp_folder(tree, scene.mounts)? else { return Ok(None) };
     let fallback = match guest.architecture.value.as_str() {
         "aarch64" => "BOOTAA64.EFI",
         _ => "BOOTX64.EFI",
     };
     if let Some(path) = facts::find_path(tree, &esp, &["EFI", "BOOT", fallback])? {
-        return Ok(Some(path));
+        let new = plan.edits.iter().find(|edit| edit.path == path).map(|edit| &edit.action);
+        return Ok(Some(match new {
+            Some(Action::Copy { from }) => from.clone(),
+            _ => path,
+        }));
     }
     Ok(guest.boot_modes.iter().find(|mode| mode.value == "uefi").map(|mode| mode.proof.clone()))
 }
@@ -117,7 +127,7 @@ mod tests {
             agents: Vec::new(),
         };
         let scene = Scene { tree, volumes: &[], mounts: &[] };
-        check(&scene, &guest).unwrap().iter().map(|finding| finding.id).collect()
+        check(&scene, &guest, &PatchPlan::default()).unwrap().iter().map(|finding| finding.id).collect()
     }
 
     #[test]

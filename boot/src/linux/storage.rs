@@ -1,14 +1,12 @@
-//! Storage layers that remember the old hardware: multipath, LVM, and caches of device names.
+//! Storage layers that remember the old hardware: LVM, caches of device names, and multipath in a module of its own.
 
 use super::draft::Draft;
-use super::keep::Builder;
-use super::packages::{Packages, World};
-use super::text;
+use super::packages::Packages;
+use super::{multipath, text};
 use crate::Result;
 use crate::patch::{InitramfsFile, Text};
 use crate::target::Request;
-use crate::tree::{GuestTree, GuestTreeExt};
-use crate::volume::device_name::is_multipath;
+use crate::tree::GuestTreeExt;
 
 /// Plans all of it. `inside` collects the files whose copies in every initramfs have to change, too.
 pub fn plan(
@@ -17,7 +15,7 @@ pub fn plan(
     request: &Request,
     inside: &mut Vec<InitramfsFile>,
 ) -> Result<()> {
-    multipath(draft, packages, inside)?;
+    multipath::plan(draft, packages, inside)?;
     lvm_filter(draft, request, inside)?;
     devices_file(draft)?;
     for cache in [
@@ -31,166 +29,6 @@ pub fn plan(
         draft.remove(cache, "A cache of device names that are no longer true; it is made anew.")?;
     }
     Ok(())
-}
-
-const MULTIPATH_CONF: &str = "/etc/multipath.conf";
-/// Plain virtual disks on every target: none of them has more than one path.
-const PLAIN_DISKS: &str = "devnode \"^(sd[a-z]|vd[a-z]|nvme[0-9]|xvd[a-z])\"";
-
-/// Keeps multipathd from claiming the plain disks that fstab names: a claimed disk cannot be checked or mounted. A guest
-/// that really uses multipath maps keeps its configuration.
-fn multipath(draft: &mut Draft<'_>, packages: &Packages, inside: &mut Vec<InitramfsFile>) -> Result<()> {
-    let tree = draft.scene.tree;
-    let mut is_installed = packages.has("multipath-tools");
-    for program in ["/sbin/multipathd", "/usr/sbin/multipathd", "/usr/bin/multipathd"] {
-        is_installed |= tree.exists(program)?;
-    }
-    if !is_installed
-        || tree.read_link("/etc/systemd/system/multipathd.service")?.as_deref() == Some("/dev/null")
-        || (packages.world() != World::Dpkg && !multipathd_starts(tree)?)
-    {
-        return Ok(());
-    }
-    let uses: Vec<String> = maps_in_use(draft)?;
-    if let Some(first) = uses.first() {
-        draft.find(
-            "linux-multipath-in-use",
-            format!("The guest uses the multipath map {first}, so multipath was left as it is."),
-            "Disable multipathd on the target if its disks have one path only, and check names of maps in LVM filters.",
-        );
-        return Ok(());
-    }
-    let why =
-        "multipathd must not claim the plain disks that the guest mounts: the boot stops where it does.";
-    // Of Debian's own initramfs only multipath.conf itself gets into one; before 0.6 there was nothing else. The other
-    // tools pack it where the root lies on a map.
-    let in_initramfs = draft.builder != Builder::InitramfsTools || packages.has("multipath-tools-boot");
-    if in_initramfs || !packages.has_at_least("multipath-tools", "0.6") {
-        let old = draft.read(MULTIPATH_CONF)?.unwrap_or_default();
-        if let Some(new) = with_blacklist(&old) {
-            draft.write(MULTIPATH_CONF, new, why)?;
-        }
-        if in_initramfs && let Some(contents) = draft.read(MULTIPATH_CONF)? {
-            inside.push(InitramfsFile {
-                path: "etc/multipath.conf".into(),
-                contents: Text(contents),
-                mode: 0o644,
-            });
-        }
-    } else {
-        let contents = format!(
-            "# Written by landfall: virtual disks have one path.\nblacklist {{\n    {PLAIN_DISKS}\n}}\n"
-        );
-        draft.write("/etc/multipath/conf.d/landfall.conf", contents, why)?;
-    }
-    Ok(())
-}
-
-/// Whether multipathd starts where a package alone does not make it start. Red Hat's asks for its configuration: to write
-/// one would switch it on. SUSE's and Arch's is enabled as any service is.
-fn multipathd_starts(tree: &dyn GuestTree) -> Result<bool> {
-    if tree.exists(MULTIPATH_CONF)? {
-        return Ok(true);
-    }
-    let mut unit = String::new();
-    for folder in ["/usr/lib/systemd/system", "/lib/systemd/system"] {
-        unit = tree.read_text(&format!("{folder}/multipathd.service"))?.unwrap_or(unit);
-    }
-    if unit.is_empty() || unit.contains("ConditionPathExists=/etc/multipath.conf") {
-        return Ok(false);
-    }
-    for target in ["sysinit.target.wants", "multi-user.target.wants", "sockets.target.wants"] {
-        for name in ["multipathd.service", "multipathd.socket"] {
-            if tree.link_metadata(&format!("/etc/systemd/system/{target}/{name}"))?.is_some() {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// The file with the rule in its blacklist section, or in one at its end.
-fn with_blacklist(old: &[u8]) -> Option<Vec<u8>> {
-    let has_rule = text::lines(old).any(|(body, _)| body.trim_ascii() == PLAIN_DISKS.as_bytes());
-    if has_rule {
-        return None;
-    }
-    let mut done = false;
-    let inserted = text::map_lines(old, |body| {
-        let words: Vec<_> = text::words(body).into_iter().filter_map(|range| body.get(range)).collect();
-        let opens = matches!(words.as_slice(), [b"blacklist", b"{"] | [b"blacklist{"]);
-        if done || !opens {
-            return None;
-        }
-        done = true;
-        Some([body, b"\n    ", PLAIN_DISKS.as_bytes()].concat())
-    });
-    inserted.or_else(|| {
-        text::append_lines(
-            old,
-            &[
-                "# Added by landfall: virtual disks have one path.",
-                "blacklist {",
-                &format!("    {PLAIN_DISKS}"),
-                "}",
-            ],
-        )
-    })
-}
-
-/// Where maps are named by who uses them.
-const USERS_OF_MAPS: &[&str] = &[
-    "/etc/fstab",
-    "/etc/crypttab",
-    "/etc/lvm/lvm.conf",
-    "/etc/default/grub",
-    "/etc/kernel/cmdline",
-    "/boot/grub/grub.cfg",
-    "/boot/grub2/grub.cfg",
-    "/boot/grub/grub.conf",
-    "/boot/grub/menu.lst",
-];
-
-/// Boot entries that are read; a machine has one per kernel.
-const ENTRIES_AT_MOST: usize = 64;
-
-/// Multipath maps that mounts, swap or the boot loader name: by the default schemes, or by an alias.
-fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
-    let mut aliases = Vec::new();
-    for line in draft.read_text(MULTIPATH_CONF)?.unwrap_or_default().lines() {
-        let mut words = line.split_whitespace();
-        if words.next() == Some("alias") {
-            aliases.extend(words.next().map(|alias| alias.trim_matches('"').to_owned()));
-        }
-    }
-    let mut maps = Vec::new();
-    let entries = "/boot/loader/entries";
-    let mut paths: Vec<String> = USERS_OF_MAPS.iter().map(|path| (*path).to_owned()).collect();
-    let names = draft.scene.tree.names(entries)?;
-    let names = names.iter().filter(|name| name.ends_with(".conf")).take(ENTRIES_AT_MOST);
-    paths.extend(names.map(|name| format!("{entries}/{name}")));
-    for path in &paths {
-        let text = draft.read_text(path)?.unwrap_or_default();
-        for line in text.lines().filter(|line| !text::is_comment(line.as_bytes())) {
-            for (at, _) in line.match_indices("/dev/mapper/") {
-                let name = line.get(at + "/dev/mapper/".len()..).unwrap_or("");
-                let end = name
-                    .find(|char: char| char.is_whitespace() || "\"'|,]".contains(char))
-                    .unwrap_or(name.len());
-                let name = name.get(..end).unwrap_or("");
-                let is_alias = aliases.iter().any(|alias| {
-                    name.strip_prefix(alias.as_str())
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', 'p', '_']))
-                });
-                // A filter's pattern stands for all maps.
-                let is_pattern = path.ends_with("lvm.conf") && name.starts_with("mpath");
-                if is_multipath(name) || is_alias || is_pattern {
-                    maps.push(format!("{name} ({path})"));
-                }
-            }
-        }
-    }
-    Ok(maps)
 }
 
 /// LVM's list of devices by hardware id (lvmdevices(8)): after a move it fits nothing, and the volume group stays away.
@@ -372,86 +210,6 @@ mod tests {
             Action::Write { contents, .. } => String::from_utf8_lossy(&contents.0).into_owned(),
             other => panic!("{other:?}"),
         })
-    }
-
-    #[test]
-    fn multipath_is_kept_off_plain_disks() {
-        let tree = MemTree::new().file("/etc/fstab", "UUID=1 / ext4\n");
-        let (plan, inside) = run(&tree, &[("multipath-tools", "0.9.4-3+deb12u1")]);
-        assert!(written(&plan, "/etc/multipath/conf.d/landfall.conf").unwrap().contains("blacklist {"));
-        assert!(inside.is_empty());
-        // With the initramfs's part, or an old version: the one file that both read.
-        let tree = tree
-            .file("/etc/multipath.conf", "defaults {\n    user_friendly_names yes\n}\nblacklist {\r\n}\r\n");
-        let (plan, inside) = run(&tree, &[("multipath-tools", "0.9"), ("multipath-tools-boot", "0.9")]);
-        let conf = written(&plan, "/etc/multipath.conf").unwrap();
-        assert!(conf.contains(&format!("blacklist {{\n    {PLAIN_DISKS}\r\n}}")), "{conf:?}");
-        assert_eq!(inside[0].path, "etc/multipath.conf");
-        assert_eq!(with_blacklist(conf.as_bytes()), None, "once is enough");
-        let (plan, inside) = run(&MemTree::new(), &[("multipath-tools", "0.5.0-6")]);
-        assert!(written(&plan, "/etc/multipath.conf").is_some() && inside.is_empty());
-        assert!(run(&MemTree::new(), &[]).0.edits.is_empty());
-    }
-
-    /// Red Hat's daemon starts only where it has a configuration; SUSE's, where it is enabled.
-    #[test]
-    fn multipath_of_rpm_distributions() {
-        let run = |tree: &MemTree| {
-            let scene = Scene { tree, volumes: &[], mounts: &[] };
-            let mut draft = Draft::new(&scene);
-            draft.builder = Builder::Dracut;
-            let packages = Packages::read(World::Rpm, tree).unwrap();
-            let mut inside = Vec::new();
-            multipath(&mut draft, &packages, &mut inside).unwrap();
-            (draft.finish(), inside)
-        };
-        let unit = "/usr/lib/systemd/system/multipathd.service";
-        let enabled = "/etc/systemd/system/sysinit.target.wants/multipathd.service";
-        let redhat = MemTree::new()
-            .file("/usr/sbin/multipathd", "")
-            .file(unit, "[Unit]\nConditionPathExists=/etc/multipath.conf\n")
-            .symlink(enabled, unit);
-        assert_eq!(run(&redhat).0.edits, []);
-        let conf = "# device-mapper-multipath configuration file\ndefaults {\n\tuser_friendly_names yes\n\tfind_multipaths yes\n}\n\nblacklist {\n}\n";
-        let (plan, inside) = run(&redhat.clone().file("/etc/multipath.conf", conf));
-        let new = written(&plan, "/etc/multipath.conf").unwrap();
-        assert!(new.contains(&format!("blacklist {{\n    {PLAIN_DISKS}\n}}")), "{new}");
-        assert_eq!((inside.len(), inside[0].path.as_str()), (1, "etc/multipath.conf"));
-        // LVM on maps: the root is named by its group, the map by the filter alone.
-        let lvm = redhat.clone().file("/etc/multipath.conf", conf).file(
-            "/etc/lvm/lvm.conf",
-            "devices {\n\tfilter = [ \"a|/dev/mapper/mpath.*|\", \"r|.*|\" ]\n}\n",
-        );
-        assert_eq!(run(&lvm).0.findings[0].id, "linux-multipath-in-use");
-        let entry = redhat
-            .file("/etc/multipath.conf", conf)
-            .file("/boot/loader/entries/x-5.14.conf", "options root=/dev/mapper/mpatha3 ro\n");
-        assert_eq!(run(&entry).0.findings[0].id, "linux-multipath-in-use");
-        let suse = MemTree::new().file("/usr/sbin/multipathd", "").file(unit, "[Unit]\n");
-        assert_eq!(run(&suse).0.edits, []);
-        let (plan, inside) = run(&suse.symlink(enabled, unit));
-        assert!(written(&plan, "/etc/multipath.conf").is_some() && inside.len() == 1);
-    }
-
-    #[test]
-    fn real_multipath_stays() {
-        for (file, line) in [
-            ("/etc/fstab", "/dev/mapper/mpatha-part1 / ext4\n"),
-            ("/etc/fstab", "/dev/mapper/sanroot-part1 / ext4\n"),
-            ("/boot/grub/grub.cfg", "linux /vmlinuz root=/dev/mapper/mpathb2 ro\n"),
-        ] {
-            let tree = MemTree::new()
-                .file(
-                    "/etc/multipath.conf",
-                    "multipaths {\n multipath {\n  wwid 36\n  alias sanroot\n }\n}\n",
-                )
-                .file(file, line);
-            let (plan, _) = run(&tree, &[("multipath-tools", "0.9")]);
-            assert!(plan.edits.is_empty(), "{line}");
-            assert_eq!(plan.findings[0].id, "linux-multipath-in-use", "{line}");
-        }
-        let tree = MemTree::new().file("/etc/fstab", "/dev/mapper/vg0-root / ext4\n");
-        assert!(run(&tree, &[("multipath-tools", "0.9")]).0.findings.is_empty());
     }
 
     #[test]

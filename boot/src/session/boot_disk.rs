@@ -69,11 +69,11 @@ pub(super) fn find(
             findings.push(Finding::new(
                 "boot-disk-unclear",
                 format!(
-                    "The loader of Linux is on {}, and the first disk {}; disk{likely} was made the boot disk.",
+                    "The loader of Linux is on {}, and the first disk {}; disk{likely} is taken as the boot disk.",
                     names.join(" and "),
                     if *first == BootCode::None { "has none" } else { "starts something else" },
                 ),
-                "Compare the boot order of the source, and change it in the target's definition if it was another.",
+                "Compare the boot order of the source, and choose another boot disk on the target if it was another.",
             ));
             likely
         }
@@ -87,8 +87,8 @@ pub(super) fn find(
 fn not_first(disk: usize, why: &str) -> Finding {
     Finding::new(
         "boot-disk-not-first",
-        format!("disk{disk} {why}: it is the boot disk in the target's definition."),
-        "Keep it the boot disk where the definition is written anew by other tools.",
+        format!("disk{disk} {why}: it is the disk that the target has to start."),
+        format!("Keep disk{disk} the boot disk where the machine's definition is made or changed by hand."),
     )
 }
 

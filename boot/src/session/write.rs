@@ -167,7 +167,16 @@ fn about_archives(made: &Materialised) -> Vec<Finding> {
             )
         })
     });
-    left.chain(doubtful).collect()
+    let names = made.archives.iter().flat_map(|(path, archive)| {
+        archive.names_left.iter().map(move |left| {
+            Finding::new(
+                "linux-initramfs-names",
+                format!("{path} has {left}, a name that this move changes"),
+                "name the device by UUID in the guest, build the initramfs anew there, and convert again",
+            )
+        })
+    });
+    left.chain(doubtful).chain(names).collect()
 }
 
 /// The new content, read by whoever read the guest, or by the sandbox where the direct reader meets what it cannot

@@ -5,12 +5,29 @@ use crate::patch::{Action, PatchPlan};
 use crate::target::Services;
 use crate::tree::mem::MemTree;
 
+fn guest(family: &str, distribution: &str) -> Guest {
+    Guest {
+        family: family.into(),
+        distribution: Fact::new(distribution, ""),
+        version: Fact::new("", ""),
+        name: Fact::new("", ""),
+        architecture: Fact::new("x86_64", ""),
+        host_name: None,
+        kernels: Vec::new(),
+        mounts: Vec::new(),
+        init: None,
+        boot_modes: Vec::new(),
+        interfaces: Vec::new(),
+        agents: Vec::new(),
+    }
+}
+
 fn run_for(tree: &MemTree, packages: &[&str], request: &Request) -> PatchPlan {
     let scene = Scene { tree, volumes: &[], mounts: &[] };
     let mut draft = Draft::new(&scene);
     let status: String =
         packages.iter().map(|name| format!("Package: {name}\nStatus: install ok installed\n\n")).collect();
-    plan(&mut draft, &Packages::parse(status.as_bytes()), request).unwrap();
+    plan(&mut draft, &Packages::parse(status.as_bytes()), request, &guest("debian", "debian")).unwrap();
     draft.finish()
 }
 
@@ -49,6 +66,40 @@ fn ids(plan: &PatchPlan) -> Vec<&str> {
 const VMTOOLSD: &str = "[Unit]\nConditionVirtualization=vmware\n[Service]\nExecStart=/usr/bin/vmtoolsd\n[Install]\nWantedBy=multi-user.target\n";
 const WAAGENT: &str = "[Unit]\nAfter=network-online.target\n[Service]\nExecStart=/usr/sbin/waagent -daemon\n[Install]\nWantedBy=multi-user.target\n";
 const KVP: &str = "[Unit]\nConditionVirtualization=microsoft\n[Service]\nExecStart=/usr/sbin/hypervkvpd\n[Install]\nWantedBy=multi-user.target\n";
+
+/// What is to be installed has the name that the guest's distribution has for it, or comes from elsewhere.
+#[test]
+fn missing_agents_are_named_as_they_are_called_there() {
+    let tree = MemTree::new();
+    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+    for (platform, family, distribution, expected) in [
+        (Platform::Kvm, "debian", "debian", "Install qemu-guest-agent on the target"),
+        (Platform::Hyperv, "debian", "debian", "Install hyperv-daemons on"),
+        (Platform::Hyperv, "debian", "ubuntu", "Install the package linux-cloud-tools-virtual on"),
+        (Platform::Hyperv, "redhat", "rhel", "Install hyperv-daemons on"),
+        (Platform::Hyperv, "suse", "sles", "Install the package hyper-v on"),
+        (Platform::Hyperv, "alpine", "alpine", "Install the package hvtools on"),
+        (Platform::Azure, "debian", "debian", "Install the package waagent on"),
+        (Platform::Azure, "debian", "ubuntu", "Install the package walinuxagent on"),
+        (Platform::Azure, "redhat", "centos", "Install the package WALinuxAgent on"),
+        (Platform::Azure, "suse", "opensuse-leap", "Install the package python-azure-agent on"),
+        (Platform::Azure, "arch", "arch", "Install Azure's Linux agent (waagent) on"),
+        (
+            Platform::Ahv,
+            "debian",
+            "ubuntu",
+            "Mount Nutanix Guest Tools from Prism and install them from there",
+        ),
+        (Platform::Xen, "debian", "debian", "Install the guest tools from the CD"),
+        (Platform::Xen, "alpine", "alpine", "Install the package xe-guest-utilities on"),
+    ] {
+        let mut draft = Draft::new(&scene);
+        let packages = Packages::parse(b"");
+        plan(&mut draft, &packages, &to(platform), &guest(family, distribution)).unwrap();
+        let remedy = &draft.finish().findings[0].remedy;
+        assert!(remedy.starts_with(expected), "{platform:?} {distribution}: {remedy}");
+    }
+}
 
 #[test]
 fn inert_agents_stay_and_others_are_switched_off() {

@@ -81,13 +81,114 @@ fn what_is_there_in_any_case_is_kept() {
         .file("/boot/efi/EFI/debian/grubx64.efi", "g")
         .file("/boot/efi/EFI/debian/grub.cfg", stub)
         .file("/boot/efi/EFI/boot/bootx64.efi", "something else");
-    assert!(run(&tree, "x86_64").edits.is_empty());
+    let plan = run(&tree, "x86_64");
+    assert!(plan.edits.is_empty() && plan.findings[0].id == "linux-efi-fallback-unknown", "{plan:?}");
     // A shim whose GRUB is missing gets it.
     let tree = tree.file("/boot/efi/EFI/boot/bootx64.efi", "s");
     assert_eq!(
         copies(&run(&tree, "x86_64")),
         ["/boot/efi/EFI/boot/grubx64.efi <- /boot/efi/EFI/debian/grubx64.efi"]
     );
+}
+
+fn shim(maker: &str, version: &str) -> Vec<u8> {
+    let sbat = format!("sbat,1,x\nshim,3,UEFI shim,shim,1,x\nshim.{maker},1,x,shim,{version},x\n");
+    let sections = [(".text", &b"UEFI SHIM\n$Version: 15 $\n"[..]), (".sbat", sbat.as_bytes())];
+    super::super::loader::pe::tests::program(&sections, true)
+}
+
+fn systemd_boot(version: &str) -> Vec<u8> {
+    let magic = format!("#### LoaderInfo: systemd-boot {version} ####");
+    super::super::loader::pe::tests::program(&[(".sdmagic", magic.as_bytes())], false)
+}
+
+fn windows() -> Vec<u8> {
+    let name: Vec<u8> = "bootmgfw.efi".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    super::super::loader::pe::tests::program(&[(".rsrc", &name)], true)
+}
+
+/// A guest with Debian's signed loaders.
+fn debian() -> MemTree {
+    MemTree::new()
+        .file("/boot/grub/grub.cfg", "")
+        .file("/boot/efi/EFI/debian/shimx64.efi", shim("debian", "15.8"))
+        .file("/boot/efi/EFI/debian/grubx64.efi", grub("/EFI/debian"))
+        .file("/boot/efi/EFI/debian/grub.cfg", "")
+        .file("/boot/efi/EFI/debian/fbx64.efi", "fb")
+        .file("/boot/efi/EFI/debian/BOOTX64.CSV", "c")
+}
+
+const FALLBACK: &str = "/boot/efi/EFI/BOOT/BOOTX64.EFI";
+
+#[test]
+fn what_cannot_start_the_guest_is_replaced_and_kept() {
+    for (other, what) in [
+        (windows(), "the boot manager of Windows"),
+        (systemd_boot("252"), "systemd-boot"),
+        (shim("fedora", "15.8"), "the shim of fedora"),
+        (grub("/EFI/fedora"), "the GRUB of EFI/fedora"),
+    ] {
+        let plan =
+            run(&debian().file(FALLBACK, other).file("/boot/efi/EFI/BOOT/grubx64.efi", "another"), "x86_64");
+        assert_eq!(
+            copies(&plan),
+            [
+                "/boot/efi/EFI/BOOT/BOOTX64.EFI.landfall-old <- /boot/efi/EFI/BOOT/BOOTX64.EFI",
+                "/boot/efi/EFI/BOOT/BOOTX64.EFI <- /boot/efi/EFI/debian/shimx64.efi",
+                "/boot/efi/EFI/BOOT/grubx64.efi.landfall-old <- /boot/efi/EFI/BOOT/grubx64.efi",
+                "/boot/efi/EFI/BOOT/grubx64.efi <- /boot/efi/EFI/debian/grubx64.efi",
+                "/boot/efi/EFI/BOOT/fbx64.efi <- /boot/efi/EFI/debian/fbx64.efi",
+            ],
+            "{what}"
+        );
+        assert_eq!(plan.findings[0].id, "linux-efi-fallback-replaced");
+        assert!(plan.findings[0].says.contains(what), "{:?}", plan.findings);
+    }
+    // Unsigned GRUB fits the modules of its own version only.
+    let own = |version: &str| [grub("(,gpt2)/boot/grub"), version.into()].concat();
+    let alone = MemTree::new()
+        .file("/boot/grub/grub.cfg", "")
+        .file("/boot/efi/EFI/debian/grubx64.efi", own("2.12"))
+        .file(FALLBACK, own("2.04"));
+    let plan = run(&alone, "x86_64");
+    assert_eq!(copies(&plan).len(), 2);
+    assert_eq!(plan.findings[0].id, "linux-efi-fallback-replaced");
+    // A second pass finds a copy.
+    assert_eq!(run(&alone.file(FALLBACK, own("2.12")), "x86_64").edits, []);
+}
+
+#[test]
+fn what_starts_the_guest_is_right_as_it_is() {
+    for (present, beside) in [
+        (shim("debian", "15.8"), "grubx64.efi"),
+        (shim("debian", "15.4"), "grubx64.efi"),
+        // The restorer makes the entries of every list anew.
+        (shim("fedora", "15.8"), "fbx64.efi"),
+        (grub("/EFI/debian"), "x"),
+        ([grub("/EFI/debian"), b"2.04".to_vec()].concat(), "x"),
+    ] {
+        let tree = debian().file(FALLBACK, present).file(&format!("/boot/efi/EFI/BOOT/{beside}"), "x");
+        let plan = run(&tree, "x86_64");
+        assert!(plan.edits.is_empty() && plan.findings.is_empty(), "{beside}: {plan:?}");
+    }
+    // An older shim alone gets what it starts.
+    assert_eq!(
+        copies(&run(&debian().file(FALLBACK, shim("debian", "15.4")), "x86_64")),
+        ["/boot/efi/EFI/BOOT/grubx64.efi <- /boot/efi/EFI/debian/grubx64.efi"]
+    );
+    // The owner's own way to secure boot: a distribution without shim, started by another one's.
+    let arch = MemTree::new()
+        .file("/boot/grub/grub.cfg", "")
+        .file("/boot/efi/EFI/arch/grubx64.efi", grub("(,gpt2)/grub"));
+    let plan = run(&arch.file(FALLBACK, shim("fedora", "15.8")), "x86_64");
+    assert_eq!((plan.edits.len(), plan.findings[0].id), (0, "linux-efi-fallback-unknown"));
+    let systemd = MemTree::new().file("/boot/efi/EFI/systemd/systemd-bootx64.efi", systemd_boot("257"));
+    let plan = run(&systemd.clone().file(FALLBACK, systemd_boot("252")), "x86_64");
+    assert!(plan.edits.is_empty() && plan.findings.is_empty(), "{plan:?}");
+    let plan = run(&systemd.clone().file(FALLBACK, windows()), "x86_64");
+    assert_eq!(copies(&plan).len(), 2);
+    let plan = run(&systemd.file(FALLBACK, "refind"), "x86_64");
+    assert_eq!((plan.edits.len(), plan.findings[0].id), (0, "linux-efi-fallback-unknown"));
 }
 
 /// GRUB's program with this prefix.

@@ -24,6 +24,7 @@ mod explicit;
 pub mod generator;
 pub mod limits;
 mod lzop;
+mod parameters;
 pub mod segment;
 mod squash;
 mod squashfs;
@@ -90,6 +91,8 @@ pub struct Rewritten {
     pub missing: Vec<String>,
     /// What a person should know: whole sentences.
     pub warnings: Vec<String>,
+    /// Device names inside that this move changes, and that got no other: `root=/dev/sdc1 in etc/cmdline.d/x.conf`.
+    pub names_left: Vec<String>,
     /// How the main archive is packed now.
     pub compressor: Compressor,
     /// Size before.
@@ -227,6 +230,7 @@ impl Gathered {
             builtin: self.closure.builtin.clone(),
             missing: self.closure.absent.clone(),
             warnings: Vec::new(),
+            names_left: Vec::new(),
             compressor: self.compressor(&segments, early, effort, false),
             old_size: Bytes(archive.len() as u64),
             new_size: Bytes(0),
@@ -272,6 +276,9 @@ impl Gathered {
             }
         }
         encrypted::rename(&mut content, &self.edit.renames, &mut new)?;
+        let renamed = parameters::rename(&mut content, &self.edit.devices)?;
+        new.changed |= renamed.changed;
+        new.names_left = renamed.left;
         for file in &self.edit.files {
             put_if_new(&mut content, &file.path, file.mode, file.contents.0.clone(), &mut new)?;
         }

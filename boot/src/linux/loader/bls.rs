@@ -195,16 +195,21 @@ pub(super) fn plan(draft: &mut Draft<'_>, devices: &Devices<'_>, entries: &[Entr
         })?;
         parameters.report(draft, &entry.path);
     }
+    for path in sources(draft)? {
+        let why = "The next kernel's boot entry keeps naming devices by UUID.";
+        parameters::plain_file(draft, devices, &path, why)?;
+    }
+    Ok(())
+}
+
+/// Files with the parameters that the next entry or image is made with.
+pub(super) fn sources(draft: &Draft<'_>) -> Result<Vec<String>> {
     let mut sources: Vec<String> = SOURCES.iter().map(|path| (*path).to_owned()).collect();
     for folder in SOURCE_FOLDERS {
         let names = draft.scene.tree.names(folder)?;
         sources.extend(names.iter().take(ENTRIES_AT_MOST).map(|name| format!("{folder}/{name}")));
     }
-    for path in sources {
-        let why = "The next kernel's boot entry keeps naming devices by UUID.";
-        parameters::plain_file(draft, devices, &path, why)?;
-    }
-    Ok(())
+    Ok(sources)
 }
 
 /// Every kernel that an entry starts and that has its modules in the folder `modules`: what starts is this copy

@@ -157,14 +157,18 @@ fn without_links(draft: &Draft<'_>, paths: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// What the next grub-mkconfig generates from.
-fn defaults(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
+/// Files with the parameters that the next grub-mkconfig generates from.
+pub(super) fn sources(draft: &Draft<'_>) -> Result<Vec<String>> {
     let mut paths = vec![DEFAULTS.to_owned()];
     let more = draft.scene.tree.names("/etc/default/grub.d")?;
     paths.extend(
         more.iter().filter(|name| name.ends_with(".cfg")).map(|name| format!("/etc/default/grub.d/{name}")),
     );
-    for path in paths {
+    Ok(paths)
+}
+
+fn defaults(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
+    for path in sources(draft)? {
         let mut parameters = parameters::Parameters::new(devices);
         let why = "The next update of GRUB's configuration keeps naming devices by UUID.";
         draft.edit(&path, why, |old| {

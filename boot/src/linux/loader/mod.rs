@@ -2,12 +2,14 @@
 //! next update generates from; and which kernel starts by default.
 //!
 //! One file per loader: [`grub2`] (with its environment in [`grubenv`] and its menu in [`menu`]), [`legacy`], [`syslinux`],
-//! [`bls`] (entries that GRUB and systemd-boot share), [`systemd_boot`], [`uki`] (with [`pe`]); [`parameters`] is what all of them edit.
+//! [`bls`] (entries that GRUB and systemd-boot share), [`systemd_boot`], [`uki`] (with [`pe`]); [`parameters`] is what all of them edit,
+//! and [`forbidden`] what all of them are searched for.
 //!
 //! Deliberately absent: LILO, which finds kernel and initramfs by their blocks, so that a new initramfs needs `lilo` itself;
 //! elilo, and zipl of s390x. They are recognised and named.
 
 mod bls;
+mod forbidden;
 mod grub2;
 mod grubenv;
 mod legacy;
@@ -20,8 +22,8 @@ pub(crate) mod uki;
 
 use super::device::Devices;
 use super::draft::Draft;
-use super::facts;
 use super::packages::Packages;
+use super::{drivers, facts};
 use crate::Result;
 use crate::guest::Guest;
 use crate::target::{Firmware, Request};
@@ -60,9 +62,14 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, packages: &
     if grub.is_some() && packages.has("grub-pc") {
         grub2::debconf(draft)?;
     }
+    let paths = files(grub.as_ref(), &entries);
     if !found.is_empty() {
-        serial_console(draft, grub.as_ref(), &entries)?;
+        serial_console(draft, grub.is_some(), &paths)?;
     }
+    let needed = drivers::needed(draft, request);
+    let sources = [grub2::sources(draft)?, bls::sources(draft)?];
+    forbidden::report(draft, &[paths, sources.concat()].concat(), &needed)?;
+    uki::report_forbidden(draft, &images, &needed);
     Ok(())
 }
 
@@ -222,10 +229,16 @@ fn others(draft: &mut Draft<'_>, guest: &Guest, found: &[&str], systemd_boot: Op
     Ok(())
 }
 
-fn serial_console(draft: &mut Draft<'_>, grub: Option<&Grub>, entries: &[bls::Entry]) -> Result<()> {
-    let mut paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
-    paths.extend(grub.iter().flat_map(|grub| grub.files()));
-    paths.extend(syslinux::CONFIGS.iter().map(|(path, _)| *path).chain(legacy::CONFIGS.iter().copied()));
+/// Every file that a boot loader reads kernel parameters from, there or not.
+fn files(grub: Option<&Grub>, entries: &[bls::Entry]) -> Vec<String> {
+    let mut paths: Vec<String> = entries.iter().map(|entry| entry.path.clone()).collect();
+    paths.extend(grub.iter().flat_map(|grub| grub.files()).map(str::to_owned));
+    let fixed = syslinux::CONFIGS.iter().map(|(path, _)| *path).chain(legacy::CONFIGS.iter().copied());
+    paths.extend(fixed.map(str::to_owned));
+    paths
+}
+
+fn serial_console(draft: &mut Draft<'_>, has_grub: bool, paths: &[String]) -> Result<()> {
     for path in paths {
         let config = draft.read_text(path)?.unwrap_or_default();
         if ["console=ttyS", "console=ttyAMA"].iter().any(|console| config.contains(console)) {
@@ -235,9 +248,9 @@ fn serial_console(draft: &mut Draft<'_>, grub: Option<&Grub>, entries: &[bls::En
     draft.find(
         "linux-no-serial-console",
         "The kernel writes to the screen only; a serial console shows nothing of the boot.",
-        match grub {
-            Some(_) => "Add console=tty0 console=ttyS0 to GRUB_CMDLINE_LINUX if a serial console is wanted.",
-            None => "Add console=tty0 console=ttyS0 to the kernel parameters if a serial console is wanted.",
+        match has_grub {
+            true => "Add console=tty0 console=ttyS0 to GRUB_CMDLINE_LINUX if a serial console is wanted.",
+            false => "Add console=tty0 console=ttyS0 to the kernel parameters if a serial console is wanted.",
         },
     );
     Ok(())

@@ -37,6 +37,30 @@ fn run(tree: &MemTree, firmware: Firmware, modes: &[&str]) -> PatchPlan {
     draft.finish()
 }
 
+/// The drivers of the target's devices; what else is forbidden is the owner's affair.
+#[test]
+fn drivers_that_parameters_forbid_are_said() {
+    let cfg = CFG.replace("quiet", "quiet modprobe.blacklist=nouveau,virtio-blk module_blacklist=virtio_net");
+    let tree = MemTree::new()
+        .file("/boot/grub/grub.cfg", &cfg)
+        .file("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"rd.driver.blacklist=virtio_pci\"\n");
+    let plan = run(&tree, Firmware::Bios, &["bios"]);
+    let said: Vec<&str> = plan
+        .findings
+        .iter()
+        .filter(|finding| finding.id == "linux-driver-forbidden")
+        .map(|finding| finding.remedy.as_str())
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "Remove virtio_blk from modprobe.blacklist= in /boot/grub/grub.cfg in the guest, and convert again.",
+            "Remove virtio_net from module_blacklist= in /boot/grub/grub.cfg in the guest, and convert again.",
+            "Remove virtio_pci from rd.driver.blacklist= in /etc/default/grub in the guest, and convert again.",
+        ]
+    );
+}
+
 const CFG: &str = "### BEGIN /etc/grub.d/10_linux ###
 menuentry 'Debian GNU/Linux' --class debian {
 \tinsmod ext2
@@ -476,6 +500,7 @@ mod images {
                 builtin: Vec::new(),
                 missing: Vec::new(),
                 warnings: Vec::new(),
+                names_left: Vec::new(),
                 compressor: Compressor::None,
                 old_size: landfall_image::Bytes(1),
                 new_size: landfall_image::Bytes(11),

@@ -88,6 +88,24 @@ fn parse(path: String, bytes: &[u8]) -> Option<Image> {
     })
 }
 
+/// Says which images' own parameters forbid a driver of `needed`.
+pub(super) fn report_forbidden(draft: &mut Draft<'_>, images: &[Image], needed: &[&str]) {
+    for image in images {
+        for (parameter, module) in super::forbidden::found(&image.cmdline, needed) {
+            draft.find(
+                "linux-driver-forbidden",
+                format!(
+                    "{} keeps the driver {module} from being loaded ({parameter}=), and the target needs it.",
+                    image.path
+                ),
+                format!(
+                    "Build the image anew in the guest without {module} in {parameter}=, and convert again."
+                ),
+            );
+        }
+    }
+}
+
 impl Image {
     /// The file's name, by which systemd-boot knows it.
     pub fn id(&self) -> &str {

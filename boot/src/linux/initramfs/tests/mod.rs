@@ -88,6 +88,7 @@ impl Guest {
             }],
             remove: Vec::new(),
             renames: Vec::new(),
+            devices: Vec::new(),
         }
     }
     fn tree(&self) -> HostTree {
