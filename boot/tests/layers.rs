@@ -5,10 +5,11 @@ mod helper;
 
 use helper::FileDisk;
 use landfall_boot::apply::Change;
+use landfall_boot::session::Reader;
 use landfall_boot::tree::ext4::Ext4Tree;
 use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
-use landfall_image::disk::{Disk, DiskMut};
+use landfall_image::disk::DiskMut;
 use landfall_image::luks::Secret;
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 use sha2::{Digest, Sha256};
@@ -61,6 +62,19 @@ const FIXTURES: &[Fixture] = &[
     fixture("luks-on-lvm", 1, "vg-plain/secret:luks", "/dev/mapper/luks-"),
     fixture("lvm-on-luks", 1, "vg-luks/root", "/dev/vg-luks/root"),
     fixture("luks1", 1, "disk0p1:luks", "/dev/mapper/luks-"),
+    fixture("r5-ls", 3, "md/r5-ls", "/dev/md/r5-ls"),
+    fixture("r5-la", 3, "md/r5-la", "/dev/md/r5-la"),
+    fixture("r5-rs", 3, "md/r5-rs", "/dev/md/r5-rs"),
+    fixture("r5-ra", 3, "md/r5-ra", "/dev/md/r5-ra"),
+    fixture("r4", 3, "md/r4", "/dev/md/r4"),
+    fixture("r6", 4, "md/r6", "/dev/md/r6"),
+    fixture("r6-ra", 5, "md/r6-ra", "/dev/md/r6-ra"),
+    fixture("lvm-thin", 1, "vg-thin/root", "/dev/vg-thin/root"),
+    fixture("lvm-thin-two", 2, "vg-two/root", "/dev/mapper/vg--two-root"),
+    fixture("lvm-raid5", 3, "vg-raid5/root", "/dev/vg-raid5/root"),
+    fixture("lvm-raid6", 5, "vg-raid6/root", "/dev/vg-raid6/root"),
+    fixture("lvm-cache", 2, "vg-cache/root", "/dev/vg-cache/root"),
+    fixture("lvm-cachevol", 2, "vg-cachevol/root", "/dev/vg-cachevol/root"),
 ];
 
 impl Fixture {
@@ -162,11 +176,20 @@ fn what_is_missing_is_named() {
         ("linear", vec![0], vec!["array-incomplete"]),
         ("r10-12", vec![0, 2], vec!["array-degraded"]),
         ("r10-12", vec![2], vec!["array-incomplete"]),
-        ("r5", vec![0, 1, 2], vec!["array-not-opened"]),
+        ("r5-ls", vec![0, 2], vec!["array-degraded"]),
+        ("r5-ls", vec![1], vec!["array-incomplete"]),
+        ("r6-ra", vec![0, 2, 3], vec!["array-degraded"]),
+        ("r6-ra", vec![3, 4], vec!["array-incomplete"]),
         ("rebuilding", vec![0, 1], vec!["array-not-opened"]),
         ("rebuilding", vec![0], vec!["array-degraded"]),
         ("r1-12", vec![0, 1, 1], vec!["array-not-opened"]),
         ("lvm-raid1", vec![1], vec!["lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-raid5", vec![0, 2], vec!["lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-raid5", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
+        ("lvm-raid6", vec![1, 2, 4], vec!["lvm-degraded", "lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-cache", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
+        ("lvm-cachevol", vec![1], vec!["lvm-not-opened", "lvm-missing-pv"]),
+        ("lvm-thin-two", vec![1], vec!["lvm-not-opened", "lvm-degraded", "lvm-not-opened", "lvm-missing-pv"]),
         ("lvm-mirror", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
     ] {
         let scan = some(name, &disks);
@@ -180,6 +203,28 @@ fn what_is_missing_is_named() {
     let tree =
         Ext4Tree::open(some("lvm-raid1", &[1]).view(&VolumeId("vg-raid1/root".into())).unwrap()).unwrap();
     assert!(tree.read("/etc/data", Bytes::mib(8)).unwrap().unwrap() == data("lvm-raid1"));
+    // What is missing is computed.
+    for (name, disks) in [
+        ("r5-ls", vec![0, 1]),
+        ("r5-ra", vec![1, 2]),
+        ("r5-la", vec![0, 2]),
+        ("r4", vec![1, 2]),
+        ("r6", vec![0, 3]),
+        ("r6", vec![1, 2]),
+        ("r6-ra", vec![0, 2, 4]),
+        ("r6-ra", vec![0, 1, 4]),
+        ("lvm-raid5", vec![1, 2]),
+        ("lvm-raid6", vec![0, 3, 4]),
+    ] {
+        let scan = some(name, &disks);
+        let id = match name.strip_prefix("lvm-") {
+            Some(level) => format!("vg-{level}/root"),
+            None => format!("md/{name}"),
+        };
+        let view = scan.view(&VolumeId(id)).unwrap_or_else(|| panic!("{:?}", scan.findings));
+        let tree = Ext4Tree::open(view).unwrap();
+        assert!(tree.read("/etc/data", Bytes::mib(8)).unwrap().unwrap() == data(name), "{name} {disks:?}");
+    }
     // Without a key, and with a wrong one.
     let disk = [FileDisk::open(&folder.join("luks-on-lvm.0.raw"))];
     let locked = scan(&disk).unwrap();
@@ -225,6 +270,26 @@ fn sum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A file system with the files of a folder, written over all of a volume.
+fn write_file_system(view: &dyn DiskMut, root: &Path, image: &Path) {
+    File::create(image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
+    let made = Command::new("/sbin/mke2fs")
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
+        .args([root, image])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let bytes = std::fs::read(image).unwrap();
+    // In pieces that fit no chunk.
+    for (index, piece) in bytes.chunks(300_001).enumerate() {
+        let at = GuestOffset(index as u64 * 300_001);
+        match piece.iter().all(|&byte| byte == 0) {
+            true => view.zero_at(GuestRange::new(at, Bytes(piece.len() as u64))).unwrap(),
+            false => view.write_at(at, piece).unwrap(),
+        }
+    }
+}
+
 /// Everything is written anew through the views: another file system, made elsewhere. One of them by the sandbox's kernel.
 #[test]
 fn what_is_written_is_whole_to_the_kernel() {
@@ -241,22 +306,7 @@ fn what_is_written_is_whole_to_the_kernel() {
         std::fs::write(root.join("etc/hostname"), format!("new-{}\n", fixture.name)).unwrap();
         let content = data(&format!("written {number}"));
         std::fs::write(root.join("etc/data"), &content).unwrap();
-        File::create(&image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
-        let made = Command::new("/sbin/mke2fs")
-            .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
-            .args([&root, &image])
-            .status()
-            .unwrap();
-        assert!(made.success());
-        let bytes = std::fs::read(&image).unwrap();
-        // In pieces that fit no chunk.
-        for (index, piece) in bytes.chunks(300_001).enumerate() {
-            let at = GuestOffset(index as u64 * 300_001);
-            match piece.iter().all(|&byte| byte == 0) {
-                true => view.zero_at(GuestRange::new(at, Bytes(piece.len() as u64))).unwrap(),
-                false => view.write_at(at, piece).unwrap(),
-            }
-        }
+        write_file_system(&*view, &root, &image);
         view.flush().unwrap();
         expected.insert(fixture.name, sum(&content));
     }
@@ -274,7 +324,30 @@ fn what_is_written_is_whole_to_the_kernel() {
         assert_eq!(result["hostname"], hostname, "{name}");
         assert_eq!(result["data"], expected[name], "{name}");
     }
-    for mirrored in ["r1-12", "r1-10-disk", "r1-090", "r10-12", "r10-four", "lvm-on-md", "lvm-raid1-legs"] {
+    // Another volume of the pool, and one that a volume of the pool began as: neither was changed.
+    for other in ["lvm-thin-snap:lvm-thin-before", "lvm-thin-base:lvm-thin-two-before"] {
+        let (name, content) = other.split_once(':').unwrap();
+        assert_eq!(found[name]["fsck"], "clean", "{name}");
+        assert_eq!(found[name]["hostname"], content, "{name}");
+        assert_eq!(found[name]["data"], sum(&data(content)), "{name}");
+    }
+    for pool in ["lvm-thin-pool", "lvm-thin-two-pool"] {
+        assert_eq!(found[pool]["books"], "clean", "{pool}");
+    }
+    for array in ["r5-ls", "r5-la", "r5-rs", "r5-ra", "r4", "r6", "r6-ra"] {
+        assert_eq!(found[array]["mismatches"], "0", "{array} was compared");
+    }
+    for mirrored in [
+        "r1-12",
+        "r1-10-disk",
+        "r1-090",
+        "r10-12",
+        "r10-four",
+        "lvm-on-md",
+        "lvm-raid1-legs",
+        "lvm-raid5-legs",
+        "lvm-raid6-legs",
+    ] {
         assert_eq!(found[mirrored]["mismatches"], "0", "{mirrored} was compared");
     }
 }
@@ -285,7 +358,21 @@ fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
     let chosen: Vec<&Fixture> = FIXTURES
         .iter()
         .filter(|fixture| {
-            ["r1-12", "r1-10-disk", "r10-12", "lvm-raid1", "lvm-on-luks", "luks1"].contains(&fixture.name)
+            [
+                "r1-12",
+                "r1-10-disk",
+                "r10-12",
+                "lvm-raid1",
+                "lvm-on-luks",
+                "luks1",
+                "lvm-thin",
+                "lvm-thin-two",
+                "r5-ls",
+                "r6",
+                "lvm-raid5",
+                "lvm-cache",
+            ]
+            .contains(&fixture.name)
         })
         .collect();
     let volumes = chosen.iter().map(|fixture| (fixture.name.to_owned(), fixture.view(&fixture.scan(copies))));
@@ -298,4 +385,31 @@ fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
     }
     session.finish().unwrap();
     chosen.iter().map(|fixture| fixture.name).collect()
+}
+
+/// The whole pass, over a root that lies in the pool, on the array or under the cache; twice, for the second one finds what
+/// the first one left.
+#[test]
+fn a_root_on_them_is_patched() {
+    let Some(folder) = fixtures() else { return };
+    let Some(sandbox) = helper::sandbox("a root on thin, cached and parity volumes") else { return };
+    let _one = helper::one();
+    let copies = copies(&folder);
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["lvm-thin", "lvm-thin-two", "r5-la", "r6-ra", "lvm-raid6", "lvm-cachevol"] {
+        let fixture = FIXTURES.iter().find(|fixture| fixture.name == name).unwrap();
+        let root = dir.path().join(name);
+        helper::root_files(&root, &format!("{} / ext4 defaults 0 1\n", fixture.device));
+        let view = fixture.view(&fixture.scan(copies.path()));
+        write_file_system(&*view, &root, &dir.path().join("image"));
+        let files = fixture.files(copies.path());
+        let disks: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        for path in ["/etc/motd", "/etc/new"] {
+            let patched = helper::patched(&disks, &sandbox, &[path], None);
+            let applied = patched.applied.unwrap_or_else(|| panic!("{name}: {:?}", patched.inspection.plan));
+            assert_eq!(applied.verified_by, Reader::Direct, "{name}");
+            let tree = Ext4Tree::open(fixture.view(&fixture.scan(copies.path()))).unwrap();
+            assert_eq!(tree.read_text(path).unwrap().as_deref(), Some(helper::TEXT), "{name}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Volume groups of LVM.
 
-use super::{Place, Work};
+use super::{Closed, Place, Work};
 use crate::volume::lvm::{self, Mapping};
 use crate::volume::view::View;
 use crate::volume::{Content, Volume, VolumeId};
@@ -67,13 +67,14 @@ impl Work<'_> {
                     Place { id, disk: logical.disk, entry: None, device_names, may_hold_layers: false };
                 self.place(place, View::new(segments.iter().cloned())?)
             }
-            Mapping::NotOpened { of, why } => {
+            Mapping::NotOpened { of, why, hint } => {
+                let nothing = "nothing, unless the guest needs it to start; it is copied as it is";
                 self.out.findings.push(Finding::new(
                     "lvm-not-opened",
                     format!("the logical volume {} is not opened: {why}", id.0),
-                    "nothing, unless the guest needs it to start; it is copied as it is",
+                    hint.as_deref().unwrap_or(nothing),
                 ));
-                self.out.closed.insert(id.clone(), why.clone());
+                self.out.closed.insert(id.clone(), Closed { why: why.clone(), hint: hint.clone() });
                 self.out.volumes.push(Volume {
                     id,
                     size: logical.size,
