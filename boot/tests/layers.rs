@@ -387,6 +387,74 @@ fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
     chosen.iter().map(|fixture| fixture.name).collect()
 }
 
+/// Overwrites fields of the superblock of a thin pool or cache in a raw disk, and makes its checksum right.
+fn change_superblock(file: &Path, magic: u64, salt: u32, fields: &[(usize, &[u8])]) {
+    let mut raw = std::fs::read(file).unwrap();
+    let is_it = |block: &[u8]| block[8..16] == [0; 8] && block[32..40] == magic.to_le_bytes();
+    let block = raw.chunks_exact_mut(4096).find(|block| is_it(block)).expect("a superblock");
+    for (at, bytes) in fields {
+        block[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let sum = !crc32c::crc32c(&block[4..]) ^ salt;
+    block[..4].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(file, raw).unwrap();
+}
+
+/// Pools and caches in a state that no kernel would write to: they stay closed, with a remedy.
+#[test]
+fn pools_in_a_bad_state_are_named_with_what_to_do() {
+    let Some(folder) = fixtures() else { return };
+    let dir = tempfile::tempdir_in(&folder).unwrap();
+    const THIN: (u64, u32) = (27_022_010, 160_774);
+    const CACHE: (u64, u32) = (0o6_142_003, 9_031_977);
+    for (name, disk, kind, field, says, remedy) in [
+        ("lvm-thin", 0, THIN, (4, &[1][..]), "marked to be checked", "lvconvert --repair"),
+        ("lvm-thin", 0, THIN, (56, &[9]), "snapshot of its metadata", "release_metadata_snap"),
+        ("lvm-thin", 0, THIN, (48, &[99]), "and the pool itself 99", "lvconvert --repair"),
+        ("lvm-thin", 0, THIN, (336, &[0, 1]), "640 blocks of data are counted", "lvconvert --repair"),
+        ("lvm-cache", 1, CACHE, (4, &[2]), "marked to be checked", "lvconvert --repair"),
+        ("lvm-cache", 1, CACHE, (240, &[0, 0, 0x30]), "up to 2097152 are read", "lvconvert --uncache"),
+        ("lvm-cache", 1, CACHE, (232, &[64]), "size of a block", "nothing"),
+    ] {
+        let fixture = FIXTURES.iter().find(|fixture| fixture.name == name).unwrap();
+        for file in fixture.files(&folder) {
+            std::fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+        change_superblock(&fixture.files(dir.path())[disk], kind.0, kind.1, &[field]);
+        let scan = fixture.scan(dir.path());
+        assert!(scan.view(&VolumeId(fixture.volume.into())).is_none(), "{name}: {says}");
+        let finding = scan.findings.iter().find(|finding| finding.says.contains(fixture.volume)).unwrap();
+        assert_eq!(finding.id, "lvm-not-opened");
+        assert!(finding.says.contains(says), "{}", finding.says);
+        assert!(finding.remedy.contains(remedy), "{}", finding.remedy);
+    }
+}
+
+/// Every write of the sandbox to a block that is shared, or was never written, needs a new one.
+#[test]
+fn a_full_pool_stops_the_sandbox_with_a_hint() {
+    let Some(folder) = fixtures() else { return };
+    let Some(sandbox) = helper::sandbox("a full pool") else { return };
+    let _one = helper::one();
+    let dir = tempfile::tempdir_in(&folder).unwrap();
+    let fixture = FIXTURES.iter().find(|fixture| fixture.name == "lvm-thin").unwrap();
+    let file = &fixture.files(&folder)[0];
+    std::fs::copy(file, dir.path().join(file.file_name().unwrap())).unwrap();
+    let full = fixture.scan(dir.path()).view(&VolumeId("vg-thin/second".into())).unwrap();
+    let error = (0..96).find_map(|at| full.write_at(GuestOffset(at << 20), &[7; 1 << 20]).err()).unwrap();
+    assert!(error.says().contains("the thin pool vg-thin/pool is full"), "{error}");
+    let view = fixture.view(&fixture.scan(dir.path()));
+    let session = sandbox.start(vec![("root".into(), view)]).unwrap();
+    let change = Change::Put { path: "/etc/large".into(), bytes: vec![1; 20 << 20], mode: 0o644 };
+    let written = session
+        .mount("root", "ext4", "root", "/", false)
+        .and_then(|()| session.apply("root", &[change]))
+        .and_then(|_| session.finish());
+    let error = written.unwrap_err();
+    assert!(error.says().contains("the thin pool vg-thin/pool is full: all 640 blocks"), "{error}");
+    assert!(error.hint_text().unwrap_or_default().contains("fstrim"), "{error:?}");
+}
+
 /// The whole pass, over a root that lies in the pool, on the array or under the cache; twice, for the second one finds what
 /// the first one left.
 #[test]

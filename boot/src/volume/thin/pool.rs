@@ -327,6 +327,10 @@ impl State {
         self.commit()
     }
 
+    pub(super) fn count(&mut self, block: u64) -> u32 {
+        self.metadata.count(Which::Data, block).unwrap()
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.metadata.roots(Which::Data).used
     }
