@@ -685,6 +685,13 @@ pub const TABLE: &[Explanation] = &[
                The finding says what can be done; another one says so if the guest needs it to start.",
     },
     Explanation {
+        id: "lvm-snapshot-inactive",
+        severity: Severity::Notes,
+        text: "A thin snapshot is not activated with its volume group, as LVM makes them, so the guest does not see \
+               it when it starts. It is not looked into, and keeps its content when its origin is patched: what \
+               is overwritten there is copied first, as the guest would do.",
+    },
+    Explanation {
         id: "lvm-snapshot-origin",
         severity: Severity::Warns,
         text: "A volume that is patched has an LVM snapshot. What is overwritten from outside is not preserved in \

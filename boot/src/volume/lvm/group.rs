@@ -1,7 +1,7 @@
 //! From metadata texts to volume groups: which physical volumes they need, and where each logical volume lies.
 
 use super::text::{self, Section};
-use super::{Label, dashed, mirror, raid, read_metadata};
+use super::{Label, dashed, mirror, raid, read_metadata, thin};
 use crate::volume::VolumeId;
 use crate::volume::thin::Pool;
 use crate::volume::view::{Place, Segment, View};
@@ -53,6 +53,8 @@ pub struct Logical {
     pub mapping: Mapping,
     /// Snapshots of it, which writing to it from outside would damage.
     pub snapshots: Vec<String>,
+    /// A thin snapshot that is not activated with its group: what it is a snapshot of.
+    pub inactive_of: Option<String>,
     /// What is odd about it, as sentences that begin with its name, each with a remedy.
     pub oddities: Vec<(String, &'static str)>,
 }
@@ -172,7 +174,7 @@ fn metadata_of(physical: &Physical) -> Result<Option<Metadata>> {
 }
 
 /// What lvm2 allows as the name of a group or volume. Nothing else may become part of a path.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
         && name.len() <= 127
         && !name.starts_with('-')
@@ -306,6 +308,7 @@ impl<'a> Assembly<'a> {
                 Err(NotOpened { of, why, hint }) => Mapping::NotOpened { of, why, hint },
             },
             snapshots: snapshots.origins.get(name).cloned().unwrap_or_default(),
+            inactive_of: thin::inactive_of(volume).map(str::to_owned),
             oddities,
         }
     }

@@ -7,8 +7,8 @@
 //!            message1 { create = "…" } …: what LVM has not told the kernel yet
 //! ```
 
-use super::group::{Assembly, Described, NotOpened, kind, named, number, pieces};
-use super::text::Section;
+use super::group::{Assembly, Described, NotOpened, is_name, kind, named, number, pieces};
+use super::text::{self, Section};
 use crate::volume::thin::{Pool, ThinDisk};
 use crate::volume::view::Segment;
 use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Sectors};
@@ -19,6 +19,15 @@ const KIND: &str = "lvm-thin";
 
 fn not(why: impl Into<String>) -> NotOpened {
     (KIND.to_owned(), why.into()).into()
+}
+
+/// Of a snapshot that LVM leaves inactive when it activates the group, as it makes them: its origin.
+pub(super) fn inactive_of(volume: &Section) -> Option<&str> {
+    let flags = volume.get("flags").map_or(&[][..], text::Value::list);
+    let is_skipped = flags.iter().any(|flag| flag.text() == Some("ACTIVATION_SKIP"));
+    let pieces = pieces(volume);
+    let piece = pieces.iter().find(|piece| is_skipped && kind(piece) == "thin")?;
+    named(piece, "origin").filter(|origin| is_name(origin))
 }
 
 impl<'a> Assembly<'a> {

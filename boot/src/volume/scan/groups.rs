@@ -41,6 +41,15 @@ impl Work<'_> {
     }
 
     fn logical(&mut self, shown: &str, group: &lvm::Group, logical: &lvm::Logical) -> Result<()> {
+        if let Some(origin) = &logical.inactive_of {
+            // Nothing is mounted from it when the guest starts, and it has the UUID and label of its origin.
+            self.out.findings.push(Finding::new(
+                "lvm-snapshot-inactive",
+                format!("{shown}/{} is a thin snapshot of {origin}, and not active when the guest starts: it is left alone", logical.name),
+                "nothing; or, if it is what the guest is to start from, activate it in the source machine (lvchange --setactivationskip n)",
+            ));
+            return Ok(());
+        }
         let mut id = VolumeId(format!("{shown}/{}", logical.name));
         if self.out.volume(&id).is_some() {
             // An array is called so.
