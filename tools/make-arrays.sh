@@ -17,7 +17,9 @@ PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 images=$(cd "$images" && pwd)
-[ -n "$check${FIXTURES:-}" ] || [ ! -e "$folder/complete" ] || exit 0
+# What an older version of this made lacks what a newer one makes.
+[ -n "$check${FIXTURES:-}" ] || [ ! "$folder/complete" -nt "$here/make-arrays.sh" ] ||
+    [ ! "$folder/complete" -nt "$here/arrays-init.sh" ] || exit 0
 
 # Packages that are not installed here, unpacked.
 fetch() {
