@@ -10,7 +10,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 trap 'echo "FAILED: $step"; sync; poweroff -f' EXIT
 step=modules
-for module in virtio_pci virtio_scsi sd_mod ext4 md_mod raid1 raid0 raid10 raid456 linear dm_mod dm_crypt dm_raid dm_mirror xts aes_generic \
+for module in virtio_pci virtio_scsi sd_mod ext4 md_mod raid1 raid0 raid10 raid456 linear dm_mod dm_crypt dm_raid dm_mirror dm_snapshot dm_thin_pool dm_cache dm_cache_smq xts aes_generic \
     aesni_intel sha256_generic ecb cbc essiv; do
     modprobe "$module" 2>/dev/null
 done
@@ -41,6 +41,18 @@ fill() {
     content "$1" > /mnt/etc/data
     umount /mnt
 }
+# The same files on a file system that is there.
+refill() {
+    mount -t ext4 "$2" /mnt || exit 1
+    echo "$1" > /mnt/etc/hostname
+    content "$1" > /mnt/etc/data
+    umount /mnt
+}
+members() {
+    for disk in 0 1 2 3 4; do
+        case " $names " in *" $1.$disk "*) node "$1.$disk" ;; esac
+    done
+}
 create() {
     device=$1
     shift
@@ -51,7 +63,7 @@ create() {
 stop() { sync; quiet mdadm --stop "$1"; }
 partition() { echo "2048,,$2" | quiet sfdisk -q --no-reread --no-tell-kernel "$1"; quiet blockdev_reread "$1"; }
 blockdev_reread() { busybox blockdev --rereadpt "$1"; sleep 1; mdev -s; }
-lvm_() { quiet lvm "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} global{use_lvmpolld=0}'; }
+lvm_() { quiet lvm "$@" --config 'activation{udev_sync=0 udev_rules=0 monitoring=0} global{use_lvmpolld=0 thin_check_executable="/bin/thin_check" cache_check_executable="/bin/cache_check"}'; }
 active() { mdev -s; lvm vgmknodes > /dev/null 2>&1; }
 format() { printf landfall > /tmp/key; quiet cryptsetup luksFormat -q --key-file /tmp/key --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$@"; }
 unlock() { printf landfall > /tmp/key; quiet cryptsetup open --key-file /tmp/key "$1" "$2"; }
@@ -131,10 +143,98 @@ make() {
         echo 2000000 > /proc/sys/dev/raid/speed_limit_max
         echo 1000000 > /proc/sys/dev/raid/speed_limit_min
     fi
-    if has r5; then
-        create /dev/md10 --name=10 --metadata=1.2 --level=5 --chunk=64 --raid-devices=3 "$(node r5.0)" "$(node r5.1)" "$(node r5.2)"
-        stop /dev/md10
+    for name in r5-ls r5-la r5-rs r5-ra r4 r6 r6-ra; do
+        has "$name" || continue
+        level=5 layout=''
+        case $name in
+            r5-ls) layout=--layout=ls ;;
+            r5-la) layout=--layout=la ;;
+            r5-rs) layout=--layout=rs ;;
+            r5-ra) layout=--layout=ra ;;
+            r4) level=4 ;;
+            r6) level=6 ;;
+            r6-ra) level=6 layout=--layout=ra ;;
+        esac
+        # shellcheck disable=SC2086,SC2046
+        set -- $(members "$name")
+        # Parity that is assumed to be right is not: the disks are empty, which is a sound stripe of any level.
+        # shellcheck disable=SC2086
+        create /dev/md20 --name="$name" --metadata=1.2 --level=$level $layout --chunk=64 --raid-devices=$# "$@"
+        fill "$name" /dev/md20
+        stop /dev/md20
+    done
+    # A volume with a snapshot that shares part of its blocks, and areas that nothing was written to.
+    if has lvm-thin; then
+        lvm_ pvcreate -q "$(node lvm-thin.0)"
+        lvm_ vgcreate -q vg-thin "$(node lvm-thin.0)"
+        lvm_ lvcreate -q -y --noudevsync --type thin-pool -c 64k -L 40M --poolmetadatasize 4M -n pool vg-thin
+        lvm_ lvcreate -q -y --noudevsync -V 96M --thinpool pool -n root vg-thin
+        active
+        fill lvm-thin-before /dev/vg-thin/root
+        lvm_ lvcreate -q -y --noudevsync -s -n snap vg-thin/root
+        lvm_ lvchange -q -ay -K vg-thin/snap
+        active
+        refill lvm-thin /dev/vg-thin/root
+        # More users of a block than two bits can count.
+        for name in second third; do lvm_ lvcreate -q -y --noudevsync -s -n $name vg-thin/root; done
+        refill lvm-thin /dev/vg-thin/root
+        lvm_ vgchange -q -an vg-thin
     fi
+    # Data in stripes, metadata mirrored, and a volume that begins as another one that is no part of the pool.
+    if has lvm-thin-two; then
+        lvm_ pvcreate -q "$(node lvm-thin-two.0)" "$(node lvm-thin-two.1)"
+        lvm_ vgcreate -q vg-two "$(node lvm-thin-two.0)" "$(node lvm-thin-two.1)"
+        lvm_ lvcreate -q -y --noudevsync -L 24M -n base vg-two
+        active
+        fill lvm-thin-two-before /dev/vg-two/base
+        lvm_ lvchange -q -pr vg-two/base
+        lvm_ lvchange -q -an vg-two/base
+        lvm_ lvcreate -q -y --noudevsync --type thin-pool -i 2 -I 64k -c 128k -L 32M --poolmetadatasize 4M -n pool vg-two
+        active
+        lvm_ lvconvert -q -y --type raid1 -m 1 vg-two/pool_tmeta
+        lvm_ lvcreate -q -y --noudevsync -s --thinpool pool -n root vg-two/base
+        lvm_ lvchange -q -ay -K vg-two/root
+        active
+        refill lvm-thin-two /dev/vg-two/root
+        synced vg--two-pool_tmeta
+        lvm_ vgchange -q -an vg-two
+    fi
+    for level in 5 6; do
+        name=lvm-raid$level
+        has "$name" || continue
+        # shellcheck disable=SC2046
+        set -- $(members "$name")
+        lvm_ pvcreate -q "$@"
+        lvm_ vgcreate -q "vg-raid$level" "$@"
+        lvm_ lvcreate -q -y --noudevsync --type "raid$level" -i $(($# - level + 4)) -I 64k -L 36M -n root "vg-raid$level"
+        active
+        fill "$name" "/dev/vg-raid$level/root"
+        synced "vg--raid$level-root" || exit 1
+        lvm_ vgchange -q -an "vg-raid$level"
+    done
+    # What was written last is in the cache alone.
+    for kind in cache cachevol; do
+        name=lvm-$kind
+        has "$name" || continue
+        group=vg-$kind
+        lvm_ pvcreate -q "$(node "$name.0")" "$(node "$name.1")"
+        lvm_ vgcreate -q "$group" "$(node "$name.0")" "$(node "$name.1")"
+        lvm_ lvcreate -q -y --noudevsync -L 32M -n root "$group" "$(node "$name.0")"
+        active
+        fill "$name-before" "/dev/$group/root"
+        if [ "$kind" = cache ]; then
+            lvm_ lvcreate -q -y --noudevsync --type cache-pool -c 64k -L 16M --poolmetadatasize 8M -n fast "$group" "$(node "$name.1")"
+            lvm_ lvconvert -q -y --type cache --cachemode writeback --cachepool fast "$group/root"
+        else
+            lvm_ lvcreate -q -y --noudevsync -L 32M -n fast "$group" "$(node "$name.1")"
+            lvm_ lvconvert -q -y --type cache --cachemode writeback -c 64k --cachevol fast "$group/root"
+        fi
+        active
+        refill "$name" "/dev/$group/root"
+        for _ in 1 2 3; do refill "$name" "/dev/$group/root"; done
+        dmsetup status "vg--$kind-root"
+        lvm_ vgchange -q -an "$group"
+    done
     for type in raid1 mirror; do
         has "lvm-$type" || continue
         lvm_ pvcreate -q "$(node lvm-$type.0)" "$(node lvm-$type.1)"
@@ -218,12 +318,13 @@ result() {
 check() {
     echo 2000000 > /proc/sys/dev/raid/speed_limit_max
     number=100
-    for fixture in r1-12: r1-10-disk:p1 r1-090: r0-12: linear-090: r10-12: r10-four: linear: stale:; do
+    for fixture in r1-12: r1-10-disk:p1 r1-090: r0-12: linear-090: r10-12: r10-four: linear: stale: \
+        r5-ls: r5-la: r5-rs: r5-ra: r4: r6: r6-ra:; do
         name=${fixture%:*}
         has "$name" || continue
         number=$((number + 1))
         devices=''
-        for disk in 0 1 2 3; do
+        for disk in 0 1 2 3 4; do
             case " $names " in *" $name.$disk "*) ;; *) continue ;; esac
             device=$(node "$name.$disk")
             [ "$name" != r1-090 ] || device=${device}1
@@ -242,13 +343,36 @@ check() {
         active
         result lvm-on-md /dev/vg-md/root md99
     fi
-    for type in raid1 mirror; do
+    for fixture in lvm-thin:vg-thin lvm-thin-two:vg-two; do
+        name=${fixture%:*} group=${fixture#*:}
+        has "$name" || continue
+        # As it is, before the kernel has touched it.
+        lvm_ lvchange -q -y -ay "$group/pool_tmeta"
+        active
+        books=clean
+        thin_check "/dev/$group/pool_tmeta" > /tmp/log 2>&1 || { books=damaged; cat /tmp/log; }
+        lvm_ lvchange -q -an "$group/pool_tmeta"
+        echo "RESULT $name-pool books=$books"
+        lvm_ vgchange -q -ay "$group"
+        [ "$name" != lvm-thin ] || lvm_ lvchange -q -ay -K vg-thin/snap
+        active
+        result "$name" "/dev/$group/root"
+        [ "$name" != lvm-thin ] || result lvm-thin-snap /dev/vg-thin/snap
+        [ "$name" != lvm-thin-two ] || result lvm-thin-base /dev/vg-two/base
+    done
+    for kind in cache cachevol; do
+        has "lvm-$kind" || continue
+        lvm_ vgchange -q -ay "vg-$kind"
+        active
+        result "lvm-$kind" "/dev/vg-$kind/root"
+    done
+    for type in raid1 mirror raid5 raid6; do
         has "lvm-$type" || continue
         lvm_ vgchange -q -ay "vg-$type"
         active
         result "lvm-$type" "/dev/vg-$type/root"
         # The legs, byte by byte, where they can be compared.
-        if [ "$type" = raid1 ]; then
+        if [ "$type" != mirror ]; then
             synced "vg--$type-root"
             lvm_ lvchange -q --syncaction check "vg-$type/root"
             sleep 5

@@ -5,7 +5,7 @@
 #   tools/make-arrays.sh --check FOLDER IMAGES    what the kernel, mdadm, lvm2 and e2fsck say of the fixtures in IMAGES
 #
 # md and device-mapper work in a virtual machine: a distribution's kernel (tools/fetch-sandbox-kernel.sh) with an
-# initramfs of this machine's tools and two of Debian's packages. Needs no root; QEMU, lvm2, cryptsetup, e2fsprogs.
+# initramfs of this machine's tools and three of Debian's packages. Needs no root; QEMU, lvm2, cryptsetup, e2fsprogs.
 set -eu
 
 check=''
@@ -17,7 +17,9 @@ PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 images=$(cd "$images" && pwd)
-[ -n "$check${FIXTURES:-}" ] || [ ! -e "$folder/complete" ] || exit 0
+# What an older version of this made lacks what a newer one makes.
+[ -n "$check${FIXTURES:-}" ] || [ ! "$folder/complete" -nt "$here/make-arrays.sh" ] ||
+    [ ! "$folder/complete" -nt "$here/arrays-init.sh" ] || exit 0
 
 # Packages that are not installed here, unpacked.
 fetch() {
@@ -47,6 +49,7 @@ if [ ! -s "$initrd" ] || [ "$here/arrays-init.sh" -nt "$initrd" ]; then
     "$here/fetch-sandbox-kernel.sh" "$folder/../sandbox"
     fetch mdadm sbin/mdadm
     fetch busybox-static bin/busybox
+    fetch thin-provisioning-tools usr/sbin/pdata_tools
     root=$(mktemp -d "$folder/.root.XXXXXX")
     trap 'rm -rf "$root"' EXIT
     trap 'exit 1' HUP INT TERM
@@ -56,6 +59,8 @@ if [ ! -s "$initrd" ] || [ "$here/arrays-init.sh" -nt "$initrd" ]; then
         ln -s busybox "$root/bin/$name"
     done
     program "$folder/packages/sbin/mdadm"
+    program "$folder/packages/usr/sbin/pdata_tools"
+    for name in thin_check cache_check; do ln -s pdata_tools "$root/bin/$name"; done
     for name in lvm dmsetup cryptsetup mke2fs e2fsck sfdisk; do
         program "$(command -v "$name")"
     done
@@ -77,8 +82,9 @@ fi
 kernel=$(ls "$folder"/../sandbox/boot/vmlinuz-* | tail -n 1)
 
 # What is made; fewer for a try, by FIXTURES="NAME:DISKS …".
-fixtures='r1-12:2 r1-10-disk:2 r1-090:2 r0-12:2 linear-090:2 r10-12:3 r10-four:4 linear:2 stale:2 rebuilding:2 r5:3
-    lvm-raid1:2 lvm-mirror:2 lvm-on-md:2 luks-on-lvm:1 lvm-on-luks:1 luks1:1'
+fixtures='r1-12:2 r1-10-disk:2 r1-090:2 r0-12:2 linear-090:2 r10-12:3 r10-four:4 linear:2 stale:2 rebuilding:2
+    r5-ls:3 r5-la:3 r5-rs:3 r5-ra:3 r4:3 r6:4 r6-ra:5 lvm-raid1:2 lvm-mirror:2 lvm-on-md:2 luks-on-lvm:1 lvm-on-luks:1 luks1:1
+    lvm-thin:1 lvm-thin-two:2 lvm-raid5:3 lvm-raid6:5 lvm-cache:2 lvm-cachevol:2'
 disks=''
 set --
 target=0
@@ -105,7 +111,7 @@ for image in "$@"; do
     target=$((target + 1))
 done
 log=$images/console.log
-timeout 900 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -m 512 -accel tcg -cpu max,cx16=off \
+timeout 1800 qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -m 512 -accel tcg -cpu max,cx16=off \
     -kernel "$kernel" -initrd "$initrd" -serial "file:$log" -device virtio-scsi-pci,id=scsi,max_sectors=2048 "$@" \
     -append "console=ttyS0 panic=-1 quiet mitigations=off job=${check:+check} disks=${disks#,}"
 if ! grep -q '^DONE' "$log"; then

@@ -13,7 +13,10 @@
 //! - The sandbox's PID 1 is a small file agent, not the planner: compressing an initramfs under emulation takes ten
 //!   times as long as outside, and the plan stays approvable before anything is applied.
 //! - The sandbox gets one block device per *volume* (partition or logical volume), a view of the overlay made by
-//!   [`volume`], not the whole disks: it needs no partition scan, no device-mapper and no `lvm` for what is plain.
+//!   [`volume`], not the whole disks: it needs no partition scan, no device-mapper and no `lvm`. Arrays with parity, thin
+//!   pools and caches are views, too: an overlay that is thrown away on an error asks for none of the order and the journals
+//!   that make them hard to write in a kernel, both readers then see the same bytes, and asking the kernel's device-mapper
+//!   for them would take unsafe code.
 //!
 //! This crate names no disk-image format and no hypervisor product's definition format.
 

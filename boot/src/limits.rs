@@ -30,6 +30,9 @@ pub const LVM_AREAS: usize = 16;
 /// Segments and stripes of the logical volumes of a machine, in all.
 pub const LVM_STRIPES: usize = 1 << 20;
 
+/// Logical volumes that are made of others: a thin volume of a pool, whose data are cached, on an array, on disks.
+pub const LVM_NESTING: usize = 8;
+
 /// A superblock of md: what the kernel reads of one.
 pub const MD_SUPERBLOCK: Bytes = Bytes(4096);
 
@@ -69,3 +72,19 @@ pub const FS_CACHE: Bytes = Bytes::mib(16);
 
 /// Blocks of a journal that wait for replay: all of the largest journal that mke2fs makes (1 GiB of 4 KiB blocks).
 pub const JOURNAL_BLOCKS: u64 = 1 << 18;
+
+/// Blocks of 4 KiB of device-mapper metadata (thin pools, caches) that are kept in memory: 16 MiB.
+pub const PERSISTENT_BLOCKS: usize = 4096;
+
+/// Levels of a tree in device-mapper metadata. With 84 entries in a node, the fewest that the kernel leaves, ten levels
+/// name more than 2^63 blocks.
+pub const TREE_DEPTH: usize = 12;
+
+/// Bytes that are copied at once when a block of a thin pool gets a second owner's copy: blocks have up to 1 GiB.
+pub const THIN_COPY: Bytes = Bytes::mib(1);
+
+/// Bytes of one disk of an array with parity that are computed at once. A chunk may have gigabytes.
+pub const PARITY_PIECE: Bytes = Bytes::kib(64);
+
+/// Blocks of a cache: LVM makes a million at most unless it is told otherwise, and each takes 16 bytes of memory here.
+pub const CACHE_BLOCKS: u64 = 1 << 21;

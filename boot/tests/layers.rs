@@ -5,6 +5,7 @@ mod helper;
 
 use helper::FileDisk;
 use landfall_boot::apply::Change;
+use landfall_boot::session::Reader;
 use landfall_boot::tree::ext4::Ext4Tree;
 use landfall_boot::tree::{GuestTree, GuestTreeExt};
 use landfall_boot::volume::{Content, Scan, VolumeId, scan, scan_with};
@@ -61,6 +62,19 @@ const FIXTURES: &[Fixture] = &[
     fixture("luks-on-lvm", 1, "vg-plain/secret:luks", "/dev/mapper/luks-"),
     fixture("lvm-on-luks", 1, "vg-luks/root", "/dev/vg-luks/root"),
     fixture("luks1", 1, "disk0p1:luks", "/dev/mapper/luks-"),
+    fixture("r5-ls", 3, "md/r5-ls", "/dev/md/r5-ls"),
+    fixture("r5-la", 3, "md/r5-la", "/dev/md/r5-la"),
+    fixture("r5-rs", 3, "md/r5-rs", "/dev/md/r5-rs"),
+    fixture("r5-ra", 3, "md/r5-ra", "/dev/md/r5-ra"),
+    fixture("r4", 3, "md/r4", "/dev/md/r4"),
+    fixture("r6", 4, "md/r6", "/dev/md/r6"),
+    fixture("r6-ra", 5, "md/r6-ra", "/dev/md/r6-ra"),
+    fixture("lvm-thin", 1, "vg-thin/root", "/dev/vg-thin/root"),
+    fixture("lvm-thin-two", 2, "vg-two/root", "/dev/mapper/vg--two-root"),
+    fixture("lvm-raid5", 3, "vg-raid5/root", "/dev/vg-raid5/root"),
+    fixture("lvm-raid6", 5, "vg-raid6/root", "/dev/vg-raid6/root"),
+    fixture("lvm-cache", 2, "vg-cache/root", "/dev/vg-cache/root"),
+    fixture("lvm-cachevol", 2, "vg-cachevol/root", "/dev/vg-cachevol/root"),
 ];
 
 impl Fixture {
@@ -108,6 +122,7 @@ fn every_layer_is_found_and_read() {
         assert!(long == data(name), "{name}");
         let expected: &[&str] = match name {
             "stale" => &["array-member-stale", "array-degraded"],
+            "lvm-thin" => &["lvm-snapshot-inactive", "lvm-snapshot-inactive", "lvm-snapshot-inactive"],
             _ => &[],
         };
         assert_eq!(findings(&scan), expected, "{name}: {:?}", scan.findings);
@@ -162,11 +177,20 @@ fn what_is_missing_is_named() {
         ("linear", vec![0], vec!["array-incomplete"]),
         ("r10-12", vec![0, 2], vec!["array-degraded"]),
         ("r10-12", vec![2], vec!["array-incomplete"]),
-        ("r5", vec![0, 1, 2], vec!["array-not-opened"]),
+        ("r5-ls", vec![0, 2], vec!["array-degraded"]),
+        ("r5-ls", vec![1], vec!["array-incomplete"]),
+        ("r6-ra", vec![0, 2, 3], vec!["array-degraded"]),
+        ("r6-ra", vec![3, 4], vec!["array-incomplete"]),
         ("rebuilding", vec![0, 1], vec!["array-not-opened"]),
         ("rebuilding", vec![0], vec!["array-degraded"]),
         ("r1-12", vec![0, 1, 1], vec!["array-not-opened"]),
         ("lvm-raid1", vec![1], vec!["lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-raid5", vec![0, 2], vec!["lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-raid5", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
+        ("lvm-raid6", vec![1, 2, 4], vec!["lvm-degraded", "lvm-degraded", "lvm-missing-pv"]),
+        ("lvm-cache", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
+        ("lvm-cachevol", vec![1], vec!["lvm-not-opened", "lvm-missing-pv"]),
+        ("lvm-thin-two", vec![1], vec!["lvm-not-opened", "lvm-degraded", "lvm-not-opened", "lvm-missing-pv"]),
         ("lvm-mirror", vec![0], vec!["lvm-not-opened", "lvm-missing-pv"]),
     ] {
         let scan = some(name, &disks);
@@ -180,6 +204,28 @@ fn what_is_missing_is_named() {
     let tree =
         Ext4Tree::open(some("lvm-raid1", &[1]).view(&VolumeId("vg-raid1/root".into())).unwrap()).unwrap();
     assert!(tree.read("/etc/data", Bytes::mib(8)).unwrap().unwrap() == data("lvm-raid1"));
+    // What is missing is computed.
+    for (name, disks) in [
+        ("r5-ls", vec![0, 1]),
+        ("r5-ra", vec![1, 2]),
+        ("r5-la", vec![0, 2]),
+        ("r4", vec![1, 2]),
+        ("r6", vec![0, 3]),
+        ("r6", vec![1, 2]),
+        ("r6-ra", vec![0, 2, 4]),
+        ("r6-ra", vec![0, 1, 4]),
+        ("lvm-raid5", vec![1, 2]),
+        ("lvm-raid6", vec![0, 3, 4]),
+    ] {
+        let scan = some(name, &disks);
+        let id = match name.strip_prefix("lvm-") {
+            Some(level) => format!("vg-{level}/root"),
+            None => format!("md/{name}"),
+        };
+        let view = scan.view(&VolumeId(id)).unwrap_or_else(|| panic!("{:?}", scan.findings));
+        let tree = Ext4Tree::open(view).unwrap();
+        assert!(tree.read("/etc/data", Bytes::mib(8)).unwrap().unwrap() == data(name), "{name} {disks:?}");
+    }
     // Without a key, and with a wrong one.
     let disk = [FileDisk::open(&folder.join("luks-on-lvm.0.raw"))];
     let locked = scan(&disk).unwrap();
@@ -228,18 +274,23 @@ fn sum(bytes: &[u8]) -> String {
 /// Writes another file system through a view, with this in /etc/data.
 fn write_anew(view: &dyn DiskMut, name: &str, content: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
-    let (root, image) = (dir.path().join("root"), dir.path().join("image"));
+    let root = dir.path().join("root");
     std::fs::create_dir_all(root.join("etc")).unwrap();
     std::fs::write(root.join("etc/hostname"), format!("new-{name}\n")).unwrap();
     std::fs::write(root.join("etc/data"), content).unwrap();
-    File::create(&image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
+    write_file_system(view, &root, &dir.path().join("image"));
+}
+
+/// A file system with the files of a folder, written over all of a volume.
+fn write_file_system(view: &dyn DiskMut, root: &Path, image: &Path) {
+    File::create(image).unwrap().set_len(view.size().0 / 4096 * 4096).unwrap();
     let made = Command::new("/sbin/mke2fs")
         .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-d"])
-        .args([&root, &image])
+        .args([root, image])
         .status()
         .unwrap();
     assert!(made.success());
-    let bytes = std::fs::read(&image).unwrap();
+    let bytes = std::fs::read(image).unwrap();
     // In pieces that fit no chunk.
     for (index, piece) in bytes.chunks(300_001).enumerate() {
         let at = GuestOffset(index as u64 * 300_001);
@@ -278,7 +329,30 @@ fn what_is_written_is_whole_to_the_kernel() {
         assert_eq!(result["hostname"], hostname, "{name}");
         assert_eq!(result["data"], expected[name], "{name}");
     }
-    for mirrored in ["r1-12", "r1-10-disk", "r1-090", "r10-12", "r10-four", "lvm-on-md", "lvm-raid1-legs"] {
+    // Another volume of the pool, and one that a volume of the pool began as: neither was changed.
+    for other in ["lvm-thin-snap:lvm-thin-before", "lvm-thin-base:lvm-thin-two-before"] {
+        let (name, content) = other.split_once(':').unwrap();
+        assert_eq!(found[name]["fsck"], "clean", "{name}");
+        assert_eq!(found[name]["hostname"], content, "{name}");
+        assert_eq!(found[name]["data"], sum(&data(content)), "{name}");
+    }
+    for pool in ["lvm-thin-pool", "lvm-thin-two-pool"] {
+        assert_eq!(found[pool]["books"], "clean", "{pool}");
+    }
+    for array in ["r5-ls", "r5-la", "r5-rs", "r5-ra", "r4", "r6", "r6-ra"] {
+        assert_eq!(found[array]["mismatches"], "0", "{array} was compared");
+    }
+    for mirrored in [
+        "r1-12",
+        "r1-10-disk",
+        "r1-090",
+        "r10-12",
+        "r10-four",
+        "lvm-on-md",
+        "lvm-raid1-legs",
+        "lvm-raid5-legs",
+        "lvm-raid6-legs",
+    ] {
         assert_eq!(found[mirrored]["mismatches"], "0", "{mirrored} was compared");
     }
 }
@@ -366,7 +440,21 @@ fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
     let chosen: Vec<&Fixture> = FIXTURES
         .iter()
         .filter(|fixture| {
-            ["r1-12", "r1-10-disk", "r10-12", "lvm-raid1", "lvm-on-luks", "luks1"].contains(&fixture.name)
+            [
+                "r1-12",
+                "r1-10-disk",
+                "r10-12",
+                "lvm-raid1",
+                "lvm-on-luks",
+                "luks1",
+                "lvm-thin",
+                "lvm-thin-two",
+                "r5-ls",
+                "r6",
+                "lvm-raid5",
+                "lvm-cache",
+            ]
+            .contains(&fixture.name)
         })
         .collect();
     let volumes = chosen.iter().map(|fixture| (fixture.name.to_owned(), fixture.view(&fixture.scan(copies))));
@@ -379,4 +467,101 @@ fn write_by_sandbox(copies: &Path) -> Vec<&'static str> {
     }
     session.finish().unwrap();
     chosen.iter().map(|fixture| fixture.name).collect()
+}
+
+/// Overwrites fields of the superblock of a thin pool or cache in a raw disk, and makes its checksum right.
+fn change_superblock(file: &Path, magic: u64, salt: u32, fields: &[(usize, &[u8])]) {
+    let mut raw = std::fs::read(file).unwrap();
+    let is_it = |block: &[u8]| block[8..16] == [0; 8] && block[32..40] == magic.to_le_bytes();
+    let block = raw.chunks_exact_mut(4096).find(|block| is_it(block)).expect("a superblock");
+    for (at, bytes) in fields {
+        block[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let sum = !crc32c::crc32c(&block[4..]) ^ salt;
+    block[..4].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(file, raw).unwrap();
+}
+
+/// Pools and caches in a state that no kernel would write to: they stay closed, with a remedy.
+#[test]
+fn pools_in_a_bad_state_are_named_with_what_to_do() {
+    let Some(folder) = fixtures() else { return };
+    let dir = tempfile::tempdir_in(&folder).unwrap();
+    const THIN: (u64, u32) = (27_022_010, 160_774);
+    const CACHE: (u64, u32) = (0o6_142_003, 9_031_977);
+    for (name, disk, kind, field, says, remedy) in [
+        ("lvm-thin", 0, THIN, (4, &[1][..]), "marked to be checked", "lvconvert --repair"),
+        ("lvm-thin", 0, THIN, (56, &[9]), "snapshot of its metadata", "release_metadata_snap"),
+        ("lvm-thin", 0, THIN, (48, &[99]), "and the pool itself 99", "lvconvert --repair"),
+        ("lvm-thin", 0, THIN, (336, &[0, 1]), "640 blocks of data are counted", "lvconvert --repair"),
+        ("lvm-cache", 1, CACHE, (4, &[2]), "marked to be checked", "lvconvert --repair"),
+        ("lvm-cache", 1, CACHE, (240, &[0, 0, 0x30]), "up to 2097152 are read", "lvconvert --uncache"),
+        ("lvm-cache", 1, CACHE, (232, &[64]), "size of a block", "nothing"),
+    ] {
+        let fixture = FIXTURES.iter().find(|fixture| fixture.name == name).unwrap();
+        for file in fixture.files(&folder) {
+            std::fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+        change_superblock(&fixture.files(dir.path())[disk], kind.0, kind.1, &[field]);
+        let scan = fixture.scan(dir.path());
+        assert!(scan.view(&VolumeId(fixture.volume.into())).is_none(), "{name}: {says}");
+        let finding = scan.findings.iter().find(|finding| finding.id == "lvm-not-opened").unwrap();
+        assert!(finding.says.contains(fixture.volume), "{}", finding.says);
+        assert!(finding.says.contains(says), "{}", finding.says);
+        assert!(finding.remedy.contains(remedy), "{}", finding.remedy);
+    }
+}
+
+/// Every write of the sandbox to a block that is shared, or was never written, needs a new one.
+#[test]
+fn a_full_pool_stops_the_sandbox_with_a_hint() {
+    let Some(folder) = fixtures() else { return };
+    let Some(sandbox) = helper::sandbox("a full pool") else { return };
+    let _one = helper::one();
+    let dir = tempfile::tempdir_in(&folder).unwrap();
+    let fixture = FIXTURES.iter().find(|fixture| fixture.name == "lvm-thin").unwrap();
+    let file = &fixture.files(&folder)[0];
+    std::fs::copy(file, dir.path().join(file.file_name().unwrap())).unwrap();
+    // From the end, where the file system puts nothing yet.
+    let full = fixture.view(&fixture.scan(dir.path()));
+    let error =
+        (0..96).rev().find_map(|at| full.write_at(GuestOffset(at << 20), &[7; 1 << 20]).err()).unwrap();
+    assert!(error.says().contains("the thin pool vg-thin/pool is full"), "{error}");
+    let view = fixture.view(&fixture.scan(dir.path()));
+    let session = sandbox.start(vec![("root".into(), view)]).unwrap();
+    let change = Change::Put { path: "/etc/large".into(), bytes: vec![1; 20 << 20], mode: 0o644 };
+    let written = session
+        .mount("root", "ext4", "root", "/", false)
+        .and_then(|()| session.apply("root", &[change]))
+        .and_then(|_| session.finish());
+    let error = written.unwrap_err();
+    assert!(error.says().contains("the thin pool vg-thin/pool is full: all 640 blocks"), "{error}");
+    assert!(error.hint_text().unwrap_or_default().contains("fstrim"), "{error:?}");
+}
+
+/// The whole pass, over a root that lies in the pool, on the array or under the cache; twice, for the second one finds what
+/// the first one left.
+#[test]
+fn a_root_on_them_is_patched() {
+    let Some(folder) = fixtures() else { return };
+    let Some(sandbox) = helper::sandbox("a root on thin, cached and parity volumes") else { return };
+    let _one = helper::one();
+    let copies = copies(&folder);
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["lvm-thin", "lvm-thin-two", "r5-la", "r6-ra", "lvm-raid6", "lvm-cachevol"] {
+        let fixture = FIXTURES.iter().find(|fixture| fixture.name == name).unwrap();
+        let root = dir.path().join(name);
+        helper::root_files(&root, &format!("{} / ext4 defaults 0 1\n", fixture.device));
+        let view = fixture.view(&fixture.scan(copies.path()));
+        write_file_system(&*view, &root, &dir.path().join("image"));
+        let files = fixture.files(copies.path());
+        let disks: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        for path in ["/etc/motd", "/etc/new"] {
+            let patched = helper::patched(&disks, &sandbox, &[path], None);
+            let applied = patched.applied.unwrap_or_else(|| panic!("{name}: {:?}", patched.inspection.plan));
+            assert_eq!(applied.verified_by, Reader::Direct, "{name}");
+            let tree = Ext4Tree::open(fixture.view(&fixture.scan(copies.path()))).unwrap();
+            assert_eq!(tree.read_text(path).unwrap().as_deref(), Some(helper::TEXT), "{name}");
+        }
+    }
 }

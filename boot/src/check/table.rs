@@ -38,17 +38,18 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "array-not-opened",
         severity: Severity::Warns,
-        text: "A software RAID array is of a kind that is not written from outside (levels 4, 5 and 6, and 10 in \
-               its far layouts), or is in a state that is not (it is reshaped or rebuilt, or its members \
-               contradict each other). Its disks are copied as they are. Another finding says so if the guest \
-               needs it to start.",
+        text: "A software RAID array is of a kind that is not written from outside (level 10 in its far layouts, \
+               levels with a journal of their own), or is in a state that is not (it is reshaped or rebuilt, its \
+               members contradict each other, or one with parity lacks disks and was not stopped in order). Its \
+               disks are copied as they are. Another finding says so if the guest needs it to start.",
     },
     Explanation {
         id: "array-unclean",
         severity: Severity::Notes,
         text: "A software RAID array was in use when its disks were copied, as in every snapshot of a running \
-               machine. Its mirrors may differ where writes were under way. The first disk in sync counts, as it \
-               does for the kernel, which makes the others equal when the array starts; nothing needs to be done.",
+               machine. Its mirrors may differ where writes were under way, and parity may be wrong there. The first \
+               disk in sync counts, and the data count before their parity, as for the kernel, which puts the rest \
+               right when the array starts; nothing needs to be done.",
     },
     Explanation {
         id: "boot-disk-no-code",
@@ -736,8 +737,8 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "lvm-degraded",
         severity: Severity::Warns,
-        text: "A mirrored logical volume lacks one of its legs, or one had failed, and works without it. What is \
-               changed reaches the other legs only. Before the first change their metadata are made to say that \
+        text: "A logical volume with redundancy (a mirror, RAID 4, 5 or 6) lacks one of its legs, or one had failed, and \
+               works without it. What is changed reaches the other legs only. Before the first change their metadata are made to say that \
                the leg failed, and that all of it differs: where the leg turns up on the target it is filled \
                anew. Name all disks of the machine, and give the keys of those that are encrypted, or repair the \
                volume on the target with `lvconvert --repair`.",
@@ -769,9 +770,17 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "lvm-not-opened",
         severity: Severity::Notes,
-        text: "A logical volume uses a kind of mapping (thin, cache, striped RAID, snapshot) or a state (a move or merge \
-               in progress) that is not opened from outside. It is copied with its disks as it is. Another \
-               finding says so if the guest needs it to start.",
+        text: "A logical volume uses a kind of mapping (an old-style snapshot, writecache, RAID 10, VDO) or is in a state \
+               (a move or merge in progress, a thin pool or cache whose metadata are marked to be checked or do not \
+               fit what LVM says of them) that is not opened from outside. It is copied with its disks as it is. \
+               The finding says what can be done; another one says so if the guest needs it to start.",
+    },
+    Explanation {
+        id: "lvm-snapshot-inactive",
+        severity: Severity::Notes,
+        text: "A thin snapshot is not activated with its volume group, as LVM makes them, so the guest does not see \
+               it when it starts. It is not looked into, and keeps its content when its origin is patched: what \
+               is overwritten there is copied first, as the guest would do.",
     },
     Explanation {
         id: "lvm-snapshot-origin",
@@ -798,8 +807,8 @@ pub const TABLE: &[Explanation] = &[
         id: "mount-not-openable",
         severity: Severity::Blocks,
         text: "A file system that the guest needs to start lies on something that is not opened: an encrypted \
-               volume without its key, a software RAID with parity, a thin or cached logical volume. The patch \
-               cannot be made there.",
+               volume without its key, an array or logical volume of a kind or in a state that is not written from \
+               outside. The patch cannot be made there.",
     },
     Explanation {
         id: "mount-not-readable",

@@ -202,7 +202,9 @@ impl Planned {
                     Content::Encrypted { .. } => {
                         "give its key in a file: --key-file FILE, or --passphrase-file FILE for the first line of one"
                     }
-                    _ => "install the target's drivers in the running guest, then use landfall disk convert",
+                    _ => scan
+                        .hint(&volume.id)
+                        .unwrap_or("install the target's drivers in the running guest, then use landfall disk convert"),
                 },
             ),
         });

@@ -4,17 +4,22 @@
 //! own of it, which is what file-system readers and the sandbox get.
 //!
 //! One file each: [`probe`] (superblock magic, UUID, label), [`md`] (arrays), [`lvm`] (physical volumes, metadata text,
-//! linear, striped and mirrored segments), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)),
+//! segments of all kinds), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)), `parity` (levels 4, 5
+//! and 6), `thin` and `cache` (device-mapper's thin and cached volumes) with `persistent` (the format of their metadata),
 //! [`scan`](mod@scan) (all of a machine, layer by layer, with what is encrypted),
 //! [`device_name`] (what a name in a guest's configuration consists of), [`names`] (which volume it means).
 
+mod cache;
 pub mod device_name;
 pub(crate) mod field;
 pub mod lvm;
 pub mod md;
 pub mod names;
+mod parity;
+mod persistent;
 pub mod probe;
 pub mod scan;
+mod thin;
 pub mod view;
 
 pub use names::{Meant, Names};

@@ -35,7 +35,7 @@ pub struct Scan {
     pub findings: Vec<Finding>,
     views: BTreeMap<VolumeId, Arc<View>>,
     /// Logical volumes that are not opened, and why.
-    closed: BTreeMap<VolumeId, String>,
+    closed: BTreeMap<VolumeId, Closed>,
     /// Logical volumes with snapshots that writing from outside would damage.
     snapshots: BTreeMap<VolumeId, Vec<String>>,
 }
@@ -51,7 +51,11 @@ impl Scan {
     }
     /// Why a volume is not opened, as the end of a sentence.
     pub fn closed(&self, id: &VolumeId) -> Option<&str> {
-        self.closed.get(id).map(String::as_str)
+        self.closed.get(id).map(|closed| closed.why.as_str())
+    }
+    /// What can be done so that it is opened, where that is known.
+    pub fn hint(&self, id: &VolumeId) -> Option<&str> {
+        self.closed.get(id)?.hint.as_deref()
     }
     /// The same with more names of volumes, which the guest was found to give them.
     pub fn with_names(&self, names: impl IntoIterator<Item = (VolumeId, String)>) -> Scan {
@@ -68,6 +72,14 @@ impl Scan {
     pub fn snapshots(&self, id: &VolumeId) -> &[String] {
         self.snapshots.get(id).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Why a logical volume is not opened.
+#[derive(Clone)]
+struct Closed {
+    /// As the end of a sentence.
+    why: String,
+    hint: Option<String>,
 }
 
 /// Finds the volumes of a machine whose disks are given in its order, without a key for what is encrypted.

@@ -4,7 +4,8 @@
 //! segment          len bytes, in turns of stripe_size over its places
 //!   place          the same bytes on one disk or several: the first copy is read, all are written
 //! ```
-//! Every write reaches all copies before it returns, so mirrors that were alike stay alike. Deliberately absent: parity.
+//! Every write reaches all copies before it returns, so mirrors that were alike stay alike. Deliberately absent: parity, which
+//! is a disk of its own ([`parity`](super::parity)), as thin and cached volumes are.
 
 use crate::{Error, Result};
 use landfall_image::disk::{check_bounds, clip};

@@ -1,4 +1,4 @@
-//! Legs of a raid1 that are not written with the rest: the metadata of the rest say so before the first write.
+//! Legs of a raid that are not written with the rest: the metadata of the rest say so before the first write.
 //!
 //! dm-raid brings a leg that had failed, or was not here, back by itself when it finds it at the next activation. It copies
 //! to it what the write-intent bitmap marks; so all of the bitmap is set. A bitmap older than the superblock would be

@@ -1,9 +1,10 @@
 //! From metadata texts to volume groups: which physical volumes they need, and where each logical volume lies.
 
 use super::text::{self, Section};
-use super::{Label, Texts, dashed, mirror};
+use super::{Label, Texts, dashed, mirror, raid, thin};
 use crate::volume::VolumeId;
-use crate::volume::view::{Place, Segment};
+use crate::volume::thin::Pool;
+use crate::volume::view::{Place, Segment, View};
 use crate::{Error, Finding, Result, limits};
 use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Sectors};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,8 @@ pub struct Logical {
     pub snapshots: Vec<String>,
     /// Legs of a mirror; 1 of anything else.
     pub legs: usize,
+    /// A thin snapshot that is not activated with its group: what it is a snapshot of.
+    pub inactive_of: Option<String>,
     /// What is odd about it, as sentences that begin with its name, each with a remedy.
     pub oddities: Vec<(String, &'static str)>,
 }
@@ -69,12 +72,14 @@ pub enum Mapping {
         of: String,
         /// Why, for people.
         why: String,
+        /// What to do about it, where that is known.
+        hint: Option<String>,
     },
 }
 
 /// One metadata text, parsed.
 pub(super) struct Metadata {
-    name: String,
+    pub(super) name: String,
     uuid: String,
     seqno: u64,
     pub(super) group: Section,
@@ -111,7 +116,8 @@ pub fn assemble(found: &[Physical], texts: &mut Texts) -> Result<(Vec<Group>, Ve
     let mut budget = limits::LVM_STRIPES;
     let mut groups: Vec<Group> = Vec::new();
     for metadata in newest.values() {
-        groups.push(Assembly { metadata, by_uuid: &by_uuid, budget: &mut budget }.group());
+        let pools = BTreeMap::new();
+        groups.push(Assembly { metadata, by_uuid: &by_uuid, budget: &mut budget, pools }.group());
     }
     groups.sort_by(|a, b| (&a.name, &a.uuid).cmp(&(&b.name, &b.uuid)));
     for group in &groups {
@@ -163,7 +169,7 @@ pub(super) fn metadata_of(raw: &str, left: &mut usize) -> Result<Option<Metadata
 }
 
 /// What lvm2 allows as the name of a group or volume. Nothing else may become part of a path.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
         && name.len() <= 127
         && !name.starts_with('-')
@@ -174,6 +180,8 @@ pub(super) struct Assembly<'a> {
     pub(super) metadata: &'a Metadata,
     by_uuid: &'a BTreeMap<&'a str, Vec<&'a Physical>>,
     budget: &'a mut usize,
+    /// Thin pools that were opened, or why they were not.
+    pub(super) pools: BTreeMap<&'a str, Result<Arc<Pool>, NotOpened>>,
 }
 
 /// A physical volume as the metadata describes it.
@@ -186,8 +194,29 @@ pub(super) struct Described<'a> {
     extents: u64,
 }
 
-/// Why a logical volume is not opened: (kind, explanation).
-pub(super) type NotOpened = (String, String);
+/// Why a logical volume is not opened.
+#[derive(Clone, Debug)]
+pub(super) struct NotOpened {
+    /// `lvm-thin`
+    pub of: String,
+    /// As the end of a sentence.
+    pub why: String,
+    /// What to do, where that is known.
+    pub hint: Option<String>,
+}
+
+impl From<(String, String)> for NotOpened {
+    fn from((of, why): (String, String)) -> NotOpened {
+        NotOpened { of, why, hint: None }
+    }
+}
+
+impl NotOpened {
+    /// As `of`, by an error in its metadata.
+    pub(super) fn by(of: impl Into<String>, error: &Error) -> NotOpened {
+        NotOpened { of: of.into(), why: error.to_string(), hint: error.hint_text().map(str::to_owned) }
+    }
+}
 
 impl<'a> Assembly<'a> {
     fn group(&mut self) -> Group {
@@ -207,7 +236,11 @@ impl<'a> Assembly<'a> {
             let has_flag = volume
                 .get("status")
                 .is_some_and(|status| status.list().iter().any(|flag| flag.text() == Some("VISIBLE")));
-            if snapshots.is_visible(name, has_flag) && is_name(name) {
+            // A pool has no bytes of its own.
+            let is_pool = pieces(volume)
+                .iter()
+                .any(|piece| matches!(kind(piece).split('+').next(), Some("thin-pool" | "cache-pool")));
+            if snapshots.is_visible(name, has_flag) && is_name(name) && !is_pool {
                 logical.push(self.logical(name, volume, &described, &snapshots));
             }
         }
@@ -252,18 +285,15 @@ impl<'a> Assembly<'a> {
             .try_fold(0_u64, |sum, piece| sum.checked_add(number(piece, "extent_count").unwrap_or(0)));
         let size = extents.zip(extent).and_then(|(extents, extent)| extents.checked_mul(extent.0));
         let mapping = match (extent, size) {
-            (Some(extent), Some(_)) => match snapshots.objection(name) {
+            (Some(_), Some(_)) => match snapshots.objection(name) {
                 Some(objection) => Err(objection),
-                None => match pieces.as_slice() {
-                    [only] if mirror::is_one(only) => self.mirror(name, only, physical, &mut oddities),
-                    pieces => self.segments(pieces, extent, physical),
-                },
+                None => self.mapping(name, volume, physical, &mut oddities, 0),
             },
-            _ => Err(("lvm".to_owned(), "its size is not to be told from the metadata".to_owned())),
+            _ => Err(("lvm".to_owned(), "its size is not to be told from the metadata".to_owned()).into()),
         };
         let disk = pieces
             .iter()
-            .flat_map(|piece| self.first_places(piece))
+            .flat_map(|piece| self.first_places(piece, 0))
             .find_map(|name| physical.get(name)?.here)
             .map_or(0, |here| here.disk.0);
         Logical {
@@ -273,10 +303,11 @@ impl<'a> Assembly<'a> {
             disk,
             mapping: match mapping {
                 Ok(segments) => Mapping::Segments(segments),
-                Err((of, why)) => Mapping::NotOpened { of, why },
+                Err(NotOpened { of, why, hint }) => Mapping::NotOpened { of, why, hint },
             },
             snapshots: snapshots.origins.get(name).cloned().unwrap_or_default(),
             legs: pieces.iter().map(|piece| mirror::legs(piece).len()).max().unwrap_or(1).max(1),
+            inactive_of: thin::inactive_of(volume).map(str::to_owned),
             oddities,
         }
     }
@@ -289,15 +320,66 @@ impl<'a> Assembly<'a> {
 
     /// The hidden volume of that name, which another is made of.
     pub(super) fn hidden(&self, name: &str) -> Option<&'a Section> {
-        self.metadata.group.get("logical_volumes")?.section()?.get(name)?.section()
+        let volumes = self.metadata.group.get("logical_volumes")?.section()?;
+        volumes.get(name).filter(|_| is_name(name))?.section()
     }
 
     /// Names of the physical volumes that a segment, or what it is made of, begins on.
-    fn first_places(&self, piece: &'a Section) -> Vec<&'a str> {
-        let first_stripe = |piece: &'a Section| piece.get("stripes")?.list().first()?.text();
-        let legs = mirror::legs(piece).into_iter().filter_map(|leg| self.hidden(leg.image));
-        let below = legs.flat_map(|leg| pieces(leg)).filter_map(first_stripe);
-        first_stripe(piece).into_iter().chain(below).collect()
+    fn first_places(&self, piece: &'a Section, depth: usize) -> Vec<&'a str> {
+        if depth > limits::LVM_NESTING {
+            return Vec::new();
+        }
+        let first_stripe = piece.get("stripes").and_then(|stripes| stripes.list().first()?.text());
+        let legs = mirror::legs(piece).into_iter().map(|leg| leg.image);
+        // Of a cached volume, the slow one.
+        let is_cached = piece.contains_key("cache_pool");
+        let fields = if is_cached { &["origin"][..] } else { &["thin_pool", "pool"] };
+        let parts = fields.iter().filter_map(|field| named(piece, field));
+        let below = legs.chain(parts).filter_map(|name| self.hidden(name)).flat_map(|part| pieces(part));
+        let below = below.flat_map(|piece| self.first_places(piece, depth + 1));
+        first_stripe.into_iter().chain(below).collect()
+    }
+
+    /// Where the bytes of a volume lie, whatever it is made of.
+    pub(super) fn mapping(
+        &mut self,
+        name: &str,
+        volume: &'a Section,
+        physical: &BTreeMap<&str, Described<'_>>,
+        oddities: &mut Vec<(String, &'static str)>,
+        depth: usize,
+    ) -> Result<Vec<Segment>, NotOpened> {
+        let extent = self.extent().unwrap_or(Bytes(0));
+        if depth > limits::LVM_NESTING {
+            let why = format!(
+                "it is made of volumes that are made of volumes, deeper than {}",
+                limits::LVM_NESTING
+            );
+            return Err(("lvm".to_owned(), why).into());
+        }
+        match pieces(volume).as_slice() {
+            [only] if mirror::is_one(only) => self.mirror(name, only, physical, oddities),
+            [only] if raid::level(only).is_some() => self.raid(name, only, physical, oddities),
+            [only] if kind(only) == "thin" => self.thin(only, physical, oddities, depth),
+            [only] if matches!(kind(only), "cache" | "cache+CACHE_USES_CACHEVOL") => {
+                self.cache(only, physical, oddities, depth)
+            }
+            pieces => self.segments(pieces, extent, physical),
+        }
+    }
+
+    /// The volume of that name, which another is made of, as a disk.
+    pub(super) fn part(
+        &mut self,
+        name: &str,
+        physical: &BTreeMap<&str, Described<'_>>,
+        oddities: &mut Vec<(String, &'static str)>,
+        depth: usize,
+    ) -> Result<Arc<View>, NotOpened> {
+        let not = |why: String| NotOpened::from(("lvm".to_owned(), why));
+        let section = self.hidden(name).ok_or_else(|| not(format!("its metadata lack {name}")))?;
+        let segments = self.mapping(name, section, physical, oddities, depth + 1)?;
+        View::new(segments).map(Arc::new).map_err(|error| not(format!("{name}: {error}")))
     }
 
     pub(super) fn segments(
@@ -306,13 +388,13 @@ impl<'a> Assembly<'a> {
         extent: Bytes,
         physical: &BTreeMap<&str, Described<'_>>,
     ) -> Result<Vec<Segment>, NotOpened> {
-        let corrupt = |why: String| ("lvm".to_owned(), why);
+        let corrupt = |why: String| NotOpened::from(("lvm".to_owned(), why));
         let mut next = 0_u64;
         let mut segments = Vec::new();
         for piece in pieces {
-            let kind = piece.get("type").and_then(text::Value::text).unwrap_or("?");
+            let kind = kind(piece);
             if kind != "striped" && kind != "linear" {
-                return Err((format!("lvm-{kind}"), format!("its segment type is {kind}")));
+                return Err((format!("lvm-{kind}"), format!("its segment type is {kind}")).into());
             }
             let start = number(piece, "start_extent");
             if start != Some(next) {
@@ -332,7 +414,7 @@ impl<'a> Assembly<'a> {
         extent: Bytes,
         physical: &BTreeMap<&str, Described<'_>>,
     ) -> Result<Segment, NotOpened> {
-        let corrupt = |why: String| ("lvm".to_owned(), why);
+        let corrupt = |why: String| NotOpened::from(("lvm".to_owned(), why));
         let stripes = piece.get("stripes").map_or(&[][..], text::Value::list);
         let stripe_count = stripes.len() as u64 / 2;
         *self.budget = self.budget.checked_sub(stripes.len()).ok_or_else(|| {
@@ -351,19 +433,23 @@ impl<'a> Assembly<'a> {
             let [name, first] = pair else { continue };
             let name = name.text().unwrap_or_default();
             let Some(pv) = physical.get(name) else {
-                return Err(("lvm-move".into(), format!("it lies on the volume {name}: a move in progress")));
+                return Err(
+                    ("lvm-move".into(), format!("it lies on the volume {name}: a move in progress")).into()
+                );
             };
             let Some(here) = pv.here else {
                 return Err((
                     "lvm-partial".into(),
                     format!("its physical volume {} is not on the machine's disks", pv.uuid),
-                ));
+                )
+                    .into());
             };
             if pv.twice {
                 return Err((
                     "lvm-duplicate".into(),
                     format!("its physical volume {} is on the machine's disks twice", pv.uuid),
-                ));
+                )
+                    .into());
             }
             // Everything inside the physical volume, which itself lies inside its disk.
             let inside =
@@ -457,11 +543,21 @@ impl Snapshots {
 
     fn objection(&self, name: &str) -> Option<NotOpened> {
         if let Some(origin) = self.stores.get(name) {
-            return Some(("lvm-snapshot".into(), format!("it is a snapshot of {origin}")));
+            return Some(("lvm-snapshot".into(), format!("it is a snapshot of {origin}")).into());
         }
         let store = self.merging.get(name)?;
-        Some(("lvm-merging".into(), format!("the snapshot {store} is being merged into it")))
+        Some(("lvm-merging".into(), format!("the snapshot {store} is being merged into it")).into())
     }
+}
+
+/// A name in a segment.
+pub(super) fn named<'s>(piece: &'s Section, field: &str) -> Option<&'s str> {
+    piece.get(field).and_then(text::Value::text)
+}
+
+/// The type of a segment, with flags that change its meaning behind a `+`.
+pub(super) fn kind(piece: &Section) -> &str {
+    piece.get("type").and_then(text::Value::text).unwrap_or("?")
 }
 
 pub(super) fn number(section: &Section, name: &str) -> Option<u64> {

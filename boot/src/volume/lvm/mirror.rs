@@ -3,14 +3,16 @@
 //! ```text
 //! raid1    legs of two hidden volumes each: NAME_rmeta_N, whose first sector is dm-raid's superblock, and NAME_rimage_N
 //!   0 "DmRd" · 8 legs · 12 this leg's number · 16 events · 24 failed legs, a bit each · 32 rebuilt up to
-//!  48 level · 60 flags · (kernel: drivers/md/dm-raid.c, struct dm_raid_superblock)
+//!  40 parity known to be right up to · 48 level · 52 layout · 56 sectors of a stripe · 60 flags · 96 data begin
+//!     (kernel: drivers/md/dm-raid.c, struct dm_raid_superblock)
 //! mirror   hidden volumes NAME_mimage_N; what its log does not know to be alike is copied from the first one
 //! ```
 //! As with md, the first leg in sync is read and all legs in sync are written. Superblocks and logs are not, but where legs
 //! of a raid1 are left out: [`behind`](super::behind).
 
 use super::behind::{Behind, Written};
-use super::group::{Assembly, Described, NotOpened, number, pieces};
+use super::group::{Assembly, Described, NotOpened, kind, number, pieces};
+use super::raid;
 use super::text::{self, Section};
 use crate::limits;
 use crate::volume::field::{le32, le64};
@@ -29,7 +31,7 @@ pub(super) struct Leg<'a> {
 pub(super) fn legs(piece: &Section) -> Vec<Leg<'_>> {
     let list = |name: &str| piece.get(name).map_or(&[][..], text::Value::list);
     match kind(piece) {
-        "raid1" => list("raids")
+        kind if kind == "raid1" || raid::level(piece).is_some() => list("raids")
             .chunks_exact(2)
             .filter_map(|pair| Some(Leg { meta: pair.first()?.text(), image: pair.get(1)?.text()? }))
             .collect(),
@@ -46,42 +48,61 @@ pub(super) fn is_one(piece: &Section) -> bool {
     matches!(kind(piece), "raid1" | "mirror")
 }
 
-fn kind(piece: &Section) -> &str {
-    piece.get("type").and_then(text::Value::text).unwrap_or("?")
+/// What dm-raid must say of itself.
+pub(super) struct Shape {
+    /// As of md.
+    pub level: i32,
+    /// As of md.
+    pub layout: u32,
+    /// Bytes of a stripe on one leg.
+    pub chunk: Bytes,
 }
 
 /// What dm-raid keeps of a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
+pub(super) struct State {
     number: u32,
     events: u64,
     failed: u64,
     is_rebuilt: bool,
+    is_synced: bool,
 }
 
 /// dm-raid's superblock, in the first sector of a leg's metadata. `Err` with the end of a sentence.
-fn parse(sector: &[u8], legs: usize) -> Result<State, String> {
+fn parse(sector: &[u8], legs: usize, shape: &Shape) -> Result<State, String> {
     let cut = || "its metadata are cut off".to_owned();
     let long = |at: usize| le64(sector, at).ok_or_else(cut);
     let word = |at: usize| le32(sector, at).ok_or_else(cut);
     if sector.get(..4) != Some(b"DmRd") {
         return Err("it was never active, or its metadata are damaged".into());
     }
-    if usize::try_from(word(8)?) != Ok(legs) || word(48)? != 1 {
+    let level = i32::from_ne_bytes(word(48)?.to_ne_bytes());
+    let is_striped = level != 1;
+    let chunk = Bytes(u64::from(word(56)?) * 512);
+    if usize::try_from(word(8)?) != Ok(legs)
+        || level != shape.level
+        || (is_striped && (word(52)?, chunk) != (shape.layout, shape.chunk))
+    {
         return Err("its legs and its metadata do not agree".into());
     }
-    // Flags of a reshape.
-    if word(60)? != 0 {
-        return Err("it is being reshaped".into());
+    // Flags of a reshape, or data that one has moved; the latter are there with the first feature.
+    if word(60)? != 0 || (word(4)? & 1 != 0 && long(96)? != 0) {
+        return Err("it is being reshaped, or was".into());
     }
-    Ok(State { number: word(12)?, events: long(16)?, failed: long(24)?, is_rebuilt: long(32)? == u64::MAX })
+    Ok(State {
+        number: word(12)?,
+        events: long(16)?,
+        failed: long(24)?,
+        is_rebuilt: long(32)? == u64::MAX,
+        is_synced: long(40)? == u64::MAX,
+    })
 }
 
 /// A leg that is here.
-struct Open {
-    number: usize,
-    view: Arc<View>,
-    /// Of a raid1: its metadata, and what they say.
+pub(super) struct Open {
+    pub number: usize,
+    pub view: Arc<View>,
+    /// Of a raid: its metadata, and what they say.
     meta: Option<(Arc<View>, State)>,
     is_write_mostly: bool,
 }
@@ -95,36 +116,23 @@ impl<'a> Assembly<'a> {
         physical: &BTreeMap<&str, Described<'_>>,
         oddities: &mut Vec<(String, &'static str)>,
     ) -> Result<Vec<Segment>, NotOpened> {
-        let not = |why: String| (format!("lvm-{}", kind(piece)), why);
+        let not = |why: String| NotOpened::from((format!("lvm-{}", kind(piece)), why));
         let legs = legs(piece);
         let extent = self.extent().unwrap_or(Bytes(0));
         let len = number(piece, "extent_count").and_then(|count| count.checked_mul(extent.0)).map(Bytes);
         let (Some(len), false, Some(0)) = (len, legs.is_empty(), number(piece, "start_extent")) else {
             return Err(not("its metadata tell no legs".into()));
         };
-        if legs.len() > limits::LVM_LEGS {
-            return Err(not(format!("it has {} legs; up to {} are taken", legs.len(), limits::LVM_LEGS)));
-        }
-        let mut open: Vec<Open> = Vec::new();
-        let mut absent = Vec::new();
-        for (index, leg) in legs.iter().enumerate() {
-            match self.leg(leg, index, legs.len(), physical) {
-                Ok(found) => open.push(found),
-                // One that is being filled again counts as much as one that is not here.
-                Err((of, why)) if of == "lvm-partial" || of == "lvm-rebuild" => absent.push(why),
-                Err((_, why)) => return Err(not(why)),
-            }
-        }
-        if kind(piece) == "mirror" {
-            // Without a leg nothing here says whether another one is current.
-            if let Some(why) = absent.pop() {
-                return Err(("lvm-partial".into(), why));
-            }
-        } else {
-            self.keep_synced(&mut open, &mut absent).map_err(not)?;
+        let shape = Shape { level: 1, layout: 0, chunk: Bytes(0) };
+        let (mut open, mut absent, _) = self.open_legs(piece, &shape, physical)?;
+        // Without a leg nothing here says whether another one is current.
+        if kind(piece) == "mirror"
+            && let Some(why) = absent.pop()
+        {
+            return Err(("lvm-partial".into(), why).into());
         }
         if open.is_empty() {
-            return Err(("lvm-partial".into(), absent.pop().unwrap_or_else(|| "it has no leg".into())));
+            return Err(("lvm-partial".into(), absent.pop().unwrap_or_else(|| "it has no leg".into())).into());
         }
         open.sort_by_key(|leg| (leg.is_write_mostly, leg.number));
         let behind =
@@ -145,14 +153,42 @@ impl<'a> Assembly<'a> {
         Ok(vec![Segment::linear(Arc::new(view), GuestRange::new(GuestOffset(0), len))])
     }
 
+    /// The legs that are here and in sync, why the others are not, and whether what they have in common is complete.
+    pub(super) fn open_legs(
+        &mut self,
+        piece: &'a Section,
+        shape: &Shape,
+        physical: &BTreeMap<&str, Described<'_>>,
+    ) -> Result<(Vec<Open>, Vec<String>, bool), NotOpened> {
+        let not = |why: String| NotOpened::from((format!("lvm-{}", kind(piece)), why));
+        let legs = legs(piece);
+        if legs.len() > limits::LVM_LEGS {
+            return Err(not(format!("it has {} legs; up to {} are taken", legs.len(), limits::LVM_LEGS)));
+        }
+        let (mut open, mut absent) = (Vec::new(), Vec::new());
+        for (index, leg) in legs.iter().enumerate() {
+            match self.leg(leg, (index, legs.len()), shape, physical) {
+                Ok(found) => open.push(found),
+                // One that is being filled again counts as much as one that is not here.
+                Err(NotOpened { of, why, .. }) if of == "lvm-partial" || of == "lvm-rebuild" => {
+                    absent.push(why)
+                }
+                Err(NotOpened { why, .. }) => return Err(not(why)),
+            }
+        }
+        self.keep_synced(&mut open, &mut absent).map_err(not)?;
+        let is_synced = open.iter().filter_map(Open::state).all(|state| state.is_synced);
+        Ok((open, absent, is_synced))
+    }
+
     fn leg(
         &mut self,
         leg: &Leg<'a>,
-        index: usize,
-        legs: usize,
+        (index, legs): (usize, usize),
+        shape: &Shape,
         physical: &BTreeMap<&str, Described<'_>>,
     ) -> Result<Open, NotOpened> {
-        let not = |why: String| ("lvm".to_owned(), why);
+        let not = |why: String| NotOpened::from(("lvm".to_owned(), why));
         let (image, view) = self.hidden_view(leg.image, physical)?;
         let has = |flag: &str| {
             ["status", "flags"].iter().any(|list| {
@@ -162,7 +198,7 @@ impl<'a> Assembly<'a> {
             })
         };
         if has("LV_REBUILD") {
-            return Err(("lvm-rebuild".into(), format!("{} is to be rebuilt", leg.image)));
+            return Err(("lvm-rebuild".into(), format!("{} is to be rebuilt", leg.image)).into());
         }
         let meta = match leg.meta {
             None => None,
@@ -170,7 +206,7 @@ impl<'a> Assembly<'a> {
                 let (_, meta) = self.hidden_view(meta, physical)?;
                 let mut sector = [0; 512];
                 meta.read_at(GuestOffset(0), &mut sector).map_err(|error| not(error.to_string()))?;
-                Some((Arc::new(meta), parse(&sector, legs).map_err(not)?))
+                Some((Arc::new(meta), parse(&sector, legs, shape).map_err(not)?))
             }
         };
         if meta.as_ref().is_some_and(|(_, state)| usize::try_from(state.number) != Ok(index)) {
@@ -185,7 +221,7 @@ impl<'a> Assembly<'a> {
         name: &str,
         physical: &BTreeMap<&str, Described<'_>>,
     ) -> Result<(&'a Section, View), NotOpened> {
-        let not = |why: String| ("lvm".to_owned(), why);
+        let not = |why: String| NotOpened::from(("lvm".to_owned(), why));
         let section = self.hidden(name).ok_or_else(|| not(format!("its metadata lack {name}")))?;
         let extent = self.extent().unwrap_or(Bytes(0));
         let segments = self.segments(&pieces(section), extent, physical)?;
@@ -240,7 +276,7 @@ fn failed(states: &[State]) -> Result<u64, String> {
 }
 
 /// What the legs that are written have to say of the others, of `legs` in all.
-fn left_behind(open: &[Open], legs: usize) -> Result<Behind, String> {
+pub(super) fn left_behind(open: &[Open], legs: usize) -> Result<Behind, String> {
     let written = open.iter().fold(0, |written, leg| written | bit(leg.number));
     let failed = (0..legs).fold(0, |failed, leg| failed | bit(leg)) & !written;
     let metas = open.iter().filter_map(|leg| leg.meta.as_ref());
@@ -263,21 +299,39 @@ mod tests {
         raw
     }
 
+    fn parsed(sector: &[u8], legs: usize) -> Result<State, String> {
+        parse(sector, legs, &Shape { level: 1, layout: 0, chunk: Bytes(0) })
+    }
+
     #[test]
     fn a_leg_says_what_it_is() {
-        let good = parse(&sector(1, 7), 2).unwrap();
-        assert_eq!(good, State { number: 1, events: 7, failed: 0, is_rebuilt: true });
-        assert!(parse(&[0; 512], 2).unwrap_err().contains("never active"));
-        assert!(parse(&sector(1, 7), 3).is_err(), "another number of legs");
-        assert!(parse(&sector(1, 7)[..40], 2).is_err());
+        let good = parsed(&sector(1, 7), 2).unwrap();
+        assert_eq!(good, State { number: 1, events: 7, failed: 0, is_rebuilt: true, is_synced: true });
+        assert!(parsed(&[0; 512], 2).unwrap_err().contains("never active"));
+        assert!(parsed(&sector(1, 7), 3).is_err(), "another number of legs");
+        assert!(parsed(&sector(1, 7)[..40], 2).is_err());
         let mut reshaped = sector(0, 1);
         reshaped[60] = 1;
-        assert!(parse(&reshaped, 2).unwrap_err().contains("reshaped"));
+        assert!(parsed(&reshaped, 2).unwrap_err().contains("reshaped"));
+        // One with parity.
+        let mut five = sector(1, 7);
+        five[4] = 1;
+        for (at, number) in [(48, 5_u32), (52, 2), (56, 128)] {
+            five[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        let shape = |level, layout, chunk| Shape { level, layout, chunk: Bytes(chunk) };
+        assert!(parse(&five, 2, &shape(5, 2, 65536)).is_ok());
+        for other in [shape(6, 2, 65536), shape(5, 3, 65536), shape(5, 2, 32768)] {
+            assert!(parse(&five, 2, &other).unwrap_err().contains("do not agree"));
+        }
+        five[96] = 8;
+        assert!(parse(&five, 2, &shape(5, 2, 65536)).unwrap_err().contains("reshaped"));
     }
 
     #[test]
     fn the_freshest_leg_tells_unless_two_contradict() {
-        let state = |number, events, failed| State { number, events, failed, is_rebuilt: true };
+        let state =
+            |number, events, failed| State { number, events, failed, is_rebuilt: true, is_synced: true };
         assert_eq!(failed(&[]), Ok(0));
         assert_eq!(failed(&[state(0, 7, 0), state(1, 7, 0)]), Ok(0));
         assert_eq!(failed(&[state(0, 7, 0), state(1, 8, 0)]), Ok(0), "written in turns");

@@ -14,16 +14,19 @@
 //! 1 MiB   extents
 //! ```
 //!
-//! Opened: linear and striped segments, over any number of disks, and mirrors of these (segment types raid1 and mirror).
-//! Everything else (snapshots, thin, cache, other RAID, VDO) is recognised and not opened: its mapping needs device-mapper
-//! targets with a state of their own.
+//! Opened: linear and striped segments, over any number of disks; mirrors of these (segment types raid1 and mirror) and arrays
+//! with parity (raid4, raid5, raid6); thin volumes and cached ones, whose parts may be any of those.
+//! Everything else (old-style snapshots, writecache, raid10, VDO) is recognised and not opened.
 //! Deliberately absent: the LVM1 format, shared (clustered) groups' locks, and writing metadata.
 
 mod behind;
+mod cache;
 mod group;
 mod mirror;
+mod raid;
 pub mod text;
 mod texts;
+mod thin;
 
 pub use group::{Group, Logical, Mapping, Physical, assemble};
 pub use texts::Texts;

@@ -3,9 +3,10 @@
 use super::behind::{self, Behind};
 use super::superblock::{Role, Superblock};
 use crate::volume::VolumeId;
+use crate::volume::parity::{self, Parity};
 use crate::volume::view::{Place, Segment};
 use crate::{Finding, limits};
-use landfall_image::{Bytes, DiskMut, GuestOffset};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,9 +90,8 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
         -1..=1 => {}
         10 if truth.layout & !0xff == 0x100 && near >= 1 && near <= truth.disks => {}
         10 => return Err(closed_level("RAID10 is opened in its near layout only".into())),
-        4..=6 => {
-            return Err(closed_level(format!("{level} is not opened, since writing to it needs parity")));
-        }
+        4..=6 if parity::Layout::of(truth.level, truth.layout).is_some() => {}
+        4..=6 => return Err(closed_level(format!("{level} in the layout {} is not opened", truth.layout))),
         _ => return Err(closed_level(format!("its level is {}", truth.level))),
     }
     let mut findings = Vec::new();
@@ -193,12 +193,22 @@ pub fn assemble(set: &Set<'_>, shown: &str) -> Result<Array, Finding> {
             "name all disks of the machine, with the keys of those that are encrypted; or add the others to the array on the target with mdadm --manage --add: they are filled anew",
         ));
     }
+    let has_parity = matches!(truth.level, 4..=6);
+    if !truth.is_clean && has_parity && !is_complete {
+        // What was being written when it ended is computed wrongly: the kernel does not start such an array either.
+        return Err(closed(
+            "it was not stopped in order, and disks are missing".into(),
+            "name all disks of the machine; or start it in the source machine (mdadm --assemble --force), check its file systems, and convert again",
+        ));
+    }
     if !truth.is_clean && truth.level >= 1 {
+        let counts = match has_parity {
+            true => "the parity of what was being written may be wrong, and the data count",
+            false => "what its first disk holds counts",
+        };
         findings.push(Finding::new(
             "array-unclean",
-            format!(
-                "the array {shown} ({level}, {uuid}) was not stopped in order; what its first disk holds counts"
-            ),
+            format!("the array {shown} ({level}, {uuid}) was not stopped in order; {counts}"),
             "nothing: its disks are made equal when it starts",
         ));
     }
@@ -223,6 +233,7 @@ impl Layout<'_> {
         match self.truth.level {
             1 => self.mirror(),
             10 => self.near(),
+            4..=6 => self.parity(),
             0 => self.stripes(),
             _ => self.row(),
         }
@@ -276,6 +287,21 @@ impl Layout<'_> {
         });
         let copies = members.into_iter().map(|(_, member)| self.at(member, 0)).collect();
         Ok(vec![Segment::mirrored(self.used()?, copies)])
+    }
+
+    fn parity(&self) -> Result<Vec<Segment>, Trouble> {
+        let layout = parity::Layout::of(self.truth.level, self.truth.layout);
+        let layout = layout.ok_or_else(|| Trouble::Shape("its layout is not known".into()))?;
+        let absent = self.absent();
+        if absent.len() > layout.parities() {
+            return Err(Trouble::Missing(absent));
+        }
+        let members =
+            (0..self.truth.disks).map(|slot| self.disks.get(&slot).map(|member| self.at(member, 0)));
+        let array = Parity::new(members.collect(), layout, self.chunk()?, self.used()?)
+            .map_err(|error| Trouble::Shape(error.to_string()))?;
+        let whole = GuestRange::new(GuestOffset(0), array.size());
+        Ok(vec![Segment::linear(Arc::new(array), whole)])
     }
 
     fn stripes(&self) -> Result<Vec<Segment>, Trouble> {

@@ -170,9 +170,11 @@ fn contradictions_close_an_array() {
     closed(&[good.clone(), member(1, &other)], "do not agree");
     let rebuilt = New { features: 2, recovery: 5, ..mirror(1, 10, &[0, 1]) };
     closed(&[good.clone(), member(1, &rebuilt)], "rebuilt");
-    for level in [4, 5, 6] {
-        closed(&[member(0, &New { level, ..mirror(0, 10, &[0, 1]) })], "parity");
+    for (level, layout) in [(5, 6), (6, 7), (6, 33)] {
+        let odd = New { level, layout, chunk_sectors: 1, ..mirror(0, 10, &[0, 1]) };
+        closed(&[member(0, &odd)], &format!("layout {layout}"));
     }
+    closed(&[member(0, &New { level: 5, layout: 2, ..mirror(0, 10, &[0, 1]) })], "chunks");
     closed(&[member(0, &New { level: -4, ..mirror(0, 10, &[0, 1]) })], "level is -4");
     for layout in [0x201, 0x10201, 0x100, 0x103] {
         let far = New { level: 10, layout, chunk_sectors: 1, ..mirror(0, 10, &[0, 1]) };

@@ -1,7 +1,7 @@
 //! Volume groups of LVM.
 
 use super::reach::Reach;
-use super::{Place, Work};
+use super::{Closed, Place, Work};
 use crate::volume::lvm::{self, Mapping};
 use crate::volume::view::View;
 use crate::volume::{Content, Volume, VolumeId};
@@ -54,6 +54,15 @@ impl Work<'_> {
         logical: &lvm::Logical,
         below: &Arc<Reach>,
     ) -> Result<()> {
+        if let Some(origin) = &logical.inactive_of {
+            // Nothing is mounted from it when the guest starts, and it has the UUID and label of its origin.
+            self.out.findings.push(Finding::new(
+                "lvm-snapshot-inactive",
+                format!("{shown}/{} is a thin snapshot of {origin}, and not active when the guest starts: it is left alone", logical.name),
+                "nothing; or, if it is what the guest is to start from, activate it in the source machine (lvchange --setactivationskip n)",
+            ));
+            return Ok(());
+        }
         let mut id = VolumeId(format!("{shown}/{}", logical.name));
         if self.reach.contains_key(&id) {
             // An array is called so.
@@ -83,7 +92,7 @@ impl Work<'_> {
                 let (view, reach) = match view.and_then(|view| Ok((view, reach?))) {
                     Ok(opened) => opened,
                     Err(why) => {
-                        let mapping = Mapping::NotOpened { of: "lvm".into(), why };
+                        let mapping = Mapping::NotOpened { of: "lvm".into(), why, hint: None };
                         let closed = lvm::Logical { mapping, oddities: Vec::new(), ..logical.clone() };
                         return self.logical(shown, group, &closed, below);
                     }
@@ -93,14 +102,15 @@ impl Work<'_> {
                     Place { id, disk: logical.disk, entry: None, device_names, may_hold_layers: false };
                 self.place(place, view)
             }
-            Mapping::NotOpened { of, why } => {
+            Mapping::NotOpened { of, why, hint } => {
+                let nothing = "nothing, unless the guest needs it to start; it is copied as it is";
                 self.out.findings.push(Finding::new(
                     "lvm-not-opened",
                     format!("the logical volume {} is not opened: {why}", id.0),
-                    "nothing, unless the guest needs it to start; it is copied as it is",
+                    hint.as_deref().unwrap_or(nothing),
                 ));
                 self.reach.insert(id.clone(), below.clone());
-                self.out.closed.insert(id.clone(), why.clone());
+                self.out.closed.insert(id.clone(), Closed { why: why.clone(), hint: hint.clone() });
                 self.out.volumes.push(Volume {
                     id,
                     size: logical.size,
