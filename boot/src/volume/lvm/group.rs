@@ -194,6 +194,15 @@ pub(super) struct Described<'a> {
     extents: u64,
 }
 
+/// To how many places a write to a segment may go. The parts of thin and cached volumes may be mirrors, of which each counts as
+/// the widest that is taken.
+fn legs(piece: &Section) -> usize {
+    match mirror::legs(piece).len() {
+        0 if kind(piece) == "thin" || kind(piece).starts_with("cache") => limits::LVM_LEGS,
+        legs => legs.max(1),
+    }
+}
+
 /// Why a logical volume is not opened.
 #[derive(Clone, Debug)]
 pub(super) struct NotOpened {
@@ -306,7 +315,7 @@ impl<'a> Assembly<'a> {
                 Err(NotOpened { of, why, hint }) => Mapping::NotOpened { of, why, hint },
             },
             snapshots: snapshots.origins.get(name).cloned().unwrap_or_default(),
-            legs: pieces.iter().map(|piece| mirror::legs(piece).len()).max().unwrap_or(1).max(1),
+            legs: pieces.iter().map(|piece| legs(piece)).max().unwrap_or(1),
             inactive_of: thin::inactive_of(volume).map(str::to_owned),
             oddities,
         }
