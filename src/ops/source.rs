@@ -159,11 +159,11 @@ mod tests {
 
     /// A disk with a GPT of one partition, in sectors of that size.
     fn gpt(sector: usize) -> Vec<u8> {
-        let sectors = 1024;
-        let mut disk = vec![0; sector * sectors];
+        let sectors = 1024_u32;
+        let mut disk = vec![0; sector * 1024];
         disk[446 + 4] = 0xee;
         disk[446 + 8] = 1;
-        disk[446 + 12..446 + 16].copy_from_slice(&(sectors as u32 - 1).to_le_bytes());
+        disk[446 + 12..446 + 16].copy_from_slice(&(sectors - 1).to_le_bytes());
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);
         let mut array = vec![0; 128 * 128];
         array[..32].fill(7);
@@ -173,7 +173,7 @@ mod tests {
         let mut header = [0; 92];
         header[..8].copy_from_slice(b"EFI PART");
         header[8..16].copy_from_slice(&[0, 0, 1, 0, 92, 0, 0, 0]);
-        for (at, value) in [(24, 1), (32, sectors as u64 - 1), (40, 40), (48, 900), (72, 2)] {
+        for (at, value) in [(24, 1), (32, u64::from(sectors) - 1), (40, 40), (48, 900), (72, 2)] {
             header[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
         header[80..88].copy_from_slice(&[128, 0, 0, 0, 128, 0, 0, 0]);
