@@ -22,7 +22,7 @@ const AT_ONCE: usize = 4;
 
 /// What became of one initramfs.
 pub(super) enum Outcome {
-    Rewritten(Archive),
+    Rewritten(Box<Archive>),
     /// It stays as it is.
     Left(Error),
 }
@@ -172,12 +172,12 @@ fn read<'a>(
 fn rewrite_one(job: Job<'_>, effort: Effort, threads: u32) -> Result<Outcome> {
     let rewrite = |archive: &[u8]| job.gathered.rewrite(archive, effort, threads);
     match uki::rewrite(&job.bytes, rewrite).map_err(|e| e.in_file(Path::new(job.path))) {
-        Ok(new) => Ok(Outcome::Rewritten(Archive {
+        Ok(new) => Ok(Outcome::Rewritten(Box::new(Archive {
             path: job.path.into(),
             kernel: job.edit.kernel.clone(),
             old_sha1: sha1(&job.bytes),
             new,
-        })),
+        }))),
         Err(error) if may_stay(job.edit, &error) => Ok(Outcome::Left(error)),
         Err(error) => Err(error),
     }
