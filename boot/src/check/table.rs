@@ -150,8 +150,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-console",
         severity: Severity::Notes,
         text: "The kernel's parameters or a login named Xen's console, which is absent elsewhere, or the target \
-               shows nothing but a serial line. Now they name ttyS0 in addition to the screen. Choose other \
-               consoles in the named files if the machine is watched otherwise.",
+               shows nothing but a serial line. Now they name the serial line in addition to the screen. Choose \
+               other consoles in the named files if the machine is watched otherwise.",
     },
     Explanation {
         id: "linux-console-by-hand",
@@ -169,6 +169,15 @@ pub const TABLE: &[Explanation] = &[
                /etc/crypttab, rebuild the initramfs in the guest, and convert again.",
     },
     Explanation {
+        id: "linux-default-kernel-unchecked",
+        severity: Severity::Blocks,
+        text: "The kernel that starts by default has no list of its modules, so it is not known which drivers it \
+               has, and its initramfs was not changed: the machine would most likely stop there. Its folder of \
+               modules may be damaged, or lie elsewhere. Reinstall the kernel's package in the guest, or make \
+               another kernel the default of the boot loader. A kernel that was built by hand without modules is \
+               judged by its configuration in /boot.",
+    },
+    Explanation {
         id: "linux-driver-forbidden",
         severity: Severity::Warns,
         text: "The guest's configuration of modprobe or dracut forbids a driver that the target's devices need, as \
@@ -182,6 +191,14 @@ pub const TABLE: &[Explanation] = &[
         text: "The boot loaders on the EFI system partition are for 32-bit UEFI, as some tablets and early \
                machines have it. Virtual machines have 64-bit UEFI, which cannot start them. Install the 64-bit \
                loader in the guest beside the other, or start the machine by BIOS where it has a loader for that.",
+    },
+    Explanation {
+        id: "linux-entry-unchecked",
+        severity: Severity::Warns,
+        text: "A boot entry starts a kernel of which neither name, package nor image tells which folder of modules \
+               is its own. It may belong to another system on the same disk. Its parameters were looked at, its \
+               initramfs was not: the entry may not start on the target. Choose another one, or reinstall the \
+               kernel's package in the guest.",
     },
     Explanation {
         id: "linux-esp-not-mounted",
@@ -202,8 +219,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-file-unreadable",
         severity: Severity::Warns,
         text: "A configuration file could not be read: it is damaged, no regular file, part of a loop of links, \
-               or longer than any sane file of its kind. Nothing in it was checked or changed. Look at it by \
-               hand before the machine is relied upon.",
+               longer than any sane file of its kind, or one of more than any sane guest has. Nothing in it was \
+               checked or changed. Look at it by hand before the machine is relied upon.",
     },
     Explanation {
         id: "linux-firmware-mismatch",
@@ -222,9 +239,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-grub-install-devices",
         severity: Severity::Notes,
-        text: "The package grub-pc remembers the disk to which it installs GRUB by a name of the old hardware. \
-               Nothing happens until its next upgrade, which then asks a question or fails. Run dpkg- \
-               reconfigure grub-pc on the target and choose the disk there.",
+        text: "The package of GRUB (Debian's grub-pc, SUSE's grub_installdevice) remembers the disk to which it \
+               installs GRUB by a name of the old hardware. Nothing happens until the next upgrade, which then asks \
+               a question or fails. On the target run dpkg-reconfigure grub-pc, or write the disk into the file that \
+               is named.",
     },
     Explanation {
         id: "linux-grub-uuid-unknown",
@@ -277,10 +295,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-kernel-unchecked",
         severity: Severity::Warns,
-        text: "A kernel lies in /boot without its list of modules, so it is not known which drivers it has, and \
-               its initramfs was not changed. It may have been built by hand with everything built in, or its \
-               modules may be damaged. Start another kernel on the target, or reinstall this one's package in \
-               the guest before the move.",
+        text: "A kernel that is not the default lies in /boot without its list of modules, so it is not known which \
+               drivers it has, and its initramfs was not changed. It may have been built by hand with everything \
+               built in, or its modules may be damaged. Start another kernel on the target, or reinstall this one's \
+               package in the guest before the move.",
     },
     Explanation {
         id: "linux-kernel-without-initramfs",
@@ -288,6 +306,14 @@ pub const TABLE: &[Explanation] = &[
         text: "The kernel that starts by default has no initramfs, so the driver of the root disk has to be built \
                in, and none of the target's is. Build one in the guest, or install the distribution's standard kernel, \
                and convert again.",
+    },
+    Explanation {
+        id: "linux-kernel-xen-only",
+        severity: Severity::Blocks,
+        text: "The kernel that starts by default was built for Xen's paravirtual machines, as RHEL 5 and SUSE had \
+               one for guests of Xen. It finds none of the hardware of another hypervisor, and does not even start \
+               there. Install the distribution's standard kernel in the guest, make it the default of the boot \
+               loader, and convert again.",
     },
     Explanation {
         id: "linux-loader-unsupported",
@@ -443,6 +469,12 @@ pub const TABLE: &[Explanation] = &[
                has to be used.",
     },
     Explanation {
+        id: "linux-old-kernel-xen-only",
+        severity: Severity::Warns,
+        text: "A kernel that is not the default was built for Xen's paravirtual machines. The machine starts by its \
+               default kernel, but this entry of the boot menu does not work on the target.",
+    },
+    Explanation {
         id: "linux-packages-unchecked",
         severity: Severity::Warns,
         text: "The database of installed packages is absent, empty or damaged. Which agents and services are \
@@ -528,8 +560,8 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-secure-boot-kernel",
         severity: Severity::Warns,
-        text: "The target enforces secure boot, as the source did or should have done, and the newest kernel \
-               carries no signature. Shim and GRUB refuse it, and the machine stops in the boot menu. Either \
+        text: "The target enforces secure boot, as the source did or should have done, and the kernel that starts by \
+               default carries no signature. Shim and GRUB refuse it, and the machine stops in the boot menu. Either \
                another kernel is the one that starts, or secure boot was not effective at the source.",
     },
     Explanation {
@@ -584,10 +616,11 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-uki-fixed",
         severity: Severity::Blocks,
-        text: "The guest starts by a unified kernel image, whose initramfs lacks the drivers of the target's \
-               disks. A signed image cannot be changed without making its signature void, and one with several \
-               profiles is not understood well enough. Build the image with the drivers in the guest (dracut's \
-               add_drivers, mkinitcpio's MODULES), sign it there, and convert again.",
+        text: "The guest starts by a unified kernel image, whose initramfs lacks the drivers of the target's disks. \
+               A signed image cannot be changed without making its signature void, and one with several profiles is \
+               not understood well enough; one whose kernel has no modules in the guest has nothing to take them \
+               from. Build the image with the drivers in the guest (dracut's add_drivers, mkinitcpio's MODULES), \
+               sign it there, and convert again.",
     },
     Explanation {
         id: "linux-uki-kept",
