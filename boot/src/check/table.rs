@@ -111,12 +111,16 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "initramfs-doubtful",
         severity: Severity::Warns,
-        text: "An initramfs was rewritten, and something about it is out of the ordinary: it was made by a tool that                is not known, so that nobody can say whether it loads what was added; it has modules of another kernel                than its own; parts of it were damaged, or are left out by the kernel, too. `landfall prove` shows                whether the machine boots with it.",
+        text: "An initramfs was rewritten, and something about it is out of the ordinary: it was made by a tool that \
+               is not known, so that nobody can say whether it loads what was added; it has modules of another kernel                than its own; parts of it were damaged, or are left out by the kernel, too. `landfall prove` shows                whether the machine boots with it.",
     },
     Explanation {
         id: "initramfs-left",
         severity: Severity::Warns,
-        text: "An initramfs could not be rewritten, because it is damaged or of a kind that is not known, or because                its kernel's modules are not all there. It belongs to a kernel that does not start by default, so it                was left as it is: that kernel will not find its disks on the target. An initramfs of the kernel that                starts by default would have stopped the conversion.",
+        text: "An initramfs could not be rewritten, because it is damaged or of a kind that is not known, or because \
+               its kernel's modules are not all there. It belongs to a kernel that does not start by default, so it \
+               was left as it is: that kernel will not find its disks on the target. An initramfs of the kernel that \
+               starts by default would have stopped the conversion.",
     },
     Explanation {
         id: "linux-agent-by-owner",
@@ -172,8 +176,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-console",
         severity: Severity::Notes,
         text: "The kernel's parameters or a login named Xen's console, which is absent elsewhere, or the target \
-               shows nothing but a serial line. Now they name ttyS0 in addition to the screen. Choose other \
-               consoles in the named files if the machine is watched otherwise.",
+               shows nothing but a serial line. Now they name the serial line in addition to the screen. Choose \
+               other consoles in the named files if the machine is watched otherwise.",
     },
     Explanation {
         id: "linux-console-by-hand",
@@ -189,6 +193,15 @@ pub const TABLE: &[Explanation] = &[
                landfall could not tell for certain which volume is meant. The volume would not be opened, and \
                the boot would stop at what lies on it. Name the volume by its LUKS UUID (`blkid` shows it) in \
                /etc/crypttab, rebuild the initramfs in the guest, and convert again.",
+    },
+    Explanation {
+        id: "linux-default-kernel-unchecked",
+        severity: Severity::Blocks,
+        text: "The kernel that starts by default has no list of its modules, so it is not known which drivers it \
+               has, and its initramfs was not changed: the machine would most likely stop there. Its folder of \
+               modules may be damaged, or lie elsewhere. Reinstall the kernel's package in the guest, or make \
+               another kernel the default of the boot loader. A kernel that was built by hand without modules is \
+               judged by its configuration in /boot.",
     },
     Explanation {
         id: "linux-driver-forbidden",
@@ -221,6 +234,14 @@ pub const TABLE: &[Explanation] = &[
                left. It was kept. Check that the guest starts by it, or put the guest's own loader in its place.",
     },
     Explanation {
+        id: "linux-entry-unchecked",
+        severity: Severity::Warns,
+        text: "A boot entry starts a kernel of which neither name, package nor image tells which folder of modules \
+               is its own. It may belong to another system on the same disk. Its parameters were looked at, its \
+               initramfs was not: the entry may not start on the target. Choose another one, or reinstall the \
+               kernel's package in the guest.",
+    },
+    Explanation {
         id: "linux-esp-not-mounted",
         severity: Severity::Warns,
         text: "The machine has an EFI system partition, but the guest's files do not show it at /boot/efi, so \
@@ -239,8 +260,8 @@ pub const TABLE: &[Explanation] = &[
         id: "linux-file-unreadable",
         severity: Severity::Warns,
         text: "A configuration file could not be read: it is damaged, no regular file, part of a loop of links, \
-               or longer than any sane file of its kind. Nothing in it was checked or changed. Look at it by \
-               hand before the machine is relied upon.",
+               longer than any sane file of its kind, or one of more than any sane guest has. Nothing in it was \
+               checked or changed. Look at it by hand before the machine is relied upon.",
     },
     Explanation {
         id: "linux-firmware-mismatch",
@@ -259,9 +280,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-grub-install-devices",
         severity: Severity::Notes,
-        text: "The package grub-pc remembers the disk to which it installs GRUB by a name of the old hardware. \
-               Nothing happens until its next upgrade, which then asks a question or fails. Run dpkg- \
-               reconfigure grub-pc on the target and choose the disk there.",
+        text: "The package of GRUB (Debian's grub-pc, SUSE's grub_installdevice) remembers the disk to which it \
+               installs GRUB by a name of the old hardware. Nothing happens until the next upgrade, which then asks \
+               a question or fails. On the target run dpkg-reconfigure grub-pc, or write the disk into the file that \
+               is named.",
     },
     Explanation {
         id: "linux-grub-uuid-unknown",
@@ -328,10 +350,10 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-kernel-unchecked",
         severity: Severity::Warns,
-        text: "A kernel lies in /boot without its list of modules, so it is not known which drivers it has, and \
-               its initramfs was not changed. It may have been built by hand with everything built in, or its \
-               modules may be damaged. Start another kernel on the target, or reinstall this one's package in \
-               the guest before the move.",
+        text: "A kernel that is not the default lies in /boot without its list of modules, so it is not known which \
+               drivers it has, and its initramfs was not changed. It may have been built by hand with everything \
+               built in, or its modules may be damaged. Start another kernel on the target, or reinstall this one's \
+               package in the guest before the move.",
     },
     Explanation {
         id: "linux-kernel-without-initramfs",
@@ -339,6 +361,14 @@ pub const TABLE: &[Explanation] = &[
         text: "The kernel that starts by default has no initramfs, so the driver of the root disk has to be built \
                in, and none of the target's is. Build one in the guest, or install the distribution's standard kernel, \
                and convert again.",
+    },
+    Explanation {
+        id: "linux-kernel-xen-only",
+        severity: Severity::Blocks,
+        text: "The kernel that starts by default was built for Xen's paravirtual machines, as RHEL 5 and SUSE had \
+               one for guests of Xen. It finds none of the hardware of another hypervisor, and does not even start \
+               there. Install the distribution's standard kernel in the guest, make it the default of the boot \
+               loader, and convert again.",
     },
     Explanation {
         id: "linux-loader-unsupported",
@@ -510,6 +540,12 @@ pub const TABLE: &[Explanation] = &[
                has to be used.",
     },
     Explanation {
+        id: "linux-old-kernel-xen-only",
+        severity: Severity::Warns,
+        text: "A kernel that is not the default was built for Xen's paravirtual machines. The machine starts by its \
+               default kernel, but this entry of the boot menu does not work on the target.",
+    },
+    Explanation {
         id: "linux-packages-unchecked",
         severity: Severity::Warns,
         text: "The database of installed packages is absent, empty or damaged. Which agents and services are \
@@ -618,8 +654,8 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-secure-boot-kernel",
         severity: Severity::Warns,
-        text: "The target enforces secure boot, as the source did or should have done, and the newest kernel \
-               carries no signature. Shim and GRUB refuse it, and the machine stops in the boot menu. Either \
+        text: "The target enforces secure boot, as the source did or should have done, and the kernel that starts by \
+               default carries no signature. Shim and GRUB refuse it, and the machine stops in the boot menu. Either \
                another kernel is the one that starts, or secure boot was not effective at the source.",
     },
     Explanation {
@@ -674,10 +710,11 @@ pub const TABLE: &[Explanation] = &[
     Explanation {
         id: "linux-uki-fixed",
         severity: Severity::Blocks,
-        text: "The guest starts by a unified kernel image, whose initramfs lacks the drivers of the target's \
-               disks. A signed image cannot be changed without making its signature void, and one with several \
-               profiles is not understood well enough. Build the image with the drivers in the guest (dracut's \
-               add_drivers, mkinitcpio's MODULES), sign it there, and convert again.",
+        text: "The guest starts by a unified kernel image, whose initramfs lacks the drivers of the target's disks. \
+               A signed image cannot be changed without making its signature void, and one with several profiles is \
+               not understood well enough; one whose kernel has no modules in the guest has nothing to take them \
+               from. Build the image with the drivers in the guest (dracut's add_drivers, mkinitcpio's MODULES), \
+               sign it there, and convert again.",
     },
     Explanation {
         id: "linux-uki-kept",

@@ -4,72 +4,73 @@
 //! Deliberately absent: serial consoles where nobody asked for one, and GRUB's own terminal (GRUB falls back by itself).
 
 use super::draft::Draft;
-use super::text;
+use super::{loader, text};
 use crate::Result;
+use crate::guest::Guest;
 use crate::target::{Platform, Request};
 use crate::tree::GuestTreeExt;
 
 const SCREEN: &str = "console=tty0";
-const SERIAL: &str = "console=ttyS0,115200";
 const XEN: &[&str] = &["hvc0", "xvc0"];
 
-/// Configurations with kernel lines: `linux`, `kernel`, `append`.
-const LOADERS: &[&str] = &[
-    "/boot/grub/grub.cfg",
-    "/boot/grub/custom.cfg",
-    "/boot/grub2/grub.cfg",
-    "/boot/grub2/custom.cfg",
-    "/boot/grub/menu.lst",
-    "/boot/grub/grub.conf",
-    "/boot/extlinux.conf",
-    "/boot/extlinux/extlinux.conf",
-    "/boot/extlinux/linux.cfg",
-    "/boot/syslinux/syslinux.cfg",
-];
-/// Folders of boot entries with an `options` line.
-const ENTRIES: &[&str] = &["/boot/loader/entries", "/boot/efi/loader/entries", "/efi/loader/entries"];
 /// What the next kernel's entry is made of: shell assignments, and the command line itself.
 const DEFAULTS: &[(&str, &str)] =
     &[("/etc/default/grub", "GRUB_CMDLINE_LINUX"), ("/etc/update-extlinux.conf", "default_kernel_opts")];
 const CMDLINE: &str = "/etc/kernel/cmdline";
-const ENVIRONMENTS: &[&str] = &["/boot/grub2/grubenv", "/boot/grub/grubenv"];
 /// GRUB's environment block has this length, always.
 const ENVIRONMENT_BYTES: usize = 1024;
 
 const WHY: &str = "The console that the target has.";
 
+/// The serial line of the target's machines.
+#[derive(Clone, Copy, Debug)]
+struct Serial {
+    /// PCs have a 16550, machines for aarch64 a PL011.
+    name: &'static str,
+    /// It is added where there is none.
+    add: bool,
+}
+
+impl Serial {
+    fn parameter(self) -> String {
+        format!("console={},115200", self.name)
+    }
+}
+
 /// Plans it. Before the loaders' own edits, so that what they say of consoles is true.
-pub fn plan(draft: &mut Draft<'_>, request: &Request) -> Result<()> {
-    let add = request.platform.linux_drivers().wants_serial_console;
+pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<()> {
+    let serial = Serial {
+        name: if guest.architecture.value == "aarch64" { "ttyAMA0" } else { "ttyS0" },
+        add: request.platform.linux_drivers().wants_serial_console,
+    };
     if request.platform == Platform::Xen {
         return Ok(());
     }
     let mut done = Vec::new();
-    for path in LOADERS {
-        edit(draft, path, &mut done, |old| kernel_lines(old, add))?;
+    let files = loader::files(draft)?;
+    for path in files.configs {
+        edit(draft, &path, &mut done, |old| kernel_lines(old, serial))?;
     }
-    for folder in ENTRIES {
-        for name in draft.scene.tree.names(folder)?.iter().filter(|name| name.ends_with(".conf")) {
-            let path = format!("{folder}/{name}");
-            edit(draft, &path, &mut done, |old| {
-                text::map_lines(old, |body| {
-                    (text::word(body, 0) == Some("options")).then(|| consoles(body, add))?
-                })
-            })?;
-        }
+    for path in files.entries {
+        edit(draft, &path, &mut done, |old| {
+            text::map_lines(old, |body| {
+                let takes = text::word(body, 0).is_some_and(|word| word.eq_ignore_ascii_case("options"));
+                takes.then(|| consoles(body, serial))?
+            })
+        })?;
     }
-    for path in ENVIRONMENTS {
-        environment(draft, path, add, &mut done)?;
+    for path in files.environments {
+        environment(draft, &path, serial, &mut done)?;
     }
     edit(draft, CMDLINE, &mut done, |old| {
-        text::map_lines(old, |body| (!text::is_comment(body)).then(|| consoles(body, add))?)
+        text::map_lines(old, |body| (!text::is_comment(body)).then(|| consoles(body, serial))?)
     })?;
-    defaults(draft, add, &mut done)?;
-    logins(draft, &mut done)?;
+    defaults(draft, serial, &mut done)?;
+    logins(draft, serial.name, &mut done)?;
     if !done.is_empty() {
         draft.find(
             "linux-console",
-            format!("The console that the target has (ttyS0) was put into {}.", done.join(", ")),
+            format!("The console that the target has ({}) was put into {}.", serial.name, done.join(", ")),
             "Choose another one in these files if the machine is watched otherwise.",
         );
     }
@@ -88,7 +89,7 @@ fn edit(
     Ok(())
 }
 
-fn kernel_lines(old: &[u8], add: bool) -> Option<Vec<u8>> {
+fn kernel_lines(old: &[u8], serial: Serial) -> Option<Vec<u8>> {
     text::map_lines(old, |body| {
         let word = text::word(body, 0)?;
         let is_kernel = ["linux", "linux16", "linuxefi", "kernel", "module", "module2", "append"]
@@ -97,13 +98,13 @@ fn kernel_lines(old: &[u8], add: bool) -> Option<Vec<u8>> {
         // update-grub of GRUB legacy keeps its defaults in comments.
         let is_magic = body.starts_with(b"# kopt=") || body.starts_with(b"# xenkopt=");
         // Without a root it is no Linux, or its parameters are on another line.
-        let add = add && !text::values(body, &["root"]).is_empty();
-        (is_kernel || is_magic).then(|| consoles(body, add))?
+        let add = serial.add && !text::values(body, &["root"]).is_empty();
+        (is_kernel || is_magic).then(|| consoles(body, Serial { add, ..serial }))?
     })
 }
 
-/// The line with the consoles of the target. `add` puts a serial line where there is none.
-fn consoles(body: &[u8], add: bool) -> Option<Vec<u8>> {
+/// The line with the consoles of the target.
+fn consoles(body: &[u8], serial: Serial) -> Option<Vec<u8>> {
     let found: Vec<(usize, usize, String)> = text::values(body, &["console"])
         .into_iter()
         .filter_map(|(key, range)| {
@@ -116,9 +117,9 @@ fn consoles(body: &[u8], add: bool) -> Option<Vec<u8>> {
     let has_screen = found.iter().any(|(_, _, name)| {
         name.strip_prefix("tty").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
     });
-    let has_serial = found.iter().any(|(_, _, name)| name == "ttyS0");
+    let has_serial = found.iter().any(|(_, _, name)| name == serial.name);
     // The last console is the one that programs write to; the screen is there where the machine has no serial line.
-    let both = if has_screen { SERIAL.to_owned() } else { format!("{SCREEN} {SERIAL}") };
+    let both = if has_screen { serial.parameter() } else { format!("{SCREEN} {}", serial.parameter()) };
     let is_xen = |(_, _, name): &&(usize, usize, String)| XEN.contains(&name.as_str());
     let mut new = body.to_vec();
     for (at, (start, end, _)) in found.iter().filter(is_xen).enumerate().collect::<Vec<_>>().into_iter().rev()
@@ -134,7 +135,7 @@ fn consoles(body: &[u8], add: bool) -> Option<Vec<u8>> {
         }
     }
     let from_variable = body.windows(10).any(|part| part == b"kernelopts");
-    if add && !has_serial && !found.iter().any(|one| is_xen(&one)) && !from_variable {
+    if serial.add && !has_serial && !found.iter().any(|one| is_xen(&one)) && !from_variable {
         let end = new.trim_ascii_end().len();
         new = text::replace(&new, end..new.len(), format!(" {both}").as_bytes());
     }
@@ -142,7 +143,7 @@ fn consoles(body: &[u8], add: bool) -> Option<Vec<u8>> {
 }
 
 /// `kernelopts` of Red Hat 8, in a block whose length must stay.
-fn environment(draft: &mut Draft<'_>, path: &str, add: bool, done: &mut Vec<String>) -> Result<()> {
+fn environment(draft: &mut Draft<'_>, path: &str, serial: Serial, done: &mut Vec<String>) -> Result<()> {
     let Some(old) = draft.read(path)? else { return Ok(()) };
     let end = old.iter().rposition(|byte| *byte != b'#').map_or(0, |last| last + 1);
     let Some(text) = old.get(..end).filter(|_| old.len() == ENVIRONMENT_BYTES) else { return Ok(()) };
@@ -150,7 +151,7 @@ fn environment(draft: &mut Draft<'_>, path: &str, add: bool, done: &mut Vec<Stri
         (body.starts_with(b"kernelopts=")).then(|| {
             // The key is no word of the line here.
             let (key, options) = body.split_at("kernelopts=".len());
-            Some([key, &consoles(options, add)?].concat())
+            Some([key, &consoles(options, serial)?].concat())
         })?
     });
     let Some(mut new) = new else { return Ok(()) };
@@ -158,7 +159,10 @@ fn environment(draft: &mut Draft<'_>, path: &str, add: bool, done: &mut Vec<Stri
         draft.find(
             "linux-console-by-hand",
             format!("{path} has no room for another console among the kernel's parameters."),
-            format!("Put {SERIAL} into the kernel's parameters on the target (grub2-editenv, grubby)."),
+            format!(
+                "Put {} into the kernel's parameters on the target (grub2-editenv, grubby).",
+                serial.parameter()
+            ),
         );
         return Ok(());
     }
@@ -169,34 +173,38 @@ fn environment(draft: &mut Draft<'_>, path: &str, add: bool, done: &mut Vec<Stri
 }
 
 /// What the next update of the loader's configuration generates from.
-fn defaults(draft: &mut Draft<'_>, add: bool, done: &mut Vec<String>) -> Result<()> {
+fn defaults(draft: &mut Draft<'_>, serial: Serial, done: &mut Vec<String>) -> Result<()> {
+    let assignments = |old: &[u8]| assignments(old, serial);
+    let is_named = format!("console={}", serial.name);
     let mut has_serial = false;
     let more = draft.scene.tree.names("/etc/default/grub.d")?;
     let more =
         more.iter().filter(|name| name.ends_with(".cfg")).map(|name| format!("/etc/default/grub.d/{name}"));
     for path in more {
         edit(draft, &path, done, assignments)?;
-        has_serial |= draft.read_text(&path)?.is_some_and(|text| text.contains("console=ttyS0"));
+        has_serial |= draft.read_text(&path)?.is_some_and(|text| text.contains(&is_named));
     }
     for (path, key) in DEFAULTS {
         edit(draft, path, done, assignments)?;
         let Some(text) = draft.read(path)? else { continue };
         has_serial |= String::from_utf8_lossy(&text)
             .lines()
-            .any(|line| !line.trim_start().starts_with('#') && line.contains("console=ttyS0"));
-        if add && !has_serial {
-            edit(draft, path, done, |old| Some(added(old, key)))?;
+            .any(|line| !line.trim_start().starts_with('#') && line.contains(&is_named));
+        if serial.add && !has_serial {
+            edit(draft, path, done, |old| Some(added(old, key, serial)))?;
         }
     }
     Ok(())
 }
 
-fn assignments(old: &[u8]) -> Option<Vec<u8>> {
-    text::map_lines(old, |body| (!text::is_comment(body)).then(|| consoles(body, false))?)
+fn assignments(old: &[u8], serial: Serial) -> Option<Vec<u8>> {
+    let serial = Serial { add: false, ..serial };
+    text::map_lines(old, |body| (!text::is_comment(body)).then(|| consoles(body, serial))?)
 }
 
 /// The file with the serial line in the last assignment of `key`, or in one of its own.
-fn added(old: &[u8], key: &str) -> Vec<u8> {
+fn added(old: &[u8], key: &str, serial: Serial) -> Vec<u8> {
+    let serial = serial.parameter();
     let is_key = |body: &[u8]| {
         body.trim_ascii_start().strip_prefix(key.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
     };
@@ -208,21 +216,21 @@ fn added(old: &[u8], key: &str) -> Vec<u8> {
         let (_, range) = here.then(|| text::values(body, &[key]).into_iter().next())??;
         let value = String::from_utf8_lossy(body.get(range.clone())?).into_owned();
         let screen = if value.contains("console=tty") { "" } else { "console=tty0 " };
-        let value = format!("{value} {screen}{SERIAL}");
+        let value = format!("{value} {screen}{serial}");
         let is_quoted =
             body.get(..range.start).is_some_and(|before| before.ends_with(b"\"") || before.ends_with(b"'"));
         let value = if is_quoted { value.trim().to_owned() } else { format!("\"{}\"", value.trim()) };
         Some(text::replace(body, range, value.as_bytes()))
     });
-    new.or_else(|| text::append_lines(old, &[format!("{key}=\"{SCREEN} {SERIAL}\"")])).unwrap_or_default()
+    new.or_else(|| text::append_lines(old, &[format!("{key}=\"{SCREEN} {serial}\"")])).unwrap_or_default()
 }
 
 /// Logins on Xen's console.
-fn logins(draft: &mut Draft<'_>, done: &mut Vec<String>) -> Result<()> {
+fn logins(draft: &mut Draft<'_>, serial: &str, done: &mut Vec<String>) -> Result<()> {
     let tree = draft.scene.tree;
     // busybox calls a line by its terminal; sysvinit takes four letters.
     let is_busybox = tree.exists("/etc/alpine-release")?;
-    edit(draft, "/etc/inittab", done, |old| inittab(old, is_busybox))?;
+    edit(draft, "/etc/inittab", done, |old| inittab(old, serial, is_busybox))?;
     let folder = "/etc/systemd/system";
     for target in ["getty.target.wants", "multi-user.target.wants"] {
         for name in tree.names(&format!("{folder}/{target}"))? {
@@ -234,7 +242,7 @@ fn logins(draft: &mut Draft<'_>, done: &mut Vec<String>) -> Result<()> {
                 .map(|folder| format!("{folder}/serial-getty@.service"));
             for template in template {
                 if tree.exists(&template)? {
-                    let counterpart = format!("{folder}/{target}/serial-getty@ttyS0.service");
+                    let counterpart = format!("{folder}/{target}/serial-getty@{serial}.service");
                     draft.symlink(&counterpart, &template, WHY)?;
                     break;
                 }
@@ -250,22 +258,23 @@ fn logins(draft: &mut Draft<'_>, done: &mut Vec<String>) -> Result<()> {
         if tree.exists(&over)? {
             continue;
         }
-        if !tree.exists("/etc/init/ttyS0.conf")? {
-            draft.write("/etc/init/ttyS0.conf", text.replace(xen, "ttyS0"), WHY)?;
+        let counterpart = format!("/etc/init/{serial}.conf");
+        if !tree.exists(&counterpart)? {
+            draft.write(&counterpart, text.replace(xen, serial), WHY)?;
         }
         draft.write(&over, "# Written by landfall: there is no such console here.\nmanual\n", WHY)?;
         done.push(job);
     }
     edit(draft, "/etc/securetty", done, |old| {
         let has = |name: &str| text::lines(old).any(|(body, _)| body.trim_ascii() == name.as_bytes());
-        let wants = XEN.iter().any(|xen| has(xen)) && !has("ttyS0");
-        wants.then(|| text::append_lines(old, &["ttyS0"]))?
+        let wants = XEN.iter().any(|xen| has(xen)) && !has(serial);
+        wants.then(|| text::append_lines(old, &[serial]))?
     })
 }
 
-fn inittab(old: &[u8], is_busybox: bool) -> Option<Vec<u8>> {
+fn inittab(old: &[u8], serial: &str, is_busybox: bool) -> Option<Vec<u8>> {
     let active = |body: &[u8]| !text::is_comment(body);
-    let has_serial = text::lines(old).any(|(body, _)| active(body) && contains(body, "ttyS0"));
+    let has_serial = text::lines(old).any(|(body, _)| active(body) && contains(body, serial));
     let mut taken = has_serial;
     text::map_lines(old, |body| {
         let xen = XEN.iter().find(|xen| active(body) && contains(body, xen))?;
@@ -276,11 +285,12 @@ fn inittab(old: &[u8], is_busybox: bool) -> Option<Vec<u8>> {
         let line = String::from_utf8(body.to_vec()).ok()?;
         let (id, rest) = line.split_once(':')?;
         let id = match (id == *xen, is_busybox) {
-            (true, true) => "ttyS0",
-            (true, false) => "S0",
+            (true, true) => serial,
+            // Four letters at most: `S0`.
+            (true, false) => serial.trim_start_matches("tty"),
             (false, _) => id,
         };
-        Some(format!("{id}:{}", rest.replace(xen, "ttyS0")).into_bytes())
+        Some(format!("{id}:{}", rest.replace(xen, serial)).into_bytes())
     })
 }
 
@@ -292,15 +302,25 @@ fn contains(body: &[u8], piece: &str) -> bool {
 mod tests {
     use super::*;
     use crate::family::Scene;
+    use crate::guest::Fact;
     use crate::patch::{Action, PatchPlan};
     use crate::tree::mem::MemTree;
     use proptest::prelude::*;
 
     fn run(tree: &MemTree, platform: Platform) -> PatchPlan {
+        run_on(tree, platform, "x86_64")
+    }
+
+    fn run_on(tree: &MemTree, platform: Platform, architecture: &str) -> PatchPlan {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
-        plan(&mut draft, &Request { platform, ..Request::default() }).unwrap();
+        let guest = Guest { architecture: Fact::new(architecture, ""), ..loader::tests::guest(&[], &[]) };
+        plan(&mut draft, &guest, &Request { platform, ..Request::default() }).unwrap();
         draft.finish()
+    }
+
+    fn pc(add: bool) -> Serial {
+        Serial { name: "ttyS0", add }
     }
 
     fn written(plan: &PatchPlan, path: &str) -> String {
@@ -311,7 +331,7 @@ mod tests {
     }
 
     fn line(body: &str, add: bool) -> Option<String> {
-        consoles(body.as_bytes(), add).map(|new| String::from_utf8(new).unwrap())
+        consoles(body.as_bytes(), pc(add)).map(|new| String::from_utf8(new).unwrap())
     }
 
     #[test]
@@ -433,16 +453,60 @@ mod tests {
         assert_eq!(run(&tree, Platform::Xen).edits, [], "at home nothing changes");
     }
 
+    /// Before RHEL 8 and Fedora 34 GRUB's real configuration on UEFI is on the ESP; `menu.lst` is a link on Red Hat.
+    #[test]
+    fn configurations_on_the_esp_and_behind_links() {
+        let line = "\tlinuxefi /v root=UUID=1 console=hvc0\n";
+        let tree = MemTree::new()
+            .file("/boot/efi/EFI/centos/grub.cfg", line)
+            .file("/boot/efi/EFI/redhat/grub.conf", "title x\nkernel /v root=UUID=1 console=hvc0\n")
+            .file("/boot/grub/grub.conf", "title x\nkernel /v root=UUID=1 console=hvc0\n")
+            .symlink("/boot/grub/menu.lst", "./grub.conf")
+            .file("/boot/efi/Loader/Entries/a.conf", "options root=UUID=1 console=hvc0\n");
+        let plan = run(&tree, Platform::Kvm);
+        let mut paths: Vec<_> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
+        paths.sort_unstable();
+        assert_eq!(
+            paths,
+            [
+                "/boot/efi/EFI/centos/grub.cfg",
+                "/boot/efi/EFI/redhat/grub.conf",
+                "/boot/efi/Loader/Entries/a.conf",
+                "/boot/grub/grub.conf"
+            ]
+        );
+    }
+
     #[test]
     fn inittab_of_busybox_and_of_sysvinit() {
         let alpine = b"hvc0::respawn:/sbin/getty -L hvc0 115200 vt100\n";
-        assert_eq!(inittab(alpine, true).unwrap(), b"ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100\n");
-        assert_eq!(inittab(alpine, false).unwrap(), b"S0::respawn:/sbin/getty -L ttyS0 115200 vt100\n");
+        assert_eq!(
+            inittab(alpine, "ttyS0", true).unwrap(),
+            b"ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100\n"
+        );
+        assert_eq!(
+            inittab(alpine, "ttyS0", false).unwrap(),
+            b"S0::respawn:/sbin/getty -L ttyS0 115200 vt100\n"
+        );
         let both = b"S0:2345:respawn:/sbin/getty ttyS0\nhvc0:2345:respawn:/sbin/getty hvc0\n";
         assert_eq!(
-            inittab(both, false).unwrap(),
+            inittab(both, "ttyS0", false).unwrap(),
             b"S0:2345:respawn:/sbin/getty ttyS0\n#hvc0:2345:respawn:/sbin/getty hvc0\n"
         );
+    }
+
+    /// Machines for aarch64 have another kind of serial line.
+    #[test]
+    fn the_serial_line_of_aarch64() {
+        let tree = MemTree::new()
+            .file("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"\"\n")
+            .file("/boot/grub/grub.cfg", "\tlinux /v root=UUID=1\n");
+        let plan = run_on(&tree, Platform::Azure, "aarch64");
+        let line = "\tlinux /v root=UUID=1 console=tty0 console=ttyAMA0,115200\n";
+        assert_eq!(written(&plan, "/boot/grub/grub.cfg"), line);
+        let defaults = "GRUB_CMDLINE_LINUX=\"console=tty0 console=ttyAMA0,115200\"\n";
+        assert_eq!(written(&plan, "/etc/default/grub"), defaults);
+        assert!(plan.findings[0].says.contains("ttyAMA0"));
     }
 
     #[test]
@@ -457,8 +521,8 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics_and_twice_is_once(body in "(console=|hvc0|ttyS0|tty0|,|[ \t\"'=a]){0,24}", add: bool) {
-            if let Some(once) = consoles(body.as_bytes(), add) {
-                prop_assert_eq!(consoles(&once, add), None);
+            if let Some(once) = consoles(body.as_bytes(), pc(add)) {
+                prop_assert_eq!(consoles(&once, pc(add)), None);
             }
         }
     }

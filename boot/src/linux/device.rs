@@ -37,6 +37,17 @@ impl Want<'_> {
     }
 }
 
+/// Where the guest mounts what a name means: a volume is in one place only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// There, if anywhere.
+    At(&'a str),
+    /// Nowhere by another name.
+    Unmounted,
+    /// It may be mounted already.
+    Any,
+}
+
 /// The GUID of a BIOS boot partition's type: it holds GRUB's core and no file system.
 const BIOS_BOOT_TYPE: &str = "21686148-6449-6e6f-744e-656564454649";
 
@@ -72,7 +83,20 @@ impl<'v> Devices<'v> {
                 devices.names.learn(spec, volume);
             }
         }
+        for mount in mounts {
+            // Where the volume is known to have another name, this one is no matter of its place in the order.
+            if let (Some(spec), Some(volume)) = (&mount.spec, devices.volume_of(mount))
+                && !matches!(classify(spec), Name::Disk { .. } | Name::Path { .. })
+            {
+                devices.names.claim(volume);
+            }
+        }
         devices
+    }
+
+    /// Takes note of a name that the guest uses: it may show that the order of disks counts for nothing.
+    pub fn observe(&mut self, spec: &str) {
+        self.names.observe(spec, self.volumes);
     }
 
     /// The volume of a mount.
@@ -116,6 +140,11 @@ impl<'v> Devices<'v> {
 
     /// What `spec` means, given what should lie there.
     pub fn resolve(&self, spec: &str, want: Want<'_>) -> Meaning<'v> {
+        self.resolve_at(spec, want, Place::Unmounted)
+    }
+
+    /// [`Devices::resolve`] for a name of what is mounted in this place.
+    pub fn resolve_at(&self, spec: &str, want: Want<'_>, place: Place<'_>) -> Meaning<'v> {
         let name = classify(spec);
         if matches!(name, Name::Other | Name::Stable) {
             return Meaning::Keep;
@@ -125,32 +154,51 @@ impl<'v> Devices<'v> {
         if let Some(volume) = known.and_then(|mount| self.volume_of(mount)) {
             return Meaning::Volume(volume);
         }
-        let candidate =
-            match name {
-                Name::Other | Name::Stable => return Meaning::Keep,
-                Name::Disk { disk, order, partition } => match self.names.disk(disk, order) {
-                    Some(index) => self.volumes.iter().find(|volume| {
-                        volume.disk == index && volume.partition == partition && is_plain(volume)
-                    }),
-                    None => return Meaning::Lost(format!("which disk {disk} is cannot be told")),
-                },
-                Name::Path { partition } => {
-                    let mut fitting = self.volumes.iter().filter(|volume| {
-                        volume.partition == partition && is_plain(volume) && want.fits(volume)
-                    });
-                    match (fitting.next(), fitting.next()) {
-                        (Some(volume), None) => Some(volume),
-                        (Some(_), Some(_)) => return Meaning::Lost("several volumes could be meant".into()),
-                        (None, _) => None,
-                    }
+        let candidate = match name {
+            Name::Other | Name::Stable => return Meaning::Keep,
+            Name::Disk { disk, order, partition } => match self.names.disk(disk, order) {
+                Some(index) => self
+                    .volumes
+                    .iter()
+                    .find(|volume| volume.disk == index && volume.partition == partition && is_plain(volume)),
+                None => return Meaning::Lost(format!("which disk {disk} is cannot be told")),
+            },
+            Name::Path { partition } => {
+                let mut fitting = self.volumes.iter().filter(|volume| {
+                    volume.partition == partition
+                        && is_plain(volume)
+                        && want.fits(volume)
+                        && self.elsewhere(volume, spec, place).is_none()
+                });
+                match (fitting.next(), fitting.next()) {
+                    (Some(volume), None) => Some(volume),
+                    (Some(_), Some(_)) => return Meaning::Lost("several volumes could be meant".into()),
+                    (None, _) => None,
                 }
-                Name::Mapper => return self.mapped(want),
-            };
+            }
+            Name::Mapper => return self.mapped(want),
+        };
         match candidate {
-            Some(volume) if want.fits(volume) => Meaning::Volume(volume),
+            Some(volume) if want.fits(volume) => match self.elsewhere(volume, spec, place) {
+                Some(mount) => Meaning::Lost(format!(
+                    "volume {}, which has this place in the order, is mounted on {} by another name",
+                    volume.id.0, mount.at
+                )),
+                None => Meaning::Volume(volume),
+            },
             Some(volume) => Meaning::Lost(format!("volume {} holds something else", volume.id.0)),
             None => Meaning::Lost("no volume on the given disks fits".into()),
         }
+    }
+
+    /// The mount that shows that `spec` means another volume than this one. Subvolumes are mounted side by side.
+    fn elsewhere(&self, volume: &Volume, spec: &str, place: Place<'_>) -> Option<&'v Mount> {
+        self.mounts.iter().find(|mount| {
+            let other = mount.volume == volume.id
+                && mount.file_system != "btrfs"
+                && mount.spec.as_deref() != Some(spec);
+            other && place != Place::Any && place != Place::At(&mount.at)
+        })
     }
 
     /// What `/dev/dm-3` means: nothing by its number, but where one volume of all holds what is wanted, and that is a
@@ -292,6 +340,25 @@ pub(super) mod tests {
         let path = "/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1";
         assert_eq!(devices.resolve(path, Want::FileSystem("ext4")), Meaning::Volume(&volumes[0]));
         assert!(matches!(devices.resolve(path, Want::FileSystem("xfs")), Meaning::Lost(_)));
+    }
+
+    /// vda and sda are first of their kind both; a name that leads to what another certain name has means another disk.
+    #[test]
+    fn what_is_mounted_elsewhere_is_not_meant() {
+        let volumes = [volume(0, 1, "ext4", "root"), volume(1, 1, "ext4", "data")];
+        let mounts = [mount("/", &volumes[0], "UUID=root")];
+        let devices = Devices::new(&volumes, &mounts);
+        for spec in ["/dev/sda1", "/dev/nvme0n1p1"] {
+            assert!(matches!(devices.resolve(spec, Want::FileSystem("ext4")), Meaning::Lost(_)), "{spec}");
+        }
+        let devices = Devices::new(&volumes[..1], &mounts);
+        let by_id = "/dev/disk/by-id/scsi-36000c29-part1";
+        assert!(matches!(devices.resolve(by_id, Want::FileSystem("ext4")), Meaning::Lost(_)));
+        // Subvolumes of one file system are mounted side by side.
+        let volumes = [volume(0, 1, "btrfs", "root")];
+        let mounts = [Mount { subvolume: Some("/@".into()), ..mount("/", &volumes[0], "UUID=root") }];
+        let devices = Devices::new(&volumes, &mounts);
+        assert_eq!(devices.resolve("/dev/sda1", Want::FileSystem("btrfs")), Meaning::Volume(&volumes[0]));
     }
 
     #[test]

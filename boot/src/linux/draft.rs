@@ -1,4 +1,4 @@
-//! A plan while it grows: reads see what was already edited, and there is one edit per path.
+//! A plan while it grows: reads see what was already edited, and there is one edit per file, whatever name leads to it.
 
 use super::keep::Builder;
 use crate::Result;
@@ -7,7 +7,8 @@ use crate::family::Scene;
 use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, Text};
 use crate::target::Devices;
-use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind};
+use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, NodeKind, walk};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The edits and findings so far.
@@ -19,8 +20,10 @@ pub struct Draft<'a> {
     /// What builds its next initramfs.
     pub builder: Builder,
     edits: Vec<Edit>,
-    /// Path to place in `edits`.
+    /// Real path to place in `edits`.
     index: BTreeMap<String, usize>,
+    /// Folders to their real paths.
+    folders: RefCell<BTreeMap<String, String>>,
     findings: Vec<Finding>,
     /// How many findings an id has given.
     counts: BTreeMap<&'static str, usize>,
@@ -44,6 +47,7 @@ impl<'a> Draft<'a> {
             builder: Builder::default(),
             edits: Vec::new(),
             index: BTreeMap::new(),
+            folders: RefCell::default(),
             findings: Vec::new(),
             counts: BTreeMap::new(),
             moved: Vec::new(),
@@ -81,7 +85,7 @@ impl<'a> Draft<'a> {
         why: &str,
     ) -> Result<()> {
         let contents = Text(contents.into());
-        if let Some(edit) = self.index.get(path).and_then(|at| self.edits.get_mut(*at)) {
+        if let Some(edit) = self.place(path).and_then(|at| self.edits.get_mut(at)) {
             edit.action = Action::Write { contents, mode };
             edit.why = format!("{} {why}", edit.why);
             return Ok(());
@@ -113,7 +117,7 @@ impl<'a> Draft<'a> {
     /// The path is removed, if it is there.
     pub fn remove(&mut self, path: &str, why: &str) -> Result<()> {
         let there = self.scene.tree.link_metadata(path)?.is_some_and(|meta| meta.kind != NodeKind::Dir);
-        if there && !self.is_edited(path) {
+        if there && !self.index.contains_key(&self.in_real_folder(path)) {
             self.push(path, Action::Remove, why);
         }
         Ok(())
@@ -121,7 +125,7 @@ impl<'a> Draft<'a> {
 
     /// The path becomes a copy of `from`, if it is absent.
     pub fn copy_if_absent(&mut self, path: &str, from: &str, why: &str) -> Result<()> {
-        if !self.scene.tree.exists(path)? && !self.is_edited(path) {
+        if !self.scene.tree.exists(path)? && self.place(path).is_none() {
             self.push(path, Action::Copy { from: from.to_owned() }, why);
         }
         Ok(())
@@ -129,7 +133,8 @@ impl<'a> Draft<'a> {
 
     /// The path becomes a symbolic link, if it is not that link already.
     pub fn symlink(&mut self, path: &str, target: &str, why: &str) -> Result<()> {
-        if self.scene.tree.read_link(path)?.as_deref() != Some(target) && !self.is_edited(path) {
+        let is_edited = self.index.contains_key(&self.in_real_folder(path));
+        if self.scene.tree.read_link(path)?.as_deref() != Some(target) && !is_edited {
             self.push(path, Action::Symlink { target: target.to_owned() }, why);
         }
         Ok(())
@@ -137,7 +142,7 @@ impl<'a> Draft<'a> {
 
     /// One edit as it is, of a path that has none yet.
     pub fn push(&mut self, path: &str, action: Action, why: &str) {
-        self.index.insert(path.to_owned(), self.edits.len());
+        self.index.insert(self.key(path, &action), self.edits.len());
         let labels = Vec::new();
         self.edits.push(Edit { path: path.to_owned(), action, why: why.to_owned(), labels });
     }
@@ -145,7 +150,8 @@ impl<'a> Draft<'a> {
     /// Takes back the edits of paths that turn out to mean nothing to the guest.
     pub fn forget(&mut self, is: impl Fn(&str) -> bool) {
         self.edits.retain(|edit| !is(&edit.path));
-        self.index = self.edits.iter().enumerate().map(|(at, edit)| (edit.path.clone(), at)).collect();
+        let keys = self.edits.iter().map(|edit| self.key(&edit.path, &edit.action));
+        self.index = keys.enumerate().map(|(at, key)| (key, at)).collect();
     }
 
     /// Every edit so far, to be labelled.
@@ -176,10 +182,106 @@ impl<'a> Draft<'a> {
     }
 
     fn planned(&self, path: &str) -> Option<&Edit> {
-        self.index.get(path).and_then(|at| self.edits.get(*at))
+        self.place(path).and_then(|at| self.edits.get(at))
     }
 
-    fn is_edited(&self, path: &str) -> bool {
-        self.index.contains_key(path)
+    /// The edit of a path: of what stands there, or of what a link there leads to.
+    fn place(&self, path: &str) -> Option<usize> {
+        if self.index.is_empty() {
+            return None;
+        }
+        let here = self.in_real_folder(path);
+        self.index.get(&here).or_else(|| self.index.get(&self.behind(&here))).copied()
+    }
+
+    /// What an edit changes: the link itself, or what it leads to.
+    fn key(&self, path: &str, action: &Action) -> String {
+        let here = self.in_real_folder(path);
+        match action {
+            Action::Remove | Action::Symlink { .. } => here,
+            Action::Write { .. } | Action::Copy { .. } | Action::Initramfs(_) => self.behind(&here),
+        }
+    }
+
+    /// The path with the links among its folders followed. What cannot be resolved stays: reading it will say why.
+    fn in_real_folder(&self, path: &str) -> String {
+        let path = walk::normalise(path);
+        let Some((folder, name)) = path.rsplit_once('/') else { return path };
+        if let Some(real) = self.folders.borrow().get(folder) {
+            return format!("{real}/{name}");
+        }
+        let real = match walk::real_path(self.scene.tree, &format!("{folder}/")) {
+            Ok(Some(real)) => real.trim_end_matches('/').to_owned(),
+            // What is to be made lies below the deepest folder that is there.
+            Ok(None) if !folder.is_empty() => self.in_real_folder(folder),
+            Ok(None) | Err(_) => folder.to_owned(),
+        };
+        self.folders.borrow_mut().insert(folder.to_owned(), real.clone());
+        format!("{real}/{name}")
+    }
+
+    /// What a path leads to where it is a link; else the path.
+    fn behind(&self, path: &str) -> String {
+        match self.scene.tree.read_link(path) {
+            Ok(Some(_)) => {
+                walk::real_path(self.scene.tree, path).ok().flatten().unwrap_or_else(|| path.to_owned())
+            }
+            _ => path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::mem::MemTree;
+
+    /// A file has as many names as links lead to it, and one edit.
+    #[test]
+    fn names_of_one_file_are_one() {
+        let tree = MemTree::new()
+            .file("/boot/grub/grub.conf", "a\nb\n")
+            .symlink("/boot/grub/menu.lst", "./grub.conf")
+            .symlink("/etc/grub.conf", "../boot/grub/grub.conf")
+            .file("/boot/efi/x", "a\n")
+            .symlink("/efi", "boot/efi")
+            .symlink("/loop", "loop");
+        let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+        let mut draft = Draft::new(&scene);
+        let change = |from: &'static [u8], to: &'static [u8]| {
+            move |old: &[u8]| {
+                let text = String::from_utf8_lossy(old);
+                let new = text.replace(std::str::from_utf8(from).unwrap(), std::str::from_utf8(to).unwrap());
+                Some(new.into_bytes())
+            }
+        };
+        assert!(draft.edit("/boot/grub/menu.lst", "1", change(b"a", b"A")).unwrap());
+        assert!(draft.edit("/etc/grub.conf", "2", change(b"b", b"B")).unwrap());
+        assert!(!draft.edit("/boot/grub/grub.conf", "3", change(b"a", b"x")).unwrap());
+        draft.write("/efi/x", "1", "4").unwrap();
+        assert_eq!(draft.read("/boot/efi/x").unwrap().as_deref(), Some(&b"1"[..]));
+        draft.write("/boot/efi/x", "2", "5").unwrap();
+        draft.write("/boot/efi/new/y", "1", "6").unwrap();
+        assert_eq!(draft.read("/efi/new/y").unwrap().as_deref(), Some(&b"1"[..]));
+        assert!(draft.read("/loop").is_err());
+        // A link that goes takes nothing else with it.
+        draft.remove("/etc/grub.conf", "7").unwrap();
+        assert_eq!(draft.read("/etc/grub.conf").unwrap(), None);
+        assert!(draft.read("/boot/grub/grub.conf").unwrap().is_some());
+        let plan = draft.finish();
+        let text = |action: &Action| match action {
+            Action::Write { contents, .. } => String::from_utf8(contents.0.clone()).unwrap(),
+            other => format!("{other:?}"),
+        };
+        let edits: Vec<_> = plan.edits.iter().map(|edit| (edit.path.as_str(), text(&edit.action))).collect();
+        assert_eq!(
+            edits,
+            [
+                ("/boot/grub/menu.lst", "A\nB\n".to_owned()),
+                ("/efi/x", "2".into()),
+                ("/boot/efi/new/y", "1".into()),
+                ("/etc/grub.conf", "Remove".into())
+            ]
+        );
     }
 }

@@ -15,6 +15,8 @@ use std::collections::BTreeSet;
 pub struct Drivers {
     /// Modules for the initramfs that at least one kernel has as a file.
     for_initramfs: Vec<&'static str>,
+    /// The same of the newest kernel alone.
+    of_newest: Vec<&'static str>,
 }
 
 impl Drivers {
@@ -36,7 +38,10 @@ pub fn plan(
     survey(draft, kernels);
     let mut known = Vec::new();
     for kernel in &kernels.found {
-        let mut modules = Modules::read(draft.scene.tree, &kernel.modules)?;
+        let mut modules = match Modules::read(draft.scene.tree, &kernel.modules)? {
+            Some(modules) => Some(modules),
+            None => hardware::without_modules(draft, kernel)?,
+        };
         if let Some(modules) = &mut modules {
             hardware::builtin_by_configuration(draft, kernel, modules)?;
         }
@@ -45,6 +50,7 @@ pub fn plan(
     // The newest, where the loader's choice is not known or not there.
     let default = known.iter().position(|(kernel, _)| Some(kernel.version.as_str()) == default).unwrap_or(0);
     if let Some((kernel, modules)) = known.get(default) {
+        hardware::is_for_xen_only(draft, kernel, request, true)?;
         hardware::of_default(draft, kernel, modules.as_ref(), request);
     }
     let by_name = loaded_by_name(draft, request);
@@ -52,7 +58,7 @@ pub fn plan(
     let mut all = BTreeSet::new();
     let mut done = BTreeSet::new();
     for (at, (kernel, modules)) in known.iter().enumerate() {
-        if at != default {
+        if at != default && !hardware::is_for_xen_only(draft, kernel, request, false)? {
             hardware::of_other(draft, kernel, modules.as_ref(), request);
         }
         let Some(modules) = modules else { continue };
@@ -82,8 +88,10 @@ pub fn plan(
         }
     }
     blacklists(draft, request)?;
-    let for_initramfs = order(row).filter(|name| all.contains(name)).collect();
-    Ok(Drivers { for_initramfs })
+    let for_initramfs: Vec<_> = order(row).filter(|name| all.contains(name)).collect();
+    let newest = known.first().and_then(|(_, modules)| modules.as_ref());
+    let of_newest = newest.map_or_else(|| for_initramfs.clone(), |modules| self::for_initramfs(row, modules));
+    Ok(Drivers { for_initramfs, of_newest })
 }
 
 /// `/etc/initramfs-tools/modules`: the next update-initramfs packs these under any `MODULES=` policy (`most` has them
@@ -142,14 +150,15 @@ fn hook(draft: &mut Draft<'_>, drivers: &Drivers) -> Result<()> {
     )
 }
 
-/// The same for dracut.
+/// The same for dracut, which leaves out all that stands behind the first name that a kernel does not have (dracut-install
+/// ends there): so only what the newest kernel has as a module is named. The next one has it, too.
 pub fn keep_for_dracut(draft: &mut Draft<'_>, drivers: &Drivers) -> Result<()> {
-    if drivers.for_initramfs.is_empty() {
+    if drivers.of_newest.is_empty() {
         return Ok(());
     }
     let contents = format!(
         "# Written by landfall: disk drivers of other hypervisors.\nadd_drivers+=\" {} \"\n",
-        drivers.for_initramfs.join(" ")
+        drivers.of_newest.join(" ")
     );
     draft.write(
         "/etc/dracut.conf.d/90-landfall.conf",
@@ -283,7 +292,7 @@ mod tests {
     fn run_for(tree: &MemTree, default: Option<&str>, request: Request) -> PatchPlan {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
-        let kernels = facts::kernels(tree, dpkg::compare_part).unwrap();
+        let kernels = facts::kernels(tree, &[], dpkg::compare_part).unwrap();
         let drivers = plan(&mut draft, &kernels, default, &request, &[]).unwrap();
         keep_for_initramfs_tools(&mut draft, &drivers, &request).unwrap();
         draft.finish()
@@ -434,6 +443,50 @@ mod tests {
                 assert!(packed.contains(name) || packed.contains(&other), "{suite} {name}: {packed}");
             }
         }
+    }
+
+    /// RHEL 5 and SLES 11: it has every driver, and starts on Xen's own machines only.
+    #[test]
+    fn kernels_for_xen_alone() {
+        let ids = |plan: &PatchPlan| plan.findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
+        let tree = kernel(MemTree::new(), "2.6.18-419.el5", true, ALL, &["sd_mod"]);
+        let tree = kernel(tree, "2.6.18-419.el5xen", true, ALL, &["sd_mod"])
+            .file("/boot/config-2.6.18-419.el5", "CONFIG_X86_64=y\n# CONFIG_X86_64_XEN is not set\n")
+            .file("/boot/config-2.6.18-419.el5xen", "CONFIG_X86_64=y\nCONFIG_X86_64_XEN=y\n");
+        assert_eq!(ids(&run(&tree, Some("2.6.18-419.el5"))), ["linux-old-kernel-xen-only"]);
+        let plan = run(&tree, Some("2.6.18-419.el5xen"));
+        assert_eq!(ids(&plan), ["linux-kernel-xen-only"]);
+        assert!(plan.is_blocked());
+    }
+
+    /// What is not known of the kernel that starts is no small matter.
+    #[test]
+    fn kernels_without_a_list_of_modules() {
+        let ids = |plan: &PatchPlan| plan.findings.iter().map(|finding| finding.id).collect::<Vec<_>>();
+        let tree = kernel(MemTree::new(), "6", true, ALL, &["sd_mod"]).file("/boot/vmlinuz-7", "");
+        assert_eq!(ids(&run(&tree, Some("6"))), ["linux-kernel-unchecked"]);
+        let plan = run(&tree, Some("7"));
+        assert_eq!(ids(&plan), ["linux-default-kernel-unchecked"]);
+        assert!(plan.is_blocked());
+        // One that was built by hand says in its configuration what it has.
+        let config =
+            "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_VIRTIO_NET=y\n# CONFIG_MODULES is not set\n";
+        let tree = MemTree::new().file("/boot/vmlinuz-7", "").file("/boot/config-7", config);
+        assert_eq!(ids(&run(&tree, None)), [""; 0]);
+    }
+
+    /// dracut gives up on its list at the first name that a kernel does not have.
+    #[test]
+    fn dracut_is_told_of_what_the_newest_kernel_has() {
+        let tree = kernel(MemTree::new(), "5", true, ALL, &["sd_mod"]);
+        let tree = kernel(tree, "6", true, &["virtio_blk", "nvme"], &["virtio_pci", "sd_mod"]);
+        let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+        let mut draft = Draft::new(&scene);
+        let kernels = facts::kernels(&tree, &[], dpkg::compare_part).unwrap();
+        let drivers = plan(&mut draft, &kernels, None, &Request::default(), &[]).unwrap();
+        keep_for_dracut(&mut draft, &drivers).unwrap();
+        let conf = draft.read_text("/etc/dracut.conf.d/90-landfall.conf").unwrap().unwrap();
+        assert!(conf.ends_with("add_drivers+=\" virtio_blk nvme \"\n"), "{conf}");
     }
 
     #[test]

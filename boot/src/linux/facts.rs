@@ -1,5 +1,6 @@
 //! Facts about a Linux guest that do not depend on its family: os-release, kernels, init system, boot modes.
 
+use super::loader::Copies;
 use super::text;
 use crate::guest::{Fact, Kernel, Mount};
 use crate::tree::{GuestTree, GuestTreeExt, NodeKind};
@@ -143,12 +144,17 @@ pub struct Kernels {
 impl Kernels {
     /// The version of the kernel whose image has this name behind `vmlinuz-`, where a boot loader says no more.
     pub fn version_of(&self, named: &str) -> Option<&str> {
-        let is = |kernel: &&Kernel| {
-            let image = kernel.image.as_deref().unwrap_or_default();
-            kernel.version == named || image.rsplit('/').next().and_then(after_prefix) == Some(named)
-        };
-        self.found.iter().find(is).map(|kernel| kernel.version.as_str())
+        named_kernel(&self.found, named).map(|kernel| kernel.version.as_str())
     }
+}
+
+/// The kernel of this version, or whose image has this name behind `vmlinuz-`.
+pub fn named_kernel<'k>(kernels: &'k [Kernel], named: &str) -> Option<&'k Kernel> {
+    let is_named = |kernel: &&Kernel| {
+        kernel.image.as_deref().and_then(|image| image.rsplit('/').next()).and_then(after_prefix)
+            == Some(named)
+    };
+    kernels.iter().find(|kernel| kernel.version == named).or_else(|| kernels.iter().find(is_named))
 }
 
 /// A kernel's own header is in its first KiB, but files are read whole.
@@ -157,16 +163,28 @@ const IMAGE_AT_MOST: Bytes = Bytes::mib(128);
 /// Names of kernel images before their version.
 const IMAGES: &[&str] = &["vmlinuz-", "vmlinux-", "Image-", "image-"];
 
-/// Every installed kernel: an image in /boot, or one that a boot entry names elsewhere; mostly with a folder of modules and
-/// with one initramfs or more. Each name is taken as it is; of an initramfs for kdump, and of a rescue image, nothing is:
-/// their names are none of those that are looked for.
-pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Ordering) -> Result<Kernels> {
-    let lib_is_link = tree.link_metadata("/lib")?.is_some_and(|meta| meta.kind == NodeKind::Symlink);
-    let folder = match lib_is_link || !tree.exists("/lib/modules")? {
-        true => "/usr/lib/modules",
-        false => "/lib/modules",
-    };
-    let installed: BTreeSet<String> = tree.names(folder)?.into_iter().collect();
+/// So many names in /boot are looked at: a kernel may have several.
+const NAMES_AT_MOST: usize = 4 * KERNELS_AT_MOST;
+
+/// Every installed kernel.
+pub fn kernels(
+    tree: &dyn GuestTree,
+    mounts: &[Mount],
+    newest: impl Fn(&str, &str) -> std::cmp::Ordering,
+) -> Result<Kernels> {
+    kernels_and(tree, &Copies::read(tree, mounts)?, newest)
+}
+
+/// Every installed kernel: an image in /boot, or one that a boot entry names elsewhere (`copies`); mostly with a folder of
+/// modules and with one initramfs or more. Each name is taken as it is; of an initramfs for kdump, and of a rescue image,
+/// nothing is: their names are none of those that are looked for.
+pub fn kernels_and(
+    tree: &dyn GuestTree,
+    copies: &Copies,
+    newest: impl Fn(&str, &str) -> std::cmp::Ordering,
+) -> Result<Kernels> {
+    let mut versions = Versions::read(tree)?;
+    let folder = versions.folder;
     let mut found: BTreeMap<String, Kernel> = BTreeMap::new();
     let mut add = |version: String, image: String, archives: Vec<String>| {
         let kernel = found.entry(version.clone()).or_insert_with(|| Kernel {
@@ -187,41 +205,45 @@ pub fn kernels(tree: &dyn GuestTree, newest: impl Fn(&str, &str) -> std::cmp::Or
         }
     };
     let in_boot: BTreeSet<String> = tree.names("/boot")?.into_iter().collect();
+    let mut images = Vec::new();
     for prefix in IMAGES {
-        for name in &in_boot {
-            let Some(key) = name.strip_prefix(prefix).filter(|key| is_kernel_key(key)) else { continue };
-            let image = format!("/boot/{name}");
-            let is_version = key.starts_with(|char: char| char.is_ascii_digit()) || installed.contains(key);
-            let version = match is_version {
-                true => key.to_owned(),
-                false => version_of_flavour(tree, folder, &installed, &image, key)?,
-            };
-            let archives = [
-                format!("initrd.img-{key}"),
-                format!("initramfs-{key}.img"),
-                format!("initramfs-{key}"),
-                format!("initrd-{key}.img"),
-                format!("initrd-{key}"),
-                // Arch's image with every driver.
-                format!("initramfs-{key}-fallback.img"),
-            ];
-            let archives = archives.iter().filter(|name| in_boot.contains(*name));
-            add(version, image, archives.map(|name| format!("/boot/{name}")).collect());
-        }
+        let key =
+            |name: &'_ String| name.strip_prefix(prefix).filter(|key| is_kernel_key(key)).map(str::to_owned);
+        images.extend(in_boot.iter().filter_map(|name| Some((key(name)?, name))));
+    }
+    let is_flood = images.len() > NAMES_AT_MOST;
+    if is_flood {
+        images.sort_by(|(a, _), (b, _)| newest(b, a));
+        images.truncate(NAMES_AT_MOST);
+    }
+    for (key, name) in images {
+        let image = format!("/boot/{name}");
+        let version = versions.of_image(&image, &key)?.unwrap_or_else(|| key.clone());
+        let archives = [
+            format!("initrd.img-{key}"),
+            format!("initramfs-{key}.img"),
+            format!("initramfs-{key}"),
+            format!("initrd-{key}.img"),
+            format!("initrd-{key}"),
+            // Arch's image with every driver.
+            format!("initramfs-{key}-fallback.img"),
+        ];
+        let archives = archives.iter().filter(|name| in_boot.contains(*name));
+        add(version, image, archives.map(|name| format!("/boot/{name}")).collect());
     }
     // What starts may be a copy elsewhere: all get the drivers.
-    for copy in super::loader::kernels_beside_entries(tree, folder)? {
+    for copy in copies.kernels() {
         add(copy.version, copy.image, copy.initramfs.into_iter().collect());
     }
     let mut kernels = Kernels::default();
-    for name in &installed {
+    for name in &versions.installed {
         if !found.contains_key(name) {
             kernels.leftovers.push(format!("{folder}/{name}"));
         }
     }
     kernels.found = found.into_values().collect();
     kernels.found.sort_by(|a, b| newest(&b.version, &a.version));
-    kernels.cut_off = kernels.found.len() > KERNELS_AT_MOST;
+    kernels.cut_off = is_flood || kernels.found.len() > KERNELS_AT_MOST;
     kernels.found.truncate(KERNELS_AT_MOST);
     Ok(kernels)
 }
@@ -241,38 +263,93 @@ fn is_kernel_key(key: &str) -> bool {
         && !key.starts_with("0-rescue")
 }
 
-/// The version of a kernel whose image is named after its flavour (`vmlinuz-lts`, `vmlinuz-linux`): what its package says,
-/// or what the image says of itself. Where neither does, the flavour's name stands for it and has no modules: that is found
-/// out later, and said.
-fn version_of_flavour(
-    tree: &dyn GuestTree,
-    folder: &str,
-    installed: &BTreeSet<String>,
-    image: &str,
-    flavour: &str,
-) -> Result<String> {
-    // Alpine's package says it in a file of its own, Arch's in the folder of modules.
-    let release = tree.read_text(&format!("/usr/share/kernel/{flavour}/kernel.release"))?.unwrap_or_default();
-    if installed.contains(release.trim()) {
-        return Ok(release.trim().to_owned());
+/// Images that are read for their version. Only those need it whose name and package do not tell.
+const IMAGES_READ_AT_MOST: usize = 8;
+
+/// The folders of modules, and which of them is a kernel's.
+pub struct Versions<'a> {
+    tree: &'a dyn GuestTree,
+    /// The folder with all of them.
+    pub folder: &'static str,
+    installed: BTreeSet<String>,
+    /// What the packages of the first of them call their kernels' images.
+    flavours: Option<Vec<(String, [String; 2])>>,
+    images_read: usize,
+}
+
+impl<'a> Versions<'a> {
+    /// Lists them.
+    pub fn read(tree: &'a dyn GuestTree) -> Result<Self> {
+        let lib_is_link = tree.link_metadata("/lib")?.is_some_and(|meta| meta.kind == NodeKind::Symlink);
+        let folder = match lib_is_link || !tree.exists("/lib/modules")? {
+            true => "/usr/lib/modules",
+            false => "/lib/modules",
+        };
+        let installed = tree.names(folder)?.into_iter().collect();
+        Ok(Versions { tree, folder, installed, flavours: None, images_read: 0 })
     }
-    let mut of_flavour = Vec::new();
-    for version in installed.iter().take(KERNELS_AT_MOST) {
-        let base = tree.read_text(&format!("{folder}/{version}/pkgbase"))?.unwrap_or_default();
-        if base.trim() == flavour || version.ends_with(&format!("-{flavour}")) {
-            of_flavour.push(version);
+
+    /// True where there is a folder of this version's modules.
+    pub fn has(&self, version: &str) -> bool {
+        self.installed.contains(version)
+    }
+
+    /// The longest version that is a part of a name.
+    pub fn in_name(&self, name: &str) -> Option<String> {
+        self.installed
+            .iter()
+            .filter(|version| name.contains(*version))
+            .max_by_key(|version| version.len())
+            .cloned()
+    }
+
+    /// The version of a kernel by what its image is called behind `vmlinuz-`: mostly that itself. Where it is a flavour
+    /// (`lts`, `linux`) or a series (Manjaro's `6.6-x86_64`), what its package says, or what the image says of itself.
+    /// `None` where it has no modules.
+    pub fn of_image(&mut self, image: &str, named: &str) -> Result<Option<String>> {
+        if self.has(named) {
+            return Ok(Some(named.to_owned()));
         }
+        let tree = self.tree;
+        // Alpine's package says it in a file of its own, Arch's in the folder of modules.
+        let is_flavour = !named.starts_with(|char: char| char.is_ascii_digit()) && !named.contains('/');
+        if is_flavour {
+            let release = tree.read_text(&format!("/usr/share/kernel/{named}/kernel.release"))?;
+            if let Some(release) = release.filter(|release| self.has(release.trim())) {
+                return Ok(Some(release.trim().to_owned()));
+            }
+        }
+        if self.flavours.is_none() {
+            let mut flavours = Vec::new();
+            for version in self.installed.iter().take(KERNELS_AT_MOST) {
+                let says = |name: &str| -> Result<String> {
+                    let text =
+                        tree.read_text(&format!("{}/{version}/{name}", self.folder))?.unwrap_or_default();
+                    Ok(text.trim().to_owned())
+                };
+                flavours.push((version.clone(), [says("pkgbase")?, says("kernelbase")?]));
+            }
+            self.flavours = Some(flavours);
+        }
+        let end = format!("-{named}");
+        let mut fitting = self.flavours.iter().flatten().filter(|(version, names)| {
+            names.iter().any(|name| name == named) || is_flavour && version.ends_with(&end)
+        });
+        if let (Some((only, _)), None) = (fitting.next(), fitting.next()) {
+            return Ok(Some(only.clone()));
+        }
+        if self.installed.is_empty() || self.images_read >= IMAGES_READ_AT_MOST {
+            return Ok(None);
+        }
+        self.images_read += 1;
+        let own = tree.read(image, IMAGE_AT_MOST)?.as_deref().and_then(image_version);
+        Ok(own.filter(|version| self.has(version)))
     }
-    if let [only] = of_flavour.as_slice() {
-        return Ok((*only).clone());
-    }
-    let own = tree.read(image, IMAGE_AT_MOST)?.as_deref().and_then(image_version);
-    Ok(own.filter(|version| installed.contains(version)).unwrap_or_else(|| flavour.to_owned()))
 }
 
 /// The version that a kernel for x86 says it has: `kernel_version` at 0x20e of its setup header, counted from 0x200
 /// (Documentation/arch/x86/boot.rst).
-fn image_version(image: &[u8]) -> Option<String> {
+pub fn image_version(image: &[u8]) -> Option<String> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
@@ -404,7 +481,7 @@ pub fn can_start(guest: &Guest, mode: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::linux::dpkg;
     use crate::tree::mem::MemTree;
@@ -424,7 +501,7 @@ mod tests {
             ("/usr/lib/modules/6.1.0-43-amd64/modules.dep", ""),
             ("/usr/lib/modules/5.10.0-1-amd64/modules.dep", ""),
         ]);
-        let found = kernels(&tree, dpkg::compare_part).unwrap();
+        let found = kernels(&tree, &[], dpkg::compare_part).unwrap();
         let versions: Vec<_> = found.found.iter().map(|kernel| kernel.version.as_str()).collect();
         assert_eq!(versions, ["6.1.0-43-amd64", "6.1.0-9-amd64", "4.19.0-custom"]);
         assert_eq!(found.leftovers, ["/usr/lib/modules/5.10.0-1-amd64"]);
@@ -435,7 +512,7 @@ mod tests {
     }
 
     fn found(tree: &MemTree) -> Vec<(String, String, Vec<String>)> {
-        let kernels = kernels(tree, dpkg::compare_part).unwrap();
+        let kernels = kernels(tree, &[], dpkg::compare_part).unwrap();
         let row = |kernel: Kernel| {
             let archives = kernel.initramfs.into_iter().chain(kernel.more_initramfs).collect();
             (kernel.version, kernel.image.unwrap_or_default(), archives)
@@ -448,7 +525,7 @@ mod tests {
     }
 
     /// A bzImage's header with a version string where the kernel has it.
-    fn bzimage(version: &str) -> Vec<u8> {
+    pub fn bzimage(version: &str) -> Vec<u8> {
         let mut image = vec![0; 0x3000];
         image[0x202..0x206].copy_from_slice(b"HdrS");
         image[0x20e..0x210].copy_from_slice(&0x2c00u16.to_le_bytes());
@@ -524,7 +601,7 @@ mod tests {
                 row("6.6.58-1-lts", "/boot/vmlinuz-linux-lts", &["/boot/initramfs-linux-lts.img"])
             ]
         );
-        let kernels = kernels(&arch, dpkg::compare_part).unwrap();
+        let kernels = kernels(&arch, &[], dpkg::compare_part).unwrap();
         assert_eq!(kernels.version_of("linux-lts"), Some("6.6.58-1-lts"));
         assert_eq!(kernels.version_of("6.6.58-1-lts"), Some("6.6.58-1-lts"));
         assert_eq!(kernels.version_of("x"), None);
@@ -559,7 +636,56 @@ mod tests {
                 row("6.11.3-1-default", &at("linux-ab12"), &[&at("initrd-cd34")]),
             ]
         );
-        assert_eq!(kernels(&tree, dpkg::compare_part).unwrap().leftovers, ["/usr/lib/modules/6.10.0"]);
+        assert_eq!(kernels(&tree, &[], dpkg::compare_part).unwrap().leftovers, ["/usr/lib/modules/6.10.0"]);
+    }
+
+    #[test]
+    fn entries_whose_kernels_name_no_version() {
+        let arch = MemTree::new()
+            .file(
+                "/efi/loader/entries/arch.conf",
+                "linux /EFI/arch/vmlinuz-linux\ninitrd /EFI/arch/initramfs-linux.img\n",
+            )
+            .file("/efi/EFI/arch/vmlinuz-linux", "")
+            .file("/efi/EFI/arch/initramfs-linux.img", "")
+            .file("/usr/lib/modules/6.11.5-arch1-1/pkgbase", "linux\n");
+        let row_of_arch =
+            row("6.11.5-arch1-1", "/efi/EFI/arch/vmlinuz-linux", &["/efi/EFI/arch/initramfs-linux.img"]);
+        assert_eq!(found(&arch), [row_of_arch]);
+        let pop = "/boot/efi/EFI/Pop_OS-5e1f";
+        let tree = MemTree::new()
+            .file(
+                "/boot/efi/loader/entries/Pop_OS-current.conf",
+                "title Pop!_OS\nlinux /EFI/Pop_OS-5e1f/vmlinuz.efi\ninitrd /EFI/Pop_OS-5e1f/initrd.img\n",
+            )
+            .file(&format!("{pop}/vmlinuz.efi"), bzimage("6.9.3-76060903-generic"))
+            .file(&format!("{pop}/initrd.img"), "")
+            .dir("/lib/modules/6.9.3-76060903-generic");
+        let (image, archive) = (format!("{pop}/vmlinuz.efi"), format!("{pop}/initrd.img"));
+        assert_eq!(found(&tree), [row("6.9.3-76060903-generic", &image, &[&archive])]);
+        // The ESP, where else it may be.
+        let esp = MemTree::new()
+            .file("/boot/esp/loader/entries/a.conf", "linux /a/6.1/linux\ninitrd /a/6.1/initrd\n")
+            .file("/boot/esp/a/6.1/linux", "")
+            .file("/boot/esp/a/6.1/initrd", "")
+            .dir("/lib/modules/6.1");
+        let volume = crate::linux::device::tests::volume(0, 1, "vfat", "AB-CD");
+        let mounts = [crate::linux::device::tests::mount("/boot/esp", &volume, "UUID=AB-CD")];
+        let kernels = kernels(&esp, &mounts, dpkg::compare_part).unwrap();
+        assert_eq!(kernels.found[0].initramfs.as_deref(), Some("/boot/esp/a/6.1/initrd"));
+    }
+
+    #[test]
+    fn manjaro_names_its_kernels_by_series() {
+        let tree = MemTree::new()
+            .symlink("/lib", "usr/lib")
+            .file("/boot/vmlinuz-6.6-x86_64", "")
+            .file("/boot/initramfs-6.6-x86_64.img", "")
+            .file("/usr/lib/modules/6.6.54-1-MANJARO/pkgbase", "linux66\n")
+            .file("/usr/lib/modules/6.6.54-1-MANJARO/kernelbase", "6.6-x86_64\n");
+        let expected =
+            row("6.6.54-1-MANJARO", "/boot/vmlinuz-6.6-x86_64", &["/boot/initramfs-6.6-x86_64.img"]);
+        assert_eq!(found(&tree), [expected]);
     }
 
     #[test]
@@ -608,8 +734,42 @@ mod tests {
     fn a_flood_of_kernels_is_cut_off() {
         let tree = (0..=KERNELS_AT_MOST)
             .fold(MemTree::new(), |tree, n| tree.file(&format!("/boot/vmlinuz-{n}"), ""));
-        let found = kernels(&tree, dpkg::compare_part).unwrap();
+        let found = kernels(&tree, &[], dpkg::compare_part).unwrap();
         assert!(found.cut_off && found.found.len() == KERNELS_AT_MOST && found.found[0].version == "64");
+    }
+
+    /// Names that cost nothing to make must not cost much to read.
+    #[test]
+    fn names_without_end_are_not_read_one_by_one() {
+        use crate::tree::{Entry, Meta};
+        use std::cell::Cell;
+        struct Counted(MemTree, Cell<usize>);
+        impl GuestTree for Counted {
+            fn metadata(&self, path: &str) -> Result<Option<Meta>> {
+                self.0.metadata(path)
+            }
+            fn link_metadata(&self, path: &str) -> Result<Option<Meta>> {
+                self.0.link_metadata(path)
+            }
+            fn read(&self, path: &str, at_most: Bytes) -> Result<Option<Vec<u8>>> {
+                self.1.set(self.1.get() + 1);
+                self.0.read(path, at_most)
+            }
+            fn list(&self, path: &str) -> Result<Option<Vec<Entry>>> {
+                self.0.list(path)
+            }
+            fn read_link(&self, path: &str) -> Result<Option<String>> {
+                self.0.read_link(path)
+            }
+            fn free_space(&self, path: &str) -> Result<Option<Bytes>> {
+                self.0.free_space(path)
+            }
+        }
+        let tree = (0..2000).fold(MemTree::new(), |tree, n| tree.file(&format!("/boot/vmlinuz-a{n}"), "x"));
+        let tree = (0..80).fold(tree, |tree, n| tree.file(&format!("/lib/modules/{n}/pkgbase"), "linux\n"));
+        let tree = Counted(tree, Cell::new(0));
+        assert!(kernels(&tree, &[], dpkg::compare_part).unwrap().cut_off);
+        assert!(tree.1.get() <= 512, "{} reads", tree.1.get());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::facts::Modules;
 use super::text;
 use crate::Result;
 use crate::guest::Kernel;
-use crate::target::{Card, DiskWay, Request};
+use crate::target::{Card, DiskWay, Platform, Request};
 
 /// What one kernel can drive of what the target offers, the best first.
 struct Able {
@@ -34,7 +34,7 @@ impl Able {
 
 /// The kernel that starts by default: its devices become the machine's.
 pub fn of_default(draft: &mut Draft<'_>, kernel: &Kernel, modules: Option<&Modules>, request: &Request) {
-    let Some(modules) = modules else { return unchecked(draft, kernel) };
+    let Some(modules) = modules else { return unchecked(draft, kernel, "linux-default-kernel-unchecked") };
     let able = Able::of(kernel, modules, request);
     let row = request.platform.linux_drivers();
     let (version, platform) = (&kernel.version, request.platform.name());
@@ -83,7 +83,7 @@ pub fn of_default(draft: &mut Draft<'_>, kernel: &Kernel, modules: Option<&Modul
 
 /// Every other kernel is measured by the devices that the default one chose.
 pub fn of_other(draft: &mut Draft<'_>, kernel: &Kernel, modules: Option<&Modules>, request: &Request) {
-    let Some(modules) = modules else { return unchecked(draft, kernel) };
+    let Some(modules) = modules else { return unchecked(draft, kernel, "linux-kernel-unchecked") };
     let able = Able::of(kernel, modules, request);
     let row = request.platform.linux_drivers();
     let chosen = draft.devices.disks.first().copied();
@@ -129,15 +129,51 @@ fn no_card(draft: &mut Draft<'_>, kernel: &Kernel, card: &Card) {
     );
 }
 
-fn unchecked(draft: &mut Draft<'_>, kernel: &Kernel) {
+fn unchecked(draft: &mut Draft<'_>, kernel: &Kernel, id: &'static str) {
     draft.find(
-        "linux-kernel-unchecked",
+        id,
         format!(
             "Kernel {} has no {}/modules.dep, so its drivers could not be checked.",
             kernel.version, kernel.modules
         ),
-        "Start another kernel, or check that it has the target's drivers built in.",
+        format!(
+            "Reinstall its package in the guest or make another kernel the default; of one without modules, put its configuration in /boot/config-{}.",
+            kernel.version
+        ),
     );
+}
+
+/// Options of kernels that run on Xen's paravirtual machines and nowhere else: RHEL 5's `xen`, SUSE's `xen` up to SLES 12.
+/// What came later (`CONFIG_XEN`) runs on both.
+const XEN_ONLY: &[&[u8]] = &[b"CONFIG_X86_XEN=y", b"CONFIG_X86_64_XEN=y"];
+
+/// True for a kernel that does not start on the target's machines, whatever drivers it has.
+pub fn is_for_xen_only(
+    draft: &mut Draft<'_>,
+    kernel: &Kernel,
+    request: &Request,
+    is_default: bool,
+) -> Result<bool> {
+    let config = draft.read(&configuration(kernel))?.unwrap_or_default();
+    let is = request.platform != Platform::Xen
+        && text::lines(&config).any(|(body, _)| XEN_ONLY.contains(&body.trim_ascii()));
+    if is {
+        let version = &kernel.version;
+        let platform = request.platform.name();
+        draft.find(
+            if is_default { "linux-kernel-xen-only" } else { "linux-old-kernel-xen-only" },
+            format!("Kernel {version} runs on Xen's paravirtual machines only ({}), not on {platform}.", configuration(kernel)),
+            match is_default {
+                true => "Install the distribution's standard kernel in the guest and make it the default of the boot loader, then convert again.",
+                false => "Do not start it on the target; remove it when the machine will not move back.",
+            },
+        );
+    }
+    Ok(is)
+}
+
+fn configuration(kernel: &Kernel) -> String {
+    format!("/boot/config-{}", kernel.version)
 }
 
 /// What the drivers of [`crate::target`] are called in a kernel's configuration.
@@ -164,12 +200,19 @@ const OPTIONS: &[(&str, &str)] = &[
     ("xen_netfront", "CONFIG_XEN_NETDEV_FRONTEND"),
 ];
 
+/// A kernel that was built without modules has no lists, but may have its configuration.
+pub fn without_modules(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<Option<Modules>> {
+    let config = draft.read(&configuration(kernel))?.unwrap_or_default();
+    let is = text::lines(&config).any(|(body, _)| body.trim_ascii() == b"# CONFIG_MODULES is not set");
+    Ok(is.then(Modules::default))
+}
+
 /// Kernels before 2.6.33 have no list of what is built in; their configuration says it.
 pub fn builtin_by_configuration(draft: &mut Draft<'_>, kernel: &Kernel, modules: &mut Modules) -> Result<()> {
     if !modules.builtin.is_empty() {
         return Ok(());
     }
-    let config = draft.read(&format!("/boot/config-{}", kernel.version))?.unwrap_or_default();
+    let config = draft.read(&configuration(kernel))?.unwrap_or_default();
     for (body, _) in text::lines(&config) {
         let option = body.strip_suffix(b"=y").and_then(|name| std::str::from_utf8(name).ok());
         for (module, _) in OPTIONS.iter().filter(|(_, name)| Some(*name) == option) {
@@ -184,7 +227,7 @@ mod tests {
     use super::*;
     use crate::family::Scene;
     use crate::patch::PatchPlan;
-    use crate::target::{DiskModel, Firmware, NicModel, Platform};
+    use crate::target::{DiskModel, Firmware, NicModel};
     use crate::tree::mem::MemTree;
 
     fn kernel(version: &str) -> Kernel {

@@ -10,6 +10,7 @@
 
 use super::draft::Draft;
 use super::keep::Builder;
+use super::loader;
 use super::packages::{Packages, World};
 use super::text;
 use crate::Result;
@@ -207,20 +208,8 @@ fn real_paths(draft: &mut Draft<'_>) -> Result<Option<String>> {
 }
 
 /// Where maps are named by who uses them.
-const USERS_OF_MAPS: &[&str] = &[
-    "/etc/fstab",
-    "/etc/crypttab",
-    "/etc/lvm/lvm.conf",
-    "/etc/default/grub",
-    "/etc/kernel/cmdline",
-    "/boot/grub/grub.cfg",
-    "/boot/grub2/grub.cfg",
-    "/boot/grub/grub.conf",
-    "/boot/grub/menu.lst",
-];
-
-/// Boot entries that are read; a machine has one per kernel.
-const ENTRIES_AT_MOST: usize = 64;
+const USERS_OF_MAPS: &[&str] =
+    &["/etc/fstab", "/etc/crypttab", "/etc/lvm/lvm.conf", "/etc/default/grub", "/etc/kernel/cmdline"];
 
 /// Multipath maps that mounts, swap or the boot loader name: by the default schemes, or by an alias.
 fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
@@ -232,11 +221,9 @@ fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
         }
     }
     let mut maps = Vec::new();
-    let entries = "/boot/loader/entries";
     let mut paths: Vec<String> = USERS_OF_MAPS.iter().map(|path| (*path).to_owned()).collect();
-    let names = draft.scene.tree.names(entries)?;
-    let names = names.iter().filter(|name| name.ends_with(".conf")).take(ENTRIES_AT_MOST);
-    paths.extend(names.map(|name| format!("{entries}/{name}")));
+    let files = loader::files(draft)?;
+    paths.extend([files.configs, files.entries, files.environments].concat());
     for path in &paths {
         let text = draft.read_text(path)?.unwrap_or_default();
         for line in text.lines().filter(|line| !text::is_comment(line.as_bytes())) {

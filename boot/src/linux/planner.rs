@@ -74,7 +74,7 @@ impl<D: Distribution> Family for D {
             name: identity.name,
             architecture: architecture(tree, &packages)?,
             host_name: facts::host_name(tree)?,
-            kernels: facts::kernels(tree, self.world().order())?.found,
+            kernels: facts::kernels(tree, scene.mounts, self.world().order())?.found,
             mounts: scene.mounts.to_vec(),
             init: facts::init(tree)?,
             boot_modes: facts::boot_modes(tree, scene.mounts)?,
@@ -113,13 +113,14 @@ impl<D: Distribution> Family for D {
             inside.retain(|file| !is_for_udev(&file.path));
         }
         let inside = last_of_each(inside);
-        let kernels = facts::kernels(scene.tree, self.world().order())?;
-        let default = loader::default_kernel(&mut draft)?;
+        let copies = loader::Copies::read(scene.tree, scene.mounts)?;
+        let kernels = facts::kernels_and(scene.tree, &copies, self.world().order())?;
+        let default = loader::default_kernel(&mut draft, &copies)?;
         let default = default.map(|named| kernels.version_of(&named).map_or(named.clone(), str::to_owned));
         let known = drivers::plan(&mut draft, &kernels, default.as_deref(), request, &inside)?;
         keep::plan(&mut draft, &kernels, &known, request)?;
-        console::plan(&mut draft, request)?;
-        loader::plan(&mut draft, guest, request, &packages)?;
+        console::plan(&mut draft, guest, request)?;
+        loader::plan(&mut draft, &copies, guest, request, &packages)?;
         efi::plan(&mut draft, guest, request)?;
         agents::plan(&mut draft, &packages, request, guest)?;
         selinux::plan(&mut draft)?;

@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: `sdX` to `vdX`. The next hypervisor would break that again.
 
-use super::device::{Devices, Meaning, Want};
+use super::device::{Devices, Meaning, Place, Want};
 use super::draft::Draft;
 use super::fstab::Fstab;
 use super::text;
@@ -15,7 +15,11 @@ use crate::volume::device_name::{Name, classify};
 
 /// Plans all of it. `inside` collects the files whose copies in every initramfs have to change, too.
 pub fn plan(draft: &mut Draft<'_>, inside: &mut Vec<InitramfsFile>) -> Result<()> {
-    let devices = Devices::new(draft.scene.volumes, draft.scene.mounts);
+    let mut devices = Devices::new(draft.scene.volumes, draft.scene.mounts);
+    let table = Fstab::parse(&draft.read("/etc/fstab")?.unwrap_or_default());
+    for entry in table.entries().iter().filter(|entry| entry.option("noauto").is_none()) {
+        devices.observe(&entry.spec);
+    }
     fstab(draft, &devices)?;
     crypttab(draft, &devices)?;
     resume(draft, &devices, inside)?;
@@ -58,7 +62,7 @@ fn fstab(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
             continue;
         }
         let want = if entry.is_swap() { Want::Swap } else { Want::FileSystem(&entry.kind) };
-        let why = match devices.resolve(spec, want) {
+        let why = match devices.resolve_at(spec, want, Place::At(&entry.at)) {
             Meaning::Keep => {
                 if devices.has_tag(spec) == Some(false) && !devices.something_is_hidden() && !has("noauto") {
                     draft.find(
@@ -453,6 +457,22 @@ mod tests {
             let (plan, _) = run(&MemTree::new().file("/etc/fstab", "").file(path, text));
             assert_eq!(ids(&plan), if said { &["linux-kdump-device"][..] } else { &[] }, "{path}: {text}");
         }
+    }
+
+    /// One name that is not in the order shows that the order counts for none.
+    #[test]
+    fn a_name_of_another_disk_never_becomes_the_roots_uuid() {
+        let volumes =
+            [volume(0, 1, "ext4", "r00t"), volume(1, 1, "ext4", "da7a"), volume(2, 1, "ext4", "1095")];
+        let mounts = [mount("/", &volumes[0], "UUID=r00t")];
+        let fstab = "UUID=r00t / ext4 d 0 1\n/dev/sda1 /data ext4 d 0 2\n/dev/sdb1 /logs ext4 d 0 2\n";
+        let tree = MemTree::new().file("/etc/fstab", fstab);
+        let scene = Scene { tree: &tree, volumes: &volumes, mounts: &mounts };
+        let mut draft = Draft::new(&scene);
+        plan(&mut draft, &mut Vec::new()).unwrap();
+        let plan = draft.finish();
+        assert_eq!(plan.edits, []);
+        assert_eq!(ids(&plan), ["linux-mount-lost"; 2]);
     }
 
     #[test]

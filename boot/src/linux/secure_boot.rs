@@ -4,13 +4,14 @@
 //! Deliberately absent: whose signature it is. Firmware, shim and kernel check that; a signature by a distribution is valid
 //! wherever Microsoft's UEFI CA is enrolled, one by a key of the machine's owner (MOK) only where that key is enrolled anew.
 
+use super::draft::Draft;
 use super::facts;
 use super::lenient::Lenient;
-use super::loader::pe::Pe;
+use super::loader::{self, pe::Pe};
 use crate::Result;
 use crate::check::Finding;
 use crate::family::Scene;
-use crate::guest::Guest;
+use crate::guest::{Guest, Kernel};
 use crate::patch::{Action, PatchPlan};
 use crate::tree::{GuestTree, GuestTreeExt};
 use landfall_image::Bytes;
@@ -38,7 +39,7 @@ pub fn check(scene: &Scene<'_>, guest: &Guest, plan: &PatchPlan) -> Result<Vec<F
             "Install the distribution's signed loader (shim-signed, grub-efi-amd64-signed) in the guest, or switch secure boot off in a copy of the machine's definition.",
         ));
     }
-    if let Some(kernel) = guest.kernels.first().and_then(|kernel| kernel.image.as_ref())
+    if let Some(kernel) = starting(tree, scene, guest)?.and_then(|kernel| kernel.image.as_ref())
         && is_signed(tree, kernel)? == Some(false)
     {
         findings.push(Finding::new(
@@ -68,6 +69,15 @@ pub fn check(scene: &Scene<'_>, guest: &Guest, plan: &PatchPlan) -> Result<Vec<F
         }
     }
     Ok(findings)
+}
+
+/// The kernel that starts by default; the newest, where the loader's choice is not known.
+fn starting<'g>(tree: &dyn GuestTree, scene: &Scene<'_>, guest: &'g Guest) -> Result<Option<&'g Kernel>> {
+    let scene = Scene { tree, ..*scene };
+    let copies = loader::Copies::read(tree, scene.mounts)?;
+    let named = loader::default_kernel(&mut Draft::new(&scene), &copies)?;
+    let named = named.and_then(|named| facts::named_kernel(&guest.kernels, &named));
+    Ok(named.or(guest.kernels.first()))
 }
 
 /// The program that the firmware starts: the fallback, or what becomes it.
@@ -101,7 +111,7 @@ fn is_signed(tree: &dyn GuestTree, path: &str) -> Result<Option<bool>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::{Fact, Kernel};
+    use crate::guest::Fact;
     use crate::linux::loader::pe::tests::program;
     use crate::tree::mem::MemTree;
 
@@ -113,13 +123,15 @@ mod tests {
             name: Fact::new("", ""),
             architecture: Fact::new("x86_64", ""),
             host_name: None,
-            kernels: vec![Kernel {
-                version: "6.1".into(),
-                image: Some("/boot/vmlinuz-6.1".into()),
-                initramfs: None,
-                more_initramfs: Vec::new(),
-                modules: "/lib/modules/6.1".into(),
-            }],
+            kernels: ["6.1", "6.0"]
+                .map(|version| Kernel {
+                    version: version.into(),
+                    image: Some(format!("/boot/vmlinuz-{version}")),
+                    initramfs: None,
+                    more_initramfs: Vec::new(),
+                    modules: format!("/lib/modules/{version}"),
+                })
+                .to_vec(),
             mounts: Vec::new(),
             init: None,
             boot_modes: vec![Fact::new("uefi", "/boot/efi/EFI/debian/shimx64.efi")],
@@ -138,6 +150,12 @@ mod tests {
             .file("/boot/vmlinuz-6.1", &signed)
             .file("/lib/modules/6.1/kernel/a.ko", "");
         assert!(run(&tree).is_empty());
+        // The newest is not the one that starts.
+        let other = tree.clone().file("/boot/vmlinuz-6.0", &plain).file(
+            "/boot/grub/grub.cfg",
+            "menuentry x {\n linux /boot/vmlinuz-6.0 root=UUID=1\n initrd /i\n}\n",
+        );
+        assert_eq!(run(&other), ["linux-secure-boot-kernel"]);
         let tree = tree
             .file("/boot/efi/EFI/boot/bootx64.efi", &plain)
             .file("/boot/vmlinuz-6.1", &plain)

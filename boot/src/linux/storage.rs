@@ -51,6 +51,12 @@ fn devices_file(draft: &mut Draft<'_>) -> Result<()> {
 
 /// A filter that accepts only the old names hides every physical volume.
 fn lvm_filter(draft: &mut Draft<'_>, request: &Request, inside: &mut Vec<InitramfsFile>) -> Result<()> {
+    let crypttab = draft.read_text("/etc/crypttab")?.unwrap_or_default();
+    let encrypted: Vec<&str> = crypttab
+        .lines()
+        .filter_map(|line| text::word(line.as_bytes(), 0))
+        .filter(|name| !name.starts_with('#'))
+        .collect();
     for path in ["/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf"] {
         let Some(old) = draft.read(path)? else { continue };
         let mut new = old.clone();
@@ -58,7 +64,7 @@ fn lvm_filter(draft: &mut Draft<'_>, request: &Request, inside: &mut Vec<Initram
         // From the end, so that positions before it stay true.
         for (start, end) in filters(&old).into_iter().rev() {
             let list = String::from_utf8_lossy(old.get(start..end).unwrap_or_default()).into_owned();
-            match judge(&list, request.platform.linux_drivers().disk_names) {
+            match judge(&list, &encrypted, request.platform.linux_drivers().disk_names) {
                 Judgement::Fine => {}
                 Judgement::Add(rules) => {
                     new = text::replace(&new, start..start, format!(" {rules},").as_bytes())
@@ -90,7 +96,7 @@ enum Judgement {
     Rejects,
 }
 
-fn judge(list: &str, disk_names: &[&str]) -> Judgement {
+fn judge(list: &str, encrypted: &[&str], disk_names: &[&str]) -> Judgement {
     let rules: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
     // The rule is `a` or `r`, then a pattern between two equal delimiters; the first that fits decides.
     let verdict = |device: &str| {
@@ -101,7 +107,7 @@ fn judge(list: &str, disk_names: &[&str]) -> Judgement {
     };
     let missing: Vec<&&str> =
         disk_names.iter().filter(|name| verdict(&format!("/dev/{name}a")) == Some(false)).collect();
-    if missing.is_empty() {
+    if missing.is_empty() || is_for_layers(&rules, encrypted) {
         return Judgement::Fine;
     }
     let closes = rules.iter().any(|rule| {
@@ -119,6 +125,22 @@ fn judge(list: &str, disk_names: &[&str]) -> Judgement {
     }
     let rules: Vec<_> = missing.iter().map(|name| format!("\"a|^/dev/{name}|\"")).collect();
     Judgement::Add(rules.join(", "))
+}
+
+/// True where all that is accepted lies above the disks under names that stay: arrays, replicated devices, encrypted volumes.
+/// The volume groups on them are found as before. A map of another name may be multipath's.
+fn is_for_layers(rules: &[&str], encrypted: &[&str]) -> bool {
+    let mut accepted = rules.iter().filter(|rule| rule.starts_with('a')).peekable();
+    accepted.peek().is_some()
+        && accepted.all(|rule| {
+            let pattern = rule.get(2..rule.len().saturating_sub(1)).unwrap_or("");
+            let pattern = pattern.strip_prefix('^').unwrap_or(pattern);
+            let Some(device) = pattern.strip_prefix("/dev/") else { return false };
+            match device.strip_prefix("mapper/") {
+                Some(map) => map.starts_with("luks-") || encrypted.iter().any(|name| map.starts_with(name)),
+                None => device.starts_with("md") || device.starts_with("drbd"),
+            }
+        })
 }
 
 /// Whether a filter's pattern fits a whole disk or its partition: enough of regular expressions for what stands in real
@@ -271,6 +293,24 @@ mod tests {
         let conf = "devices {\n filter = [ \"a|/dev/mapper/sanroot.*|\", \"r|.*|\" ]\n}\n";
         let (plan, _) = run(&MemTree::new().file("/etc/lvm/lvm.conf", conf), &[]);
         assert_eq!(plan.findings[0].id, "linux-lvm-filter");
+    }
+
+    /// Volume groups on arrays, in encrypted volumes and on replicated devices are found as before.
+    #[test]
+    fn filters_for_layers_below_lvm_are_fine() {
+        for filter in [
+            r#"[ "a|/dev/md.*|", "r|.*|" ]"#,
+            r#"[ "a|^/dev/md[0-9]|", "a|^/dev/drbd|", "r|.*|" ]"#,
+            r#"[ "a|/dev/mapper/luks-5e1f|", "r|.*|" ]"#,
+            r#"[ "a|/dev/mapper/cryptdata|", "r|.*|" ]"#,
+        ] {
+            let conf = format!("devices {{\n\tfilter = {filter}\n}}\n");
+            let tree = MemTree::new()
+                .file("/etc/lvm/lvm.conf", conf)
+                .file("/etc/crypttab", "# x\ncryptdata UUID=1 none luks\n");
+            let (plan, _) = run(&tree, &[]);
+            assert!(plan.edits.is_empty() && plan.findings.is_empty(), "{filter} {:?}", plan.findings);
+        }
     }
 
     proptest! {

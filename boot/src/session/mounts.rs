@@ -5,6 +5,7 @@ use super::subvolumes;
 use crate::guest::Mount;
 use crate::linux::fstab::{Entry, Fstab};
 use crate::sandbox::Subvolume;
+use crate::volume::device_name::{Name, classify};
 use crate::volume::{Content, Meant, Names, Scan, Volume, VolumeId};
 use crate::{Finding, Kind, Result};
 
@@ -53,12 +54,8 @@ pub(super) fn plan(
     scan: &Scan,
     path_of: &PathOf<'_>,
 ) -> Result<Planned> {
-    let mut names = Names::default();
     let fstab = &says.fstab;
     let root_entry = fstab.at("/");
-    if let Some(entry) = root_entry {
-        names.learn(&entry.spec, root);
-    }
     let mut out = Planned { mounts: Vec::new(), needed: Vec::new(), findings: Vec::new() };
     let mut root_mount = mount("/", root, root_entry);
     root_mount.subvolume = chosen.subvolume.as_ref().map(|place| place.path.clone());
@@ -73,6 +70,7 @@ pub(super) fn plan(
             entries.push(entry);
         }
     }
+    let names = names(root, root_entry, &entries, &scan.volumes);
     let mut planned = Vec::new();
     let mut named = Vec::new();
     for entry in &entries {
@@ -130,6 +128,26 @@ pub(super) fn plan(
         }
     }
     Ok(out)
+}
+
+/// What the entries together say of names: those that are certain first.
+fn names(root: &Volume, root_entry: Option<&Entry>, entries: &[&Entry], volumes: &[Volume]) -> Names {
+    let mut names = Names::default();
+    if let Some(entry) = root_entry {
+        names.learn(&entry.spec, root);
+    }
+    names.claim(root);
+    for entry in
+        entries.iter().filter(|entry| !matches!(classify(&entry.spec), Name::Disk { .. } | Name::Path { .. }))
+    {
+        if let Meant::Volume(volume) = names.resolve(&entry.spec, &entry.kind, volumes) {
+            names.claim(volume);
+        }
+    }
+    for entry in root_entry.iter().chain(entries).filter(|entry| entry.option("noauto").is_none()) {
+        names.observe(&entry.spec, volumes);
+    }
+    names
 }
 
 /// Why an entry cannot be followed.
@@ -216,16 +234,14 @@ const OWN: &[&str] = &["/boot", "/efi", "/home", "/opt", "/root", "/srv", "/tmp"
 
 /// Volumes that fstab names for a part of the system: no need to look for another root there.
 pub(super) fn explained(root: &Volume, fstab: &Fstab, scan: &Scan) -> Vec<VolumeId> {
-    let mut names = Names::default();
-    if let Some(entry) = fstab.at("/") {
-        names.learn(&entry.spec, root);
-    }
     let is_own = |at: &str| {
         OWN.iter()
             .any(|own| at.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     };
-    let entries = fstab.entries().iter().filter(|entry| is_own(&entry.at));
+    let entries: Vec<&Entry> = fstab.entries().iter().filter(|entry| is_own(&entry.at)).collect();
+    let names = names(root, fstab.at("/"), &entries, &scan.volumes);
     entries
+        .iter()
         .filter_map(|entry| match names.resolve(&entry.spec, &entry.kind, &scan.volumes) {
             Meant::Volume(volume) => Some(volume.id.clone()),
             _ => None,

@@ -354,3 +354,19 @@ fn an_encrypted_root_goes_by_the_name_of_crypttab() {
     let found = with(&[Secret::new(b"landfall".to_vec())], None);
     assert_eq!((ids(&found), found.mounts[0].volume.0.as_str()), (vec!["root-stale"], "disk0p2:luks"));
 }
+
+/// The disk of the root is vda, and so first; `/dev/sda1` is first of its own kind and yet another one.
+#[test]
+fn a_name_by_order_never_means_what_a_uuid_means() {
+    let Some(maker) = Maker::new() else { return };
+    let fstab =
+        "UUID=aaaaaaaa-0000-4000-8000-00000000000a / ext4 defaults 0 1\n/dev/sda1 /opt ext4 defaults 0 2\n";
+    let system = maker.disk("system", &[(A, &[RELEASE, PASSWD, NAME, ("/etc/fstab", fstab)])]);
+    let alone = look(&[&system], None);
+    assert_eq!(ids(&alone), ["mount-not-found"]);
+    let data = maker.disk("data", &[(B, &[("/x", "")])]);
+    let both = look(&[&system, &data], None);
+    let mounts: Vec<_> = both.mounts.iter().map(|mount| (&*mount.at, &*mount.volume.0)).collect();
+    assert_eq!(mounts, [("/", "disk0p1"), ("/opt", "disk1p1")]);
+    assert_eq!(ids(&both), ["sandbox-needed"]);
+}

@@ -1,6 +1,6 @@
 //! Path resolution inside a guest's root, component by component, as the kernel does it under a chroot.
 
-use super::NodeKind;
+use super::{GuestTree, NodeKind};
 use crate::{Error, Result};
 use std::collections::VecDeque;
 
@@ -71,6 +71,17 @@ pub fn resolve(
         }
     }
     Ok(Some(if real.is_empty() { "/".into() } else { real }))
+}
+
+/// [`resolve`] in a tree, the last component's link followed.
+pub fn real_path(tree: &dyn GuestTree, path: &str) -> Result<Option<String>> {
+    resolve(path, true, |path| {
+        Ok(match tree.link_metadata(path)? {
+            Some(meta) if meta.kind == NodeKind::Symlink => tree.read_link(path)?.map(Step::Link),
+            Some(meta) => Some(Step::Node(meta.kind)),
+            None => None,
+        })
+    })
 }
 
 fn too_many(path: &str) -> Error {

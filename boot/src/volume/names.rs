@@ -2,11 +2,12 @@
 //!
 //! Names made from content (UUID, label, logical volume) are certain where one volume fits. Names made from the hardware
 //! (`/dev/sdb1`, by-path) are read in the machine's order of disks, corrected by what is known: the volume that `/`
-//! was found on has the name that its own fstab gives it. Where more than one volume fits, none is chosen.
+//! was found on has the name that its own fstab gives it, and what has a certain name is not meant by an uncertain one.
+//! Where more than one volume fits, none is chosen.
 
 use super::device_name::{Name, classify};
-use super::{Content, Volume};
-use std::collections::BTreeMap;
+use super::{Content, Volume, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a name leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub struct Names {
     learned: BTreeMap<String, usize>,
     /// A name that was learned is not at its place in the order: so no other can be relied upon to be.
     disordered: bool,
+    /// Volumes that a certain name means: no name made from the hardware is a second one of theirs.
+    claimed: BTreeSet<VolumeId>,
+    /// Disks by their place in the order.
+    places: BTreeMap<usize, String>,
 }
 
 impl Names {
@@ -40,6 +45,28 @@ impl Names {
             self.learned.insert(disk.to_owned(), volume.disk);
             self.disordered |= order.is_some_and(|order| order != volume.disk);
         }
+    }
+
+    /// Takes note that a certain name means `volume`. Subvolumes of one btrfs are mounted side by side.
+    pub fn claim(&mut self, volume: &Volume) {
+        if !matches!(&volume.content, Content::FileSystem { name } if name == "btrfs") {
+            self.claimed.insert(volume.id.clone());
+        }
+    }
+
+    /// Takes note that the guest uses `spec`: where its place in the order is another disk's (`sda` beside `vda`), or leads
+    /// to a volume that is claimed, the order counts for nothing. Claims come first.
+    pub fn observe(&mut self, spec: &str, volumes: &[Volume]) {
+        let Name::Disk { disk, order: Some(order), partition } = classify(spec) else { return };
+        let known = self.places.entry(order).or_insert_with(|| disk.to_owned());
+        self.disordered |= *known != disk
+            || (!self.learned.contains_key(disk)
+                && volumes.iter().any(|volume| {
+                    volume.disk == order
+                        && volume.partition == partition
+                        && is_plain(volume)
+                        && self.claimed.contains(&volume.id)
+                }));
     }
 
     /// The disk that `/dev/sdb` is: learned, or by its place in the order, if nothing speaks against that.
@@ -63,6 +90,7 @@ impl Names {
                     let found = volumes.iter().find(|volume| {
                         volume.disk == index && volume.partition == partition && is_plain(volume)
                     });
+                    let found = found.filter(|volume| !self.claimed.contains(&volume.id));
                     return match found {
                         Some(volume) if fits(volume, kind) => Meant::Volume(volume),
                         Some(volume) => Meant::Unsure(vec![volume]),
@@ -77,6 +105,7 @@ impl Names {
             .iter()
             .filter(|volume| volume.partition == partition && is_plain(volume) && fits(volume, kind))
             .filter(|volume| !is_on_free_disk || !taken.contains(&volume.disk))
+            .filter(|volume| !self.claimed.contains(&volume.id))
             .collect();
         one_of(fitting)
     }
@@ -243,6 +272,34 @@ mod tests {
         assert!(matches!(names.resolve("/dev/sda1", "xfs", &volumes), Meant::Unsure(_)));
         assert_eq!(names.resolve("/dev/sda1", "xfs", &volumes[..2]), Meant::Volume(&volumes[1]));
         assert_eq!(names.resolve("/dev/sda1", "ext4", &volumes), Meant::Absent);
+    }
+
+    #[test]
+    fn what_has_a_certain_name_is_not_meant_by_another() {
+        let volumes = [volume(0, 1, "ext4"), volume(1, 1, "ext4"), volume(2, 1, "ext4")];
+        let mut names = Names::default();
+        names.claim(&volumes[0]);
+        names.observe("/dev/sda1", &volumes);
+        // sda is not the first disk: so sdb is not the second.
+        for spec in ["/dev/sda1", "/dev/sdb1"] {
+            assert_eq!(names.resolve(spec, "ext4", &volumes), Meant::Unsure(vec![&volumes[1], &volumes[2]]));
+        }
+        assert_eq!(
+            names.resolve("/dev/disk/by-id/x-part1", "ext4", &volumes[..2]),
+            Meant::Volume(&volumes[1])
+        );
+        assert_eq!(names.resolve("/dev/disk/by-id/x-part1", "ext4", &volumes[..1]), Meant::Absent);
+        assert_eq!(names.resolve("UUID=a0-1", "ext4", &volumes), Meant::Volume(&volumes[0]));
+        let mut names = Names::default();
+        names.observe("/dev/vda1", &volumes);
+        names.observe("/dev/vda2", &volumes);
+        assert_eq!(names.resolve("/dev/sdb1", "ext4", &volumes), Meant::Volume(&volumes[1]));
+        names.observe("/dev/sda1", &volumes);
+        assert!(matches!(names.resolve("/dev/sdb1", "ext4", &volumes), Meant::Unsure(_)));
+        let root = [volume(0, 1, "btrfs")];
+        let mut names = Names::default();
+        names.claim(&root[0]);
+        assert_eq!(names.resolve("/dev/sda1", "btrfs", &root), Meant::Volume(&root[0]));
     }
 
     proptest::proptest! {

@@ -325,7 +325,7 @@ fn damage_gives_findings() {
         "linux-file-unreadable",
         "linux-no-fstab",
         "linux-packages-unchecked",
-        "linux-kernel-unchecked",
+        "linux-default-kernel-unchecked",
         "linux-no-loader",
     ] {
         assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:#?}", plan.findings);

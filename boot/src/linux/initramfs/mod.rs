@@ -160,7 +160,7 @@ pub struct Gathered {
     files: Vec<Vec<u8>>,
     /// The kernel's lists of what is built in, for an initramfs that has no modules yet.
     builtin: IndexFiles,
-    /// `CONFIG_RD_*` that the kernel has; `None` where its configuration is not to be found.
+    /// `CONFIG_RD_*` that the kernel has; `None` where its configuration is not to be found, or is older than they are.
     decoders: Option<BTreeSet<String>>,
 }
 
@@ -203,7 +203,9 @@ pub fn gather(edit: &InitramfsEdit, tree: &dyn GuestTree) -> Result<Gathered> {
         if let Some(text) = tree.read(&path, CONFIG_AT_MOST)? {
             let text = String::from_utf8_lossy(&text).into_owned();
             let set = text.lines().filter_map(|line| line.trim().strip_suffix("=y"));
-            decoders = Some(set.filter(|name| name.starts_with("CONFIG_RD_")).map(str::to_string).collect());
+            let set = set.filter(|name| name.starts_with("CONFIG_RD_")).map(str::to_string);
+            // Before 2.6.30 there were no such options, and every kernel with an initramfs unpacked gzip.
+            decoders = Some(set.collect()).filter(|set: &BTreeSet<String>| !set.is_empty());
             break;
         }
     }

@@ -13,7 +13,7 @@ fn run(tree: &MemTree, builder: Builder) -> PatchPlan {
     let scene = Scene { tree, volumes: &[], mounts: &[] };
     let mut draft = Draft::new(&scene);
     draft.builder = builder;
-    let kernels = facts::kernels(tree, World::Rpm.order()).unwrap();
+    let kernels = facts::kernels(tree, &[], World::Rpm.order()).unwrap();
     let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, ..Request::default() };
     let known = drivers::plan(&mut draft, &kernels, None, &request, &[]).unwrap();
     plan(&mut draft, &kernels, &known, &request).unwrap();

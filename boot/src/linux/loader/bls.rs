@@ -7,7 +7,6 @@
 use super::super::device::Devices;
 use super::super::draft::Draft;
 use super::super::{facts, text, version};
-use super::Beside;
 use super::parameters::{self, Parameters, Place};
 use crate::Result;
 use crate::guest::Mount;
@@ -51,6 +50,14 @@ pub(super) struct Entry {
     is_bad: bool,
     /// Folder at which the entry's file system is mounted.
     root: String,
+    /// Folder above `loader/entries`.
+    place: String,
+    /// The kernel's path in the guest's tree, where it is there.
+    pub image: Option<String>,
+    /// The same of the initramfs with the modules.
+    pub initramfs: Option<String>,
+    /// The version of the kernel, where its modules are there.
+    pub modules: Option<String>,
 }
 
 /// Every entry, in each place.
@@ -80,7 +87,8 @@ fn read_place(tree: &dyn GuestTree, place: &str, root: &str) -> Result<Vec<Entry
     for name in names.into_iter().take(ENTRIES_AT_MOST) {
         let path = format!("{folder}/{name}");
         let Ok(Some(contents)) = tree.read(&path, CONFIG_AT_MOST) else { continue };
-        entries.push(Entry { path, root: root.to_owned(), ..parse(&name, &contents) });
+        let (root, place) = (root.to_owned(), place.to_owned());
+        entries.push(Entry { path, root, place, ..parse(&name, &contents) });
     }
     Ok(entries)
 }
@@ -141,8 +149,8 @@ impl Entry {
             return Ok(None);
         }
         // Some GRUB entries count from the root of the guest although /boot is a file system of its own, or the reverse;
-        // on btrfs they begin with the subvolume.
-        for base in [self.root.as_str(), "", "/boot"] {
+        // on btrfs they begin with the subvolume. Where the mounts are not known, the entry's own folder is the root.
+        for base in [self.root.as_str(), &self.place, "", "/boot"] {
             let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
             let plain = format!("{base}/{path}");
             if tree.exists(&plain)? {
@@ -156,14 +164,47 @@ impl Entry {
         Ok(tree.exists(&in_boot)?.then_some(in_boot))
     }
 
-    /// The version of its kernel: by the name of its file, else by the key, to which SUSE adds the number of a snapshot.
+    /// Finds its files, and whose modules its kernel takes.
+    pub fn look(&mut self, tree: &dyn GuestTree, versions: &mut facts::Versions<'_>) -> Result<()> {
+        // A rescue image carries its modules with it, and a recovery system has its own.
+        let Some(linux) = self.linux.clone().filter(|path| !is_rescue(path) && !is_rescue(&self.id)) else {
+            return Ok(());
+        };
+        self.image = self.locate(tree, &linux)?;
+        // Microcode comes first; the last is the one with the modules.
+        if let Some(path) = self.initrds.last() {
+            self.initramfs = self.locate(tree, path)?;
+        }
+        let Some(image) = &self.image else { return Ok(()) };
+        let named = super::version_of_image(&linux);
+        let by_key = Some(self.version.clone()).filter(|version| versions.has(version));
+        // `vmlinuz.efi` names nothing.
+        let file = linux.rsplit('/').next().unwrap_or(&linux);
+        self.modules = match (&named, by_key) {
+            (Some(version), _) if versions.has(version) => named,
+            (_, Some(version)) => Some(version),
+            _ => versions.of_image(image, named.as_deref().unwrap_or(file))?,
+        };
+        Ok(())
+    }
+
+    /// The version of its kernel: of its modules, else by the name of its file, else by the key, to which SUSE adds the
+    /// number of a snapshot.
     pub fn kernel_version(&self) -> Option<String> {
+        if self.modules.is_some() {
+            return self.modules.clone();
+        }
         let by_path = |path: &String| super::version_of_image(path);
         self.linux
             .as_ref()
             .and_then(by_path)
             .or_else(|| Some(self.version.clone()).filter(|version| !version.is_empty()))
     }
+}
+
+fn is_rescue(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.contains("rescue") || name.contains("recovery")
 }
 
 /// The order in which systemd-boot shows them, the first of which starts.
@@ -185,6 +226,16 @@ pub(super) fn order(a: &Entry, b: &Entry) -> Ordering {
 /// Every entry and every source of the next ones names devices by UUID.
 pub(super) fn plan(draft: &mut Draft<'_>, devices: &Devices<'_>, entries: &[Entry]) -> Result<()> {
     for entry in entries {
+        if let (Some(image), None) = (&entry.image, &entry.modules) {
+            draft.find(
+                "linux-entry-unchecked",
+                format!(
+                    "The boot entry {} starts {image}, and which modules are that kernel's is not known: its initramfs was left as it is.",
+                    entry.path
+                ),
+                "Start another entry, or reinstall the kernel's package in the guest, if the entry is the guest's own.",
+            );
+        }
         let place = Place { has_initramfs: !entry.initrds.is_empty(), is_own: true };
         let mut parameters = Parameters::new(devices);
         draft.edit(&entry.path, "The boot entry finds root and resume device by UUID.", |old| {
@@ -210,33 +261,6 @@ pub(super) fn sources(draft: &Draft<'_>) -> Result<Vec<String>> {
         sources.extend(names.iter().take(ENTRIES_AT_MOST).map(|name| format!("{folder}/{name}")));
     }
     Ok(sources)
-}
-
-/// Every kernel that an entry starts and that has its modules in the folder `modules`: what starts is this copy
-/// (`/TOKEN/VERSION/linux`), whatever lies in `/boot`.
-pub(super) fn kernels(tree: &dyn GuestTree, modules: &str) -> Result<Vec<Beside>> {
-    let mut found: Vec<Beside> = Vec::new();
-    for place in PLACES {
-        // Without knowledge of the mounts the place itself is taken for the root of its file system.
-        for entry in read_place(tree, place, place)? {
-            let (Some(image), Some(version)) = (&entry.linux, entry.kernel_version()) else { continue };
-            // A rescue image carries its modules with it, and other systems have theirs elsewhere.
-            if version.contains('/') || !tree.exists(&format!("{modules}/{version}"))? {
-                continue;
-            }
-            let Some(image) = entry.locate(tree, image)? else { continue };
-            // Microcode comes first; the last is the one with the modules.
-            let initramfs = match entry.initrds.last() {
-                Some(path) => entry.locate(tree, path)?,
-                None => None,
-            };
-            let kernel = Beside { version, image, initramfs };
-            if !found.contains(&kernel) && found.len() < facts::KERNELS_AT_MOST {
-                found.push(kernel);
-            }
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -294,7 +318,7 @@ mod tests {
             ("/usr/lib/modules/6.1/modules.dep", ""),
             ("/usr/lib/modules/5.14/modules.dep", ""),
         ]);
-        let found = kernels(&tree, "/usr/lib/modules").unwrap();
+        let found = super::super::Copies::read(&tree, &[]).unwrap().kernels();
         let paths: Vec<_> = found.iter().map(|kernel| kernel.initramfs.as_deref().unwrap()).collect();
         assert_eq!(paths, ["/boot/initramfs-5.14.img", "/efi/6f/6.1/initrd.img-6.1"]);
     }

@@ -33,14 +33,20 @@ const DEBCONF_AT_MOST: Bytes = Bytes::mib(64);
 /// What there is of GRUB 2 in a guest.
 pub(super) struct Grub {
     /// Every configuration.
-    configs: Vec<String>,
+    pub configs: Vec<String>,
     /// Every environment block.
-    environments: Vec<String>,
+    pub environments: Vec<String>,
 }
 
 impl Grub {
     /// Looks for it; `None` where no configuration lies in any of its places.
     pub fn find(draft: &Draft<'_>) -> Result<Option<Grub>> {
+        let grub = Grub::look(draft)?;
+        Ok((!grub.configs.is_empty()).then_some(grub))
+    }
+
+    /// Whatever lies in its places.
+    pub fn look(draft: &Draft<'_>) -> Result<Grub> {
         let tree = draft.scene.tree;
         let mut configs = Vec::new();
         let mut environments = Vec::new();
@@ -70,7 +76,7 @@ impl Grub {
         }
         without_links(draft, &mut configs)?;
         without_links(draft, &mut environments)?;
-        Ok((!configs.is_empty()).then_some(Grub { configs, environments }))
+        Ok(Grub { configs, environments })
     }
 
     /// Plans all that GRUB reads, and all that it is made from.
@@ -90,11 +96,6 @@ impl Grub {
             device_map(draft, &format!("{folder}/device.map"))?;
         }
         Ok(())
-    }
-
-    /// Every file that it reads.
-    pub fn files(&self) -> impl Iterator<Item = &str> {
-        self.configs.iter().chain(&self.environments).map(String::as_str)
     }
 
     /// Version of the kernel that starts without a choice being made, where that is certain.
@@ -273,6 +274,20 @@ pub(super) fn debconf(draft: &mut Draft<'_>) -> Result<()> {
                 value.trim()
             ),
             "Run `dpkg-reconfigure grub-pc` on the target before the next upgrade of GRUB.",
+        );
+    }
+    Ok(())
+}
+
+/// The same of SUSE's tools: a device on each line, and words that say what else is to be done (`activate`, `generic_mbr`).
+pub(super) fn suse_devices(draft: &mut Draft<'_>) -> Result<()> {
+    let path = "/etc/default/grub_installdevice";
+    let list = draft.read_text(path)?.unwrap_or_default();
+    if let Some(device) = list.lines().map(str::trim).find(|line| parameters::is_fleeting(line)) {
+        draft.find(
+            "linux-grub-install-devices",
+            format!("{path} has GRUB installed to {device}, which will not exist on the target."),
+            format!("Write the target's disk into {path} before the next upgrade of GRUB or a kernel there (or let YaST's boot loader module do it)."),
         );
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::tree::GuestTreeExt;
 pub(super) const CONFIGS: &[&str] = &["/boot/grub/menu.lst", "/boot/grub/grub.conf"];
 
 /// The configurations that are there; the second is mostly a link to the first, or the reverse.
-fn configs(draft: &Draft<'_>) -> Result<Vec<String>> {
+pub(super) fn configs(draft: &Draft<'_>) -> Result<Vec<String>> {
     let tree = draft.scene.tree;
     let mut found = Vec::new();
     for path in CONFIGS {

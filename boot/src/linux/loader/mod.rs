@@ -25,17 +25,23 @@ use super::draft::Draft;
 use super::packages::Packages;
 use super::{drivers, facts};
 use crate::Result;
-use crate::guest::Guest;
+use crate::guest::{Guest, Mount};
 use crate::target::{Firmware, Request};
 use crate::tree::{GuestTree, GuestTreeExt};
 use grub2::Grub;
 
 /// Plans all that concerns BIOS and UEFI alike.
-pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, packages: &Packages) -> Result<()> {
+pub fn plan(
+    draft: &mut Draft<'_>,
+    copies: &Copies,
+    guest: &Guest,
+    request: &Request,
+    packages: &Packages,
+) -> Result<()> {
+    let Copies { entries, images } = copies;
     let devices = Devices::new(draft.scene.volumes, draft.scene.mounts);
     firmware(draft, guest, request);
     let grub = Grub::find(draft)?;
-    let entries = bls::read(draft.scene.tree, draft.scene.mounts)?;
     let mut found = Vec::new();
     if let Some(grub) = &grub {
         found.push("GRUB");
@@ -46,9 +52,8 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, packages: &
         grub2::device_map(draft, "/boot/grub/device.map")?;
     }
     found.extend(syslinux::plan(draft, &devices)?);
-    bls::plan(draft, &devices, &entries)?;
-    let images = uki::read(draft.scene.tree, draft.scene.mounts)?;
-    uki::plan(draft, &images, request, found.is_empty() && entries.is_empty())?;
+    bls::plan(draft, &devices, entries)?;
+    uki::plan(draft, images, request, found.is_empty() && entries.is_empty())?;
     let systemd_boot = systemd_boot::find(draft)?;
     if systemd_boot.is_some() && !(entries.is_empty() && images.is_empty()) {
         found.push("systemd-boot");
@@ -62,26 +67,29 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, packages: &
     if grub.is_some() && packages.has("grub-pc") {
         grub2::debconf(draft)?;
     }
-    let paths = files(grub.as_ref(), &entries);
+    if grub.is_some() {
+        grub2::suse_devices(draft)?;
+    }
+    let known = files(draft)?;
+    let paths = [known.entries, known.configs, known.environments].concat();
     if !found.is_empty() {
         serial_console(draft, grub.is_some(), &paths)?;
     }
     let needed = drivers::needed(draft, request);
     let sources = [grub2::sources(draft)?, bls::sources(draft)?];
     forbidden::report(draft, &[paths, sources.concat()].concat(), &needed)?;
-    uki::report_forbidden(draft, &images, &needed);
+    uki::report_forbidden(draft, images, &needed);
     Ok(())
 }
 
 /// Version of the kernel that starts without a choice being made, where the configuration says so plainly.
-pub fn default_kernel(draft: &mut Draft<'_>) -> Result<Option<String>> {
-    let entries = bls::read(draft.scene.tree, draft.scene.mounts)?;
+pub fn default_kernel(draft: &mut Draft<'_>, copies: &Copies) -> Result<Option<String>> {
+    let Copies { entries, images } = copies;
     if let Some(grub) = Grub::find(draft)? {
-        return grub.default_kernel(draft, &entries);
+        return grub.default_kernel(draft, entries);
     }
     if systemd_boot::find(draft)?.is_some() {
-        let images = uki::read(draft.scene.tree, draft.scene.mounts)?;
-        return systemd_boot::default_kernel(draft, &entries, &images);
+        return systemd_boot::default_kernel(draft, entries, images);
     }
     let image = match syslinux::default_image(draft)? {
         Some(image) => Some(image),
@@ -102,16 +110,71 @@ pub struct Beside {
     pub initramfs: Option<String>,
 }
 
-/// Every such kernel that has its modules in the folder `modules`.
-pub fn kernels_beside_entries(tree: &dyn GuestTree, modules: &str) -> Result<Vec<Beside>> {
-    let mut found = bls::kernels(tree, modules)?;
-    for image in uki::read(tree, &[])?.into_iter().filter(uki::Image::is_open) {
-        let Some(version) = image.version.clone().filter(|version| !version.contains('/')) else { continue };
-        if tree.exists(&format!("{modules}/{version}"))? {
-            found.push(Beside { version, initramfs: Some(image.path.clone()), image: image.path });
+/// Boot entries and unified kernel images, which are long and so read once.
+#[derive(Default)]
+pub struct Copies {
+    entries: Vec<bls::Entry>,
+    images: Vec<uki::Image>,
+}
+
+impl Copies {
+    /// Looks for them.
+    pub fn read(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Self> {
+        let mut versions = facts::Versions::read(tree)?;
+        let mut copies = Copies { entries: bls::read(tree, mounts)?, images: uki::read(tree, mounts)? };
+        for entry in &mut copies.entries {
+            entry.look(tree, &mut versions)?;
+        }
+        for image in &mut copies.images {
+            image.look(&versions);
+        }
+        Ok(copies)
+    }
+
+    /// Every kernel of theirs whose modules are there and whose initramfs can be rewritten.
+    pub fn kernels(&self) -> Vec<Beside> {
+        let of_entry = |entry: &bls::Entry| {
+            let (version, image) = (entry.modules.clone()?, entry.image.clone()?);
+            Some(Beside { version, image, initramfs: entry.initramfs.clone() })
+        };
+        let of_image = |image: &uki::Image| {
+            let version = image.version.clone().filter(|_| image.is_open())?;
+            Some(Beside { version, image: image.path.clone(), initramfs: Some(image.path.clone()) })
+        };
+        let mut found: Vec<Beside> = Vec::new();
+        for kernel in self.entries.iter().filter_map(of_entry).take(facts::KERNELS_AT_MOST) {
+            if !found.contains(&kernel) {
+                found.push(kernel);
+            }
+        }
+        found.extend(self.images.iter().filter_map(of_image));
+        found
+    }
+}
+
+/// Every file with kernel parameters that a loader reads, by its form.
+pub struct Files {
+    /// Lines that begin with `linux`, `kernel`, `append`.
+    pub configs: Vec<String>,
+    /// Lines that begin with `options`.
+    pub entries: Vec<String>,
+    /// GRUB's environment blocks.
+    pub environments: Vec<String>,
+}
+
+/// Looks for them.
+pub fn files(draft: &Draft<'_>) -> Result<Files> {
+    let grub = Grub::look(draft)?;
+    let mut configs = grub.configs;
+    configs.extend(legacy::configs(draft)?);
+    for (path, _) in syslinux::CONFIGS {
+        if draft.scene.tree.exists(path)? {
+            configs.push((*path).to_owned());
         }
     }
-    Ok(found)
+    let entries = bls::read(draft.scene.tree, draft.scene.mounts)?;
+    let entries = entries.into_iter().map(|entry| entry.path).collect();
+    Ok(Files { configs, entries, environments: grub.environments })
 }
 
 /// The version in a kernel's path: `/boot/vmlinuz-6.1.0-43-amd64`, `/TOKEN/6.1.0-43-amd64/linux`.
@@ -229,15 +292,6 @@ fn others(draft: &mut Draft<'_>, guest: &Guest, found: &[&str], systemd_boot: Op
     Ok(())
 }
 
-/// Every file that a boot loader reads kernel parameters from, there or not.
-fn files(grub: Option<&Grub>, entries: &[bls::Entry]) -> Vec<String> {
-    let mut paths: Vec<String> = entries.iter().map(|entry| entry.path.clone()).collect();
-    paths.extend(grub.iter().flat_map(|grub| grub.files()).map(str::to_owned));
-    let fixed = syslinux::CONFIGS.iter().map(|(path, _)| *path).chain(legacy::CONFIGS.iter().copied());
-    paths.extend(fixed.map(str::to_owned));
-    paths
-}
-
 fn serial_console(draft: &mut Draft<'_>, has_grub: bool, paths: &[String]) -> Result<()> {
     for path in paths {
         let config = draft.read_text(path)?.unwrap_or_default();
@@ -257,4 +311,4 @@ fn serial_console(draft: &mut Draft<'_>, has_grub: bool, paths: &[String]) -> Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@
 //! Deliberately left alone: what goes by content (`rd.lvm.lv=`, `rd.luks.uuid=`, `rd.md.uuid=`, `resume_offset=`), what
 //! says how and not where (`rootflags=`), and what is for the machine's memory (`crashkernel=`).
 
-use super::super::device::{Devices, Meaning, Want};
+use super::super::device::{self, Devices, Meaning, Want};
 use super::super::draft::Draft;
 use super::super::text;
 use crate::Result;
@@ -105,7 +105,14 @@ impl<'d, 'v> Parameters<'d, 'v> {
             Kind::Swap => Want::Swap,
             Kind::Encrypted => Want::Encrypted,
         };
-        let volume = match self.devices.resolve(spec, want) {
+        let at = match (key, kind) {
+            (_, Kind::Root) => device::Place::At("/"),
+            ("boot", _) => device::Place::At("/boot"),
+            ("mount.usr", _) => device::Place::At("/usr"),
+            // A key lies on any file system.
+            _ => device::Place::Any,
+        };
+        let volume = match self.devices.resolve_at(spec, want, at) {
             Meaning::Keep => return None,
             Meaning::Volume(volume) => Some(volume),
             // A guest's own entries start the guest: its root is known, whatever it used to be called.

@@ -70,7 +70,8 @@ mod tests {
         let default = |loader: &str| {
             let tree = tree.clone().file("/efi/loader/loader.conf", loader);
             let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
-            super::super::default_kernel(&mut Draft::new(&scene)).unwrap()
+            let copies = super::super::Copies::read(&tree, &[]).unwrap();
+            super::super::default_kernel(&mut Draft::new(&scene), &copies).unwrap()
         };
         assert_eq!(default("timeout 3\n").as_deref(), Some("6.1.0-43"));
         assert_eq!(default("default @saved\n").as_deref(), Some("6.1.0-43"));

@@ -9,7 +9,7 @@ use crate::target::Platform;
 use crate::tree::mem::MemTree;
 use proptest::prelude::*;
 
-fn guest(modes: &[&str], mounts: &[Mount]) -> Guest {
+pub fn guest(modes: &[&str], mounts: &[Mount]) -> Guest {
     Guest {
         family: "debian".into(),
         distribution: Fact::new("debian", ""),
@@ -33,7 +33,8 @@ fn run(tree: &MemTree, firmware: Firmware, modes: &[&str]) -> PatchPlan {
     let mut draft = Draft::new(&scene);
     let packages = Packages::parse(b"Package: grub-pc\nStatus: install ok installed\nVersion: 2\n");
     let request = Request { platform: Platform::Kvm, firmware, ..Request::default() };
-    plan(&mut draft, &guest(modes, &mounts), &request, &packages).unwrap();
+    let copies = Copies::read(tree, &mounts).unwrap();
+    plan(&mut draft, &copies, &guest(modes, &mounts), &request, &packages).unwrap();
     draft.finish()
 }
 
@@ -164,9 +165,10 @@ fn plan_on(
 ) -> (PatchPlan, Option<String>) {
     let scene = Scene { tree, volumes, mounts };
     let mut draft = Draft::new(&scene);
-    let default = default_kernel(&mut draft).unwrap();
+    let copies = Copies::read(tree, mounts).unwrap();
+    let default = default_kernel(&mut draft, &copies).unwrap();
     let request = Request { platform: Platform::Kvm, firmware, ..Request::default() };
-    plan(&mut draft, &guest(&["bios", "uefi"], mounts), &request, &Packages::default()).unwrap();
+    plan(&mut draft, &copies, &guest(&["bios", "uefi"], mounts), &request, &Packages::default()).unwrap();
     (draft.finish(), default)
 }
 
@@ -254,6 +256,22 @@ fn red_hat_8_with_kernelopts() {
     assert_done(&tree, &plan, &volumes, &mounts, Firmware::Bios);
 }
 
+/// fstab has UUIDs; the loader names the root as a kernel with another order of disks called it.
+#[test]
+fn a_root_by_a_name_of_another_disk() {
+    let volumes = [volume(0, 1, "ext4", "da7a"), volume(1, 1, "ext4", "r00t")];
+    let mounts = [mount("/", &volumes[1], "UUID=r00t"), mount("/data", &volumes[0], "UUID=da7a")];
+    let config =
+        |root: &str| format!("linux /boot/vmlinuz-6.1 root={root} ro\ninitrd /boot/initrd.img-6.1\n");
+    let tree = MemTree::new().file("/boot/grub/grub.cfg", config("/dev/sda1"));
+    let (plan, _) = plan_on(&tree, &volumes, &mounts, Firmware::Bios);
+    assert_eq!(written(&plan, "/boot/grub/grub.cfg"), config("UUID=r00t"));
+    // The same name, where it is right.
+    let mounts = [mount("/", &volumes[0], "UUID=da7a")];
+    let (plan, _) = plan_on(&tree, &volumes, &mounts, Firmware::Bios);
+    assert_eq!(written(&plan, "/boot/grub/grub.cfg"), config("UUID=da7a"));
+}
+
 /// RHEL 9: what is on the ESP leads to /boot; parameters are in the entries and in /etc/kernel/cmdline.
 #[test]
 fn red_hat_9_with_a_wrapper_on_the_esp() {
@@ -310,6 +328,20 @@ fn red_hat_7_with_everything_on_the_esp() {
     assert_eq!(written(&plan, "/boot/efi/EFI/centos/grub.cfg"), config.replace("/dev/sda2", "UUID=r00t"));
     assert_eq!((plan.edits.len(), ids(&plan)), (1, vec![]));
     assert_done(&tree, &plan, &volumes, &mounts, Firmware::Uefi);
+}
+
+/// SUSE keeps the disks that GRUB is installed to in a file of its own.
+#[test]
+fn suse_installs_grub_to_a_disk_by_name() {
+    let tree = MemTree::new().file("/boot/grub2/grub.cfg", "");
+    let ids_of = |disks: &str| {
+        let tree = tree.clone().file("/etc/default/grub_installdevice", disks);
+        let (plan, _) = plan_on(&tree, &[], &[], Firmware::Bios);
+        ids(&plan).contains(&"linux-grub-install-devices")
+    };
+    assert!(ids_of("/dev/disk/by-id/scsi-36000c29f0a1b2c3d4e5f60718293a4b5-part2\nactivate\ngeneric_mbr\n"));
+    assert!(!ids_of("/dev/md/boot\nactivate\n"));
+    assert!(!ids_of("(hd0)\n"));
 }
 
 /// Debian's cryptsetup takes the device in the middle of its options.
@@ -470,7 +502,7 @@ mod images {
         let mounts = [mount("/", &volumes[0], "UUID=r00t")];
         let look = |tree: &MemTree| {
             let (plan, default) = plan_on(tree, &volumes, &mounts, Firmware::Uefi);
-            let kernels = kernels_beside_entries(tree, "/usr/lib/modules").unwrap();
+            let kernels = Copies::read(tree, &mounts).unwrap().kernels();
             let mut found: Vec<String> = ids(&plan).iter().map(|id| (*id).to_owned()).collect();
             found.retain(|id| id != "linux-no-serial-console");
             (found, default, kernels.len())
@@ -484,6 +516,38 @@ mod images {
         assert_eq!(look(&signed), (vec!["linux-uki-fixed".to_owned()], version, 0));
         let beside = signed.file("/boot/grub/grub.cfg", "");
         assert_eq!(look(&beside).0, ["linux-uki-left"]);
+    }
+
+    /// dracut writes no `.uname`: the kernel inside says its version, or the file's name does.
+    #[test]
+    fn images_that_do_not_say_their_version() {
+        let volumes = [volume(0, 2, "ext4", "r00t")];
+        let mounts = [mount("/", &volumes[0], "UUID=r00t")];
+        let of = |kernel: &[u8]| {
+            program(&[(".cmdline", b"root=UUID=r00t"), (".linux", kernel), (".initrd", b"i")], false)
+        };
+        let at = |name: &str, image: &[u8]| {
+            MemTree::new()
+                .file(&format!("/efi/EFI/Linux/{name}"), image)
+                .file("/usr/lib/modules/6.6.1-arch1-1/modules.dep", "")
+        };
+        let kernel = crate::linux::facts::tests::bzimage("6.6.1-arch1-1");
+        let named = "linux-6.6.1-arch1-1-0123456789abcdef0123456789abcdef.efi";
+        for tree in [at("arch.efi", &of(&kernel)), at(named, &of(b"k"))] {
+            let found = facts::kernels(&tree, &[], crate::linux::dpkg::compare_part).unwrap().found;
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].version, "6.6.1-arch1-1");
+            assert!(
+                plan_on(&tree, &volumes, &mounts, Firmware::Uefi)
+                    .0
+                    .findings
+                    .iter()
+                    .all(|f| f.id != "linux-uki-fixed")
+            );
+        }
+        let unknown = at("arch.efi", &of(b"k"));
+        let (plan, _) = plan_on(&unknown, &volumes, &mounts, Firmware::Uefi);
+        assert!(ids(&plan).contains(&"linux-uki-fixed"), "{:?}", plan.findings);
     }
 
     #[test]

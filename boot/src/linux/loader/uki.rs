@@ -30,13 +30,11 @@ const IMAGES_AT_MOST: usize = 16;
 /// An image.
 pub(super) struct Image {
     pub path: String,
-    /// By its own word, or by its name.
+    /// By its own word, by the kernel's, or by its name.
     pub version: Option<String>,
     cmdline: Vec<u8>,
-    /// Why its sections cannot be replaced, as part of a sentence.
+    /// Why its initramfs is not rewritten, as part of a sentence.
     fixed: Option<&'static str>,
-    /// Modules inside a fixed image's initramfs.
-    modules: Vec<String>,
 }
 
 /// Every image on the ESP and the extended boot partition.
@@ -73,17 +71,12 @@ fn parse(path: String, bytes: &[u8]) -> Option<Image> {
         () if pe.section(".initrd").is_none() => Some("it has no initramfs"),
         () => None,
     };
-    let modules = match (fixed, pe.section(".initrd")) {
-        (Some(_), Some(archive)) => {
-            initramfs::inspect(archive).map(|found| found.modules).unwrap_or_default()
-        }
-        _ => std::collections::BTreeSet::new(),
-    };
+    // dracut writes no `.uname`.
+    let of_kernel = || pe.section(".linux").and_then(facts::image_version);
     Some(Image {
-        version: line(".uname"),
+        version: line(".uname").or_else(of_kernel),
         cmdline: pe.section(".cmdline").unwrap_or_default().to_vec(),
         fixed,
-        modules: modules.into_iter().collect(),
         path,
     })
 }
@@ -112,6 +105,17 @@ impl Image {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
+    /// Finds whose modules its kernel takes: without them nothing can be put into its initramfs.
+    pub fn look(&mut self, versions: &facts::Versions<'_>) {
+        if self.version.as_ref().is_some_and(|version| versions.has(version)) {
+            return;
+        }
+        match versions.in_name(self.id()) {
+            Some(version) => self.version = Some(version),
+            None => self.fixed = self.fixed.or(Some("its kernel has no folder of modules in the guest")),
+        }
+    }
+
     /// True where its initramfs can be rewritten.
     pub fn is_open(&self) -> bool {
         self.fixed.is_none()
@@ -124,12 +128,14 @@ impl Image {
             Some(modules) if !version.is_empty() => modules.builtin,
             _ => std::collections::BTreeSet::new(),
         };
+        let bytes = tree.read(&self.path, IMAGE_AT_MOST)?.unwrap_or_default();
+        let archive = Pe::parse(&bytes).and_then(|pe| pe.section(".initrd"));
+        let inside = archive.and_then(|archive| initramfs::inspect(archive).ok());
+        let inside = inside.map(|found| found.modules).unwrap_or_default();
         let ways = request.platform.linux_drivers().disks.iter();
-        Ok(ways.filter(|way| !way.fallback).any(|way| {
-            way.drivers
-                .iter()
-                .all(|name| built_in.contains(*name) || self.modules.iter().any(|has| has == name))
-        }))
+        Ok(ways
+            .filter(|way| !way.fallback)
+            .any(|way| way.drivers.iter().all(|name| built_in.contains(*name) || inside.contains(*name))))
     }
 }
 

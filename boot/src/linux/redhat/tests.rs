@@ -268,9 +268,12 @@ fn damage_gives_findings() {
     let mounts: Vec<Mount> = Vec::new();
     let machine = Machine { tree, volumes: Vec::new(), mounts, request: request(Firmware::Bios, &[]) };
     let (_, plan) = machine.plan();
-    for id in
-        ["linux-file-unreadable", "linux-no-fstab", "linux-kernel-unchecked", "linux-initramfs-tool-unknown"]
-    {
+    for id in [
+        "linux-file-unreadable",
+        "linux-no-fstab",
+        "linux-default-kernel-unchecked",
+        "linux-initramfs-tool-unknown",
+    ] {
         assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:#?}", plan.findings);
     }
 }

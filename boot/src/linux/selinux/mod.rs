@@ -10,8 +10,8 @@ use super::draft::Draft;
 use super::text;
 use crate::Result;
 use crate::patch::{Action, Label};
-use crate::tree::walk::{self, Step};
-use crate::tree::{GuestTree, GuestTreeExt, NodeKind};
+use crate::tree::walk;
+use crate::tree::{GuestTree, GuestTreeExt};
 use contexts::{Contexts, Found, Kind};
 use std::collections::BTreeSet;
 
@@ -106,7 +106,7 @@ fn new_paths(tree: &dyn GuestTree, path: &str, action: &Action) -> Result<Vec<(S
         missing.push(name);
         parent = above;
         let folder = if parent.is_empty() { "/" } else { parent };
-        match real_path(tree, folder)? {
+        match walk::real_path(tree, folder)? {
             Some(real) => break real,
             None if parent.is_empty() => return Ok(Vec::new()),
             None => {}
@@ -119,16 +119,6 @@ fn new_paths(tree: &dyn GuestTree, path: &str, action: &Action) -> Result<Vec<(S
         made.push((at.clone(), if missing.is_empty() { kind } else { Kind::Folder }));
     }
     Ok(made)
-}
-
-fn real_path(tree: &dyn GuestTree, path: &str) -> Result<Option<String>> {
-    walk::resolve(path, true, |path| {
-        Ok(match tree.link_metadata(path)? {
-            Some(meta) if meta.kind == NodeKind::Symlink => tree.read_link(path)?.map(Step::Link),
-            Some(meta) => Some(Step::Node(meta.kind)),
-            None => None,
-        })
-    })
 }
 
 #[cfg(test)]

@@ -641,3 +641,36 @@ fn start(guest: &Guest, archive: &[u8], disk: &Path, append: &str, ends: &[&str]
         std::thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// `CONFIG_RD_*` came with kernel 2.6.30: the configuration of an older one says nothing of what it unpacks.
+#[test]
+fn old_kernels_keep_their_compression() {
+    use crate::patch::InitramfsFile;
+    use crate::tree::mem::MemTree;
+    let mut content = Content::new();
+    content.put(b"bin/sh", 0o755, b"\x7fELF".to_vec()).expect("put");
+    let packer = Packer::new(Compressor::Gzip, Effort::Quick, Bytes(0), 1, Vec::new()).expect("encoder");
+    let archive = content.write(packer).and_then(Packer::finish).expect("memory");
+    let edit = InitramfsEdit {
+        kernel: "2.6.18-419.el5".into(),
+        starts_by_default: true,
+        modules: "/lib/modules/2.6.18-419.el5".into(),
+        drivers: Vec::new(),
+        load: Vec::new(),
+        files: vec![InitramfsFile { path: "etc/x".into(), contents: "x".to_owned().into(), mode: 0o644 }],
+        remove: Vec::new(),
+        renames: Vec::new(),
+        devices: Vec::new(),
+    };
+    for (config, expected) in [
+        ("CONFIG_BLK_DEV_INITRD=y\nCONFIG_ZLIB_INFLATE=y\n", Compressor::Gzip),
+        ("CONFIG_RD_GZIP=y\n", Compressor::Gzip),
+        ("CONFIG_RD_XZ=y\n# CONFIG_RD_GZIP is not set\n", Compressor::Xz),
+    ] {
+        let tree = MemTree::new()
+            .file("/boot/config-2.6.18-419.el5", config)
+            .file("/lib/modules/2.6.18-419.el5/modules.dep", "");
+        let new = rewrite(&archive, &edit, &tree).expect("rewritten");
+        assert_eq!(new.compressor, expected, "{config}");
+    }
+}
