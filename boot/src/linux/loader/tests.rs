@@ -550,6 +550,19 @@ mod images {
         assert!(ids(&plan).contains(&"linux-uki-fixed"), "{:?}", plan.findings);
     }
 
+    /// Images are long: the facts take one look, and the plan another.
+    #[test]
+    fn images_are_read_once_a_pass() {
+        use crate::family::Family;
+        let tree = tree(&image("root=UUID=r00t rw", false)).file("/etc/os-release", "ID=arch\n");
+        let tree = facts::tests::Counted::new(tree);
+        let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+        let guest = crate::linux::arch::Arch.recognise(&scene).unwrap().unwrap();
+        assert_eq!((guest.kernels.len(), tree.reads(".efi")), (1, 1));
+        crate::linux::arch::Arch.plan(&scene, &guest, &Request::default()).unwrap();
+        assert_eq!(tree.reads(".efi"), 2);
+    }
+
     #[test]
     fn an_image_with_a_new_initramfs() {
         use crate::linux::initramfs::{Compressor, Rewritten};

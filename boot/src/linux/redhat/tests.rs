@@ -277,3 +277,5 @@ fn damage_gives_findings() {
         assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:#?}", plan.findings);
     }
 }
+
+mod relatives;
