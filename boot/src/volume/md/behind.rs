@@ -9,7 +9,7 @@ use super::assemble::Member;
 use super::superblock::{self, Role};
 use crate::Result;
 use landfall_image::{DiskMut, GuestOffset};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// By how much the count of events grows: members one behind the freshest are as good as it.
@@ -25,17 +25,11 @@ pub struct Behind {
 impl Behind {
     /// For the members that are written, by their disk of the array.
     pub(super) fn new(written: &BTreeMap<u32, &Member>) -> Behind {
-        let is_written = |number: u32, slot: u32| {
-            written.get(&slot).is_some_and(|member| member.superblock.number == number)
-        };
+        let numbers: BTreeSet<u32> = written.values().map(|member| member.superblock.number).collect();
         let roles = written.values().flat_map(|member| (0_u32..).zip(&member.superblock.roles));
-        let gone = roles.filter_map(|(number, role)| match role {
-            Role::Disk(slot) if !is_written(number, *slot) => Some(number),
-            _ => None,
-        });
-        let mut gone: Vec<u32> = gone.collect();
-        gone.sort_unstable();
-        gone.dedup();
+        let in_sync = roles.filter(|(_, role)| matches!(role, Role::Disk(_))).map(|(number, _)| number);
+        let gone = in_sync.filter(|number| !numbers.contains(number)).collect::<BTreeSet<u32>>();
+        let gone = gone.into_iter().collect();
         let members = written.values().map(|member| (member.device.clone(), member.superblock.place));
         Behind { members: members.collect(), gone }
     }
