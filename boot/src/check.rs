@@ -34,6 +34,7 @@ pub struct Finding {
 }
 
 /// What `landfall explain` knows of an id.
+#[derive(Clone, Copy)]
 pub struct Explanation {
     /// Stable, kebab-case: `linux-no-kernel`.
     pub id: &'static str,
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_speaks_in_sentences() {
         assert!(TABLE.windows(2).all(|pair| pair[0].id < pair[1].id));
-        for row in TABLE {
+        for row in TABLE.iter() {
             assert!(row.id.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", row.id);
             assert!(
                 row.text.starts_with(|char: char| char.is_uppercase()
@@ -106,7 +107,7 @@ mod tests {
         for part in ["qemu-system-x86_64", "bwrap", "tools/fetch-sandbox-kernel.sh"] {
             assert!(sandbox.contains(part), "{part}");
         }
-        for row in TABLE {
+        for row in TABLE.iter() {
             // It explains findings, no errors; and the firmware is the machine's own.
             assert!(!row.text.contains("landfall explain"), "{}", row.id);
             assert!(!row.text.contains("Convert with the firmware"), "{}", row.id);
@@ -129,7 +130,7 @@ mod tests {
                 }
             }
         }
-        for row in TABLE {
+        for row in TABLE.iter() {
             assert!(code.contains(&format!("\"{}\"", row.id)), "{} is never given", row.id);
         }
     }

@@ -537,9 +537,13 @@ fn plans_become_changes_and_respect_free_space() {
     tree.free = Some(Bytes(quick.0 - 1));
     let done = materialise_with_report(&plan, &tree).expect("packed tighter");
     assert!(done.archives[0].1.new_size < quick && done.archives[0].1.compressor == Compressor::Zstd);
+    // No room beside the old one, but in its place.
     tree.free = Some(Bytes::mib(1));
-    let error = materialise(&plan, &tree).expect_err("no space");
-    assert!(error.kind() == Kind::Refused && error.to_string().contains(&path), "{error}");
+    assert!(materialise(&plan, &tree).is_ok());
+    // What is new has no such place.
+    tree.free = Some(Bytes(0));
+    let error = materialise(&plan, &tree).map(|_| ()).expect_err("no space");
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("/etc/b"), "{error}");
 
     plan.edits[2] = edit("/etc/c", Action::Copy { from: "/no/such/file".into() });
     materialise(&plan, &guest.tree()).expect_err("nothing to copy");
@@ -564,8 +568,6 @@ fn three_kernels_are_a_matter_of_seconds() {
         let took = start.elapsed();
         eprintln!("{} {name}: three of {} in {took:?}", guest.suite, done.archives[0].1.old_size);
         assert!(done.archives.iter().all(|(_, new)| new.changed));
-        // Without a bound where the machine has other work: the number above is what counts.
-        assert!(took < Duration::from_secs(60), "{name}: {took:?}");
     }
 }
 
