@@ -105,10 +105,16 @@ fn kernel_lines(old: &[u8], serial: Serial) -> Option<Vec<u8>> {
 
 /// The line with the consoles of the target.
 fn consoles(body: &[u8], serial: Serial) -> Option<Vec<u8>> {
+    let mut passed = 0;
     let found: Vec<(usize, usize, String)> = text::values(body, &["console"])
         .into_iter()
         .filter_map(|(key, range)| {
             let start = range.start.checked_sub(key.len() + 1)?;
+            // What stands inside of a console's name is none; between quotes there may be several.
+            if start < passed {
+                return None;
+            }
+            passed = if matches!(body.get(range.start - 1), Some(b'"' | b'\'')) { passed } else { range.end };
             let value = std::str::from_utf8(body.get(range.clone())?).ok()?;
             let is_bare = body.get(start..)?.starts_with(key.as_bytes());
             is_bare.then(|| (start, range.end, value.split(',').next().unwrap_or("").to_owned()))
@@ -359,6 +365,13 @@ mod tests {
         {
             assert_eq!(line(other, false), None);
         }
+    }
+
+    #[test]
+    fn a_console_inside_of_another_is_none() {
+        let once = line("console=hvc0,console=console=ttyS0", true).unwrap();
+        assert_eq!(once, "console=tty0 console=ttyS0,115200");
+        assert_eq!(line(&once, true), None);
     }
 
     #[test]
