@@ -1,6 +1,7 @@
 //! What this crate's tests share: real tools, images, disks in memory. Compiled for tests only.
 
 use crate::Result;
+use crate::patch::{Action, PatchPlan};
 use landfall_image::disk::{check_bounds, clip};
 use landfall_image::{Bytes, Disk, DiskMut, Extent, ExtentKind, GuestOffset, GuestRange};
 use std::io::Write;
@@ -47,6 +48,22 @@ pub fn network_readers() -> Option<PathBuf> {
 pub fn loaders() -> PathBuf {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/loaders");
     std::env::var_os("LANDFALL_LOADERS").map_or(beside, PathBuf::from)
+}
+
+/// dpkg's status file with these packages, each with its version.
+pub fn dpkg_status(packages: &[(&str, &str)]) -> String {
+    let entry = |(name, version): &(&str, &str)| {
+        format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\n\n")
+    };
+    packages.iter().map(entry).collect()
+}
+
+/// What a plan writes into this file.
+pub fn written(plan: &PatchPlan, path: &str) -> Option<String> {
+    plan.edits.iter().find(|edit| edit.path == path).map(|edit| match &edit.action {
+        Action::Write { contents, .. } => String::from_utf8_lossy(&contents.0).into_owned(),
+        other => panic!("{other:?}"),
+    })
 }
 
 /// A command line of a real tool that must succeed.

@@ -3,11 +3,14 @@
 //! The kernel is looked for in `LANDFALL_SANDBOX_KERNEL`, then in `target/sandbox` (`tools/fetch-sandbox-kernel.sh
 //! target/sandbox`), then on this machine.
 
+mod helper;
+
+use helper::FileDisk;
 use landfall_boot::apply::Change;
 use landfall_boot::sandbox::{Accelerator, Sandbox, Session, Settings};
 use landfall_boot::tree::{GuestTree, GuestTreeExt, NodeKind};
 use landfall_boot::{Error, Kind};
-use landfall_image::disk::{Disk, DiskMut, Extent, ExtentKind};
+use landfall_image::disk::{Disk, DiskMut, Extent};
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -17,19 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
 
-/// A file as a disk, written in place: the tests look at it with other tools afterwards.
-struct FileDisk {
-    file: File,
-    size: u64,
+/// A disk that gets full when the test says so.
+struct Filling {
+    disk: Arc<dyn DiskMut>,
     full: AtomicBool,
 }
 
-impl FileDisk {
-    fn open(path: &Path) -> Arc<FileDisk> {
-        let file = File::options().read(true).write(true).open(path).unwrap();
-        let size = file.metadata().unwrap().len();
-        Arc::new(FileDisk { file, size, full: AtomicBool::new(false) })
-    }
+impl Filling {
     fn has_room(&self) -> landfall_image::Result<()> {
         match self.full.load(Ordering::Relaxed) {
             true => Err(Error::io("cannot write scratch", std::io::Error::from_raw_os_error(28))),
@@ -38,36 +35,27 @@ impl FileDisk {
     }
 }
 
-impl Disk for FileDisk {
+impl Disk for Filling {
     fn size(&self) -> Bytes {
-        Bytes(self.size)
+        self.disk.size()
     }
-    fn extents(&self, range: GuestRange, _: usize) -> landfall_image::Result<Vec<Extent>> {
-        Ok(vec![Extent { range, kind: ExtentKind::Data }])
+    fn extents(&self, range: GuestRange, at_most: usize) -> landfall_image::Result<Vec<Extent>> {
+        self.disk.extents(range, at_most)
     }
     fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> landfall_image::Result<()> {
-        self.file.read_exact_at(buf, at.0).map_err(|e| Error::io("cannot read", e))
+        self.disk.read_at(at, buf)
     }
 }
 
-impl DiskMut for FileDisk {
+impl DiskMut for Filling {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> landfall_image::Result<()> {
-        self.has_room()?;
-        self.file.write_all_at(data, at.0).map_err(|e| Error::io("cannot write", e))
+        self.has_room().and_then(|()| self.disk.write_at(at, data))
     }
     fn zero_at(&self, range: GuestRange) -> landfall_image::Result<()> {
-        self.has_room()?;
-        let zeros = vec![0; 1 << 20];
-        let mut at = range.start().0;
-        while at < range.end().0 {
-            let len = (range.end().0 - at).min(1 << 20);
-            self.file.write_all_at(&zeros[..usize::try_from(len).unwrap()], at).unwrap();
-            at += len;
-        }
-        Ok(())
+        self.has_room().and_then(|()| self.disk.zero_at(range))
     }
     fn flush(&self) -> landfall_image::Result<()> {
-        Ok(())
+        self.disk.flush()
     }
 }
 
@@ -569,7 +557,7 @@ fn a_long_file_takes_the_place_of_its_predecessor() {
 fn a_disk_that_fails_outside_says_so() {
     let Some(settings) = settings("a_disk_that_fails_outside_says_so") else { return };
     let (_dir, path) = ext4(64);
-    let disk = FileDisk::open(&path);
+    let disk = Arc::new(Filling { disk: FileDisk::open(&path), full: AtomicBool::new(false) });
     let session =
         start_with(&settings, vec![("root".into(), Arc::clone(&disk) as Arc<dyn DiskMut>)]).unwrap();
     session.mount("root", "ext4", "a", "/", false).unwrap();

@@ -252,29 +252,18 @@ fn maps_in_use(draft: &mut Draft<'_>) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::family::Scene;
-    use crate::patch::{Action, PatchPlan};
+    use crate::patch::PatchPlan;
+    use crate::testing::{dpkg_status, written};
     use crate::tree::mem::MemTree;
     use proptest::prelude::*;
 
     fn run(tree: &MemTree, packages: &[(&str, &str)]) -> (PatchPlan, Vec<InitramfsFile>) {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
-        let status: String = packages
-            .iter()
-            .map(|(name, version)| {
-                format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\n\n")
-            })
-            .collect();
+        let status = dpkg_status(packages);
         let mut inside = Vec::new();
         plan(&mut draft, &Packages::parse(status.as_bytes()), &mut inside).unwrap();
         (draft.finish(), inside)
-    }
-
-    fn written(plan: &PatchPlan, path: &str) -> Option<String> {
-        plan.edits.iter().find(|edit| edit.path == path).map(|edit| match &edit.action {
-            Action::Write { contents, .. } => String::from_utf8_lossy(&contents.0).into_owned(),
-            other => panic!("{other:?}"),
-        })
     }
 
     #[test]

@@ -363,7 +363,8 @@ mod tests {
     use super::super::device::tests::{mount, volume};
     use super::*;
     use crate::family::Scene;
-    use crate::patch::{Action, PatchPlan};
+    use crate::patch::PatchPlan;
+    use crate::testing::written;
     use crate::tree::mem::MemTree;
 
     fn run(tree: &MemTree) -> (PatchPlan, Vec<InitramfsFile>) {
@@ -382,13 +383,6 @@ mod tests {
         plan(&mut draft, &mut inside).unwrap();
         let renamed = draft.renamed_inside.clone();
         (draft.finish(), inside, renamed)
-    }
-
-    fn written(plan: &PatchPlan, path: &str) -> Option<String> {
-        plan.edits.iter().find(|edit| edit.path == path).map(|edit| match &edit.action {
-            Action::Write { contents, .. } => String::from_utf8_lossy(&contents.0).into_owned(),
-            other => panic!("{other:?}"),
-        })
     }
 
     fn ids(plan: &PatchPlan) -> Vec<&str> {

@@ -209,29 +209,18 @@ mod tests {
     use crate::family::Scene;
     use crate::patch::{Action, PatchPlan};
     use crate::target::{Firmware, Platform};
+    use crate::testing::{dpkg_status, written};
     use crate::tree::mem::MemTree;
     use proptest::prelude::*;
 
     fn run(tree: &MemTree, packages: &[(&str, &str)]) -> (PatchPlan, Vec<InitramfsFile>) {
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         let mut draft = Draft::new(&scene);
-        let status: String = packages
-            .iter()
-            .map(|(name, version)| {
-                format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\n\n")
-            })
-            .collect();
+        let status = dpkg_status(packages);
         let request = Request { platform: Platform::Kvm, firmware: Firmware::Bios, ..Request::default() };
         let mut inside = Vec::new();
         plan(&mut draft, &Packages::parse(status.as_bytes()), &request, &mut inside).unwrap();
         (draft.finish(), inside)
-    }
-
-    fn written(plan: &PatchPlan, path: &str) -> Option<String> {
-        plan.edits.iter().find(|edit| edit.path == path).map(|edit| match &edit.action {
-            Action::Write { contents, .. } => String::from_utf8_lossy(&contents.0).into_owned(),
-            other => panic!("{other:?}"),
-        })
     }
 
     #[test]

@@ -4,8 +4,9 @@ use super::*;
 use crate::family::Scene;
 use crate::linux::facts;
 use crate::linux::packages::World;
-use crate::patch::{Action, PatchPlan};
+use crate::patch::PatchPlan;
 use crate::target::{Firmware, Platform};
+use crate::testing::written;
 use crate::tree::mem::MemTree;
 use proptest::prelude::*;
 
@@ -24,13 +25,6 @@ fn kernel(tree: MemTree, version: &str, modules: &str) -> MemTree {
     let list: String = modules.split_whitespace().map(|name| format!("kernel/x/{name}.ko:\n")).collect();
     tree.file(&format!("/boot/vmlinuz-{version}"), "")
         .file(&format!("/lib/modules/{version}/modules.dep"), list)
-}
-
-fn written(plan: &PatchPlan, path: &str) -> Option<String> {
-    plan.edits.iter().find(|edit| edit.path == path).map(|edit| match &edit.action {
-        Action::Write { contents, .. } => String::from_utf8_lossy(&contents.0).into_owned(),
-        other => panic!("{other:?}"),
-    })
 }
 
 /// The file after a run, and that a second run leaves it alone.

@@ -8,7 +8,7 @@
 //! ```
 //! Deliberately absent: writecache, whose log is another format.
 
-use super::group::{Assembly, Described, NotOpened, named, number, pieces};
+use super::group::{Assembly, Described, NotOpened, chunk, named, number, pieces};
 use super::text::Section;
 use crate::volume::cache::Cached;
 use crate::volume::view::{Segment, View};
@@ -35,7 +35,7 @@ impl<'a> Assembly<'a> {
             return Err(not("its metadata tell no cache"));
         };
         let origin = self.part(origin, physical, oddities, depth)?;
-        let (metadata, fast, chunk) = if piece.contains_key("metadata_start") {
+        let (metadata, fast, size_of_block) = if piece.contains_key("metadata_start") {
             let both = self.part(pool, physical, oddities, depth)? as Arc<dyn DiskMut>;
             let part = |name: &str| {
                 let field = |end: &str| Sectors(number(piece, &format!("{name}_{end}"))?).to_bytes();
@@ -45,7 +45,7 @@ impl<'a> Assembly<'a> {
             let (Some(metadata), Some(fast)) = (part("metadata"), part("data")) else {
                 return Err(not(format!("its cache passes the end of the volume {pool}")));
             };
-            (metadata, fast, number(piece, "chunk_size"))
+            (metadata, fast, chunk(piece, "chunk_size"))
         } else {
             let section = self.hidden(pool).ok_or_else(|| not(format!("its cache {pool} is absent")))?;
             let pool_pieces = pieces(section);
@@ -58,12 +58,11 @@ impl<'a> Assembly<'a> {
             };
             let metadata = self.part(metadata, physical, oddities, depth)?;
             let fast = self.part(data, physical, oddities, depth)?;
-            (metadata, fast, number(pool_piece, "chunk_size"))
+            (metadata, fast, chunk(pool_piece, "chunk_size"))
         };
         let size = origin.size();
         let cached = Cached::open(metadata, fast, origin).map_err(|error| NotOpened::by(KIND, &error))?;
-        let chunk = chunk.map(Sectors).and_then(Sectors::to_bytes);
-        if chunk.is_some_and(|chunk| chunk != cached.block_size()) {
+        if size_of_block.is_some_and(|size| size != cached.block_size()) {
             return Err(not("LVM and its cache do not agree on the size of a block"));
         }
         Ok(vec![Segment::linear(Arc::new(cached), GuestRange::new(GuestOffset(0), size))])

@@ -194,6 +194,11 @@ pub(super) struct Described<'a> {
     extents: u64,
 }
 
+/// Bytes of a chunk, where a segment says so under this name (in sectors).
+pub(super) fn chunk(piece: &Section, name: &str) -> Option<Bytes> {
+    number(piece, name).map(Sectors).and_then(Sectors::to_bytes)
+}
+
 /// To how many places a write to a segment may go. The parts of thin and cached volumes may be mirrors, of which each counts as
 /// the widest that is taken.
 fn legs(piece: &Section) -> usize {
@@ -319,6 +324,11 @@ impl<'a> Assembly<'a> {
             inactive_of: thin::inactive_of(volume).map(str::to_owned),
             oddities,
         }
+    }
+
+    /// Length of a segment.
+    pub(super) fn length(&self, piece: &Section) -> Option<Bytes> {
+        number(piece, "extent_count")?.checked_mul(self.extent()?.0).map(Bytes)
     }
 
     pub(super) fn extent(&self) -> Option<Bytes> {

@@ -118,8 +118,7 @@ impl<'a> Assembly<'a> {
     ) -> Result<Vec<Segment>, NotOpened> {
         let not = |why: String| NotOpened::from((format!("lvm-{}", kind(piece)), why));
         let legs = legs(piece);
-        let extent = self.extent().unwrap_or(Bytes(0));
-        let len = number(piece, "extent_count").and_then(|count| count.checked_mul(extent.0)).map(Bytes);
+        let len = self.length(piece);
         let (Some(len), false, Some(0)) = (len, legs.is_empty(), number(piece, "start_extent")) else {
             return Err(not("its metadata tell no legs".into()));
         };

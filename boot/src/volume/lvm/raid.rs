@@ -3,12 +3,12 @@
 //! Legs and their metadata are those of a mirror ([`mirror`](super::mirror)). Striped without parity, raid0, and mirrored
 //! stripes, raid10, are absent.
 
-use super::group::{Assembly, Described, NotOpened, kind, number};
+use super::group::{Assembly, Described, NotOpened, chunk, kind, number};
 use super::mirror::{Shape, left_behind, legs};
 use super::text::Section;
 use crate::volume::parity::{Layout, Parity};
 use crate::volume::view::{Segment, View};
-use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, Sectors};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -50,9 +50,8 @@ impl<'a> Assembly<'a> {
         let (level, number_of_layout) = level(piece).ok_or_else(|| not("its level is not known".into()))?;
         let layout =
             Layout::of(level, number_of_layout).ok_or_else(|| not("its layout is not known".into()))?;
-        let chunk = number(piece, "stripe_size").map(Sectors).and_then(Sectors::to_bytes);
-        let extent = self.extent().unwrap_or(Bytes(0));
-        let len = number(piece, "extent_count").and_then(|count| count.checked_mul(extent.0));
+        let chunk = chunk(piece, "stripe_size");
+        let len = self.length(piece).map(|len| len.0);
         let count = legs(piece).len();
         let (Some(chunk), Some(len), Some(0)) = (chunk, len, number(piece, "start_extent")) else {
             return Err(not("its metadata tell no stripes".into()));

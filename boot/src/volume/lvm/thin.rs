@@ -7,11 +7,11 @@
 //!            message1 { create = "…" } …: what LVM has not told the kernel yet
 //! ```
 
-use super::group::{Assembly, Described, NotOpened, is_name, kind, named, number, pieces};
+use super::group::{Assembly, Described, NotOpened, chunk, is_name, kind, named, number, pieces};
 use super::text::{self, Section};
 use crate::volume::thin::{Pool, ThinDisk};
 use crate::volume::view::Segment;
-use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Sectors};
+use landfall_image::{DiskMut, GuestOffset, GuestRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,8 +42,7 @@ impl<'a> Assembly<'a> {
         if let Some(snapshot) = named(piece, "merge") {
             return Err(not(format!("the snapshot {snapshot} is being merged into it")));
         }
-        let extent = self.extent().unwrap_or(Bytes(0));
-        let len = number(piece, "extent_count").and_then(|count| count.checked_mul(extent.0));
+        let len = self.length(piece);
         let device = number(piece, "device_id").and_then(|id| u32::try_from(id).ok());
         let (Some(len), Some(device), Some(pool)) = (len, device, named(piece, "thin_pool")) else {
             return Err(not("its metadata tell no place in a pool"));
@@ -57,8 +56,8 @@ impl<'a> Assembly<'a> {
             None => None,
             Some(origin) => Some(self.part(origin, physical, oddities, depth + 1)? as Arc<dyn DiskMut>),
         };
-        let disk = ThinDisk::new(pool, device, Bytes(len), origin);
-        Ok(vec![Segment::linear(Arc::new(disk), GuestRange::new(GuestOffset(0), Bytes(len)))])
+        let disk = ThinDisk::new(pool, device, len, origin);
+        Ok(vec![Segment::linear(Arc::new(disk), GuestRange::new(GuestOffset(0), len))])
     }
 
     /// The pool of that name, opened once for all its volumes.
@@ -94,8 +93,7 @@ impl<'a> Assembly<'a> {
         let data = self.part(data, physical, oddities, depth)?;
         let shown = format!("{}/{name}", self.metadata.name);
         let pool = Pool::open(&shown, metadata, data).map_err(|error| NotOpened::by(KIND, &error))?;
-        let chunk = number(piece, "chunk_size").map(Sectors).and_then(Sectors::to_bytes);
-        if chunk.is_some_and(|chunk| chunk != pool.block_size()) {
+        if chunk(piece, "chunk_size").is_some_and(|chunk| chunk != pool.block_size()) {
             let own = pool.block_size();
             return Err(not(format!(
                 "LVM and the pool {name} do not agree on the size of its blocks ({own})"
