@@ -397,11 +397,11 @@ check() {
     fi
 }
 
-# Mirrors of which some disks were written to and others were not, and now all are there: rejoin-NAME is made as NAME.
+# Arrays of which some disks were written to and others were not, and now all are there: rejoin-NAME is made as NAME.
 # What was left behind is added in the way that copies least, and must be like the rest afterwards; "alone" is what the
 # last disk holds without the others.
 rejoin() {
-    for fixture in r1-12 r1-090 r10-four stale; do
+    for fixture in r1-12 r1-090 r10-four stale r5-ls r6; do
         name=rejoin-$fixture
         has "$name" || continue
         number=$((number + 1))
@@ -426,25 +426,24 @@ rejoin() {
         echo "RESULT $name-way by=$added"
         result "$name" "$array" "md$number"
         stop "$array"
-        if [ "$fixture" != r10-four ]; then
-            quiet mdadm --assemble --run "$array" "$last"
-            result "$name-alone" "$array"
-            stop "$array"
-        fi
+        case $fixture in r10-four | r5-ls | r6) continue ;; esac
+        quiet mdadm --assemble --run "$array" "$last"
+        result "$name-alone" "$array"
+        stop "$array"
     done
-    if has rejoin-lvm-raid1; then
-        lvm_ vgchange -q -ay vg-raid1
+    for type in raid1 raid5; do
+        has "rejoin-lvm-$type" || continue
+        lvm_ vgchange -q -ay "vg-$type"
         active
-        synced vg--raid1-root
+        synced "vg--$type-root"
         sleep 5
-        dmsetup status vg--raid1-root
-        result rejoin-lvm-raid1 /dev/vg-raid1/root
-        lvm_ lvchange -q --syncaction check vg-raid1/root
+        dmsetup status "vg--$type-root"
+        result "rejoin-lvm-$type" "/dev/vg-$type/root"
+        lvm_ lvchange -q --syncaction check "vg-$type/root"
         sleep 5
-        echo "RESULT rejoin-lvm-raid1-legs mismatches=$(lvm lvs --noheadings -o raid_mismatch_count vg-raid1/root 2>/dev/null | tr -d ' ')"
-        e2fsck -fn /dev/mapper/vg--raid1-root_rimage_1 > /tmp/log 2>&1 || cat /tmp/log
-        lvm_ vgchange -q -an vg-raid1
-    fi
+        echo "RESULT rejoin-lvm-$type-legs mismatches=$(lvm lvs --noheadings -o raid_mismatch_count "vg-$type/root" 2>/dev/null | tr -d ' ')"
+        lvm_ vgchange -q -an "vg-$type"
+    done
 }
 
 mdev -s

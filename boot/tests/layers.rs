@@ -377,7 +377,7 @@ fn forget_marks(disk: &Path) {
     std::fs::write(disk, raw).unwrap();
 }
 
-/// Disks of mirrors that were not written, because they were not here or had failed, are with the others again: the kernel
+/// Disks of mirrors and of arrays with parity that were not written, because they were not here or had failed, are with the others again: the kernel
 /// takes nothing from them, and copies all that was written to them.
 #[test]
 fn what_was_not_written_is_filled_anew_by_the_kernel() {
@@ -385,8 +385,15 @@ fn what_was_not_written_is_filled_anew_by_the_kernel() {
     // Name, disks, those that are given. One volume group cannot be there twice.
     type Case = (&'static str, usize, &'static [usize]);
     let runs: [&[Case]; 2] = [
-        &[("r1-12", 2, &[0]), ("r10-four", 4, &[0, 2]), ("stale", 2, &[0, 1]), ("lvm-raid1", 2, &[0, 1])],
-        &[("r1-090", 2, &[0]), ("lvm-raid1", 2, &[0])],
+        &[
+            ("r1-12", 2, &[0]),
+            ("r10-four", 4, &[0, 2]),
+            ("stale", 2, &[0, 1]),
+            ("r6", 4, &[0, 3]),
+            ("lvm-raid1", 2, &[0, 1]),
+            ("lvm-raid5", 3, &[0, 2]),
+        ],
+        &[("r1-090", 2, &[0]), ("r5-ls", 3, &[0, 2]), ("lvm-raid1", 2, &[0])],
     ];
     for (number, cases) in runs.into_iter().enumerate() {
         let copies = tempfile::tempdir_in(&folder).unwrap();
@@ -430,7 +437,9 @@ fn what_was_not_written_is_filled_anew_by_the_kernel() {
                 assert_eq!(result["data"], sum(&data(&format!("written {number}"))), "{part}");
             }
         }
-        assert_eq!(found["rejoin-lvm-raid1-legs"]["mismatches"], "0");
+        for (name, ..) in cases.iter().filter(|(name, ..)| name.starts_with("lvm-")) {
+            assert_eq!(found[&format!("rejoin-{name}-legs")]["mismatches"], "0", "{name}");
+        }
     }
 }
 
