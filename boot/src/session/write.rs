@@ -250,7 +250,44 @@ pub(super) fn compare(changes: &[Change], tree: &dyn GuestTree) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::initramfs::Compressor;
     use crate::tree::mem::MemTree;
+
+    /// What a person must know of an initramfs does not stay in a log.
+    #[test]
+    fn doubts_about_archives_are_findings() {
+        let archive = Rewritten {
+            bytes: Vec::new(),
+            changed: true,
+            added: Vec::new(),
+            already: Vec::new(),
+            builtin: Vec::new(),
+            missing: Vec::new(),
+            warnings: vec!["the tool that made it is not known".into()],
+            names_left: vec!["/dev/sdz9".into()],
+            compressor: Compressor::Gzip,
+            old_size: Bytes(1),
+            new_size: Bytes(2),
+        };
+        let made = Materialised {
+            archives: vec![("/boot/initrd.img-6".into(), archive)],
+            left: vec![("/boot/initrd.img-5".into(), Error::corrupt("the archive is cut off"))],
+            ..Materialised::default()
+        };
+        let found = about_archives(&made);
+        let said: Vec<_> = found.iter().map(|finding| (finding.id, finding.says.as_str())).collect();
+        for (id, file, what) in [
+            ("initramfs-left", "initrd.img-5", "cut off"),
+            ("initramfs-doubtful", "initrd.img-6", "not known"),
+            ("linux-initramfs-names", "initrd.img-6", "/dev/sdz9"),
+        ] {
+            assert!(
+                said.iter().any(|(own, says)| *own == id && says.contains(file) && says.contains(what)),
+                "{said:?}"
+            );
+        }
+        assert_eq!(said.len(), 3);
+    }
 
     #[test]
     fn what_does_not_read_back_is_an_error() {

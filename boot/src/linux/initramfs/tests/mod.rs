@@ -543,7 +543,7 @@ fn plans_become_changes_and_respect_free_space() {
     // What is new has no such place.
     tree.free = Some(Bytes(0));
     let error = materialise(&plan, &tree).map(|_| ()).expect_err("no space");
-    assert!(error.kind() == Kind::Refused && error.to_string().contains("/etc/b"), "{error}");
+    assert!(error.kind() == Kind::Refused && error.to_string().contains("/etc/c"), "{error}");
 
     plan.edits[2] = edit("/etc/c", Action::Copy { from: "/no/such/file".into() });
     materialise(&plan, &guest.tree()).expect_err("nothing to copy");
