@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod event;
+pub mod finding;
 pub mod hypervisor;
 pub mod machine;
 pub mod ops;

@@ -12,10 +12,16 @@ pub struct Machine {
     pub name: String,
     /// What its owner wrote about it.
     pub annotation: Option<String>,
+    /// What it is filed under: `backup=daily`, `web`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// How it starts.
     pub firmware: Firmware,
     /// UEFI secure boot enforced.
     pub secure_boot: bool,
+    /// The file with its UEFI variables, as the definition names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nvram: Option<String>,
     /// A virtual TPM is there (its secrets are not carried over).
     pub tpm: bool,
     /// Processors.
@@ -28,9 +34,12 @@ pub struct Machine {
     pub clock: Clock,
     /// Its disks; the one to boot from is the first, but for [`Machine::boot_disk`].
     pub disks: Vec<DiskSlot>,
-    /// Which of its disks the firmware has to start, where something else than the first was found out.
+    /// Which of its disks the firmware has to start, where the definition or the guest names another than the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_disk: Option<usize>,
+    /// Which kinds of device the firmware tries, in this order; empty where the definition does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_order: Vec<BootDevice>,
     /// Its network cards.
     pub nics: Vec<NicSlot>,
     /// What the source's definition calls the operating system: `debian12-64`. A label, not a fact.
@@ -40,10 +49,47 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A machine of that name with nothing in it: one processor, BIOS, a clock in UTC.
+    pub fn new(name: impl Into<String>, memory: Bytes) -> Machine {
+        Machine {
+            name: name.into(),
+            annotation: None,
+            tags: Vec::new(),
+            firmware: Firmware::Bios,
+            secure_boot: false,
+            nvram: None,
+            tpm: false,
+            cpus: Cpus::new(1, 1, 1),
+            memory,
+            smbios: Smbios::default(),
+            clock: Clock::Utc,
+            disks: Vec::new(),
+            boot_disk: None,
+            boot_order: Vec::new(),
+            nics: Vec::new(),
+            os_label: None,
+            os: None,
+        }
+    }
+
     /// Place in the list of the disk that the firmware has to start. It must not try a data disk's left-over boot sector.
     pub fn boot_disk(&self) -> usize {
         self.boot_disk.filter(|disk| *disk < self.disks.len()).unwrap_or(0)
     }
+}
+
+/// What a firmware tries to start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootDevice {
+    /// The boot disk.
+    Disk,
+    /// A CD or DVD.
+    Cdrom,
+    /// The network card with that place in the list.
+    Nic(usize),
+    /// A floppy disk.
+    Floppy,
 }
 
 /// An operating system by the ids that its maker gave it.
@@ -58,10 +104,34 @@ pub struct OsId {
 /// Processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpus {
-    /// Virtual processors in all, 1 and up; a multiple of `cores_per_socket`.
+    /// Virtual processors in all, 1 and up; a multiple of `cores_per_socket` times `threads_per_core`.
     pub count: u32,
     /// Cores in a socket, 1 and up.
     pub cores_per_socket: u32,
+    /// Threads of a core, 1 and up.
+    #[serde(default = "one")]
+    pub threads_per_core: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Cpus {
+    /// `count` processors in that topology; as many sockets of one core where the numbers do not go together.
+    pub fn new(count: u32, cores_per_socket: u32, threads_per_core: u32) -> Cpus {
+        let count = count.max(1);
+        let (cores, threads) = (cores_per_socket.max(1), threads_per_core.max(1));
+        match cores.checked_mul(threads).is_some_and(|socket| count.is_multiple_of(socket)) {
+            true => Cpus { count, cores_per_socket: cores, threads_per_core: threads },
+            false => Cpus { count, cores_per_socket: 1, threads_per_core: 1 },
+        }
+    }
+
+    /// Sockets, 1 and up.
+    pub fn sockets(&self) -> u32 {
+        (self.count / self.cores_per_socket.saturating_mul(self.threads_per_core).max(1)).max(1)
+    }
 }
 
 /// Identities that licences and inventory agents go by.
@@ -71,6 +141,21 @@ pub struct Smbios {
     pub uuid: Option<Uuid>,
     /// System serial number as the guest reads it.
     pub serial: Option<String>,
+    /// Who made the system, as the guest reads it; `None` for the hypervisor's own word. Licences of some makers go by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manufacturer: Option<String>,
+    /// The product's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// The product's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The stock-keeping unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sku: Option<String>,
+    /// The product family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
 }
 
 /// Base of the virtual real-time clock.
@@ -105,6 +190,23 @@ pub enum Bus {
     Xen,
 }
 
+/// What the name of a disk's image means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backing {
+    /// A file.
+    #[default]
+    File,
+    /// A block device of the source's host.
+    Device,
+    /// A volume of the source's storage, by a name that is no path: `local-lvm:vm-100-disk-0`.
+    Volume,
+    /// An address in the network: `nbd://host/export`.
+    Network,
+    /// Nothing: a disk of [`DiskSlot::size`] that was never written to.
+    Blank,
+}
+
 /// A disk and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskSlot {
@@ -117,9 +219,39 @@ pub struct DiskSlot {
     pub controller: Option<String>,
     /// The image, as the definition names it.
     pub file: String,
+    /// What `file` is.
+    #[serde(default)]
+    pub backing: Backing,
+    /// The image's format by the word of the definition (`raw`, `qcow2`): then it is not guessed from bytes that a guest
+    /// may have written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Size as the guest sees it, where the definition tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Bytes>,
+    /// The disk's serial number as the guest reads it: `/dev/disk/by-id` is made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// Logical sector size, where it is not 512 bytes. Firmware and kernel find a partition table by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sector_size: Option<Bytes>,
+}
+
+impl DiskSlot {
+    /// A disk in a file, of which nothing else is known.
+    pub fn new(slot: impl Into<String>, bus: Bus, file: impl Into<String>) -> DiskSlot {
+        DiskSlot {
+            slot: slot.into(),
+            bus,
+            controller: None,
+            file: file.into(),
+            backing: Backing::File,
+            format: None,
+            size: None,
+            serial: None,
+            sector_size: None,
+        }
+    }
 }
 
 /// A network card and its place.
@@ -138,6 +270,24 @@ pub struct NicSlot {
     pub predictable_name: Option<String>,
     /// Plugged in at power-on.
     pub connected: bool,
+    /// Tag of the virtual network that the hypervisor puts it into, 1 to 4094.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+}
+
+impl NicSlot {
+    /// A connected card of which nothing else is known.
+    pub fn new(slot: impl Into<String>) -> NicSlot {
+        NicSlot {
+            slot: slot.into(),
+            mac: None,
+            model: None,
+            network: None,
+            predictable_name: None,
+            connected: true,
+            vlan: None,
+        }
+    }
 }
 
 /// `text` as a hardware address: six hexadecimal octets with `:` or `-` between them; lower case with colons.

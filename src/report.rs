@@ -24,8 +24,6 @@ pub struct Inspected {
     pub source: String,
     /// The machine at the source.
     pub machine: Machine,
-    /// What its definition says and the neutral machine cannot carry.
-    pub left_out: Vec<String>,
     /// Its disks' images, in the machine's order, each with its layers.
     pub disks: Vec<SourceDisk>,
     /// What lies on its disks.

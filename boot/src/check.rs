@@ -49,11 +49,23 @@ pub fn explain(id: &str) -> Option<&'static Explanation> {
     TABLE.iter().find(|row| row.id == id)
 }
 
+impl Explanation {
+    /// A finding of this row.
+    pub fn finding(&self, says: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding {
+            id: self.id,
+            severity: self.severity,
+            says: plain(says.into()),
+            remedy: plain(remedy.into()),
+        }
+    }
+}
+
 impl Finding {
     /// A finding of the row `id`, which gives its severity. An id without a row blocks (and fails a test).
     pub fn new(id: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let severity = explain(id).map_or(Severity::Blocks, |row| row.severity);
-        Finding { id, severity, says: plain(says.into()), remedy: plain(remedy.into()) }
+        const UNKNOWN: Explanation = Explanation { id: "", severity: Severity::Blocks, text: "" };
+        Explanation { id, ..*explain(id).unwrap_or(&UNKNOWN) }.finding(says, remedy)
     }
 }
 

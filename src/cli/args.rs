@@ -153,6 +153,18 @@ pub struct GuestArgs {
     /// Take the system on this volume, where there are several (inspect names them): disk0p1, vg0/root
     #[arg(long, value_name = "VOLUME")]
     pub root: Option<String>,
+    /// Read this disk of the machine from FILE, which lies elsewhere than its definition says: scsi0:0=/backup/web01.vmdk
+    #[arg(long, value_name = "SLOT=FILE", value_parser = parse_pair)]
+    pub disk: Vec<(String, String)>,
+    /// Take the machine as it was in this snapshot, where its definition holds them
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+    /// Take this machine, where the definition has several
+    #[arg(long, value_name = "ID")]
+    pub system: Option<String>,
+    /// Take this deployment option of an OVF
+    #[arg(long, value_name = "ID")]
+    pub configuration: Option<String>,
 }
 
 /// `landfall prove`
@@ -431,7 +443,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((source, target)) if !source.is_empty() && !target.is_empty() => {
             Ok((source.into(), target.into()))
         }
-        _ => Err("write it as SOURCE=TARGET".into()),
+        _ => Err("write it with = between the two, both not empty".into()),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs};
 use super::text::{self, print_json};
-use crate::hypervisor::{self, Networks};
+use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{Context, Failure, GuestChoice, inspect, network_map, prove};
+use crate::ops::{Context, Failure, GuestChoice, inspect, network_map, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
@@ -19,7 +19,17 @@ use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
 pub fn choice(guest: &GuestArgs) -> GuestChoice {
-    GuestChoice { root: guest.root.clone(), ..GuestChoice::default() }
+    let choice = Choice {
+        snapshot: guest.snapshot.clone(),
+        system: guest.system.clone(),
+        configuration: guest.configuration.clone(),
+    };
+    let disks = guest.disk.iter().map(|(slot, file)| (slot.clone(), file.into())).collect();
+    GuestChoice {
+        root: guest.root.clone(),
+        source: source::Wanted { choice, disks },
+        ..GuestChoice::default()
+    }
 }
 
 /// The same, with what is to become of its services and its network.
@@ -37,7 +47,7 @@ fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) ->
     })
 }
 
-fn target(name: &str) -> Result<&'static hypervisor::Row, Error> {
+fn target(name: &str) -> Result<&'static hypervisor::Target, Error> {
     hypervisor::target(name).ok_or_else(|| Error::unsupported(format!("{name} is not a target")))
 }
 
@@ -223,9 +233,6 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
             nic.model.as_deref().unwrap_or("default model"),
             nic.network.as_ref().map(|network| format!(", in {network}")).unwrap_or_default()
         );
-    }
-    for line in &report.left_out {
-        let _ = writeln!(out, "  not carried over: {line}");
     }
     if let Some(guest) = &report.guest {
         let _ = writeln!(out, "\nGuest: {}, {}", guest.name.value, guest.architecture.value);

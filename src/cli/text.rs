@@ -2,7 +2,7 @@
 
 use crate::ops::Failure;
 use crate::report;
-use landfall_boot::check::{self, Finding, Severity};
+use landfall_boot::check::{Finding, Severity};
 use landfall_image::Error;
 use serde_json::json;
 use std::io::{ErrorKind, Write};
@@ -124,8 +124,8 @@ pub fn findings(findings: &[Finding], line: &mut dyn FnMut(String)) {
 /// `landfall explain`
 pub fn explain(id: Option<&str>, as_json: bool) -> Result<u8, Error> {
     let rows: Vec<_> = match id {
-        None => check::TABLE.iter().collect(),
-        Some(id) => check::explain(id).into_iter().collect(),
+        None => crate::finding::all(),
+        Some(id) => crate::finding::explain(id).into_iter().collect(),
     };
     if rows.is_empty() {
         return Err(Error::refused(format!("there is no finding with the id {:?}", id.unwrap_or_default()))

@@ -38,8 +38,7 @@ pub fn on(machine: &Machine, platform: Platform, disk: DiskModel, card: NicModel
             slot: place(platform, firmware, disk, order(index, first)),
             bus: bus(disk),
             controller: Some(disk.name().to_owned()),
-            file: slot.file.clone(),
-            sector_size: slot.sector_size,
+            ..slot.clone()
         };
     }
     for nic in &mut machine.nics {
@@ -180,7 +179,10 @@ mod tests {
         for n in 0..disks {
             text += &format!("scsi0:{n}.present = TRUE\nscsi0:{n}.fileName = \"{n}.vmdk\"\n");
         }
-        Machine { firmware, ..super::super::vmx::parse(text.as_bytes()).unwrap().machine }
+        Machine {
+            firmware,
+            ..super::super::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine
+        }
     }
 
     fn slots(machine: &Machine) -> Vec<&str> {

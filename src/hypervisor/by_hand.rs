@@ -1,16 +1,16 @@
 //! Targets whose definitions are not written yet: the neutral machine as JSON, and in words what to choose there.
 
-use super::{Artifact, Networks, Placement, attach};
+use super::{Artifact, Networks, Placement, Rendered, attach};
 use crate::machine::{Clock, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::{BY_HAND, DiskModel, Firmware, Platform};
 use landfall_image::{Error, Result};
 
 /// `machine.json`
-pub fn render(machine: &Machine, _placement: &Placement) -> Result<Vec<Artifact>> {
+pub fn render(machine: &Machine, _placement: &Placement) -> Result<Rendered> {
     let text = serde_json::to_string_pretty(machine)
         .map_err(|e| Error::corrupt(format!("the machine cannot be written as JSON: {e}")))?;
-    Ok(vec![Artifact { name: "machine.json".into(), text: text + "\n", executable: false }])
+    Ok(Rendered { artifacts: vec![Artifact::file("machine.json", text + "\n")], findings: Vec::new() })
 }
 
 /// What has to be done by hand for the adapted `machine`, whose cards are plugged in as `networks` says.
@@ -131,7 +131,7 @@ mod tests {
     fn the_exact_hardware_is_named() {
         let text = "config.version = \"8\"\nmemsize = 1024\nscsi0.present = TRUE\nscsi0:0.present = TRUE\nscsi0:0.fileName = a\n\
                     ethernet0.present=TRUE\nethernet0.address=00:50:56:20:30:40\nethernet0.networkName = LAN\n";
-        let machine = super::super::vmx::parse(text.as_bytes()).unwrap().machine;
+        let machine = super::super::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine;
         let mut all = String::new();
         for firmware in [Firmware::Bios, Firmware::Uefi] {
             for platform in Platform::ALL {
@@ -149,7 +149,7 @@ mod tests {
         let text = "config.version = \"8\"\nscsi0.present = TRUE\nscsi0:0.present = TRUE\nscsi0:0.fileName = a\n\
                     scsi0:1.present = TRUE\nscsi0:1.fileName = b\nethernet0.present=TRUE\nethernet0.networkName = LAN\n\
                     ethernet1.present=TRUE\nethernet1.networkName = DMZ\nethernet1.startConnected = FALSE\n";
-        super::super::vmx::parse(text.as_bytes()).unwrap().machine
+        super::super::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine
     }
 
     #[test]

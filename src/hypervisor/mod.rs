@@ -1,23 +1,78 @@
 //! Hypervisors: definitions in, definitions out. Text only; nothing here opens a disk or touches a file.
 //!
-//! To add one: write its module and add a row to [`TABLE`].
+//! ```text
+//! bytes -> a row of READERS -> Parsed { machine, findings, unread }
+//! adapted machine, Placement -> a row of TARGETS -> Rendered { artifacts, findings }
+//! ```
+//! To read another definition: write its parser and add a row to [`READERS`]. To write one: its renderer, and a row of
+//! [`TARGETS`]. What a parser does not read it names in [`Parsed::unread`], what the target cannot hold a renderer says in a
+//! finding: nothing is dropped in silence.
 
 pub mod attach;
 pub mod by_hand;
 pub mod libvirt;
-pub mod vmx;
+pub mod text;
+pub mod vmware;
+pub mod xml;
 
+use crate::finding;
 use crate::machine::{Machine, NicSlot};
+use landfall_boot::check::Finding;
 use landfall_boot::target::Platform;
-use landfall_image::Result;
+use landfall_image::{Bytes, Result};
+
+/// Which of several machines or states in a definition is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The snapshot with that name; the current state otherwise.
+    pub snapshot: Option<String>,
+    /// The machine with that id or name, of a definition with several.
+    pub system: Option<String>,
+    /// The deployment option (OVF's configuration); the default one otherwise.
+    pub configuration: Option<String>,
+}
 
 /// A definition that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parsed {
     /// The machine.
     pub machine: Machine,
-    /// What the definition says that the neutral machine cannot carry, one sentence each.
-    pub left_out: Vec<String>,
+    /// What of the definition is lost, stands in the way, or is good to know.
+    pub findings: Vec<Finding>,
+    /// Settings that the neutral machine has no place for, by their names in the definition.
+    pub unread: Vec<String>,
+}
+
+impl Parsed {
+    /// A machine of which all was read.
+    pub fn new(machine: Machine) -> Parsed {
+        Parsed { machine, findings: Vec::new(), unread: Vec::new() }
+    }
+
+    /// The findings, and one that names what was not read.
+    pub fn all_findings(&self) -> Vec<Finding> {
+        let mut names = self.unread.clone();
+        names.sort();
+        names.dedup();
+        let mut out = self.findings.clone();
+        if !names.is_empty() {
+            let count = names.len();
+            out.push(finding::NOT_READ.finding(
+                format!("{count} settings of the definition are not carried over: {}.", names.join(", ")),
+                "",
+            ));
+        }
+        out
+    }
+}
+
+/// A definition that was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rendered {
+    /// Its files.
+    pub artifacts: Vec<Artifact>,
+    /// What it has no place for.
+    pub findings: Vec<Finding>,
 }
 
 /// One file of a definition that was written.
@@ -31,15 +86,31 @@ pub struct Artifact {
     pub executable: bool,
 }
 
-/// Where a machine's disks lie when its definition is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Artifact {
+    /// A file that is read.
+    pub fn file(name: impl Into<String>, text: impl Into<String>) -> Artifact {
+        Artifact { name: name.into(), text: text.into(), executable: false }
+    }
+
+    /// A script that is run.
+    pub fn script(name: impl Into<String>, text: impl Into<String>) -> Artifact {
+        Artifact { executable: true, ..Artifact::file(name, text) }
+    }
+}
+
+/// Where a machine's disks lie when its definition is written, and what is around it at the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// Absolute path of the output folder.
     pub folder: String,
-    /// File name of each disk in it, in the machine's order.
+    /// Each disk in it, in the machine's order.
     pub disks: Vec<PlacedDisk>,
     /// The networks that its cards are plugged into.
     pub networks: Networks,
+    /// The storage that takes its disks, where one was chosen: a datastore, a Proxmox storage, a container.
+    pub storage: Option<String>,
+    /// Its id at the target, where machines have one that is chosen: Proxmox VE's VMID.
+    pub id: Option<u32>,
 }
 
 /// What the source's networks become.
@@ -60,36 +131,50 @@ impl Networks {
 }
 
 /// One written disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacedDisk {
     /// File name in the output folder.
     pub file: String,
-    /// `qcow2` or `raw`.
+    /// `qcow2`, `raw`, `vmdk`.
     pub format: String,
+    /// Size as the guest sees it.
+    pub virtual_size: Bytes,
+    /// Length of its file, once it is written.
+    pub stored: Option<Bytes>,
 }
 
 /// Reads a definition.
-pub type Parse = fn(&[u8]) -> Result<Parsed>;
+pub type Parse = fn(&[u8], &Choice) -> Result<Parsed>;
 
-/// Writes a definition.
-pub type Render = fn(&Machine, &Placement) -> Result<Vec<Artifact>>;
+/// Writes a definition for a machine that was adapted to the target's devices (see [`attach::adapt`]).
+pub type Render = fn(&Machine, &Placement) -> Result<Rendered>;
 
-/// One hypervisor.
-pub struct Row {
+/// A kind of definition that is read.
+pub struct Reader {
+    /// Short, for reports: `vmx`.
+    pub name: &'static str,
+    /// For people.
+    pub title: &'static str,
+    /// File name endings of its definitions.
+    pub endings: &'static [&'static str],
+    /// True for bytes that are such a definition by their looks: several kinds share an ending.
+    pub recognise: fn(&[u8]) -> bool,
+    /// Reads a definition's bytes.
+    pub parse: Parse,
+}
+
+/// A target.
+pub struct Target {
     /// Its name after `--to`.
     pub name: &'static str,
     /// For people.
     pub title: &'static str,
-    /// Virtual hardware that the guest is patched for; `None` where it is only read from.
-    pub platform: Option<Platform>,
-    /// File name endings of its definitions.
-    pub endings: &'static [&'static str],
-    /// Reads a definition's bytes.
-    pub parse: Option<Parse>,
+    /// Virtual hardware that the guest is patched for.
+    pub platform: Platform,
     /// Kinds of image that it takes (`landfall_image::formats::KINDS`), the usual one first.
     pub kinds: &'static [&'static str],
     /// Writes the definition and how to register it.
-    pub render: Option<Render>,
+    pub render: Render,
     /// Its definition is not written: a person makes the machine, see [`by_hand`].
     pub by_hand: bool,
 }
@@ -99,39 +184,27 @@ const fn by_hand(
     title: &'static str,
     platform: Platform,
     kinds: &'static [&'static str],
-) -> Row {
-    Row {
-        name,
-        title,
-        platform: Some(platform),
-        endings: &[],
-        parse: None,
-        kinds,
-        render: Some(by_hand::render),
-        by_hand: true,
-    }
+) -> Target {
+    Target { name, title, platform, kinds, render: by_hand::render, by_hand: true }
 }
 
-/// All of them.
-pub const TABLE: &[Row] = &[
-    Row {
-        name: "vmware",
-        title: "VMware",
-        platform: None,
-        endings: &["vmx"],
-        parse: Some(vmx::parse),
-        kinds: &[],
-        render: None,
-        by_hand: false,
-    },
-    Row {
+/// Definitions that are read.
+pub const READERS: &[Reader] = &[Reader {
+    name: "vmx",
+    title: "VMware configuration (.vmx)",
+    endings: &["vmx"],
+    recognise: vmware::vmx::recognise,
+    parse: vmware::vmx::parse,
+}];
+
+/// Targets.
+pub const TARGETS: &[Target] = &[
+    Target {
         name: "kvm",
         title: "KVM with libvirt",
-        platform: Some(Platform::Kvm),
-        endings: &[],
-        parse: None,
+        platform: Platform::Kvm,
         kinds: &["qcow2", "raw"],
-        render: Some(libvirt::render),
+        render: libvirt::write::render,
         by_hand: false,
     },
     by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
@@ -142,24 +215,39 @@ pub const TABLE: &[Row] = &[
 ];
 
 /// The target of that name.
-pub fn target(name: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.name == name && row.render.is_some())
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|row| row.name == name)
 }
 
 /// Names of all targets.
 pub fn target_names() -> Vec<&'static str> {
-    TABLE.iter().filter(|row| row.render.is_some()).map(|row| row.name).collect()
+    TARGETS.iter().map(|row| row.name).collect()
 }
 
-/// The hypervisor whose definitions have that ending.
-pub fn by_ending(ending: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.parse.is_some() && row.endings.contains(&ending))
+/// What reads `bytes` of a file with that ending (in lower case): a row that has the ending and recognises them, else one that
+/// recognises them, else one that has the ending, so that its parser says what is wrong.
+pub fn reader(ending: &str, bytes: &[u8]) -> Option<&'static Reader> {
+    let has = |row: &&Reader| row.endings.contains(&ending);
+    let sees = |row: &&Reader| (row.recognise)(bytes);
+    let find = |wanted: &dyn Fn(&&Reader) -> bool| READERS.iter().find(|row| wanted(row));
+    find(&|row| has(row) && sees(row)).or_else(|| find(&sees)).or_else(|| find(&has))
+}
+
+/// File name endings of all definitions that are read.
+pub fn endings() -> Vec<&'static str> {
+    let mut endings: Vec<&str> = Vec::new();
+    for ending in READERS.iter().flat_map(|row| row.endings) {
+        if !endings.contains(ending) {
+            endings.push(ending);
+        }
+    }
+    endings
 }
 
 /// Kinds of image that any target takes.
 pub fn disk_kinds() -> Vec<&'static str> {
     let mut kinds = Vec::new();
-    for kind in TABLE.iter().flat_map(|row| row.kinds) {
+    for kind in TARGETS.iter().flat_map(|row| row.kinds) {
         if !kinds.contains(kind) {
             kinds.push(*kind);
         }
@@ -174,9 +262,9 @@ mod tests {
     #[test]
     fn every_platform_is_a_target_and_every_kind_is_written() {
         for platform in Platform::ALL {
-            assert!(TABLE.iter().any(|row| row.platform == Some(*platform) && row.render.is_some()));
+            assert!(TARGETS.iter().any(|row| row.platform == *platform));
         }
-        for row in TABLE.iter().filter(|row| row.render.is_some()) {
+        for row in TARGETS {
             assert!(!row.kinds.is_empty(), "{}", row.name);
         }
         for kind in disk_kinds() {

@@ -6,7 +6,7 @@
 use super::inspect::{self, Opened};
 use super::source;
 use super::{Context, Failure, GuestChoice};
-use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Row};
+use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target};
 use crate::machine::{Bus, DiskSlot, Machine, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
@@ -14,11 +14,12 @@ use landfall_boot::check::Severity;
 use landfall_boot::target::{Firmware, Platform};
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
 use landfall_image::formats::KindRow;
-use landfall_image::{Error, Format, Result};
+use landfall_image::{Error, Format, Overlay, Result};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is wanted.
@@ -26,7 +27,7 @@ pub struct Wanted<'a> {
     /// The definition.
     pub source: &'a Path,
     /// The target: a row with `render`.
-    pub target: &'static Row,
+    pub target: &'static Target,
     /// The machine's folder is made in this one.
     pub output: &'a Path,
     /// Its name at the target; `None` to keep it.
@@ -51,12 +52,10 @@ pub struct Done {
 
 /// Converts a machine.
 pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failure> {
-    let (Some(platform), Some(render)) = (wanted.target.platform, wanted.target.render) else {
-        return Err(Error::unsupported(format!("{} is not a target", wanted.target.name)).into());
-    };
+    let platform = wanted.target.platform;
     let kind = kind(wanted)?;
     let mut clock = Clock::default();
-    let mut loaded = source::load(context, wanted.source)?;
+    let mut loaded = source::load(context, wanted.source, &wanted.guest.source)?;
     if let Some(name) = &wanted.name {
         loaded.rename(name);
     }
@@ -81,16 +80,26 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         return Err(Failure::Findings(patched.findings));
     }
     machine.os = patched.guest.as_ref().map(os_id);
-    machine.boot_disk = patched.machine.boot_disk;
     let format = kind.format.name();
-    let placed = |disk: &DiskSlot| PlacedDisk { file: disk.file.clone(), format: format.to_owned() };
+    let placed = |(disk, overlay): (&DiskSlot, &Arc<Overlay>)| PlacedDisk {
+        file: disk.file.clone(),
+        format: format.to_owned(),
+        virtual_size: landfall_image::Disk::size(&**overlay),
+        stored: None,
+    };
     let placement = Placement {
         folder: utf8(&folder.final_name)?,
-        disks: machine.disks.iter().map(placed).collect(),
+        disks: machine.disks.iter().zip(&overlays).map(placed).collect(),
         networks: wanted.networks.clone(),
+        ..Placement::default()
     };
     // What the target cannot express is refused now, not after hours of copying.
-    let artifacts = render(&machine, &placement)?;
+    let rendered = (wanted.target.render)(&machine, &placement)?;
+    patched.findings.extend(rendered.findings);
+    if patched.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
+        return Err(Failure::Findings(patched.findings));
+    }
+    let artifacts = rendered.artifacts;
 
     let adapter = (kind.format == Format::Vmdk).then(|| match machine.disks.first().map(|disk| disk.bus) {
         Some(Bus::Ide) => Adapter::Ide,
@@ -154,7 +163,7 @@ fn kind(wanted: &Wanted<'_>) -> Result<&'static KindRow> {
 }
 
 /// Refuses what the target cannot start from.
-fn check_kind(target: &Row, kind: &KindRow, machine: &Machine) -> Result<()> {
+fn check_kind(target: &Target, kind: &KindRow, machine: &Machine) -> Result<()> {
     if !target.kinds.contains(&kind.name) {
         return Err(Error::refused(format!(
             "{} does not take disks of the kind {}",
@@ -162,8 +171,7 @@ fn check_kind(target: &Row, kind: &KindRow, machine: &Machine) -> Result<()> {
         ))
         .hint(format!("choose one of {}", target.kinds.join(", "))));
     }
-    let is_second_generation =
-        target.platform == Some(Platform::Hyperv) && machine.firmware == Firmware::Uefi;
+    let is_second_generation = target.platform == Platform::Hyperv && machine.firmware == Firmware::Uefi;
     if is_second_generation && kind.format == Format::Vhd {
         return Err(Error::refused("a machine with UEFI is of generation 2, which starts from VHDX only")
             .hint("choose vhdx or vhdx-fixed"));

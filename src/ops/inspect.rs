@@ -3,7 +3,7 @@
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::{Networks, Row, attach, by_hand};
+use crate::hypervisor::{Networks, Target, attach, by_hand};
 use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk};
 use landfall_boot::check::Finding;
@@ -13,7 +13,7 @@ use landfall_boot::session::{self, Inspection, Options, Reader};
 use landfall_boot::target::{Nic, Platform, Request, SECTOR_SIZE, Services};
 use landfall_boot::volume::VolumeId;
 use landfall_image::luks::Secret;
-use landfall_image::{Bytes, Disk, DiskMut, Error, Overlay, Result};
+use landfall_image::{Bytes, Disk, DiskMut, Overlay, Result};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -82,12 +82,14 @@ impl Opened<'_> {
         Inspected {
             version: report::VERSION,
             source: self.loaded.path.display().to_string(),
-            machine: Machine { boot_disk: inspection.boot_disk, ..self.loaded.machine.clone() },
-            left_out: self.loaded.left_out.clone(),
+            machine: Machine {
+                boot_disk: inspection.boot_disk.or(self.loaded.machine.boot_disk),
+                ..self.loaded.machine.clone()
+            },
             disks: disks.collect(),
             volumes: inspection.volumes,
             edits: inspection.plan.edits.iter().map(change).collect(),
-            findings: inspection.plan.findings,
+            findings: self.loaded.findings.iter().cloned().chain(inspection.plan.findings).collect(),
             devices: inspection.plan.devices,
             readdressed: inspection.plan.moved,
             guest: inspection.guest,
@@ -104,13 +106,11 @@ impl Opened<'_> {
 pub fn inspect(
     context: &Context<'_>,
     path: &Path,
-    target: &Row,
+    target: &Target,
     choice: &GuestChoice,
 ) -> Result<Inspected, Failure> {
-    let Some(platform) = target.platform else {
-        return Err(Error::unsupported(format!("{} is not a target", target.name)).into());
-    };
-    let loaded = source::load(context, path)?;
+    let platform = target.platform;
+    let loaded = source::load(context, path, &choice.source)?;
     let overlays = loaded.overlays(&context.scratch)?;
     let opened =
         Opened { loaded: &loaded, overlays: &overlays, platform, choice, keys: context.key.as_slice() };
@@ -131,10 +131,8 @@ pub fn inspect(
 
 /// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
 /// finding.
-pub fn adapt(inspected: &mut Inspected, target: &Row, kind: &str, networks: &Networks) -> Result<Machine> {
-    let Some(platform) = target.platform else {
-        return Err(Error::unsupported(format!("{} is not a target", target.name)));
-    };
+pub fn adapt(inspected: &mut Inspected, target: &Target, kind: &str, networks: &Networks) -> Result<Machine> {
+    let platform = target.platform;
     let mut machine = attach::adapt(&inspected.machine, platform, &inspected.devices)?;
     let ending = landfall_image::formats::kind(kind)?.ending;
     for (index, disk) in machine.disks.iter_mut().enumerate() {
@@ -193,14 +191,14 @@ mod tests {
     fn a_network_map_knows_the_machine_by_its_name_at_the_source() {
         let vmx = b"config.version = \"8\"\nvirtualHW.version = \"19\"\ndisplayName = \"web01\"\nmemSize = \"1024\"\n\
             scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
-        let machine = hypervisor::by_ending("vmx").unwrap().parse.unwrap()(vmx).unwrap().machine;
+        let machine = hypervisor::vmware::vmx::parse(vmx, &Default::default()).unwrap().machine;
         let mut loaded = Loaded {
             source_name: machine.name.clone(),
             machine,
             path: PathBuf::from("web01.vmx"),
             hypervisor: "vmx",
             images: Vec::new(),
-            left_out: Vec::new(),
+            findings: Vec::new(),
         };
         loaded.rename("web01-b");
         let map = network_map::parse("[[rule]]\nmachine = \"web01\"\ndhcp = true\n", "map.toml").unwrap();
@@ -215,7 +213,8 @@ mod tests {
     /// A machine with one disk in sectors of 4096 bytes, with a partition on it or not.
     fn inspected(firmware: Firmware, partition: Option<u32>) -> Inspected {
         let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n";
-        let mut machine = hypervisor::vmx::parse(text.as_bytes()).unwrap().machine;
+        let mut machine =
+            hypervisor::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine;
         machine.firmware = firmware;
         machine.disks[0].sector_size = Some(Bytes(4096));
         let volume = Volume {
@@ -235,7 +234,6 @@ mod tests {
             version: report::VERSION,
             source: String::new(),
             machine,
-            left_out: Vec::new(),
             disks: Vec::new(),
             volumes: vec![volume],
             guest: None,

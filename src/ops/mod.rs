@@ -71,6 +71,8 @@ pub struct GuestChoice {
     pub keep: Vec<String>,
     /// Services that are switched off.
     pub drop: Vec<String>,
+    /// Which machine of the source it is, and where its disks lie.
+    pub source: source::Wanted,
     /// What its network becomes at the target.
     pub network_map: Option<network_map::MapFile>,
 }

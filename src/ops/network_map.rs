@@ -429,7 +429,7 @@ mod tests {
         let map = parse(EXAMPLE, "site-b.toml").unwrap();
         let vmx = b"config.version = \"8\"\nvirtualHW.version = \"19\"\ndisplayName = \"web01\"\nmemSize = \"1024\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n\
             ethernet0.present = \"TRUE\"\nethernet0.networkName = \"VM Network\"\nethernet1.present = \"TRUE\"\nethernet1.networkName = \"Backup\"\n";
-        let parse_vmx = crate::hypervisor::by_ending("vmx").unwrap().parse.unwrap();
+        let parse_vmx = |text: &[u8]| crate::hypervisor::vmware::vmx::parse(text, &Default::default());
         let machine = parse_vmx(vmx).unwrap().machine;
         let web = map.resolve("web01", &machine);
         let db = map.resolve("db01", &machine);

@@ -4,7 +4,7 @@ use super::inspect::Opened;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::{self, Row, attach};
+use crate::hypervisor::{self, Target, attach};
 use crate::machine::Machine;
 use crate::proof::hardware::{self, Hardware};
 use crate::proof::trial::{EARLIER_LOG, SERIAL_LOG, Trial};
@@ -24,7 +24,7 @@ pub struct Wanted<'a> {
     /// A folder that `convert` wrote, or the definition of a source.
     pub machine: &'a Path,
     /// The target's hardware, for a source; a converted machine knows its own.
-    pub target: &'static Row,
+    pub target: &'static Target,
     /// Other devices than the target's own.
     pub hardware: Option<Hardware>,
     /// From power-on to giving up.
@@ -83,8 +83,7 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     }
 
     let sandbox = Sandbox::new(context.sandbox.clone())?;
-    let platform =
-        target.platform.ok_or_else(|| Error::unsupported(format!("{} is not a target", target.name)))?;
+    let platform = target.platform;
     let attempt = || -> Result<_, Failure> {
         let overlays = loaded.overlays(&folder)?;
         let keys = context.key.as_slice();
@@ -158,12 +157,10 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
 const PROOF: &str = "proof.json";
 
 /// The machine as the target has it, with its disks.
-fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, &'static Row)> {
+fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, &'static Target)> {
     if !wanted.machine.is_dir() {
-        let loaded = source::load(context, wanted.machine)?;
-        let Some(platform) = wanted.target.platform else {
-            return Err(Error::unsupported(format!("{} is not a target", wanted.target.name)));
-        };
+        let loaded = source::load(context, wanted.machine, &wanted.guest.source)?;
+        let platform = wanted.target.platform;
         let machine = match wanted.hardware {
             Some(hardware) => hardware.apply(&loaded.machine),
             None => attach::adapt(&loaded.machine, platform, &Devices::default())?,
@@ -209,7 +206,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         path,
         hypervisor: target.name,
         images,
-        left_out: Vec::new(),
+        findings: Vec::new(),
     };
     Ok((loaded, machine, target))
 }

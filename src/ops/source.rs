@@ -2,8 +2,9 @@
 
 use super::Context;
 use crate::event::Event;
-use crate::hypervisor;
-use crate::machine::Machine;
+use crate::hypervisor::{self, Choice};
+use crate::machine::{Backing, DiskSlot, Machine};
+use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
 use landfall_image::{Bytes, Disk, Error, Format, Overlay, Result, partition};
 use std::path::{Path, PathBuf};
@@ -24,8 +25,8 @@ pub struct Loaded {
     pub hypervisor: &'static str,
     /// Its disks, in the machine's order.
     pub images: Vec<Image>,
-    /// What the definition says and the machine cannot carry.
-    pub left_out: Vec<String>,
+    /// What is to be said of the definition.
+    pub findings: Vec<Finding>,
 }
 
 impl Loaded {
@@ -47,22 +48,30 @@ impl Loaded {
     }
 }
 
+/// What of a source is meant.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Which machine or state of its definition.
+    pub choice: Choice,
+    /// Images that lie elsewhere than the definition says: slot and path.
+    pub disks: Vec<(String, PathBuf)>,
+}
+
 /// Reads the definition at `path` and opens its disks.
-pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
+pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loaded> {
+    context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-    let parser = hypervisor::by_ending(&ending).and_then(|row| Some((row, row.parse?)));
-    let Some((row, parse)) = parser else {
-        let known: Vec<_> =
-            hypervisor::TABLE.iter().filter(|row| row.parse.is_some()).flat_map(|row| row.endings).collect();
+    let bytes = read_definition(path)?;
+    let Some(reader) = hypervisor::reader(&ending, &bytes) else {
         return Err(Error::unsupported("is not a machine definition that landfall reads")
             .in_file(path)
             .hint(format!(
                 "name a file that ends in .{}; for a disk image alone use landfall disk",
-                known.iter().map(|ending| (**ending).to_owned()).collect::<Vec<_>>().join(" or .")
+                hypervisor::endings().join(" or .")
             )));
     };
-    context.observer.event(Event::Step(format!("Reading {}", path.display())));
-    let parsed = parse(&read_definition(path)?).map_err(|e| e.in_file(path))?;
+    let parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
+    let findings = parsed.all_findings();
     let mut machine = parsed.machine;
     if machine.name.trim().is_empty() {
         machine.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -70,20 +79,30 @@ pub fn load(context: &Context<'_>, path: &Path) -> Result<Loaded> {
     if machine.disks.is_empty() {
         return Err(Error::unsupported("has no disk: there is nothing to bring ashore").in_file(path));
     }
+    if let Some((slot, _)) =
+        wanted.disks.iter().find(|(slot, _)| !machine.disks.iter().any(|disk| disk.slot == *slot))
+    {
+        let slots: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
+        return Err(Error::refused(format!("has no disk {slot:?}"))
+            .in_file(path)
+            .hint(format!("its disks are {}", slots.join(", "))));
+    }
     let mut images = Vec::new();
-    for slot in &mut machine.disks {
-        let file = place(context, path, &slot.file).map_err(|e| e.in_file(path))?;
-        let image = open(context, &file)?;
-        slot.sector_size = sector_size(&*image.disk);
+    for disk in &mut machine.disks {
+        let image = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
+            Some((_, file)) => open(context, file, disk)?,
+            None => open(context, &place(context, path, disk).map_err(|e| e.in_file(path))?, disk)?,
+        };
+        disk.sector_size = sector_size(&*image.disk);
         images.push(image);
     }
     Ok(Loaded {
         source_name: machine.name.clone(),
         machine,
         path: path.to_owned(),
-        hypervisor: row.name,
+        hypervisor: reader.name,
         images,
-        left_out: parsed.left_out,
+        findings,
     })
 }
 
@@ -99,27 +118,58 @@ const USUAL_SECTOR: u64 = 512;
 
 /// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
 /// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.
-fn open(context: &Context<'_>, file: &Path) -> Result<Image> {
-    let image = super::disk::open(context, super::disk::Input::new(file, None))?;
+fn open(context: &Context<'_>, file: &Path, disk: &DiskSlot) -> Result<Image> {
+    let said = disk.format.as_deref().and_then(Format::from_name);
+    let image = super::disk::open(context, super::disk::Input::new(file, said))?;
     match image.layers.first() {
-        Some(layer) if layer.format == Format::Luks => {
+        Some(layer) if layer.format == Format::Luks && said.is_none() => {
             super::disk::open(context, super::disk::Input::new(file, Some(Format::Raw)))
         }
         _ => Ok(image),
     }
 }
 
-/// Where the disk that the definition at `definition` calls `name` lies here. A definition from another host may name it
-/// by that host's path (of Windows, or with a datastore); its disks are copied beside it, so the last component is
-/// looked for there.
-fn place(context: &Context<'_>, definition: &Path, name: &str) -> Result<PathBuf> {
+/// Where the disk lies here that the definition at `definition` names. A definition from another host may name it by that
+/// host's path (of Windows, or with a datastore); its disks are copied beside it, so the last component is looked for
+/// there.
+fn place(context: &Context<'_>, definition: &Path, disk: &DiskSlot) -> Result<PathBuf> {
+    let name = disk.file.as_str();
+    let elsewhere = |what: &str| {
+        Error::refused(format!("{} is {what}, {name:?}, which does not lie beside the definition", disk.slot))
+            .hint(format!("copy it here as an image and name that with --disk {}=FILE", disk.slot))
+    };
+    match disk.backing {
+        Backing::File => {}
+        Backing::Network if name.starts_with("nbd") => return Ok(PathBuf::from(name)),
+        Backing::Network => return Err(elsewhere("an address in the network")),
+        Backing::Blank => return Err(elsewhere("an empty disk")),
+        Backing::Volume => {
+            let last = name.rsplit(['/', ':', '\\']).next().unwrap_or(name);
+            return context
+                .gate
+                .resolve(definition, last)
+                .map_err(|_| elsewhere("a volume of the source's storage"));
+        }
+        Backing::Device => {
+            let last = name.rsplit(['/', '\\']).next().unwrap_or(name);
+            return context
+                .gate
+                .resolve(definition, name)
+                .or_else(|_| context.gate.resolve(definition, last))
+                .map_err(|_| elsewhere("a device of the source's host"));
+        }
+    }
     let is_foreign = name.starts_with(['/', '[']) || name.contains('\\');
     match context.gate.resolve(definition, name) {
         Err(first) if is_foreign => {
             let last = name.rsplit(['/', '\\', ']']).next().unwrap_or(name).trim_start();
             context.gate.resolve(definition, last).map_err(|_| {
                 let allow = first.hint_text().filter(|hint| hint.contains("--allow")).map(str::to_owned);
-                let beside = format!("put {last} beside {}", definition.display());
+                let beside = format!(
+                    "put {last} beside {}, or name it with --disk {}=FILE",
+                    definition.display(),
+                    disk.slot
+                );
                 first.hint(match allow {
                     Some(allow) => format!("{beside}; or, {allow}"),
                     None => beside,

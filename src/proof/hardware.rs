@@ -419,7 +419,7 @@ mod tests {
         for n in 0..disks {
             text += &format!("scsi0:{n}.present = TRUE\nscsi0:{n}.fileName = \"{n}.vmdk\"\n");
         }
-        crate::hypervisor::vmx::parse(text.as_bytes()).unwrap().machine
+        crate::hypervisor::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine
     }
 
     fn handles(disks: i32) -> Handles {

@@ -125,7 +125,7 @@ ethernet0.address = "00:50:56:00:12:ab"
 #[test]
 fn the_script_registers_the_machine_once() {
     let Some(libvirtd) = Libvirtd::start() else { return };
-    let machine = hypervisor::vmx::parse(MACHINE.as_bytes()).unwrap().machine;
+    let machine = hypervisor::vmware::vmx::parse(MACHINE.as_bytes(), &Default::default()).unwrap().machine;
     // A device node is no proof: libvirt asks the emulator.
     let kvm = libvirtd.virsh(&["domcapabilities", "--virttype", "kvm"]).status.success();
     let write = |folder: &Path, name: &str| {

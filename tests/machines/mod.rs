@@ -49,13 +49,14 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
         }
         let Ok(xml) = std::fs::read_to_string(path.with_extension("xml")) else { continue };
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let machine = match hypervisor::vmx::parse(&std::fs::read(&path).unwrap()) {
-            Ok(parsed) => parsed.machine,
-            Err(error) => {
-                wrong.push(format!("{name}: refused: {error}"));
-                continue;
-            }
-        };
+        let machine =
+            match hypervisor::vmware::vmx::parse(&std::fs::read(&path).unwrap(), &Default::default()) {
+                Ok(parsed) => parsed.machine,
+                Err(error) => {
+                    wrong.push(format!("{name}: refused: {error}"));
+                    continue;
+                }
+            };
         let memory = element(&xml, "<memory unit='KiB'>", "<").unwrap().parse::<u64>().unwrap();
         // libvirt rounds memory up to 4 MiB.
         if (machine.memory.0 >> 10).next_multiple_of(4096) != memory {
@@ -104,16 +105,18 @@ fn adapted(machine: &Machine) -> Machine {
 }
 
 fn placement(machine: &Machine, folder: &str) -> Placement {
-    let disk = |n| PlacedDisk { file: format!("disk{n}.qcow2"), format: "qcow2".into() };
+    let disk =
+        |n| PlacedDisk { file: format!("disk{n}.qcow2"), format: "qcow2".into(), ..PlacedDisk::default() };
     Placement {
         folder: folder.into(),
         disks: (0..machine.disks.len()).map(disk).collect(),
         networks: Networks { map: vec![("VM Network".into(), "bridge:br0".into())], rest: None },
+        ..Placement::default()
     }
 }
 
 fn rendered_files(machine: &Machine, placement: &Placement) -> Vec<Artifact> {
-    hypervisor::libvirt::render(machine, placement).unwrap()
+    hypervisor::libvirt::write::render(machine, placement).unwrap().artifacts
 }
 
 fn rendered(machine: &Machine) -> String {
@@ -139,7 +142,9 @@ fn every_domain_is_valid_by_libvirts_schema() {
         if path.extension().is_none_or(|ending| ending != "vmx") {
             continue;
         }
-        let mut machine = hypervisor::vmx::parse(&std::fs::read(&path).unwrap()).unwrap().machine;
+        let mut machine = hypervisor::vmware::vmx::parse(&std::fs::read(&path).unwrap(), &Default::default())
+            .unwrap()
+            .machine;
         if machine.name.is_empty() || machine.name.contains('/') {
             machine.name = "replaced".into();
         }

@@ -9,8 +9,10 @@
 //! no disk or network behind them (sound, floppy, serial lines). What is left out and might be missed is named in
 //! [`Parsed::left_out`].
 
-use super::Parsed;
-use crate::machine::{Bus, Clock, Cpus, DiskSlot, Machine, NicSlot, Smbios, parse_mac};
+use crate::finding;
+use crate::hypervisor::{Choice, Parsed};
+use crate::machine::{Bus, Clock, Cpus, DiskSlot, Machine, NicSlot, parse_mac};
+use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
 use landfall_image::{Bytes, Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +24,16 @@ const AT_MOST: Bytes = Bytes::mib(1);
 const CPUS_AT_MOST: u32 = 4096;
 const MEMORY_AT_MOST: Bytes = Bytes(128 << 40);
 
+/// True for text that looks like one.
+pub fn recognise(bytes: &[u8]) -> bool {
+    let head = bytes.get(..bytes.len().min(64 << 10)).unwrap_or_default().to_ascii_lowercase();
+    [&b"config.version"[..], b"virtualhw.version"]
+        .iter()
+        .any(|key| head.windows(key.len()).any(|part| part == *key))
+}
+
 /// Reads a .vmx.
-pub fn parse(bytes: &[u8]) -> Result<Parsed> {
+pub fn parse(bytes: &[u8], _choice: &Choice) -> Result<Parsed> {
     let keys = Keys::read(bytes)?;
     if !keys.0.contains_key("config.version") && !keys.0.contains_key("virtualhw.version") {
         return Err(Error::corrupt(
@@ -34,8 +44,8 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
         return Err(Error::unsupported("is an encrypted virtual machine: its configuration and disks cannot be read")
             .hint("decrypt it where it runs (VM > Settings > Options > Encryption, or re-apply a storage policy without encryption), then copy it again"));
     }
-    let mut left_out = Vec::new();
-    let disks = disks(&keys, &mut left_out)?;
+    let mut findings = Vec::new();
+    let disks = disks(&keys, &mut findings)?;
     let cpus = cpus(&keys)?;
     let memory = memory(&keys)?;
     let firmware = match keys.get("firmware") {
@@ -46,38 +56,39 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed> {
             return Err(Error::unsupported(format!("firmware = {other:?}; bios and efi are known")));
         }
     };
-    for (key, what) in [
-        (
-            "checkpoint.vmstate",
-            "is suspended: what was in its memory is lost, its file systems are as after a power cut",
-        ),
-        ("sound.present", "has a sound card, which is left out"),
-        ("pcipassthru0.present", "has a physical PCI device, which cannot be carried over"),
-    ] {
-        let set =
-            keys.get(key).is_some_and(|value| !value.eq_ignore_ascii_case("false") && !value.is_empty());
-        if set {
-            left_out.push(format!("the machine {what}"));
-        }
+    let is_set = |key: &str| {
+        keys.get(key).is_some_and(|value| !value.eq_ignore_ascii_case("false") && !value.is_empty())
+    };
+    if is_set("checkpoint.vmstate") {
+        findings.push(finding::SUSPENDED.finding(
+            "The machine is suspended: what was in its memory is lost, and its file systems are as after a power cut.",
+            "Resume it and shut it down at the source for a clean copy.",
+        ));
+    }
+    if is_set("sound.present") {
+        findings
+            .push(finding::DEVICE_LEFT_OUT.finding("The machine has a sound card, which is left out.", ""));
+    }
+    if is_set("pcipassthru0.present") {
+        findings.push(finding::PASSTHROUGH.finding(
+            "The machine has a physical PCI device, which cannot be carried over.",
+            "Give it such a device at the target.",
+        ));
     }
     let bios_uuid = keys.get("uuid.bios").map(uuid).transpose()?;
-    let machine = Machine {
-        name: keys.get("displayname").unwrap_or("").to_owned(),
-        annotation: keys.get("annotation").filter(|text| !text.is_empty()).map(str::to_owned),
-        firmware,
-        secure_boot: firmware == Firmware::Uefi && keys.flag("uefi.secureboot.enabled", false),
-        tpm: keys.flag("vtpm.present", false),
-        cpus,
-        memory,
-        smbios: Smbios { uuid: bios_uuid, serial: bios_uuid.map(serial) },
-        clock: clock(&keys),
-        disks,
-        boot_disk: None,
-        nics: nics(&keys, &mut left_out)?,
-        os_label: keys.get("guestos").map(str::to_owned),
-        os: None,
-    };
-    Ok(Parsed { machine, left_out })
+    let mut machine = Machine::new(keys.get("displayname").unwrap_or(""), memory);
+    machine.annotation = keys.get("annotation").filter(|text| !text.is_empty()).map(str::to_owned);
+    machine.firmware = firmware;
+    machine.secure_boot = firmware == Firmware::Uefi && keys.flag("uefi.secureboot.enabled", false);
+    machine.tpm = keys.flag("vtpm.present", false);
+    machine.cpus = cpus;
+    machine.smbios.uuid = bios_uuid;
+    machine.smbios.serial = bios_uuid.map(serial);
+    machine.clock = clock(&keys);
+    machine.disks = disks;
+    machine.nics = nics(&keys, &mut findings)?;
+    machine.os_label = keys.get("guestos").map(str::to_owned);
+    Ok(Parsed { machine, findings, unread: Vec::new() })
 }
 
 /// The lines, keys in lower case.
@@ -194,8 +205,7 @@ fn cpus(keys: &Keys) -> Result<Cpus> {
     let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let count = small(keys.number("numvcpus", CPUS_AT_MOST.into())?.unwrap_or(1)).max(1);
     let cores = small(keys.number("cpuid.corespersocket", CPUS_AT_MOST.into())?.unwrap_or(1)).max(1);
-    // A count that the cores do not divide cannot be written as sockets x cores anywhere.
-    Ok(Cpus { count, cores_per_socket: if count.is_multiple_of(cores) { cores } else { 1 } })
+    Ok(Cpus::new(count, cores, 1))
 }
 
 fn memory(keys: &Keys) -> Result<Bytes> {
@@ -222,7 +232,7 @@ fn clock(keys: &Keys) -> Clock {
     if windows { Clock::LocalTime } else { Clock::Utc }
 }
 
-fn disks(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<DiskSlot>> {
+fn disks(keys: &Keys, findings: &mut Vec<Finding>) -> Result<Vec<DiskSlot>> {
     let mut disks = Vec::new();
     for (kind, bus) in [("scsi", Bus::Scsi), ("sata", Bus::Sata), ("nvme", Bus::Nvme), ("ide", Bus::Ide)] {
         for slot in keys.slots(kind) {
@@ -243,8 +253,9 @@ fn disks(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<DiskSlot>> {
             };
             if !is_disk {
                 if device.starts_with("scsi-passthru") || device == "scsi-passthru" {
-                    left_out.push(format!(
-                        "{slot} is a physical SCSI device ({file}), which cannot be carried over"
+                    findings.push(finding::PASSTHROUGH.finding(
+                        format!("{slot} is a physical SCSI device ({file}), which cannot be carried over."),
+                        "Give the machine such a device at the target.",
                     ));
                 }
                 continue;
@@ -253,18 +264,13 @@ fn disks(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<DiskSlot>> {
                 return Err(Error::corrupt(format!("{slot} is a disk without a file name")));
             }
             if keys.get(&format!("{slot}.mode")).is_some_and(|mode| mode.contains("nonpersistent")) {
-                left_out.push(format!(
-                    "{slot} forgets its changes at power-off at the source; it will keep them at the target"
+                findings.push(finding::DISK_INDEPENDENT.finding(
+                    format!("{slot} forgets its changes at power-off at the source; it will keep them at the target."),
+                    "",
                 ));
             }
-            disks.push(DiskSlot {
-                bus,
-                controller: keys.get(&format!("{controller}.virtualdev")).map(str::to_owned),
-                file: file.to_owned(),
-                slot,
-                // The definition does not tell; the image may.
-                sector_size: None,
-            });
+            let controller = keys.get(&format!("{controller}.virtualdev")).map(str::to_owned);
+            disks.push(DiskSlot { controller, ..DiskSlot::new(slot, bus, file) });
         }
     }
     // The boot disk first, where the machine's owner chose one.
@@ -279,7 +285,7 @@ fn disks(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<DiskSlot>> {
     Ok(disks)
 }
 
-fn nics(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<NicSlot>> {
+fn nics(keys: &Keys, findings: &mut Vec<Finding>) -> Result<Vec<NicSlot>> {
     let mut nics = Vec::new();
     for slot in keys.slots("ethernet") {
         let key = |name: &str| keys.get(&format!("{slot}.{name}"));
@@ -298,8 +304,9 @@ fn nics(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<NicSlot>> {
             ),
         };
         if mac.is_none() {
-            left_out.push(format!(
-                "{slot} has no hardware address yet (the machine was never started): the target chooses one"
+            findings.push(finding::MAC_MISSING.finding(
+                format!("{slot} has no hardware address yet (the machine was never started): the target chooses one."),
+                "",
             ));
         }
         let slot_number = keys.number(&format!("{slot}.pcislotnumber"), u64::from(u32::MAX)).ok().flatten();
@@ -314,7 +321,7 @@ fn nics(keys: &Keys, left_out: &mut Vec<String>) -> Result<Vec<NicSlot>> {
                 .map(str::to_owned),
             predictable_name: slot_number.filter(|&n| n > 0).map(|n| format!("ens{}", acpi_slot(n))),
             connected: keys.flag(&format!("{slot}.startconnected"), true),
-            slot,
+            ..NicSlot::new(slot)
         });
     }
     Ok(nics)
@@ -348,7 +355,7 @@ mod tests {
                  scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\nethernet0.present = \"TRUE\"\n\
                  ethernet0.pciSlotNumber = \"{number}\"\n"
             );
-            let machine = parse(text.as_bytes()).unwrap().machine;
+            let machine = parse(text.as_bytes(), &Choice::default()).unwrap().machine;
             assert_eq!(machine.nics[0].predictable_name.as_deref(), name, "{number}");
         }
     }
@@ -386,10 +393,10 @@ ethernet0.networkName = "VM Network"
 
     #[test]
     fn a_usual_machine() {
-        let Parsed { machine, left_out } = parse(WEB01.as_bytes()).unwrap();
+        let Parsed { machine, findings, .. } = parse(WEB01.as_bytes(), &Choice::default()).unwrap();
         assert_eq!(machine.name, "web01 \"blue\"");
         assert_eq!(machine.memory, Bytes::gib(2));
-        assert_eq!(machine.cpus, Cpus { count: 4, cores_per_socket: 2 });
+        assert_eq!(machine.cpus, Cpus::new(4, 2, 1));
         let files: Vec<_> = machine.disks.iter().map(|disk| disk.file.as_str()).collect();
         assert_eq!(files, ["web01.vmdk", "web01_1.vmdk", "web01_2.vmdk"], "in numerical order");
         assert_eq!(machine.disks[0].controller.as_deref(), Some("pvscsi"));
@@ -400,13 +407,13 @@ ethernet0.networkName = "VM Network"
             machine.smbios.serial.as_deref(),
             Some("VMware-56 4d 9b ef ac d9 b4 e0-c8 f0 ae a8 b9 10 35 15")
         );
-        assert_eq!(left_out, Vec::<String>::new());
+        assert_eq!(findings, Vec::new());
     }
 
     #[test]
     fn the_owners_boot_disk_comes_first() {
         let text = format!("{WEB01}bios.hddOrder = \"scsi0:2\"\n");
-        assert_eq!(parse(text.as_bytes()).unwrap().machine.disks[0].slot, "scsi0:2");
+        assert_eq!(parse(text.as_bytes(), &Choice::default()).unwrap().machine.disks[0].slot, "scsi0:2");
     }
 
     #[test]
@@ -424,21 +431,25 @@ ethernet0.networkName = "VM Network"
             ),
             ("config.version = \"8\"\nfirmware = \"coreboot\"", Kind::Unsupported),
         ] {
-            assert_eq!(parse(text.as_bytes()).unwrap_err().kind(), kind, "{text}");
+            assert_eq!(parse(text.as_bytes(), &Choice::default()).unwrap_err().kind(), kind, "{text}");
         }
     }
 
     #[test]
     fn names_in_the_old_character_set() {
-        let machine =
-            parse(b".encoding = \"windows-1252\"\nconfig.version = \"8\"\ndisplayName = \"M\xfcnchen \x80\"")
-                .unwrap()
-                .machine;
+        let machine = parse(
+            b".encoding = \"windows-1252\"\nconfig.version = \"8\"\ndisplayName = \"M\xfcnchen \x80\"",
+            &Choice::default(),
+        )
+        .unwrap()
+        .machine;
         assert_eq!(machine.name, "München €");
-        let machine =
-            parse(b".encoding = \"UTF-8\"\nconfig.version = \"8\"\ndisplayName = \"M\xc3\xbcnchen|21\"")
-                .unwrap()
-                .machine;
+        let machine = parse(
+            b".encoding = \"UTF-8\"\nconfig.version = \"8\"\ndisplayName = \"M\xc3\xbcnchen|21\"",
+            &Choice::default(),
+        )
+        .unwrap()
+        .machine;
         assert_eq!(machine.name, "München!");
     }
 }

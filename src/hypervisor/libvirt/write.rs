@@ -3,16 +3,17 @@
 //! Structure follows libvirt's own schema (domain.rng), against which the tests check what is written here. The
 //! machine type, the emulator and the firmware files are left to libvirt: it knows the host's.
 
-use super::{Artifact, Placement};
+use crate::hypervisor::text::{fill, shell};
+use crate::hypervisor::xml::{self, Xml, empty, is_plain, parent, text};
+use crate::hypervisor::{Artifact, Placement, Rendered};
 use crate::machine::{Bus, Clock, Machine, OsId};
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
-use quick_xml::Writer;
-use quick_xml::events::{BytesDecl, BytesText, Event};
+use quick_xml::events::{BytesDecl, Event};
 use std::io;
 
 /// `domain.xml` and `register.sh`.
-pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>> {
+pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     if machine.name.is_empty() || machine.name.contains('/') || !machine.name.chars().all(is_plain) {
         return Err(Error::unsupported(format!("libvirt takes no machine with the name {:?}", machine.name))
             .hint("give it another name with --name"));
@@ -37,15 +38,14 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Vec<Artifact>>
             machine.disks.len()
         )));
     }
-    Ok(vec![
-        Artifact { name: "domain.xml".into(), text: domain(machine, placement)?, executable: false },
-        Artifact { name: "register.sh".into(), text: script(machine, placement), executable: true },
-    ])
-}
-
-/// True for what an attribute of XML can hold, and comes back from it as it was.
-fn is_plain(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
+    let domain = xml::document(|xml| write_domain(xml, machine, placement))?;
+    Ok(Rendered {
+        artifacts: vec![
+            Artifact::file("domain.xml", domain),
+            Artifact::script("register.sh", script(machine, placement)),
+        ],
+        findings: Vec::new(),
+    })
 }
 
 /// Only QEMU's older machine has IDE.
@@ -67,38 +67,6 @@ fn bus(bus: Bus) -> Option<&'static str> {
 /// The network that libvirt makes when it is installed.
 const USUAL_NETWORK: &str = "default";
 
-type Xml = Writer<Vec<u8>>;
-
-/// An element with attributes and nothing in it.
-fn empty(xml: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
-    xml.create_element(name).with_attributes(attributes.iter().copied()).write_empty().map(|_| ())
-}
-
-/// An element with attributes and text.
-fn text(xml: &mut Xml, name: &str, attributes: &[(&str, &str)], content: &str) -> io::Result<()> {
-    let element = xml.create_element(name).with_attributes(attributes.iter().copied());
-    element.write_text_content(BytesText::new(content)).map(|_| ())
-}
-
-/// An element with attributes and other elements.
-fn parent(
-    xml: &mut Xml,
-    name: &str,
-    attributes: &[(&str, &str)],
-    content: impl FnOnce(&mut Xml) -> io::Result<()>,
-) -> io::Result<()> {
-    let element = xml.create_element(name).with_attributes(attributes.iter().copied());
-    element.write_inner_content(content).map(|_| ())
-}
-
-fn domain(machine: &Machine, placement: &Placement) -> Result<String> {
-    let mut xml = Writer::new_with_indent(Vec::new(), b' ', 2);
-    write_domain(&mut xml, machine, placement).map_err(|e| Error::io("cannot write the domain", e))?;
-    let mut out = xml.into_inner();
-    out.push(b'\n');
-    String::from_utf8(out).map_err(|_| Error::corrupt("the domain is not UTF-8"))
-}
-
 fn write_domain(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Result<()> {
     xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     parent(xml, "domain", &[("type", "kvm")], |xml| {
@@ -108,9 +76,7 @@ fn write_domain(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::
         }
         if let Some(annotation) = &machine.annotation {
             // XML has no way to write most control characters; libvirt would refuse the whole definition.
-            let annotation: String =
-                annotation.chars().filter(|&c| is_plain(c) || c == '\n' || c == '\t').collect();
-            text(xml, "description", &[], &annotation)?;
+            text(xml, "description", &[], &xml::holdable(annotation))?;
         }
         if let Some(id) = machine.os.as_ref().and_then(osinfo) {
             const NAMESPACE: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
@@ -234,62 +200,42 @@ fn osinfo(os: &OsId) -> Option<String> {
     (!os.version.is_empty()).then(|| format!("http://{site}/{}", os.version))
 }
 
-/// `text` as one word of a POSIX shell.
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 fn script(machine: &Machine, placement: &Placement) -> String {
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
-    let files: Vec<String> = placement.disks.iter().map(|disk| quote(&disk.file)).collect();
+    let files: Vec<String> = placement.disks.iter().map(|disk| shell(&disk.file)).collect();
     fill(
-        include_str!("register-libvirt.sh"),
+        include_str!("register.sh"),
         &[
-            ("@NAME@", quote(&machine.name)),
-            ("@UUID@", quote(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())),
-            ("@MACS@", quote(&macs.join(" "))),
+            ("@NAME@", shell(&machine.name)),
+            ("@UUID@", shell(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())),
+            ("@MACS@", shell(&macs.join(" "))),
             ("@FILES@", files.join(" ")),
-            ("@FOLDER@", quote(&quick_xml::escape::escape(placement.folder.as_str()))),
+            ("@FOLDER@", shell(&quick_xml::escape::escape(placement.folder.as_str()))),
         ],
     )
-}
-
-/// `template` with its marks replaced, in one pass: a mark inside of a value is no mark. A machine called `@FOLDER@`
-/// would else break out of its quotes, in a script that root runs.
-fn fill(template: &str, values: &[(&str, String)]) -> String {
-    let mut out = String::with_capacity(template.len());
-    let mut rest = template;
-    let next = |rest: &str| {
-        let found = values.iter().filter_map(|(mark, value)| Some((rest.find(mark)?, mark.len(), value)));
-        found.min_by_key(|(at, ..)| *at)
-    };
-    while let Some((at, len, value)) = next(rest) {
-        out.push_str(&rest[..at]);
-        out.push_str(value);
-        rest = &rest[at + len..];
-    }
-    out + rest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hypervisor::Networks;
     use landfall_image::Bytes;
 
     fn machine(name: &str) -> Machine {
         let text = "config.version = \"8\"\nannotation = \"two|0Alines|01|1b[2J\"";
-        Machine { name: name.into(), ..super::super::vmx::parse(text.as_bytes()).unwrap().machine }
+        Machine {
+            name: name.into(),
+            ..crate::hypervisor::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine
+        }
     }
 
     fn placement(folder: &str) -> Placement {
-        Placement { folder: folder.to_owned(), disks: Vec::new(), networks: Networks::default() }
+        Placement { folder: folder.to_owned(), ..Placement::default() }
     }
 
     #[test]
     fn a_name_that_looks_like_a_mark_stays_in_its_quotes() {
         let name = "@FOLDER@$(reboot)@UUID@";
-        let files = render(&machine(name), &placement(&format!("/out/{name}"))).unwrap();
+        let files = render(&machine(name), &placement(&format!("/out/{name}"))).unwrap().artifacts;
         let script = &files[1].text;
         assert!(script.contains("\nname='@FOLDER@$(reboot)@UUID@'\nuuid=''\n"), "{script}");
         assert!(script.contains("\nwritten_for='/out/@FOLDER@$(reboot)@UUID@'\n"), "{script}");
@@ -298,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_xml_cannot_hold_is_left_out_or_refused() {
-        let files = render(&machine("a"), &placement("/out/a")).unwrap();
+        let files = render(&machine("a"), &placement("/out/a")).unwrap().artifacts;
         assert!(files[0].text.contains("<description>two\nlines[2J</description>"), "{}", files[0].text);
         for (name, folder) in [("a\u{1}", "/out/a"), ("a\n", "/out/a"), ("a", "/o\tut/a"), ("a/b", "/out")] {
             assert!(render(&machine(name), &placement(folder)).is_err(), "{name:?} {folder:?}");
@@ -309,14 +255,19 @@ mod tests {
     fn disks_keep_their_sectors() {
         let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n\
                     scsi0:1.present=TRUE\nscsi0:1.fileName=b\n";
-        let mut machine = super::super::vmx::parse(text.as_bytes()).unwrap().machine;
+        let mut machine =
+            crate::hypervisor::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine;
         machine.name = "a".into();
         machine.disks[1].sector_size = Some(Bytes(4096));
         let platform = landfall_boot::target::Platform::Kvm;
-        let machine = super::super::attach::adapt(&machine, platform, &Default::default()).unwrap();
-        let disk = |n| super::super::PlacedDisk { file: format!("disk{n}"), format: "raw".into() };
+        let machine = crate::hypervisor::attach::adapt(&machine, platform, &Default::default()).unwrap();
+        let disk = |n| crate::hypervisor::PlacedDisk {
+            file: format!("disk{n}"),
+            format: "raw".into(),
+            ..Default::default()
+        };
         let placement = Placement { disks: vec![disk(0), disk(1)], ..placement("/out/a") };
-        let xml = render(&machine, &placement).unwrap().remove(0).text;
+        let xml = render(&machine, &placement).unwrap().artifacts.remove(0).text;
         let blockio = "<blockio logical_block_size=\"4096\" physical_block_size=\"4096\"/>";
         assert_eq!(xml.matches("<blockio").count(), 1, "{xml}");
         assert!(xml.split("dev=\"vda\"").nth(1).unwrap().contains(blockio), "{xml}");
@@ -324,6 +275,6 @@ mod tests {
 
     #[test]
     fn shell_words_survive_quotes() {
-        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(shell("it's"), r"'it'\''s'");
     }
 }

@@ -1,0 +1,118 @@
+//! What can be said of a machine's definition: the rows of findings that are not about its guest, and the way from an id to
+//! its row, whoever's it is.
+
+use landfall_boot::check::{self, Explanation, Severity};
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $severity:ident, $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: Explanation =
+            Explanation { id: $id, severity: Severity::$severity, text: $text };)*
+        /// All of them, sorted by id.
+        pub const TABLE: &[Explanation] = &[$($name),*];
+    };
+}
+
+rows! {
+    /// A device that no target gets.
+    DEVICE_LEFT_OUT = "definition-device-left-out", Notes,
+        "The source's definition has a device that is not made at the target: a CD or floppy drive, a sound card, a serial \
+         or parallel port, a USB controller, a shared folder. The guest starts without it. Add it at the target if \
+         something in the guest needs it.";
+    /// A setting that the target has no place for.
+    NOT_HELD = "definition-not-held", Warns,
+        "The source's definition says something that the target's definition has no place for, so the machine there differs \
+         in it. What it is stands in the finding. Set it by hand where the target can do it, or live without.";
+    /// A setting that is not read.
+    NOT_READ = "definition-not-read", Notes,
+        "The source's definition has settings that no part of landfall carries over: tuning of the source's hypervisor, state that it \
+         keeps for itself, or a kind of device that is not known here. Their names stand in the finding, so that \
+         nothing is lost in silence. Look them through once for each kind of machine.";
+    /// Snapshots at the source.
+    SNAPSHOTS = "definition-snapshots", Notes,
+        "The machine has snapshots at the source. Its current state is what is converted, with all that the snapshots below it \
+         hold; the snapshots themselves do not go over. Choose one of them with --snapshot to convert that state \
+         instead.";
+    /// A passed-through device.
+    PASSTHROUGH = "device-passthrough", Warns,
+        "A physical device of the source's host is given to the machine: a PCI or USB device, a virtual function, a graphics \
+         card, a tape drive. No definition can take it along. Give the machine such a device at the target, or \
+         remove its driver and its software from the guest.";
+    /// Changes that are kept apart.
+    DISK_INDEPENDENT = "disk-independent", Warns,
+        "A disk is independent at the source: snapshots and backups leave it out, and a nonpersistent one forgets its \
+         changes at power-off. What is converted is its content as it is now, and at the target it is an ordinary \
+         disk. Exclude it there from backups if that was the purpose.";
+    /// It is not here.
+    DISK_ELSEWHERE = "disk-not-here", Blocks,
+        "A disk's content does not lie beside the definition: it is a volume of the source's storage, an address in the \
+         network or a block device of its host. Copy it here as an image, or make it readable from here, and name \
+         it with --disk SLOT=FILE.";
+    /// A raw device mapping.
+    DISK_RAW = "disk-raw-device", Warns,
+        "A disk is a raw device mapping or a physical disk of the host. Where it can be read, its content becomes an ordinary \
+         disk at the target. Software in the guest that speaks to the storage array directly (multipath agents, \
+         snapshot providers, clusters) will not find it there.";
+    /// Two machines write to it.
+    DISK_SHARED = "disk-shared", Warns,
+        "A disk is shared with other machines at the source, as clusters do. The copy at the target belongs to this machine \
+         alone, and it is a copy of a moment in which others may have written. Convert all machines of the \
+         cluster while they are off, and share one of the copies at the target by hand.";
+    /// More than the target takes.
+    DISKS_TOO_MANY = "disks-too-many", Blocks,
+        "The machine has more disks than the target can attach. Put several disks together in the guest (LVM, storage spaces) \
+         before the move, or leave some out with --skip-disk and attach them another way.";
+    /// In the middle of its work.
+    SUSPENDED = "machine-suspended", Warns,
+        "The machine is suspended at the source: what is in its memory is lost, and its file systems are as after a power cut. \
+         Journals are replayed, as they would be after one. Resume it and shut it down at the source for a clean \
+         copy.";
+    /// The target takes no such name.
+    NAME_CHANGED = "name-changed", Notes,
+        "The target has rules for names that the machine's own does not follow, so it gets the nearest name that does. The name \
+         inside of the guest stays as it is. Choose another one with --name.";
+    /// The address was made anew.
+    MAC_MISSING = "nic-without-address", Notes,
+        "A network card has no hardware address in the definition, because the machine was never started or its hypervisor \
+         chooses one at every start. The target chooses one. A guest that ties its network configuration to the \
+         address is changed to go by the card's place.";
+    /// UEFI variables.
+    NVRAM = "nvram-not-carried", Notes,
+        "The UEFI variables of the source (boot entries, enrolled keys) stay there: their file has a format of its own, and \
+         the target makes new ones. The guest starts by the fallback path, which every loader that landfall sees to \
+         has. Enrol keys of your own again where secure boot is to go by them.";
+    /// Secrets in a TPM.
+    TPM = "tpm-secrets", Warns,
+        "The machine has a virtual TPM, and what is sealed in it cannot leave the source. At the target it has a new, empty one. \
+         BitLocker asks for its recovery key at the first start, LUKS with a TPM for a passphrase: have them at hand, \
+         or suspend the protection in the guest before the move.";
+}
+
+/// The row of an id, of the machine or of its guest.
+pub fn explain(id: &str) -> Option<&'static Explanation> {
+    TABLE.iter().find(|row| row.id == id).or_else(|| check::explain(id))
+}
+
+/// Every row there is, sorted by id.
+pub fn all() -> Vec<&'static Explanation> {
+    let mut rows: Vec<_> = TABLE.iter().chain(check::TABLE.iter()).collect();
+    rows.sort_by_key(|row| row.id);
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_speak_in_sentences() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].id < pair[1].id));
+        assert!(all().windows(2).all(|pair| pair[0].id < pair[1].id), "no id twice");
+        for row in TABLE {
+            assert!(
+                row.text.ends_with('.') && !row.text.contains("  ") && row.text.contains(". "),
+                "{}",
+                row.id
+            );
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! libvirt's domain XML.
+
+pub mod write;

@@ -1,0 +1,3 @@
+//! VMware: ESXi, vCenter, Workstation and Fusion.
+
+pub mod vmx;
