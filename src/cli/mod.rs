@@ -9,7 +9,7 @@ mod text;
 use crate::ops::Settings;
 use crate::ops::{Context, Failure};
 use args::{Cli, Verb};
-use landfall_image::convert::Cancel;
+use landfall_image::convert::{Cancel, RateLimit};
 use landfall_image::luks::Secret;
 use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Gate, Result};
@@ -37,7 +37,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             key,
             nbd: ClientOptions { tls: tls(cli), ..ClientOptions::default() },
             jobs: cli.common.jobs.map(usize::from),
-            rate_limit: cli.common.rate_limit,
+            rate_limit: cli.common.rate_limit.map(RateLimit::new),
             cancel: surroundings.cancel.clone(),
             scratch: surroundings.scratch.clone(),
             sandbox: surroundings.sandbox.clone(),

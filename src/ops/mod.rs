@@ -7,14 +7,15 @@ pub mod inspect;
 pub mod network_map;
 pub mod prove;
 pub mod source;
+mod toml_file;
 
 use crate::event::Observer;
 use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
-use landfall_image::convert::{Cancel, Options};
+use landfall_image::convert::{Cancel, Options, RateLimit};
 use landfall_image::luks::Secret;
 use landfall_image::nbd::ClientOptions;
-use landfall_image::{Bytes, Error, Gate, Kind};
+use landfall_image::{Error, Gate, Kind};
 use std::path::PathBuf;
 
 /// What every operation is given.
@@ -23,8 +24,8 @@ pub struct Context<'a> {
     pub gate: Gate,
     /// Worker threads; `None` for as many as the machine runs at once.
     pub jobs: Option<usize>,
-    /// Bytes of data read per second, at most.
-    pub rate_limit: Option<Bytes>,
+    /// Bytes of data read per second, at most, by all that runs at once.
+    pub rate_limit: Option<RateLimit>,
     /// Set by Ctrl-C.
     pub cancel: Cancel,
     /// Folder for short-lived scratch files.
@@ -42,8 +43,11 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Fresh options for one copy, with counters of its own.
     pub fn copy_options(&self) -> Options {
-        let mut options =
-            Options { rate_limit: self.rate_limit, cancel: self.cancel.clone(), ..Options::default() };
+        let mut options = Options {
+            rate_limit: self.rate_limit.clone(),
+            cancel: self.cancel.clone(),
+            ..Options::default()
+        };
         if let Some(jobs) = self.jobs {
             options.jobs = jobs;
         }

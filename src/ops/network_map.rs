@@ -14,6 +14,7 @@
 //! Everything is checked before a machine is looked at, and every complaint names its line. What a rule does to a guest
 //! is `landfall_boot::network_map`'s matter.
 
+use super::toml_file::{self, Wrong, wrong};
 use crate::machine::Machine;
 use ipnet::IpNet;
 use landfall_boot::network_map::{Host, NetworkMap, RouteRule, Rule, fits};
@@ -23,9 +24,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use toml::Spanned;
-
-/// Thousands of machines with a rule each fit.
-const MAP_AT_MOST: u64 = 4 << 20;
 
 /// A map as it was written, checked.
 #[derive(Clone, Debug, Default)]
@@ -82,56 +80,15 @@ struct WrittenRoute {
 
 /// Reads the map at `path`.
 pub fn load(path: &Path) -> Result<MapFile> {
-    let source = landfall_image::Source::open(path)?;
-    if source.len().0 > MAP_AT_MOST {
-        return Err(Error::refused(format!(
-            "has {}; a network map has at most {MAP_AT_MOST} bytes",
-            source.len()
-        ))
-        .in_file(path));
-    }
-    let bytes = source.head(usize::try_from(source.len().0).unwrap_or(usize::MAX))?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::refused("is not UTF-8").in_file(path))?;
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let (text, name) = toml_file::read(path)?;
     parse(&text, &name).map_err(|error| error.in_file(path))
-}
-
-/// A complaint about a place in the file.
-struct Wrong {
-    says: String,
-    hint: Option<String>,
-    at: usize,
-}
-
-fn wrong(at: usize, says: impl Into<String>) -> Wrong {
-    Wrong { says: says.into(), hint: None, at }
-}
-
-impl Wrong {
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
 }
 
 /// The map in `text`; `name` is what findings call it.
 pub fn parse(text: &str, name: &str) -> Result<MapFile> {
-    let line = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-    let refused = |wrong: Wrong| {
-        let error = Error::refused(format!("line {}: {}", line(wrong.at), wrong.says));
-        match wrong.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    };
-    let written: Written = toml::from_str(text).map_err(|error| {
-        let complaint = wrong(error.span().map_or(0, |span| span.start), error.message().trim());
-        let hint = nearest(error.message()).map(|key| format!("did you mean {key}?"));
-        refused(match hint.or_else(|| as_list(error.message())) {
-            Some(hint) => complaint.hint(hint),
-            None => complaint,
-        })
-    })?;
+    let line = |at: usize| toml_file::line(text, at);
+    let refused = |wrong: Wrong| wrong.in_text(text);
+    let written: Written = toml_file::parse(text)?;
     if written.rule.is_empty() {
         return Err(Error::refused("has no rule").hint("write [[rule]] and below it what it changes"));
     }
@@ -142,24 +99,6 @@ pub fn parse(text: &str, name: &str) -> Result<MapFile> {
         rules.push(check(rule.into_inner(), at, place).map_err(refused)?);
     }
     Ok(MapFile { rules })
-}
-
-/// serde lists the keys that it knows; the nearest one is probably meant.
-fn nearest(message: &str) -> Option<String> {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.contains("unknown field").then(|| quoted.next())??;
-    let known: Vec<&str> = quoted.collect();
-    similar::get_close_matches(unknown, &known, 1, 0.6).first().map(|key| (*key).to_owned())
-}
-
-/// What a list has to look like, where one was expected.
-fn as_list(message: &str) -> Option<String> {
-    let given = message.strip_suffix(", expected a sequence")?;
-    match given.strip_prefix("invalid type: ")?.split_once(' ') {
-        None if given.ends_with("map") => Some("write [[rule]]".to_owned()),
-        Some(("string", text)) => Some(format!("write [{text}]")),
-        _ => None,
-    }
 }
 
 fn is_empty(at: usize, what: &str) -> Wrong {
@@ -394,7 +333,10 @@ mod tests {
                 "line 2: ::/0 is the default route|use gateway",
             ),
             ("[[rule]]\ngateway = 5\n", "line 2: gateway is neither an address in quotes nor a list of them"),
-            ("[rule]\ndhcp = true\n", "line 1: invalid type: map, expected a sequence|write [[rule]]"),
+            (
+                "[rule]\ndhcp = true\n",
+                "line 1: invalid type: map, expected a sequence|write it in double brackets: [[rule]]",
+            ),
             (
                 "[[rule]]\ndns = \"10.2.0.53\"\n",
                 "line 2: invalid type: string \"10.2.0.53\", expected a sequence|write [\"10.2.0.53\"]",

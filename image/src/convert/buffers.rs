@@ -6,7 +6,7 @@ use crate::disk::Disk;
 use crate::error::Result;
 use crate::limits;
 use crate::units::{Bytes, GuestRange};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// As many chunks in flight as keep `jobs` workers busy and the memory bounded, with `buffers` for each chunk.
@@ -23,14 +23,16 @@ pub(super) fn read_parts(
     range: GuestRange,
     parts: &[GuestRange],
     buffers: &Buffers,
-    limiter: &Limiter,
+    limit: Option<&RateLimit>,
     stop: &Stop<'_>,
 ) -> Result<Vec<u8>> {
     let mut bytes = buffers.get(index(range.len().0));
     let mut here = range.start();
     let mut rest = &mut bytes[..];
     for part in parts {
-        limiter.wait(part.len(), stop)?;
+        if let Some(limit) = limit {
+            limit.wait(part.len(), stop)?;
+        }
         let (gap, behind) = rest.split_at_mut(index(part.start().0 - here.0));
         gap.fill(0);
         let (now, behind) = behind.split_at_mut(index(part.len().0));
@@ -74,20 +76,23 @@ impl Buffers {
 }
 
 /// Spaces reads so that no more than a given number of bytes are read per second.
-pub(super) struct Limiter {
-    bytes_per_second: Option<u64>,
-    next: Mutex<Instant>,
+/// Clones share one allowance: runs at the same time stay within it together.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// 1 and up.
+    bytes_per_second: u64,
+    next: Arc<Mutex<Instant>>,
 }
 
-impl Limiter {
-    pub fn new(limit: Option<Bytes>) -> Self {
-        Limiter { bytes_per_second: limit.map(|limit| limit.0.max(1)), next: Mutex::new(Instant::now()) }
+impl RateLimit {
+    /// At most so many bytes per second; 0 counts as 1.
+    pub fn new(bytes_per_second: Bytes) -> Self {
+        RateLimit { bytes_per_second: bytes_per_second.0.max(1), next: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// Returns when `bytes` may be read.
-    pub fn wait(&self, bytes: Bytes, stop: &Stop<'_>) -> Result<()> {
-        let Some(rate) = self.bytes_per_second else { return Ok(()) };
-        let nanoseconds = u128::from(bytes.0) * 1_000_000_000 / u128::from(rate);
+    pub(super) fn wait(&self, bytes: Bytes, stop: &Stop<'_>) -> Result<()> {
+        let nanoseconds = u128::from(bytes.0) * 1_000_000_000 / u128::from(self.bytes_per_second);
         let takes = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let begin = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! Whether two disks hold the same, and where they first differ.
 
-use super::buffers::{Buffers, Limiter, read_parts, width};
+use super::buffers::{Buffers, read_parts, width};
 use super::pipeline::Taken;
 use super::plan::{Item, Plan};
 use super::{CHUNK, Options, pipeline};
@@ -35,7 +35,6 @@ pub fn compare(a: &dyn Disk, b: &dyn Disk, options: &Options) -> Result<Comparis
     let both = Both { a, b };
     let width = width(options.jobs, CHUNK, 2);
     let buffers = Buffers::new(width.in_flight);
-    let limiter = Limiter::new(options.rate_limit);
     options.progress.begin(both.size());
     let work = |item, stop: &pipeline::Stop<'_>| {
         let Item::Data { range, parts } = item else { return Ok(None) };
@@ -46,7 +45,7 @@ pub fn compare(a: &dyn Disk, b: &dyn Disk, options: &Options) -> Result<Comparis
                 .map(|&part| disk::clip(part, disk.size()))
                 .filter(|part| !part.is_empty())
                 .collect();
-            read_parts(disk, range, &parts, &buffers, &limiter, stop)
+            read_parts(disk, range, &parts, &buffers, options.rate_limit.as_ref(), stop)
         });
         let (left, right) = (left?, right?);
         options.progress.read(Bytes(parts.iter().map(|part| part.len().0).sum()));

@@ -1,6 +1,6 @@
 //! The copy itself: what the workers do with a chunk, and what the sink is told of it.
 
-use super::buffers::{Buffers, Limiter, read_parts, width};
+use super::buffers::{Buffers, RateLimit, read_parts, width};
 use super::journal::{Journal, Record, Told};
 use super::pipeline::{self, Stop, Taken};
 use super::plan::{Item, Plan};
@@ -70,7 +70,6 @@ pub(super) fn copy(
     let buffers_each = if base.is_some() { 2 } else { 1 };
     let width = pipeline::Width { ending: sink.stores_at_once(), ..width(options.jobs, chunk, buffers_each) };
     let buffers = Buffers::new(width.in_flight);
-    let limiter = Limiter::new(options.rate_limit);
     let journalled = journal.is_some();
     options.progress.begin(size);
     let mut copying = Copying {
@@ -87,7 +86,7 @@ pub(super) fn copy(
         granule,
         journalled,
         buffers: &buffers,
-        limiter: &limiter,
+        limit: options.rate_limit.as_ref(),
         progress: &options.progress,
     };
     let plan =
@@ -275,7 +274,7 @@ struct Worker<'a> {
     /// The bytes that are stored must be known by a hash.
     journalled: bool,
     buffers: &'a Buffers,
-    limiter: &'a Limiter,
+    limit: Option<&'a RateLimit>,
     progress: &'a super::Progress,
 }
 
@@ -307,7 +306,7 @@ impl Worker<'_> {
             }
             Item::Data { range, parts } => (range, parts),
         };
-        let content = read_parts(self.disk, range, &parts, self.buffers, self.limiter, stop)?;
+        let content = read_parts(self.disk, range, &parts, self.buffers, self.limit, stop)?;
         let read = Bytes(parts.iter().map(|part| part.len().0).sum());
         self.progress.read(read);
 

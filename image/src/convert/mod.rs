@@ -32,6 +32,7 @@ mod journal;
 mod pipeline;
 mod plan;
 
+pub use buffers::RateLimit;
 pub use compare::{Comparison, compare};
 pub use journal::Journal;
 
@@ -54,13 +55,13 @@ const GRANULE: Bytes = Bytes::mib(2);
 /// Data of an interrupted run that is worth continuing with; less is written again as fast as it is checked.
 const WORTH_KEEPING: Bytes = Bytes::mib(64);
 
-/// How to convert, digest or compare. Clones share the cancellation and the progress.
+/// How to convert, digest or compare. Clones share the cancellation, the rate limit and the progress.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Worker threads; by default as many as the machine runs at once. 0 counts as 1.
     pub jobs: usize,
     /// Bytes of data read per second, at most.
-    pub rate_limit: Option<Bytes>,
+    pub rate_limit: Option<RateLimit>,
     /// With a journal: data in the target that is worth continuing with; with less a run that is stopped or fails leaves
     /// nothing.
     pub worth_keeping: Bytes,

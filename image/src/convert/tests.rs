@@ -156,7 +156,7 @@ fn an_empty_disk_costs_nothing_however_large() {
 #[test]
 fn the_fraction_rises_from_0_to_1() {
     let disk = mixed(1, Bytes(64 * MIB));
-    let options = Options { rate_limit: Some(Bytes(20 * MIB)), ..jobs(2) };
+    let options = Options { rate_limit: Some(RateLimit::new(Bytes(20 * MIB))), ..jobs(2) };
     let mut seen = Vec::new();
     std::thread::scope(|scope| {
         let run = scope.spawn(|| digest(&disk, &options).unwrap());
@@ -178,10 +178,21 @@ fn the_fraction_rises_from_0_to_1() {
 fn a_rate_limit_is_kept_and_a_request_to_stop_heeded_meanwhile() {
     let disk = MemDisk::from_bytes(noise_bytes(1, 8 << 20));
     let begin = Instant::now();
-    digest(&disk, &Options { rate_limit: Some(Bytes(20 * MIB)), ..jobs(4) }).unwrap();
+    digest(&disk, &Options { rate_limit: Some(RateLimit::new(Bytes(20 * MIB))), ..jobs(4) }).unwrap();
     // The last chunk of 2 MiB is read 6 MiB after the first one.
     assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
-    let options = Options { rate_limit: Some(Bytes(1)), ..jobs(4) };
+    // Two at once share it.
+    let shared = Options { rate_limit: Some(RateLimit::new(Bytes(20 * MIB))), ..jobs(2) };
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                digest(&disk, &Options { progress: Progress::default(), ..shared.clone() }).unwrap()
+            });
+        }
+    });
+    assert!(begin.elapsed() >= Duration::from_millis(700), "{:?}", begin.elapsed());
+    let options = Options { rate_limit: Some(RateLimit::new(Bytes(1))), ..jobs(4) };
     let cancel = options.cancel.clone();
     let result = std::thread::scope(|scope| {
         let run = scope.spawn(|| digest(&disk, &options));
