@@ -61,6 +61,10 @@ rows! {
     DISKS_TOO_MANY = "disks-too-many", Blocks,
         "The machine has more disks than the target can attach. Put several disks together in the guest (LVM, storage spaces) \
          before the move, or leave some out with --skip-disk and attach them another way.";
+    /// A map's rule changed it.
+    MAPPED = "machine-mapped", Notes,
+        "A rule of the map that was given changes the machine on its way: its name, its processors or memory, a hardware \
+         address. The file and line of the rule stand in the finding. Change the rule if that is not what is wanted.";
     /// In the middle of its work.
     SUSPENDED = "machine-suspended", Warns,
         "The machine is suspended at the source: what is in its memory is lost, and its file systems are as after a power cut. \

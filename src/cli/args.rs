@@ -1,5 +1,6 @@
 //! The command line's grammar.
 
+use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landfall_image::{Bytes, Format};
@@ -103,9 +104,10 @@ pub struct Convert {
     /// Plug all other cards into this network [default for kvm: default]
     #[arg(long, value_name = "TARGET")]
     pub network: Option<String>,
-    /// Change the guest's addresses, gateways, name servers and routes as this file says (TOML; see the README)
-    #[arg(long, value_name = "FILE")]
-    pub network_map: Option<PathBuf>,
+    /// Change names, networks, storage, limits and hardware addresses of machines, and addresses, gateways, name servers and
+    /// routes in the guest, as this file says (TOML; see the README)
+    #[arg(long, visible_alias = "network-map", value_name = "FILE")]
+    pub map: Option<PathBuf>,
     /// Replace an earlier result of the same name
     #[arg(long)]
     pub replace: bool,
@@ -128,9 +130,9 @@ pub struct Inspect {
     /// What is done with services of platforms
     #[command(flatten)]
     pub services: ServiceArgs,
-    /// Plan with the addresses, gateways, name servers and routes of this file (TOML; see the README)
-    #[arg(long, value_name = "FILE")]
-    pub network_map: Option<PathBuf>,
+    /// Plan with the map in this file (TOML; see the README)
+    #[arg(long, visible_alias = "network-map", value_name = "FILE")]
+    pub map: Option<PathBuf>,
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,
@@ -445,22 +447,6 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("write it with = between the two, both not empty".into()),
     }
-}
-
-/// `50M`, `1G`, `4096`: bytes, with a binary unit.
-fn parse_size(text: &str) -> Result<Bytes, String> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err("units are K, M, G and T".into()),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).filter(|&n| n > 0);
-    bytes.map(Bytes).ok_or_else(|| "a whole number above 0 with K, M, G or T is wanted".into())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::text::{self, print_json};
 use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{Context, Failure, GuestChoice, inspect, network_map, prove, source};
+use crate::ops::{Context, Failure, GuestChoice, inspect, map, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
 use landfall_boot::check::Severity;
@@ -42,7 +42,7 @@ fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) ->
     Ok(GuestChoice {
         keep: services.keep.clone(),
         drop: services.drop.clone(),
-        network_map: map.map(network_map::load).transpose()?,
+        map: map.map(map::load).transpose()?,
         ..choice(guest)
     })
 }
@@ -57,7 +57,7 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
         context,
         &args.source,
         target(&args.to)?,
-        &choice_with(&args.guest, &args.services, args.network_map.as_deref())?,
+        &choice_with(&args.guest, &args.services, args.map.as_deref())?,
     )?;
     if as_json {
         print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?)?;
@@ -81,7 +81,7 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
             ..CreateOptions::default()
         },
         networks: Networks { map: args.map_network.clone(), rest: args.network.clone() },
-        guest: choice_with(&args.guest, &args.services, args.network_map.as_deref())?,
+        guest: choice_with(&args.guest, &args.services, args.map.as_deref())?,
     };
     let done = convert::convert(context, &wanted)?;
     if as_json {

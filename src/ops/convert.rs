@@ -56,9 +56,11 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     let kind = kind(wanted)?;
     let mut clock = Clock::default();
     let mut loaded = source::load(context, wanted.source, &wanted.guest.source)?;
-    if let Some(name) = &wanted.name {
+    let mapped = wanted.guest.mapped(&loaded, platform);
+    if let Some(name) = wanted.name.as_ref().or(mapped.name.as_ref()) {
         loaded.rename(name);
     }
+    let networks = mapped.networks(&wanted.networks);
     check_kind(wanted.target, kind, &loaded.machine)?;
     clock.lap("read the definition");
 
@@ -71,11 +73,18 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         Folder::begin(wanted.output, &loaded.machine.name, wanted.create.files.replace, &loaded.files())?;
     let overlays = loaded.overlays(&folder.partial)?;
     let keys = context.key.as_slice();
-    let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest, keys };
+    let opened = Opened {
+        loaded: &loaded,
+        overlays: &overlays,
+        platform,
+        choice: &wanted.guest,
+        mapped: &mapped,
+        keys,
+    };
     let mut patched = inspect::patch(context, &opened)?;
     clock.lap("find the guest and patch it");
 
-    let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name, &wanted.networks)?;
+    let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name, &networks, &mapped)?;
     if patched.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
         return Err(Failure::Findings(patched.findings));
     }
@@ -90,8 +99,9 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     let placement = Placement {
         folder: utf8(&folder.final_name)?,
         disks: machine.disks.iter().zip(&overlays).map(placed).collect(),
-        networks: wanted.networks.clone(),
-        ..Placement::default()
+        networks,
+        storage: mapped.storage.clone(),
+        id: mapped.id,
     };
     // What the target cannot express is refused now, not after hours of copying.
     let rendered = (wanted.target.render)(&machine, &placement)?;

@@ -1,5 +1,6 @@
 //! What is in a machine, what has to change for a target, and the change itself, in overlays.
 
+use super::map::Mapped;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
@@ -28,6 +29,8 @@ pub struct Opened<'a> {
     pub platform: Platform,
     /// How its guest is found.
     pub choice: &'a GuestChoice,
+    /// What the map makes of the machine.
+    pub mapped: &'a Mapped,
     /// Tried on its encrypted volumes.
     pub keys: &'a [Secret],
 }
@@ -50,11 +53,7 @@ impl Opened<'_> {
             firmware: machine.firmware,
             nics: nics.collect(),
             services: Services { keep: self.choice.keep.clone(), drop: self.choice.drop.clone() },
-            network_map: self
-                .choice
-                .network_map
-                .as_ref()
-                .map(|map| map.resolve(&self.loaded.source_name, machine)),
+            network_map: self.choice.map.as_ref().map(|map| map.resolve(&self.loaded.source_name, machine)),
         }
     }
 
@@ -89,7 +88,11 @@ impl Opened<'_> {
             disks: disks.collect(),
             volumes: inspection.volumes,
             edits: inspection.plan.edits.iter().map(change).collect(),
-            findings: self.loaded.findings.iter().cloned().chain(inspection.plan.findings).collect(),
+            findings: [&self.loaded.findings, &self.mapped.findings, &inspection.plan.findings]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
             devices: inspection.plan.devices,
             readdressed: inspection.plan.moved,
             guest: inspection.guest,
@@ -112,8 +115,15 @@ pub fn inspect(
     let platform = target.platform;
     let loaded = source::load(context, path, &choice.source)?;
     let overlays = loaded.overlays(&context.scratch)?;
-    let opened =
-        Opened { loaded: &loaded, overlays: &overlays, platform, choice, keys: context.key.as_slice() };
+    let mapped = choice.mapped(&loaded, platform);
+    let opened = Opened {
+        loaded: &loaded,
+        overlays: &overlays,
+        platform,
+        choice,
+        mapped: &mapped,
+        keys: context.key.as_slice(),
+    };
     context.observer.event(Event::Step("Looking at the guest".into()));
     // Much can be read without a sandbox; where there is none, the session says what could not be.
     let sandbox = match Sandbox::new(context.sandbox.clone()) {
@@ -125,15 +135,34 @@ pub fn inspect(
     };
     let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
     let mut inspected = opened.report(inspection);
-    adapt(&mut inspected, target, target.kinds.first().copied().unwrap_or_default(), &Networks::default())?;
+    adapt(
+        &mut inspected,
+        target,
+        target.kinds.first().copied().unwrap_or_default(),
+        &mapped.networks(&Networks::default()),
+        &mapped,
+    )?;
     Ok(inspected)
 }
 
 /// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
 /// finding.
-pub fn adapt(inspected: &mut Inspected, target: &Target, kind: &str, networks: &Networks) -> Result<Machine> {
+pub fn adapt(
+    inspected: &mut Inspected,
+    target: &Target,
+    kind: &str,
+    networks: &Networks,
+    mapped: &Mapped,
+) -> Result<Machine> {
     let platform = target.platform;
     let mut machine = attach::adapt(&inspected.machine, platform, &inspected.devices)?;
+    machine.cpus = mapped.cpus.unwrap_or(machine.cpus);
+    machine.memory = mapped.memory.unwrap_or(machine.memory);
+    for (nic, new) in machine.nics.iter_mut().zip(&mapped.macs) {
+        if new.is_some() {
+            nic.mac.clone_from(new);
+        }
+    }
     let ending = landfall_image::formats::kind(kind)?.ending;
     for (index, disk) in machine.disks.iter_mut().enumerate() {
         disk.file = format!("disk{index}.{ending}");
@@ -182,7 +211,7 @@ pub fn patch(context: &Context<'_>, opened: &Opened<'_>) -> Result<Inspected, Fa
 mod tests {
     use super::*;
     use crate::hypervisor;
-    use crate::ops::network_map;
+    use crate::ops::map;
     use landfall_boot::target::{DiskModel, Firmware};
     use landfall_boot::volume::{Content, Volume};
     use std::path::PathBuf;
@@ -201,10 +230,17 @@ mod tests {
             findings: Vec::new(),
         };
         loaded.rename("web01-b");
-        let map = network_map::parse("[[rule]]\nmachine = \"web01\"\ndhcp = true\n", "map.toml").unwrap();
-        let choice = GuestChoice { network_map: Some(map), ..GuestChoice::default() };
-        let opened =
-            Opened { loaded: &loaded, overlays: &[], platform: Platform::Kvm, choice: &choice, keys: &[] };
+        let map = map::parse("[[rule]]\nmachine = \"web01\"\ndhcp = true\n", "map.toml").unwrap();
+        let choice = GuestChoice { map: Some(map), ..GuestChoice::default() };
+        let mapped = choice.mapped(&loaded, Platform::Kvm);
+        let opened = Opened {
+            loaded: &loaded,
+            overlays: &[],
+            platform: Platform::Kvm,
+            choice: &choice,
+            mapped: &mapped,
+            keys: &[],
+        };
         let request = opened.request();
         assert_eq!(request.network_map.map(|map| map.rules.len()), Some(1));
         assert_eq!(loaded.machine.name, "web01-b");
@@ -260,7 +296,7 @@ mod tests {
             let row = hypervisor::target(target).unwrap();
             let mut inspected = inspected(firmware, partition);
             inspected.devices.disks = model.into_iter().collect();
-            adapt(&mut inspected, row, row.kinds[0], &Networks::default()).unwrap();
+            adapt(&mut inspected, row, row.kinds[0], &Networks::default(), &Mapped::default()).unwrap();
             let found = inspected.findings.iter().find(|finding| finding.id == SECTOR_SIZE);
             assert_eq!(found.is_some(), blocks, "{target} {firmware:?} {partition:?}");
         }

@@ -4,7 +4,7 @@
 pub mod convert;
 pub mod disk;
 pub mod inspect;
-pub mod network_map;
+pub mod map;
 pub mod prove;
 pub mod source;
 mod toml_file;
@@ -12,10 +12,11 @@ mod toml_file;
 use crate::event::Observer;
 use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
+use landfall_boot::target::Platform;
 use landfall_image::convert::{Cancel, Options, RateLimit};
 use landfall_image::luks::Secret;
 use landfall_image::nbd::ClientOptions;
-use landfall_image::{Error, Gate, Kind};
+use landfall_image::{Bytes, Error, Gate, Kind};
 use std::path::PathBuf;
 
 /// What every operation is given.
@@ -66,6 +67,22 @@ fn is_folder_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= 200 && name.chars().all(plain)
 }
 
+/// `50M`, `1G`, `4096`: bytes, with a binary unit.
+pub fn parse_size(text: &str) -> Result<Bytes, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err("units are K, M, G and T".into()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).filter(|&n| n > 0);
+    bytes.map(Bytes).ok_or_else(|| "a whole number above 0 with K, M, G or T is wanted".into())
+}
+
 /// How a guest is found on a machine's disks, and what is wanted of it.
 #[derive(Clone, Debug, Default)]
 pub struct GuestChoice {
@@ -77,8 +94,18 @@ pub struct GuestChoice {
     pub drop: Vec<String>,
     /// Which machine of the source it is, and where its disks lie.
     pub source: source::Wanted,
-    /// What its network becomes at the target.
-    pub network_map: Option<network_map::MapFile>,
+    /// What becomes of it and its network at the target.
+    pub map: Option<map::MapFile>,
+}
+
+impl GuestChoice {
+    /// What the map makes of a machine on its way to `platform`.
+    pub fn mapped(&self, loaded: &source::Loaded, platform: Platform) -> map::Mapped {
+        match &self.map {
+            Some(map) => map.place(&loaded.source_name, &loaded.machine, platform),
+            None => map::Mapped { macs: vec![None; loaded.machine.nics.len()], ..map::Mapped::default() },
+        }
+    }
 }
 
 /// Why an operation did not do what was asked.

@@ -1,6 +1,7 @@
 //! Boots a machine in isolation on the target's virtual hardware and keeps the evidence.
 
 use super::inspect::Opened;
+use super::map::Mapped;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
@@ -87,7 +88,15 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     let attempt = || -> Result<_, Failure> {
         let overlays = loaded.overlays(&folder)?;
         let keys = context.key.as_slice();
-        let opened = Opened { loaded: &loaded, overlays: &overlays, platform, choice: &wanted.guest, keys };
+        let mapped = Mapped::default();
+        let opened = Opened {
+            loaded: &loaded,
+            overlays: &overlays,
+            platform,
+            choice: &wanted.guest,
+            mapped: &mapped,
+            keys,
+        };
         context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
         let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
 

@@ -1,42 +1,58 @@
-//! Network maps: the file in which a user says what a network becomes at the recovery site, and what of it is for a machine.
+//! Maps: the file in which a user says what becomes of machines and networks at the recovery site, and what of it is for a
+//! machine.
 //!
 //! ```toml
-//! [[rule]]                                  # for every machine
-//! subnets = { "10.1.0.0/16" = "10.2.0.0/16" }
+//! [[rule]]                                        # for every machine
+//! subnets = { "10.1.0.0/16" = "10.2.0.0/16" }     # addresses in the guest
 //! dns = ["10.2.0.53"]
+//! networks = { "VM Network" = "bridge:br0" }      # what its cards are plugged into
+//! storage = "ssd"
+//! memory_at_most = "16G"
 //!
-//! [[rule]]                                  # for some
+//! [[rule]]                                        # for some
 //! machine = "web*"
-//! network = "VM Network"
-//! gateway = "10.2.0.254"
+//! name = "{name}-dr"
+//! mac = "new"
 //! ```
 //!
-//! Everything is checked before a machine is looked at, and every complaint names its line. What a rule does to a guest
-//! is `landfall_boot::network_map`'s matter.
+//! Later rules win. Everything is checked before a machine is looked at, and every complaint names its line. What a rule does
+//! to a guest is `landfall_boot::network_map`'s matter, what it does to a machine [`machine`]'s.
+
+mod machine;
+mod network;
+
+pub use machine::{Mac, MachineRule, Mapped};
 
 use super::toml_file::{self, Wrong, wrong};
 use crate::machine::Machine;
-use ipnet::IpNet;
-use landfall_boot::network_map::{Host, NetworkMap, RouteRule, Rule, fits};
+use landfall_boot::network_map::{NetworkMap, Rule, fits};
+use landfall_boot::target::Platform;
 use landfall_image::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 use toml::Spanned;
 
 /// A map as it was written, checked.
 #[derive(Clone, Debug, Default)]
 pub struct MapFile {
-    rules: Vec<Conditioned>,
+    /// In the order of the file.
+    pub rules: Vec<Conditioned>,
 }
 
 /// A rule and for whom it is.
 #[derive(Clone, Debug)]
-struct Conditioned {
-    machine: Option<String>,
-    network: Option<String>,
-    rule: Rule,
+pub struct Conditioned {
+    /// Where it stands: `site-b.toml:12`.
+    pub place: String,
+    /// Pattern of machines' names at the source; all of them otherwise.
+    pub machine: Option<String>,
+    /// Pattern of networks' names at the source: only cards in one of them are meant.
+    pub network: Option<String>,
+    /// What it says of addresses.
+    pub addresses: Option<Rule>,
+    /// What it says of the machine.
+    pub of_machine: MachineRule,
 }
 
 #[derive(Deserialize)]
@@ -62,6 +78,16 @@ struct WrittenRule {
     #[serde(default)]
     routes: BTreeMap<String, Spanned<WrittenRoute>>,
     dhcp: Option<bool>,
+    name: Option<Spanned<String>>,
+    #[serde(default)]
+    networks: BTreeMap<String, Spanned<String>>,
+    storage: Option<Spanned<String>>,
+    id: Option<Spanned<u32>>,
+    cpus_at_most: Option<Spanned<u32>>,
+    memory_at_most: Option<Spanned<String>>,
+    mac: Option<Spanned<String>>,
+    #[serde(default)]
+    macs: BTreeMap<String, Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -86,178 +112,56 @@ pub fn load(path: &Path) -> Result<MapFile> {
 
 /// The map in `text`; `name` is what findings call it.
 pub fn parse(text: &str, name: &str) -> Result<MapFile> {
-    let line = |at: usize| toml_file::line(text, at);
-    let refused = |wrong: Wrong| wrong.in_text(text);
     let written: Written = toml_file::parse(text)?;
     if written.rule.is_empty() {
         return Err(Error::refused("has no rule").hint("write [[rule]] and below it what it changes"));
     }
     let mut rules = Vec::new();
     for rule in written.rule {
-        let place = format!("{name}:{}", line(rule.span().start));
         let at = rule.span().start;
-        rules.push(check(rule.into_inner(), at, place).map_err(refused)?);
+        let place = format!("{name}:{}", toml_file::line(text, at));
+        rules.push(check(rule.get_ref(), at, place).map_err(|wrong| wrong.in_text(text))?);
     }
     Ok(MapFile { rules })
 }
 
-fn is_empty(at: usize, what: &str) -> Wrong {
-    wrong(at, format!("{what} is empty")).hint("leave it out to keep what is configured")
-}
-
-fn check(written: WrittenRule, at: usize, place: String) -> std::result::Result<Conditioned, Wrong> {
-    let pattern = |given: Option<Spanned<String>>, what: &str| match given {
+fn check(written: &WrittenRule, at: usize, place: String) -> std::result::Result<Conditioned, Wrong> {
+    let pattern = |given: &Option<Spanned<String>>, what: &str| match given {
         Some(text) if text.get_ref().trim().is_empty() => {
             Err(wrong(text.span().start, format!("{what} is empty; leave it out for all")))
         }
-        other => Ok(other.map(Spanned::into_inner)),
+        other => Ok(other.as_ref().map(|text| text.get_ref().clone())),
     };
     let (machine, network, interface) = (
-        pattern(written.machine, "machine")?,
-        pattern(written.network, "network")?,
-        pattern(written.interface, "interface")?,
+        pattern(&written.machine, "machine")?,
+        pattern(&written.network, "network")?,
+        pattern(&written.interface, "interface")?,
     );
-    let mut rule = Rule { place, interface, dhcp: written.dhcp, search: None, ..Rule::default() };
-    for (from, to) in &written.subnets {
-        let at = to.span().start;
-        let pair = (subnet(from, at)?, subnet(to.get_ref(), at)?);
-        same_family(pair.0.addr(), pair.1.addr(), at)?;
-        rule.subnets.push(pair);
+    let of_machine = machine::check(written)?;
+    let for_cards_only = network.is_some() || interface.is_some();
+    if for_cards_only && !of_machine.is_empty() {
+        return Err(wrong(at, "the rule is for some cards, and says something of the machine as a whole")
+            .hint("put name, networks, storage, id, cpus_at_most, memory_at_most, mac and macs into a rule without network and interface"));
     }
-    for (from, to) in &written.addresses {
-        let at = to.span().start;
-        let from_ip = address(from, at)?;
-        let host = match to.get_ref().split_once('/') {
-            None => Host { ip: address(to.get_ref(), at)?, prefix: None },
-            Some(_) => {
-                let net: IpNet = to.get_ref().parse().map_err(|_| {
-                    wrong(at, format!("{:?} is no address with a prefix length", to.get_ref()))
-                })?;
-                no_host(&net, at)?;
-                Host { ip: net.addr(), prefix: Some(net.prefix_len()) }
-            }
-        };
-        same_family(from_ip, host.ip, at)?;
-        rule.addresses.push((from_ip, host));
+    let addresses = network::check(written, place.clone(), interface)?;
+    if addresses.is_none() && of_machine.is_empty() {
+        return Err(wrong(at, "the rule changes nothing").hint(
+            "give it subnets, addresses, gateway, dns, search, routes or dhcp, or networks, storage, name, cpus_at_most, memory_at_most, mac, macs or id",
+        ));
     }
-    if let Some(gateway) = written.gateway {
-        let at = gateway.span().start;
-        let texts = match gateway.into_inner() {
-            OneOrMore::One(text) => vec![text],
-            OneOrMore::More(texts) => texts,
-        };
-        if texts.is_empty() {
-            return Err(is_empty(at, "gateway"));
-        }
-        for text in texts {
-            let ip = address(&text, at)?;
-            if rule.gateways.iter().any(|known| known.is_ipv4() == ip.is_ipv4()) {
-                return Err(wrong(at, "gateway has two addresses of one family"));
-            }
-            rule.gateways.push(ip);
-        }
-    }
-    if let Some(servers) = written.dns {
-        let at = servers.span().start;
-        let servers = servers.into_inner();
-        if servers.is_empty() {
-            return Err(is_empty(at, "dns"));
-        }
-        let servers = servers.iter().map(|text| address(text.get_ref(), text.span().start));
-        rule.dns = Some(servers.collect::<std::result::Result<_, _>>()?);
-    }
-    if let Some(domains) = written.search {
-        let at = domains.span().start;
-        let domains = domains.into_inner();
-        if domains.is_empty() {
-            return Err(is_empty(at, "search"));
-        }
-        for domain in &domains {
-            let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            let text = domain.get_ref();
-            if text.is_empty() || text.len() > 253 || !text.chars().all(is_name) {
-                return Err(wrong(domain.span().start, format!("{text:?} is no domain name")));
-            }
-        }
-        rule.search = Some(domains.into_iter().map(Spanned::into_inner).collect());
-    }
-    for (from, route) in &written.routes {
-        let at = route.span().start;
-        let route = route.get_ref();
-        let from = subnet(from, at)?;
-        if from.prefix_len() == 0 {
-            return Err(wrong(at, format!("{from} is the default route")).hint("use gateway"));
-        }
-        let to = route.to.as_ref().map(|to| subnet(to, at)).transpose()?;
-        let via = route.via.as_ref().map(|via| address(via, at)).transpose()?;
-        for ip in to.map(|to| to.addr()).into_iter().chain(via) {
-            same_family(from.addr(), ip, at)?;
-        }
-        if to.is_none() && via.is_none() {
-            return Err(wrong(at, "the route has neither `to` nor `via`: it changes nothing"));
-        }
-        rule.routes.push(RouteRule { from, to, via });
-    }
-    let is_idle = rule.subnets.is_empty()
-        && rule.addresses.is_empty()
-        && rule.gateways.is_empty()
-        && rule.routes.is_empty()
-        && rule.dns.is_none()
-        && rule.search.is_none()
-        && rule.dhcp.is_none();
-    if is_idle {
-        return Err(wrong(at, "the rule changes nothing")
-            .hint("give it subnets, addresses, gateway, dns, search, routes or dhcp"));
-    }
-    Ok(Conditioned { machine, network, rule })
-}
-
-fn address(text: &str, at: usize) -> std::result::Result<IpAddr, Wrong> {
-    text.parse().map_err(|_| wrong(at, format!("{text:?} is no IP address")))
-}
-
-/// Refuses what no machine of a network can have: its own address, its broadcast address. A network of two has neither.
-fn no_host(net: &IpNet, at: usize) -> std::result::Result<(), Wrong> {
-    let is_small = net.max_prefix_len().saturating_sub(net.prefix_len()) < 2;
-    let what = match net.addr() {
-        _ if is_small => return Ok(()),
-        ip if ip == net.network() => format!("{ip} is the address of the network {net}"),
-        ip if ip == net.broadcast() && ip.is_ipv4() => {
-            format!("{ip} is the broadcast address of {}", net.trunc())
-        }
-        _ => return Ok(()),
-    };
-    Err(wrong(at, what).hint("write the machine's own"))
-}
-
-fn subnet(text: &str, at: usize) -> std::result::Result<IpNet, Wrong> {
-    let net: IpNet = text
-        .parse()
-        .map_err(|_| wrong(at, format!("{text:?} is no subnet")).hint("write it as 10.1.0.0/16"))?;
-    if net.trunc() != net {
-        return Err(
-            wrong(at, format!("{net} is an address within a subnet")).hint(format!("write {}", net.trunc()))
-        );
-    }
-    Ok(net)
-}
-
-fn same_family(from: IpAddr, to: IpAddr, at: usize) -> std::result::Result<(), Wrong> {
-    match from.is_ipv4() == to.is_ipv4() {
-        true => Ok(()),
-        false => Err(wrong(at, format!("{from} and {to} are of different families"))),
-    }
+    Ok(Conditioned { place, machine, network, addresses, of_machine })
 }
 
 impl MapFile {
-    /// The rules for a machine that is called `name` at the source; its networks are those of its cards.
+    fn for_machine<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Conditioned> {
+        self.rules.iter().filter(|one| one.machine.as_ref().is_none_or(|pattern| fits(pattern, name)))
+    }
+
+    /// The rules about addresses for a machine that is called `name` at the source; its networks are those of its cards.
     pub fn resolve(&self, name: &str, machine: &Machine) -> NetworkMap {
         let mut rules = Vec::new();
-        for one in &self.rules {
-            if one.machine.as_ref().is_some_and(|pattern| !fits(pattern, name)) {
-                continue;
-            }
-            let mut rule = one.rule.clone();
+        for one in self.for_machine(name) {
+            let Some(mut rule) = one.addresses.clone() else { continue };
             rule.cards = one.network.as_ref().map(|pattern| {
                 let cards = machine.nics.iter().enumerate();
                 let fitting =
@@ -268,6 +172,12 @@ impl MapFile {
         }
         NetworkMap { rules }
     }
+
+    /// What becomes of a machine that is called `name` at the source.
+    pub fn place(&self, name: &str, machine: &Machine, platform: Platform) -> Mapped {
+        let rules: Vec<_> = self.for_machine(name).map(|one| (one.place.as_str(), &one.of_machine)).collect();
+        machine::apply(&rules, name, machine, platform)
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +185,7 @@ mod tests {
     use super::*;
 
     /// The example of the documentation.
-    const EXAMPLE: &str = include_str!("../../tests/network-maps/site-b.toml");
+    const EXAMPLE: &str = include_str!("../../../tests/network-maps/site-b.toml");
 
     fn complaint(text: &str) -> String {
         let error = parse(text, "map.toml").unwrap_err();

@@ -1,0 +1,336 @@
+//! What a map's rules say of a machine: its name, its networks and storage, how much of the target it may have, and its
+//! hardware addresses.
+
+use super::WrittenRule;
+use crate::finding;
+use crate::hypervisor::Networks;
+use crate::machine::{Cpus, Machine, parse_mac};
+use crate::ops::toml_file::{Wrong, wrong};
+use landfall_boot::check::Finding;
+use landfall_boot::network_map::fits;
+use landfall_boot::target::Platform;
+use landfall_image::Bytes;
+use std::collections::BTreeMap;
+
+/// What a rule says of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MachineRule {
+    /// Its name at the target; `{name}` stands for the one at the source.
+    pub name: Option<String>,
+    /// Patterns of networks' names at the source, and what they become.
+    pub networks: Vec<(String, String)>,
+    /// The storage for its disks.
+    pub storage: Option<String>,
+    /// Its id at the target.
+    pub id: Option<u32>,
+    /// It gets no more processors.
+    pub cpus_at_most: Option<u32>,
+    /// It gets no more memory.
+    pub memory_at_most: Option<Bytes>,
+    /// What becomes of hardware addresses that `macs` does not name.
+    pub mac: Option<Mac>,
+    /// Hardware addresses at the source, and at the target.
+    pub macs: BTreeMap<String, String>,
+}
+
+/// What becomes of hardware addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mac {
+    /// They stay.
+    Keep,
+    /// Others are made, always the same ones for the same machine and card.
+    New,
+}
+
+impl MachineRule {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == MachineRule::default()
+    }
+}
+
+/// What becomes of a machine.
+#[derive(Clone, Debug, Default)]
+pub struct Mapped {
+    /// Its name at the target, where it gets another.
+    pub name: Option<String>,
+    /// Networks by their exact names.
+    pub networks: Vec<(String, String)>,
+    /// The storage for its disks.
+    pub storage: Option<String>,
+    /// Its id at the target.
+    pub id: Option<u32>,
+    /// Its processors, where it gets fewer.
+    pub cpus: Option<Cpus>,
+    /// Its memory, where it gets less.
+    pub memory: Option<Bytes>,
+    /// For each card its address at the target, where that is another.
+    pub macs: Vec<Option<String>>,
+    /// What was changed and why.
+    pub findings: Vec<Finding>,
+}
+
+/// The same for a machine of which no rule says anything.
+impl Mapped {
+    /// Networks as a definition's writer takes them: what the command line says counts before the map.
+    pub fn networks(&self, given: &Networks) -> Networks {
+        Networks { map: given.map.iter().chain(&self.networks).cloned().collect(), rest: given.rest.clone() }
+    }
+}
+
+type Result<T> = std::result::Result<T, Wrong>;
+
+pub(super) fn check(written: &WrittenRule) -> Result<MachineRule> {
+    let mut rule = MachineRule::default();
+    if let Some(name) = &written.name {
+        let text = name.get_ref();
+        if !crate::ops::is_folder_name(&text.replace("{name}", "x")) {
+            return Err(wrong(name.span().start, format!("{text:?} is no name for a machine")).hint(
+                "write it without / and control characters; {name} stands for the name at the source",
+            ));
+        }
+        rule.name = Some(text.clone());
+    }
+    for (from, to) in &written.networks {
+        if from.trim().is_empty() || to.get_ref().trim().is_empty() {
+            return Err(wrong(to.span().start, "a network has an empty name"));
+        }
+        rule.networks.push((from.clone(), to.get_ref().clone()));
+    }
+    // The most exact pattern is looked at first, whatever the order of the file's keys.
+    rule.networks.sort_by_key(|(from, _)| (from.contains(['*', '?', '[']), std::cmp::Reverse(from.len())));
+    if let Some(storage) = &written.storage {
+        let text = storage.get_ref();
+        if text.trim().is_empty() || text.chars().any(char::is_control) {
+            return Err(wrong(storage.span().start, format!("{text:?} is no name of a storage")));
+        }
+        rule.storage = Some(text.clone());
+    }
+    if let Some(id) = &written.id {
+        // Proxmox VE reserves the numbers below 100, and has nine digits.
+        if !(100..=999_999_999).contains(id.get_ref()) {
+            return Err(wrong(
+                id.span().start,
+                format!("id is {}; 100 to 999999999 are possible", id.get_ref()),
+            ));
+        }
+        rule.id = Some(*id.get_ref());
+    }
+    if let Some(cpus) = &written.cpus_at_most {
+        if *cpus.get_ref() == 0 {
+            return Err(wrong(cpus.span().start, "cpus_at_most is 0; a machine has at least 1"));
+        }
+        rule.cpus_at_most = Some(*cpus.get_ref());
+    }
+    if let Some(memory) = &written.memory_at_most {
+        let at = memory.span().start;
+        let size = crate::ops::parse_size(memory.get_ref()).map_err(|says| wrong(at, says))?;
+        if size < Bytes::mib(64) {
+            return Err(wrong(at, format!("memory_at_most is {size}; nothing starts with less than 64 MiB")));
+        }
+        rule.memory_at_most = Some(Bytes(size.0 >> 20 << 20));
+    }
+    rule.mac = match &written.mac {
+        None => None,
+        Some(policy) => match policy.get_ref().as_str() {
+            "keep" => Some(Mac::Keep),
+            "new" => Some(Mac::New),
+            other => {
+                return Err(wrong(policy.span().start, format!("mac is {other:?}"))
+                    .hint("write keep or new; single addresses go into macs"));
+            }
+        },
+    };
+    for (from, to) in &written.macs {
+        let at = to.span().start;
+        let mac =
+            |text: &str| parse_mac(text).ok_or_else(|| wrong(at, format!("{text:?} is no hardware address")));
+        let (from, to) = (mac(from)?, mac(to.get_ref())?);
+        if is_group(&to) {
+            return Err(wrong(at, format!("{to} is an address of a group of cards, not of one"))
+                .hint("the second digit of a card's address is even"));
+        }
+        if rule.macs.values().any(|known| *known == to) {
+            return Err(wrong(at, format!("{to} is given twice")));
+        }
+        rule.macs.insert(from, to);
+    }
+    Ok(rule)
+}
+
+fn is_group(mac: &str) -> bool {
+    mac.get(..2).and_then(|octet| u8::from_str_radix(octet, 16).ok()).is_some_and(|octet| octet & 1 == 1)
+}
+
+/// What the rules, each with its place, make of the machine that is called `source_name` at the source.
+pub(super) fn apply(
+    rules: &[(&str, &MachineRule)],
+    source_name: &str,
+    machine: &Machine,
+    platform: Platform,
+) -> Mapped {
+    let mut mapped = Mapped { macs: vec![None; machine.nics.len()], ..Mapped::default() };
+    let mut say = |place: &str, says: String| {
+        mapped.findings.push(finding::MAPPED.finding(format!("{place}: {says}"), ""));
+    };
+    /// The last rule that says something of a thing.
+    fn last<'a, T>(
+        rules: &[(&'a str, &'a MachineRule)],
+        of: impl Fn(&'a MachineRule) -> Option<T>,
+    ) -> Option<(&'a str, T)> {
+        rules.iter().rev().find_map(|(place, rule)| Some((*place, of(rule)?)))
+    }
+    if let Some((place, name)) = last(rules, |rule| rule.name.as_ref()) {
+        let name = name.replace("{name}", source_name);
+        if name != source_name {
+            say(place, format!("the machine is called {name} at the target."));
+            mapped.name = Some(name);
+        }
+    }
+    if let Some((place, most)) =
+        last(rules, |rule| rule.cpus_at_most).filter(|(_, most)| *most < machine.cpus.count)
+    {
+        say(place, format!("the machine gets {most} processors instead of {}.", machine.cpus.count));
+        mapped.cpus =
+            Some(Cpus::new(most, machine.cpus.cores_per_socket.min(most), machine.cpus.threads_per_core));
+    }
+    if let Some((place, most)) =
+        last(rules, |rule| rule.memory_at_most).filter(|(_, most)| *most < machine.memory)
+    {
+        say(place, format!("the machine gets {most} of memory instead of {}.", machine.memory));
+        mapped.memory = Some(most);
+    }
+    mapped.storage = last(rules, |rule| rule.storage.clone()).map(|(_, storage)| storage);
+    mapped.id = last(rules, |rule| rule.id).map(|(_, id)| id);
+    for name in machine.nics.iter().filter_map(|nic| nic.network.as_ref()) {
+        let target = last(rules, |rule| rule.networks.iter().find(|(pattern, _)| fits(pattern, name)));
+        if let Some((_, (_, to))) = target
+            && !mapped.networks.iter().any(|(known, _)| known == name)
+        {
+            mapped.networks.push((name.clone(), to.clone()));
+        }
+    }
+    let policy = last(rules, |rule| rule.mac);
+    for (index, nic) in machine.nics.iter().enumerate() {
+        let Some(old) = &nic.mac else { continue };
+        let listed = last(rules, |rule| rule.macs.get(old).cloned());
+        let made = policy
+            .filter(|(_, policy)| *policy == Mac::New)
+            .and_then(|(place, _)| Some((place, new_mac(machine, index, platform)?)));
+        if let Some((place, new)) = listed.or(made).filter(|(_, new)| new != old) {
+            say(place, format!("{} gets the hardware address {new} instead of {old}.", nic.slot));
+            mapped.macs[index] = Some(new);
+        }
+    }
+    mapped
+}
+
+/// An address from the range of the target's hypervisor, always the same for a machine and card, so that a second run makes
+/// no third address. `None` where the target chooses by itself.
+fn new_mac(machine: &Machine, index: usize, platform: Platform) -> Option<String> {
+    let prefix = match platform {
+        Platform::Kvm => [0x52, 0x54, 0x00],
+        Platform::Ahv => [0x50, 0x6b, 0x8d],
+        Platform::Esxi => [0x00, 0x50, 0x56],
+        Platform::Hyperv => [0x00, 0x15, 0x5d],
+        Platform::Xen => [0x00, 0x16, 0x3e],
+        Platform::Azure => return None,
+    };
+    let mut hasher = blake3::Hasher::new();
+    match machine.smbios.uuid {
+        Some(uuid) => hasher.update(uuid.as_bytes()),
+        None => hasher.update(machine.name.as_bytes()),
+    };
+    hasher.update(&index.to_le_bytes());
+    hasher.update(machine.nics.get(index)?.mac.as_deref().unwrap_or_default().as_bytes());
+    let digest = *hasher.finalize().as_bytes();
+    // VMware takes static addresses up to 00:50:56:3f:ff:ff only.
+    let fourth = if platform == Platform::Esxi { digest[0] & 0x3f } else { digest[0] };
+    let octets = [prefix[0], prefix[1], prefix[2], fourth, digest[1], digest[2]];
+    Some(octets.map(|octet| format!("{octet:02x}")).join(":"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+    use crate::machine::NicSlot;
+
+    fn machine() -> Machine {
+        let mut machine = Machine::new("web01", Bytes::gib(8));
+        machine.cpus = Cpus::new(8, 4, 1);
+        for (mac, network) in [("00:50:56:00:00:01", "VM Network"), ("00:50:56:00:00:02", "Backup")] {
+            let nic = NicSlot::new("ethernet0");
+            machine.nics.push(NicSlot { mac: Some(mac.into()), network: Some(network.into()), ..nic });
+        }
+        machine
+    }
+
+    #[test]
+    fn the_last_rule_that_says_something_counts() {
+        let map = parse(
+            r#"
+            [[rule]]
+            networks = { "*" = "default", "VM Network" = "LAN" }
+            storage = "slow"
+            memory_at_most = "4G"
+            cpus_at_most = 6
+            mac = "new"
+            [[rule]]
+            machine = "web*"
+            name = "{name}-dr"
+            storage = "fast"
+            id = 120
+            macs = { "00-50-56-00-00-02" = "52:54:00:AA:bb:cc" }
+            [[rule]]
+            machine = "db*"
+            storage = "other"
+            "#,
+            "map.toml",
+        )
+        .unwrap();
+        let mapped = map.place("web01", &machine(), Platform::Kvm);
+        assert_eq!(mapped.name.as_deref(), Some("web01-dr"));
+        assert_eq!((mapped.storage.as_deref(), mapped.id), (Some("fast"), Some(120)));
+        assert_eq!(mapped.cpus, Some(Cpus { count: 6, cores_per_socket: 1, threads_per_core: 1 }));
+        assert_eq!(mapped.memory, Some(Bytes::gib(4)));
+        let networks: Vec<_> = mapped.networks.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(networks, [("VM Network", "LAN"), ("Backup", "default")]);
+        let first = mapped.macs[0].clone().unwrap();
+        assert!(first.starts_with("52:54:00:") && first != "52:54:00:aa:bb:cc", "{first}");
+        assert_eq!(mapped.macs[1].as_deref(), Some("52:54:00:aa:bb:cc"));
+        assert_eq!(map.place("web01", &machine(), Platform::Kvm).macs, mapped.macs, "the same in every run");
+        assert_eq!(mapped.findings.len(), 5);
+        let other = map.place("app", &machine(), Platform::Azure);
+        assert_eq!((other.name, other.macs), (None, vec![None, None]));
+    }
+
+    #[test]
+    fn new_addresses_are_the_hypervisors_own() {
+        for platform in Platform::ALL.iter().filter(|platform| **platform != Platform::Azure) {
+            let mac = new_mac(&machine(), 0, *platform).unwrap();
+            assert_eq!(parse_mac(&mac).as_deref(), Some(mac.as_str()));
+            assert!(!is_group(&mac), "{mac}");
+            assert_ne!(new_mac(&machine(), 1, *platform).unwrap(), mac);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_line() {
+        for (text, expected) in [
+            ("[[rule]]\nname = \"a/b\"\n", "line 2: \"a/b\" is no name"),
+            ("[[rule]]\nid = 7\n", "line 2: id is 7"),
+            ("[[rule]]\ncpus_at_most = 0\n", "line 2: cpus_at_most is 0"),
+            ("[[rule]]\nmemory_at_most = \"1x\"\n", "line 2: "),
+            ("[[rule]]\nmemory_at_most = \"1M\"\n", "line 2: memory_at_most is 1"),
+            ("[[rule]]\nmac = \"random\"\n", "line 2: mac is \"random\""),
+            ("[[rule]]\nmacs = { \"00:50:56:00:00:01\" = \"1\" }\n", "line 2: \"1\" is no hardware address"),
+            ("[[rule]]\nmacs = { \"00:50:56:00:00:01\" = \"01:00:00:00:00:01\" }\n", "of a group"),
+            ("[[rule]]\nnetwork = \"LAN\"\nstorage = \"a\"\n", "line 1: the rule is for some cards"),
+            ("[[rule]]\nnetworks = { \"a\" = \"\" }\n", "line 2: a network has an empty name"),
+            ("[[rule]]\nstorage = \"\"\n", "line 2: \"\" is no name of a storage"),
+        ] {
+            let error = parse(text, "map.toml").unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}\n{error}");
+        }
+    }
+}
