@@ -13,6 +13,23 @@ macro_rules! rows {
 }
 
 rows! {
+    /// An id is taken.
+    COLLISION_ID = "collision-id", Blocks,
+        "Two machines would have one id at the target. Nothing is written for either. Give one of them another id in the map, or \
+         none, so that the target chooses.";
+    /// A hardware address is taken.
+    COLLISION_MAC = "collision-mac", Blocks,
+        "Two network cards would have one hardware address, so that neither would work: usually the machine at the target is an \
+         earlier replica of this one, or both were copied from one template. Remove the earlier one, or give this one new \
+         addresses in the map with mac = \"new\"; the guest is changed to follow.";
+    /// A name is taken.
+    COLLISION_NAME = "collision-name", Blocks,
+        "Two machines would have one name at the target, and so one folder. Nothing is written for either. Give one of them \
+         another name, in the fleet file or in the map.";
+    /// A UUID is taken.
+    COLLISION_UUID = "collision-uuid", Blocks,
+        "Two machines would have one SMBIOS UUID, by which hypervisors, licences and inventories know them: one is a copy of the \
+         other. Leave one of them out, or give it a new one in the map with uuid = \"new\".";
     /// A device that no target gets.
     DEVICE_LEFT_OUT = "definition-device-left-out", Notes,
         "The source's definition has a device that is not made at the target: a CD or floppy drive, a sound card, a serial \

@@ -1,7 +1,7 @@
 //! The report of a run: one JSON document, the same that `--json` prints and `report.json` keeps.
 
 use crate::machine::Machine;
-use landfall_boot::check::Finding;
+use landfall_boot::check::{Finding, Severity};
 use landfall_boot::network_map::Moved;
 use landfall_boot::patch::{Action, Edit};
 use landfall_boot::target::Devices;
@@ -40,6 +40,13 @@ pub struct Inspected {
     pub readdressed: Vec<Moved>,
     /// How the guest's files were read: `ext4 read from the disk`, `sandbox (tcg)`.
     pub read_through: String,
+}
+
+impl Inspected {
+    /// True where something stands in the way.
+    pub fn is_blocked(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Blocks)
+    }
 }
 
 /// A disk of the source.
@@ -131,6 +138,8 @@ pub struct Converted {
     pub files: Vec<String>,
     /// Seconds that each step took.
     pub seconds: Vec<(String, f64)>,
+    /// What of the source and of the options it was made of, as a digest: a batch that is run again does not convert it again.
+    pub fingerprint: String,
     /// Version of the program.
     pub landfall: String,
 }
@@ -166,4 +175,7 @@ pub struct Kept {
     pub written: Machine,
     /// Its disks.
     pub written_disks: Vec<WrittenDisk>,
+    /// As in [`Converted`].
+    #[serde(default)]
+    pub fingerprint: String,
 }

@@ -69,6 +69,11 @@ pub enum Verb {
     Convert(Convert),
     /// Show facts, findings and the patch plan of a virtual machine; change nothing
     Inspect(Inspect),
+    /// Convert many machines at once, as a file says; run it again to go on where it ended
+    Batch(Batch),
+    /// Work with a map of the recovery site
+    #[command(subcommand)]
+    Map(MapVerb),
     /// Boot a converted machine in isolation and keep the evidence
     Prove(Prove),
     /// Work with one disk image
@@ -117,6 +122,42 @@ pub struct Convert {
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// `landfall batch`
+#[derive(Debug, Args)]
+pub struct Batch {
+    /// The fleet: a TOML file that names machines (see the README)
+    pub fleet: PathBuf,
+    /// Write the machines into folders of their names in this one [default: the file's output]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Where machines run for which the file says nothing else
+    #[arg(long, value_name = "TARGET", value_parser = target_names())]
+    pub to: Option<String>,
+    /// Convert this many machines at once [default: the file's machines_at_once, or one per processor, up to 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub machines: Option<u16>,
+    /// Print every plan and the space that is needed; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace earlier results that were made of another state of the source, or with other options
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// `landfall map …`
+#[derive(Debug, Subcommand)]
+pub enum MapVerb {
+    /// Check a map, and say what its rules do
+    Check(MapCheck),
+}
+
+/// `landfall map check`
+#[derive(Debug, Args)]
+pub struct MapCheck {
+    /// The map: a TOML file (see the README)
+    pub map: PathBuf,
 }
 
 /// `landfall inspect`

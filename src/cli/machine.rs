@@ -8,7 +8,6 @@ use crate::ops::convert::{self, Wanted};
 use crate::ops::{Context, Failure, GuestChoice, inspect, map, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
-use landfall_boot::check::Severity;
 use landfall_boot::network_map::What;
 use landfall_boot::target::Firmware;
 use landfall_image::Error;
@@ -47,7 +46,8 @@ fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) ->
     })
 }
 
-fn target(name: &str) -> Result<&'static hypervisor::Target, Error> {
+/// The target of that name.
+pub fn target(name: &str) -> Result<&'static hypervisor::Target, Error> {
     hypervisor::target(name).ok_or_else(|| Error::unsupported(format!("{name} is not a target")))
 }
 
@@ -64,7 +64,7 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
     } else {
         text::print(&inspected_text(&inspected, "Planned changes"))?;
     }
-    Ok(u8::from(inspected.findings.iter().any(|finding| finding.severity == Severity::Blocks)))
+    Ok(u8::from(inspected.is_blocked()))
 }
 
 /// `landfall convert`

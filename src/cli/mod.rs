@@ -1,8 +1,10 @@
 //! The command line: parses, calls `ops`, prints. Results go to standard output, everything else to standard error.
 
 pub mod args;
+mod batch;
 mod disk;
 mod machine;
+mod mapping;
 mod progress;
 mod text;
 
@@ -90,6 +92,8 @@ fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure
         Verb::Explain(explain) => {
             text::explain(explain.id.as_deref(), cli.common.json).map_err(Failure::from)
         }
+        Verb::Batch(fleet) => batch::run(fleet, cli.common.json, cli.common.quiet, context),
+        Verb::Map(verb) => mapping::run(verb, cli.common.json).map_err(Failure::from),
         Verb::Convert(convert) => machine::convert(convert, cli.common.json, context),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),

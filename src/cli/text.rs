@@ -45,7 +45,7 @@ pub fn say_error(error: &landfall_image::Error) {
 }
 
 /// `text` without what could steer a terminal: names in it come from images, definitions and guests.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '.' } else { c }).collect()
 }
 

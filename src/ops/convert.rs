@@ -10,7 +10,6 @@ use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target};
 use crate::machine::{Bus, DiskSlot, Machine, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
-use landfall_boot::check::Severity;
 use landfall_boot::target::{Firmware, Platform};
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
 use landfall_image::formats::KindRow;
@@ -50,12 +49,32 @@ pub struct Done {
     pub report: Converted,
 }
 
+/// A digest of the state of a source and of all that is wanted of it: two runs with the same one write the same machine.
+/// The disks' content is known by path, length and time of change, which costs no reading.
+pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |text: String| {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    add(loaded.digest.clone());
+    for path in loaded.files() {
+        let meta = fs::metadata(&path).map_err(|e| Error::io("cannot look at", e).in_file(&path))?;
+        add(format!("{path:?} {} {:?}", meta.len(), meta.modified().ok()));
+    }
+    let create = (wanted.create.compression, wanted.create.level);
+    add(format!("{} {:?} {:?} {create:?}", wanted.target.name, wanted.name, wanted.kind));
+    add(format!("{:?} {:?}", wanted.networks, wanted.guest));
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 /// Converts a machine.
 pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failure> {
     let platform = wanted.target.platform;
     let kind = kind(wanted)?;
     let mut clock = Clock::default();
     let mut loaded = source::load(context, wanted.source, &wanted.guest.source)?;
+    let fingerprint = fingerprint(&loaded, wanted)?;
     let mapped = wanted.guest.mapped(&loaded, platform);
     if let Some(name) = wanted.name.as_ref().or(mapped.name.as_ref()) {
         loaded.rename(name);
@@ -85,7 +104,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     clock.lap("find the guest and patch it");
 
     let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name, &networks, &mapped)?;
-    if patched.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
+    if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));
     }
     machine.os = patched.guest.as_ref().map(os_id);
@@ -106,7 +125,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     // What the target cannot express is refused now, not after hours of copying.
     let rendered = (wanted.target.render)(&machine, &placement)?;
     patched.findings.extend(rendered.findings);
-    if patched.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
+    if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));
     }
     let artifacts = rendered.artifacts;
@@ -152,6 +171,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         written_disks,
         files,
         seconds: clock.laps,
+        fingerprint,
         landfall: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let text = serde_json::to_string_pretty(&report)

@@ -158,6 +158,7 @@ pub fn adapt(
     let mut machine = attach::adapt(&inspected.machine, platform, &inspected.devices)?;
     machine.cpus = mapped.cpus.unwrap_or(machine.cpus);
     machine.memory = mapped.memory.unwrap_or(machine.memory);
+    machine.smbios.uuid = mapped.uuid.or(machine.smbios.uuid);
     for (nic, new) in machine.nics.iter_mut().zip(&mapped.macs) {
         if new.is_some() {
             nic.mac.clone_from(new);
@@ -227,6 +228,7 @@ mod tests {
             path: PathBuf::from("web01.vmx"),
             hypervisor: "vmx",
             images: Vec::new(),
+            digest: String::new(),
             findings: Vec::new(),
         };
         loaded.rename("web01-b");

@@ -1,6 +1,7 @@
 //! What the program does, one module per verb. Called by the command line and the service; prints nothing, reads no
 //! environment.
 
+pub mod batch;
 pub mod convert;
 pub mod disk;
 pub mod inspect;
@@ -53,6 +54,21 @@ impl Context<'_> {
             options.jobs = jobs;
         }
         options
+    }
+
+    /// The same for somebody else to watch.
+    pub fn watched_by<'b>(&self, observer: &'b dyn Observer) -> Context<'b> {
+        Context {
+            gate: self.gate.clone(),
+            jobs: self.jobs,
+            rate_limit: self.rate_limit.clone(),
+            cancel: self.cancel.clone(),
+            scratch: self.scratch.clone(),
+            sandbox: self.sandbox.clone(),
+            nbd: self.nbd.clone(),
+            key: self.key.clone(),
+            observer,
+        }
     }
 
     /// [`Kind::Interrupted`] once the user asked to stop.

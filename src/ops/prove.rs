@@ -215,6 +215,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         path,
         hypervisor: target.name,
         images,
+        digest: String::new(),
         findings: Vec::new(),
     };
     Ok((loaded, machine, target))

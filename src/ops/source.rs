@@ -25,6 +25,8 @@ pub struct Loaded {
     pub hypervisor: &'static str,
     /// Its disks, in the machine's order.
     pub images: Vec<Image>,
+    /// BLAKE3 of the definition.
+    pub digest: String,
     /// What is to be said of the definition.
     pub findings: Vec<Finding>,
 }
@@ -102,6 +104,7 @@ pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loade
         path: path.to_owned(),
         hypervisor: reader.name,
         images,
+        digest: blake3::hash(&bytes).to_hex().to_string(),
         findings,
     })
 }

@@ -11,6 +11,8 @@ use landfall_boot::network_map::fits;
 use landfall_boot::target::Platform;
 use landfall_image::Bytes;
 use std::collections::BTreeMap;
+use toml::Spanned;
+use uuid::Uuid;
 
 /// What a rule says of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,17 +30,19 @@ pub struct MachineRule {
     /// It gets no more memory.
     pub memory_at_most: Option<Bytes>,
     /// What becomes of hardware addresses that `macs` does not name.
-    pub mac: Option<Mac>,
+    pub mac: Option<Identity>,
+    /// What becomes of the SMBIOS UUID.
+    pub uuid: Option<Identity>,
     /// Hardware addresses at the source, and at the target.
     pub macs: BTreeMap<String, String>,
 }
 
-/// What becomes of hardware addresses.
+/// What becomes of what a machine is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mac {
-    /// They stay.
+pub enum Identity {
+    /// It stays.
     Keep,
-    /// Others are made, always the same ones for the same machine and card.
+    /// Another one is made, always the same one for the same machine.
     New,
 }
 
@@ -65,11 +69,12 @@ pub struct Mapped {
     pub memory: Option<Bytes>,
     /// For each card its address at the target, where that is another.
     pub macs: Vec<Option<String>>,
+    /// Its SMBIOS UUID, where it gets another.
+    pub uuid: Option<Uuid>,
     /// What was changed and why.
     pub findings: Vec<Finding>,
 }
 
-/// The same for a machine of which no rule says anything.
 impl Mapped {
     /// Networks as a definition's writer takes them: what the command line says counts before the map.
     pub fn networks(&self, given: &Networks) -> Networks {
@@ -129,17 +134,8 @@ pub(super) fn check(written: &WrittenRule) -> Result<MachineRule> {
         }
         rule.memory_at_most = Some(Bytes(size.0 >> 20 << 20));
     }
-    rule.mac = match &written.mac {
-        None => None,
-        Some(policy) => match policy.get_ref().as_str() {
-            "keep" => Some(Mac::Keep),
-            "new" => Some(Mac::New),
-            other => {
-                return Err(wrong(policy.span().start, format!("mac is {other:?}"))
-                    .hint("write keep or new; single addresses go into macs"));
-            }
-        },
-    };
+    rule.mac = identity(written.mac.as_ref(), "mac", "write keep or new; single addresses go into macs")?;
+    rule.uuid = identity(written.uuid.as_ref(), "uuid", "write keep or new")?;
     for (from, to) in &written.macs {
         let at = to.span().start;
         let mac =
@@ -155,6 +151,15 @@ pub(super) fn check(written: &WrittenRule) -> Result<MachineRule> {
         rule.macs.insert(from, to);
     }
     Ok(rule)
+}
+
+fn identity(policy: Option<&Spanned<String>>, key: &str, hint: &str) -> Result<Option<Identity>> {
+    match policy.map(|policy| (policy.get_ref().as_str(), policy)) {
+        None => Ok(None),
+        Some(("keep", _)) => Ok(Some(Identity::Keep)),
+        Some(("new", _)) => Ok(Some(Identity::New)),
+        Some((other, policy)) => Err(wrong(policy.span().start, format!("{key} is {other:?}")).hint(hint)),
+    }
 }
 
 fn is_group(mac: &str) -> bool {
@@ -214,14 +219,28 @@ pub(super) fn apply(
         let Some(old) = &nic.mac else { continue };
         let listed = last(rules, |rule| rule.macs.get(old).cloned());
         let made = policy
-            .filter(|(_, policy)| *policy == Mac::New)
+            .filter(|(_, policy)| *policy == Identity::New)
             .and_then(|(place, _)| Some((place, new_mac(machine, index, platform)?)));
         if let Some((place, new)) = listed.or(made).filter(|(_, new)| new != old) {
             say(place, format!("{} gets the hardware address {new} instead of {old}.", nic.slot));
             mapped.macs[index] = Some(new);
         }
     }
+    if let Some((place, Identity::New)) = last(rules, |rule| rule.uuid)
+        && let Some(old) = machine.smbios.uuid
+    {
+        let new = new_uuid(machine, old);
+        say(place, format!("the machine gets the UUID {new} instead of {old}."));
+        mapped.uuid = Some(new);
+    }
     mapped
+}
+
+fn new_uuid(machine: &Machine, old: Uuid) -> Uuid {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(old.as_bytes()).update(machine.name.as_bytes());
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = *hasher.finalize().as_bytes();
+    uuid::Builder::from_random_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]).into_uuid()
 }
 
 /// An address from the range of the target's hypervisor, always the same for a machine and card, so that a second run makes

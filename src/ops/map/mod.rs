@@ -21,7 +21,7 @@
 mod machine;
 mod network;
 
-pub use machine::{Mac, MachineRule, Mapped};
+pub use machine::{Identity, MachineRule, Mapped};
 
 use super::toml_file::{self, Wrong, wrong};
 use crate::machine::Machine;
@@ -86,6 +86,7 @@ struct WrittenRule {
     cpus_at_most: Option<Spanned<u32>>,
     memory_at_most: Option<Spanned<String>>,
     mac: Option<Spanned<String>>,
+    uuid: Option<Spanned<String>>,
     #[serde(default)]
     macs: BTreeMap<String, Spanned<String>>,
 }
@@ -141,12 +142,12 @@ fn check(written: &WrittenRule, at: usize, place: String) -> std::result::Result
     let for_cards_only = network.is_some() || interface.is_some();
     if for_cards_only && !of_machine.is_empty() {
         return Err(wrong(at, "the rule is for some cards, and says something of the machine as a whole")
-            .hint("put name, networks, storage, id, cpus_at_most, memory_at_most, mac and macs into a rule without network and interface"));
+            .hint("put name, networks, storage, id, cpus_at_most, memory_at_most, mac, macs and uuid into a rule without network and interface"));
     }
     let addresses = network::check(written, place.clone(), interface)?;
     if addresses.is_none() && of_machine.is_empty() {
         return Err(wrong(at, "the rule changes nothing").hint(
-            "give it subnets, addresses, gateway, dns, search, routes or dhcp, or networks, storage, name, cpus_at_most, memory_at_most, mac, macs or id",
+            "give it subnets, addresses, gateway, dns, search, routes or dhcp, or networks, storage, name, cpus_at_most, memory_at_most, mac, macs, uuid or id",
         ));
     }
     Ok(Conditioned { place, machine, network, addresses, of_machine })

@@ -1,0 +1,347 @@
+//! The fleet file: which machines go where.
+//!
+//! ```toml
+//! to = "kvm"                      # for every machine that says nothing else
+//! output = "/srv/landed"
+//! map = "site-b.toml"
+//! machines_at_once = 4
+//! rate_limit = "200M"
+//!
+//! [[machine]]
+//! source = "exports/*/*.vmx"      # a pattern stands for all that it finds
+//!
+//! [[machine]]
+//! source = "exports/db01/db01.vmx"
+//! to = "proxmox"
+//! root = "vg0/root"
+//! ```
+//! Paths are relative to the file's folder. A machine that several entries name is converted once, as the last of them
+//! says.
+
+use crate::hypervisor::{self, Choice, Target};
+use crate::ops::map::{self, MapFile};
+use crate::ops::toml_file::{self, Wrong, wrong};
+use crate::ops::{GuestChoice, parse_size, source};
+use landfall_image::create::Compression;
+use landfall_image::{Bytes, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+/// A fleet file, checked.
+pub struct Fleet {
+    /// Machines' folders are made in this one.
+    pub output: PathBuf,
+    /// Converted at the same time, at most; `None` for as many as there are processors, up to four.
+    pub machines_at_once: Option<usize>,
+    /// Bytes of data read per second by all of them.
+    pub rate_limit: Option<Bytes>,
+    /// Room that the overlays of machines under way may take, each up to [`SCRATCH_EACH`](super::SCRATCH_EACH).
+    pub scratch_at_most: Option<Bytes>,
+    /// The machines, in the file's order.
+    pub machines: Vec<Entry>,
+}
+
+/// One machine of a fleet.
+#[derive(Clone)]
+pub struct Entry {
+    /// Its definition.
+    pub source: PathBuf,
+    /// Where it will run.
+    pub target: &'static Target,
+    /// Its name at the target, where the file gives one.
+    pub name: Option<String>,
+    /// Kind of image of its disks.
+    pub kind: Option<String>,
+    /// How they are compressed.
+    pub compression: Option<Compression>,
+    /// How it is found and what becomes of it.
+    pub guest: GuestChoice,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    to: Option<Spanned<String>>,
+    output: Option<Spanned<String>>,
+    map: Option<Spanned<String>>,
+    disk_format: Option<Spanned<String>>,
+    compress: Option<Spanned<String>>,
+    machines_at_once: Option<Spanned<u32>>,
+    rate_limit: Option<Spanned<String>>,
+    scratch_at_most: Option<Spanned<String>>,
+    #[serde(default)]
+    keep: Vec<String>,
+    #[serde(default)]
+    drop: Vec<String>,
+    #[serde(default)]
+    machine: Vec<Spanned<WrittenMachine>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenMachine {
+    source: Spanned<String>,
+    to: Option<Spanned<String>>,
+    name: Option<Spanned<String>>,
+    disk_format: Option<Spanned<String>>,
+    compress: Option<Spanned<String>>,
+    map: Option<Spanned<String>>,
+    root: Option<String>,
+    snapshot: Option<String>,
+    system: Option<String>,
+    configuration: Option<String>,
+    #[serde(default)]
+    disks: BTreeMap<String, String>,
+}
+
+/// Files that one pattern finds, at most.
+const FOUND_AT_MOST: usize = 100_000;
+
+/// Reads the file at `path`. `output` and `to` of the command line count before the file's.
+pub fn load(path: &Path, output: Option<&Path>, to: Option<&'static Target>) -> Result<Fleet> {
+    let (text, _) = toml_file::read(path)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let written: Written = toml_file::parse(&text).map_err(|error| error.in_file(path))?;
+    check(&written, &folder, output, to)?.map_err(|wrong| wrong.in_text(&text).in_file(path))
+}
+
+type Checked<T> = std::result::Result<T, Wrong>;
+
+/// Errors of files that it names are their own; complaints are about places in this one.
+fn check(
+    written: &Written,
+    folder: &Path,
+    output: Option<&Path>,
+    to: Option<&'static Target>,
+) -> Result<Checked<Fleet>> {
+    let mut maps = BTreeMap::new();
+    for name in written.map.iter().chain(written.machine.iter().filter_map(|one| one.get_ref().map.as_ref()))
+    {
+        if !maps.contains_key(name.get_ref()) {
+            maps.insert(name.get_ref().clone(), map::load(&folder.join(name.get_ref()))?);
+        }
+    }
+    Ok(check_text(written, folder, output, to, &maps))
+}
+
+fn check_text(
+    written: &Written,
+    folder: &Path,
+    output: Option<&Path>,
+    to: Option<&'static Target>,
+    maps: &BTreeMap<String, MapFile>,
+) -> Checked<Fleet> {
+    let size = |given: &Option<Spanned<String>>| {
+        given
+            .as_ref()
+            .map(|text| parse_size(text.get_ref()).map_err(|says| wrong(text.span().start, says)))
+            .transpose()
+    };
+    let output = match (output, &written.output) {
+        (Some(output), _) => output.to_owned(),
+        (None, Some(output)) => folder.join(output.get_ref()),
+        (None, None) => {
+            return Err(wrong(0, "names no folder for the machines")
+                .hint("write output = \"FOLDER\" at its beginning, or give -o"));
+        }
+    };
+    let machines_at_once = match &written.machines_at_once {
+        Some(count) if *count.get_ref() == 0 => {
+            return Err(wrong(count.span().start, "machines_at_once is 0; at least 1 is possible"));
+        }
+        Some(count) => usize::try_from(*count.get_ref()).ok(),
+        None => None,
+    };
+    if written.machine.is_empty() {
+        return Err(wrong(0, "names no machine").hint("write [[machine]] and below it source = \"FILE\""));
+    }
+    let mut machines: Vec<Entry> = Vec::new();
+    for one in &written.machine {
+        let at = one.span().start;
+        let one = one.get_ref();
+        let target = match (&one.to, to, &written.to) {
+            (Some(name), _, _) => target(name)?,
+            (None, Some(target), _) => target,
+            (None, None, Some(name)) => target(name)?,
+            (None, None, None) => {
+                return Err(wrong(at, "the machine has no target")
+                    .hint("write to = \"TARGET\" here, or at the beginning for all; or give --to"));
+            }
+        };
+        let choice = Choice {
+            snapshot: one.snapshot.clone(),
+            system: one.system.clone(),
+            configuration: one.configuration.clone(),
+        };
+        let disks = one.disks.iter().map(|(slot, file)| (slot.clone(), folder.join(file))).collect();
+        let map = one.map.as_ref().or(written.map.as_ref()).and_then(|name| maps.get(name.get_ref()));
+        let found = find(folder, &one.source)?;
+        if let (Some(name), true) = (&one.name, found.len() > 1) {
+            return Err(wrong(name.span().start, format!("{} machines cannot have one name", found.len()))
+                .hint("give names with a map: name = \"{name}-dr\""));
+        }
+        for source in found {
+            machines.retain(|known| known.source != source);
+            machines.push(Entry {
+                source,
+                target,
+                name: one.name.as_ref().map(|name| name.get_ref().clone()),
+                kind: kind(one.disk_format.as_ref().or(written.disk_format.as_ref()), target)?,
+                compression: compression(one.compress.as_ref().or(written.compress.as_ref()))?,
+                guest: GuestChoice {
+                    root: one.root.clone(),
+                    keep: written.keep.clone(),
+                    drop: written.drop.clone(),
+                    source: source::Wanted { choice: choice.clone(), disks: Clone::clone(&disks) },
+                    map: map.cloned(),
+                },
+            });
+        }
+    }
+    Ok(Fleet {
+        output,
+        machines_at_once,
+        rate_limit: size(&written.rate_limit)?,
+        scratch_at_most: size(&written.scratch_at_most)?,
+        machines,
+    })
+}
+
+fn target(name: &Spanned<String>) -> Checked<&'static Target> {
+    hypervisor::target(name.get_ref()).ok_or_else(|| {
+        wrong(name.span().start, format!("{:?} is no target", name.get_ref()))
+            .hint(format!("choose one of {}", hypervisor::target_names().join(", ")))
+    })
+}
+
+fn kind(name: Option<&Spanned<String>>, target: &Target) -> Checked<Option<String>> {
+    match name {
+        Some(name) if !target.kinds.contains(&name.get_ref().as_str()) => Err(wrong(
+            name.span().start,
+            format!("{} does not take disks of the kind {:?}", target.title, name.get_ref()),
+        )
+        .hint(format!("choose one of {}", target.kinds.join(", ")))),
+        other => Ok(other.map(|name| name.get_ref().clone())),
+    }
+}
+
+fn compression(name: Option<&Spanned<String>>) -> Checked<Option<Compression>> {
+    match name.map(|name| (name.get_ref().as_str(), name)) {
+        None => Ok(None),
+        Some(("zlib", _)) => Ok(Some(Compression::Zlib)),
+        Some(("zstd", _)) => Ok(Some(Compression::Zstd)),
+        Some((other, name)) => {
+            Err(wrong(name.span().start, format!("{other:?} is no compression")).hint("write zlib or zstd"))
+        }
+    }
+}
+
+/// The files that a pattern finds, in the order of their names; the path itself where it has no `*` or `?`.
+fn find(folder: &Path, source: &Spanned<String>) -> Checked<Vec<PathBuf>> {
+    let text = source.get_ref();
+    let at = source.span().start;
+    if text.trim().is_empty() {
+        return Err(wrong(at, "source is empty"));
+    }
+    if !text.contains(['*', '?']) {
+        return Ok(vec![folder.join(text)]);
+    }
+    let mut found = vec![match text.starts_with('/') {
+        true => PathBuf::from("/"),
+        false => folder.to_owned(),
+    }];
+    for part in text.split('/').filter(|part| !part.is_empty()) {
+        if !part.contains(['*', '?']) {
+            for path in &mut found {
+                path.push(part);
+            }
+            found.retain(|path| path.symlink_metadata().is_ok());
+            continue;
+        }
+        let mut below = Vec::new();
+        for path in &found {
+            let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            let Ok(entries) = std::fs::read_dir(here) else { continue };
+            let mut names: Vec<_> =
+                entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+            // A hidden file is none that a person means.
+            names.retain(|name| !name.starts_with('.') && landfall_boot::network_map::fits(part, name));
+            names.sort();
+            below.extend(names.into_iter().map(|name| path.join(name)));
+            if below.len() > FOUND_AT_MOST {
+                return Err(wrong(at, format!("{text:?} finds more than {FOUND_AT_MOST} files")));
+            }
+        }
+        found = below;
+    }
+    if found.is_empty() {
+        return Err(wrong(at, format!("nothing is found by {text:?}"))
+            .hint(format!("look into {}; paths are relative to the file's folder", folder.display())));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(folder: &Path, text: &str) -> Result<Fleet> {
+        let path = folder.join("fleet.toml");
+        std::fs::write(&path, text).unwrap();
+        load(&path, None, None)
+    }
+
+    #[test]
+    fn patterns_find_machines_and_the_last_entry_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/a.vmx", "b/b.vmx", "b/b.vmdk", ".c/c.vmx"] {
+            let path = dir.path().join("in").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        let text = "to = \"kvm\"\noutput = \"out\"\n[[machine]]\nsource = \"in/*/*.vmx\"\n\
+                    [[machine]]\nsource = \"in/a/a.vmx\"\nto = \"esxi\"\nroot = \"vg0/root\"\n";
+        let fleet = load_text(dir.path(), text).unwrap();
+        let found: Vec<_> = fleet
+            .machines
+            .iter()
+            .map(|one| (one.source.strip_prefix(dir.path()).unwrap().to_str().unwrap(), one.target.name))
+            .collect();
+        assert_eq!(found, [("in/b/b.vmx", "kvm"), ("in/a/a.vmx", "esxi")]);
+        assert_eq!(fleet.output, dir.path().join("out"));
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_line() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, expected) in [
+            ("", "names no folder"),
+            ("output = \"o\"\n", "names no machine"),
+            ("output = \"o\"\n[[machine]]\nsource = \"a\"\n", "line 2: the machine has no target"),
+            (
+                "output = \"o\"\nto = \"vmware\"\n[[machine]]\nsource = \"a\"\n",
+                "line 2: \"vmware\" is no target",
+            ),
+            ("output = \"o\"\nto = \"kvm\"\n[[machine]]\nsource = \"*.vmx\"\n", "line 4: nothing is found"),
+            (
+                "output = \"o\"\nto = \"kvm\"\ndisk_format = \"vhdx\"\n[[machine]]\nsource = \"a\"\n",
+                "line 3: ",
+            ),
+            ("output = \"o\"\nmachines_at_once = 0\n", "line 2: machines_at_once is 0"),
+            ("output = \"o\"\nrate = 1\n", "line 2: unknown field"),
+            ("output = \"o\"\nto = \"kvm\"\n[[machine]]\n", "line 3: missing field `source`"),
+            (
+                "output = \"o\"\nto = \"kvm\"\ncompress = \"lzma\"\n[[machine]]\nsource = \"a\"\n",
+                "line 3: \"lzma\"",
+            ),
+        ] {
+            let error = load_text(dir.path(), text).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}\n{error}");
+        }
+        let missing =
+            load_text(dir.path(), "output = \"o\"\nmap = \"no.toml\"\n[[machine]]\nsource = \"a\"\n");
+        assert!(missing.map(|_| ()).unwrap_err().to_string().contains("no.toml"));
+    }
+}

@@ -1,0 +1,261 @@
+//! Many machines: a queue that converts several at once within limits, goes on when one of them fails, and picks up where a
+//! killed run ended.
+//!
+//! ```text
+//! fleet file -> survey: load each, find collisions, skip what is done -> queue: convert, as room allows -> one report
+//! ```
+//! Nothing is kept between runs but the machines themselves: a machine whose folder is there, with the digest of its source and
+//! options in its report, is done. Deliberately absent: an order among machines (recovery plans have one), and machines on
+//! several hosts at once.
+
+mod file;
+mod report;
+mod survey;
+
+pub use file::{Entry, Fleet, load};
+pub use report::{BatchReport, MachineReport, Outcome, Totals};
+
+use super::{Context, Failure, convert, inspect};
+use crate::event::{FleetObserver, MachineEvent, OneOf};
+use crate::report::Inspected;
+use landfall_image::create::{CreateOptions, FileOptions};
+use landfall_image::{Bytes, Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use survey::Surveyed;
+
+/// Room that one machine's overlays take at most in practice: every initramfs of a guest written anew.
+pub const SCRATCH_EACH: Bytes = Bytes::gib(1);
+
+/// Machines that are converted at once where nobody says how many.
+const AT_ONCE: usize = 4;
+
+/// How a batch runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Replace earlier results of the same names that were made of something else.
+    pub replace: bool,
+    /// Plan only, and say how much room is needed.
+    pub dry_run: bool,
+}
+
+/// Converts a fleet. One machine's failure stops no other; what became of each is in the report, which also lies in the output
+/// folder, for programs and for people.
+///
+/// # Errors
+/// Only what stands in the way of all: the output folder cannot be made, the report cannot be written.
+pub fn run(
+    context: &Context<'_>,
+    fleet: &Fleet,
+    options: Options,
+    observer: &dyn FleetObserver,
+) -> Result<BatchReport> {
+    let began = Instant::now();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let files = FileOptions { replace: options.replace, ..FileOptions::default() };
+    let create = CreateOptions { files, ..CreateOptions::default() };
+    let surveyed = survey::survey(&context.watched_by(&crate::event::Silent), fleet, &create);
+    let free = survey::free(&fleet.output)?;
+    let queue = Queue {
+        context,
+        fleet,
+        options,
+        create,
+        observer,
+        next: AtomicUsize::new(0),
+        room: Mutex::new(Room { running: 0, reserved: 0, scratch: 0 }),
+        changed: Condvar::new(),
+        surveyed: &surveyed,
+    };
+    let results: Mutex<Vec<Option<MachineReport>>> =
+        Mutex::new(fleet.machines.iter().map(|_| None).collect());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers =
+        fleet.machines_at_once.unwrap_or(processors.min(AT_ONCE)).clamp(1, fleet.machines.len().max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((index, report)) = queue.work() {
+                    results.lock().unwrap_or_else(PoisonError::into_inner)[index] = Some(report);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let machines = results
+        .into_iter()
+        .enumerate()
+        .map(|(index, report)| report.unwrap_or_else(|| queue.blank(index, Outcome::NotStarted)));
+    let report =
+        BatchReport::new(started, began.elapsed(), &fleet.output, free, options.dry_run, machines.collect());
+    if !options.dry_run {
+        report.write(&fleet.output)?;
+    }
+    Ok(report)
+}
+
+/// What the machines under way take.
+struct Room {
+    running: usize,
+    reserved: u64,
+    scratch: u64,
+}
+
+struct Queue<'a> {
+    context: &'a Context<'a>,
+    fleet: &'a Fleet,
+    options: Options,
+    create: CreateOptions,
+    observer: &'a dyn FleetObserver,
+    next: AtomicUsize,
+    room: Mutex<Room>,
+    changed: Condvar,
+    surveyed: &'a [std::result::Result<Surveyed, Failure>],
+}
+
+impl Queue<'_> {
+    /// The next machine, done; `None` when there is no other, or the user has asked to stop.
+    fn work(&self) -> Option<(usize, MachineReport)> {
+        if self.context.cancel.is_cancelled() {
+            return None;
+        }
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let surveyed = self.surveyed.get(index)?;
+        self.observer.machine(index, MachineEvent::Began);
+        let began = Instant::now();
+        let mut report = match surveyed {
+            Err(failure) => self.failed(index, failure),
+            Ok(one) if one.done && !self.options.dry_run => self.blank(index, Outcome::AlreadyDone),
+            // A defect that one machine brings to light must not take the others along.
+            Ok(one) => catch_unwind(AssertUnwindSafe(|| self.one(index, one))).unwrap_or_else(|_| {
+                let error = Error::refused("landfall failed in an unforeseen way on this machine")
+                    .hint("run landfall convert on it alone with -vv, and report what it prints");
+                MachineReport { outcome: Outcome::Failed, ..self.failed(index, &error.into()) }
+            }),
+        };
+        report.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        self.observer.machine(index, MachineEvent::Ended(report.line()));
+        Some((index, report))
+    }
+
+    fn one(&self, index: usize, surveyed: &Surveyed) -> MachineReport {
+        let watcher = OneOf { index, fleet: self.observer };
+        let context = self.context.watched_by(&watcher);
+        let Some(entry) = self.fleet.machines.get(index) else {
+            return self.blank(index, Outcome::NotStarted);
+        };
+        if self.options.dry_run {
+            return match inspect::inspect(&context, &entry.source, entry.target, &entry.guest) {
+                Ok(inspected) => self.planned(index, inspected),
+                Err(failure) => self.failed(index, &failure),
+            };
+        }
+        let need = surveyed.data.0.saturating_add(SCRATCH_EACH.0);
+        if let Err(error) = self.admit(need) {
+            return self.failed(index, &error.into());
+        }
+        let wanted = survey::wanted(self.fleet, entry, &self.create);
+        // Given back even where the conversion panics.
+        let _leave = Leave { queue: self, need };
+        match convert::convert(&context, &wanted) {
+            Err(failure) => self.failed(index, &failure),
+            Ok(done) => MachineReport {
+                folder: Some(done.folder.display().to_string()),
+                findings: done.report.inspected.findings,
+                written: Bytes(done.report.written_disks.iter().map(|disk| disk.allocated.0).sum()),
+                ..self.blank(index, Outcome::Done)
+            },
+        }
+    }
+
+    /// Waits until there is room for a machine that needs `need` bytes. One alone is only refused what cannot be.
+    fn admit(&self, need: u64) -> Result<()> {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            self.context.check_cancelled()?;
+            let free = survey::free(&self.fleet.output)?;
+            let left = free.0.saturating_sub(room.reserved);
+            let scratch = self.fleet.scratch_at_most.map_or(u64::MAX, |most| most.0);
+            let fits = need <= left && room.scratch.saturating_add(SCRATCH_EACH.0) <= scratch;
+            if fits || room.running == 0 && need <= free.0 {
+                room.running += 1;
+                room.reserved = room.reserved.saturating_add(need);
+                room.scratch = room.scratch.saturating_add(SCRATCH_EACH.0);
+                return Ok(());
+            }
+            if room.running == 0 {
+                return Err(Error::refused(format!(
+                    "may need {} with what is changed in it, and {free} are free",
+                    Bytes(need)
+                ))
+                .in_file(&self.fleet.output)
+                .hint("free some space, or choose another folder with -o"));
+            }
+            let waited = self.changed.wait_timeout(room, std::time::Duration::from_millis(500));
+            room = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A report with what is known before anything is done.
+    fn blank(&self, index: usize, outcome: Outcome) -> MachineReport {
+        let entry = self.fleet.machines.get(index);
+        let surveyed = self.surveyed.get(index).and_then(|one| one.as_ref().ok());
+        let source = entry.map(|entry| entry.source.display().to_string()).unwrap_or_default();
+        let folder = surveyed.map(|one| self.fleet.output.join(&one.name).display().to_string());
+        MachineReport {
+            name: surveyed.map_or_else(|| source.clone(), |one| one.name.clone()),
+            source,
+            target: entry.map(|entry| entry.target.name.to_owned()).unwrap_or_default(),
+            outcome,
+            folder: folder.filter(|_| outcome == Outcome::AlreadyDone),
+            findings: Vec::new(),
+            error: None,
+            hint: None,
+            virtual_size: surveyed.map_or(Bytes(0), |one| one.virtual_size),
+            data: surveyed.map_or(Bytes(0), |one| one.data),
+            written: Bytes(0),
+            seconds: 0.0,
+            plan: None,
+        }
+    }
+
+    fn failed(&self, index: usize, failure: &Failure) -> MachineReport {
+        let outcome = if failure.exit_code() == 1 { Outcome::Refused } else { Outcome::Failed };
+        let mut report = self.blank(index, outcome);
+        match failure {
+            Failure::Findings(findings) => report.findings.clone_from(findings),
+            Failure::Error(error) => {
+                report.error = Some(error.to_string());
+                report.hint = error.hint_text().map(str::to_owned);
+            }
+        }
+        report
+    }
+
+    fn planned(&self, index: usize, inspected: Inspected) -> MachineReport {
+        let blocks = inspected.is_blocked();
+        MachineReport {
+            findings: inspected.findings.clone(),
+            plan: Some(inspected),
+            ..self.blank(index, if blocks { Outcome::Refused } else { Outcome::Planned })
+        }
+    }
+}
+
+/// Gives a machine's room back.
+struct Leave<'a> {
+    queue: &'a Queue<'a>,
+    need: u64,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut room = self.queue.room.lock().unwrap_or_else(PoisonError::into_inner);
+        room.running = room.running.saturating_sub(1);
+        room.reserved = room.reserved.saturating_sub(self.need);
+        room.scratch = room.scratch.saturating_sub(SCRATCH_EACH.0);
+        self.queue.changed.notify_all();
+    }
+}

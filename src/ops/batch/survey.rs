@@ -1,0 +1,245 @@
+//! The look at a fleet before anything is written: what each machine is, how much room it needs, and who would collide with
+//! whom.
+
+use super::file::{Entry, Fleet};
+use crate::finding;
+use crate::machine::Machine;
+use crate::ops::{Context, Failure, convert, disk, source};
+use crate::report::Kept;
+use landfall_boot::check::{Explanation, Finding};
+use landfall_image::create::CreateOptions;
+use landfall_image::{Bytes, Disk, Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// A machine, looked at.
+pub struct Surveyed {
+    /// Its name at the target, which is its folder's.
+    pub name: String,
+    /// Content of its disks as the guests see them.
+    pub virtual_size: Bytes,
+    /// What of it holds data: its disks at the target are not larger.
+    pub data: Bytes,
+    /// An earlier run has written it, from the same source with the same options.
+    pub done: bool,
+    identity: Identity,
+}
+
+/// By what a machine is known at a target.
+#[derive(Clone, Debug)]
+struct Identity {
+    /// For people: its name, or where it lies.
+    who: String,
+    name: String,
+    target: &'static str,
+    uuid: Option<Uuid>,
+    id: Option<u32>,
+    macs: Vec<String>,
+}
+
+/// The options of one machine as a conversion takes them.
+pub fn wanted<'a>(fleet: &'a Fleet, entry: &'a Entry, create: &CreateOptions) -> convert::Wanted<'a> {
+    convert::Wanted {
+        source: &entry.source,
+        target: entry.target,
+        output: &fleet.output,
+        name: entry.name.clone(),
+        kind: entry.kind.clone(),
+        create: CreateOptions { compression: entry.compression, ..create.clone() },
+        networks: Default::default(),
+        guest: entry.guest.clone(),
+    }
+}
+
+/// Looks at every machine, in the fleet's order.
+pub fn survey(
+    context: &Context<'_>,
+    fleet: &Fleet,
+    create: &CreateOptions,
+) -> Vec<std::result::Result<Surveyed, Failure>> {
+    let mut all: Vec<_> = fleet
+        .machines
+        .iter()
+        .map(|entry| look(context, fleet, entry, create).map_err(Failure::from))
+        .collect();
+    let mut known = Vec::new();
+    let mine: Vec<String> = all.iter().flatten().map(|one| one.name.clone()).collect();
+    earlier(&fleet.output, &mine, &mut known);
+    let count = known.len();
+    known.extend(all.iter().map(|one| one.as_ref().ok().map(|one| one.identity.clone())));
+    for (index, findings) in collisions(&known).into_iter().filter(|(index, _)| *index >= count) {
+        if let Some(one) = all.get_mut(index - count)
+            && one.is_ok()
+        {
+            *one = Err(Failure::Findings(findings));
+        }
+    }
+    all
+}
+
+fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOptions) -> Result<Surveyed> {
+    context.check_cancelled()?;
+    let wanted = wanted(fleet, entry, create);
+    let loaded = source::load(context, &entry.source, &entry.guest.source)?;
+    let mapped = entry.guest.mapped(&loaded, entry.target.platform);
+    let name = entry.name.clone().or(mapped.name).unwrap_or_else(|| loaded.machine.name.clone());
+    let macs =
+        loaded.machine.nics.iter().zip(&mapped.macs).filter_map(|(nic, new)| new.clone().or(nic.mac.clone()));
+    let (mut virtual_size, mut data) = (0_u64, 0_u64);
+    for image in &loaded.images {
+        virtual_size = virtual_size.saturating_add(image.disk.size().0);
+        data = data.saturating_add(disk::stored(context, &*image.disk)?.0);
+    }
+    let fingerprint = convert::fingerprint(&loaded, &wanted)?;
+    let kept = kept(&fleet.output.join(&name));
+    let done = kept.is_some_and(|kept| kept.fingerprint == fingerprint);
+    let identity = Identity {
+        who: format!("{name} ({})", entry.source.display()),
+        name: name.clone(),
+        target: entry.target.name,
+        uuid: mapped.uuid.or(loaded.machine.smbios.uuid),
+        id: mapped.id,
+        macs: macs.collect(),
+    };
+    Ok(Surveyed { name, virtual_size: Bytes(virtual_size), data: Bytes(data), done, identity })
+}
+
+/// The report of an earlier result.
+fn kept(folder: &Path) -> Option<Kept> {
+    serde_json::from_slice(&std::fs::read(folder.join(convert::REPORT)).ok()?).ok()
+}
+
+/// Machines that lie in the output folder already, but for those of this fleet.
+fn earlier(output: &Path, mine: &[String], known: &mut Vec<Option<Identity>>) {
+    let Ok(entries) = std::fs::read_dir(output) else { return };
+    let mut folders: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    folders.sort();
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') || mine.contains(&name) {
+            continue;
+        }
+        let Some(kept) = kept(&folder) else { continue };
+        let target = crate::hypervisor::target(&kept.target).map_or("", |target| target.name);
+        known.push(Some(of_written(&kept.written, target, format!("{name} ({})", folder.display()))));
+    }
+}
+
+fn of_written(machine: &Machine, target: &'static str, who: String) -> Identity {
+    Identity {
+        who,
+        name: machine.name.clone(),
+        target,
+        uuid: machine.smbios.uuid,
+        id: None,
+        macs: machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect(),
+    }
+}
+
+/// For every machine that shares something with another: what, and with whom. Targets are taken apart: a machine may be
+/// brought to two of them.
+fn collisions(known: &[Option<Identity>]) -> BTreeMap<usize, Vec<Finding>> {
+    let mut found: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();
+    let mut claims: BTreeMap<(&str, &str, String), Vec<usize>> = BTreeMap::new();
+    for (index, one) in known.iter().enumerate() {
+        let Some(one) = one else { continue };
+        let mut claim = |kind, target, value: String| {
+            let all = claims.entry((kind, target, value)).or_default();
+            if all.last() != Some(&index) {
+                all.push(index);
+            }
+        };
+        // The folder is one for all targets.
+        claim("name", "", one.name.to_lowercase());
+        if let Some(uuid) = one.uuid {
+            claim("uuid", one.target, uuid.to_string());
+        }
+        if let Some(id) = one.id {
+            claim("id", one.target, id.to_string());
+        }
+        for mac in &one.macs {
+            claim("mac", one.target, mac.clone());
+        }
+    }
+    for ((kind, _, value), all) in claims.into_iter().filter(|(_, all)| all.len() > 1) {
+        let (row, what): (Explanation, &str) = match kind {
+            "name" => (finding::COLLISION_NAME, "name"),
+            "uuid" => (finding::COLLISION_UUID, "SMBIOS UUID"),
+            "id" => (finding::COLLISION_ID, "id"),
+            _ => (finding::COLLISION_MAC, "hardware address"),
+        };
+        for index in &all {
+            let others: Vec<&str> = all
+                .iter()
+                .filter(|other| *other != index)
+                .filter_map(|other| known.get(*other)?.as_ref())
+                .map(|other| other.who.as_str())
+                .take(5)
+                .collect();
+            found.entry(*index).or_default().push(row.finding(
+                format!("The {what} {value} is also that of {}.", others.join(", ")),
+                match kind {
+                    "name" => "Give one of them another name.",
+                    "uuid" => "Leave one of them out, or set uuid = \"new\" for it in the map.",
+                    "id" => "Set another id for one of them in the map.",
+                    _ => "Leave one of them out, or set mac = \"new\" for it in the map.",
+                },
+            ));
+        }
+    }
+    found
+}
+
+/// Bytes that are free where the machines are written.
+pub fn free(folder: &Path) -> Result<Bytes> {
+    let existing = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    let stat =
+        rustix::fs::statvfs(existing).map_err(|e| Error::io("cannot look at", e.into()).in_file(existing))?;
+    Ok(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(name: &str, target: &'static str, uuid: u128, mac: &str) -> Option<Identity> {
+        Some(Identity {
+            who: name.into(),
+            name: name.into(),
+            target,
+            uuid: Some(Uuid::from_u128(uuid)),
+            id: None,
+            macs: vec![mac.into()],
+        })
+    }
+
+    #[test]
+    fn whoever_shares_something_is_told_with_whom() {
+        let known = [
+            identity("web01", "kvm", 1, "52:54:00:00:00:01"),
+            identity("WEB01", "kvm", 2, "52:54:00:00:00:02"),
+            identity("db01", "kvm", 1, "52:54:00:00:00:03"),
+            None,
+            identity("app", "kvm", 4, "52:54:00:00:00:03"),
+            // The same machine, to another target.
+            identity("app-esxi", "esxi", 4, "52:54:00:00:00:03"),
+        ];
+        let found = collisions(&known);
+        let ids: Vec<_> = found
+            .iter()
+            .map(|(index, all)| (*index, all.iter().map(|one| one.id).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(
+            ids,
+            [
+                (0, vec!["collision-name", "collision-uuid"]),
+                (1, vec!["collision-name"]),
+                (2, vec!["collision-mac", "collision-uuid"]),
+                (4, vec!["collision-mac"]),
+            ]
+        );
+        assert!(found[&4][0].says.contains("db01"), "{}", found[&4][0].says);
+    }
+}
