@@ -204,6 +204,7 @@ mod tests {
                 remove: Vec::new(),
                 renames: Vec::new(),
                 devices: Vec::new(),
+                addresses: Vec::new(),
             }),
             why: String::new(),
             labels: Vec::new(),

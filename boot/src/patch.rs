@@ -118,6 +118,9 @@ pub struct InitramfsEdit {
     /// Names of plain partitions in kernel parameters that it carries with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceRename>,
+    /// Hardware addresses of network cards in its files, old and new.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<(String, String)>,
 }
 
 /// A name that changes with the hypervisor, and one that stays.

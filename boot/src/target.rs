@@ -430,7 +430,7 @@ pub struct Request {
     pub platform: Platform,
     /// How it starts there.
     pub firmware: Firmware,
-    /// Its network cards in slot order, with the addresses that they keep.
+    /// Its network cards in slot order, with the addresses that they have on the source.
     pub nics: Vec<Nic>,
     /// Services that the user wants otherwise than landfall would do it.
     #[serde(default)]
@@ -463,12 +463,16 @@ impl Default for Request {
 }
 
 /// One network card.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     /// Hardware address, `00:50:56:aa:bb:cc` in lower case. `None` where the definition leaves it to the host.
     pub mac: Option<String>,
     /// The name that the source's slot gives the card by the predictable scheme (`ens192`), where it is known.
     pub source_name: Option<String>,
+    /// The address that the card has at the target, where that is another: the guest is made to go by it. It must not be an
+    /// address, old or new, of another card of the machine.
+    #[serde(default)]
+    pub new_mac: Option<String>,
 }
 
 #[cfg(test)]

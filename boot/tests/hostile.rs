@@ -151,7 +151,8 @@ fn pass(disks: &[&Path], sandbox: &Sandbox) -> Result<Patched> {
 
 fn pass_with(disks: &[&Path], sandbox: &Sandbox, keys: &[Secret]) -> Result<Patched> {
     let disks: Vec<_> = disks.iter().map(|disk| FileDisk::open(disk)).collect();
-    let nic = Nic { mac: Some("00:50:56:20:30:40".into()), source_name: Some("ens192".into()) };
+    let nic =
+        Nic { mac: Some("00:50:56:20:30:40".into()), source_name: Some("ens192".into()), new_mac: None };
     let request =
         Request { platform: Platform::Kvm, firmware: Firmware::Bios, nics: vec![nic], ..Request::default() };
     patch(&disks, &request, &Options { sandbox: Some(sandbox), keys, ..Options::default() })

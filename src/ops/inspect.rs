@@ -44,10 +44,11 @@ impl Opened<'_> {
     /// What is to be made of the guest.
     pub fn request(&self) -> Request {
         let machine = &self.loaded.machine;
-        let nics = machine
-            .nics
-            .iter()
-            .map(|nic| Nic { mac: nic.mac.clone(), source_name: nic.predictable_name.clone() });
+        let nics = machine.nics.iter().map(|nic| Nic {
+            mac: nic.mac.clone(),
+            source_name: nic.predictable_name.clone(),
+            ..Nic::default()
+        });
         Request {
             platform: self.platform,
             firmware: machine.firmware,

@@ -33,6 +33,8 @@ pub struct Draft<'a> {
     pub gone_inside: BTreeSet<String>,
     /// Names of encrypted volumes to replace in every initramfs, old and new.
     pub renamed_inside: Vec<(String, String)>,
+    /// Hardware addresses to replace in every initramfs, old and new.
+    pub addresses_inside: Vec<(String, String)>,
 }
 
 /// More findings of one kind help nobody; a hostile guest could give a million.
@@ -53,6 +55,7 @@ impl<'a> Draft<'a> {
             moved: Vec::new(),
             gone_inside: BTreeSet::new(),
             renamed_inside: Vec::new(),
+            addresses_inside: Vec::new(),
         }
     }
 

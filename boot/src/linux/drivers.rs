@@ -82,6 +82,7 @@ pub fn plan(
                     remove: draft.gone_inside.iter().cloned().collect(),
                     renames: draft.renamed_inside.clone(),
                     devices: devices.clone(),
+                    addresses: draft.addresses_inside.clone(),
                 }),
                 "It gets the drivers of the target's disks, and those of every other platform for the way back.",
             );

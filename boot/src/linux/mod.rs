@@ -25,6 +25,7 @@ mod keep;
 pub mod kmod;
 pub(crate) mod lenient;
 pub(crate) mod loader;
+mod mac;
 mod multipath;
 mod network;
 mod packages;

@@ -114,6 +114,7 @@ impl<D: Distribution> Family for D {
         }
         let inside = last_of_each(inside);
         let copies = loader::Copies::read(scene.tree, scene.mounts)?;
+        network::built_in(&mut draft, request, &copies);
         let kernels = facts::kernels_and(scene.tree, &copies, self.world().order())?;
         let default = loader::default_kernel(&mut draft, &copies)?;
         let default = default.map(|named| kernels.version_of(&named).map_or(named.clone(), str::to_owned));

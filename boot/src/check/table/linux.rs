@@ -324,6 +324,14 @@ pub(super) const ROWS: &[Explanation] = &[
                ask for it: a network map with dhcp = true does that.",
     },
     Explanation {
+        id: "linux-nic-address-refused",
+        severity: Severity::Blocks,
+        text: "A card of the machine is to have another hardware address at the target, and the guest cannot be made to go by \
+               it: it is no address, or another card of the machine has it on the source or gets it, too. Which card a file \
+               in the guest means could not be told after the move, and two networks might be exchanged. Give every card \
+               an address of its own that is new to the machine.",
+    },
+    Explanation {
         id: "linux-nic-ambiguous",
         severity: Severity::Warns,
         text: "The network configuration counts on an interface name, the machine has several cards, and \
@@ -343,6 +351,20 @@ pub(super) const ROWS: &[Explanation] = &[
         severity: Severity::Notes,
         text: "The network configuration has an interface that no card of the machine is left for. Mostly it is \
                a remnant of earlier hardware or of the installer. Nothing was done about it.",
+    },
+    Explanation {
+        id: "linux-nic-identifier",
+        severity: Severity::Notes,
+        text: "A DHCP client in the guest calls itself by an identifier that was once made of a card's hardware address, and \
+               that card has another address at the target. The identifier was left as it is, because a server may know the \
+               machine by it. Two machines with one identifier get one address, so give the copy another where both run.",
+    },
+    Explanation {
+        id: "linux-nic-lease",
+        severity: Severity::Notes,
+        text: "An interface asks for its address by DHCP on a card that has another hardware address at the target. Where the \
+               server knows the machine by that, it gives another IP address, and addresses that IPv6 makes of it change, \
+               too. Let the server reserve the machine's address for the new hardware address.",
     },
     Explanation {
         id: "linux-nic-mac-unknown",
@@ -371,6 +393,14 @@ pub(super) const ROWS: &[Explanation] = &[
         severity: Severity::Warns,
         text: "The guest configures network interfaces, and the machine's definition has no network card. Add \
                one with the hardware address that the guest knew, if the machine needs a network.",
+    },
+    Explanation {
+        id: "linux-nic-old-address",
+        severity: Severity::Warns,
+        text: "A card has another hardware address at the target, and a file of the guest that landfall does not edit holds the \
+               old one, or sets an address of its own. What reads the file would not find the card, or gives it an \
+               address that the source may have, too. Put the new address in its place. Programs elsewhere, in /opt for \
+               example, may have a licence for the old address: ask their vendor for another.",
     },
     Explanation {
         id: "linux-nic-swapped",

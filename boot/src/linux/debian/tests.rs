@@ -146,6 +146,7 @@ pub(in crate::linux) fn request(firmware: Firmware, nics: &[(&str, &str)]) -> Re
     let nic = |(mac, name): &(&str, &str)| Nic {
         mac: Some((*mac).to_owned()),
         source_name: (!name.is_empty()).then(|| (*name).to_owned()),
+        ..Nic::default()
     };
     Request { platform: Platform::Kvm, firmware, nics: nics.iter().map(nic).collect(), ..Request::default() }
 }
@@ -272,6 +273,27 @@ fn ubuntu_24_04_uefi_lvm_netplan_multipath() {
     let (guest, plan) = machine.plan();
     assert!(!plan.is_blocked());
     insta::assert_snapshot!(show(&guest, &plan));
+    machine.no_more_after_one_run();
+}
+
+/// The card's name stays, on the new address, in the guest and in its initramfs.
+#[test]
+fn a_card_with_another_address() {
+    let mut machine = debian_12();
+    let new = "52:54:00:aa:bb:01";
+    machine.request.nics[0].new_mac = Some(new.to_owned());
+    let (_, plan) = machine.plan();
+    let link = crate::testing::written(&plan, "/etc/systemd/network/10-landfall-ens192.link").unwrap();
+    assert!(link.contains(&format!("\nMACAddress={new}\n")), "{link}");
+    let mut count = 0;
+    for edit in &plan.edits {
+        let Action::Initramfs(inside) = &edit.action else { continue };
+        count += 1;
+        assert_eq!(inside.addresses, [("00:50:56:aa:bb:01".to_owned(), new.to_owned())]);
+        let copies = inside.files.iter().filter(|file| file.path.contains("landfall-"));
+        assert_eq!(copies.filter(|file| format!("{:?}", file.contents).contains(new)).count(), 2);
+    }
+    assert_eq!(count, 2);
     machine.no_more_after_one_run();
 }
 

@@ -16,6 +16,7 @@
 //! Deliberately absent: initial RAM disks that hold a file system (before Linux 2.6), EROFS images of dracut's squash
 //! mode, unified kernel images. The initramfs of kdump is left alone.
 
+mod addresses;
 pub mod compress;
 pub mod content;
 pub mod cpio;
@@ -284,6 +285,7 @@ impl Gathered {
         for file in &self.edit.files {
             put_if_new(&mut content, &file.path, file.mode, file.contents.0.clone(), &mut new)?;
         }
+        new.changed |= addresses::renew(&mut content, &self.edit.addresses)?;
         let load: Vec<String> = self
             .edit
             .load

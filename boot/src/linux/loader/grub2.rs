@@ -191,12 +191,17 @@ fn defaults(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
 
 /// Entries that an administrator wrote, and scripts of packages: only a plain device name is changed in them.
 fn scripts(draft: &mut Draft<'_>, devices: &Devices<'_>) -> Result<()> {
-    for name in draft.scene.tree.names("/etc/grub.d")?.into_iter().take(SCRIPTS_AT_MOST) {
-        if name.starts_with(|letter: char| letter.is_ascii_digit()) {
-            parameters::entries(draft, devices, &format!("/etc/grub.d/{name}"))?;
-        }
+    for path in scripts_of(draft)? {
+        parameters::entries(draft, devices, &path)?;
     }
     Ok(())
+}
+
+/// The scripts that grub-mkconfig runs.
+pub(super) fn scripts_of(draft: &Draft<'_>) -> Result<Vec<String>> {
+    let names = draft.scene.tree.names("/etc/grub.d")?.into_iter().take(SCRIPTS_AT_MOST);
+    let numbered = names.filter(|name| name.starts_with(|letter: char| letter.is_ascii_digit()));
+    Ok(numbered.map(|name| format!("/etc/grub.d/{name}")).collect())
 }
 
 /// GRUB's own look for its files: by UUID it finds them on any disk, by number only where the order stays. Hints

@@ -131,6 +131,11 @@ impl Copies {
         Ok(copies)
     }
 
+    /// Every unified kernel image with the parameters that it has built in.
+    pub fn built_in(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.images.iter().map(|image| (image.path.as_str(), image.cmdline.as_slice()))
+    }
+
     /// Every kernel of theirs whose modules are there and whose initramfs can be rewritten.
     pub fn kernels(&self) -> Vec<Beside> {
         let of_entry = |entry: &bls::Entry| {
@@ -160,6 +165,12 @@ pub struct Files {
     pub entries: Vec<String>,
     /// GRUB's environment blocks.
     pub environments: Vec<String>,
+}
+
+/// Files with the parameters that the next configuration, entry or image is made with.
+pub fn sources(draft: &Draft<'_>) -> Result<Vec<String>> {
+    let more = ["/boot/refind_linux.conf", "/etc/update-extlinux.conf"].map(str::to_owned);
+    Ok([grub2::sources(draft)?, grub2::scripts_of(draft)?, bls::sources(draft)?, more.into()].concat())
 }
 
 /// Looks for them.

@@ -563,6 +563,25 @@ mod images {
         assert_eq!(tree.reads(".efi"), 2);
     }
 
+    /// Parameters are part of the image; what they name by a hardware address is told.
+    #[test]
+    fn an_old_hardware_address_inside_is_said() {
+        use crate::family::Family;
+        let tree =
+            tree(&image("rw ifname=lan0:00:50:56:00:00:0a", false)).file("/etc/os-release", "ID=arch\n");
+        let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+        let guest = crate::linux::arch::Arch.recognise(&scene).unwrap().unwrap();
+        for (new, count) in [(None, 0), (Some("52:54:00:00:00:0b"), 1)] {
+            let mac = Some("00:50:56:00:00:0a".to_owned());
+            let nic = crate::target::Nic { mac, new_mac: new.map(str::to_owned), source_name: None };
+            let request = Request { nics: vec![nic], ..Request::default() };
+            let plan = crate::linux::arch::Arch.plan(&scene, &guest, &request).unwrap();
+            let mut found = plan.findings.iter().filter(|one| one.id == "linux-nic-old-address");
+            assert_eq!(found.clone().count(), count, "{:?}", plan.findings);
+            assert!(found.all(|one| one.says.contains("/efi/EFI/Linux/arch-linux.efi has")));
+        }
+    }
+
     #[test]
     fn an_image_with_a_new_initramfs() {
         use crate::linux::initramfs::{Compressor, Rewritten};

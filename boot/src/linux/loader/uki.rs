@@ -32,7 +32,7 @@ pub(super) struct Image {
     pub path: String,
     /// By its own word, by the kernel's, or by its name.
     pub version: Option<String>,
-    cmdline: Vec<u8>,
+    pub cmdline: Vec<u8>,
     /// Why its initramfs is not rewritten, as part of a sentence.
     fixed: Option<&'static str>,
 }

@@ -1,5 +1,5 @@
 //! Which name belongs to which card. Evidence, the strongest first: a rule or link file that gives the name by address; an
-//! address in the configuration; the slot's predictable name; a lease; the order of `ethN`; what is left over.
+//! address in the configuration, or in the name itself; the slot's predictable name; a lease; the order of `ethN`; what is left over.
 
 use super::{Configured, Network, is_pattern, is_software_name};
 use crate::linux::text;
@@ -66,6 +66,7 @@ pub(super) fn assign(network: &Network, request: &Request) -> Assigned {
     }
     given(&mut open, network, request, &mut result);
     by_address(&mut open, request, &mut result);
+    by_own_name(&mut open, request, &mut result);
     by_slot(&mut open, request, &mut result);
     by_lease(&mut open, network, request, &mut result);
     by_order(&mut open, request, &mut result);
@@ -188,6 +189,20 @@ fn by_address(open: &mut Vec<Configured>, request: &Request, result: &mut Assign
                 true
             }
         }
+    });
+}
+
+/// A name that udev once made of the address: `enx005056aabbcc`.
+fn by_own_name(open: &mut Vec<Configured>, request: &Request, result: &mut Assigned) {
+    open.retain(|one| {
+        let digits = one.name.strip_prefix("enx").unwrap_or("");
+        let is_it = |nic: &&Nic| nic.mac.as_ref().is_some_and(|mac| mac.replace(':', "") == digits);
+        let Some(nic) = request.nics.iter().find(is_it).filter(|nic| result.is_free(nic)) else {
+            return true;
+        };
+        let mac = nic.mac.as_deref().unwrap_or_default();
+        result.add(&one.name, mac, format!("the name {} was made of the address {mac}", one.name), false);
+        false
     });
 }
 

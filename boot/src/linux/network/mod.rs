@@ -1,7 +1,8 @@
 //! Network interfaces: which names the configuration counts on, which card each name belongs to, and files that keep
 //! the name on that card by its hardware address, whatever slot the target puts it into.
 //!
-//! Where the machine's addresses change with the site, `readdress` edits them in the same files.
+//! Where the machine's addresses change with the site, `readdress` edits them in the same files; where a card has another
+//! hardware address at the target, `new_address` does.
 //!
 //! Only what is certain is done; where several cards could be meant, a finding says so. Bonds, bridges and VLANs have no
 //! hardware address of their own to go by: their physical members are kept, and they follow.
@@ -13,6 +14,7 @@ mod keyfile;
 mod leases;
 mod netplan;
 mod networkd;
+mod new_address;
 mod readdress;
 mod renewed;
 mod settings;
@@ -20,12 +22,15 @@ mod udev;
 mod yaml;
 
 use super::draft::Draft;
+use super::mac::normal as mac;
 use super::packages::Packages;
 use crate::Result;
 use crate::guest::Interface;
 use crate::patch::{InitramfsFile, Text};
 use crate::target::Request;
 use crate::tree::{GuestTree, GuestTreeExt};
+use new_address::Renewal;
+pub(super) use new_address::built_in;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One interface of the guest's configuration, or one that a bond, bridge or VLAN of it stands on.
@@ -194,7 +199,10 @@ pub(super) fn plan(
     request: &Request,
     inside: &mut Vec<InitramfsFile>,
 ) -> Result<()> {
-    let network = read(draft.scene.tree, packages)?;
+    let renewal = Renewal::of(request);
+    let request = &renewal.complete(request);
+    let mut network = read(draft.scene.tree, packages)?;
+    renewal.at_source(&mut network);
     for (path, error) in &network.unreadable {
         draft.find(
             "linux-file-unreadable",
@@ -216,7 +224,7 @@ pub(super) fn plan(
     let mut why = String::from(why_each);
     let names = renewed::names(&assigned, request);
     for name in &names {
-        let (interface, mac) = (&name.name, &name.mac);
+        let (interface, mac) = (&name.name, renewal.at_target(&name.mac));
         let (of_link, of_rule) = match renewed::driver(request) {
             Some(driver) => (format!("Driver={driver}"), format!("DRIVERS==\"{driver}\"")),
             None => (format!("MACAddress={mac}"), format!("DRIVERS==\"?*\", ATTR{{address}}==\"{mac}\"")),
@@ -254,7 +262,7 @@ pub(super) fn plan(
             mode: 0o644,
         });
     }
-    Ok(())
+    new_address::plan(draft, &renewal, &network, &assigned, request, inside)
 }
 
 /// A word in place of the name that a file does not give.
@@ -285,15 +293,6 @@ fn is_software_name(name: &str) -> bool {
                 rest.chars().all(|char| !char.is_ascii_alphabetic()) || *start == "wl" || *start == "veth"
             })
         })
-}
-
-/// `00-50-56-AA-BB-CC` -> `00:50:56:aa:bb:cc`; `None` for what is no Ethernet address.
-fn mac(text: &str) -> Option<String> {
-    let text = text.trim().trim_matches('"').to_ascii_lowercase().replace('-', ":");
-    let parts: Vec<_> = text.split(':').collect();
-    let good = parts.len() == 6
-        && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    good.then_some(text)
 }
 
 /// An ini-style file as systemd and NetworkManager write it: section, key, value, in order.

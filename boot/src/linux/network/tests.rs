@@ -11,6 +11,7 @@ fn nics(list: &[(&str, &str)]) -> Request {
     let nic = |(mac, name): &(&str, &str)| Nic {
         mac: (!mac.is_empty()).then(|| (*mac).to_owned()),
         source_name: (!name.is_empty()).then(|| (*name).to_owned()),
+        ..Nic::default()
     };
     Request { nics: list.iter().map(nic).collect(), ..Request::default() }
 }

@@ -89,6 +89,7 @@ impl Guest {
             remove: Vec::new(),
             renames: Vec::new(),
             devices: Vec::new(),
+            addresses: Vec::new(),
         }
     }
     fn tree(&self) -> HostTree {
@@ -663,6 +664,7 @@ fn old_kernels_keep_their_compression() {
         remove: Vec::new(),
         renames: Vec::new(),
         devices: Vec::new(),
+        addresses: Vec::new(),
     };
     for (config, expected) in [
         ("CONFIG_BLK_DEV_INITRD=y\nCONFIG_ZLIB_INFLATE=y\n", Compressor::Gzip),
@@ -675,4 +677,36 @@ fn old_kernels_keep_their_compression() {
         let new = rewrite(&archive, &edit, &tree).expect("rewritten");
         assert_eq!(new.compressor, expected, "{config}");
     }
+}
+
+/// The addresses of the request are replaced in an archive as it is rewritten, once.
+#[test]
+fn hardware_addresses_inside_follow() {
+    use crate::tree::mem::MemTree;
+    let link = "etc/systemd/network/10-lan.link";
+    let mut content = Content::new();
+    content.put(link.as_bytes(), 0o644, b"[Match]\nMACAddress=00:50:56:AA:BB:0C\n".to_vec()).expect("put");
+    let packer = Packer::new(Compressor::Gzip, Effort::Quick, Bytes(0), 1, Vec::new()).expect("encoder");
+    let archive = content.write(packer).and_then(Packer::finish).expect("memory");
+    let edit = InitramfsEdit {
+        kernel: "6.1".into(),
+        starts_by_default: true,
+        modules: "/lib/modules/6.1".into(),
+        drivers: Vec::new(),
+        load: Vec::new(),
+        files: Vec::new(),
+        remove: Vec::new(),
+        renames: Vec::new(),
+        devices: Vec::new(),
+        addresses: vec![("00:50:56:aa:bb:0c".into(), "52:54:00:ab:cd:ef".into())],
+    };
+    let tree = MemTree::new().file("/lib/modules/6.1/modules.dep", "");
+    let new = rewrite(&archive, &edit, &tree).expect("rewritten");
+    assert!(new.changed);
+    let segments = segment::split(&new.bytes).expect("segments");
+    let mut inside = Content::new();
+    merge(&new.bytes, &segments, segments.len(), &mut inside).expect("content");
+    let file = inside.get(link.as_bytes()).expect("path").expect("file");
+    assert_eq!(String::from_utf8_lossy(&file.data), "[Match]\nMACAddress=52:54:00:AB:CD:EF\n");
+    assert!(!rewrite(&new.bytes, &edit, &tree).expect("rewritten").changed, "once is enough");
 }

@@ -103,7 +103,11 @@ fn is_file(draft: &Draft<'_>, path: &str) -> Result<bool> {
 const STACK_AT_MOST: usize = 8;
 
 /// On which cards every interface stands, as far as is known.
-fn cards(network: &Network, assigned: &Assigned, request: &Request) -> BTreeMap<String, BTreeSet<usize>> {
+pub(super) fn cards(
+    network: &Network,
+    assigned: &Assigned,
+    request: &Request,
+) -> BTreeMap<String, BTreeSet<usize>> {
     let index = |mac: &str| request.nics.iter().position(|nic| nic.mac.as_deref() == Some(mac));
     let mut cards: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     let named = assigned.names.iter().map(|one| (one.name.as_str(), one.mac.as_str()));
@@ -132,4 +136,4 @@ fn cards(network: &Network, assigned: &Assigned, request: &Request) -> BTreeMap<
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

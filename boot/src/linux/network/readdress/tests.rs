@@ -45,6 +45,7 @@ fn request(rules: Vec<Rule>) -> Request {
     let nic = |(mac, name): &(&str, &str)| Nic {
         mac: Some((*mac).to_owned()),
         source_name: Some((*name).to_owned()),
+        ..Nic::default()
     };
     Request {
         platform: Platform::Kvm,
@@ -410,7 +411,7 @@ fn what_does_not_work_out_is_told() {
 
 mod gateways;
 mod places;
-mod readers;
+pub(in crate::linux::network) mod readers;
 mod routes;
 
 mod hostile {

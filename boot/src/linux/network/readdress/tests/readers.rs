@@ -31,7 +31,7 @@ for line in sys.stdin:
     sys.stdout.write(re.sub(r"[0-9a-fA-F:.]+[0-9a-fA-F:](/\d+)?", moved, line))
 "#;
 
-fn output(command: &mut Command, input: &str) -> String {
+pub fn output(command: &mut Command, input: &str) -> String {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -51,7 +51,7 @@ fn moved_file(path: &str, before: &str) -> String {
 }
 
 /// A program of the packages that were fetched, with their libraries.
-fn reader(folder: &Path, package: &str, program: &str) -> Option<Command> {
+pub fn reader(folder: &Path, package: &str, program: &str) -> Option<Command> {
     let found = ["", "usr"]
         .iter()
         .map(|start| folder.join(package).join(start).join(program))
@@ -127,7 +127,7 @@ fn after_of(path: &str, before: &str, rules: Vec<Rule>) -> String {
 }
 
 /// What netplan generates for networkd and NetworkManager from one file.
-fn generated(generator: &mut Command, yaml: &str) -> String {
+pub fn generated(generator: &mut Command, yaml: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("etc/netplan");
     fs::create_dir_all(&folder).unwrap();
