@@ -11,6 +11,7 @@
 pub mod attach;
 pub mod by_hand;
 pub mod libvirt;
+pub mod proxmox;
 pub mod text;
 pub mod vmware;
 pub mod xml;
@@ -189,13 +190,22 @@ const fn by_hand(
 }
 
 /// Definitions that are read.
-pub const READERS: &[Reader] = &[Reader {
-    name: "vmx",
-    title: "VMware configuration (.vmx)",
-    endings: &["vmx"],
-    recognise: vmware::vmx::recognise,
-    parse: vmware::vmx::parse,
-}];
+pub const READERS: &[Reader] = &[
+    Reader {
+        name: "vmx",
+        title: "VMware configuration (.vmx)",
+        endings: &["vmx"],
+        recognise: vmware::vmx::recognise,
+        parse: vmware::vmx::parse,
+    },
+    Reader {
+        name: "proxmox",
+        title: "Proxmox VE configuration (.conf)",
+        endings: &["conf"],
+        recognise: proxmox::conf::recognise,
+        parse: proxmox::read::parse,
+    },
+];
 
 /// Targets.
 pub const TARGETS: &[Target] = &[

@@ -1,0 +1,4 @@
+//! Proxmox VE: qemu-server's configuration files (.conf).
+pub mod conf;
+mod devices;
+pub mod read;
