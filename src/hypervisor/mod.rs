@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod by_hand;
+pub mod fit;
 pub mod libvirt;
 pub mod proxmox;
 pub mod text;
@@ -215,6 +216,14 @@ pub const TARGETS: &[Target] = &[
         platform: Platform::Kvm,
         kinds: &["qcow2", "raw"],
         render: libvirt::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "proxmox",
+        title: "Proxmox VE",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw", "vmdk"],
+        render: proxmox::write::render,
         by_hand: false,
     },
     by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),

@@ -2,3 +2,4 @@
 pub mod conf;
 mod devices;
 pub mod read;
+pub mod write;
