@@ -11,11 +11,14 @@
 pub mod attach;
 pub mod by_hand;
 pub mod fit;
+pub mod kubevirt;
 pub mod libvirt;
+pub mod openstack;
 pub mod proxmox;
 pub mod text;
 pub mod vmware;
 pub mod xml;
+pub mod yaml;
 
 use crate::finding;
 use crate::machine::{Machine, NicSlot};
@@ -224,6 +227,22 @@ pub const TARGETS: &[Target] = &[
         platform: Platform::Kvm,
         kinds: &["qcow2", "raw", "vmdk"],
         render: proxmox::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "openstack",
+        title: "OpenStack",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw"],
+        render: openstack::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "kubevirt",
+        title: "KubeVirt",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw"],
+        render: kubevirt::write::render,
         by_hand: false,
     },
     by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
