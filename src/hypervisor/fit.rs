@@ -28,7 +28,9 @@ pub fn disks<'a>(
             "{} has sectors of {} bytes, and {title} has no setting for them",
             disk.file, size.0
         ))
-        .hint("move the system to a disk with sectors of 512 bytes in the source machine, or convert it to kvm"));
+        .hint(
+            "move the system to a disk with sectors of 512 bytes in the source machine, or convert it to kvm",
+        ));
     }
     Ok(machine.disks.iter().zip(&placement.disks).collect())
 }
@@ -46,7 +48,13 @@ pub fn too_many(machine: &Machine, at_most: usize, title: &str) -> Option<Findin
 
 /// `name` as labels of DNS: letters, digits and hyphens, `dots` between labels where they are allowed, each of at most 63 and
 /// all of at most `at_most` characters; lower case where `lower` is. The finding says where it differs.
-pub fn dns_name(name: &str, at_most: usize, dots: bool, lower: bool, title: &str) -> (String, Option<Finding>) {
+pub fn dns_name(
+    name: &str,
+    at_most: usize,
+    dots: bool,
+    lower: bool,
+    title: &str,
+) -> (String, Option<Finding>) {
     let fitting = |letter: char| match letter {
         letter if letter.is_ascii_alphanumeric() => letter,
         '.' if dots => '.',
@@ -65,7 +73,8 @@ pub fn dns_name(name: &str, at_most: usize, dots: bool, lower: bool, title: &str
         text = "machine".to_owned();
     }
     let finding = (text != name).then(|| {
-        finding::NAME_CHANGED.finding(format!("{title} takes no machine with the name {name:?}: it is {text} there."), "")
+        finding::NAME_CHANGED
+            .finding(format!("{title} takes no machine with the name {name:?}: it is {text} there."), "")
     });
     (text, finding)
 }
@@ -137,13 +146,19 @@ mod tests {
             assert_eq!((fitting.as_str(), finding.is_some()), (expected, name != expected), "{name}");
         }
         assert_eq!(dns_name(&"a".repeat(300), 63, false, true, "X").0.len(), 63);
-        assert_eq!(dns_name(&format!("{}.b", "a".repeat(70)), 200, true, true, "X").0, format!("{}.b", "a".repeat(63)));
+        assert_eq!(
+            dns_name(&format!("{}.b", "a".repeat(70)), 200, true, true, "X").0,
+            format!("{}.b", "a".repeat(63))
+        );
     }
 
     #[test]
     fn sizes_are_rounded_up() {
         assert_eq!((mebibytes(Bytes(1)), mebibytes(Bytes::mib(5))), (1, 5));
-        assert_eq!((gibibytes(Bytes(0)), gibibytes(Bytes::gib(2)), gibibytes(Bytes((1 << 30) + 1))), (1, 2, 2));
+        assert_eq!(
+            (gibibytes(Bytes(0)), gibibytes(Bytes::gib(2)), gibibytes(Bytes((1 << 30) + 1))),
+            (1, 2, 2)
+        );
     }
 
     #[test]

@@ -13,7 +13,9 @@ pub mod by_hand;
 pub mod fit;
 pub mod kubevirt;
 pub mod libvirt;
+pub mod nutanix;
 pub mod openstack;
+pub mod ovirt;
 pub mod proxmox;
 pub mod text;
 pub mod vmware;
@@ -209,6 +211,13 @@ pub const READERS: &[Reader] = &[
         recognise: proxmox::conf::recognise,
         parse: proxmox::read::parse,
     },
+    Reader {
+        name: "ahv",
+        title: "Nutanix AHV (JSON of Prism or acli)",
+        endings: &["json"],
+        recognise: nutanix::read::recognise,
+        parse: nutanix::read::parse,
+    },
 ];
 
 /// Targets.
@@ -245,7 +254,22 @@ pub const TARGETS: &[Target] = &[
         render: kubevirt::write::render,
         by_hand: false,
     },
-    by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
+    Target {
+        name: "ovirt",
+        title: "oVirt",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw"],
+        render: ovirt::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "ahv",
+        title: "Nutanix AHV",
+        platform: Platform::Ahv,
+        kinds: &["qcow2", "raw"],
+        render: nutanix::write::render,
+        by_hand: false,
+    },
     by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
     by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
     by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),

@@ -55,7 +55,8 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let volume = |index: usize| format!("{name}-disk-{index}");
     let mut volumes = Vec::new();
     for (index, placed) in placement.disks.iter().enumerate() {
-        let mut storage = json!({ "resources": { "requests": { "storage": placed.virtual_size.0.max(1).to_string() } } });
+        let mut storage =
+            json!({ "resources": { "requests": { "storage": placed.virtual_size.0.max(1).to_string() } } });
         if let Some(class) = &placement.storage {
             storage["storageClassName"] = json!(class);
         }
@@ -101,7 +102,8 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let names: Vec<String> = (0..machine.disks.len()).map(|index| shell(&volume(index))).collect();
     let files: Vec<String> = placement.disks.iter().map(|placed| shell(&placed.file)).collect();
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
-    let uploads: Vec<String> = names.iter().zip(&files).map(|(name, file)| format!("upload {name} {file}")).collect();
+    let uploads: Vec<String> =
+        names.iter().zip(&files).map(|(name, file)| format!("upload {name} {file}")).collect();
     let script = fill(
         include_str!("register.sh"),
         &[
@@ -168,11 +170,16 @@ fn disk(machine: &Machine, index: usize, disk: &DiskSlot) -> Result<Value> {
         Bus::VirtioScsi => "scsi",
         Bus::Sata => "sata",
         Bus::Ide => {
-            return Err(Error::unsupported("the guest's kernel drives IDE disks only, which KubeVirt does not have")
-                .hint("install the distribution's standard kernel in the guest before the move"));
+            return Err(Error::unsupported(
+                "the guest's kernel drives IDE disks only, which KubeVirt does not have",
+            )
+            .hint("install the distribution's standard kernel in the guest before the move"));
         }
         Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
-            return Err(Error::corrupt(format!("{} is on a controller that KubeVirt does not have", disk.slot)));
+            return Err(Error::corrupt(format!(
+                "{} is on a controller that KubeVirt does not have",
+                disk.slot
+            )));
         }
     };
     let mut out = json!({ "name": format!("disk-{index}"), "disk": { "bus": bus } });
@@ -201,7 +208,8 @@ fn nics_that_start(machine: &Machine) -> usize {
 
 /// Where a card comes in the boot order.
 fn nic_order(machine: &Machine, index: usize) -> Option<usize> {
-    let listed = machine.boot_order.iter().filter(|device| is_nic(machine, device) || **device == BootDevice::Disk);
+    let listed =
+        machine.boot_order.iter().filter(|device| is_nic(machine, device) || **device == BootDevice::Disk);
     listed.into_iter().position(|device| *device == BootDevice::Nic(index)).map(|at| at + 1)
 }
 
@@ -225,12 +233,13 @@ fn networks(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding
         }
         match chosen {
             Some(network) => {
-                let is_label = |part: &str| {
-                    !part.is_empty() && fit::dns_name(part, 253, true, true, TITLE).0 == part
-                };
+                let is_label =
+                    |part: &str| !part.is_empty() && fit::dns_name(part, 253, true, true, TITLE).0 == part;
                 if network.split('/').count() > 2 || !network.split('/').all(is_label) {
-                    return Err(Error::refused(format!("Kubernetes has no network with the name {network:?}"))
-                        .hint("name a network attachment definition (NAME or NAMESPACE/NAME), or pod"));
+                    return Err(Error::refused(format!(
+                        "Kubernetes has no network with the name {network:?}"
+                    ))
+                    .hint("name a network attachment definition (NAME or NAMESPACE/NAME), or pod"));
                 }
                 interface["bridge"] = json!({});
                 out.networks.push(json!({ "name": name, "multus": { "networkName": network } }));
@@ -257,7 +266,10 @@ fn networks(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding
         }
         if let Some(tag) = nic.vlan {
             findings.push(finding::NOT_HELD.finding(
-                format!("{} is in the VLAN {tag}, which a network attachment definition says, not the machine.", nic.slot),
+                format!(
+                    "{} is in the VLAN {tag}, which a network attachment definition says, not the machine.",
+                    nic.slot
+                ),
                 "Choose one for that VLAN with --map-network.",
             ));
         }
@@ -270,7 +282,9 @@ fn interface(nic: &NicSlot, name: &str) -> Result<Value> {
     let model = match nic.model.as_deref() {
         None | Some("virtio-net") => "virtio",
         Some(model @ ("e1000" | "e1000e" | "rtl8139")) => model,
-        Some(other) => return Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot))),
+        Some(other) => {
+            return Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot)));
+        }
     };
     let mut out = json!({ "name": name, "model": model });
     if let Some(mac) = &nic.mac {
@@ -283,7 +297,11 @@ fn interface(nic: &NicSlot, name: &str) -> Result<Value> {
 }
 
 fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
-    findings.extend(fit::not_held(&fit::smbios_strings(machine, false), TITLE, "Look whether licences go by it."));
+    findings.extend(fit::not_held(
+        &fit::smbios_strings(machine, false),
+        TITLE,
+        "Look whether licences go by it.",
+    ));
     if machine.clock == Clock::LocalTime {
         findings.extend(fit::not_held(
             &["a clock that counts local time without naming the time zone".to_owned()],

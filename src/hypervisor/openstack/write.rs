@@ -100,7 +100,8 @@ fn order(machine: &Machine) -> Vec<usize> {
 }
 
 fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
-    let fitting: String = machine.name.chars().filter(|letter| !letter.is_control()).take(NAME_AT_MOST - 16).collect();
+    let fitting: String =
+        machine.name.chars().filter(|letter| !letter.is_control()).take(NAME_AT_MOST - 16).collect();
     let fitting = fitting.trim().to_owned();
     let fitting = if fitting.is_empty() { "machine".to_owned() } else { fitting };
     if fitting != machine.name {
@@ -130,7 +131,9 @@ fn model(nic: &NicSlot) -> Result<&'static str> {
         Some("e1000") => Ok("e1000"),
         Some("e1000e") => Ok("e1000e"),
         Some("rtl8139") => Ok("rtl8139"),
-        Some(other) => Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot))),
+        Some(other) => {
+            Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot)))
+        }
     }
 }
 
@@ -145,7 +148,11 @@ fn os(machine: &Machine) -> (&'static str, Option<String>) {
     }
 }
 
-fn properties(machine: &Machine, bus: Option<&'static str>, model: Option<&'static str>) -> Map<String, Value> {
+fn properties(
+    machine: &Machine,
+    bus: Option<&'static str>,
+    model: Option<&'static str>,
+) -> Map<String, Value> {
     let mut out = Map::new();
     let mut set = |name: &str, value: String| out.insert(name.to_owned(), json!(value));
     set("architecture", "x86_64".into());
@@ -184,9 +191,13 @@ fn properties(machine: &Machine, bus: Option<&'static str>, model: Option<&'stat
 
 fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
     let mut what = fit::smbios_strings(machine, true);
-    what.extend(machine.smbios.uuid.map(|uuid| format!("the system's UUID {uuid} (Nova gives it one of its own)")));
+    what.extend(
+        machine.smbios.uuid.map(|uuid| format!("the system's UUID {uuid} (Nova gives it one of its own)")),
+    );
     let serials = machine.disks.iter().filter_map(|disk| Some((disk, disk.serial.as_ref()?)));
-    what.extend(serials.map(|(disk, serial)| format!("the serial number {serial:?} of {} (it is the volume's id)", disk.file)));
+    what.extend(serials.map(|(disk, serial)| {
+        format!("the serial number {serial:?} of {} (it is the volume's id)", disk.file)
+    }));
     findings.extend(fit::not_held(&what, TITLE, "Look whether licences, agents or /etc/fstab go by it."));
     for nic in machine.nics.iter().filter(|nic| nic.vlan.is_some()) {
         let tag = nic.vlan.unwrap_or_default();
@@ -197,7 +208,10 @@ fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
     }
     if machine.boot_disk() > 0 {
         findings.push(finding::NOT_HELD.finding(
-            format!("The boot disk is number {} at the source; Nova attaches it as the first.", machine.boot_disk() + 1),
+            format!(
+                "The boot disk is number {} at the source; Nova attaches it as the first.",
+                machine.boot_disk() + 1
+            ),
             "Let the guest find its disks by UUIDs.",
         ));
     }
@@ -237,10 +251,8 @@ fn script(
     let macs: Vec<&str> = ports.iter().filter_map(|port| port.mac.as_deref()).collect();
     let files: Vec<String> = volumes.iter().map(|volume| shell(&volume.file)).collect();
     let names: Vec<String> = volumes.iter().map(|volume| shell(&volume.name)).collect();
-    let networks: Vec<String> = ports
-        .iter()
-        .map(|port| port.network.as_deref().map_or("\"$network\"".to_owned(), shell))
-        .collect();
+    let networks: Vec<String> =
+        ports.iter().map(|port| port.network.as_deref().map_or("\"$network\"".to_owned(), shell)).collect();
     let annotation = machine.annotation.as_deref().unwrap_or_default();
     let mut details: Vec<String> = Vec::new();
     if !annotation.is_empty() {
@@ -260,7 +272,10 @@ fn script(
             ("@FILES@", files.join(" ")),
             ("@VOLUMES@", names.join(" ")),
             ("@NETWORKS@", networks.join(" ")),
-            ("@NEEDS_NETWORK@", if ports.iter().any(|port| port.network.is_none()) { "yes" } else { "no" }.into()),
+            (
+                "@NEEDS_NETWORK@",
+                if ports.iter().any(|port| port.network.is_none()) { "yes" } else { "no" }.into(),
+            ),
             ("@PROPERTIES@", all.join(" ")),
             ("@DETAILS@", details.join(" ")),
             ("@DISKS@", disks.trim_end().to_owned()),

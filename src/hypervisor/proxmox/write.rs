@@ -33,7 +33,9 @@ const IDS: std::ops::RangeInclusive<u32> = 100..=999_999_999;
 /// Unsupported for sectors of 4096 bytes and controllers or cards that it has not, refused for an id or a bridge that cannot be.
 pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     if let Some(id) = placement.id.filter(|id| !IDS.contains(id)) {
-        return Err(Error::refused(format!("no machine can have the id {id}; 100 to 999999999 are possible")));
+        return Err(Error::refused(format!(
+            "no machine can have the id {id}; 100 to 999999999 are possible"
+        )));
     }
     if placement.folder.contains(|letter: char| letter == ',' || letter.is_control()) {
         return Err(Error::refused(format!("{TITLE} takes no path like {:?}", placement.folder))
@@ -49,7 +51,12 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
             written.findings.extend(fit::too_many(machine, at_most, TITLE));
         }
         let options = written.disk_options(disk, kind);
-        places.push(Place { key: format!("{kind}{index}"), file: placed.file.clone(), format: placed.format.clone(), options });
+        places.push(Place {
+            key: format!("{kind}{index}"),
+            file: placed.file.clone(),
+            format: placed.format.clone(),
+            options,
+        });
     }
     if machine.nics.len() > NICS_AT_MOST {
         return Err(Error::unsupported(format!(
@@ -119,7 +126,10 @@ impl Written<'_> {
         self.tags();
         self.smbios();
         if !self.description().1 {
-            self.lose(vec![format!("an annotation of more than {DESCRIPTION_AT_MOST} characters")], "Keep the rest elsewhere.");
+            self.lose(
+                vec![format!("an annotation of more than {DESCRIPTION_AT_MOST} characters")],
+                "Keep the rest elsewhere.",
+            );
         }
     }
 
@@ -128,7 +138,8 @@ impl Written<'_> {
         let mut changed = Vec::new();
         let mut tags = Vec::new();
         for tag in &self.machine.tags {
-            let mut fitting: String = tag.chars().map(|c| if is_plain(c) { c.to_ascii_lowercase() } else { '-' }).collect();
+            let mut fitting: String =
+                tag.chars().map(|c| if is_plain(c) { c.to_ascii_lowercase() } else { '-' }).collect();
             if fitting.starts_with(['-', '+', '.']) {
                 fitting.insert(0, '_');
             }
@@ -182,7 +193,9 @@ impl Written<'_> {
             options += ",iothread=1";
         }
         match disk.serial.as_deref().filter(|serial| !serial.is_empty()) {
-            Some(serial) if serial.len() <= SERIAL_AT_MOST => options += &format!(",serial={}", url_encode(serial, "_-.")),
+            Some(serial) if serial.len() <= SERIAL_AT_MOST => {
+                options += &format!(",serial={}", url_encode(serial, "_-."))
+            }
             Some(serial) => self.lose(
                 vec![format!("the serial number {serial:?} of {} (20 bytes at most)", disk.file)],
                 "Let the guest find the disk by a UUID instead of /dev/disk/by-id.",
@@ -196,11 +209,18 @@ impl Written<'_> {
         let model = match nic.model.as_deref() {
             None | Some("virtio-net") => "virtio",
             Some(model @ ("e1000" | "e1000e" | "vmxnet3" | "rtl8139")) => model,
-            Some(other) => return Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot))),
+            Some(other) => {
+                return Err(Error::unsupported(format!(
+                    "{} is {other:?}, a card that {TITLE} has not",
+                    nic.slot
+                )));
+            }
         };
         let chosen = placement.networks.chosen(nic);
         let bridge = chosen.map_or(USUAL_BRIDGE, |name| name.strip_prefix("bridge:").unwrap_or(name));
-        if bridge.is_empty() || !bridge.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')) {
+        if bridge.is_empty()
+            || !bridge.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+        {
             return Err(Error::refused(format!("{TITLE} has no bridge with the name {bridge:?}"))
                 .hint("name a bridge, such as vmbr0, with --network or --map-network"));
         }
@@ -233,7 +253,9 @@ impl Written<'_> {
         for device in &self.machine.boot_order {
             match device {
                 BootDevice::Disk => order.extend(disk.clone()),
-                BootDevice::Nic(index) if *index < self.machine.nics.len() => order.push(format!("net{index}")),
+                BootDevice::Nic(index) if *index < self.machine.nics.len() => {
+                    order.push(format!("net{index}"))
+                }
                 // There are no such drives.
                 BootDevice::Nic(_) | BootDevice::Cdrom | BootDevice::Floppy => {}
             }
@@ -307,7 +329,8 @@ fn conf(written: &Written<'_>, places: &[Place], placement: &Placement) -> Strin
     lines.sort();
     let (description, _) = written.description();
     let comments = description.split('\n').filter(|_| !description.is_empty());
-    let mut out: String = comments.map(|line| format!("#{}\n", url_encode(line, " -_.,:;/()+*!?='\"@&<>|~$`{}^"))).collect();
+    let mut out: String =
+        comments.map(|line| format!("#{}\n", url_encode(line, " -_.,:;/()+*!?='\"@&<>|~$`{}^"))).collect();
     for (key, value) in lines {
         out += &format!("{key}: {value}\n");
     }
@@ -323,7 +346,10 @@ fn script(written: &Written<'_>, places: &[Place], placement: &Placement) -> Str
     for place in places {
         option(
             &place.key,
-            &format!("\"$storage:0,import-from=$here/\"{}", shell(&format!("{},{}", place.file, place.options))),
+            &format!(
+                "\"$storage:0,import-from=$here/\"{}",
+                shell(&format!("{},{}", place.file, place.options))
+            ),
         );
     }
     if let Some(efidisk) = written.efidisk() {
