@@ -2,6 +2,7 @@
 
 mod libvirtd;
 mod proxmox;
+mod targets;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;

@@ -283,7 +283,10 @@ fn interface(nic: &NicSlot, name: &str) -> Result<Value> {
         None | Some("virtio-net") => "virtio",
         Some(model @ ("e1000" | "e1000e" | "rtl8139")) => model,
         Some(other) => {
-            return Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot)));
+            return Err(Error::unsupported(format!(
+                "{} is {other:?}, a card that {TITLE} has not",
+                nic.slot
+            )));
         }
     };
     let mut out = json!({ "name": name, "model": model });

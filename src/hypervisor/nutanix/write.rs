@@ -89,7 +89,10 @@ fn card(nic: &NicSlot, placement: &Placement) -> Result<Card> {
         None | Some("virtio-net") => "virtio",
         Some("e1000") => "e1000",
         Some(other) => {
-            return Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot)));
+            return Err(Error::unsupported(format!(
+                "{} is {other:?}, a card that {TITLE} has not",
+                nic.slot
+            )));
         }
     };
     // There is no network that every cluster has; the source's name may be the target's, too, and the script looks.

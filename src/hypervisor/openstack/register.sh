@@ -14,6 +14,7 @@ macs=@MACS@
 cpus=@CPUS@
 memory=@MEMORY@
 volume_type=@TYPE@
+needs_network=@NEEDS_NETWORK@
 
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -30,7 +31,7 @@ command -v openstack >/dev/null 2>&1 || stop 'openstack is not here' 'install py
 for file in @FILES@; do
     [ -f "$here/$file" ] || stop "$here/$file is not here" 'copy the whole output folder'
 done
-[ @NEEDS_NETWORK@ = no ] || [ -n "$network" ] || stop 'the network is not named' './register.sh FLAVOR NETWORK'
+[ "$needs_network" = no ] || [ -n "$network" ] || stop 'the network is not named' './register.sh FLAVOR NETWORK'
 openstack token issue -f value -c expires >/dev/null || stop 'the cloud does not answer' 'set OS_CLOUD, or look at clouds.yaml'
 
 has=$(openstack flavor show "$flavor" -f value -c vcpus) || stop "there is no flavor $flavor" 'openstack flavor list shows those that are here'

@@ -102,7 +102,8 @@ fn order(machine: &Machine) -> Vec<usize> {
 fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
     let fitting: String =
         machine.name.chars().filter(|letter| !letter.is_control()).take(NAME_AT_MOST - 16).collect();
-    let fitting = fitting.trim().to_owned();
+    // A name that begins like an option is taken for one.
+    let fitting = fitting.trim().trim_start_matches('-').to_owned();
     let fitting = if fitting.is_empty() { "machine".to_owned() } else { fitting };
     if fitting != machine.name {
         findings.push(finding::NAME_CHANGED.finding(
@@ -256,7 +257,7 @@ fn script(
     let annotation = machine.annotation.as_deref().unwrap_or_default();
     let mut details: Vec<String> = Vec::new();
     if !annotation.is_empty() {
-        details.push(format!("--description {}", shell(&annotation.chars().take(255).collect::<String>())));
+        details.push(format!("--description={}", shell(&annotation.chars().take(255).collect::<String>())));
     }
     if !machine.tags.is_empty() {
         details.push(format!("--property {}", shell(&format!("tags={}", machine.tags.join(",")))));

@@ -119,6 +119,8 @@ fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
         false => '-',
     };
     let name: String = machine.name.chars().map(fitting).take(NAME_AT_MOST).collect();
+    // A name that begins like an option is taken for one.
+    let name = name.trim_start_matches(['-', '.']).to_owned();
     let name = if name.is_empty() { "machine".to_owned() } else { name };
     if name != machine.name {
         findings.push(finding::NAME_CHANGED.finding(
