@@ -71,4 +71,7 @@ disk() {
 made_machine=
 made_images=
 printf 'Start it with: acli vm.on %s\n' "$name"
-printf 'Its images are not needed any longer: %s\n' "$(printf '%s ' @IMAGES@)"
+echo 'Its images are not needed any longer:'
+for image in @IMAGES@; do
+    printf '    %s\n' "$image"
+done

@@ -118,4 +118,7 @@ cards=
 server=$(openstack server create "$name" --flavor "$flavor" $devices $cards @DETAILS@ -f value -c id)
 made=
 printf 'The machine is %s and starts now: openstack server show %s\n' "$name" "$server"
-printf 'Its images (%s) are not needed any longer.\n' "$(printf '%s ' @VOLUMES@)"
+echo 'Its images are not needed any longer:'
+for image in @VOLUMES@; do
+    printf '    %s\n' "$image"
+done

@@ -365,8 +365,8 @@ fn check_by_parser(calls: &[Vec<String>]) {
 import importlib, json, sys
 from importlib import metadata
 commands = {}
-for point in metadata.entry_points():
-    if point.group.startswith("openstack.") and "_" in point.name or point.group.startswith("openstack."):
+for point in metadata.distribution("python-openstackclient").entry_points:
+    if point.group.startswith("openstack."):
         commands.setdefault(point.name, point)
 class App:
     class client_manager:

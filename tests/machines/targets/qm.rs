@@ -268,8 +268,10 @@ import json, re, sys, importlib
 from clientapi_pve.models.qemu_create_vm_request import QemuCreateVmRequest as Request
 names = {field.alias or name for name, field in Request.model_fields.items()}
 def config(kind):
-    module = importlib.import_module("clientapi_pve.models.pve_qemu_%s_config" % kind)
-    model = getattr(module, "PveQemu%sConfig" % kind.capitalize())
+    # Those of what is made now, not of what is there.
+    prefix = ("pve_qemu", "PveQemu") if kind == "net" else ("pve", "Pve")
+    module = importlib.import_module("clientapi_pve.models.%s_%s_config" % (prefix[0], kind))
+    model = getattr(module, "%s%sConfig" % (prefix[1], kind.capitalize()))
     return {field.alias or name for name, field in model.model_fields.items()}
 def words(kind):
     module = importlib.import_module("clientapi_pve.models.pve_%s_enum" % kind)
@@ -280,7 +282,7 @@ for call in json.load(open(sys.argv[1])):
         kind = option.rstrip("0123456789")
         if option not in names and kind + "s" not in names:
             sys.exit("no option " + option)
-        if kind in ("ide", "scsi", "sata", "net", "efidisk", "tpmstate"):
+        if kind in ("ide", "scsi", "sata", "virtio", "net", "efidisk", "tpmstate"):
             known = config(kind)
             for part in value.split(","):
                 name = part.split("=")[0]
