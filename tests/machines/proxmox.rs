@@ -23,8 +23,15 @@ const DEVIATIONS: &[(&str, &str, &str)] = &[
         "the machine starts on a date of its own; it is among the unread settings",
     ),
     ("startdate-win11.conf", "clock", "the same"),
+    ("simple-btrfs.conf", "file", "the image is a file disk.raw in a subvolume with the volume's name"),
+    ("simple-zfs-over-iscsi.conf", "file", "the volume is a number of the iSCSI target"),
     ("simple-arm-host.conf", "names", "the host decides on the processor where the file does not say it"),
 ];
+
+/// Templates are started for a backup only, with little more than their disks: what qemu-server makes of them says nothing of the
+/// machine.
+const TEMPLATES: [&str; 3] =
+    ["efi-raw-template.conf", "q35-linux-hostpci-template.conf", "simple1-template.conf"];
 
 /// Files for which qemu-server makes no command line: the host that runs it lacks something, the file is in order.
 const NO_COMMAND: usize = 10;
@@ -132,13 +139,15 @@ fn compare(name: &str, machine: &Machine, command: &Command, wrong: &mut Vec<Str
     let ours: Vec<String> = machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect();
     check("addresses", format!("{ours:?}"), format!("{macs:?}"));
     let uefi = command.option("machine").any(|words| words.contains("pflash0="))
+        || command.option("bios").any(|words| words.contains("OVMF"))
         || command
             .0
             .iter()
             .any(|line| line.contains("\"pflash0\"") || line.contains("unit=0,format=raw,readonly"));
     check("uefi", (machine.firmware == Firmware::Uefi).to_string(), uefi.to_string());
     check("tpm", machine.tpm.to_string(), command.option("tpmdev").next().is_some().to_string());
-    let secure = command.0.iter().any(|line| line.contains("secboot"));
+    let secure =
+        command.0.iter().any(|line| line.contains("OVMF_CODE_4M") || line.contains("OVMF_CVM_CODE_4M"));
     check("secure boot needs its firmware", (machine.secure_boot && !secure).to_string(), "false".into());
     let base = command.option("rtc").any(|words| words.contains("base=localtime"));
     check("clock", (machine.clock == Clock::LocalTime).to_string(), base.to_string());
@@ -149,12 +158,16 @@ fn compare(name: &str, machine: &Machine, command: &Command, wrong: &mut Vec<Str
     check("disks", format!("{ours:?}"), format!("{theirs:?}"));
     for disk in machine.disks.iter().filter(|disk| disk.backing == Backing::Volume) {
         let node = format!("\"node-name\":\"drive-{}\"", disk.slot);
-        let line = command.option("blockdev").find(|line| line.contains(&node)).unwrap_or_default();
+        // As older machines get it.
+        let drive = format!(",id=drive-{},", disk.slot);
+        let line = command.option("blockdev").find(|line| line.contains(&node));
+        let line = line.or(command.option("drive").find(|line| line.contains(&drive))).unwrap_or_default();
         let last = disk.file.rsplit(['/', ':']).next().unwrap();
         check("file", line.contains(last).to_string(), "true".into());
         let format = line.split("\"driver\":\"").filter_map(|rest| rest.split('"').next());
-        let known = format.clone().find(|format| ["raw", "qcow2"].contains(format)).unwrap_or_default();
-        check("format", disk.format.clone().unwrap_or_else(|| known.into()), known.into());
+        let known = format.clone().find(|format| ["raw", "qcow2"].contains(format)).map(str::to_owned);
+        let known = known.or(Command::value(line, "format")).unwrap_or_default();
+        check("format", disk.format.clone().unwrap_or_else(|| known.clone()), known);
     }
     let mut first =
         disks.iter().enumerate().filter_map(|(n, disk)| Some((disk.boot?, n))).collect::<Vec<_>>();
@@ -179,7 +192,10 @@ fn compare(name: &str, machine: &Machine, command: &Command, wrong: &mut Vec<Str
         }
     });
     if !machine.boot_order.is_empty() {
-        check("boot order", format!("{:?}", machine.boot_order), format!("{theirs:?}"));
+        // It has no floppy drive for the letter that stands for one.
+        let ours: Vec<_> =
+            machine.boot_order.iter().filter(|device| **device != BootDevice::Floppy).collect();
+        check("boot order", format!("{ours:?}"), format!("{theirs:?}"));
     }
     let board = command.option("machine").next().unwrap().contains("q35");
     let hides_slots = command.0.iter().any(|line| line.contains("acpi-pci-hotplug-with-bridge-support=off"));
@@ -190,8 +206,9 @@ fn compare(name: &str, machine: &Machine, command: &Command, wrong: &mut Vec<Str
         let expected = if board { format!("enp6s{slot}") } else { format!("ens{slot}") };
         if let Some(ours) = &nic.predictable_name {
             check("names", format!("{ours} {on_first}"), format!("{expected} true"));
-            let of_old =
-                command.option("machine").any(|words| words.contains("q35-4.") || words.contains("q35-5."));
+            let of_old = command
+                .option("machine")
+                .any(|words| ["q35-4.", "q35-5.", "q35-6.0"].iter().any(|version| words.contains(version)));
             check("names", (!board || hides_slots || of_old).to_string(), "true".into());
         }
     }
@@ -211,7 +228,7 @@ fn files() -> Option<Vec<PathBuf>> {
 #[test]
 fn every_configuration_is_read_as_qemu_server_reads_it() {
     let Some(files) = files() else { return };
-    let (mut wrong, mut compared, mut without, mut refused) = (Vec::new(), 0, 0, 0);
+    let (mut wrong, mut compared, mut without, mut refused, mut templates) = (Vec::new(), 0, 0, 0, 0);
     for path in &files {
         let name = path.file_name().unwrap().to_str().unwrap();
         let bytes = std::fs::read(path).unwrap();
@@ -219,6 +236,7 @@ fn every_configuration_is_read_as_qemu_server_reads_it() {
         match (proxmox::read::parse(&bytes, &Choice::default()), expected) {
             (Ok(parsed), None) => {
                 match Command::read(&path.with_extension("conf.cmd")) {
+                    Some(_) if TEMPLATES.contains(&name) => templates += 1,
                     Some(command) => {
                         compare(name, &parsed.machine, &command, &mut wrong);
                         compared += 1;
@@ -235,7 +253,7 @@ fn every_configuration_is_read_as_qemu_server_reads_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(refused, REFUSED.len());
+    assert_eq!((refused, templates), (REFUSED.len(), TEMPLATES.len()));
     assert!(compared >= 90 && without <= NO_COMMAND, "{compared} compared, {without} without a command line");
 }
 

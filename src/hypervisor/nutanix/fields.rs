@@ -82,11 +82,25 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Marks everything in here as read.
+    pub fn know_all(&self) {
+        mark(self.value, &mut self.seen.borrow_mut());
+    }
+
     /// Paths of what holds something and was not looked at: `spec/resources/gpu_list`. Elements of lists have no numbers.
     pub fn unseen(&self) -> Vec<String> {
         let mut out = BTreeSet::new();
         collect(self.value, "", &self.seen.borrow(), &mut out);
         out.into_iter().collect()
+    }
+}
+
+fn mark(value: &Value, seen: &mut BTreeSet<*const Value>) {
+    seen.insert(value);
+    match value {
+        Value::Object(fields) => fields.values().for_each(|value| mark(value, seen)),
+        Value::Array(list) => list.iter().for_each(|value| mark(value, seen)),
+        _ => {}
     }
 }
 

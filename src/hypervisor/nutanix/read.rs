@@ -288,11 +288,14 @@ fn place(disk: &Fields<'_>) -> Result<(Bus, String)> {
 
 fn disks(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Vec<DiskSlot>> {
     let mut disks = Vec::new();
-    let mut cdroms = vm.list(&["cdRoms"]).len();
+    let drives = vm.list(&["cdRoms"]);
+    drives.iter().for_each(Fields::know_all);
+    let mut cdroms = drives.len();
     for disk in vm.list(&["spec/resources/disk_list", "disks", "vm_disk_info", "config/disk_list"]) {
         let kind = disk.text(&["device_properties/device_type"]);
         if kind.as_deref() == Some("CDROM") || disk.is(&["is_cdrom", "cdrom"]) {
             cdroms += 1;
+            disk.know_all();
             continue;
         }
         let (bus, slot) = place(&disk)?;
@@ -438,3 +441,6 @@ fn boot(vm: &Fields<'_>, machine: &mut Machine) {
         machine.boot_order.extend(device.filter(|device| !machine.boot_order.contains(device)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //! Source: the specification of Heat's templates and its resource types. Heat uploads no file: the images are parameters.
 //! Deliberately absent: security groups; Neutron's default counts.
 
-use super::write::{Port, Volume};
+use super::write::{Port, Volume, short};
+use crate::hypervisor::fit;
 use crate::hypervisor::yaml;
 use crate::machine::Machine;
 use serde_json::{Map, Value, json};
@@ -16,7 +17,11 @@ pub(super) fn template(machine: &Machine, name: &str, volumes: &[Volume], ports:
         "flavor".into(),
         json!({
             "type": "string",
-            "description": format!("A flavor with {} processors and {} of memory", machine.cpus.count, machine.memory),
+            "description": format!(
+                "A flavor with {} processors and {} MiB of memory",
+                machine.cpus.count,
+                fit::mebibytes(machine.memory)
+            ),
             "constraints": [{ "custom_constraint": "nova.flavor" }],
         }),
     );
@@ -74,7 +79,7 @@ pub(super) fn template(machine: &Machine, name: &str, volumes: &[Volume], ports:
         server["networks"] = json!(networks);
     }
     if !machine.tags.is_empty() {
-        server["metadata"] = json!({ "tags": machine.tags.join(",") });
+        server["metadata"] = json!({ "tags": short(&machine.tags.join(",")) });
     }
     resources.insert("server".into(), json!({ "type": "OS::Nova::Server", "properties": server }));
     // Heat knows the versions of its templates as dates in text.

@@ -19,6 +19,8 @@ const VIRTIO_AT_MOST: usize = 16;
 /// Nova puts up to 256 disks on one virtio-scsi controller.
 const SCSI_AT_MOST: usize = 256;
 const NAME_AT_MOST: usize = 255;
+/// Nova's limit for a description and for a value among the metadata.
+const DETAIL_AT_MOST: usize = 255;
 
 /// The files.
 ///
@@ -138,6 +140,11 @@ fn model(nic: &NicSlot) -> Result<&'static str> {
     }
 }
 
+/// As much of a text as Nova takes.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(DETAIL_AT_MOST).collect()
+}
+
 /// Words for the operating system, as Glance's documentation lists them.
 fn os(machine: &Machine) -> (&'static str, Option<String>) {
     let label = machine.os_label.as_deref().unwrap_or_default().to_ascii_lowercase();
@@ -200,6 +207,12 @@ fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
         format!("the serial number {serial:?} of {} (it is the volume's id)", disk.file)
     }));
     findings.extend(fit::not_held(&what, TITLE, "Look whether licences, agents or /etc/fstab go by it."));
+    let annotation = machine.annotation.as_deref().unwrap_or_default();
+    let long = [("the annotation", annotation.to_owned()), ("the tags", machine.tags.join(","))];
+    let long = long.into_iter().filter(|(_, text)| text.chars().count() > DETAIL_AT_MOST);
+    let long: Vec<String> =
+        long.map(|(what, _)| format!("{what} beyond {DETAIL_AT_MOST} characters")).collect();
+    findings.extend(fit::not_held(&long, TITLE, "Keep the rest elsewhere."));
     for nic in machine.nics.iter().filter(|nic| nic.vlan.is_some()) {
         let tag = nic.vlan.unwrap_or_default();
         findings.push(finding::NOT_HELD.finding(
@@ -257,10 +270,10 @@ fn script(
     let annotation = machine.annotation.as_deref().unwrap_or_default();
     let mut details: Vec<String> = Vec::new();
     if !annotation.is_empty() {
-        details.push(format!("--description={}", shell(&annotation.chars().take(255).collect::<String>())));
+        details.push(format!("--description={}", shell(&short(annotation))));
     }
     if !machine.tags.is_empty() {
-        details.push(format!("--property {}", shell(&format!("tags={}", machine.tags.join(",")))));
+        details.push(format!("--property {}", shell(&format!("tags={}", short(&machine.tags.join(","))))));
     }
     fill(
         include_str!("register.sh"),

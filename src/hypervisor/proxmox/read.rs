@@ -194,8 +194,11 @@ fn firmware(keys: &Keys, machine: &mut Machine, notes: &mut Notes) -> Result<()>
     if let Some(value) = keys.get("efidisk0").filter(|_| machine.firmware == Firmware::Uefi) {
         let disk = Properties::parse(value);
         machine.nvram = disk.get("").or(disk.get("file")).or(disk.get("volume")).map(str::to_owned);
-        // The keys are in the template of 4 MiB only; with them secure boot is on.
-        machine.secure_boot = disk.get("efitype") == Some("4m") && disk.is("pre-enrolled-keys");
+        // The keys are in the template of 4 MiB only, and not in that of machines with encrypted memory; with them secure boot
+        // is on.
+        let is_encrypted = keys.contains_key("amd-sev") || keys.contains_key("intel-tdx");
+        machine.secure_boot =
+            disk.get("efitype") == Some("4m") && disk.is("pre-enrolled-keys") && !is_encrypted;
         notes.findings.push(finding::NVRAM.finding("The UEFI variables in efidisk0 stay at the source.", ""));
     } else if keys.contains_key("efidisk0") {
         notes.unread.push("efidisk0".to_owned());
@@ -385,6 +388,7 @@ mod tests {
     fn keys_are_trusted_with_the_large_variables_only() {
         for (text, expected) in [
             ("bios: ovmf\nefidisk0: a:b,efitype=4m,pre-enrolled-keys=1", true),
+            ("bios: ovmf\nefidisk0: a:b,efitype=4m,pre-enrolled-keys=1\namd-sev: type=std", false),
             ("bios: ovmf\nefidisk0: a:b,efitype=4m", false),
             ("bios: ovmf\nefidisk0: a:b,pre-enrolled-keys=1", false),
             ("efidisk0: a:b,efitype=4m,pre-enrolled-keys=1", false),

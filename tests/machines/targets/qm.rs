@@ -17,7 +17,7 @@ enum Form {
     /// A name of DNS.
     Name,
     /// A property string: what comes first without a name, and the names there may be with the form of their values.
-    Properties(fn(&str) -> bool, &'static [(&'static str, fn(&str) -> bool)]),
+    Properties(fn(&str) -> bool, Properties),
 }
 
 fn is_bit(value: &str) -> bool {
@@ -111,7 +111,7 @@ fn form(option: &str) -> Option<Form> {
         ("scsihw", _) => Form::Word(&["virtio-scsi-single"]),
         ("rng0", _) => Form::Properties(is_nothing, &[("source", is_random)]),
         ("serial0", _) => Form::Word(&["socket"]),
-        ("tags", _) => Form::Properties(|all| all.split(';').all(|tag| is_tag_word(tag)), &[]),
+        ("tags", _) => Form::Properties(|all| all.split(';').all(is_tag_word), &[]),
         ("smbios1", _) => Form::Properties(is_nothing, SMBIOS),
         ("boot", _) => Form::Properties(is_nothing, &[("order", is_order)]),
         ("description", _) => Form::Text(8192),
