@@ -20,6 +20,7 @@ demo: build setup-demo
 test: setup-build setup-demo setup-test
 	tools/make-trees.sh target/guests
 	tools/fetch-readers.sh target
+	tools/fetch-checkers.sh target
 	tools/make-arrays.sh target/arrays
 	$(CARGO) build --workspace --all-targets
 	tools/test.sh

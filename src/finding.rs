@@ -35,6 +35,11 @@ rows! {
         "The source's definition has a device that is not made at the target: a CD or floppy drive, a sound card, a serial \
          or parallel port, a USB controller, a shared folder. The guest starts without it. Add it at the target if \
          something in the guest needs it.";
+    /// Work on it was not finished.
+    LOCKED = "definition-locked", Warns,
+        "The source's hypervisor has locked the machine: a backup, a migration, a clone, a rollback or the removal of a snapshot \
+         is under way, or broke off. Its disks may be in the middle of that work. Wait for its end at the source, or \
+         clear up what it left, and copy the machine again.";
     /// A setting that the target has no place for.
     NOT_HELD = "definition-not-held", Warns,
         "The source's definition says something that the target's definition has no place for, so the machine there differs \

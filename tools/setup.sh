@@ -217,6 +217,8 @@ test)
     need objcopy binutils
     need c++ g++
     need python3 python3
+    need shellcheck shellcheck
+    /usr/bin/python3 -c "import yaml" 2>/dev/null || missing="$missing python3-yaml"
     for library in qcow vhdi vmdk; do
         /usr/bin/python3 -c "import py$library" 2>/dev/null || missing="$missing python3-lib$library"
     done

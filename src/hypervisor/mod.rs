@@ -10,10 +10,17 @@
 
 pub mod attach;
 pub mod by_hand;
+pub mod fit;
+pub mod kubevirt;
 pub mod libvirt;
+pub mod nutanix;
+pub mod openstack;
+pub mod ovirt;
+pub mod proxmox;
 pub mod text;
 pub mod vmware;
 pub mod xml;
+pub mod yaml;
 
 use crate::finding;
 use crate::machine::{Machine, NicSlot};
@@ -189,13 +196,29 @@ const fn by_hand(
 }
 
 /// Definitions that are read.
-pub const READERS: &[Reader] = &[Reader {
-    name: "vmx",
-    title: "VMware configuration (.vmx)",
-    endings: &["vmx"],
-    recognise: vmware::vmx::recognise,
-    parse: vmware::vmx::parse,
-}];
+pub const READERS: &[Reader] = &[
+    Reader {
+        name: "vmx",
+        title: "VMware configuration (.vmx)",
+        endings: &["vmx"],
+        recognise: vmware::vmx::recognise,
+        parse: vmware::vmx::parse,
+    },
+    Reader {
+        name: "proxmox",
+        title: "Proxmox VE configuration (.conf)",
+        endings: &["conf"],
+        recognise: proxmox::conf::recognise,
+        parse: proxmox::read::parse,
+    },
+    Reader {
+        name: "ahv",
+        title: "Nutanix AHV (JSON of Prism or acli)",
+        endings: &["json"],
+        recognise: nutanix::read::recognise,
+        parse: nutanix::read::parse,
+    },
+];
 
 /// Targets.
 pub const TARGETS: &[Target] = &[
@@ -207,7 +230,46 @@ pub const TARGETS: &[Target] = &[
         render: libvirt::write::render,
         by_hand: false,
     },
-    by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
+    Target {
+        name: "proxmox",
+        title: "Proxmox VE",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw", "vmdk"],
+        render: proxmox::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "openstack",
+        title: "OpenStack",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw"],
+        render: openstack::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "kubevirt",
+        title: "KubeVirt",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw"],
+        render: kubevirt::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "ovirt",
+        title: "oVirt",
+        platform: Platform::Kvm,
+        kinds: &["qcow2", "raw"],
+        render: ovirt::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "ahv",
+        title: "Nutanix AHV",
+        platform: Platform::Ahv,
+        kinds: &["qcow2", "raw"],
+        render: nutanix::write::render,
+        by_hand: false,
+    },
     by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
     by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
     by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),

@@ -1,6 +1,8 @@
 //! Definitions against what other tools make of them.
 
 mod libvirtd;
+mod proxmox;
+mod targets;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;

@@ -1,0 +1,2 @@
+//! KubeVirt: a VirtualMachine and DataVolumes for its disks.
+pub mod write;

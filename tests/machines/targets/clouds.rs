@@ -1,0 +1,422 @@
+//! What is written for OpenStack, KubeVirt and Nutanix AHV, read by others: YAML and JSON of Python, the types that are generated
+//! of KubeVirt's and CDI's interfaces, Nutanix's client library, the openstack client's own parsers.
+
+use super::{EVIL, Stage, checkers, hostile, networks, python, render, said, text, usual};
+use landfall::hypervisor::{Choice, nutanix};
+use landfall::machine::{Backing, Machine};
+use landfall_boot::target::DiskModel;
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
+
+fn documents(yaml: &str) -> Vec<Value> {
+    let parts = yaml.split("---\n").filter(|part| !part.trim().is_empty());
+    parts.map(|part| serde_json::from_str(part).unwrap()).collect()
+}
+
+/// YAML as a reader of YAML sees it is what the JSON in it says.
+#[test]
+fn yaml_is_read_as_it_was_meant() {
+    const PROGRAM: &str = r"
+import json, sys
+try:
+    import yaml
+except ImportError:
+    print('SKIPPED: no yaml for python3 (Debian: python3-yaml)', file=sys.stderr)
+    sys.exit(0)
+read = list(yaml.safe_load_all(open(sys.argv[1], encoding='utf-8')))
+meant = json.load(open(sys.argv[2], encoding='utf-8'))
+if read != meant:
+    sys.exit('%r is not %r' % (read, meant))
+";
+    for machine in [usual(), hostile()] {
+        for (target, name) in [
+            ("kubevirt", "virtualmachine.yaml"),
+            ("kubevirt", "datavolumes.yaml"),
+            ("openstack", "heat.yaml"),
+        ] {
+            let rendered = render(target, &machine, None, &networks(), "/out");
+            let written = text(&rendered, name);
+            let folder = tempfile::tempdir().unwrap();
+            let (yaml, json) = (folder.path().join("a.yaml"), folder.path().join("a.json"));
+            fs::write(&yaml, written).unwrap();
+            fs::write(&json, serde_json::to_string(&documents(written)).unwrap()).unwrap();
+            assert_eq!(python(None, PROGRAM, &[&yaml, &json]), None, "{name}");
+            fs::write(&json, "[{}]").unwrap();
+            if Command::new("python3")
+                .args(["-c", "import yaml"])
+                .status()
+                .is_ok_and(|status| status.success())
+            {
+                assert!(python(None, PROGRAM, &[&yaml, &json]).is_some(), "the check can fail");
+            }
+        }
+    }
+}
+
+/// The compiler of TypeScript knows every name and every form of KubeVirt's and CDI's objects.
+#[test]
+fn kubevirts_objects_have_its_types() {
+    let Some(node) = checkers("node") else { return };
+    let mut source = String::from(
+        "import type { V1VirtualMachine } from '@kubevirt-ui-ext/kubevirt-api/kubevirt';\n\
+         import type { V1beta1DataVolume } from '@kubevirt-ui-ext/kubevirt-api/containerized-data-importer';\n",
+    );
+    let mut count = 0;
+    for machine in [usual(), hostile(), Machine::new("bare", landfall_image::Bytes::mib(1))] {
+        for disk in [DiskModel::VirtioBlk, DiskModel::VirtioScsi, DiskModel::Sata] {
+            let rendered = render("kubevirt", &machine, Some(disk), &networks(), "/out");
+            let files =
+                [("virtualmachine.yaml", "V1VirtualMachine"), ("datavolumes.yaml", "V1beta1DataVolume")];
+            for (file, kind) in files {
+                for document in documents(text(&rendered, file)) {
+                    count += 1;
+                    source += &format!("export const one{count}: {kind} = {document};\n");
+                }
+            }
+        }
+    }
+    let check = |source: &str| {
+        let file = node.join("landfall-check.ts");
+        fs::write(&file, source).unwrap();
+        let compiler = node.join("node_modules/typescript/bin/tsc");
+        let words = [
+            "--noEmit",
+            "--strict",
+            "--skipLibCheck",
+            "--module",
+            "nodenext",
+            "--moduleResolution",
+            "nodenext",
+        ];
+        Command::new("node").arg(compiler).args(words).arg(&file).current_dir(&node).output().unwrap()
+    };
+    let good = check(&source);
+    assert!(good.status.success(), "{}", said(&good));
+    assert!(count > 10);
+    for (from, to) in [
+        ("\"macAddress\"", "\"macAdress\""),
+        ("\"cores\":2", "\"cores\":\"2\""),
+        ("\"upload\"", "\"uplode\""),
+    ] {
+        assert!(source.contains(from), "{from}");
+        assert!(!check(&source.replace(from, to)).status.success(), "{from} -> {to}");
+    }
+}
+
+#[test]
+fn kubevirts_machine_is_the_sources() {
+    let rendered = render("kubevirt", &hostile(), None, &networks(), "/out");
+    let vm = &documents(text(&rendered, "virtualmachine.yaml"))[0];
+    let name = vm["metadata"]["name"].as_str().unwrap();
+    assert!(
+        name.len() <= 63 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+        "{name}"
+    );
+    assert_eq!(vm["metadata"]["annotations"]["landfall/name"], EVIL);
+    let domain = &vm["spec"]["template"]["spec"]["domain"];
+    assert_eq!(domain["firmware"]["bootloader"]["efi"]["secureBoot"], true);
+    assert_eq!(domain["features"]["smm"]["enabled"], true);
+    assert_eq!(domain["firmware"]["uuid"], "7b10d7af-b932-4c66-b2c3-3996152ec465");
+    assert_eq!(domain["devices"]["tpm"]["persistent"], true);
+    assert_eq!(domain["memory"]["guest"], "2000Mi");
+    let order = |list: &str, n: usize| domain["devices"][list][n]["bootOrder"].as_u64();
+    assert_eq!((order("interfaces", 1), order("disks", 1)), (Some(1), Some(2)));
+    assert_eq!((order("interfaces", 0), order("disks", 0)), (None, None), "only what the source starts from");
+    let plain = render("kubevirt", &usual(), None, &networks(), "/out");
+    let plain = &documents(text(&plain, "virtualmachine.yaml"))[0]["spec"]["template"]["spec"]["domain"];
+    assert!(plain["devices"].get("tpm").is_none() && plain["features"].get("smm").is_none(), "{plain:#}");
+    assert!(rendered.findings.iter().any(|finding| finding.id == "name-changed"));
+    let row = landfall::hypervisor::target("kubevirt").unwrap();
+    let two = landfall::hypervisor::attach::adapt(&usual(), row.platform, &Default::default()).unwrap();
+    let placement =
+        landfall::hypervisor::Placement { disks: vec![Default::default(); 2], ..Default::default() };
+    let error = (row.render)(&two, &placement).unwrap_err();
+    assert!(error.says().contains("the pod's own is taken") && error.hint_text().is_some(), "{error}");
+}
+
+#[test]
+fn kubevirts_script_uploads_and_takes_back() {
+    let stage = Stage::new(&render("kubevirt", &hostile(), None, &networks(), "/out"));
+    stage.program(
+        "kubectl",
+        "case \"$*\" in *'config view'*) printf prod;; *'get virtualmachines --all'*) printf '%s' \"${OTHERS:-}\";;\n\
+         *'get virtualmachine '*|*'get datavolume '*|*'get persistentvolumeclaim '*) exit 1;; esac",
+    );
+    stage.program("virtctl", "[ -z \"${FAIL:-}\" ]");
+    let done = stage.run(&[], &[]);
+    assert!(done.status.success(), "{}", said(&done));
+    let uploads = stage.calls_of(&["virtctl", "image-upload"]);
+    assert_eq!(uploads.len(), 2);
+    assert!(uploads[0][3].ends_with("-disk-0") && uploads[0].contains(&"prod".to_owned()), "{uploads:?}");
+    assert!(uploads[1].iter().any(|word| word.ends_with("/out it's/disk1.qcow2")), "{uploads:?}");
+    let created: Vec<_> =
+        stage.calls().into_iter().filter(|call| call.contains(&"create".to_owned())).collect();
+    assert_eq!(created.len(), 3, "the machine to try, its volumes, the machine: {created:#?}");
+    // What failed is taken away.
+    let failed = stage.run(&["other"], &[("FAIL", "1")]);
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    let calls = stage.calls();
+    assert!(calls.last().unwrap().contains(&"delete".to_owned()), "{:?}", calls.last());
+    let taken = stage.run(&[], &[("OTHERS", "x/vm 1 00:50:56:00:12:A1\n")]);
+    assert!(said(&taken).contains("the machine x/vm has 00:50:56:00:12:a1"), "{}", said(&taken));
+    assert!(stage.calls_of(&["virtctl"]).is_empty());
+}
+
+/// Every name in the specification is one of Nutanix's own library, and of the class that it says.
+#[test]
+fn nutanixs_specification_has_its_names() {
+    const PROGRAM: &str = r#"
+import importlib, json, sys
+def check(value, path):
+    if isinstance(value, list):
+        for n, one in enumerate(value):
+            check(one, "%s[%d]" % (path, n))
+    if not isinstance(value, dict):
+        return
+    kind = value.get("$objectType")
+    if kind is None:
+        sys.exit("%s says no type" % path)
+    module, name = kind.rsplit(".", 1)
+    model = getattr(importlib.import_module("ntnx_vmm_py_client.models.%s.%s" % (module, name)), name)
+    names = set(model.attribute_map.values()) if hasattr(model, "attribute_map") else set(model().attribute_map.values())
+    for key, inner in value.items():
+        if key not in names and key != "$objectType":
+            sys.exit("%s has no %s, only %s" % (kind, key, sorted(names)))
+        check(inner, path + "/" + key)
+        enum = {"busType": "DiskBusType", "machineType": "MachineType", "nicType": "NicType", "vlanMode": "VlanMode"}.get(key)
+        if enum:
+            module = importlib.import_module("ntnx_vmm_py_client.models.vmm.v4.ahv.config." + enum)
+            if inner not in vars(getattr(module, enum)).values():
+                sys.exit("%s = %s" % (key, inner))
+document = json.load(open(sys.argv[1]))
+check(document["vm"], "vm")
+check(document["images"], "images")
+"#;
+    let Some(libraries) = checkers("nutanix") else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for machine in [usual(), hostile()] {
+        for disk in [DiskModel::VirtioScsi, DiskModel::Sata] {
+            let rendered = render("ahv", &machine, Some(disk), &networks(), "/out");
+            fs::write(file.path(), text(&rendered, "machine-v4.json")).unwrap();
+            assert_eq!(python(Some(&libraries), PROGRAM, &[file.path()]), None);
+        }
+    }
+    let broken = render("ahv", &usual(), None, &networks(), "/out");
+    fs::write(file.path(), text(&broken, "machine-v4.json").replace("numSockets", "numSocket")).unwrap();
+    assert!(python(Some(&libraries), PROGRAM, &[file.path()]).is_some(), "the check can fail");
+}
+
+/// A specification that is written is read as the machine that it was written of.
+#[test]
+fn nutanixs_specifications_are_read_again() {
+    for machine in [usual(), hostile()] {
+        let rendered = render("ahv", &machine, None, &networks(), "/out");
+        for name in ["machine-v3.json", "machine-v4.json"] {
+            let document: Value = serde_json::from_str(text(&rendered, name)).unwrap();
+            let mut bytes = document["vm"].to_string();
+            // What only the cluster knows.
+            for (part, uuid) in
+                [("<uuid of image ", "a"), ("<uuid of subnet ", "b"), ("<uuid of the cluster", "c")]
+            {
+                bytes = bytes.replace(part, &format!("{uuid} "));
+            }
+            assert!(nutanix::read::recognise(bytes.as_bytes()), "{bytes}");
+            let mut value: Value = serde_json::from_str(&bytes).unwrap();
+            let disks = match name {
+                "machine-v3.json" => &mut value["spec"]["resources"]["disk_list"],
+                _ => &mut value["disks"],
+            };
+            for (n, disk) in disks.as_array_mut().unwrap().iter_mut().enumerate() {
+                disk[if name == "machine-v3.json" { "uuid" } else { "extId" }] = format!("disk {n}").into();
+            }
+            let read =
+                nutanix::read::parse(value.to_string().as_bytes(), &Choice::default()).unwrap().machine;
+            assert_eq!(
+                (read.firmware, read.secure_boot, read.tpm),
+                (machine.firmware, machine.secure_boot, machine.tpm)
+            );
+            assert_eq!(
+                (read.cpus, read.memory, &read.annotation),
+                (machine.cpus, machine.memory, &machine.annotation)
+            );
+            assert_eq!(read.boot_disk, Some(machine.boot_disk()));
+            let macs = |machine: &Machine| {
+                machine.nics.iter().map(|nic| (nic.mac.clone(), nic.connected)).collect::<Vec<_>>()
+            };
+            assert_eq!(macs(&read), macs(&machine));
+            let slots: Vec<_> = read.disks.iter().map(|disk| (disk.slot.as_str(), disk.backing)).collect();
+            assert_eq!(slots, [("scsi.0", Backing::Volume), ("scsi.1", Backing::Volume)]);
+            if name == "machine-v4.json" {
+                assert_eq!(read.smbios.uuid, machine.smbios.uuid);
+            } else {
+                assert_eq!(read.tags.len(), machine.tags.iter().filter(|tag| tag.contains('=')).count());
+            }
+        }
+    }
+}
+
+#[test]
+fn nutanixs_script_makes_all_or_nothing() {
+    let stage = Stage::new(&render("ahv", &hostile(), None, &networks(), "/out"));
+    stage.program(
+        "acli",
+        "case \"$1\" in vm.list) printf 'VM name  VM UUID\\n%s' \"${VMS:-}\";; image.list) echo 'Image name  UUID';;\n\
+         vm.get) printf 'mac_addr: \"%s\"\\n' \"${MAC:-}\";; vm.nic_create) [ -z \"${FAIL:-}\" ];; esac",
+    );
+    let done = stage.run(&["https://server/folder/", "ct"], &[]);
+    assert!(done.status.success(), "{}", said(&done));
+    let image = &stage.calls_of(&["acli", "image.create"])[1];
+    assert!(
+        image[2].ends_with("-disk1") && image[3] == "source_url=https://server/folder/disk1.qcow2",
+        "{image:?}"
+    );
+    assert_eq!(image[4..], ["container=ct", "image_type=kDiskImage"]);
+    let vm = &stage.calls_of(&["acli", "vm.create"])[0];
+    for word in [
+        "memory=2000M",
+        "num_vcpus=2",
+        "num_cores_per_vcpu=2",
+        "secure_boot=true",
+        "machine_type=q35",
+        "virtual_tpm=true",
+    ] {
+        assert!(vm.iter().any(|own| own == word), "{word}: {vm:?}");
+    }
+    let disk = &stage.calls_of(&["acli", "vm.disk_create"])[1];
+    assert_eq!(disk[4..], ["bus=scsi", "index=1"]);
+    let nic = &stage.calls_of(&["acli", "vm.nic_create"])[1];
+    assert_eq!(nic[3..], ["network=dmz", "model=virtio", "mac=00:50:56:00:12:a1", "connected=false"]);
+    assert_eq!(stage.calls_of(&["acli", "vm.update_boot_device"])[0][3], "disk_addr=scsi.1");
+    let failed = stage.run(&["https://server/folder", "ct"], &[("FAIL", "1")]);
+    assert!(!failed.status.success());
+    let calls = stage.calls();
+    let last: Vec<_> = calls.iter().rev().take(3).map(|call| call[2].as_str()).collect();
+    assert_eq!(last, ["image.delete", "image.delete", "vm.delete"], "{calls:?}");
+    let taken = stage.run(&["https://x", "ct"], &[("VMS", "a b  11-22\n"), ("MAC", "00:50:56:00:12:A0")]);
+    assert!(
+        said(&taken).contains("11-22 has a network card with the address 00:50:56:00:12:a0"),
+        "{}",
+        said(&taken)
+    );
+    assert!(stage.calls_of(&["acli", "image.create"]).is_empty());
+}
+
+/// A cloud with one flavor, in which everything is made at once.
+const CLOUD: &str = r#"case "$*" in
+'flavor show small '*) echo 1;;
+'flavor show'*) case "$*" in *ram*) echo 4096;; *) echo 4;; esac;;
+*' show '*status*) case "$1" in image) echo active;; *) echo available;; esac;;
+'server create'*) [ -z "${FAIL:-}" ] || exit 1; echo server-id;;
+*' create '*) echo "$1-id";;
+'server list'*) printf '%s\n' "${SERVERS:-}";;
+'port list'*) printf '%s' "${PORTS:-}";;
+esac"#;
+
+#[test]
+fn openstacks_script_makes_all_or_nothing() {
+    for machine in [usual(), hostile()] {
+        let stage = Stage::new(&render("openstack", &machine, None, &networks(), "/out"));
+        stage.program("openstack", CLOUD);
+        let done = stage.run(&["large"], &[("LANDFALL_WAIT", "0")]);
+        assert!(done.status.success(), "{}", said(&done));
+        let calls = stage.calls();
+        let server = &stage.calls_of(&["openstack", "server", "create"])[0];
+        let devices: Vec<_> = server.iter().filter(|word| word.starts_with("uuid=")).collect();
+        assert!(
+            devices[0].contains("boot_index=0,disk_bus=virtio") && devices[1].contains("boot_index=-1"),
+            "{devices:?}"
+        );
+        let image = &stage.calls_of(&["openstack", "image", "create"])[0];
+        let first = format!("disk{}.qcow2", machine.boot_disk());
+        assert!(image.iter().any(|word| word.ends_with(&first)), "the boot disk is the first: {image:?}");
+        let port = &stage.calls_of(&["openstack", "port", "create"])[1];
+        assert!(port.contains(&"--disable".to_owned()) && port.contains(&"dmz".to_owned()), "{port:?}");
+        check_by_parser(&calls);
+
+        let failed = stage.run(&["large"], &[("FAIL", "1"), ("LANDFALL_WAIT", "0")]);
+        assert!(!failed.status.success());
+        let deleted: Vec<_> = stage
+            .calls()
+            .into_iter()
+            .filter(|call| call[2] == "delete")
+            .map(|call| call[1].clone())
+            .collect();
+        assert_eq!(deleted, ["port", "port", "volume", "image", "volume", "image"], "the newest first");
+        for (words, variables, expected) in [
+            (&[][..], &[][..], "the flavor is not named"),
+            (&["small"], &[], "the flavor small has 1 processors, the machine 4"),
+            (&["large"], &[("PORTS", "x")], "a port with the address 00:50:56:00:12:a0 is here already"),
+        ] {
+            let stopped = stage.run(words, variables);
+            assert!(said(&stopped).contains(expected), "{}", said(&stopped));
+            assert!(stage.calls().iter().all(|call| call[2] != "create"), "{expected}");
+        }
+    }
+    let stage = Stage::new(&render("openstack", &usual(), None, &networks(), "/out"));
+    stage.program("openstack", CLOUD);
+    let taken = stage.run(&["large"], &[("SERVERS", "web011\nweb01")]);
+    assert!(said(&taken).contains("with the name web01 is here already"), "{}", said(&taken));
+}
+
+/// Every call is one that the client's own parsers take.
+fn check_by_parser(calls: &[Vec<String>]) {
+    const PROGRAM: &str = r#"
+import importlib, json, sys
+from importlib import metadata
+commands = {}
+for point in metadata.distribution("python-openstackclient").entry_points:
+    if point.group.startswith("openstack."):
+        commands.setdefault(point.name, point)
+class App:
+    class client_manager:
+        class compute:
+            api_version = None
+        class network:
+            pass
+        @staticmethod
+        def is_network_endpoint_enabled():
+            return True
+    class options:
+        default_domain = "default"
+    command_options = []
+App.stdout = sys.stdout
+for call in json.load(open(sys.argv[1])):
+    words = call[1:]
+    name = words[0] + "_" + words[1]
+    if name not in commands:
+        sys.exit("no command " + name)
+    command = commands[name].load()(App, None)
+    parser = command.get_parser("openstack")
+    try:
+        parser.parse_args(words[2:])
+    except SystemExit:
+        sys.exit("the client does not take %r" % call)
+"#;
+    let Some(libraries) = checkers("openstack") else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), serde_json::to_string(calls).unwrap()).unwrap();
+    assert_eq!(python(Some(&libraries), PROGRAM, &[file.path()]), None);
+    let broken: Vec<Vec<String>> = calls
+        .iter()
+        .map(|call| call.iter().map(|word| word.replace("--flavor", "--flavour")).collect())
+        .collect();
+    fs::write(file.path(), serde_json::to_string(&broken).unwrap()).unwrap();
+    assert!(python(Some(&libraries), PROGRAM, &[file.path()]).is_some(), "the check can fail");
+}
+
+#[test]
+fn openstacks_properties_say_the_hardware() {
+    let properties = |machine: &Machine, disk| -> Value {
+        let rendered = render("openstack", machine, Some(disk), &networks(), "/out");
+        serde_json::from_str(text(&rendered, "image-properties.json")).unwrap()
+    };
+    let usual = properties(&usual(), DiskModel::VirtioScsi);
+    assert_eq!((&usual["hw_disk_bus"], &usual["hw_scsi_model"]), (&"scsi".into(), &"virtio-scsi".into()));
+    assert_eq!((&usual["os_type"], &usual["os_distro"]), (&"linux".into(), &"debian".into()));
+    assert!(usual.get("hw_tpm_version").is_none() && usual.get("os_secure_boot").is_none());
+    let all = properties(&hostile(), DiskModel::Sata);
+    assert_eq!((&all["hw_firmware_type"], &all["os_secure_boot"]), (&"uefi".into(), &"required".into()));
+    assert_eq!((&all["hw_tpm_version"], &all["hw_tpm_model"]), (&"2.0".into(), &"tpm-crb".into()));
+    insta::assert_snapshot!(text(&render("openstack", &hostile(), None, &networks(), "/out"), "heat.yaml"));
+}
