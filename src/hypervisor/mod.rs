@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod by_hand;
+pub mod hyperv;
 pub mod libvirt;
 pub mod text;
 pub mod vmware;
@@ -189,13 +190,29 @@ const fn by_hand(
 }
 
 /// Definitions that are read.
-pub const READERS: &[Reader] = &[Reader {
-    name: "vmx",
-    title: "VMware configuration (.vmx)",
-    endings: &["vmx"],
-    recognise: vmware::vmx::recognise,
-    parse: vmware::vmx::parse,
-}];
+pub const READERS: &[Reader] = &[
+    Reader {
+        name: "vmx",
+        title: "VMware configuration (.vmx)",
+        endings: &["vmx"],
+        recognise: vmware::vmx::recognise,
+        parse: vmware::vmx::parse,
+    },
+    Reader {
+        name: "vmcx",
+        title: "Hyper-V configuration of 2016 and later (.vmcx)",
+        endings: &["vmcx"],
+        recognise: hyperv::read::recognise_vmcx,
+        parse: hyperv::read::parse_vmcx,
+    },
+    Reader {
+        name: "hyperv-xml",
+        title: "Hyper-V configuration of 2008 to 2012 R2 (.xml)",
+        endings: &["xml"],
+        recognise: hyperv::read::recognise_xml,
+        parse: hyperv::read::parse_xml,
+    },
+];
 
 /// Targets.
 pub const TARGETS: &[Target] = &[

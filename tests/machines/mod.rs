@@ -1,5 +1,6 @@
 //! Definitions against what other tools make of them.
 
+mod hyperv;
 mod libvirtd;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
