@@ -9,6 +9,7 @@
 //! finding: nothing is dropped in silence.
 
 pub mod attach;
+pub mod azure;
 pub mod by_hand;
 pub mod hyperv;
 pub mod libvirt;
@@ -226,8 +227,22 @@ pub const TARGETS: &[Target] = &[
     },
     by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
     by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
-    by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
-    by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),
+    Target {
+        name: "hyperv",
+        title: "Hyper-V",
+        platform: Platform::Hyperv,
+        kinds: &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
+        render: hyperv::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "azure",
+        title: "Azure",
+        platform: Platform::Azure,
+        kinds: &["vhd-azure"],
+        render: azure::write::render,
+        by_hand: false,
+    },
     by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
 ];
 

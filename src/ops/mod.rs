@@ -3,6 +3,7 @@
 
 pub mod convert;
 pub mod disk;
+mod exported;
 pub mod inspect;
 pub mod network_map;
 pub mod prove;

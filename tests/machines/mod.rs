@@ -2,6 +2,7 @@
 
 mod hyperv;
 mod libvirtd;
+mod powershell;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;

@@ -14,3 +14,4 @@ pub mod read;
 pub mod storage;
 pub mod tree;
 pub mod vmcx;
+pub mod write;

@@ -181,10 +181,34 @@ fn hostile_stores_are_refused() {
             },
             Kind::Corrupt,
         ),
-        ("no parent", |forge| drop(forge.node(99, "a")), Kind::Corrupt),
-        ("kind", |forge| drop(forge.key(0, "a", 12, 0, &[0; 12])), Kind::Unsupported),
-        ("name", |forge| drop(forge.key(0, "", 9, 0, &[0; 12])), Kind::Corrupt),
-        ("length", |forge| drop(forge.key(0, "a", 6, 0, &[255; 8])), Kind::Corrupt),
+        (
+            "no parent",
+            |forge| {
+                forge.node(99, "a");
+            },
+            Kind::Corrupt,
+        ),
+        (
+            "kind",
+            |forge| {
+                forge.key(0, "a", 12, 0, &[0; 12]);
+            },
+            Kind::Unsupported,
+        ),
+        (
+            "name",
+            |forge| {
+                forge.key(0, "", 9, 0, &[0; 12]);
+            },
+            Kind::Corrupt,
+        ),
+        (
+            "length",
+            |forge| {
+                forge.key(0, "a", 6, 0, &[255; 8]);
+            },
+            Kind::Corrupt,
+        ),
         (
             "object",
             |forge| {
@@ -193,7 +217,13 @@ fn hostile_stores_are_refused() {
             },
             Kind::Corrupt,
         ),
-        ("text", |forge| drop(forge.key(0, "a", 6, 0, &counted(&[0, 0xd8]))), Kind::Corrupt),
+        (
+            "text",
+            |forge| {
+                forge.key(0, "a", 6, 0, &counted(&[0, 0xd8]));
+            },
+            Kind::Corrupt,
+        ),
         (
             "deep",
             |forge| {
