@@ -115,3 +115,35 @@ fn damage_is_told_or_harmless() {
         assert_eq!(wrong, Vec::<usize>::new(), "{}: flips that change the tree in silence", path.display());
     }
 }
+
+/// A folder as Export-VM writes it is a source: its one configuration, and the disk in the folder beside it.
+#[test]
+fn an_exported_folder_is_read_whole() {
+    let Some(corpus) = corpus() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let export = folder.path().canonicalize().unwrap().join("Default Generation 2");
+    let (machines, disks) = (export.join("Virtual Machines"), export.join("Virtual Hard Disks"));
+    std::fs::create_dir_all(&machines).unwrap();
+    std::fs::create_dir_all(&disks).unwrap();
+    let name = "993F7B33-6057-4D1E-A1FE-A1A1D77BE974.vmcx";
+    std::fs::copy(corpus.join("hyperv").join(name), machines.join(name)).unwrap();
+    let raw = folder.path().join("disk.raw");
+    std::fs::write(&raw, vec![0; 8 << 20]).unwrap();
+    let landfall = || assert_cmd::Command::cargo_bin("landfall").unwrap();
+    let disk = disks.join("Default Generation 2.vhdx");
+    landfall().args(["disk", "convert", "-O", "vhdx"]).args([&raw, &disk]).assert().success();
+    for source in [&export, &machines.join(name)] {
+        let output = landfall().args(["inspect", "--json", "--to", "hyperv"]).arg(source).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let report: serde_json::Value = serde_json::from_str(&text)
+            .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!(report["disks"][0]["layers"][0]["path"], disk.to_str().unwrap(), "{report:#}");
+        assert_eq!(report["machine"]["name"], "Default Generation 2");
+        assert_eq!(report["machine"]["secure_boot"], true);
+    }
+    // Without its disk it says where that belongs.
+    std::fs::remove_file(&disk).unwrap();
+    let output = landfall().arg("inspect").arg(&export).output().unwrap();
+    let says = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && says.contains("--disk SCSI 0:0=FILE"), "{says}");
+}

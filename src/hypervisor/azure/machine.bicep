@@ -34,6 +34,7 @@ param subnetIds array@SUBNETS@
 param diskSku string = 'Premium_LRS'
 
 var tags = @TAGS@
+var osFile = @OS_FILE@
 var dataDisks = @DATA_DISKS@
 var cards = @CARDS@
 
@@ -49,7 +50,7 @@ resource osDisk 'Microsoft.Compute/disks@2023-10-02' = {
     hyperVGeneration: '@V@'
 @DISK_SECURITY@    creationData: {
       createOption: 'Import'
-      sourceUri: '${blobs}/${@OS_FILE@}'
+      sourceUri: '${blobs}/${osFile}'
       storageAccountId: storageAccountId
     }
   }

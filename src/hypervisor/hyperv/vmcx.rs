@@ -428,7 +428,8 @@ fn check(structure: &[u8], at: usize, recorded: u32, what: &str, here: usize) ->
     sum.update(&structure[..at]);
     sum.update(&[0; 4]);
     sum.update(&structure[at + 4..]);
-    if sum.finalize() == recorded { Ok(()) } else { Err(wrong_sum(what, here)) }
+    // What the fuzzer makes up has no right sums, and is to get beyond them.
+    if sum.finalize() == recorded || cfg!(fuzzing) { Ok(()) } else { Err(wrong_sum(what, here)) }
 }
 
 fn wrong_sum(what: &str, at: usize) -> Error {
