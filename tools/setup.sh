@@ -204,6 +204,7 @@ test)
     need lz4 lz4
     need lzop lzop
     need mksquashfs squashfs-tools
+    need shellcheck shellcheck
     need xmllint libxml2-utils
     need virsh libvirt-clients
     need libvirtd libvirt-daemon

@@ -89,6 +89,12 @@ pub fn partitions(input: &[u8]) {
     }
 }
 
+/// The input as a configuration of Hyper-V, which is read whole.
+pub fn hyperv(input: &[u8]) {
+    place();
+    let _ = landfall::hypervisor::hyperv::read::parse_vmcx(input, &Default::default());
+}
+
 /// The input as a package.
 pub fn package(input: &[u8]) {
     let path = write(input);

@@ -9,8 +9,10 @@
 //! finding: nothing is dropped in silence.
 
 pub mod attach;
+pub mod azure;
 pub mod by_hand;
 pub mod fit;
+pub mod hyperv;
 pub mod kubevirt;
 pub mod libvirt;
 pub mod nutanix;
@@ -218,6 +220,20 @@ pub const READERS: &[Reader] = &[
         recognise: nutanix::read::recognise,
         parse: nutanix::read::parse,
     },
+    Reader {
+        name: "vmcx",
+        title: "Hyper-V configuration of 2016 and later (.vmcx)",
+        endings: &["vmcx"],
+        recognise: hyperv::read::recognise_vmcx,
+        parse: hyperv::read::parse_vmcx,
+    },
+    Reader {
+        name: "hyperv-xml",
+        title: "Hyper-V configuration of 2008 to 2012 R2 (.xml)",
+        endings: &["xml"],
+        recognise: hyperv::read::recognise_xml,
+        parse: hyperv::read::parse_xml,
+    },
 ];
 
 /// Targets.
@@ -271,8 +287,22 @@ pub const TARGETS: &[Target] = &[
         by_hand: false,
     },
     by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
-    by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
-    by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),
+    Target {
+        name: "hyperv",
+        title: "Hyper-V",
+        platform: Platform::Hyperv,
+        kinds: &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
+        render: hyperv::write::render,
+        by_hand: false,
+    },
+    Target {
+        name: "azure",
+        title: "Azure",
+        platform: Platform::Azure,
+        kinds: &["vhd-azure"],
+        render: azure::write::render,
+        by_hand: false,
+    },
     by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
 ];
 

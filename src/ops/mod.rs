@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod convert;
 pub mod disk;
+mod exported;
 pub mod inspect;
 pub mod map;
 pub mod prove;

@@ -59,8 +59,9 @@ pub struct Wanted {
     pub disks: Vec<(String, PathBuf)>,
 }
 
-/// Reads the definition at `path` and opens its disks.
+/// Reads the definition at `path` (a file, or a folder that Hyper-V exported) and opens its disks.
 pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loaded> {
+    let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
     let bytes = read_definition(path)?;
@@ -166,7 +167,8 @@ fn place(context: &Context<'_>, definition: &Path, disk: &DiskSlot) -> Result<Pa
     match context.gate.resolve(definition, name) {
         Err(first) if is_foreign => {
             let last = name.rsplit(['/', '\\', ']']).next().unwrap_or(name).trim_start();
-            context.gate.resolve(definition, last).map_err(|_| {
+            let beside = context.gate.resolve(definition, last).ok();
+            beside.or_else(|| super::exported::disk(definition, last)).ok_or_else(|| {
                 let allow = first.hint_text().filter(|hint| hint.contains("--allow")).map(str::to_owned);
                 let beside = format!(
                     "put {last} beside {}, or name it with --disk {}=FILE",

@@ -1,6 +1,8 @@
 //! Definitions against what other tools make of them.
 
+mod hyperv;
 mod libvirtd;
+mod powershell;
 mod proxmox;
 mod targets;
 

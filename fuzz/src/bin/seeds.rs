@@ -202,6 +202,7 @@ impl Seeds {
                 "raw" if path.contains("luks") => &["luks"],
                 "raw" => &["partitions"],
                 "other" => &["vdi"],
+                "hyperv" if path.ends_with(".vmcx") => &["vmcx"],
                 _ => continue,
             };
             let stored = corpus.join(path);
@@ -214,6 +215,11 @@ impl Seeds {
             };
             if whole {
                 for target in targets {
+                    if *target == "vmcx" {
+                        // Read whole, as it is: no sparse file.
+                        self.put("vmcx", &path.replace('/', "-"), &std::fs::read(&unpacked)?);
+                        continue;
+                    }
                     if *target == "luks" {
                         // The header is what counts; whatever lies behind it.
                         self.head("luks", &path.replace('/', "-"), &unpacked)?;
