@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod by_hand;
+pub mod guests;
 pub mod libvirt;
 pub mod text;
 pub mod vmware;
@@ -208,7 +209,14 @@ pub const TARGETS: &[Target] = &[
         by_hand: false,
     },
     by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
-    by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
+    Target {
+        name: "esxi",
+        title: "VMware ESXi",
+        platform: Platform::Esxi,
+        kinds: &["vmdk-esxi", "vmdk-stream", "vmdk"],
+        render: vmware::write::render,
+        by_hand: false,
+    },
     by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
     by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),
     by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
