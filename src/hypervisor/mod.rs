@@ -12,6 +12,7 @@ pub mod attach;
 pub mod by_hand;
 pub mod guests;
 pub mod libvirt;
+pub mod ovf;
 pub mod text;
 pub mod vmware;
 pub mod xml;
@@ -178,6 +179,17 @@ pub struct Target {
     pub render: Render,
     /// Its definition is not written: a person makes the machine, see [`by_hand`].
     pub by_hand: bool,
+    /// What its files are put into.
+    pub package: Package,
+}
+
+/// What the files of a written machine are put into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Package {
+    /// A folder.
+    Folder,
+    /// An OVA: the first of its definition's files, which ends in `.ovf`, and its disks in one archive, in the folder.
+    Ova,
 }
 
 const fn by_hand(
@@ -186,17 +198,26 @@ const fn by_hand(
     platform: Platform,
     kinds: &'static [&'static str],
 ) -> Target {
-    Target { name, title, platform, kinds, render: by_hand::render, by_hand: true }
+    Target { name, title, platform, kinds, render: by_hand::render, by_hand: true, package: Package::Folder }
 }
 
 /// Definitions that are read.
-pub const READERS: &[Reader] = &[Reader {
-    name: "vmx",
-    title: "VMware configuration (.vmx)",
-    endings: &["vmx"],
-    recognise: vmware::vmx::recognise,
-    parse: vmware::vmx::parse,
-}];
+pub const READERS: &[Reader] = &[
+    Reader {
+        name: "vmx",
+        title: "VMware configuration (.vmx)",
+        endings: &["vmx"],
+        recognise: vmware::vmx::recognise,
+        parse: vmware::vmx::parse,
+    },
+    Reader {
+        name: "ovf",
+        title: "Open Virtualisation Format (.ovf, .ova)",
+        endings: &["ovf", "ova"],
+        recognise: ovf::recognise,
+        parse: ovf::parse,
+    },
+];
 
 /// Targets.
 pub const TARGETS: &[Target] = &[
@@ -207,6 +228,7 @@ pub const TARGETS: &[Target] = &[
         kinds: &["qcow2", "raw"],
         render: libvirt::write::render,
         by_hand: false,
+        package: Package::Folder,
     },
     by_hand("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"]),
     Target {
@@ -216,6 +238,16 @@ pub const TARGETS: &[Target] = &[
         kinds: &["vmdk-esxi", "vmdk-stream", "vmdk"],
         render: vmware::write::render,
         by_hand: false,
+        package: Package::Folder,
+    },
+    Target {
+        name: "ova",
+        title: "OVA for VMware vSphere",
+        platform: Platform::Esxi,
+        kinds: &["vmdk-stream"],
+        render: ovf::write::render,
+        by_hand: false,
+        package: Package::Ova,
     },
     by_hand("hyperv", "Hyper-V", Platform::Hyperv, &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"]),
     by_hand("azure", "Azure", Platform::Azure, &["vhd-azure"]),

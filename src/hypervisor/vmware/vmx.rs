@@ -116,7 +116,7 @@ fn uuid(text: &str) -> Result<Uuid> {
 }
 
 /// A UUID as VMware writes it.
-pub(super) fn spaced(uuid: Uuid) -> String {
+pub(in crate::hypervisor) fn spaced(uuid: Uuid) -> String {
     let octets: Vec<String> = uuid.as_bytes().iter().map(|octet| format!("{octet:02x}")).collect();
     format!("{}-{}", octets[..8].join(" "), octets[8..].join(" "))
 }
