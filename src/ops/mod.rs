@@ -5,6 +5,8 @@ pub mod convert;
 pub mod disk;
 pub mod inspect;
 pub mod network_map;
+mod packaged;
+mod packing;
 pub mod prove;
 pub mod source;
 

@@ -149,7 +149,8 @@ fn envelope(
         parent(xml, "DiskSection", &[], |xml| {
             text(xml, "Info", &[], "Virtual disks")?;
             for (index, disk) in placement.disks.iter().enumerate() {
-                let capacity = disk.virtual_size.0.to_string();
+                // A VMDK has whole sectors.
+                let capacity = disk.virtual_size.0.div_ceil(512).saturating_mul(512).to_string();
                 let attributes = [
                     ("ovf:diskId", format!("disk{index}")),
                     ("ovf:fileRef", format!("file{index}")),
