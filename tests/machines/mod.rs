@@ -1,6 +1,7 @@
 //! Definitions against what other tools make of them.
 
 mod libvirtd;
+mod packages;
 mod vmware;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};

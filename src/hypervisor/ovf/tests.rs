@@ -218,7 +218,7 @@ fn ovirt_is_read() {
 #[test]
 fn devices_are_left_out_or_told_of() {
     let all = [15, 15, 14, 21, 22, 23, 35, 18, 7, 8].iter().enumerate();
-    let items: String = all.map(|(n, resource)| item(*resource, n as u32, "")).collect();
+    let items: String = all.map(|(n, resource)| item(*resource, u32::try_from(n).unwrap(), "")).collect();
     let strange = item(77, 50, "") + &item(77, 51, "").replace("<Item>", "<Item ovf:required='false'>");
     let parsed = read(&ovf("", "", &(items + &strange))).unwrap();
     let mut found = ids(&parsed);
