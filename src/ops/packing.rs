@@ -79,3 +79,16 @@ fn plain(member: &str) -> Result<&str> {
         member.is_empty() || member.starts_with('/') || member.split('/').any(|part| part == "..");
     if leads_out { Err(Error::refused(format!("{member:?} is no name of a member"))) } else { Ok(member) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn members_stay_in_their_archive() {
+        assert!(plain("disk0.vmdk").is_ok() && plain("a/b").is_ok());
+        for bad in ["", "/etc/passwd", "../x", "a/../../x", ".."] {
+            assert!(plain(bad).is_err(), "{bad}");
+        }
+    }
+}
