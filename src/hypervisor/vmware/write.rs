@@ -120,6 +120,7 @@ fn lines(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) 
     for (key, value) in [
         ("vmci0.present", "TRUE"),
         ("hpet0.present", "TRUE"),
+        ("svga.present", "TRUE"),
         ("floppy0.present", "FALSE"),
         ("disk.EnableUUID", "TRUE"),
     ] {
