@@ -79,6 +79,11 @@ rows! {
         "A disk is shared with other machines at the source, as clusters do. The copy at the target belongs to this machine \
          alone, and it is a copy of a moment in which others may have written. Convert all machines of the \
          cluster while they are off, and share one of the copies at the target by hand.";
+    /// The definition is of another opinion.
+    DISK_SIZE = "disk-size-differs", Warns,
+        "The definition gives a disk another size than its image has. The image's size is what the target's disk gets. It may be \
+         the wrong image, one from before or after the disk was enlarged, or a definition that was edited by hand. Compare \
+         it with the source.";
     /// More than the target takes.
     DISKS_TOO_MANY = "disks-too-many", Blocks,
         "The machine has more disks than the target can attach. Put several disks together in the guest (LVM, storage spaces) \

@@ -206,6 +206,7 @@ test)
     need mksquashfs squashfs-tools
     need shellcheck shellcheck
     need xmllint libxml2-utils
+    need shellcheck shellcheck
     need virsh libvirt-clients
     need libvirtd libvirt-daemon
     need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu

@@ -12,11 +12,13 @@ pub mod attach;
 pub mod azure;
 pub mod by_hand;
 pub mod fit;
+pub mod guests;
 pub mod hyperv;
 pub mod kubevirt;
 pub mod libvirt;
 pub mod nutanix;
 pub mod openstack;
+pub mod ovf;
 pub mod ovirt;
 pub mod proxmox;
 pub mod text;
@@ -186,6 +188,27 @@ pub struct Target {
     pub render: Render,
     /// Its definition is not written: a person makes the machine, see [`by_hand`].
     pub by_hand: bool,
+    /// What its files are put into.
+    pub package: Package,
+}
+
+/// What the files of a written machine are put into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Package {
+    /// A folder.
+    Folder,
+    /// An OVA: the first of its definition's files, which ends in `.ovf`, and its disks in one archive, in the folder.
+    Ova,
+}
+
+const fn written(
+    name: &'static str,
+    title: &'static str,
+    platform: Platform,
+    kinds: &'static [&'static str],
+    render: Render,
+) -> Target {
+    Target { name, title, platform, kinds, render, by_hand: false, package: Package::Folder }
 }
 
 const fn by_hand(
@@ -194,7 +217,7 @@ const fn by_hand(
     platform: Platform,
     kinds: &'static [&'static str],
 ) -> Target {
-    Target { name, title, platform, kinds, render: by_hand::render, by_hand: true }
+    Target { by_hand: true, ..written(name, title, platform, kinds, by_hand::render) }
 }
 
 /// Definitions that are read.
@@ -234,75 +257,42 @@ pub const READERS: &[Reader] = &[
         recognise: hyperv::read::recognise_xml,
         parse: hyperv::read::parse_xml,
     },
+    Reader {
+        name: "ovf",
+        title: "Open Virtualisation Format (.ovf, .ova)",
+        endings: &["ovf", "ova"],
+        recognise: ovf::recognise,
+        parse: ovf::parse,
+    },
 ];
 
 /// Targets.
 pub const TARGETS: &[Target] = &[
+    written("kvm", "KVM with libvirt", Platform::Kvm, &["qcow2", "raw"], libvirt::write::render),
+    written("proxmox", "Proxmox VE", Platform::Kvm, &["qcow2", "raw", "vmdk"], proxmox::write::render),
+    written("openstack", "OpenStack", Platform::Kvm, &["qcow2", "raw"], openstack::write::render),
+    written("kubevirt", "KubeVirt", Platform::Kvm, &["qcow2", "raw"], kubevirt::write::render),
+    written("ovirt", "oVirt", Platform::Kvm, &["qcow2", "raw"], ovirt::write::render),
+    written("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"], nutanix::write::render),
+    written(
+        "esxi",
+        "VMware ESXi",
+        Platform::Esxi,
+        &["vmdk-esxi", "vmdk-stream", "vmdk"],
+        vmware::write::render,
+    ),
     Target {
-        name: "kvm",
-        title: "KVM with libvirt",
-        platform: Platform::Kvm,
-        kinds: &["qcow2", "raw"],
-        render: libvirt::write::render,
-        by_hand: false,
+        package: Package::Ova,
+        ..written("ova", "OVA for VMware vSphere", Platform::Esxi, &["vmdk-stream"], ovf::write::render)
     },
-    Target {
-        name: "proxmox",
-        title: "Proxmox VE",
-        platform: Platform::Kvm,
-        kinds: &["qcow2", "raw", "vmdk"],
-        render: proxmox::write::render,
-        by_hand: false,
-    },
-    Target {
-        name: "openstack",
-        title: "OpenStack",
-        platform: Platform::Kvm,
-        kinds: &["qcow2", "raw"],
-        render: openstack::write::render,
-        by_hand: false,
-    },
-    Target {
-        name: "kubevirt",
-        title: "KubeVirt",
-        platform: Platform::Kvm,
-        kinds: &["qcow2", "raw"],
-        render: kubevirt::write::render,
-        by_hand: false,
-    },
-    Target {
-        name: "ovirt",
-        title: "oVirt",
-        platform: Platform::Kvm,
-        kinds: &["qcow2", "raw"],
-        render: ovirt::write::render,
-        by_hand: false,
-    },
-    Target {
-        name: "ahv",
-        title: "Nutanix AHV",
-        platform: Platform::Ahv,
-        kinds: &["qcow2", "raw"],
-        render: nutanix::write::render,
-        by_hand: false,
-    },
-    by_hand("esxi", "VMware ESXi", Platform::Esxi, &["vmdk-esxi", "vmdk-stream", "vmdk"]),
-    Target {
-        name: "hyperv",
-        title: "Hyper-V",
-        platform: Platform::Hyperv,
-        kinds: &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
-        render: hyperv::write::render,
-        by_hand: false,
-    },
-    Target {
-        name: "azure",
-        title: "Azure",
-        platform: Platform::Azure,
-        kinds: &["vhd-azure"],
-        render: azure::write::render,
-        by_hand: false,
-    },
+    written(
+        "hyperv",
+        "Hyper-V",
+        Platform::Hyperv,
+        &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
+        hyperv::write::render,
+    ),
+    written("azure", "Azure", Platform::Azure, &["vhd-azure"], azure::write::render),
     by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
 ];
 

@@ -4,9 +4,10 @@
 //! and synced. A run that was killed leaves only the temporary folder; the next run removes it.
 
 use super::inspect::{self, Opened};
+use super::packing::Packing;
 use super::source;
 use super::{Context, Failure, GuestChoice};
-use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target};
+use crate::hypervisor::{Artifact, Networks, Package, PlacedDisk, Placement, Target};
 use crate::machine::{Bus, DiskSlot, Machine, OsId};
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
@@ -115,7 +116,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         virtual_size: landfall_image::Disk::size(&**overlay),
         stored: None,
     };
-    let placement = Placement {
+    let mut placement = Placement {
         folder: utf8(&folder.final_name)?,
         disks: machine.disks.iter().zip(&overlays).map(placed).collect(),
         networks,
@@ -128,25 +129,33 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));
     }
-    let artifacts = rendered.artifacts;
+    let mut artifacts = rendered.artifacts;
+    let mut packing = match wanted.target.package {
+        Package::Folder => None,
+        Package::Ova => Some(Packing::begin(&folder.partial, wanted.target, &machine, &placement)?),
+    };
 
     let adapter = (kind.format == Format::Vmdk).then(|| match machine.disks.first().map(|disk| disk.bus) {
         Some(Bus::Ide) => Adapter::Ide,
         _ => Adapter::LsiLogic,
     });
     let mut written_disks = Vec::new();
-    for (slot, overlay) in machine.disks.iter().zip(&overlays) {
+    for ((slot, overlay), placed) in machine.disks.iter().zip(&overlays).zip(&mut placement.disks) {
         context.check_cancelled()?;
         // The machine's folder takes its name last, when everything in it is on stable storage.
         let files = FileOptions { replace: true, resume: false, sync: true };
-        let sink = (kind.create)(
-            &folder.partial.join(&slot.file),
-            landfall_image::Disk::size(&**overlay),
-            &CreateOptions { files, adapter, ..wanted.create.clone() },
-        )?;
+        let mut options = CreateOptions { files, adapter, ..wanted.create.clone() };
+        let place = match &mut packing {
+            Some(packing) => packing.disk(&slot.file, &mut options)?,
+            None => folder.partial.join(&slot.file),
+        };
+        let sink = (kind.create)(&place, landfall_image::Disk::size(&**overlay), &options)?;
         let done = super::disk::copy(context, &**overlay, sink, &slot.file)?;
+        if let Some(packing) = &mut packing {
+            placed.stored = Some(packing.disk_done()?);
+        }
         written_disks.push(WrittenDisk {
-            file: slot.file.clone(),
+            file: packing.as_ref().map_or_else(|| slot.file.clone(), |packing| packing.path_of(&slot.file)),
             format: format.to_owned(),
             kind: kind.name.to_owned(),
             virtual_size: done.size,
@@ -157,12 +166,18 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     }
     clock.lap("convert the disks");
 
+    let mut files = Vec::new();
+    if let Some(packing) = packing {
+        // The lengths of its files are known now.
+        files.push(packing.finish(context, (wanted.target.render)(&machine, &placement)?)?);
+        artifacts.retain(|artifact| !artifact.name.ends_with(".ovf"));
+    }
     for artifact in &artifacts {
         write_file(&folder.partial, artifact)?;
     }
     clock.lap("write the definition");
 
-    let mut files: Vec<String> = artifacts.iter().map(|artifact| artifact.name.clone()).collect();
+    files.extend(artifacts.iter().map(|artifact| artifact.name.clone()));
     files.extend([REPORT.to_owned(), MANIFEST.to_owned()]);
     let report = Converted {
         inspected: patched,

@@ -7,6 +7,8 @@ pub mod disk;
 mod exported;
 pub mod inspect;
 pub mod map;
+mod packaged;
+mod packing;
 pub mod prove;
 pub mod source;
 mod toml_file;

@@ -197,7 +197,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
     let mut images = Vec::new();
     for disk in &kept.written_disks {
         let format = landfall_image::Format::from_name(&disk.format);
-        let file = context.gate.resolve(&path, &disk.file)?;
+        let file = super::packing::resolve(context, &path, &disk.file)?;
         images.push(formats::open(
             &file,
             &OpenOptions {

@@ -1,11 +1,13 @@
 //! A machine as the user names it: a definition on the host, and the disks that it names.
 
-use super::Context;
+use super::{Context, packaged};
 use crate::event::Event;
+use crate::finding;
 use crate::hypervisor::{self, Choice};
 use crate::machine::{Backing, DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
+use landfall_image::ova::Package;
 use landfall_image::{Bytes, Disk, Error, Format, Overlay, Result, partition};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,7 +66,10 @@ pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loade
     let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-    let bytes = read_definition(path)?;
+    let (package, bytes) = match ending.as_str() {
+        "ova" => packaged::open(context, path).map(|(package, bytes)| (Some(package), bytes))?,
+        _ => (None, read_definition(path)?),
+    };
     let Some(reader) = hypervisor::reader(&ending, &bytes) else {
         return Err(Error::unsupported("is not a machine definition that landfall reads")
             .in_file(path)
@@ -73,8 +78,13 @@ pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loade
                 hypervisor::endings().join(" or .")
             )));
     };
-    let parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
-    let findings = parsed.all_findings();
+    let mut parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
+    match reader.name {
+        "vmx" => packaged::snapshots(path, &wanted.choice, &mut parsed)?,
+        "ovf" if package.is_none() => packaged::check(context, path, &bytes)?,
+        _ => {}
+    }
+    let mut findings = parsed.all_findings();
     let mut machine = parsed.machine;
     if machine.name.trim().is_empty() {
         machine.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -94,8 +104,19 @@ pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loade
     for disk in &mut machine.disks {
         let image = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
             Some((_, file)) => open(context, file, disk)?,
-            None => open(context, &place(context, path, disk).map_err(|e| e.in_file(path))?, disk)?,
+            None => {
+                let place = match &package {
+                    Some(package) => packaged_place(package, disk),
+                    None if reader.name == "ovf" => {
+                        packaged::is_whole(disk).and_then(|()| place(context, path, disk))
+                    }
+                    None => place(context, path, disk),
+                };
+                open(context, &place.map_err(|e| e.in_file(path))?, disk)?
+            }
         };
+        findings.extend(other_size(disk, image.disk.size()));
+        disk.size = disk.size.map(|_| image.disk.size());
         disk.sector_size = sector_size(&*image.disk);
         images.push(image);
     }
@@ -108,6 +129,29 @@ pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loade
         digest: blake3::hash(&bytes).to_hex().to_string(),
         findings,
     })
+}
+
+/// Where a disk of an archive lies. What is no file is none of its members.
+fn packaged_place(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
+    packaged::is_whole(disk)?;
+    match disk.backing {
+        Backing::File => packaged::member(package, disk),
+        _ => Err(Error::refused(format!("{} is no file of the package: {:?}", disk.slot, disk.file))
+            .hint(format!("name an image with --disk {}=FILE", disk.slot))),
+    }
+}
+
+/// That the definition gives the disk another size than its image has.
+fn other_size(disk: &DiskSlot, size: Bytes) -> Option<Finding> {
+    // Definitions round, to MiB at most.
+    let said = disk.size.filter(|said| said.0.abs_diff(size.0) >= 1 << 20)?;
+    Some(finding::DISK_SIZE.finding(
+        format!(
+            "{} has {} in the definition, and its image {}: the image's size is what counts.",
+            disk.slot, said, size
+        ),
+        "Look whether it is the right image.",
+    ))
 }
 
 /// The logical sectors that the guest sees, where they are not of 512 bytes: as the image says, or, for one that cannot say,

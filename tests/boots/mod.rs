@@ -226,8 +226,8 @@ fn an_unpatched_guest_does_not_boot() {
     assert_eq!(proof["outcome"], "stopped", "{proof:#}");
 }
 
-/// The way back: prepared for ESXi, it boots on what ESXi has, preferred or not. The machine's own definition is left to a
-/// person, who is told what to choose.
+/// The way back: prepared for ESXi, it boots on what ESXi has, preferred or not. Its definition names
+/// the same.
 #[test]
 fn a_guest_for_esxi_boots_on_its_controllers_and_cards() {
     let _alone = alone();
@@ -237,12 +237,14 @@ fn a_guest_for_esxi_boots_on_its_controllers_and_cards() {
     let folder = out.path().join("web01");
     assert_eq!(report["written"]["disks"][0]["controller"], "pvscsi", "{report:#}");
     assert_eq!(report["written"]["nics"][0]["model"], "vmxnet3", "{report:#}");
-    let findings = report["findings"].as_array().unwrap();
-    let by_hand = findings.iter().find(|finding| finding["id"] == "target-by-hand").unwrap();
-    let remedy = by_hand["remedy"].as_str().unwrap();
-    assert!(remedy.contains("disk0.vmdk at scsi0:0") && remedy.contains("00:50:56:20:30:40"), "{remedy}");
-    let machine: Value = serde_json::from_slice(&fs::read(folder.join("machine.json")).unwrap()).unwrap();
-    assert_eq!(machine, report["written"]);
+    let definition = fs::read_to_string(folder.join("web01.vmx")).unwrap();
+    for line in [
+        "scsi0:0.fileName = \"disk0.vmdk\"",
+        "ethernet0.address = \"00:50:56:20:30:40\"",
+        "guestOS = \"debian11-64\"",
+    ] {
+        assert!(definition.contains(line), "{line}: {definition}");
+    }
     for (hardware, driver) in [(&[][..], "vmxnet3"), (&["--hardware", "lsi,e1000e"], "e1000e")] {
         let (output, proof) = prove(&folder, hardware);
         assert_eq!(proof["outcome"], "booted", "{}\n{proof:#}", text(&output));
@@ -255,6 +257,43 @@ fn a_guest_for_esxi_boots_on_its_controllers_and_cards() {
         let addresses = interface["addresses"].as_array().unwrap();
         assert!(addresses.iter().any(|address| address == "10.20.30.40/24"), "{proof:#}");
     }
+}
+
+/// One file for vSphere: complete by tar, sound by its own manifest, a disk by qemu-img, and a machine that boots.
+#[test]
+fn a_guest_for_vsphere_boots_out_of_its_package() {
+    let _alone = alone();
+    let Some(source) = guest("bookworm", "bios-ext4") else { return };
+    let out = tempfile::tempdir_in(root().join("target")).unwrap();
+    let report = convert(landfall(), "ova", &source.join("web01.vmx"), out.path());
+    let folder = out.path().join("web01");
+    assert_eq!(report["files"], serde_json::json!(["web01.ova", "report.json", "manifest.json"]));
+    let package = folder.join("web01.ova");
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(out.path()).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let path = package.to_str().unwrap();
+    assert_eq!(run("tar", &["tf", path]), "web01.ovf\ndisk0.vmdk\nweb01.mf\n");
+    run("tar", &["xf", path]);
+    let manifest = fs::read_to_string(out.path().join("web01.mf")).unwrap();
+    for line in manifest.lines() {
+        let (name, digest) = line.strip_prefix("SHA256(").unwrap().split_once(")= ").unwrap();
+        assert!(run("sha256sum", &[name]).starts_with(digest), "{line}");
+    }
+    assert_eq!(manifest.lines().count(), 2, "{manifest}");
+    assert!(run("qemu-img", &["info", "-f", "vmdk", "disk0.vmdk"]).contains("create type: streamOptimized"));
+    let descriptor = fs::read_to_string(out.path().join("web01.ovf")).unwrap();
+    let length = fs::metadata(out.path().join("disk0.vmdk")).unwrap().len();
+    assert!(descriptor.contains(&format!("ovf:href=\"disk0.vmdk\" ovf:size=\"{length}\"")), "{descriptor}");
+    let output = landfall().args(["inspect", "--json"]).arg(&package).output().unwrap();
+    let inspected: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    assert_eq!(inspected["machine"]["nics"][0]["mac"], "00:50:56:20:30:40", "{inspected:#}");
+    assert_eq!(inspected["guest"]["distribution"]["value"], "debian", "{inspected:#}");
+    let (output, proof) = prove(&folder, &[]);
+    assert_eq!(proof["outcome"], "booted", "{}\n{proof:#}", text(&output));
 }
 
 /// What cannot be tried here is refused, with what can be tried instead.

@@ -2,9 +2,11 @@
 
 mod hyperv;
 mod libvirtd;
+mod packages;
 mod powershell;
 mod proxmox;
 mod targets;
+mod vmware;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;

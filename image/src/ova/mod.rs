@@ -283,6 +283,44 @@ impl Package {
     }
 }
 
+/// Compares files in a folder with the digests in the manifest beside them. `place` says where a listed file lies; `None` for
+/// one that nobody needs.
+///
+/// # Errors
+/// [`Kind::Corrupt`](crate::Kind::Corrupt) for a file that has another digest and for a manifest that is none;
+/// [`Kind::Interrupted`](crate::Kind::Interrupted); what `place` and opening fail with.
+pub fn verify_files(
+    manifest: &Path,
+    place: impl Fn(&str) -> Result<Option<PathBuf>>,
+    cancel: &Cancel,
+) -> Result<Verified> {
+    let source = Source::open(manifest)?;
+    if source.len() > limits::OVF {
+        let says = format!("has {} bytes; at most {} are read", source.len().0, limits::OVF.0);
+        return Err(source.corrupt(says));
+    }
+    let bytes = source.head(source.len().to_usize().unwrap_or(usize::MAX))?;
+    let text = String::from_utf8(bytes).map_err(|_| source.corrupt("is not UTF-8"))?;
+    let mut verified = Verified::default();
+    for line in manifest::parse(&text).map_err(|e| e.in_file(manifest))? {
+        let Some(path) = place(&line.name)? else { continue };
+        let file = Source::open(&path)?;
+        let digest = Hasher::new(line.algorithm).run(file.len(), |at, buf| {
+            if cancel.is_cancelled() {
+                return Err(Error::interrupted());
+            }
+            file.read_exact_at(FileOffset(at), buf)
+        })?;
+        if digest != line.digest {
+            return Err(file
+                .corrupt(format!("has the digest {digest}, the manifest says {}", line.digest))
+                .hint("the package was altered or damaged: get it again from its origin"));
+        }
+        verified.right.push(line.name);
+    }
+    Ok(verified)
+}
+
 /// The file that a path leads to where it names a member of a package.
 pub fn archive_of(path: &Path) -> PathBuf {
     path.ancestors().find(|above| above.is_file()).unwrap_or(path).to_owned()

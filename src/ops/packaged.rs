@@ -1,0 +1,130 @@
+//! What lies around a definition: the archive of an OVA, the manifest and the lengths of an OVF's files, the snapshots beside
+//! a .vmx.
+
+use super::Context;
+use crate::event::Event;
+use crate::hypervisor::vmware::vmsd;
+use crate::hypervisor::{Choice, Parsed, ovf};
+use crate::machine::DiskSlot;
+use landfall_image::convert::Cancel;
+use landfall_image::ova::{self, Package};
+use landfall_image::{Bytes, Error, Format, Result, Source};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// A .vmsd with more than this is none.
+const SNAPSHOTS_AT_MOST: u64 = 1 << 20;
+
+/// Opens an OVA and compares what its manifest lists; its descriptor comes with it.
+pub fn open(context: &Context<'_>, path: &Path) -> Result<(Package, Vec<u8>)> {
+    let package = Package::open(path)?;
+    let (_, descriptor) = package.descriptor()?;
+    let descriptor = descriptor.into_bytes();
+    // Before hours are spent on digests.
+    for file in ovf::files(&descriptor).map_err(|e| e.in_file(path))? {
+        if let Some(member) = package.members().iter().find(|member| member.name == file.href) {
+            same_length(&file, member.len).map_err(|e| e.in_file(path))?;
+        }
+    }
+    context.observer.event(Event::Step(format!("Comparing the digests of {}", path.display())));
+    if package.verify(&context.cancel)?.is_none() {
+        tracing::info!("{} has no manifest: its files cannot be compared", path.display());
+    }
+    Ok((package, descriptor))
+}
+
+/// Compares the lengths and the digests of the files beside an .ovf, as far as they are there: a disk that is not is told where
+/// it is opened.
+pub fn check(context: &Context<'_>, definition: &Path, descriptor: &[u8]) -> Result<()> {
+    let files = ovf::files(descriptor).map_err(|e| e.in_file(definition))?;
+    let mut named: HashSet<String> = HashSet::new();
+    for file in files.iter().filter(|file| !file.chunked) {
+        let Ok(place) = context.gate.resolve(definition, &file.href) else { continue };
+        same_length(file, Source::open(&place)?.len()).map_err(|e| e.in_file(&place))?;
+        named.insert(file.href.clone());
+    }
+    if let Some(own) = definition.file_name().and_then(|name| name.to_str()) {
+        named.insert(own.to_owned());
+    }
+    let manifest = definition.with_extension("mf");
+    if !manifest.is_file() {
+        return Ok(());
+    }
+    context.observer.event(Event::Step(format!("Comparing the digests of {}", manifest.display())));
+    let place = |name: &str| -> Result<Option<PathBuf>> {
+        match named.contains(name) {
+            true => context.gate.resolve(definition, name).map(Some),
+            false => Ok(None),
+        }
+    };
+    let cancel: &Cancel = &context.cancel;
+    ova::verify_files(&manifest, place, cancel).map(drop)
+}
+
+fn same_length(file: &ovf::File, len: Bytes) -> Result<()> {
+    match file.size {
+        Some(size) if size != len => Err(Error::corrupt(format!(
+            "has {} bytes in {:?}, the descriptor says {}",
+            len.0, file.href, size.0
+        ))
+        .hint("the package was altered or damaged: get it again from its origin")),
+        _ => Ok(()),
+    }
+}
+
+/// Where a disk of the package is: a member of that very name.
+pub fn member(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
+    let name = disk.file.as_str();
+    match package.members().iter().any(|member| member.name == name) {
+        true => Ok(package.path().join(name)),
+        false => Err(Error::corrupt(format!("has no member {name:?}, which is the disk {}", disk.slot))
+            .hint(format!(
+                "it holds {}; name the disk with --disk {}=FILE",
+                package.disks().join(", "),
+                disk.slot
+            ))),
+    }
+}
+
+/// Refuses a disk that is compressed or cut into pieces as a whole, with the way out.
+pub fn is_whole(disk: &DiskSlot) -> Result<()> {
+    let file = &disk.file;
+    match disk.format.as_deref() {
+        Some(format) if Format::from_name(format).is_none() => {
+            let how = match format {
+                "gzip" => format!("unpack it (gunzip -k '{file}')"),
+                "chunks" => format!("join its pieces (cat '{file}'.0???????? > '{file}')"),
+                _ => "unpack it".to_owned(),
+            };
+            Err(Error::unsupported(format!(
+                "the disk {} lies in {file:?} as {format}, which is not read in place",
+                disk.slot
+            ))
+            .hint(format!("{how}, and name the result with --disk {}=FILE", disk.slot)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the snapshots beside a .vmx: the chosen one takes the place of the current state, else they are told of.
+pub fn snapshots(definition: &Path, choice: &Choice, parsed: &mut Parsed) -> Result<()> {
+    let path = definition.with_extension("vmsd");
+    let all = if path.is_file() {
+        let source = Source::open(&path)?;
+        if source.len().0 > SNAPSHOTS_AT_MOST {
+            let says = format!("has {} bytes; a .vmsd has at most {SNAPSHOTS_AT_MOST}", source.len().0);
+            return Err(Error::refused(says).in_file(&path));
+        }
+        let len = usize::try_from(source.len().0).unwrap_or(usize::MAX);
+        vmsd::parse(&source.head(len)?).map_err(|e| e.in_file(&path))?
+    } else {
+        vmsd::Snapshots::default()
+    };
+    match &choice.snapshot {
+        Some(wanted) => all.apply(wanted, parsed).map_err(|e| e.in_file(definition)),
+        None => {
+            parsed.findings.extend(all.finding());
+            Ok(())
+        }
+    }
+}
