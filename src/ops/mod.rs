@@ -6,6 +6,7 @@ pub mod disk;
 pub mod inspect;
 pub mod map;
 pub mod prove;
+pub mod register;
 pub mod source;
 mod toml_file;
 

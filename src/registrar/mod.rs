@@ -18,6 +18,7 @@ pub mod package;
 pub mod vsphere;
 
 use crate::event::Observer;
+use crate::machine::Machine;
 use credentials::Credentials;
 use landfall_boot::check::Finding;
 use landfall_image::convert::Cancel;
@@ -64,6 +65,15 @@ pub struct Identity {
     pub uuid: Option<Uuid>,
     /// Its hardware addresses, in lower case with colons.
     pub macs: Vec<String>,
+}
+
+impl Identity {
+    /// A machine's.
+    pub fn of(machine: &Machine) -> Identity {
+        let macs = machine.nics.iter().filter_map(|nic| nic.mac.as_deref());
+        let macs = macs.map(str::to_ascii_lowercase).collect();
+        Identity { name: machine.name.clone(), uuid: machine.smbios.uuid, macs }
+    }
 }
 
 /// What will be done, and what stands in the way.

@@ -59,10 +59,7 @@ impl Package {
             });
         }
         definitions.sort_by(|one, other| one.path().cmp(other.path()));
-        let machine = kept.written;
-        let mut macs: Vec<String> = machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect();
-        macs.iter_mut().for_each(|mac| mac.make_ascii_lowercase());
-        let identity = Identity { name: machine.name, uuid: machine.smbios.uuid, macs };
+        let identity = Identity::of(&kept.written);
         Ok(Package { folder, target: kept.target, identity, disks: kept.written_disks, definitions })
     }
 

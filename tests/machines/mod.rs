@@ -1,6 +1,6 @@
 //! Definitions against what other tools make of them.
 
-mod libvirtd;
+pub mod libvirtd;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::Machine;
@@ -100,11 +100,11 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
     assert!(checked > 60, "only {checked} were there");
 }
 
-fn adapted(machine: &Machine) -> Machine {
+pub fn adapted(machine: &Machine) -> Machine {
     hypervisor::attach::adapt(machine, Platform::Kvm, &Devices::default()).unwrap()
 }
 
-fn placement(machine: &Machine, folder: &str) -> Placement {
+pub fn placement(machine: &Machine, folder: &str) -> Placement {
     let disk =
         |n| PlacedDisk { file: format!("disk{n}.qcow2"), format: "qcow2".into(), ..PlacedDisk::default() };
     Placement {
@@ -115,7 +115,7 @@ fn placement(machine: &Machine, folder: &str) -> Placement {
     }
 }
 
-fn rendered_files(machine: &Machine, placement: &Placement) -> Vec<Artifact> {
+pub fn rendered_files(machine: &Machine, placement: &Placement) -> Vec<Artifact> {
     hypervisor::libvirt::write::render(machine, placement).unwrap().artifacts
 }
 
