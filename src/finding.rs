@@ -111,6 +111,47 @@ rows! {
         "The UEFI variables of the source (boot entries, enrolled keys) stay there: their file has a format of its own, and \
          the target makes new ones. The guest starts by the fallback path, which every loader that landfall sees to \
          has. Enrol keys of your own again where secure boot is to go by them.";
+    /// A hardware address is there already.
+    TARGET_ADDRESS_TAKEN = "target-address-taken", Blocks,
+        "A machine at the target has a network card with the same hardware address. Most often it is another copy of this very \
+         machine: two of them in one network disturb each other. Remove the other one, or give this one another \
+         address with --map.";
+    /// A disk's file is there already.
+    TARGET_FILE_TAKEN = "target-file-taken", Blocks,
+        "A file that is to be written at the target exists already, or a disk of this machine is attached to another machine there. \
+         Nothing is overwritten, and no disk is given to two machines. Remove what an earlier try left, or choose \
+         another name, folder or datastore.";
+    /// An id is there already.
+    TARGET_ID_TAKEN = "target-id-taken", Blocks,
+        "A machine at the target has the same UUID, by which licences, backups and inventories know it. It is another copy of this \
+         machine. Remove the other one first.";
+    /// A name is there already.
+    TARGET_NAME_TAKEN = "target-name-taken", Blocks,
+        "The target has a machine of this name already. Remove or rename it there, or convert this one again with --name.";
+    /// A network does not run.
+    TARGET_NETWORK_DOWN = "target-network-down", Warns,
+        "A network that the machine is to be plugged into is not there yet, or is not active. The machine can be registered and \
+         does not start before the network is there. Make or start it first.";
+    /// A network is not there.
+    TARGET_NETWORK_MISSING = "target-network-missing", Blocks,
+        "The target has no network of the name that a card is to be plugged into. Convert again with --map-network or --network and \
+         one of the names that the finding lists, or make the network there first.";
+    /// It could not be checked.
+    TARGET_UNCHECKED = "target-not-checked", Warns,
+        "Something at the target could not be looked at, so that it may or may not stand in the way. What it is stands in the \
+         finding. Look yourself.";
+    /// What the target says to a plan.
+    TARGET_OBJECTS = "target-objects", Blocks,
+        "The target was asked what it would make of the machine, and refuses it. Its own words stand in the finding. Change what they \
+         are about, or choose another host or datastore.";
+    /// What the target remarks.
+    TARGET_REMARKS = "target-remarks", Notes,
+        "The target was asked what it would make of the machine, and has a remark. Its own words stand in the finding. The machine \
+         can be registered all the same.";
+    /// The room is too small.
+    TARGET_STORAGE = "target-storage", Blocks,
+        "The storage that is to take the disks cannot do so: it has not enough room, is in maintenance or cannot be reached by the \
+         host. Free space or choose another one.";
     /// Secrets in a TPM.
     TPM = "tpm-secrets", Warns,
         "The machine has a virtual TPM, and what is sealed in it cannot leave the source. At the target it has a new, empty one. \

@@ -13,4 +13,5 @@ pub mod hypervisor;
 pub mod machine;
 pub mod ops;
 pub mod proof;
+pub mod registrar;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use landfall::cli::{self, Surroundings, args::Cli};
+use landfall::registrar::credentials::Credentials;
 use landfall_boot::sandbox::Settings;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,19 @@ fn main() -> ExitCode {
             eprintln!("landfall: cannot watch for signal {signal}: {error}");
         }
     }
-    let surroundings =
-        Surroundings { scratch: std::env::temp_dir(), sandbox: sandbox(&stop), cancel: stop.into() };
+    let surroundings = Surroundings {
+        scratch: std::env::temp_dir(),
+        sandbox: sandbox(&stop),
+        credentials: credentials(),
+        cancel: stop.into(),
+    };
     ExitCode::from(cli::run(&cli, &surroundings))
+}
+
+/// User name and password of a hypervisor: LANDFALL_USER and LANDFALL_PASSWORD.
+fn credentials() -> Option<Credentials> {
+    let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    Some(Credentials::new(value("LANDFALL_USER")?, value("LANDFALL_PASSWORD")?))
 }
 
 /// Where the sandbox's parts are on this host. LANDFALL_DATA names the folder with `sandbox/` in it, LANDFALL_CACHE

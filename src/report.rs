@@ -6,10 +6,11 @@ use landfall_boot::network_map::Moved;
 use landfall_boot::patch::{Action, Edit};
 use landfall_boot::target::Devices;
 use landfall_boot::{Guest, volume::Volume};
-use landfall_image::Bytes;
 use landfall_image::formats::LayerInfo;
+use landfall_image::{Bytes, Error, Result};
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
+use std::path::Path;
 
 /// Version of every JSON document that landfall prints. Grows when a field changes its meaning or goes away; new
 /// fields do not change it.
@@ -178,4 +179,26 @@ pub struct Kept {
     /// As in [`Converted`].
     #[serde(default)]
     pub fingerprint: String,
+}
+
+impl Kept {
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// I/O; corrupt where it is no report; unsupported where its version is another than [`VERSION`].
+    pub fn read(path: &Path) -> Result<Kept> {
+        let text = std::fs::read(path).map_err(|e| {
+            Error::io("cannot read", e).in_file(path).hint("name a folder that landfall convert wrote")
+        })?;
+        let kept: Kept = serde_json::from_slice(&text)
+            .map_err(|e| Error::corrupt(format!("is not a report of landfall: {e}")).in_file(path))?;
+        if kept.version != VERSION {
+            return Err(Error::unsupported(format!(
+                "is a report of version {}, this program reads {VERSION}",
+                kept.version
+            ))
+            .in_file(path));
+        }
+        Ok(kept)
+    }
 }

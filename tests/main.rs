@@ -5,4 +5,5 @@ mod disk;
 mod machines;
 mod readme;
 mod refusals;
+mod registrations;
 mod tidy;

@@ -2,6 +2,7 @@
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
+use crate::registrar::vsphere::trust::Thumbprint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landfall_image::{Bytes, Format};
 use std::path::PathBuf;
@@ -76,6 +77,8 @@ pub enum Verb {
     Map(MapVerb),
     /// Boot a converted machine in isolation and keep the evidence
     Prove(Prove),
+    /// Register a converted machine with a running hypervisor: libvirt, vCenter or ESXi
+    Register(Register),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),
@@ -122,6 +125,72 @@ pub struct Convert {
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,
+    /// Register it with this hypervisor afterwards, as landfall register does: qemu:///system, vsphere://VCENTER
+    #[arg(id = "register", long, value_name = "URI")]
+    pub register: Option<String>,
+    /// Where there
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// `landfall register`
+///
+/// Looks first at everything that could stand in the way, and changes nothing at the hypervisor where something does: a name,
+/// an id, a network address or a disk that another machine has, a network or storage that is not there. What fails
+/// half-way is taken back, and what could not be is said.
+///
+/// User name and password for vSphere come from --credentials, from LANDFALL_USER and LANDFALL_PASSWORD, or from the
+/// keyring (secret-tool; attributes service=landfall, host, user), where the address names the user. libvirt has its
+/// own files for them.
+#[derive(Debug, Args)]
+pub struct Register {
+    /// A folder that convert wrote
+    pub machine: PathBuf,
+    /// The hypervisor: qemu:///system, qemu+ssh://root@HOST/system, vsphere://[USER@]VCENTER, esxi://[USER@]HOST
+    #[arg(id = "register", long = "at", value_name = "URI")]
+    pub at: String,
+    /// Look only: print what would be done, and what stands in the way
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where there
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Where at a hypervisor a machine goes, and how it is spoken to.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Registering")]
+pub struct PlaceArgs {
+    /// Log in with the user and password in this file of yours alone (TOML: user = 'NAME', password = 'PASSWORD')
+    #[arg(long, value_name = "FILE", requires = "register")]
+    pub credentials: Option<PathBuf>,
+    /// Trust servers that these authorities vouch for [default: the system's authorities]
+    #[arg(long, value_name = "PEM", requires = "register")]
+    pub ca: Option<PathBuf>,
+    /// Trust the server with this certificate and no other (SHA-256 or SHA-1, in hexadecimal digits)
+    #[arg(long, value_name = "HEX", requires = "register", conflicts_with = "ca", value_parser = Thumbprint::parse)]
+    pub thumbprint: Option<Thumbprint>,
+    /// vSphere: put it into this datacenter [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "register")]
+    pub datacenter: Option<String>,
+    /// vSphere: let this host or cluster run it [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "register")]
+    pub host: Option<String>,
+    /// vSphere: put it into this resource pool [default: the host's or cluster's own]
+    #[arg(long, value_name = "NAME", requires = "register")]
+    pub pool: Option<String>,
+    /// vSphere: put its disks into this datastore [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "register")]
+    pub datastore: Option<String>,
+    /// vSphere: file it under this folder of machines, such as web/test [default: the datacenter's]
+    #[arg(long, value_name = "PATH", requires = "register")]
+    pub folder: Option<String>,
+    /// libvirt: copy its disks into this folder first [default: they stay where they lie]
+    #[arg(long, value_name = "FOLDER", requires = "register")]
+    pub register_storage: Option<PathBuf>,
+    /// Start it when it is registered
+    #[arg(long, requires = "register")]
+    pub start: bool,
 }
 
 /// `landfall batch`

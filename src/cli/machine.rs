@@ -2,10 +2,11 @@
 
 use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs};
 use super::text::{self, print_json};
+use super::{Surroundings, register};
 use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{Context, Failure, GuestChoice, inspect, map, prove, source};
+use crate::ops::{self, Context, Failure, GuestChoice, inspect, map, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
@@ -68,7 +69,12 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
 }
 
 /// `landfall convert`
-pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
+pub fn convert(
+    args: &Convert,
+    as_json: bool,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> Result<u8, Failure> {
     let wanted = Wanted {
         source: &args.source,
         target: target(&args.to)?,
@@ -82,15 +88,42 @@ pub fn convert(args: &Convert, as_json: bool, context: &Context<'_>) -> Result<u
         },
         networks: Networks { map: args.map_network.clone(), rest: args.network.clone() },
         guest: choice_with(&args.guest, &args.services, args.map.as_deref())?,
+        register: args.register.as_ref().map(|at| register::wanted(at, &args.place, surroundings)),
     };
     let done = convert::convert(context, &wanted)?;
-    if as_json {
-        print_json(&serde_json::to_value(&done.report).map_err(|e| Error::corrupt(e.to_string()))?)?;
-    } else {
+    if !as_json {
         text::print(&inspected_text(&done.report.inspected, "Changed"))?;
         text::print(&converted_text(&done.report, &done.folder.display().to_string()))?;
     }
-    Ok(0)
+    let json = |value: &Converted| serde_json::to_value(value).map_err(|e| Error::corrupt(e.to_string()));
+    let Some(at) = &wanted.register else {
+        if as_json {
+            print_json(&json(&done.report)?)?;
+        }
+        return Ok(0);
+    };
+    // The conversion is there, whatever comes of the registration.
+    let registered = ops::register::register(context, &done.folder, at, false);
+    if as_json {
+        let mut document = json(&done.report)?;
+        document["registration"] = match &registered {
+            Ok(registration) => {
+                serde_json::to_value(registration).map_err(|e| Error::corrupt(e.to_string()))?
+            }
+            Err(failure) => text::document(failure),
+        };
+        print_json(&document)?;
+    }
+    match registered {
+        Ok(registration) => {
+            if !as_json {
+                text::print(&register::registration_text(&registration))?;
+            }
+            Ok(register::code(&registration))
+        }
+        Err(failure) if as_json => Ok(failure.exit_code()),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// `landfall prove`

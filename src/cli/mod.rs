@@ -6,10 +6,12 @@ mod disk;
 mod machine;
 mod mapping;
 mod progress;
+mod register;
 mod text;
 
 use crate::ops::Settings;
 use crate::ops::{Context, Failure};
+use crate::registrar::credentials::Credentials;
 use args::{Cli, Verb};
 use landfall_image::convert::{Cancel, RateLimit};
 use landfall_image::luks::Secret;
@@ -25,6 +27,8 @@ pub struct Surroundings {
     pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
+    /// User name and password of a hypervisor.
+    pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
 }
@@ -45,7 +49,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             sandbox: surroundings.sandbox.clone(),
             observer: &drawer,
         };
-        dispatch(cli, &context)
+        dispatch(cli, &context, surroundings)
     });
     drop(drawer);
     match outcome {
@@ -86,7 +90,11 @@ fn key(cli: &Cli) -> Result<Option<Secret>> {
     Ok(Some(Secret::new(bytes)))
 }
 
-fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure> {
+fn dispatch(
+    cli: &Cli,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> std::result::Result<u8, Failure> {
     match &cli.verb {
         Verb::Disk(verb) => disk::run(verb, cli.common.json, context).map_err(Failure::from),
         Verb::Explain(explain) => {
@@ -94,8 +102,9 @@ fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure
         }
         Verb::Batch(fleet) => batch::run(fleet, cli.common.json, cli.common.quiet, context),
         Verb::Map(verb) => mapping::run(verb, cli.common.json).map_err(Failure::from),
-        Verb::Convert(convert) => machine::convert(convert, cli.common.json, context),
+        Verb::Convert(convert) => machine::convert(convert, cli.common.json, context, surroundings),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
+        Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

@@ -58,18 +58,13 @@ pub fn shell_word(path: &str) -> String {
     }
 }
 
-/// Prints a failure where a person (standard error) or a program (standard output) looks for it.
-pub fn failure(failure: &Failure, as_json: bool) {
+/// A failure for a program.
+pub fn document(failure: &Failure) -> serde_json::Value {
     let outcome = if failure.exit_code() == 1 { "refused" } else { "failed" };
     let mut document = json!({ "version": report::VERSION, "outcome": outcome });
     match failure {
-        Failure::Findings(findings) if as_json => document["findings"] = json!(findings),
-        Failure::Findings(findings) => {
-            say("Refused; nothing was written.");
-            self::findings(findings, &mut |line| say(&line));
-            say("landfall explain ID tells more about a finding.");
-        }
-        Failure::Error(error) if as_json => {
+        Failure::Findings(findings) => document["findings"] = json!(findings),
+        Failure::Error(error) => {
             document["error"] = json!({
                 "kind": error.kind(),
                 "says": error.says(),
@@ -79,10 +74,25 @@ pub fn failure(failure: &Failure, as_json: bool) {
                 "text": error.to_string(),
             });
         }
-        Failure::Error(error) => say_error(error),
     }
-    if as_json && let Err(error) = print_json(&document) {
-        say(&format!("landfall: {error}"));
+    document
+}
+
+/// Prints a failure where a person (standard error) or a program (standard output) looks for it.
+pub fn failure(failure: &Failure, as_json: bool) {
+    if as_json {
+        if let Err(error) = print_json(&document(failure)) {
+            say(&format!("landfall: {error}"));
+        }
+        return;
+    }
+    match failure {
+        Failure::Findings(findings) => {
+            say("Refused; nothing was written.");
+            self::findings(findings, &mut |line| say(&line));
+            say("landfall explain ID tells more about a finding.");
+        }
+        Failure::Error(error) => say_error(error),
     }
 }
 

@@ -145,7 +145,10 @@ fn element(start: &BytesStart<'_>) -> std::result::Result<Element, String> {
     let split = |name: &[u8]| -> std::result::Result<(String, String), String> {
         let name = std::str::from_utf8(name).map_err(|e| e.to_string())?;
         Ok(match name.split_once(':') {
-            Some((prefix, local)) if prefix != "xmlns" => (prefix.to_owned(), local.to_owned()),
+            // `xsi:type` keeps its prefix: VMware's documents have it beside a `type` of their own.
+            Some((prefix, local)) if !matches!(prefix, "xmlns" | "xsi") => {
+                (prefix.to_owned(), local.to_owned())
+            }
             _ => (String::new(), name.to_owned()),
         })
     };
@@ -174,6 +177,45 @@ fn decode(bytes: &[u8]) -> Result<String> {
             .map(str::to_owned)
             .map_err(|e| Error::corrupt("is not UTF-8").at(FileOffset(e.valid_up_to() as u64))),
     }
+}
+
+/// The document with other values in one attribute of all elements of that name, where `change` has one; the rest of it byte
+/// for byte.
+///
+/// # Errors
+/// Corrupt where it is no well-formed XML.
+pub fn with_attribute(
+    document: &str,
+    name: &str,
+    attribute: &str,
+    change: &dyn Fn(&str) -> Option<String>,
+) -> Result<String> {
+    let broken = |says: String| Error::corrupt(format!("is not well-formed XML: {says}"));
+    let mut reader = Reader::from_str(document);
+    let mut writer = Writer::new(Vec::new());
+    loop {
+        let mut event = reader.read_event().map_err(|e| broken(e.to_string()))?;
+        if let Event::Start(start) | Event::Empty(start) = &mut event
+            && start.name().as_ref() == name.as_bytes()
+        {
+            let mut changed = start.to_owned();
+            changed.clear_attributes();
+            for own in start.attributes() {
+                let own = own.map_err(|e| broken(e.to_string()))?;
+                let value = own.unescape_value().map_err(|e| broken(e.to_string()))?;
+                match (own.key.as_ref() == attribute.as_bytes()).then(|| change(&value)).flatten() {
+                    Some(new) => changed.push_attribute((attribute, new.as_str())),
+                    None => changed.push_attribute(own),
+                }
+            }
+            *start = changed;
+        }
+        if matches!(event, Event::Eof) {
+            break;
+        }
+        writer.write_event(event).map_err(|e| Error::io("cannot write XML", e))?;
+    }
+    String::from_utf8(writer.into_inner()).map_err(|_| Error::corrupt("what was written is not UTF-8"))
 }
 
 /// What a document is written to.
@@ -238,6 +280,20 @@ mod tests {
         let utf16: Vec<u8> =
             [0xff, 0xfe].into_iter().chain("<a>ä</a>".encode_utf16().flat_map(u16::to_le_bytes)).collect();
         assert_eq!(Element::parse(&utf16).unwrap().text, "ä");
+    }
+
+    #[test]
+    fn one_attribute_is_changed_and_nothing_else() {
+        let text = "<?xml version=\"1.0\"?>\n<a x='1'>\n  <s f=\"/o/a&amp;b\" z='2'/><!-- c --> t &lt; <s f='/p'></s>\n</a>\n";
+        let change = |value: &str| value.strip_prefix("/o/").map(|rest| format!("/n'\"<&/{rest}"));
+        let changed = with_attribute(text, "s", "f", &change).unwrap();
+        let wanted = text.replace("/o/a&amp;b", "/n&apos;&quot;&lt;&amp;/a&amp;b");
+        assert_eq!(changed.replace("f=\"/p\"", "f='/p'").replace("z=\"2\"", "z='2'"), wanted);
+        assert_eq!(
+            Element::parse(changed.as_bytes()).unwrap().child("s").unwrap().attribute("f"),
+            Some("/n'\"<&/a&b")
+        );
+        assert!(with_attribute("<a", "s", "f", &change).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::source;
 use super::{Context, Failure, GuestChoice};
 use crate::hypervisor::{Artifact, Networks, Package, PlacedDisk, Placement, Target};
 use crate::machine::{Bus, DiskSlot, Machine, OsId};
+use crate::registrar;
 use crate::report::{Converted, WrittenDisk};
 use landfall_boot::Guest;
 use landfall_boot::target::{Firmware, Platform};
@@ -40,6 +41,8 @@ pub struct Wanted<'a> {
     pub networks: Networks,
     /// How the guest is found.
     pub guest: GuestChoice,
+    /// Where it is to be registered afterwards: what stands in the way there is known before the disks are copied.
+    pub register: Option<registrar::Wanted>,
 }
 
 /// What was done.
@@ -126,6 +129,9 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     // What the target cannot express is refused now, not after hours of copying.
     let rendered = (wanted.target.render)(&machine, &placement)?;
     patched.findings.extend(rendered.findings);
+    if let Some(at) = &wanted.register {
+        patched.findings.extend(super::register::ready(context, at, wanted.target.name, &machine)?);
+    }
     if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));
     }

@@ -10,6 +10,7 @@ pub mod map;
 mod packaged;
 mod packing;
 pub mod prove;
+pub mod register;
 pub mod source;
 mod toml_file;
 

@@ -177,21 +177,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         return Ok((loaded, machine, wanted.target));
     }
     let path = wanted.machine.join(super::convert::REPORT);
-    let text = fs::read(&path).map_err(|e| {
-        Error::io("cannot read", e)
-            .in_file(&path)
-            .hint("name a folder that landfall convert wrote, or a machine definition")
-    })?;
-    let kept: Kept = serde_json::from_slice(&text)
-        .map_err(|e| Error::corrupt(format!("is not a report of landfall: {e}")).in_file(&path))?;
-    if kept.version != report::VERSION {
-        return Err(Error::unsupported(format!(
-            "is a report of version {}, this program reads {}",
-            kept.version,
-            report::VERSION
-        ))
-        .in_file(&path));
-    }
+    let kept = Kept::read(&path)?;
     let target = hypervisor::target(&kept.target)
         .ok_or_else(|| Error::unsupported(format!("names the target {:?}", kept.target)).in_file(&path))?;
     let mut images = Vec::new();

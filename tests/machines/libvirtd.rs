@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 const NOBODY: u32 = 65534;
 
-struct Libvirtd {
+/// A daemon of the test's own.
+pub struct Libvirtd {
     home: tempfile::TempDir,
     daemon: Option<Child>,
 }
 
 impl Libvirtd {
-    fn start() -> Option<Libvirtd> {
+    pub fn start() -> Option<Libvirtd> {
         for tool in ["libvirtd", "virsh", "qemu-system-x86_64"] {
             if !["/usr/sbin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(tool).exists()) {
                 eprintln!(
@@ -54,19 +55,19 @@ impl Libvirtd {
         Some(libvirtd)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
     /// Gives all files to the daemon's user.
-    fn own(&self) {
+    pub fn own(&self) {
         if rustix::process::geteuid().is_root() {
             let owned = Command::new("chown").args(["-R", "nobody"]).arg(self.home.path()).status().unwrap();
             assert!(owned.success());
         }
     }
 
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = match rustix::process::geteuid().is_root() {
             false => Command::new(program),
             true => {
@@ -87,7 +88,7 @@ impl Libvirtd {
         command
     }
 
-    fn virsh(&self, args: &[&str]) -> Output {
+    pub fn virsh(&self, args: &[&str]) -> Output {
         self.command("virsh").args(args).output().unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! Definitions against what other tools make of them.
 
 mod hyperv;
-mod libvirtd;
+pub mod libvirtd;
 mod packages;
 mod powershell;
 mod proxmox;
@@ -106,11 +106,11 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
     assert!(checked > 60, "only {checked} were there");
 }
 
-fn adapted(machine: &Machine) -> Machine {
+pub fn adapted(machine: &Machine) -> Machine {
     hypervisor::attach::adapt(machine, Platform::Kvm, &Devices::default()).unwrap()
 }
 
-fn placement(machine: &Machine, folder: &str) -> Placement {
+pub fn placement(machine: &Machine, folder: &str) -> Placement {
     let disk =
         |n| PlacedDisk { file: format!("disk{n}.qcow2"), format: "qcow2".into(), ..PlacedDisk::default() };
     Placement {
@@ -121,7 +121,7 @@ fn placement(machine: &Machine, folder: &str) -> Placement {
     }
 }
 
-fn rendered_files(machine: &Machine, placement: &Placement) -> Vec<Artifact> {
+pub fn rendered_files(machine: &Machine, placement: &Placement) -> Vec<Artifact> {
     hypervisor::libvirt::write::render(machine, placement).unwrap().artifacts
 }
 

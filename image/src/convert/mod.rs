@@ -166,6 +166,18 @@ impl Progress {
         }
     }
 
+    /// Begins a copy that is not the converter's: `size` bytes are to go.
+    pub fn start(&self, size: Bytes) {
+        self.begin(size);
+        self.scanned(GuestOffset(size.0));
+    }
+
+    /// So many more of them are through.
+    pub fn advance(&self, more: Bytes) {
+        self.read(more);
+        self.copied(more);
+    }
+
     fn begin(&self, size: Bytes) {
         let counters = &self.0;
         for (counter, value) in [

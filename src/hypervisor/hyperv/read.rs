@@ -145,7 +145,7 @@ fn memory(tree: &Node, findings: &mut Vec<Finding>) -> Result<Bytes> {
 }
 
 fn cpus(tree: &Node) -> Result<Cpus> {
-    let number = |path: &str| {
+    let number = |path: &str| -> Result<Option<u32>> {
         let number = bounded(tree, &format!("settings/processors/{path}"), CPUS_AT_MOST)?;
         Ok(number.map(|number| u32::try_from(number).unwrap_or(u32::MAX)))
     };

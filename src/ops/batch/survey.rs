@@ -49,6 +49,7 @@ pub fn wanted<'a>(fleet: &'a Fleet, entry: &'a Entry, create: &CreateOptions) ->
         create: CreateOptions { compression: entry.compression, ..create.clone() },
         networks: Default::default(),
         guest: entry.guest.clone(),
+        register: None,
     }
 }
 

@@ -1,0 +1,138 @@
+//! Registers a machine that `convert` wrote with its hypervisor: plan, and carry it out where nothing stands in the way.
+
+use super::{Context, Failure};
+use crate::event::Event;
+use crate::machine::Machine;
+use crate::registrar::package::Package;
+use crate::registrar::{self, Identity, Surroundings};
+use crate::report;
+use landfall_boot::check::{Finding, Severity};
+use landfall_image::Error;
+use serde::Serialize;
+use std::path::Path;
+use std::time::Instant;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was looked at only, and could be done.
+    Planned,
+    /// Findings stand in the way; nothing was changed at the target.
+    Refused,
+    /// The target has the machine.
+    Registered,
+}
+
+/// The document of a registration.
+#[derive(Debug, Serialize)]
+pub struct Registration {
+    /// [`report::VERSION`]
+    pub version: u32,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The machine's name.
+    pub machine: String,
+    /// The hypervisor's address.
+    pub at: String,
+    /// What is (or was) done there, a line each.
+    pub steps: Vec<String>,
+    /// What stands in the way, differs or is good to know.
+    pub findings: Vec<Finding>,
+    /// The machine's id at the target, once it is registered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// It was started.
+    pub started: bool,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// Registers the machine in `folder`; with `dry_run`, only looks whether it could be done.
+pub fn register(
+    context: &Context<'_>,
+    folder: &Path,
+    wanted: &registrar::Wanted,
+    dry_run: bool,
+) -> Result<Registration, Failure> {
+    let began = Instant::now();
+    let package = Package::read(folder)?;
+    check_target(&wanted.at, &package.target).map_err(|e| e.in_file(folder))?;
+    let around = surroundings(context);
+    let mut registrar = registrar::connect(wanted, &around)?;
+    context.observer.event(Event::Step(format!("Looking at {}", wanted.at)));
+    let plan = registrar.plan(&package)?;
+    let mut out = Registration {
+        version: report::VERSION,
+        outcome: Outcome::Planned,
+        machine: package.identity.name.clone(),
+        at: wanted.at.clone(),
+        steps: plan.steps,
+        findings: plan.findings,
+        id: None,
+        started: false,
+        seconds: 0.0,
+    };
+    if out.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
+        out.outcome = Outcome::Refused;
+    } else if !dry_run {
+        context.check_cancelled()?;
+        let done = registrar.carry_out(&package)?;
+        out.outcome = Outcome::Registered;
+        out.id = Some(done.id);
+        out.started = done.started;
+        out.findings.extend(done.findings);
+    }
+    out.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    Ok(out)
+}
+
+/// What is known to stand in the way of a registration before the machine is converted: a connection that fails, an identity
+/// that is taken. It is better known before the copying than after.
+pub fn ready(
+    context: &Context<'_>,
+    wanted: &registrar::Wanted,
+    target: &str,
+    machine: &Machine,
+) -> Result<Vec<Finding>, Error> {
+    check_target(&wanted.at, target)?;
+    let around = surroundings(context);
+    let mut registrar = registrar::connect(wanted, &around)?;
+    registrar.collisions(&Identity::of(machine))
+}
+
+fn surroundings<'a>(context: &'a Context<'_>) -> Surroundings<'a> {
+    Surroundings { cancel: &context.cancel, scratch: &context.scratch, observer: context.observer }
+}
+
+/// Refuses a hypervisor that does not run what was written.
+fn check_target(at: &str, target: &str) -> Result<(), Error> {
+    // What has no fitting address is refused where it is connected to.
+    let fitting: &[&str] = match at.split([':', '+']).next().unwrap_or_default() {
+        "qemu" | "test" => &["kvm"],
+        "vsphere" | "esxi" | "https" => &["esxi", "ova", "ovf"],
+        _ => return Ok(()),
+    };
+    match fitting.contains(&target) {
+        true => Ok(()),
+        false => Err(Error::refused(format!("a machine for {target} cannot be registered at {at}"))
+            .hint(format!("convert it with --to {}", fitting[0]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_registered_where_it_runs() {
+        for (at, target, fits) in [
+            ("qemu:///system", "kvm", true),
+            ("qemu+ssh://root@host/system", "esxi", false),
+            ("vsphere://vcenter", "ova", true),
+            ("esxi://host", "kvm", false),
+        ] {
+            assert_eq!(check_target(at, target).is_ok(), fits, "{at} {target}");
+        }
+    }
+}

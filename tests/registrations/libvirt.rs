@@ -1,0 +1,154 @@
+//! libvirt: a daemon of the test's own, and `virsh` as the one who looks.
+
+use super::{MAC, Machine, UUID, all, document, ids, image, machine, report};
+use crate::machines::libvirtd::Libvirtd;
+use crate::machines::{adapted, placement, rendered_files};
+use landfall::machine::{Bus, DiskSlot};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+fn with_disk(name: &str) -> Machine {
+    let mut machine = machine(name);
+    machine.disks = vec![DiskSlot::new("scsi0:0", Bus::Scsi, "disk0.qcow2")];
+    machine
+}
+
+/// A folder as `convert --to kvm` fills it.
+fn write(libvirtd: &Libvirtd, folder: &str, machine: &Machine) -> PathBuf {
+    let folder = libvirtd.path("vm").join(folder);
+    fs::create_dir_all(&folder).unwrap();
+    image(&folder, "disk0.qcow2", "qcow2", 1);
+    let machine = adapted(machine);
+    let kvm = libvirtd.virsh(&["domcapabilities", "--virttype", "kvm"]).status.success();
+    for artifact in rendered_files(&machine, &placement(&machine, "/written/for/another & folder")) {
+        let mut text = artifact.text;
+        if !kvm {
+            text = text
+                .replace("<domain type=\"kvm\"", "<domain type=\"qemu\"")
+                .replace("host-model", "maximum");
+        }
+        fs::write(folder.join(&artifact.name), text).unwrap();
+    }
+    report(&folder, "kvm", &machine, &[("disk0.qcow2", "qcow2", 1 << 20)]);
+    libvirtd.own();
+    folder
+}
+
+fn register(libvirtd: &Libvirtd, folder: &Path, args: &[&str]) -> Output {
+    let program = libvirtd.path("landfall");
+    if !program.exists() {
+        // The daemon's user may not reach the build's own folder.
+        fs::copy(env!("CARGO_BIN_EXE_landfall"), &program).unwrap();
+        libvirtd.own();
+    }
+    let mut command = libvirtd.command(program);
+    command.args(["--json", "register"]).arg(folder).args(["--at", "qemu:///session"]).args(args);
+    command.output().unwrap()
+}
+
+fn names(libvirtd: &Libvirtd) -> Vec<String> {
+    let listed = libvirtd.virsh(&["list", "--all", "--name"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn a_machine_is_registered_once_and_where_it_lies() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let name = "web 'one' & <more>";
+    let folder = write(&libvirtd, "it's <here> & now", &with_disk(name));
+    let (plan, code) = document(&register(&libvirtd, &folder, &["--dry-run"]));
+    assert_eq!((code, plan["outcome"].as_str()), (0, Some("planned")), "{plan:#}");
+    assert!(names(&libvirtd).is_empty());
+    let (done, code) = document(&register(&libvirtd, &folder, &[]));
+    assert_eq!((code, &done["id"]), (0, &UUID.into()), "{done:#}");
+    assert_eq!(names(&libvirtd), [name]);
+    let defined = all(&libvirtd.virsh(&["dumpxml", name]));
+    for wanted in [MAC, UUID, "it&apos;s &lt;here&gt; &amp; now/disk0.qcow2"] {
+        assert!(defined.contains(wanted), "{wanted} is not in\n{defined}");
+    }
+    let (again, code) = document(&register(&libvirtd, &folder, &[]));
+    assert_eq!((code, again["outcome"].as_str()), (1, Some("refused")), "{again:#}");
+    assert_eq!(
+        ids(&again)[..4],
+        ["target-name-taken", "target-id-taken", "target-address-taken", "target-file-taken"]
+    );
+    // Another copy of the machine that calls itself otherwise.
+    let mut twin = with_disk("twin");
+    twin.smbios.uuid = None;
+    let folder = write(&libvirtd, "twin", &twin);
+    let (refused, code) = document(&register(&libvirtd, &folder, &[]));
+    assert_eq!((code, ids(&refused)[0]), (1, "target-address-taken"), "{refused:#}");
+    assert_eq!(names(&libvirtd), [name]);
+}
+
+#[test]
+fn disks_are_copied_and_the_machine_starts() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let mut machine = with_disk("web01");
+    machine.nics.clear();
+    machine.smbios.uuid = None;
+    let folder = write(&libvirtd, "web01", &machine);
+    let images = libvirtd.path("images");
+    fs::create_dir(&images).unwrap();
+    libvirtd.own();
+    let storage = ["--register-storage", images.to_str().unwrap(), "--start"];
+    let (done, code) = document(&register(&libvirtd, &folder, &storage));
+    assert_eq!((code, &done["started"]), (0, &true.into()), "{done:#}");
+    let state = libvirtd.virsh(&["domstate", done["id"].as_str().unwrap()]);
+    assert_eq!(all(&state).trim(), "running");
+    let block = all(&libvirtd.virsh(&["domblklist", "web01"]));
+    let copy = images.join("web01-disk0.qcow2");
+    assert!(block.contains(copy.to_str().unwrap()), "{block}");
+    assert!(libvirtd.virsh(&["destroy", "web01"]).status.success());
+    assert!(libvirtd.virsh(&["undefine", "web01"]).status.success());
+    // What lies in the folder is never overwritten.
+    let before = fs::read(&copy).unwrap();
+    let (refused, code) = document(&register(&libvirtd, &folder, &storage));
+    assert_eq!((code, ids(&refused)), (1, vec!["target-file-taken"]), "{refused:#}");
+    assert!(fs::read(&copy).unwrap() == before && names(&libvirtd).is_empty());
+}
+
+#[test]
+fn what_libvirt_refuses_leaves_nothing() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let folder = write(&libvirtd, "web01", &with_disk("web01"));
+    let path = folder.join("domain.xml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("arch=\"x86_64\"", "arch=\"vax\"")).unwrap();
+    let images = libvirtd.path("images");
+    fs::create_dir(&images).unwrap();
+    libvirtd.own();
+    let (failed, code) =
+        document(&register(&libvirtd, &folder, &["--register-storage", images.to_str().unwrap()]));
+    let error = &failed["error"];
+    assert_eq!(code, 2, "{failed:#}");
+    assert!(error["hint"].as_str().unwrap().contains("nothing of it is left"), "{failed:#}");
+    assert_eq!(fs::read_dir(&images).unwrap().count(), 0);
+    assert!(names(&libvirtd).is_empty());
+
+    // A machine that does not start stays: registered is registered, and it is said.
+    fs::write(&path, text.replace("<source bridge=\"br0\"/>", "<source bridge=\"landfall-none\"/>")).unwrap();
+    libvirtd.own();
+    let (failed, code) = document(&register(&libvirtd, &folder, &["--start"]));
+    assert_eq!(code, 2, "{failed:#}");
+    assert!(
+        failed["error"]["hint"].as_str().unwrap().contains("it is registered, and stays so"),
+        "{failed:#}"
+    );
+    assert_eq!(names(&libvirtd), ["web01"]);
+}
+
+#[test]
+fn a_daemon_elsewhere_or_nowhere_is_said() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let folder = write(&libvirtd, "web01", &with_disk("web01"));
+    let mut command = libvirtd.command(libvirtd.path("landfall"));
+    drop(register(&libvirtd, &folder, &["--dry-run"]));
+    let socket = libvirtd.path("run").join("none");
+    let at = format!("qemu:///session?socket={}", socket.display());
+    let output = command.args(["--json", "register"]).arg(&folder).args(["--at", &at]).output().unwrap();
+    let (failed, code) = document(&output);
+    assert!(code == 2 && failed["error"]["hint"].as_str().unwrap().contains("libvirtd"), "{failed:#}");
+}

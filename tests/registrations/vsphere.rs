@@ -1,0 +1,140 @@
+//! The two ways to a vSphere, and what stands in them.
+
+use super::vcsim::{Vcsim, ovf, second_client, vmx};
+use super::{MAC, UUID, document, ids, machine, report};
+use serde_json::{Value, json};
+use std::fs;
+use std::process::Command;
+
+const HOST: &[&str] = &["--host", "DC0_H0"];
+
+fn with(args: &[&'static str]) -> Vec<&'static str> {
+    [HOST, args].concat()
+}
+
+#[test]
+fn an_ovf_is_imported_once() {
+    let Some(vcsim) = Vcsim::start(&[]) else { return };
+    if !second_client() {
+        return;
+    }
+    let before = vcsim.machines();
+    let name = "web 'one' & <more>";
+    let folder = ovf(vcsim.folder.path(), name, 3);
+    let (plan, code) = document(&vcsim.register(&folder, &with(&["--dry-run"])));
+    assert_eq!((code, plan["outcome"].as_str()), (0, Some("planned")), "{plan:#}");
+    assert_eq!(plan["steps"].as_array().unwrap().len(), 2, "{plan:#}");
+    assert_eq!(vcsim.machines(), before, "a dry run changes nothing");
+
+    let (done, code) = document(&vcsim.register(&folder, &with(&["--start"])));
+    assert_eq!((code, done["outcome"].as_str()), (0, Some("registered")), "{done:#}");
+    assert_eq!(ids(&done), [""; 0]);
+    let after = vcsim.machines();
+    let there = &after[name];
+    assert_eq!(there["id"], done["id"]);
+    assert_eq!((&there["uuid"], &there["macs"]), (&json!(UUID), &json!([MAC])));
+    assert_eq!((&there["disks"], &there["networks"]), (&json!([3072]), &json!(["VM Network"])));
+    assert_eq!((&there["running"], &there["pool"]), (&json!(true), &json!("DC0_H0")));
+    assert!(vcsim.sent("disk-0.vmdk") == fs::read(folder.join("disk0.vmdk")).unwrap(), "every byte arrives");
+
+    let (again, code) = document(&vcsim.register(&folder, HOST));
+    assert_eq!((code, again["outcome"].as_str()), (1, Some("refused")), "{again:#}");
+    assert_eq!(ids(&again), ["target-name-taken", "target-id-taken", "target-address-taken"]);
+    // Another name, another id, the same address.
+    let mut twin = machine("twin");
+    twin.smbios.uuid = None;
+    report(&folder, "ova", &twin, &[("disk0.vmdk", "vmdk-stream", 3 << 20)]);
+    let (twin, code) = document(&vcsim.register(&folder, HOST));
+    assert_eq!((code, ids(&twin)), (1, vec!["target-address-taken"]), "{twin:#}");
+    assert_eq!(vcsim.machines(), after);
+}
+
+#[test]
+fn an_ova_is_imported_at_a_host() {
+    let Some(vcsim) = Vcsim::start(&["-esx"]) else { return };
+    if !second_client() {
+        return;
+    }
+    let folder = ovf(vcsim.folder.path(), "web01", 2);
+    let disk = fs::read(folder.join("disk0.vmdk")).unwrap();
+    let packed = Command::new("tar")
+        .args(["--format=ustar", "-cf", "web01.ova", "web01.ovf", "disk0.vmdk"])
+        .current_dir(&folder)
+        .status()
+        .unwrap();
+    assert!(packed.success());
+    for file in ["web01.ovf", "disk0.vmdk"] {
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+    // A host has one of everything: nothing has to be chosen.
+    let (done, code) = document(&vcsim.register(&folder, &[]));
+    assert_eq!((code, done["outcome"].as_str()), (0, Some("registered")), "{done:#}");
+    let there = &vcsim.machines()["web01"];
+    assert_eq!(
+        (&there["uuid"], &there["macs"], &there["running"]),
+        (&json!(UUID), &json!([MAC]), &json!(false))
+    );
+    assert!(vcsim.sent("disk-0.vmdk") == disk);
+}
+
+#[test]
+fn a_vmx_is_uploaded_and_registered() {
+    let Some(vcsim) = Vcsim::start(&[]) else { return };
+    if !second_client() {
+        return;
+    }
+    let folder = vmx(vcsim.folder.path(), "web 01");
+    let place = ["--host", "DC0_C0", "--datastore", "LocalDS_0", "--datacenter", "DC0", "--start"];
+    let (done, code) = document(&vcsim.register(&folder, &place));
+    assert_eq!((code, done["outcome"].as_str()), (0, Some("registered")), "{done:#}");
+    assert_eq!(ids(&done), [""; 0]);
+    let there = &vcsim.machines()["web 01"];
+    assert_eq!(there["path"], json!("[LocalDS_0] web 01/web01.vmx"));
+    assert_eq!(
+        (&there["uuid"], &there["macs"], &there["disks"]),
+        (&json!(UUID), &json!([MAC]), &json!([3072]))
+    );
+    assert_eq!((&there["running"], &there["pool"]), (&json!(true), &json!("DC0_C0")));
+
+    // The machine is gone, its folder is not: somebody's data may be in it.
+    report(
+        &folder,
+        "esxi",
+        &super::Machine { nics: vec![], ..machine("web 01") },
+        &[("disk0.vmdk", "vmdk-esxi", 3 << 20)],
+    );
+    let (again, code) = document(&vcsim.register(&folder, &place));
+    assert_eq!((code, again["outcome"].as_str()), (1, Some("refused")), "{again:#}");
+    assert_eq!(ids(&again), ["target-name-taken", "target-id-taken", "target-file-taken"]);
+}
+
+#[test]
+fn a_place_is_never_guessed() {
+    let Some(vcsim) = Vcsim::start(&[]) else { return };
+    let folder = ovf(vcsim.folder.path(), "web01", 1);
+    let hint = |args: &[&str]| -> (Value, String) {
+        let (refused, code) = document(&vcsim.register(&folder, args));
+        assert_eq!(code, 1, "{refused:#}");
+        let hint = refused["error"]["hint"].as_str().unwrap_or_default().to_owned();
+        (refused, hint)
+    };
+    assert!(hint(&[]).1.contains("--host: DC0_C0, DC0_H0"));
+    assert!(hint(&["--host", "nowhere"]).1.contains("DC0_C0_H0"));
+    assert!(hint(&["--host", "DC0_H0", "--datastore", "x"]).1.contains("LocalDS_0"));
+    assert!(hint(&["--datacenter", "x"]).1.contains("DC0"));
+    assert!(hint(&["--host", "DC0_H0", "--pool", "x"]).0["error"]["says"].as_str().unwrap().contains("pool"));
+    assert!(
+        hint(&["--host", "DC0_H0", "--folder", "a/b"]).0["error"]["says"]
+            .as_str()
+            .unwrap()
+            .contains("folder")
+    );
+    let text = fs::read_to_string(folder.join("web01.ovf")).unwrap();
+    fs::write(folder.join("web01.ovf"), text.replace("VM Network", "Elsewhere")).unwrap();
+    let (missing, _) = hint(HOST);
+    assert_eq!(ids(&missing), ["target-network-missing"]);
+    assert!(missing["findings"][0]["remedy"].as_str().unwrap().contains("VM Network"), "{missing:#}");
+    // What was written for another hypervisor is none of this one's.
+    report(&folder, "kvm", &machine("web01"), &[]);
+    assert!(hint(HOST).1.contains("--to esxi"));
+}
