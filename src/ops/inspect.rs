@@ -229,6 +229,8 @@ mod tests {
             disk: 0,
             partition,
             device_names: Vec::new(),
+            free: None,
+            on: Vec::new(),
         };
         Inspected {
             version: report::VERSION,
