@@ -57,6 +57,11 @@ rows! {
         "A disk is shared with other machines at the source, as clusters do. The copy at the target belongs to this machine \
          alone, and it is a copy of a moment in which others may have written. Convert all machines of the \
          cluster while they are off, and share one of the copies at the target by hand.";
+    /// It cannot be opened or read.
+    DISK_UNREADABLE = "disk-unreadable", Blocks,
+        "A disk of the machine cannot be opened or read, so what lies on it is not known: a volume group or an array that needs \
+         it is incomplete, and the guest may be on it. The finding names the file and the reason. Copy it from \
+         the source again, or name a good copy with --disk SLOT=FILE.";
     /// More than the target takes.
     DISKS_TOO_MANY = "disks-too-many", Blocks,
         "The machine has more disks than the target can attach. Put several disks together in the guest (LVM, storage spaces) \

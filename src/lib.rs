@@ -14,3 +14,4 @@ pub mod machine;
 pub mod ops;
 pub mod proof;
 pub mod report;
+pub mod schema;

@@ -3,6 +3,7 @@
 pub mod args;
 mod disk;
 mod machine;
+mod map;
 mod progress;
 mod text;
 
@@ -90,6 +91,7 @@ fn dispatch(cli: &Cli, context: &Context<'_>) -> std::result::Result<u8, Failure
         Verb::Explain(explain) => {
             text::explain(explain.id.as_deref(), cli.common.json).map_err(Failure::from)
         }
+        Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Convert(convert) => machine::convert(convert, cli.common.json, context),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),

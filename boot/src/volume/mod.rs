@@ -32,12 +32,14 @@ use serde::{Deserialize, Serialize};
 
 /// A volume's name in plans and reports: `disk0p1`, `disk1` (a disk without partitions), `vg0/root`, `md0`,
 /// `disk0p3:luks` (what is encrypted in `disk0p3`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct VolumeId(pub String);
 
 /// What is in a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Content {
     /// A file system by its kernel name (`ext4`, `ext3`, `ext2`, `xfs`, `btrfs`, `vfat`, `ntfs`).
@@ -70,7 +72,7 @@ pub enum Content {
 }
 
 /// A partition, a whole disk without partitions, an array, a logical volume, or what is encrypted in another volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Volume {
     /// Name in plans and reports.
     pub id: VolumeId,
@@ -103,7 +105,7 @@ pub struct Volume {
 }
 
 /// A volume group of LVM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct VolumeGroup {
     /// Its name, with a part of its UUID behind it where another one has the same.
     pub name: String,
@@ -120,7 +122,7 @@ pub struct VolumeGroup {
 }
 
 /// An array of md.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Array {
     /// Its name: `md0`.
     pub name: String,
