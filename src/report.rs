@@ -26,7 +26,7 @@ pub const VERSION: u32 = 1;
 /// What was found in a machine, and what is to be (or was) done to it.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Inspected {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// The source's definition file.
     pub source: String,

@@ -7,6 +7,7 @@ use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
 use crate::report::{Converted, Inspected, VERSION};
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 
 /// A document's schema.
@@ -39,7 +40,26 @@ const fn row<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {
 
 /// As it is written, not as it could be read: fields that are always there are required.
 fn make<T: JsonSchema>() -> Schema {
-    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
+    let settings = SchemaSettings::draft2020_12().for_serialize().with_transform(RecursiveTransform(plain));
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// Descriptions come from the documentation of the code: without its line ends and links.
+fn plain(schema: &mut Schema) {
+    let Some(text) = schema.get("description").and_then(|text| text.as_str()) else { return };
+    let mut out = String::new();
+    for (index, part) in text.replace('\n', " ").split("[`").enumerate() {
+        match part.split_once("`]") {
+            Some((name, rest)) if index > 0 => {
+                // A link may name its place behind it.
+                let rest =
+                    rest.strip_prefix('(').and_then(|rest| Some(rest.split_once(')')?.1)).unwrap_or(rest);
+                out.push_str(&format!("`{name}`{rest}"));
+            }
+            _ => out.push_str(part),
+        }
+    }
+    schema.insert("description".into(), out.into());
 }
 
 /// The row of that name.
@@ -73,6 +93,7 @@ mod tests {
             let mut bare = Vec::new();
             undescribed(&row.schema(), row.name, &mut bare);
             assert!(bare.is_empty(), "without a description: {bare:?}");
+            assert!(!row.text().contains("[`"), "{}: a link of the code's documentation", row.name);
         }
     }
 
@@ -80,7 +101,9 @@ mod tests {
         let Some(map) = schema.as_object() else { return };
         if let Some(properties) = map.get("properties").and_then(|properties| properties.as_object()) {
             for (name, field) in properties {
-                if field.get("description").is_none() && field.get("const").is_none() {
+                // A variant's only field has the variant's description.
+                let is_variant = properties.len() == 1 && map.contains_key("description");
+                if field.get("description").is_none() && field.get("const").is_none() && !is_variant {
                     out.push(format!("{at}.{name}"));
                 }
             }

@@ -23,7 +23,7 @@ pub enum Severity {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Finding {
-    /// Row of [`TABLE`].
+    /// What kind of finding it is, a row of [`TABLE`]: `landfall explain` tells more of it.
     pub id: &'static str,
     /// How much it matters.
     pub severity: Severity,

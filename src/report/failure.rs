@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Any verb, where it did not do what was asked: with the findings that stand in the way, or with an error.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Failed {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// Which of the two exit codes.
     pub outcome: Outcome,
@@ -75,7 +75,7 @@ impl From<&Failure> for Failed {
 /// `landfall explain`
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Explained {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// One row, or all of them by id.
     pub findings: Vec<Row>,

@@ -74,7 +74,7 @@ impl From<&Table> for PartitionTable {
 /// `landfall disk info`
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImageInfo {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// Format of the named image.
     pub format: Option<Format>,
@@ -95,7 +95,7 @@ pub struct ImageInfo {
 /// `landfall disk map`. It is written as it is found: where reading fails on the way, it breaks off.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImageMap {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// Size as the guest sees it, in bytes.
     pub virtual_size: Bytes,
@@ -127,7 +127,7 @@ pub enum Conversions {
 /// An image that was converted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ImageConverted {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// The files that were written, the one to be named first.
     pub files: Vec<PathBuf>,
@@ -160,7 +160,7 @@ impl From<&convert::Converted> for ImageConverted {
 /// Several images that were to be converted.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImagesConverted {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// Those that were.
     pub converted: Vec<ImageConverted>,
@@ -182,7 +182,7 @@ pub struct ImageFailed {
 /// `landfall disk check`
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImagesChecked {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// The images that could be checked.
     pub images: Vec<ImageChecked>,
@@ -213,7 +213,7 @@ pub struct LayerChecked {
 /// `landfall disk compare`
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImagesCompared {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// They hold the same, by the measure that was asked for.
     pub same: bool,
@@ -226,7 +226,7 @@ pub struct ImagesCompared {
 /// `landfall disk serve`, when it has ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImageServed {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// Requests that were answered.
     pub requests: u64,

@@ -1,7 +1,7 @@
 //! Disks, and what stands on them, as trees.
 
 use super::kinds;
-use super::line::shown;
+use super::line::{kept, shown};
 use super::tree::Node;
 use crate::report::images::{Partition, PartitionTable};
 use crate::report::{Inspected, SourceDisk};
@@ -57,8 +57,7 @@ impl<'a> Map<'a> {
         node.what = match (&disk.partitions, &disk.partition_error) {
             (Some(table), _) => {
                 details.push(format!(
-                    "{} {}, sectors of {} bytes",
-                    scheme(table),
+                    "id {}, sectors of {} bytes",
                     shown(&table.disk_id),
                     table.sector_size.0
                 ));
@@ -149,9 +148,9 @@ impl<'a> Map<'a> {
             return Node { name: shown(&volume.id.0), what: "(above)".into(), ..Node::default() };
         }
         let mut about = Vec::new();
-        about.extend(volume.part_label.as_ref().map(|label| format!("named {:?}", shown(label))));
-        about.extend(volume.label.as_ref().map(|label| format!("label {:?}", shown(label))));
-        about.extend(volume.uuid.as_ref().map(|uuid| format!("UUID {}", shown(uuid))));
+        about.extend(volume.part_label.as_ref().map(|name| kept(&format!("named \"{}\"", shown(name)))));
+        about.extend(volume.label.as_ref().map(|label| kept(&format!("label \"{}\"", shown(label)))));
+        about.extend(volume.uuid.as_ref().map(|uuid| kept(&format!("UUID {}", shown(uuid)))));
         if !about.is_empty() {
             // Where the partition lies and what it holds go into one line, if it is one.
             let about = about.join(", ");
@@ -187,7 +186,10 @@ impl<'a> Map<'a> {
                 }
             }
             Content::Member { of } => format!("{}, not opened", shown(of)),
-            Content::Unknown => "nothing known".into(),
+            Content::Unknown => match volume.part_type.as_deref() {
+                Some(kind) if kinds::is_bare(kind) => "no file system".into(),
+                _ => "nothing known".into(),
+            },
         };
         node.children.extend(self.subvolumes(volume));
         Node { details, ..node }

@@ -6,6 +6,19 @@ pub fn name(kind: &str) -> Option<&'static str> {
     KINDS.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name)
 }
 
+/// True for a type of partition that has code or tables of its own and never a file system.
+pub fn is_bare(kind: &str) -> bool {
+    const BARE: [&str; 6] = [
+        "0x41",
+        "21686148-6449-6e6f-744e-656564454649",
+        "9e1a2d38-c612-4316-aa26-8b49521e5a8b",
+        "e3c9e316-0b5c-4db8-817d-f92df00215ae",
+        "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3",
+        "8da63339-0007-60c0-c436-083ac8230908",
+    ];
+    BARE.contains(&kind)
+}
+
 const KINDS: &[(&str, &str)] = &[
     ("0x05", "extended"),
     ("0x07", "NTFS or exFAT"),

@@ -51,7 +51,7 @@ pub fn right(text: &str, columns: usize) -> String {
 }
 
 /// Lines of at most [`WIDTH`] columns: `first` in front of the first one, `rest` in front of the others. Broken at blanks, and
-/// inside of words that are longer than a line.
+/// inside of words that are longer than a line. What [`kept`] made stays together.
 pub fn wrapped(text: &str, first: &str, rest: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut line = first.to_owned();
@@ -75,12 +75,21 @@ pub fn wrapped(text: &str, first: &str, rest: &str) -> Vec<String> {
     if !is_bare || out.is_empty() {
         out.push(line);
     }
-    out.iter().map(|line| line.trim_end().to_owned()).collect()
+    out.iter().map(|line| line.trim_end().replace(KEPT, " ")).collect()
 }
 
-/// Rows in columns behind `indent`; the last cell of a row is broken where it does not fit.
+/// A blank at which no line is broken, until it is printed.
+const KEPT: char = '\u{a0}';
+
+/// `text` as one word for [`wrapped`].
+pub fn kept(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
+/// Rows in columns behind `indent`; the last cell of a row is broken where it does not fit, and all of a row whose other cells
+/// do not.
 pub fn table(rows: &[Vec<String>], indent: &str) -> Vec<String> {
-    /// Wider ones stand out of their column.
+    /// A row with wider ones has no columns.
     const COLUMN_AT_MOST: usize = 24;
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
@@ -92,6 +101,10 @@ pub fn table(rows: &[Vec<String>], indent: &str) -> Vec<String> {
     let mut out = Vec::new();
     for row in rows {
         let Some((last, cells)) = row.split_last() else { continue };
+        if cells.iter().any(|cell| width(cell) > COLUMN_AT_MOST) {
+            out.extend(wrapped(&row.join(" "), indent, &format!("{indent}    ")));
+            continue;
+        }
         let mut line = indent.to_owned();
         for (cell, width) in cells.iter().zip(&widths) {
             line.push_str(&padded(cell, *width));
@@ -125,6 +138,11 @@ mod tests {
             assert_eq!(all.replace(' ', ""), text.replace(' ', ""));
         }
         assert_eq!(wrapped("a b", "> ", "  "), ["> a b"]);
+        let together = format!("{}, {}", "x".repeat(90), kept("UUID 1234-5678"));
+        assert_eq!(
+            wrapped(&together, "", "  "),
+            [format!("{},", "x".repeat(90)).as_str(), "  UUID 1234-5678"]
+        );
         let rows = vec![vec!["a".into(), "x".repeat(300)], vec!["long name".into(), "y".into()]];
         let lines = table(&rows, "  ");
         assert!(lines.iter().all(|line| width(line) <= WIDTH));

@@ -1,6 +1,6 @@
 //! What a machine is made of, but for its disks.
 
-use super::line::{shown, table, wrapped};
+use super::line::{kept, shown, table, wrapped};
 use crate::machine::{BootDevice, Clock, Cpus, Machine, NicSlot};
 use landfall_boot::target::Firmware;
 
@@ -33,9 +33,17 @@ pub fn lines(machine: &Machine) -> Vec<String> {
         ("SKU ", smbios.sku.clone()),
         ("family ", smbios.family.clone()),
     ];
-    let fields = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}{}", shown(&value?))));
+    let fields =
+        fields.into_iter().filter_map(|(name, value)| Some(kept(&format!("{name}{}", shown(&value?)))));
     row("SMBIOS", fields.collect::<Vec<_>>().join(", "));
-    row("system", machine.os_label.as_deref().map(shown).unwrap_or_default());
+    row(
+        "system",
+        machine
+            .os_label
+            .as_deref()
+            .map(|label| format!("{} by its definition", shown(label)))
+            .unwrap_or_default(),
+    );
     row("tags", machine.tags.iter().map(|tag| shown(tag)).collect::<Vec<_>>().join(", "));
     let note = machine.annotation.as_deref().unwrap_or_default().trim();
     let count = note.lines().count();

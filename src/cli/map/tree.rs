@@ -27,6 +27,8 @@ const NAMES_AT_LEAST: usize = 18;
 const NAMES_AT_MOST: usize = 34;
 const SIZE: usize = 10;
 const WHAT: usize = 22;
+/// What is wider stands below.
+const WHAT_AT_MOST: usize = 30;
 const FREE: usize = 15;
 
 /// The trees as lines of at most [`WIDTH`] columns.
@@ -57,16 +59,17 @@ fn node(node: &Node, first: &str, rest: &str, names: usize, out: &mut Vec<String
     }
     let size = node.size.map(|size| size.to_string()).unwrap_or_default();
     let free = node.free.map(|free| format!("{free} free")).unwrap_or_default();
-    line.push_str(&format!("  {}  {}{}  ", right(&size, SIZE), padded(&node.what, WHAT), right(&free, FREE)));
+    let is_short = width(&node.what) <= WHAT_AT_MOST;
+    let what = if is_short { padded(&node.what, WHAT) } else { " ".repeat(WHAT) };
+    line.push_str(&format!("  {}  {what}{}  ", right(&size, SIZE), right(&free, FREE)));
     let fits = width(&line) + width(&node.at) <= WIDTH;
     if fits {
         line.push_str(&node.at);
     }
-    let behind = " ".repeat(names.min(WIDTH / 2).saturating_sub(width(&below)) + SIZE + 4);
-    out.extend(match width(line.trim_end()) <= WIDTH {
-        true => vec![line.trim_end().to_owned()],
-        false => wrapped(line.trim_end(), "", &format!("{below}{behind}")),
-    });
+    out.push(line.trim_end().to_owned());
+    if !is_short {
+        out.extend(wrapped(&node.what, &below, &below));
+    }
     if !fits {
         out.extend(wrapped(&format!("at {}", node.at), &below, &below));
     }
