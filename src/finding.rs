@@ -84,6 +84,11 @@ rows! {
         "The definition gives a disk another size than its image has. The image's size is what the target's disk gets. It may be \
          the wrong image, one from before or after the disk was enlarged, or a definition that was edited by hand. Compare \
          it with the source.";
+    /// It cannot be opened or read.
+    DISK_UNREADABLE = "disk-unreadable", Blocks,
+        "A disk of the machine cannot be opened or read, so what lies on it is not known: a volume group or an array that needs \
+         it is incomplete, and the guest may be on it. The finding names the file and the reason. Copy it from \
+         the source again, or name a good copy with --disk SLOT=FILE.";
     /// More than the target takes.
     DISKS_TOO_MANY = "disks-too-many", Blocks,
         "The machine has more disks than the target can attach. Put several disks together in the guest (LVM, storage spaces) \

@@ -15,3 +15,4 @@ pub mod ops;
 pub mod proof;
 pub mod registrar;
 pub mod report;
+pub mod schema;

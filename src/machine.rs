@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A virtual machine's definition. Lists are in the order in which the guest sees the devices.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Machine {
     /// Its name.
     pub name: String,
@@ -79,7 +79,7 @@ impl Machine {
 }
 
 /// What a firmware tries to start from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootDevice {
     /// The boot disk.
@@ -93,7 +93,7 @@ pub enum BootDevice {
 }
 
 /// An operating system by the ids that its maker gave it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct OsId {
     /// `debian`, `ubuntu`: `ID` of os-release.
     pub distribution: String,
@@ -102,7 +102,7 @@ pub struct OsId {
 }
 
 /// Processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Cpus {
     /// Virtual processors in all, 1 and up; a multiple of `cores_per_socket` times `threads_per_core`.
     pub count: u32,
@@ -135,7 +135,7 @@ impl Cpus {
 }
 
 /// Identities that licences and inventory agents go by.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Smbios {
     /// System UUID.
     pub uuid: Option<Uuid>,
@@ -159,7 +159,7 @@ pub struct Smbios {
 }
 
 /// Base of the virtual real-time clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clock {
     /// UTC, as Linux wants it.
@@ -169,7 +169,7 @@ pub enum Clock {
 }
 
 /// What a disk is attached to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Bus {
     /// Parallel ATA.
@@ -191,7 +191,7 @@ pub enum Bus {
 }
 
 /// What the name of a disk's image means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backing {
     /// A file.
@@ -208,7 +208,7 @@ pub enum Backing {
 }
 
 /// A disk and its place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DiskSlot {
     /// What the definition calls the place: `scsi0:0`, `vda`.
     pub slot: String,
@@ -255,7 +255,7 @@ impl DiskSlot {
 }
 
 /// A network card and its place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NicSlot {
     /// What the definition calls the place: `ethernet0`.
     pub slot: String,

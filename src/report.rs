@@ -1,13 +1,22 @@
 //! The report of a run: one JSON document, the same that `--json` prints and `report.json` keeps.
+//!
+//! Here are the documents of machines; [`images`] has those of the disk verbs, [`failure`] those of what was not done and
+//! of explanations. Their schemas are [`crate::schema`].
+
+pub mod failure;
+pub mod images;
 
 use crate::machine::Machine;
+use images::PartitionTable;
+use landfall_boot::Guest;
 use landfall_boot::check::{Finding, Severity};
 use landfall_boot::network_map::Moved;
 use landfall_boot::patch::{Action, Edit};
 use landfall_boot::target::Devices;
-use landfall_boot::{Guest, volume::Volume};
+use landfall_boot::volume::{Array, Volume, VolumeGroup};
+use landfall_image::Bytes;
 use landfall_image::formats::LayerInfo;
-use landfall_image::{Bytes, Error, Result};
+use landfall_image::{Error, Result};
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 use std::path::Path;
@@ -17,9 +26,9 @@ use std::path::Path;
 pub const VERSION: u32 = 1;
 
 /// What was found in a machine, and what is to be (or was) done to it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Inspected {
-    /// [`VERSION`]
+    /// Version of the document: [`VERSION`].
     pub version: u32,
     /// The source's definition file.
     pub source: String,
@@ -29,6 +38,10 @@ pub struct Inspected {
     pub disks: Vec<SourceDisk>,
     /// What lies on its disks.
     pub volumes: Vec<Volume>,
+    /// Volume groups of LVM on them.
+    pub groups: Vec<VolumeGroup>,
+    /// Arrays of md on them.
+    pub arrays: Vec<Array>,
     /// The system on them.
     pub guest: Option<Guest>,
     /// What stands between it and a boot at the target.
@@ -51,16 +64,32 @@ impl Inspected {
 }
 
 /// A disk of the source.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct SourceDisk {
-    /// Size as the guest sees it.
+    /// Size as the guest sees it; 0 where it cannot be read.
     pub virtual_size: Bytes,
-    /// The named image first, its base last.
+    /// The named image first, its base last. Empty where it cannot be opened.
     pub layers: Vec<LayerInfo>,
+    /// Its partition table, where it has one that can be read. Of a disk that an array mirrors as a whole, the array's.
+    pub partitions: Option<PartitionTable>,
+    /// Why its partition table cannot be read, where the reason is damage.
+    pub partition_error: Option<String>,
+    /// Why it cannot be read. What lies on it is then not among the volumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Unreadable>,
+}
+
+/// Why a disk cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Unreadable {
+    /// In a sentence, with the file.
+    pub says: String,
+    /// What can be done about it, where that is known.
+    pub hint: Option<String>,
 }
 
 /// One edit, for reading.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Change {
     /// Guest path.
     pub path: String,
@@ -124,7 +153,7 @@ fn changed_lines(before: &[u8], after: &[u8]) -> Vec<String> {
 }
 
 /// A conversion that was done. What `prove` needs is read back from it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Converted {
     /// What was found and changed.
     #[serde(flatten)]
@@ -146,7 +175,7 @@ pub struct Converted {
 }
 
 /// A disk that was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct WrittenDisk {
     /// File name in the output folder.
     pub file: String,

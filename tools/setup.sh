@@ -224,6 +224,7 @@ test)
     for library in qcow vhdi vmdk; do
         /usr/bin/python3 -c "import py$library" 2>/dev/null || missing="$missing python3-lib$library"
     done
+    /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || missing="$missing python3-jsonschema"
     install_missing
     ;;
 *)

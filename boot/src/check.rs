@@ -9,7 +9,7 @@ use serde::Serialize;
 pub use table::TABLE;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// It will not start, or landfall cannot make it start.
@@ -21,9 +21,9 @@ pub enum Severity {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Finding {
-    /// Row of [`TABLE`].
+    /// What kind of finding it is, a row of [`TABLE`]: `landfall explain` tells more of it.
     pub id: &'static str,
     /// How much it matters.
     pub severity: Severity,

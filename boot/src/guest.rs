@@ -4,7 +4,7 @@ use crate::volume::VolumeId;
 use serde::Serialize;
 
 /// A value and where it was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Fact<T> {
     /// The value.
     pub value: T,
@@ -20,7 +20,7 @@ impl<T> Fact<T> {
 }
 
 /// An operating system on a machine's disks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Guest {
     /// `linux` family by package world: `debian`, …
     pub family: String,
@@ -49,7 +49,7 @@ pub struct Guest {
 }
 
 /// An installed kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Kernel {
     /// As in `/lib/modules`: `6.1.0-43-amd64`.
     pub version: String,
@@ -65,7 +65,7 @@ pub struct Kernel {
 }
 
 /// A file system in the guest's tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Mount {
     /// Where: `/`, `/boot`.
     pub at: String,
@@ -97,7 +97,7 @@ pub fn on_volume<'m>(mounts: &'m [Mount], path: &str) -> Option<(&'m Mount, Stri
 }
 
 /// A configured network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Interface {
     /// Its name: `ens192`.
     pub name: String,

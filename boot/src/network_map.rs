@@ -72,7 +72,7 @@ pub enum Verdict {
 }
 
 /// One value that was moved, for the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Moved {
     /// The interface; empty where it is a matter of the whole machine.
     pub interface: String,
@@ -87,7 +87,7 @@ pub struct Moved {
 }
 
 /// What a moved value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     /// An address of the machine.

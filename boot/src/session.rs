@@ -34,7 +34,7 @@ use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::device_name::{Name, classify};
 use crate::volume::scan::without_repetition;
-use crate::volume::{Content, Scan, Volume, VolumeId, scan_until};
+use crate::volume::{Array, Content, Scan, Volume, VolumeGroup, VolumeId, scan_until};
 use crate::{Error, Kind, Result};
 use landfall_image::DiskMut;
 use landfall_image::luks::{Effort, Secret};
@@ -89,6 +89,10 @@ pub enum Reader {
 pub struct Inspection {
     /// Everything on the disks.
     pub volumes: Vec<Volume>,
+    /// Volume groups of LVM on them.
+    pub groups: Vec<VolumeGroup>,
+    /// Arrays of md on them.
+    pub arrays: Vec<Array>,
     /// Every local file system that the guest mounts and that was found, `/` first.
     pub mounts: Vec<Mount>,
     /// The guest's facts.
@@ -154,6 +158,8 @@ impl Work<'_, '_> {
     fn inspect(&self) -> Result<(Inspection, Option<Ready>)> {
         let mut out = Inspection {
             volumes: self.scan.volumes.clone(),
+            groups: self.scan.groups.clone(),
+            arrays: self.scan.arrays.clone(),
             mounts: Vec::new(),
             guest: None,
             boot_disk: None,

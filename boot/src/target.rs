@@ -23,7 +23,7 @@ pub enum Platform {
 }
 
 /// A kind of disk controller that some platform offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskModel {
     /// One virtio device per disk.
@@ -49,7 +49,7 @@ pub enum DiskModel {
 }
 
 /// A kind of network card that some platform offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NicModel {
     /// virtio.
@@ -392,7 +392,7 @@ pub fn loads_on(driver: &str, platform: Platform) -> bool {
 }
 
 /// The devices of the target that the kernel which starts by default has drivers for. Definitions are made by it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Devices {
     /// Disk controllers, the best first. Empty where it is not known: the platform's preferred one is taken.
     pub disks: Vec<DiskModel>,
@@ -414,7 +414,7 @@ pub const BY_HAND: &str = "target-by-hand";
 pub const SECTOR_SIZE: &str = "disk-sector-size";
 
 /// How the machine starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Firmware {
     /// PC BIOS.

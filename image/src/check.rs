@@ -6,8 +6,11 @@
 use crate::units::{Bytes, FileOffset};
 
 /// How bad a problem is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "ProblemSeverity")]
 pub enum Severity {
     /// Unusual, and of no consequence for the data: a log to be replayed, a mark that the image was not closed.
     Note,
@@ -18,7 +21,7 @@ pub enum Severity {
 }
 
 /// One problem.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
@@ -32,7 +35,7 @@ pub struct Problem {
 pub const PROBLEMS_KEPT: usize = 100;
 
 /// The result of a check.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Checked {
     /// The first [`PROBLEMS_KEPT`] problems, as they were found.
     pub problems: Vec<Problem>,

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::units::{Bytes, GuestOffset, GuestRange};
 
 /// What is known about a run of a disk without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExtentKind {
     /// Stored: may hold anything, zeros too.

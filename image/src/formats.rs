@@ -17,7 +17,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A disk format that is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The bytes of the disk themselves.
@@ -306,7 +308,7 @@ impl Image {
 }
 
 /// What `disk info` tells of one layer.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
 pub struct LayerInfo {
     /// The file that was opened.
     pub path: std::path::PathBuf,

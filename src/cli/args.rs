@@ -28,7 +28,7 @@ pub struct Cli {
 /// Options of every verb.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Print one JSON document instead of text (its schema is versioned)
+    /// Print one JSON document instead of text (landfall schema has its schema)
     #[arg(long, global = true)]
     pub json: bool,
     /// Print results and errors only
@@ -84,6 +84,8 @@ pub enum Verb {
     Disk(DiskVerb),
     /// Explain a finding, and what to do about it
     Explain(Explain),
+    /// Print the JSON Schema of what --json prints
+    Schema(SchemaArgs),
 }
 
 /// `landfall convert`
@@ -507,6 +509,18 @@ fn kinds_help() -> String {
 pub struct Explain {
     /// Id of a finding, as printed in brackets; without it all are listed
     pub id: Option<String>,
+}
+
+/// `landfall schema`
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Which document; without it all are listed
+    #[arg(value_parser = schema_names())]
+    pub name: Option<String>,
+}
+
+fn schema_names() -> clap::builder::PossibleValuesParser {
+    crate::schema::TABLE.iter().map(|row| row.name).collect::<Vec<_>>().into()
 }
 
 /// How data is compressed.

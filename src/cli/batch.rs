@@ -7,8 +7,8 @@ use crate::event::{Event, FleetObserver, MachineEvent};
 use crate::ops::batch::{self, BatchReport, Fleet, Options, Outcome};
 use crate::ops::{Context, Failure};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use landfall_image::Bytes;
 use landfall_image::convert::{Progress, RateLimit};
-use landfall_image::{Bytes, Error};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -35,7 +35,7 @@ pub fn run(args: &Batch, as_json: bool, quiet: bool, context: &Context<'_>) -> R
         report
     })?;
     if as_json {
-        print_json(&serde_json::to_value(&report).map_err(|e| Error::corrupt(e.to_string()))?)?;
+        print_json(&report)?;
     } else {
         text::print(&summary(&report, args.dry_run))?;
     }

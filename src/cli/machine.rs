@@ -1,16 +1,17 @@
 //! `landfall convert`, `landfall inspect`.
 
 use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs};
+use super::map::{self, line::shown};
 use super::text::{self, print_json};
 use super::{Surroundings, register};
 use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
-use crate::ops::{self, Context, Failure, GuestChoice, inspect, map, prove, source};
+use crate::ops::map::load as load_map;
+use crate::ops::{self, Context, Failure, GuestChoice, inspect, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
-use landfall_boot::target::Firmware;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
@@ -42,7 +43,7 @@ fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) ->
     Ok(GuestChoice {
         keep: services.keep.clone(),
         drop: services.drop.clone(),
-        map: map.map(map::load).transpose()?,
+        map: map.map(load_map).transpose()?,
         ..choice(guest)
     })
 }
@@ -61,7 +62,7 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
         &choice_with(&args.guest, &args.services, args.map.as_deref())?,
     )?;
     if as_json {
-        print_json(&serde_json::to_value(&inspected).map_err(|e| Error::corrupt(e.to_string()))?)?;
+        print_json(&inspected)?;
     } else {
         text::print(&inspected_text(&inspected, "Planned changes"))?;
     }
@@ -138,7 +139,7 @@ pub fn prove(args: &Prove, as_json: bool, context: &Context<'_>) -> Result<u8, F
     };
     let proved = prove::prove(context, &wanted)?;
     if as_json {
-        print_json(&serde_json::to_value(&proved.proof).map_err(|e| Error::corrupt(e.to_string()))?)?;
+        print_json(&proved.proof)?;
     } else {
         text::print(&proof_text(&proved.proof, &proved.folder.display().to_string()))?;
     }
@@ -224,75 +225,41 @@ fn trial_hardware(machine: &Machine) -> &'static str {
     }
 }
 
+/// The system on the disks.
+fn guest_text(out: &mut String, report: &Inspected) {
+    let Some(guest) = &report.guest else {
+        let _ = writeln!(out, "\nGuest: none was found; the findings say what was looked for");
+        return;
+    };
+    let _ = writeln!(out, "\nGuest: {}, {}", shown(&guest.name.value), shown(&guest.architecture.value));
+    if let Some(host_name) = &guest.host_name {
+        let _ = writeln!(out, "  host name: {}", shown(&host_name.value));
+    }
+    for mount in &guest.mounts {
+        let spec =
+            mount.spec.as_ref().map(|spec| format!(", as {} in fstab", shown(spec))).unwrap_or_default();
+        let subvolume = mount.subvolume.as_ref().map(|path| format!(":{}", shown(path))).unwrap_or_default();
+        let (at, file_system, volume) = (shown(&mount.at), &mount.file_system, shown(&mount.volume.0));
+        let _ = writeln!(out, "  {at}: {file_system} on {volume}{subvolume}{spec}");
+    }
+    for kernel in &guest.kernels {
+        let initramfs = kernel.initramfs.as_deref().map_or("no initramfs".to_owned(), shown);
+        let _ = writeln!(out, "  kernel {}: {initramfs}", shown(&kernel.version));
+    }
+    for interface in &guest.interfaces {
+        let addresses: Vec<_> = interface.addresses.iter().map(|address| shown(address)).collect();
+        let (name, proof) = (shown(&interface.name), shown(&interface.proof));
+        let _ = writeln!(out, "  network {name}: {} ({proof})", addresses.join(", "));
+    }
+    let _ = writeln!(out, "  read through: {}", report.read_through);
+}
+
 /// Changed lines of one file that are shown.
 const LINES_SHOWN: usize = 12;
 
 fn inspected_text(report: &Inspected, changes: &str) -> String {
-    let mut out = String::new();
-    let machine = &report.machine;
-    let firmware = match (machine.firmware, machine.secure_boot) {
-        (Firmware::Bios, _) => "BIOS",
-        (Firmware::Uefi, false) => "UEFI",
-        (Firmware::Uefi, true) => "UEFI with secure boot",
-    };
-    let _ = writeln!(
-        out,
-        "\nMachine {}: {} processor{}, {} of memory, {firmware}",
-        machine.name,
-        machine.cpus.count,
-        if machine.cpus.count == 1 { "" } else { "s" },
-        machine.memory
-    );
-    for (slot, disk) in machine.disks.iter().zip(&report.disks) {
-        let chain: Vec<String> = disk
-            .layers
-            .iter()
-            .map(|layer| {
-                let name = layer.path.file_name().unwrap_or(layer.path.as_os_str()).to_string_lossy();
-                match layer.format.name() == layer.variant {
-                    true => format!("{name} ({})", layer.variant),
-                    false => format!("{name} ({} {})", layer.format.name(), layer.variant),
-                }
-            })
-            .collect();
-        let _ = writeln!(out, "  {}: {}, {}", slot.slot, disk.virtual_size, chain.join(" on "));
-    }
-    for nic in &machine.nics {
-        let _ = writeln!(
-            out,
-            "  {}: {}, {}{}",
-            nic.slot,
-            nic.mac.as_deref().unwrap_or("no address yet"),
-            nic.model.as_deref().unwrap_or("default model"),
-            nic.network.as_ref().map(|network| format!(", in {network}")).unwrap_or_default()
-        );
-    }
-    if let Some(guest) = &report.guest {
-        let _ = writeln!(out, "\nGuest: {}, {}", guest.name.value, guest.architecture.value);
-        if let Some(host_name) = &guest.host_name {
-            let _ = writeln!(out, "  host name: {}", host_name.value);
-        }
-        for mount in &guest.mounts {
-            let spec = mount.spec.as_ref().map(|spec| format!(", as {spec} in fstab")).unwrap_or_default();
-            let subvolume = mount.subvolume.as_ref().map(|path| format!(":{path}")).unwrap_or_default();
-            let (file_system, volume) = (&mount.file_system, &mount.volume.0);
-            let _ = writeln!(out, "  {}: {file_system} on {volume}{subvolume}{spec}", mount.at);
-        }
-        for kernel in &guest.kernels {
-            let initramfs = kernel.initramfs.as_deref().unwrap_or("no initramfs");
-            let _ = writeln!(out, "  kernel {}: {initramfs}", kernel.version);
-        }
-        for interface in &guest.interfaces {
-            let _ = writeln!(
-                out,
-                "  network {}: {} ({})",
-                interface.name,
-                interface.addresses.join(", "),
-                interface.proof
-            );
-        }
-    }
-    let _ = writeln!(out, "  read through: {}", report.read_through);
+    let mut out = format!("\n{}", map::text(report));
+    guest_text(&mut out, report);
     if !report.readdressed.is_empty() {
         let _ = writeln!(out, "\nAt the other site");
         for moved in &report.readdressed {

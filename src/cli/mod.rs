@@ -4,6 +4,7 @@ pub mod args;
 mod batch;
 mod disk;
 mod machine;
+mod map;
 mod mapping;
 mod progress;
 mod register;
@@ -103,6 +104,7 @@ fn dispatch(
         Verb::Batch(fleet) => batch::run(fleet, cli.common.json, cli.common.quiet, context),
         Verb::Map(verb) => mapping::run(verb, cli.common.json).map_err(Failure::from),
         Verb::Convert(convert) => machine::convert(convert, cli.common.json, context, surroundings),
+        Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),

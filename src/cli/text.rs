@@ -1,10 +1,12 @@
 //! Failures, findings and explanations as text or JSON.
 
 use crate::ops::Failure;
-use crate::report;
+use crate::report::VERSION;
+use crate::report::failure::{Explained, Failed};
+use crate::schema;
 use landfall_boot::check::{Finding, Severity};
 use landfall_image::Error;
-use serde_json::json;
+use serde_json::Map;
 use std::io::{ErrorKind, Write};
 
 /// Text on standard output, its last line complete.
@@ -13,8 +15,10 @@ pub fn print(text: &str) -> Result<(), Error> {
 }
 
 /// One JSON document on standard output.
-pub fn print_json(value: &serde_json::Value) -> Result<(), Error> {
-    write_out(format!("{value:#}\n").as_bytes())
+pub fn print_json(document: &impl serde::Serialize) -> Result<(), Error> {
+    let mut text = serde_json::to_string_pretty(document).map_err(|e| Error::corrupt(e.to_string()))?;
+    text.push('\n');
+    write_out(text.as_bytes())
 }
 
 fn write_out(bytes: &[u8]) -> Result<(), Error> {
@@ -60,33 +64,17 @@ pub fn shell_word(path: &str) -> String {
 
 /// A failure for a program.
 pub fn document(failure: &Failure) -> serde_json::Value {
-    let outcome = if failure.exit_code() == 1 { "refused" } else { "failed" };
-    let mut document = json!({ "version": report::VERSION, "outcome": outcome });
-    match failure {
-        Failure::Findings(findings) => document["findings"] = json!(findings),
-        Failure::Error(error) => {
-            document["error"] = json!({
-                "kind": error.kind(),
-                "says": error.says(),
-                "path": error.path().map(|path| path.to_string_lossy()),
-                "offset": error.offset(),
-                "hint": error.hint_text(),
-                "text": error.to_string(),
-            });
-        }
-    }
-    document
+    serde_json::json!(Failed::from(failure))
 }
 
 /// Prints a failure where a person (standard error) or a program (standard output) looks for it.
 pub fn failure(failure: &Failure, as_json: bool) {
-    if as_json {
-        if let Err(error) = print_json(&document(failure)) {
-            say(&format!("landfall: {error}"));
-        }
-        return;
-    }
     match failure {
+        _ if as_json => {
+            if let Err(error) = print_json(&Failed::from(failure)) {
+                say(&format!("landfall: {error}"));
+            }
+        }
         Failure::Findings(findings) => {
             say("Refused; nothing was written.");
             self::findings(findings, &mut |line| say(&line));
@@ -142,11 +130,8 @@ pub fn explain(id: Option<&str>, as_json: bool) -> Result<u8, Error> {
             .hint("landfall explain lists all of them"));
     }
     if as_json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| json!({ "id": row.id, "severity": row.severity, "text": row.text }))
-            .collect();
-        print_json(&json!({ "version": report::VERSION, "findings": rows }))?;
+        let findings = rows.into_iter().map(Into::into).collect();
+        print_json(&Explained { version: VERSION, findings })?;
         return Ok(0);
     }
     let mut out = String::new();
@@ -160,6 +145,22 @@ pub fn explain(id: Option<&str>, as_json: bool) -> Result<u8, Error> {
         });
     }
     print(&out)?;
+    Ok(0)
+}
+
+/// `landfall schema`
+pub fn schema(name: Option<&str>, as_json: bool) -> Result<u8, Error> {
+    match name.and_then(schema::find) {
+        Some(row) => print_json(&row.schema())?,
+        None if as_json => {
+            let all: Map<_, _> = schema::TABLE.iter().map(|row| (row.name.into(), row.schema())).collect();
+            print_json(&all)?;
+        }
+        None => {
+            let lines = schema::TABLE.iter().map(|row| format!("{:<14} {}\n", row.name, row.says));
+            print(&lines.collect::<String>())?;
+        }
+    }
     Ok(0)
 }
 

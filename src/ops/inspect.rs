@@ -4,17 +4,19 @@ use super::map::Mapped;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
+use crate::finding;
 use crate::hypervisor::{Networks, Target, attach, by_hand};
 use crate::machine::Machine;
-use crate::report::{self, Change, Inspected, SourceDisk};
+use crate::report::{self, Change, Inspected, SourceDisk, Unreadable};
 use landfall_boot::check::Finding;
 use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
 use landfall_boot::target::{Nic, Platform, Request, SECTOR_SIZE, Services};
 use landfall_boot::volume::VolumeId;
+use landfall_image::formats::Image;
 use landfall_image::luks::Secret;
-use landfall_image::{Bytes, Disk, DiskMut, Overlay, Result};
+use landfall_image::{Bytes, Disk, DiskMut, Error, GuestOffset, Kind, Overlay, Result, partition};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -71,11 +73,7 @@ impl Opened<'_> {
     }
 
     fn report(&self, inspection: Inspection) -> Inspected {
-        let disks = self
-            .loaded
-            .images
-            .iter()
-            .map(|image| SourceDisk { virtual_size: image.disk.size(), layers: image.layers.clone() });
+        let disks = self.loaded.images.iter().map(source_disk);
         let before: HashMap<&str, &[u8]> =
             inspection.before.iter().map(|(path, text)| (path.as_str(), text.0.as_slice())).collect();
         let change = |edit: &Edit| Change::of(edit, before.get(edit.path.as_str()).copied());
@@ -88,6 +86,8 @@ impl Opened<'_> {
             },
             disks: disks.collect(),
             volumes: inspection.volumes,
+            groups: inspection.groups,
+            arrays: inspection.arrays,
             edits: inspection.plan.edits.iter().map(change).collect(),
             findings: [&self.loaded.findings, &self.mapped.findings, &inspection.plan.findings]
                 .into_iter()
@@ -114,7 +114,21 @@ pub fn inspect(
     choice: &GuestChoice,
 ) -> Result<Inspected, Failure> {
     let platform = target.platform;
-    let loaded = source::load(context, path, &choice.source)?;
+    // What can be told of a machine is told, though a disk of it is lost.
+    let mut unreadable: Vec<(usize, Unreadable)> = Vec::new();
+    let mut loaded = source::load_with(context, path, &choice.source, &mut |disk, error| {
+        unreadable.push((disk, unreadable_by(error)?));
+        Ok(())
+    })?;
+    for (index, image) in loaded.images.iter_mut().enumerate() {
+        if let Err(error) = ends(&*image.disk) {
+            unreadable.push((index, unreadable_by(error)?));
+            image.disk = Arc::new(source::Nothing);
+        }
+    }
+    for (index, why) in &unreadable {
+        loaded.findings.push(lost(&loaded.machine, *index, why));
+    }
     let overlays = loaded.overlays(&context.scratch)?;
     let mapped = choice.mapped(&loaded, platform);
     let opened = Opened {
@@ -136,6 +150,11 @@ pub fn inspect(
     };
     let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
     let mut inspected = opened.report(inspection);
+    for (index, why) in unreadable {
+        if let Some(disk) = inspected.disks.get_mut(index) {
+            disk.unreadable = Some(why);
+        }
+    }
     adapt(
         &mut inspected,
         target,
@@ -144,6 +163,46 @@ pub fn inspect(
         &mapped,
     )?;
     Ok(inspected)
+}
+
+fn source_disk(image: &Image) -> SourceDisk {
+    let (partitions, partition_error) = match partition::read(&*image.disk) {
+        Ok(table) => (table.as_ref().map(Into::into), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    SourceDisk {
+        virtual_size: image.disk.size(),
+        layers: image.layers.clone(),
+        partitions,
+        partition_error,
+        unreadable: None,
+    }
+}
+
+/// Reads the first and the last byte of a disk: an image that is cut off, or whose device is gone, is found out.
+fn ends(disk: &dyn Disk) -> Result<()> {
+    let Some(last) = disk.size().0.checked_sub(1) else { return Ok(()) };
+    [0, last].into_iter().try_for_each(|at| disk.read_at(GuestOffset(at), &mut [0]))
+}
+
+/// The failure, unless it is none of the disk's.
+fn unreadable_by(error: Error) -> Result<Unreadable> {
+    match error.kind() {
+        Kind::Interrupted => Err(error),
+        _ => Ok(Unreadable { says: error.to_string(), hint: error.hint_text().map(str::to_owned) }),
+    }
+}
+
+fn lost(machine: &Machine, index: usize, why: &Unreadable) -> Finding {
+    let slot = machine.disks.get(index).map_or("", |disk| disk.slot.as_str());
+    let remedy = why.hint.as_deref().unwrap_or("copy it from the source again, or name a good copy of it");
+    finding::DISK_UNREADABLE.finding(
+        format!("disk{index} ({slot}) cannot be read, and what lies on it is not known: {}", why.says),
+        match why.hint.as_deref().is_some_and(|hint| hint.contains("--disk")) {
+            true => remedy.to_owned(),
+            false => format!("{remedy} (--disk {slot}=FILE)"),
+        },
+    )
 }
 
 /// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
@@ -268,6 +327,8 @@ mod tests {
             disk: 0,
             partition,
             device_names: Vec::new(),
+            free: None,
+            on: Vec::new(),
         };
         Inspected {
             version: report::VERSION,
@@ -275,6 +336,8 @@ mod tests {
             machine,
             disks: Vec::new(),
             volumes: vec![volume],
+            groups: Vec::new(),
+            arrays: Vec::new(),
             guest: None,
             findings: Vec::new(),
             devices: Default::default(),

@@ -8,7 +8,9 @@ use crate::machine::{Backing, DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
 use landfall_image::ova::Package;
-use landfall_image::{Bytes, Disk, Error, Format, Overlay, Result, partition};
+use landfall_image::{
+    Bytes, Disk, Error, Extent, Format, GuestOffset, GuestRange, Overlay, Result, partition,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +65,17 @@ pub struct Wanted {
 
 /// Reads the definition at `path` (a file, or a folder that Hyper-V exported) and opens its disks.
 pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loaded> {
+    load_with(context, path, wanted, &mut |_, error| Err(error))
+}
+
+/// As [`load`]. `unreadable` decides about a disk, by its place in the list, that cannot be opened: with `Ok` its place is
+/// taken by [`Nothing`].
+pub fn load_with(
+    context: &Context<'_>,
+    path: &Path,
+    wanted: &Wanted,
+    unreadable: &mut dyn FnMut(usize, Error) -> Result<()>,
+) -> Result<Loaded> {
     let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
@@ -102,17 +115,24 @@ pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loade
     }
     let mut images = Vec::new();
     for disk in &mut machine.disks {
-        let image = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
-            Some((_, file)) => open(context, file, disk)?,
-            None => {
-                let place = match &package {
-                    Some(package) => packaged_place(package, disk),
-                    None if reader.name == "ovf" => {
-                        packaged::is_whole(disk).and_then(|()| place(context, path, disk))
-                    }
-                    None => place(context, path, disk),
-                };
-                open(context, &place.map_err(|e| e.in_file(path))?, disk)?
+        let opened = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
+            Some((_, file)) => open(context, file, disk),
+            None => match &package {
+                Some(package) => packaged_place(package, disk),
+                None if reader.name == "ovf" => {
+                    packaged::is_whole(disk).and_then(|()| place(context, path, disk))
+                }
+                None => place(context, path, disk),
+            }
+            .map_err(|e| e.in_file(path))
+            .and_then(|file| open(context, &file, disk)),
+        };
+        let image = match opened {
+            Ok(image) => image,
+            Err(error) => {
+                unreadable(images.len(), error)?;
+                images.push(Image { disk: Arc::new(Nothing), layers: Vec::new() });
+                continue;
             }
         };
         findings.extend(other_size(disk, image.disk.size()));
@@ -152,6 +172,26 @@ fn other_size(disk: &DiskSlot, size: Bytes) -> Option<Finding> {
         ),
         "Look whether it is the right image.",
     ))
+}
+
+/// A disk without a byte, in the place of one that cannot be read.
+pub struct Nothing;
+
+impl Disk for Nothing {
+    fn size(&self) -> Bytes {
+        Bytes(0)
+    }
+
+    fn extents(&self, _range: GuestRange, _at_most: usize) -> Result<Vec<Extent>> {
+        Ok(Vec::new())
+    }
+
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        match buf.is_empty() {
+            true => Ok(()),
+            false => Err(Error::refused(format!("the disk has no byte at {:#x}", at.0))),
+        }
+    }
 }
 
 /// The logical sectors that the guest sees, where they are not of 512 bytes: as the image says, or, for one that cannot say,

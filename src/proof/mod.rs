@@ -16,7 +16,7 @@ pub mod watch;
 use serde::Serialize;
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The multi-user target (or a login prompt) was reached.
@@ -28,7 +28,7 @@ pub enum Outcome {
 }
 
 /// The evidence.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct Proof {
     /// Version of this document.
     pub version: u32,

@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::time::Duration;
 
 /// What the guest said of itself, from inside, through the probe's serial line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Inside {
     /// The multi-user target is reached.
     pub multi_user: bool,
@@ -21,7 +21,8 @@ pub struct Inside {
 }
 
 /// A network interface as the guest has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[schemars(rename = "RunningInterface")]
 pub struct Interface {
     /// Its name.
     pub name: String,

@@ -170,6 +170,14 @@ fn comes_ashore(suite: &str, layout: &str) -> Option<Value> {
     let edits = plan["edits"].as_array().unwrap();
     assert!(!edits.is_empty(), "{plan:#}");
     assert!(edits.iter().all(|edit| edit["what"].as_str().unwrap().starts_with("add drivers")), "{edits:#?}");
+    let kept: Value = serde_json::from_slice(&fs::read(folder.join("report.json")).unwrap()).unwrap();
+    crate::cli::schemas::check(&[
+        ("convert", report.clone()),
+        ("convert", kept),
+        ("prove", proof.clone()),
+        ("inspect", plan),
+        ("disk-info", info),
+    ]);
     Some(serde_json::json!({ "report": report, "proof": proof }))
 }
 

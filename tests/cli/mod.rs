@@ -1,5 +1,7 @@
 //! The program as a user meets it: help, exit codes, interruption, what is left behind.
 
+pub mod schemas;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -50,6 +52,7 @@ fn the_whole_help() {
         &["disk", "convert"],
         &["disk", "compare"],
         &["explain"],
+        &["schema"],
     ] {
         let output = landfall().args(verb).arg("--help").output().unwrap();
         assert!(output.status.success());

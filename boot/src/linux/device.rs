@@ -297,6 +297,8 @@ pub(super) mod tests {
             disk,
             partition: Some(partition),
             device_names: Vec::new(),
+            free: None,
+            on: Vec::new(),
         }
     }
 

@@ -173,6 +173,8 @@ mod tests {
             disk,
             partition: Some(partition),
             device_names: Vec::new(),
+            free: None,
+            on: Vec::new(),
         };
         let root = of_type(0, 3, "0x83");
         let (esp, boot, other) = (of_type(0, 1, ESP), of_type(0, 2, XBOOTLDR), of_type(1, 1, ESP));

@@ -32,12 +32,14 @@ use serde::{Deserialize, Serialize};
 
 /// A volume's name in plans and reports: `disk0p1`, `disk1` (a disk without partitions), `vg0/root`, `md0`,
 /// `disk0p3:luks` (what is encrypted in `disk0p3`).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct VolumeId(pub String);
 
 /// What is in a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Content {
     /// A file system by its kernel name (`ext4`, `ext3`, `ext2`, `xfs`, `btrfs`, `vfat`, `ntfs`).
@@ -70,7 +72,7 @@ pub enum Content {
 }
 
 /// A partition, a whole disk without partitions, an array, a logical volume, or what is encrypted in another volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Volume {
     /// Name in plans and reports.
     pub id: VolumeId,
@@ -94,6 +96,46 @@ pub struct Volume {
     pub partition: Option<u32>,
     /// Names under which a running Linux may have it, besides `sdX`: `/dev/vg0/root`, `/dev/mapper/vg0-root`.
     pub device_names: Vec<String>,
+    /// Free space of the file system, as its superblock counts it (of btrfs before copies of metadata); `None` where that
+    /// does not tell, or is known to be stale because a journal has to be replayed.
+    pub free: Option<Bytes>,
+    /// What it lies on: the physical volumes of its group, the members of its array, the encrypted volume that it was opened
+    /// from. Empty for a partition and a whole disk.
+    pub on: Vec<VolumeId>,
+}
+
+/// A volume group of LVM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct VolumeGroup {
+    /// Its name, with a part of its UUID behind it where another one has the same.
+    pub name: String,
+    /// UUID as the tools print it.
+    pub uuid: String,
+    /// All of its extents; `None` where the metadata does not tell.
+    pub size: Option<Bytes>,
+    /// Extents that no logical volume has.
+    pub free: Option<Bytes>,
+    /// Its physical volumes that are here.
+    pub on: Vec<VolumeId>,
+    /// UUIDs of those that are not.
+    pub missing: Vec<String>,
+}
+
+/// An array of md.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Array {
+    /// Its name: `md0`.
+    pub name: String,
+    /// UUID as mdadm prints it.
+    pub uuid: String,
+    /// `RAID1`, `linear`.
+    pub level: String,
+    /// Disks that it is to have.
+    pub disks: u32,
+    /// Members that are here, stale ones and spares too.
+    pub on: Vec<VolumeId>,
+    /// It was opened: what lies on it are volumes.
+    pub opened: bool,
 }
 
 impl Volume {

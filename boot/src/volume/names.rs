@@ -209,6 +209,8 @@ mod tests {
             disk,
             partition: Some(partition),
             device_names: Vec::new(),
+            free: None,
+            on: Vec::new(),
         }
     }
 

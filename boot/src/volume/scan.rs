@@ -18,7 +18,7 @@ pub use encrypted::opened_id;
 
 use super::lvm::{self, Physical};
 use super::view::View;
-use super::{Content, Probe, Volume, VolumeId, md, probe};
+use super::{Array, Content, Probe, Volume, VolumeGroup, VolumeId, md, probe};
 use crate::{Finding, Kind, Result, limits};
 use landfall_image::luks::{Effort, Secret};
 use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange, partition};
@@ -31,6 +31,10 @@ use std::sync::Arc;
 pub struct Scan {
     /// Partitions and whole disks in order, then what lies in those, layer by layer.
     pub volumes: Vec<Volume>,
+    /// Volume groups, in the order in which they were opened.
+    pub groups: Vec<VolumeGroup>,
+    /// Arrays, those that stay closed too.
+    pub arrays: Vec<Array>,
     /// What is odd about them.
     pub findings: Vec<Finding>,
     views: BTreeMap<VolumeId, Arc<View>>,
@@ -107,7 +111,7 @@ pub fn scan_until(disks: &[Arc<dyn DiskMut>], keys: &[Secret], effort: Effort) -
     for (index, disk) in disks.iter().enumerate() {
         let name = format!("disk{index}");
         work.reach.insert(VolumeId(name.clone()), Arc::new(Reach::disk(index, disk.size())));
-        work.device(&Device { name, index, disk: disk.clone(), device_names: Vec::new() })?;
+        work.device(&Device { name, index, disk: disk.clone(), device_names: Vec::new(), on: Vec::new() })?;
     }
     for _ in 0..limits::STORAGE_LAYERS {
         // What is complete goes first: it may hold what the rest lacks.
@@ -157,6 +161,8 @@ struct Device {
     disk: Arc<dyn DiskMut>,
     /// An array's; a disk has none that stay.
     device_names: Vec<String>,
+    /// An array's members.
+    on: Vec<VolumeId>,
 }
 
 /// What is known of a volume before it is probed.
@@ -165,6 +171,7 @@ struct Place {
     disk: usize,
     entry: Option<partition::Entry>,
     device_names: Vec<String>,
+    on: Vec<VolumeId>,
     /// Arrays and physical volumes are looked for in it.
     may_hold_layers: bool,
 }
@@ -174,6 +181,8 @@ impl<'k> Work<'k> {
         Work {
             out: Scan {
                 volumes: Vec::new(),
+                groups: Vec::new(),
+                arrays: Vec::new(),
                 findings: Vec::new(),
                 views: BTreeMap::new(),
                 closed: BTreeMap::new(),
@@ -220,7 +229,7 @@ impl<'k> Work<'k> {
 
     /// The partitions of a disk or array, or all of it where it has none.
     fn device(&mut self, device: &Device) -> Result<()> {
-        let Device { name, index, disk, device_names } = device;
+        let Device { name, index, disk, device_names, on } = device;
         let is_disk = device_names.is_empty();
         let table = match partition::read(disk) {
             Ok(table) => table,
@@ -247,6 +256,7 @@ impl<'k> Work<'k> {
                     disk: *index,
                     entry: None,
                     device_names: device_names.clone(),
+                    on: on.clone(),
                     may_hold_layers: true,
                 };
                 let whole = GuestRange::new(GuestOffset(0), disk.size());
@@ -273,6 +283,7 @@ impl<'k> Work<'k> {
                 disk: *index,
                 device_names: device_names.iter().map(|name| part_name(name, entry.number)).collect(),
                 entry: Some(entry),
+                on: on.clone(),
                 may_hold_layers: true,
             };
             self.place(place, view)?;
@@ -337,6 +348,8 @@ impl<'k> Work<'k> {
                 _ => None,
             },
             device_names: place.device_names,
+            free: found.free.filter(|free| *free <= view.size()),
+            on: place.on,
         });
         self.out.views.insert(place.id, view);
         Ok(())

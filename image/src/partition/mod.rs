@@ -15,7 +15,7 @@ use crate::units::{Bytes, GuestOffset, GuestRange};
 use std::fmt;
 
 /// The kind of a partition table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     /// Master boot record, with logical partitions in an extended one.

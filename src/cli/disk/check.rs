@@ -3,10 +3,10 @@
 use crate::cli::text::{print, print_json, say_error};
 use crate::ops::disk;
 use crate::ops::{Context, Failure};
-use crate::report;
+use crate::report::VERSION;
+use crate::report::images::{ImageChecked, ImagesChecked, LayerChecked};
 use landfall_image::check::Severity;
 use landfall_image::{Format, Kind, Result};
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Checks them all; the exit code, 1 where one is damaged.
@@ -80,16 +80,14 @@ pub fn run(
         {
             print(&format!("{}: all data can be read, content digest {digest}\n", image.display()))?;
         }
-        all.push(json!({
-            "image": image,
-            "layers": layers.iter().map(|(path, format, checked)| json!({
-                "path": path, "format": format, "checked": checked,
-            })).collect::<Vec<_>>(),
-            "content_digest": digest,
-        }));
+        let layers = layers
+            .into_iter()
+            .map(|(path, format, checked)| LayerChecked { path, format, checked })
+            .collect();
+        all.push(ImageChecked { image: image.clone(), layers, content_digest: digest });
     }
     if as_json {
-        print_json(&json!({ "version": report::VERSION, "images": all }))?;
+        print_json(&ImagesChecked { version: VERSION, images: all })?;
     }
     Ok(worst)
 }

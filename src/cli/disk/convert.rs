@@ -4,11 +4,11 @@ use crate::cli::args::DiskConvert;
 use crate::cli::text::{print, print_json, say_error};
 use crate::ops::disk::{self, Input};
 use crate::ops::{Context, Failure};
-use crate::report;
+use crate::report::VERSION;
+use crate::report::images::{ImageConverted, ImageFailed, ImagesConverted};
 use landfall_image::convert::Converted;
 use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::{Error, Kind, Result, formats};
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Converts one or many; the exit code.
@@ -43,7 +43,7 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
                 if !as_json {
                     print(&converted_text(path, &converted))?;
                 }
-                done.push(converted_json(&converted));
+                done.push(ImageConverted::from(&converted));
             }
             // With several, one that cannot be converted does not stand in the way of the others.
             Err(error) if several && error.kind() != Kind::Interrupted => {
@@ -56,15 +56,11 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
     if as_json {
         match (&done[..], several) {
             ([one], false) => print_json(one)?,
-            _ => print_json(&json!({
-                "version": report::VERSION,
-                "converted": done,
-                "failed": failed.iter().map(|(source, error)| json!({
-                    "source": source,
-                    "error": error.to_string(),
-                    "hint": error.hint_text(),
-                })).collect::<Vec<_>>(),
-            }))?,
+            _ => print_json(&ImagesConverted {
+                version: VERSION,
+                failed: failed.iter().map(|(source, error)| image_failed(source, error)).collect(),
+                converted: done,
+            })?,
         }
     } else if several {
         print(&format!("{} of {} images converted\n", done.len(), targets.len()))?;
@@ -110,16 +106,12 @@ fn targets(args: &DiskConvert) -> Result<Vec<(&Path, PathBuf)>> {
     Ok(out)
 }
 
-fn converted_json(done: &Converted) -> serde_json::Value {
-    json!({
-        "version": report::VERSION,
-        "files": done.receipt.files,
-        "virtual_size": done.size,
-        "data": done.copied,
-        "resumed": done.resumed,
-        "allocated": done.receipt.allocated,
-        "content_digest": done.digest.to_hex().as_str(),
-    })
+fn image_failed(source: &Path, error: &Error) -> ImageFailed {
+    ImageFailed {
+        source: source.to_owned(),
+        error: error.to_string(),
+        hint: error.hint_text().map(str::to_owned),
+    }
 }
 
 fn converted_text(path: &Path, done: &Converted) -> String {

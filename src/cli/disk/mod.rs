@@ -7,10 +7,10 @@ use super::args::{DiskVerb, ImageArgs};
 use super::text::{print, print_json, unless_hung_up};
 use crate::ops::Context;
 use crate::ops::disk::{self, Info, Input, Serve};
-use crate::report;
+use crate::report::VERSION;
+use crate::report::images::{ImageInfo, ImageServed, ImagesCompared};
 use landfall_image::partition::Table;
 use landfall_image::{Error, ExtentKind, Format, Result};
-use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub fn run(verb: &DiskVerb, as_json: bool, context: &Context<'_>) -> Result<u8> 
         DiskVerb::Info { image, digest } => {
             let info = disk::info(context, input(image), *digest)?;
             match as_json {
-                true => print_json(&info_json(&info))?,
+                true => print_json(&info_document(&info))?,
                 false => print(&info_text(&info))?,
             }
             Ok(0)
@@ -39,11 +39,11 @@ pub fn run(verb: &DiskVerb, as_json: bool, context: &Context<'_>) -> Result<u8> 
             };
             let served = disk::serve(context, input(image), &how)?;
             match as_json {
-                true => print_json(&json!({
-                    "version": report::VERSION,
-                    "requests": served.requests,
-                    "read": served.read,
-                }))?,
+                true => print_json(&ImageServed {
+                    version: VERSION,
+                    requests: served.requests,
+                    read: served.read,
+                })?,
                 false => print(&format!("{} read in {} requests\n", served.read, served.requests))?,
             }
             Ok(0)
@@ -70,12 +70,12 @@ fn compare(
     let result = disk::compare(context, inputs[0], inputs[1])?;
     let same = if strict { result.is_identical() } else { result.is_same_content() };
     if as_json {
-        print_json(&json!({
-            "version": report::VERSION,
-            "same": same,
-            "sizes": [result.sizes.0, result.sizes.1],
-            "first_difference": result.first_difference,
-        }))?;
+        print_json(&ImagesCompared {
+            version: VERSION,
+            same,
+            sizes: [result.sizes.0, result.sizes.1],
+            first_difference: result.first_difference,
+        })?;
     } else if let Some(at) = result.first_difference {
         print(&format!("The disks differ, first at guest offset {} ({:#x}).\n", at.0, at.0))?;
     } else if !result.is_identical() {
@@ -89,17 +89,17 @@ fn compare(
     Ok(u8::from(!same))
 }
 
-fn info_json(info: &Info) -> serde_json::Value {
-    json!({
-        "version": report::VERSION,
-        "format": info.image.layers.first().map(|layer| layer.format),
-        "virtual_size": info.image.disk.size(),
-        "sector_size": info.image.disk.sector_size(),
-        "layers": info.image.layers,
-        "partitions": info.partitions.as_ref().map(table_json),
-        "partition_error": info.partition_error.as_ref().map(ToString::to_string),
-        "content_digest": info.digest,
-    })
+fn info_document(info: &Info) -> ImageInfo {
+    ImageInfo {
+        version: VERSION,
+        format: info.image.layers.first().map(|layer| layer.format),
+        virtual_size: info.image.disk.size(),
+        sector_size: info.image.disk.sector_size(),
+        layers: info.image.layers.clone(),
+        partitions: info.partitions.as_ref().map(Into::into),
+        partition_error: info.partition_error.as_ref().map(ToString::to_string),
+        content_digest: info.digest.clone(),
+    }
 }
 
 fn info_text(info: &Info) -> String {
@@ -158,32 +158,6 @@ fn table_text(out: &mut String, table: &Table) {
     }
 }
 
-fn table_json(table: &Table) -> serde_json::Value {
-    let entries: Vec<_> = table
-        .entries
-        .iter()
-        .map(|entry| {
-            json!({
-                "number": entry.number,
-                "start": entry.range.start(),
-                "length": entry.range.len(),
-                "type": entry.kind.to_string(),
-                "part_uuid": entry.part_uuid,
-                "name": entry.name,
-                "bootable": entry.bootable,
-                "attributes": entry.attributes,
-            })
-        })
-        .collect();
-    json!({
-        "scheme": table.scheme,
-        "disk_id": table.disk_id,
-        "sector_size": table.sector_size,
-        "entries": entries,
-        "notes": table.notes,
-    })
-}
-
 fn map(context: &Context<'_>, image: Input<'_>, as_json: bool) -> Result<()> {
     let image = disk::open(context, image)?;
     let out = std::io::stdout();
@@ -191,13 +165,8 @@ fn map(context: &Context<'_>, image: Input<'_>, as_json: bool) -> Result<()> {
     let cannot = |e| Error::io("cannot write the map", e);
     // A map can be long: it is written as it is found, never held.
     if as_json {
-        write!(
-            out,
-            "{{\"version\": {}, \"virtual_size\": {}, \"extents\": [",
-            report::VERSION,
-            image.disk.size().0
-        )
-        .map_err(cannot)?;
+        write!(out, "{{\"version\": {}, \"virtual_size\": {}, \"extents\": [", VERSION, image.disk.size().0)
+            .map_err(cannot)?;
     } else {
         writeln!(out, "{:>20} {:>20}  kind", "start", "length").map_err(cannot)?;
     }

@@ -34,6 +34,10 @@ pub struct Group {
     pub physical: Vec<VolumeId>,
     /// UUIDs of those that are not.
     pub missing: Vec<String>,
+    /// All of its extents; `None` where the metadata does not tell.
+    pub size: Option<Bytes>,
+    /// Extents that no logical volume has, hidden ones included.
+    pub free: Option<Bytes>,
     /// Its logical volumes that a user sees, by name.
     pub logical: Vec<Logical>,
 }
@@ -266,7 +270,18 @@ impl<'a> Assembly<'a> {
                 None => missing.push(pv.uuid.clone()),
             }
         }
-        Group { name: metadata.name.clone(), uuid: metadata.uuid.clone(), physical, missing, logical }
+        let in_bytes = |extents: u64| Some(Bytes(extents.checked_mul(self.extent()?.0)?));
+        let all = described.values().try_fold(0_u64, |sum, pv| sum.checked_add(pv.extents));
+        let taken = logical_volumes.map_or(Some(0), |volumes| taken(volumes, &described));
+        Group {
+            name: metadata.name.clone(),
+            uuid: metadata.uuid.clone(),
+            physical,
+            missing,
+            size: all.and_then(in_bytes),
+            free: all.zip(taken).and_then(|(all, taken)| all.checked_sub(taken)).and_then(in_bytes),
+            logical,
+        }
     }
 
     fn described(&self, pv: &text::Value) -> Described<'a> {
@@ -567,6 +582,16 @@ impl Snapshots {
         let store = self.merging.get(name)?;
         Some(("lvm-merging".into(), format!("the snapshot {store} is being merged into it")).into())
     }
+}
+
+/// Extents of physical volumes that logical ones have. `None` where there are more than can be.
+fn taken(volumes: &Section, physical: &BTreeMap<&str, Described<'_>>) -> Option<u64> {
+    let pieces = volumes.values().filter_map(text::Value::section).flat_map(|volume| pieces(volume));
+    let on_physical = pieces.filter(|piece| {
+        let first = piece.get("stripes").and_then(|stripes| stripes.list().first()?.text());
+        first.is_some_and(|name| physical.contains_key(name))
+    });
+    on_physical.map(|piece| number(piece, "extent_count").unwrap_or(0)).try_fold(0_u64, u64::checked_add)
 }
 
 /// A name in a segment.

@@ -61,7 +61,7 @@ impl Set<'_> {
 }
 
 /// A level by the name that mdadm gives it.
-fn level_name(level: i32) -> String {
+pub fn level_name(level: i32) -> String {
     match level {
         -1 => "linear".into(),
         level => format!("RAID{level}"),

@@ -16,7 +16,7 @@ pub mod assemble;
 pub mod behind;
 pub mod superblock;
 
-pub use assemble::{Array, Member, Set, assemble, sets};
+pub use assemble::{Array, Member, Set, assemble, level_name, sets};
 pub use behind::Behind;
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! 0   jump, OEM name   11 bytes per sector   13 sectors per cluster   14 reserved sectors   16 FATs
 //! 17  root entries     19 sectors (16 bits)  21 media                 22 sectors per FAT    32 sectors (32 bits)
 //! FAT12/16: 39 serial, 43 label, 54 "FAT16   "
-//! FAT32:    36 sectors per FAT, 44 root cluster, 67 serial, 71 label, 82 "FAT32   "     510 55 AA
+//! FAT32:    36 sectors per FAT, 44 root cluster, 48 FSInfo, 67 serial, 71 label, 82 "FAT32   "     510 55 AA
+//! FSInfo:   0 "RRaA"   484 "rrAa"   488 free clusters, FFFFFFFF where they are not counted
 //! ```
 //! The mark 55 AA is also that of boot sectors and partition tables, and the file-system names are decoration: the
 //! numbers decide.
@@ -24,6 +25,8 @@ struct Layout {
     root_len: usize,
     /// FAT32: the chain of the root folder, as (FAT's place, data's place, cluster size, first cluster).
     chain: Option<(u64, u64, u64, u32)>,
+    /// FAT32: where FSInfo lies.
+    info: Option<u64>,
 }
 
 fn parse(raw: &[u8]) -> Option<Layout> {
@@ -67,10 +70,11 @@ fn parse(raw: &[u8]) -> Option<Layout> {
         let first = le32(raw, 44)?;
         let cluster = sector * per_cluster;
         let chain = Some((reserved * sector, data_at * sector, cluster, first));
-        return Some(Layout { serial, root: 0, root_len: 0, chain });
+        let info = le16(raw, 48).filter(|at| (1..0xffff).contains(at)).map(|at| u64::from(at) * sector);
+        return Some(Layout { serial, root: 0, root_len: 0, chain, info });
     }
     let root = (reserved + fats * fat) * sector;
-    Some(Layout { serial, root, root_len: usize::try_from(root_entries * 32).ok()?, chain: None })
+    Some(Layout { serial, root, root_len: usize::try_from(root_entries * 32).ok()?, chain: None, info: None })
 }
 
 /// FAT of any width.
@@ -83,7 +87,19 @@ pub fn vfat(reader: &Reader<'_>) -> Result<Option<Probe>> {
         None => reader.bytes(layout.root, layout.root_len)?.and_then(|root| label_in(&root).1),
         Some(chain) => label_in_chain(reader, chain)?,
     };
-    Ok(Some(Probe::file_system("vfat").uuid(id).label(label)))
+    let info = match layout.info {
+        Some(at) => reader.bytes(at, 512)?,
+        None => None,
+    };
+    let free = info.zip(layout.chain).and_then(|(info, (_, _, cluster, _))| free(&info, cluster));
+    Ok(Some(Probe::file_system("vfat").uuid(id).label(label).free(free)))
+}
+
+/// Bytes of the free clusters that FSInfo counts.
+fn free(info: &[u8], cluster: u64) -> Option<u64> {
+    let marked = bytes(info, 0, 4)? == b"RRaA" && bytes(info, 484, 4)? == b"rrAa";
+    let clusters = le32(info, 488).filter(|count| marked && *count != u32::MAX)?;
+    u64::from(clusters).checked_mul(cluster)
 }
 
 /// Clusters of a FAT32 root folder that are searched for the label, which nearly always comes first.

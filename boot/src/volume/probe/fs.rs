@@ -1,9 +1,10 @@
 //! File systems (but FAT) and swap.
 //!
 //! ```text
-//! ext2/3/4  1 KiB      0x38 magic 0xEF53 · 0x5C compat · 0x60 incompat · 0x64 ro_compat · 0x68 UUID · 0x78 label
-//! XFS       0          0 "XFSB" · 4 block size · 32 UUID · 48 log start · 108 label
-//! btrfs     64 KiB     0 checksum · 0x20 UUID · 0x40 "_BHRfS_M" · 0x88 devices · 0x12B label
+//! ext2/3/4  1 KiB      0x0C free blocks · 0x18 block shift · 0x38 magic 0xEF53 · 0x5C compat · 0x60 incompat
+//!                      0x64 ro_compat · 0x68 UUID · 0x78 label · 0x158 free blocks, upper half
+//! XFS       0          0 "XFSB" · 4 block size · 32 UUID · 48 log start · 108 label · 144 free blocks
+//! btrfs     64 KiB     0 checksum · 0x20 UUID · 0x40 "_BHRfS_M" · 0x70 bytes · 0x78 bytes used · 0x88 devices · 0x12B label
 //! swap      0          page end - 10: "SWAPSPACE2" or a suspend mark · 0x400 version · 0x40C UUID · 0x41C label
 //! NTFS      0          3 "NTFS    " · 0x0B sector · 0x0D cluster · 0x30 MFT · 0x40 record size · 0x48 serial
 //! exFAT     0          3 "EXFAT   " · 0x58 cluster heap · 0x60 root cluster · 0x64 serial · 0x6C, 0x6D shifts
@@ -22,6 +23,7 @@ mod ext_feature {
     pub const INCOMPAT_RECOVER: u32 = 0x4;
     pub const INCOMPAT_JOURNAL_DEV: u32 = 0x8;
     pub const INCOMPAT_META_BG: u32 = 0x10;
+    pub const INCOMPAT_64BIT: u32 = 0x80;
     pub const RO_SPARSE_SUPER: u32 = 0x1;
     pub const RO_LARGE_FILE: u32 = 0x2;
     pub const RO_BTREE_DIR: u32 = 0x4;
@@ -60,7 +62,20 @@ fn parse_ext(raw: &[u8]) -> Option<Probe> {
     } else {
         Probe::file_system("ext4")
     };
-    Some(probe.uuid(id).label(label))
+    // The kernel counts in memory; what is written down while the journal is open is of the last mount.
+    let free = if incompat & INCOMPAT_RECOVER == 0 { ext_free(raw) } else { None };
+    Some(probe.uuid(id).label(label).free(free))
+}
+
+/// Bytes of an ext file system's free blocks.
+fn ext_free(raw: &[u8]) -> Option<u64> {
+    let upper = match le32(raw, 0x60)? & ext_feature::INCOMPAT_64BIT {
+        0 => 0,
+        _ => le32(raw, 0x158)?,
+    };
+    let blocks = u64::from(upper) << 32 | u64::from(le32(raw, 0x0c)?);
+    let shift = le32(raw, 0x18).filter(|shift| *shift <= 6)?;
+    blocks.checked_mul(1024 << shift)
 }
 
 /// XFS.
@@ -88,7 +103,8 @@ fn parse_xfs(raw: &[u8]) -> Option<Probe> {
     } else {
         Probe::file_system("xfs")
     };
-    Some(probe.uuid(uuid(raw, 32)).label(bytes(raw, 108, 12).and_then(text)))
+    let free = be64(raw, 144)?.checked_mul(u64::from(block));
+    Some(probe.uuid(uuid(raw, 32)).label(bytes(raw, 108, 12).and_then(text)).free(free))
 }
 
 /// btrfs. One of several devices is a member: alone it cannot be mounted.
@@ -99,7 +115,8 @@ pub fn btrfs(reader: &Reader<'_>) -> Result<Option<Probe>> {
     }
     let alone = le64(&raw, 0x88) == Some(1);
     let probe = if alone { Probe::file_system("btrfs") } else { Probe::member("btrfs of several devices") };
-    Ok(Some(probe.uuid(uuid(&raw, 0x20)).label(bytes(&raw, 0x12b, 256).and_then(text))))
+    let free = le64(&raw, 0x70).zip(le64(&raw, 0x78)).and_then(|(all, used)| all.checked_sub(used));
+    Ok(Some(probe.uuid(uuid(&raw, 0x20)).label(bytes(&raw, 0x12b, 256).and_then(text)).free(free)))
 }
 
 /// Page sizes that swap may have been made with.

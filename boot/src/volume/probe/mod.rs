@@ -26,13 +26,15 @@ pub struct Probe {
     pub uuid: Option<String>,
     /// Label.
     pub label: Option<String>,
+    /// Free space as the superblock counts it.
+    pub free: Option<Bytes>,
     /// Names of all that claim the volume, where there are several. The content is then unknown.
     pub claims: Vec<String>,
 }
 
 impl Probe {
     fn new(content: Content) -> Probe {
-        Probe { content, uuid: None, label: None, claims: Vec::new() }
+        Probe { content, uuid: None, label: None, free: None, claims: Vec::new() }
     }
     fn file_system(name: &str) -> Probe {
         Probe::new(Content::FileSystem { name: name.into() })
@@ -48,6 +50,9 @@ impl Probe {
     }
     fn label(self, label: Option<String>) -> Probe {
         Probe { label, ..self }
+    }
+    fn free(self, free: Option<u64>) -> Probe {
+        Probe { free: free.map(Bytes), ..self }
     }
 
     fn name(&self) -> String {

@@ -39,6 +39,46 @@ fn same(image: &Path) -> Probe {
     probe
 }
 
+/// Free bytes as each file system's own tool counts them.
+fn free(image: &Path, probe: &Probe) -> Option<u64> {
+    let path = image.display();
+    let run = |line: &str| {
+        let mut words = line.split_whitespace();
+        let out = Command::new(words.next().unwrap()).args(words).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let number = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        line.trim_start_matches([':', '=', ' ', '\t']).trim().parse::<u64>().unwrap()
+    };
+    match probe.name().as_str() {
+        "ext2" | "ext3" | "ext4" => {
+            let text = run(&format!("dumpe2fs -h {path}"));
+            Some(number(&text, "Free blocks") * number(&text, "Block size"))
+        }
+        "xfs" => {
+            let text = run(&format!("xfs_db -r -c sb -c print {path}"));
+            Some(number(&text, "fdblocks") * number(&text, "blocksize"))
+        }
+        "btrfs" => {
+            let text = run(&format!("btrfs inspect-internal dump-super {path}"));
+            Some(number(&text, "total_bytes") - number(&text, "bytes_used"))
+        }
+        "vfat" => {
+            let text = run(&format!("fsck.vfat -n -v {path}"));
+            let bytes = text.lines().find_map(|line| line.trim().strip_suffix(" bytes per cluster")).unwrap();
+            let (_, clusters) =
+                text.trim().rsplit_once(' ').map(|(rest, _)| rest.rsplit_once(' ').unwrap()).unwrap();
+            let (used, all) = clusters.split_once('/').unwrap();
+            Some(
+                (all.parse::<u64>().unwrap() - used.parse::<u64>().unwrap())
+                    * bytes.trim().parse::<u64>().unwrap(),
+            )
+        }
+        _ => None,
+    }
+}
+
 /// (what the tool is, the command with `IMG` for the image, size in MiB)
 const MADE: &[(&str, &str, u64)] = &[
     ("mke2fs", "mke2fs -q -t ext2 -L root2 IMG", 8),
@@ -78,6 +118,9 @@ fn blkid_says_the_same_of_what_mkfs_makes() {
         Tool::line(&command.replace("IMG", image.to_str().unwrap())).input(b"password\n").run();
         let probe = same(&image);
         assert!(probe.claims.is_empty());
+        let free =
+            if tool == &"mkfs.vfat" && !command.contains("-F 32") { None } else { free(&image, &probe) };
+        assert_eq!(probe.free.map(|free| free.0), free, "{command}");
         // Half a superblock and no superblock: no panic, no answer that is not there.
         for keep in [0, 100, 1100, 4100, 66_000] {
             let cut = dir.path().join("cut.img");

@@ -2,9 +2,9 @@
 
 use super::reach::Reach;
 use super::{Device, Place, Work};
-use crate::volume::VolumeId;
 use crate::volume::md::{self, Set, superblock};
 use crate::volume::view::View;
+use crate::volume::{Array, VolumeId};
 use crate::{Finding, Kind, Result};
 use landfall_image::DiskMut;
 use std::sync::Arc;
@@ -71,18 +71,23 @@ impl Work<'_> {
                 Err(finding) => {
                     self.out.findings.push(finding);
                     self.arrays.insert(set.uuid.to_owned(), false);
+                    self.out.arrays.push(noted(&set, freshest, &names.shown, false));
                 }
                 Ok((array, view, reach)) => {
                     is_new = true;
                     self.reach.insert(VolumeId(names.shown.clone()), Arc::new(reach));
                     self.out.findings.extend(array.findings);
                     self.arrays.insert(set.uuid.to_owned(), true);
+                    let array = noted(&set, freshest, &names.shown, true);
+                    let on = array.on.clone();
+                    self.out.arrays.push(array);
                     let index = set.members.iter().map(|member| member.disk).min().unwrap_or(freshest.disk);
                     self.device(&Device {
                         name: names.shown,
                         index,
                         disk: Arc::new(view),
                         device_names: names.devices,
+                        on,
                     })?;
                 }
             }
@@ -123,6 +128,18 @@ impl Work<'_> {
             names.shown = format!("{}@{}", names.shown, set.uuid.get(..6).unwrap_or_default());
         }
         names
+    }
+}
+
+/// An array as reports have it.
+fn noted(set: &Set<'_>, freshest: &md::Member, shown: &str, opened: bool) -> Array {
+    Array {
+        name: shown.to_owned(),
+        uuid: set.uuid.to_owned(),
+        level: md::level_name(freshest.superblock.level),
+        disks: freshest.superblock.disks,
+        on: set.members.iter().map(|member| member.volume.clone()).collect(),
+        opened,
     }
 }
 

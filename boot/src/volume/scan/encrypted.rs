@@ -77,6 +77,7 @@ impl Work<'_> {
                             format!("/dev/disk/by-id/dm-name-{name}"),
                             format!("/dev/disk/by-id/dm-uuid-CRYPT-{}-{plain}-{name}", locked.scheme),
                         ],
+                        on: vec![locked.id.clone()],
                         may_hold_layers: true,
                     };
                     if let Some(reach) = self.reach.get(&locked.id).cloned() {

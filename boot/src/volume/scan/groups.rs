@@ -4,7 +4,7 @@ use super::reach::Reach;
 use super::{Closed, Place, Work};
 use crate::volume::lvm::{self, Mapping};
 use crate::volume::view::View;
-use crate::volume::{Content, Volume, VolumeId};
+use crate::volume::{Content, Volume, VolumeGroup, VolumeId};
 use crate::{Finding, Result, limits};
 use std::sync::Arc;
 
@@ -35,6 +35,14 @@ impl Work<'_> {
                 true => group.name.clone(),
                 false => format!("{}@{}", group.name, group.uuid.get(..6).unwrap_or(&group.uuid)),
             };
+            self.out.groups.push(VolumeGroup {
+                name: shown.clone(),
+                uuid: group.uuid.clone(),
+                size: group.size,
+                free: group.free,
+                on: group.physical.clone(),
+                missing: group.missing.clone(),
+            });
             let below: Vec<_> = group.physical.iter().filter_map(|id| self.reach.get(id).cloned()).collect();
             let below = Arc::new(Reach::group(&below));
             for logical in &group.logical {
@@ -83,6 +91,7 @@ impl Work<'_> {
         for (says, remedy) in &logical.oddities {
             self.out.findings.push(Finding::new("lvm-degraded", format!("{shown}/{says}"), *remedy));
         }
+        let on = group.physical.clone();
         match &logical.mapping {
             Mapping::Segments(segments) => {
                 let reach = below
@@ -99,7 +108,7 @@ impl Work<'_> {
                 };
                 self.reach.insert(id.clone(), reach);
                 let place =
-                    Place { id, disk: logical.disk, entry: None, device_names, may_hold_layers: false };
+                    Place { id, disk: logical.disk, entry: None, device_names, on, may_hold_layers: false };
                 self.place(place, view)
             }
             Mapping::NotOpened { of, why, hint } => {
@@ -123,6 +132,8 @@ impl Work<'_> {
                     disk: logical.disk,
                     partition: None,
                     device_names,
+                    free: None,
+                    on,
                 });
                 Ok(())
             }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::{self, Tool};
 use crate::volume::md::superblock::tests::{New, old as superblock_old};
+use landfall_image::Bytes;
 use std::path::Path;
 
 fn scan_files(files: &[&Path]) -> Scan {
@@ -135,6 +136,9 @@ fn partitions_of_a_mirrored_disk_are_those_of_the_array() {
         let Some(array) = found.volumes.get(1) else { continue };
         assert_eq!(array.content, Content::FileSystem { name: "ext4".into() }, "{table}");
         assert_eq!((array.partition, array.part_uuid.is_some()), (None, expected[1].ends_with("p1")));
+        assert_eq!(array.on, [found.volumes[0].id.clone()]);
+        let noted = &found.arrays[0];
+        assert_eq!((noted.level.as_str(), &noted.on, noted.opened), ("RAID1", &array.on, true));
     }
     // A damaged superblock is no member, and no array.
     let (at, mut superblock) = new(1);
@@ -286,6 +290,8 @@ fn logical_volumes_lie_where_lvm_says() {
     layout.sort();
     let uuids = loops.lvm("lvs --noheadings -o lv_uuid vg-a/root-1").trim().to_owned();
     let group_uuid = loops.lvm("vgs --noheadings -o vg_uuid vg-a").trim().to_owned();
+    let sizes = loops.lvm("vgs --noheadings --nosuffix --units b -o vg_size,vg_free vg-a");
+    let sizes: Vec<_> = sizes.split_whitespace().map(|size| Some(Bytes(size.parse().unwrap()))).collect();
     drop(loops);
     marked(&a, 0xa0);
     marked(&b, 0xb0);
@@ -294,7 +300,12 @@ fn logical_volumes_lie_where_lvm_says() {
     assert_eq!(ids(&found), ["disk0", "disk1", "vg-a/root-1", "vg-a/striped"]);
     assert_eq!(found.volumes[0].content, Content::LvmPhysical { group: "vg-a".into() });
     assert!(found.findings.is_empty(), "{:?}", found.findings);
+    let [group] = found.groups.as_slice() else { panic!("{:?}", found.groups) };
+    assert_eq!((group.name.as_str(), &group.uuid), ("vg-a", &group_uuid));
+    assert_eq!(vec![group.size, group.free], sizes);
+    assert_eq!((&group.on, group.missing.len()), (&found.volumes[2].on, 0));
     let root = &found.volumes[2];
+    assert_eq!(root.on, [VolumeId("disk0".into()), VolumeId("disk1".into())]);
     assert_eq!((root.size.0, root.disk), (60 << 20, 1));
     assert!(root.device_names.contains(&"/dev/mapper/vg--a-root--1".to_owned()));
     let plain = |uuid: &str| uuid.replace('-', "");
@@ -328,6 +339,7 @@ fn logical_volumes_lie_where_lvm_says() {
     let found = scan_files(&[&b]);
     assert_eq!(ids(&found), ["disk0", "vg-a/root-1", "vg-a/striped"]);
     assert!(found.findings.iter().any(|finding| finding.id == "lvm-missing-pv"));
+    assert_eq!((found.groups[0].missing.len(), vec![found.groups[0].size, found.groups[0].free]), (1, sizes));
     for name in ["vg-a/root-1", "vg-a/striped"] {
         assert!(found.view(&VolumeId(name.into())).is_none());
         assert!(found.closed(&VolumeId(name.into())).unwrap().contains("not on the machine's disks"));

@@ -1,0 +1,119 @@
+//! The schemas of the JSON documents that landfall prints (JSON Schema, draft 2020-12), made from the types that print them.
+//!
+//! Deliberately absent: a schema for `schema` itself, and for files of other makers.
+
+use crate::proof::Proof;
+use crate::report::failure::{Explained, Failed};
+use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
+use crate::report::{Converted, Inspected, VERSION};
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
+
+/// A document's schema.
+pub struct Row {
+    /// Its name: the verb, or `error` for what every verb prints where it fails.
+    pub name: &'static str,
+    /// In one line, what it is.
+    pub says: &'static str,
+    make: fn() -> Schema,
+}
+
+/// All of them, by name.
+pub const TABLE: &[Row] = &[
+    row::<Converted>("convert", "a machine that was converted; also report.json beside it"),
+    row::<ImagesChecked>("disk-check", "structures of images that were checked"),
+    row::<ImagesCompared>("disk-compare", "whether two images hold the same"),
+    row::<Conversions>("disk-convert", "images that were converted"),
+    row::<ImageInfo>("disk-info", "an image, its layers and partitions"),
+    row::<ImageMap>("disk-map", "which runs of a disk hold data"),
+    row::<ImageServed>("disk-serve", "what was served, when it has ended"),
+    row::<Failed>("error", "any verb that did not do what was asked"),
+    row::<Explained>("explain", "what can be found, and what to do about it"),
+    row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
+    row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
+];
+
+const fn row<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {
+    Row { name, says, make: make::<T> }
+}
+
+/// As it is written, not as it could be read: fields that are always there are required.
+fn make<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_serialize().with_transform(RecursiveTransform(plain));
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// Descriptions come from the documentation of the code: without its line ends and links.
+fn plain(schema: &mut Schema) {
+    let Some(text) = schema.get("description").and_then(|text| text.as_str()) else { return };
+    let mut out = String::new();
+    for (index, part) in text.replace('\n', " ").split("[`").enumerate() {
+        match part.split_once("`]") {
+            Some((name, rest)) if index > 0 => {
+                // A link may name its place behind it.
+                let rest =
+                    rest.strip_prefix('(').and_then(|rest| Some(rest.split_once(')')?.1)).unwrap_or(rest);
+                out.push_str(&format!("`{name}`{rest}"));
+            }
+            _ => out.push_str(part),
+        }
+    }
+    schema.insert("description".into(), out.into());
+}
+
+/// The row of that name.
+pub fn find(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.name == name)
+}
+
+impl Row {
+    /// The schema.
+    pub fn schema(&self) -> serde_json::Value {
+        let mut schema = (self.make)();
+        let title = format!("landfall {}, version {VERSION}", self.name);
+        schema.insert("title".into(), title.into());
+        schema.to_value()
+    }
+
+    /// The schema as it is printed and kept in `schemas/`.
+    pub fn text(&self) -> String {
+        format!("{:#}\n", self.schema())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_every_field_is_described() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for row in TABLE {
+            let mut bare = Vec::new();
+            undescribed(&row.schema(), row.name, &mut bare);
+            assert!(bare.is_empty(), "without a description: {bare:?}");
+            assert!(!row.text().contains("[`"), "{}: a link of the code's documentation", row.name);
+        }
+    }
+
+    fn undescribed(schema: &serde_json::Value, at: &str, out: &mut Vec<String>) {
+        let Some(map) = schema.as_object() else { return };
+        if let Some(properties) = map.get("properties").and_then(|properties| properties.as_object()) {
+            for (name, field) in properties {
+                // A variant's only field has the variant's description.
+                let is_variant = properties.len() == 1 && map.contains_key("description");
+                if field.get("description").is_none() && field.get("const").is_none() && !is_variant {
+                    out.push(format!("{at}.{name}"));
+                }
+            }
+        }
+        for (name, inner) in map {
+            match inner {
+                serde_json::Value::Object(_) => undescribed(inner, &format!("{at}.{name}"), out),
+                serde_json::Value::Array(list) => list.iter().for_each(|inner| undescribed(inner, at, out)),
+                _ => {}
+            }
+        }
+    }
+}
