@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 use std::path::Path;
 
-/// Version of every JSON document that landfall prints. Grows when a field changes its meaning or goes away; new
-/// fields do not change it.
+/// Version of every JSON document that landfall prints. Grows when a field changes its meaning or its type or goes away; new
+/// fields, and new words where a field has one of several, do not change it.
 pub const VERSION: u32 = 1;
 
 /// What was found in a machine, and what is to be (or was) done to it.

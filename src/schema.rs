@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: a schema for `schema` itself, and for files of other makers.
 
+use crate::ops::batch::BatchReport;
+use crate::ops::map::MapChecked;
 use crate::proof::Proof;
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
@@ -21,6 +23,7 @@ pub struct Row {
 
 /// All of them, by name.
 pub const TABLE: &[Row] = &[
+    row::<BatchReport>("batch", "what became of a fleet; also batch-report.json beside the machines"),
     row::<Converted>("convert", "a machine that was converted; also report.json beside it"),
     row::<ImagesChecked>("disk-check", "structures of images that were checked"),
     row::<ImagesCompared>("disk-compare", "whether two images hold the same"),
@@ -31,6 +34,7 @@ pub const TABLE: &[Row] = &[
     row::<Failed>("error", "any verb that did not do what was asked"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
+    row::<MapChecked>("map-check", "what the rules of a map say"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
 ];
 

@@ -41,5 +41,7 @@ truncate -s -1M files.vhdx
 dd if=/dev/zero of=files.vhdx bs=4096 seek=16 count=1 conv=notrunc status=none
 show landfall disk check files.vhdx
 show landfall disk convert web01.vmdk web01-stream.vmdk -O vmdk-stream
+# For the section on JSON.
+show landfall disk compare web01.vmdk web01.qcow2 --json
 say '**What a finding means**, offline.'
 show landfall explain linux-agent-inert

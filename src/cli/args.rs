@@ -67,7 +67,7 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Convert a virtual machine: read, patch, convert its disks, define
-    Convert(Convert),
+    Convert(Box<Convert>),
     /// Show facts, findings and the patch plan of a virtual machine; change nothing
     Inspect(Inspect),
     /// Convert many machines at once, as a file says; run it again to go on where it ended
@@ -91,7 +91,8 @@ pub enum Verb {
 /// `landfall convert`
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// The machine: a .vmx file
+    /// The machine: its definition (.vmx, .ovf, .ova, Hyper-V's .vmcx or .xml, Proxmox' .conf, AHV's .json), or a folder that Hyper-V
+    /// exported
     pub source: PathBuf,
     /// Where it will run
     #[arg(long, value_name = "TARGET", value_parser = target_names())]
@@ -234,7 +235,8 @@ pub struct MapCheck {
 /// `landfall inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The machine: a .vmx file
+    /// The machine: its definition (.vmx, .ovf, .ova, Hyper-V's .vmcx or .xml, Proxmox' .conf, AHV's .json), or a folder that Hyper-V
+    /// exported
     pub source: PathBuf,
     /// Plan for this target
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]

@@ -2,7 +2,7 @@
 
 use super::args::{MapCheck, MapVerb};
 use super::text;
-use crate::ops::map::{self, Identity, MachineRule};
+use crate::ops::map::{self, Identity, MachineRule, MapChecked, RuleChecked};
 use landfall_boot::network_map::Rule;
 use landfall_image::Result;
 use std::fmt::Write;
@@ -12,15 +12,14 @@ pub fn run(verb: &MapVerb, as_json: bool) -> Result<u8> {
     let MapVerb::Check(MapCheck { map }) = verb;
     let file = map::load(map)?;
     if as_json {
-        let rules: Vec<_> = file
-            .rules
-            .iter()
-            .map(|rule| {
-                let says: Vec<String> = in_words(rule);
-                serde_json::json!({ "place": rule.place, "machine": rule.machine, "network": rule.network, "says": says })
-            })
-            .collect();
-        text::print_json(&serde_json::json!({ "version": crate::report::VERSION, "rules": rules }))?;
+        let rule = |rule: &map::Conditioned| RuleChecked {
+            place: rule.place.clone(),
+            machine: rule.machine.clone(),
+            network: rule.network.clone(),
+            says: in_words(rule),
+        };
+        let rules = file.rules.iter().map(rule).collect();
+        text::print_json(&MapChecked { version: crate::report::VERSION, rules })?;
         return Ok(0);
     }
     let mut out = String::new();

@@ -46,10 +46,10 @@ impl Opened<'_> {
     /// What is to be made of the guest.
     pub fn request(&self) -> Request {
         let machine = &self.loaded.machine;
-        let nics = machine.nics.iter().map(|nic| Nic {
+        let nics = machine.nics.iter().enumerate().map(|(index, nic)| Nic {
             mac: nic.mac.clone(),
             source_name: nic.predictable_name.clone(),
-            ..Nic::default()
+            new_mac: self.mapped.macs.get(index).cloned().flatten(),
         });
         Request {
             platform: self.platform,

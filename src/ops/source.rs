@@ -116,7 +116,9 @@ pub fn load_with(
     let mut images = Vec::new();
     for disk in &mut machine.disks {
         let opened = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
-            Some((_, file)) => open(context, file, disk),
+            Some((_, file)) => {
+                open(context, file, &DiskSlot { format: named_format(file, disk), ..disk.clone() })
+            }
             None => match &package {
                 Some(package) => packaged_place(package, disk),
                 None if reader.name == "ovf" => {
@@ -203,6 +205,16 @@ fn sector_size(disk: &dyn Disk) -> Option<Bytes> {
 }
 
 const USUAL_SECTOR: u64 = 512;
+
+/// The format of a file that the user names for a disk: a copy may be of another than the definition says, and its ending tells.
+fn named_format(file: &Path, disk: &DiskSlot) -> Option<String> {
+    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
+    match ending.as_str() {
+        "raw" | "img" => Some("raw".to_owned()),
+        ending if Format::from_name(ending).is_some() => Some(ending.to_owned()),
+        _ => disk.format.clone(),
+    }
+}
 
 /// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
 /// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.

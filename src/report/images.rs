@@ -4,10 +4,10 @@ use super::VERSION;
 use landfall_image::check::Checked;
 use landfall_image::formats::LayerInfo;
 use landfall_image::partition::{Scheme, Table};
-use landfall_image::{Bytes, ExtentKind, Format, GuestOffset, convert};
+use landfall_image::{Bytes, Error, ExtentKind, Format, GuestOffset, convert};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A partition table as it stands on a disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -168,7 +168,7 @@ pub struct ImagesConverted {
     pub failed: Vec<ImageFailed>,
 }
 
-/// An image that was not converted.
+/// An image that was not converted, or not checked.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImageFailed {
     /// Its name.
@@ -179,6 +179,17 @@ pub struct ImageFailed {
     pub hint: Option<String>,
 }
 
+impl ImageFailed {
+    /// The image of that name, by its error.
+    pub fn by(source: &Path, error: &Error) -> ImageFailed {
+        ImageFailed {
+            source: source.to_owned(),
+            error: error.to_string(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
 /// `landfall disk check`
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ImagesChecked {
@@ -186,6 +197,8 @@ pub struct ImagesChecked {
     pub version: u32,
     /// The images that could be checked.
     pub images: Vec<ImageChecked>,
+    /// Those that could not.
+    pub failed: Vec<ImageFailed>,
 }
 
 /// An image that was checked.

@@ -69,12 +69,15 @@ sys.exit(1 if wrong else 0)
 /// What python3-jsonschema has against these documents, each with the name of its schema. `None`, loudly, where it is not
 /// installed.
 fn objections(documents: &[(&str, Value)]) -> Option<String> {
-    let python = if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
-    let found = Command::new(python).args(["-c", "from jsonschema import Draft202012Validator"]).output();
-    if !found.is_ok_and(|found| found.status.success()) {
+    // The distribution's, or the one that comes first.
+    let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| {
+        let found = Command::new(python).args(["-c", "from jsonschema import Draft202012Validator"]).output();
+        found.is_ok_and(|found| found.status.success())
+    });
+    let Some(python) = python else {
         eprintln!("SKIPPED: python3-jsonschema is not here: run make test, which installs it");
         return None;
-    }
+    };
     let mut child = Command::new(python)
         .args(["-c", VALIDATE])
         .arg(published())
@@ -154,6 +157,7 @@ fn every_verb_prints_what_its_schema_says() {
     damaged[(1 << 16) + 4] ^= 0xff;
     fs::write(path("damaged.qcow2"), damaged).unwrap();
     run("disk-check", 1, &["disk", "check", &path("damaged.qcow2")]);
+    run("disk-check", 2, &["disk", "check", &path("source.qcow2"), &path("absent.raw")]);
     run("disk-compare", 0, &["disk", "compare", &path("source.raw"), &path("source.qcow2")]);
     run("disk-compare", 1, &["disk", "compare", &path("source.raw"), &path("parted.raw")]);
     run("explain", 0, &["explain"]);

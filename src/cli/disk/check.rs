@@ -4,7 +4,7 @@ use crate::cli::text::{print, print_json, say_error};
 use crate::ops::disk;
 use crate::ops::{Context, Failure};
 use crate::report::VERSION;
-use crate::report::images::{ImageChecked, ImagesChecked, LayerChecked};
+use crate::report::images::{ImageChecked, ImageFailed, ImagesChecked, LayerChecked};
 use landfall_image::check::Severity;
 use landfall_image::{Format, Kind, Result};
 use std::path::PathBuf;
@@ -17,13 +17,14 @@ pub fn run(
     read: bool,
     as_json: bool,
 ) -> Result<u8> {
-    let mut all = Vec::new();
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
     let mut worst = 0;
     for image in images {
         let (layers, digest) = match disk::check(context, image, format, read) {
             Ok(checked) => checked,
             Err(error) if images.len() > 1 && error.kind() != Kind::Interrupted => {
                 say_error(&error);
+                failed.push(ImageFailed::by(image, &error));
                 worst = worst.max(Failure::Error(error).exit_code());
                 continue;
             }
@@ -87,7 +88,7 @@ pub fn run(
         all.push(ImageChecked { image: image.clone(), layers, content_digest: digest });
     }
     if as_json {
-        print_json(&ImagesChecked { version: VERSION, images: all })?;
+        print_json(&ImagesChecked { version: VERSION, images: all, failed })?;
     }
     Ok(worst)
 }

@@ -58,7 +58,7 @@ pub fn run(context: &Context<'_>, args: &DiskConvert, as_json: bool) -> Result<u
             ([one], false) => print_json(one)?,
             _ => print_json(&ImagesConverted {
                 version: VERSION,
-                failed: failed.iter().map(|(source, error)| image_failed(source, error)).collect(),
+                failed: failed.iter().map(|(source, error)| ImageFailed::by(source, error)).collect(),
                 converted: done,
             })?,
         }
@@ -104,14 +104,6 @@ fn targets(args: &DiskConvert) -> Result<Vec<(&Path, PathBuf)>> {
         out.push((source, to));
     }
     Ok(out)
-}
-
-fn image_failed(source: &Path, error: &Error) -> ImageFailed {
-    ImageFailed {
-        source: source.to_owned(),
-        error: error.to_string(),
-        hint: error.hint_text().map(str::to_owned),
-    }
 }
 
 fn converted_text(path: &Path, done: &Converted) -> String {

@@ -13,7 +13,7 @@ const JSON: &str = "batch-report.json";
 const HTML: &str = "batch-report.html";
 
 /// What became of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Converted.
@@ -45,7 +45,7 @@ impl Outcome {
 }
 
 /// One machine of the fleet.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct MachineReport {
     /// Its name at the target; its source's path where that could not be read.
     pub name: String,
@@ -91,7 +91,7 @@ impl MachineReport {
 }
 
 /// Sums over a fleet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Totals {
     /// Converted, by this run or an earlier one; could be, in a dry run.
     pub done: usize,
@@ -108,7 +108,7 @@ pub struct Totals {
 }
 
 /// What became of a fleet.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct BatchReport {
     /// [`report::VERSION`]
     pub version: u32,

@@ -55,6 +55,28 @@ pub struct Conditioned {
     pub of_machine: MachineRule,
 }
 
+/// What a check of a map tells.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct MapChecked {
+    /// Version of every JSON document.
+    pub version: u32,
+    /// The rules, in the file's order.
+    pub rules: Vec<RuleChecked>,
+}
+
+/// One rule of a map, in words.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct RuleChecked {
+    /// Where it stands: `site-b.toml:12`.
+    pub place: String,
+    /// Pattern of machines' names; `null` for all.
+    pub machine: Option<String>,
+    /// Pattern of networks' names; `null` for all cards.
+    pub network: Option<String>,
+    /// What it does, one line each.
+    pub says: Vec<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {

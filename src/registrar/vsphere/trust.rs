@@ -36,7 +36,7 @@ impl Thumbprint {
         let octet = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
         let octets: Option<Vec<u8>> = digits.chunks(2).map(octet).collect();
-        let octets = octets.filter(|_| is_hex && digits.len() % 2 == 0).unwrap_or_default();
+        let octets = octets.filter(|_| is_hex && digits.len().is_multiple_of(2)).unwrap_or_default();
         if let Ok(sha256) = <[u8; 32]>::try_from(octets.as_slice()) {
             return Ok(Thumbprint::Sha256(sha256));
         }
