@@ -111,6 +111,8 @@ fn wrapped(text: &str) -> String {
 
 /// Findings as lines, the worst first.
 pub fn findings(findings: &[Finding], line: &mut dyn FnMut(String)) {
+    let mut findings: Vec<&Finding> = findings.iter().collect();
+    findings.sort_by_key(|finding| finding.severity);
     for finding in findings {
         line(format!("  {}: {} [{}]", severity(finding.severity), finding.says, finding.id));
         if !finding.remedy.is_empty() {

@@ -195,13 +195,15 @@ fn unreadable_by(error: Error) -> Result<Unreadable> {
 
 fn lost(machine: &Machine, index: usize, why: &Unreadable) -> Finding {
     let slot = machine.disks.get(index).map_or("", |disk| disk.slot.as_str());
-    let remedy = why.hint.as_deref().unwrap_or("copy it from the source again, or name a good copy of it");
+    let copy = format!("name a good copy with --disk {slot}=FILE");
+    let remedy = match why.hint.as_deref() {
+        Some(hint) if hint.contains("--disk") => hint.to_owned(),
+        Some(hint) => format!("{hint}; or {copy}"),
+        None => format!("copy it from the source again, or {copy}"),
+    };
     finding::DISK_UNREADABLE.finding(
         format!("disk{index} ({slot}) cannot be read, and what lies on it is not known: {}", why.says),
-        match why.hint.as_deref().is_some_and(|hint| hint.contains("--disk")) {
-            true => remedy.to_owned(),
-            false => format!("{remedy} (--disk {slot}=FILE)"),
-        },
+        remedy,
     )
 }
 
