@@ -55,7 +55,7 @@ pub(super) struct Envelope<'a> {
 /// The kind of a section: its name, or for OVF 0.9 its type.
 pub(super) fn kind(element: &Element) -> &str {
     let typed = matches!(element.name.as_str(), "Section" | "Content");
-    let name = if typed { element.attribute("type").unwrap_or("Section") } else { &element.name };
+    let name = if typed { element.attribute("xsi:type").unwrap_or("Section") } else { &element.name };
     let name = name.rsplit(':').next().unwrap_or(name);
     name.strip_suffix("_Type").unwrap_or(name)
 }
