@@ -231,6 +231,16 @@ pub fn holdable(text: &str) -> String {
     text.chars().filter(|&c| is_plain(c) || c == '\n' || c == '\t').collect()
 }
 
+/// `text` with the characters that mean something in XML, and in HTML, written as entities.
+pub fn escape(text: &str) -> String {
+    quick_xml::escape::escape(text).into_owned()
+}
+
+/// The declaration at a document's beginning.
+pub fn declaration(xml: &mut Xml) -> io::Result<()> {
+    xml.write_event(Event::Decl(quick_xml::events::BytesDecl::new("1.0", Some("UTF-8"), None)))
+}
+
 /// An element with attributes and nothing in it.
 pub fn empty(xml: &mut Xml, name: &str, attributes: &[(&str, &str)]) -> io::Result<()> {
     xml.create_element(name).with_attributes(attributes.iter().copied()).write_empty().map(|_| ())

@@ -188,7 +188,8 @@ fn ends(disk: &dyn Disk) -> Result<()> {
 /// The failure, unless it is none of the disk's.
 fn unreadable_by(error: Error) -> Result<Unreadable> {
     match error.kind() {
-        Kind::Interrupted => Err(error),
+        // What leads out of its folder is an attack or a mistake, and no lost disk.
+        Kind::Interrupted | Kind::Refused => Err(error),
         _ => Ok(Unreadable { says: error.to_string(), hint: error.hint_text().map(str::to_owned) }),
     }
 }

@@ -144,6 +144,6 @@ fn an_exported_folder_is_read_whole() {
     // Without its disk it says where that belongs.
     std::fs::remove_file(&disk).unwrap();
     let output = landfall().arg("inspect").arg(&export).output().unwrap();
-    let says = String::from_utf8_lossy(&output.stderr).into_owned();
+    let says = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!output.status.success() && says.contains("--disk SCSI 0:0=FILE"), "{says}");
 }

@@ -9,7 +9,6 @@ use crate::hypervisor::{Artifact, Placement, Rendered};
 use crate::machine::{Bus, Clock, Machine, OsId};
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
-use quick_xml::events::{BytesDecl, Event};
 use std::io;
 
 /// `domain.xml` and `register.sh`.
@@ -68,7 +67,7 @@ fn bus(bus: Bus) -> Option<&'static str> {
 const USUAL_NETWORK: &str = "default";
 
 fn write_domain(xml: &mut Xml, machine: &Machine, placement: &Placement) -> io::Result<()> {
-    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    crate::hypervisor::xml::declaration(xml)?;
     parent(xml, "domain", &[("type", "kvm")], |xml| {
         text(xml, "name", &[], &machine.name)?;
         if let Some(uuid) = machine.smbios.uuid {
@@ -210,7 +209,7 @@ fn script(machine: &Machine, placement: &Placement) -> String {
             ("@UUID@", shell(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())),
             ("@MACS@", shell(&macs.join(" "))),
             ("@FILES@", files.join(" ")),
-            ("@FOLDER@", shell(&quick_xml::escape::escape(placement.folder.as_str()))),
+            ("@FOLDER@", shell(&crate::hypervisor::xml::escape(&placement.folder))),
         ],
     )
 }

@@ -13,7 +13,6 @@ use crate::machine::{Bus, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::{DiskModel, Firmware};
 use landfall_image::{Error, Result};
-use quick_xml::events::{BytesDecl, Event};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -135,7 +134,7 @@ fn envelope(
     placement: &Placement,
     controllers: &Controllers,
 ) -> io::Result<()> {
-    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    crate::hypervisor::xml::declaration(xml)?;
     parent(xml, "Envelope", NAMESPACES, |xml| {
         parent(xml, "References", &[], |xml| {
             for (index, disk) in placement.disks.iter().enumerate() {

@@ -12,7 +12,6 @@ use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
-use quick_xml::events::{BytesDecl, Event};
 use std::io;
 use uuid::{Builder, Uuid};
 
@@ -229,7 +228,7 @@ struct Ovf<'a> {
 
 impl Ovf<'_> {
     fn write(&self, xml: &mut Xml) -> io::Result<()> {
-        xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+        crate::hypervisor::xml::declaration(xml)?;
         let mut attributes = NAMESPACES.to_vec();
         attributes.push(("ovf:version", "4.4.0.0"));
         parent(xml, "ovf:Envelope", &attributes, |xml| {

@@ -250,7 +250,7 @@ impl BatchReport {
 
 /// Names come from definitions and guests: none of them is a part of the page.
 fn escape(text: &str) -> String {
-    quick_xml::escape::escape(text).into_owned()
+    crate::hypervisor::xml::escape(text)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use crate::hypervisor::xml::{self, Element, Xml, empty, parent, text};
 use crate::registrar::credentials::Credentials;
 use landfall_image::convert::Cancel;
 use landfall_image::{Error, Kind, Result};
-use quick_xml::events::{BytesDecl, Event};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -187,7 +186,7 @@ impl Session {
         arguments: impl FnOnce(&mut Xml) -> io::Result<()>,
     ) -> Result<Element, Trouble> {
         let envelope = xml::document(|xml| {
-            xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+            crate::hypervisor::xml::declaration(xml)?;
             parent(xml, "soapenv:Envelope", &NAMESPACES, |xml| {
                 parent(xml, "soapenv:Body", &[], |xml| {
                     parent(xml, method, &[("xmlns", "urn:vim25")], |xml| {

@@ -7,7 +7,7 @@ use std::fs;
 
 fn of_type<'a>(content: &'a Element, kind: &str) -> &'a Element {
     let kind = format!("ovf:{kind}_Type");
-    content.all("Section").find(|section| section.attribute("type") == Some(&kind)).unwrap()
+    content.all("Section").find(|section| section.attribute("xsi:type") == Some(&kind)).unwrap()
 }
 
 fn items<'a>(content: &'a Element, resource: &'a str) -> Vec<&'a Element> {
