@@ -29,7 +29,6 @@ fn expected(line: &str, key: &str) -> usize {
 const REFUSED: &[(&str, Kind, &str)] = &[
     ("ersatz_ovf_3.0.ovf", Kind::Unsupported, "unknown version"),
     ("empty.ovf", Kind::Unsupported, "no machine"),
-    ("minimal.ovf", Kind::Unsupported, "no virtual hardware"),
     ("invalid.ovf", Kind::Corrupt, "\"nonexistent.vmdk\", which is not there"),
 ];
 
