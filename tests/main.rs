@@ -1,4 +1,5 @@
 //! End to end, one binary.
+mod batch;
 mod boots;
 mod cli;
 mod disk;

@@ -56,7 +56,13 @@ impl Opened<'_> {
             firmware: machine.firmware,
             nics: nics.collect(),
             services: Services { keep: self.choice.keep.clone(), drop: self.choice.drop.clone() },
-            network_map: self.choice.map.as_ref().map(|map| map.resolve(&self.loaded.source_name, machine)),
+            // A map that says nothing of addresses leaves none of them out, either.
+            network_map: self
+                .choice
+                .map
+                .as_ref()
+                .map(|map| map.resolve(&self.loaded.source_name, machine))
+                .filter(|map| !map.rules.is_empty()),
         }
     }
 

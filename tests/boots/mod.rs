@@ -39,7 +39,7 @@ pub fn text(output: &Output) -> String {
 }
 
 /// The folder of a guest, made where it is not there yet. `None`, loudly, where it cannot be made.
-fn guest(suite: &str, layout: &str) -> Option<PathBuf> {
+pub fn guest(suite: &str, layout: &str) -> Option<PathBuf> {
     for tool in ["mmdebstrap", "qemu-img", "qemu-system-x86_64", "bwrap"] {
         if Command::new(tool).arg("--version").output().is_err() {
             eprintln!("SKIPPED: {tool} is not here: run make test, which installs it");
