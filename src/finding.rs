@@ -97,6 +97,10 @@ rows! {
     MAPPED = "machine-mapped", Notes,
         "A rule of the map that was given changes the machine on its way: its name, its processors or memory, a hardware \
          address. The file and line of the rule stand in the finding. Change the rule if that is not what is wanted.";
+    /// It runs.
+    RUNNING = "machine-running", Warns,
+        "The definition is that of a machine that runs, so its disks change while they are read, and what is converted is a mixture of \
+         moments. Shut it down first, or convert a snapshot of its disks; then read the definition again.";
     /// In the middle of its work.
     SUSPENDED = "machine-suspended", Warns,
         "The machine is suspended at the source: what is in its memory is lost, and its file systems are as after a power cut. \

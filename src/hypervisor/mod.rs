@@ -258,6 +258,13 @@ pub const READERS: &[Reader] = &[
         parse: hyperv::read::parse_xml,
     },
     Reader {
+        name: "libvirt",
+        title: "libvirt domain (.xml)",
+        endings: &["xml"],
+        recognise: libvirt::read::recognise,
+        parse: libvirt::read::parse,
+    },
+    Reader {
         name: "ovf",
         title: "Open Virtualisation Format (.ovf, .ova)",
         endings: &["ovf", "ova"],

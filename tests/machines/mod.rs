@@ -1,5 +1,6 @@
 //! Definitions against what other tools make of them.
 
+mod domains;
 mod hyperv;
 pub mod libvirtd;
 mod packages;

@@ -1,3 +1,4 @@
 //! libvirt's domain XML.
 
+pub mod read;
 pub mod write;
