@@ -22,6 +22,7 @@ test: setup-build setup-demo setup-test
 	tools/fetch-readers.sh target
 	tools/fetch-checkers.sh target
 	tools/make-arrays.sh target/arrays
+	tools/make-vcsim.sh target
 	$(CARGO) build --workspace --all-targets
 	tools/test.sh
 

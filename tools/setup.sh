@@ -224,6 +224,10 @@ test)
     for library in qcow vhdi vmdk; do
         /usr/bin/python3 -c "import py$library" 2>/dev/null || missing="$missing python3-lib$library"
     done
+    # The vSphere that machines are registered at, and a second client of it.
+    need go golang-go
+    need /usr/share/gocode/src/github.com/vmware/govmomi/simulator golang-github-vmware-govmomi-dev
+    /usr/bin/python3 -c 'import pyVmomi' 2>/dev/null || missing="$missing python3-pyvmomi"
     /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || missing="$missing python3-jsonschema"
     install_missing
     ;;

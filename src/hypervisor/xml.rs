@@ -141,14 +141,16 @@ fn append(open: &mut [Element], text: &str) {
     }
 }
 
+/// Prefixes of the namespace of `xsi:type`, by the names that its writers give it. Its attributes are called `xsi:type` here,
+/// because VMware's documents have them beside a `type` of their own.
+const XSI: [&str; 2] = ["xsi", "XMLSchema-instance"];
+
 fn element(start: &BytesStart<'_>) -> std::result::Result<Element, String> {
     let split = |name: &[u8]| -> std::result::Result<(String, String), String> {
         let name = std::str::from_utf8(name).map_err(|e| e.to_string())?;
         Ok(match name.split_once(':') {
-            // `xsi:type` keeps its prefix: VMware's documents have it beside a `type` of their own.
-            Some((prefix, local)) if !matches!(prefix, "xmlns" | "xsi") => {
-                (prefix.to_owned(), local.to_owned())
-            }
+            Some((prefix, local)) if XSI.contains(&prefix) => (prefix.to_owned(), format!("xsi:{local}")),
+            Some((prefix, local)) if prefix != "xmlns" => (prefix.to_owned(), local.to_owned()),
             _ => (String::new(), name.to_owned()),
         })
     };
@@ -287,6 +289,11 @@ mod tests {
         assert_eq!(root.text_at("b"), Some("one & <two>"));
         assert_eq!(root.all("b").count(), 2);
         assert_eq!(root.text_at("c/d"), Some("deep"));
+        for xsi in XSI {
+            let text = format!("<a xmlns:{xsi}='u' {xsi}:type='Ref' type='Folder'/>");
+            let root = Element::parse(text.as_bytes()).unwrap();
+            assert_eq!((root.attribute("type"), root.attribute("xsi:type")), (Some("Folder"), Some("Ref")));
+        }
         let utf16: Vec<u8> =
             [0xff, 0xfe].into_iter().chain("<a>ä</a>".encode_utf16().flat_map(u16::to_le_bytes)).collect();
         assert_eq!(Element::parse(&utf16).unwrap().text, "ä");

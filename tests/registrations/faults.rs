@@ -4,6 +4,7 @@ use super::document;
 use super::proxy::{Break, Proxy};
 use super::vcsim::{Vcsim, ovf, second_client, vmx};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -51,11 +52,14 @@ fn a_wire_that_breaks_leaves_nothing() {
 
 #[test]
 fn a_server_that_is_gone_leaves_a_word() {
-    let Some(vcsim) = Vcsim::start(&["-esx"]) else { return };
-    for (folder, left) in [
-        (ovf(vcsim.folder.path(), "imported", 8), "the machine \"imported\""),
-        (vmx(vcsim.folder.path(), "uploaded"), "the folder [LocalDS_0] uploaded"),
-    ] {
+    let make: [(fn(&Path) -> PathBuf, &str); 2] = [
+        (|folder| ovf(folder, "imported", 8), "the machine \"imported\""),
+        (|folder| vmx(folder, "uploaded"), "the folder [LocalDS_0] uploaded"),
+    ];
+    for (folder, left) in make {
+        // What the first one leaves would stand in the second one's way.
+        let Some(vcsim) = Vcsim::start(&["-esx"]) else { return };
+        let folder = folder(vcsim.folder.path());
         let proxy = Proxy::start(&vcsim.address, Break::ForEver(HALF_WAY));
         let output = vcsim.command(&folder, &proxy.address.to_string()).output().unwrap();
         let (failed, code) = document(&output);

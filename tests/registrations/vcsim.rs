@@ -158,7 +158,7 @@ pub fn ovf(folder: &Path, name: &str, mib: usize) -> PathBuf {
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
   xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
 <References><File ovf:id="f0" ovf:href="disk0.vmdk" ovf:size="{size}"/></References>
-<DiskSection><Info>d</Info><Disk ovf:diskId="d0" ovf:fileRef="f0" ovf:capacity="{bytes}"/></DiskSection>
+<DiskSection><Info>d</Info><Disk ovf:diskId="d0" ovf:fileRef="f0" ovf:capacity="{bytes}" ovf:capacityAllocationUnits="byte"/></DiskSection>
 <NetworkSection><Info>n</Info><Network ovf:name="VM Network"/></NetworkSection>
 <VirtualSystem ovf:id="x"><Info>v</Info><Name>{escaped}</Name>
 <VirtualHardwareSection><Info>h</Info><System><InstanceID>0</InstanceID></System>{items}</VirtualHardwareSection>

@@ -18,6 +18,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"flag"
+	"html"
 	"io"
 	"log"
 	"math/big"
@@ -34,8 +35,6 @@ import (
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
-	"github.com/vmware/govmomi/vim25/methods"
-	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -67,35 +66,33 @@ func check(err error) {
 	}
 }
 
-// pool imports as the simulator does, and lets the lease fail on demand.
-type pool struct {
-	simulator.ResourcePool
-	folder string
-}
+// leaseFault is what a lease says of itself that ended in an error.
+const leaseFault = `<propSet><name>error</name><val xmlns:XMLSchema-instance="http://www.w3.org/2001/XMLSchema-instance"
+ XMLSchema-instance:type="LocalizedMethodFault"><fault XMLSchema-instance:type="NoDiskSpace"><datastore>LocalDS_0</datastore>
+</fault><localizedMessage>Insufficient disk space on datastore 'LocalDS_0'.</localizedMessage></val></propSet></objects>`
 
-func (p *pool) ImportVApp(ctx *simulator.Context, req *types.ImportVApp) soap.HasFault {
-	answer := p.ResourcePool.ImportVApp(ctx, req)
-	body, fine := answer.(*methods.ImportVAppBody)
-	if _, err := os.Stat(filepath.Join(p.folder, "lease-fault")); err != nil || !fine || body.Res == nil {
-		return answer
-	}
-	lease, _ := ctx.Session.Get(body.Res.Returnval).(*simulator.HttpNfcLease)
-	lease.State = types.HttpNfcLeaseStateError
-	lease.Error = &types.LocalizedMethodFault{
-		Fault:            &types.NoDiskSpace{Datastore: "LocalDS_0"},
-		LocalizedMessage: "Insufficient disk space on datastore 'LocalDS_0'.",
-	}
-	return answer
-}
-
-// sdk lets the simulator answer, and sees to what it leaves out: a machine that is registered has the devices of its .vmx.
-func sdk(service *simulator.Service) http.HandlerFunc {
+// sdk lets the simulator answer, and sees to what it leaves out: a machine that is registered has the devices of its .vmx, a
+// lease ends in an error on demand.
+func sdk(service *simulator.Service, folder string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		request, err := io.ReadAll(r.Body)
 		check(err)
 		r.Body = io.NopCloser(bytes.NewReader(request))
+		if path := registered.FindSubmatch(request); path != nil {
+			// The simulator looks for two files that a machine has once it has run.
+			for _, name := range []string{html.UnescapeString(string(path[3])) + ".nvram", "vmware.log"} {
+				kept := filepath.Join(datastore(string(path[1])), html.UnescapeString(string(path[2])), name)
+				check(os.WriteFile(kept, nil, 0600))
+			}
+		}
 		answer := httptest.NewRecorder()
 		service.ServeSDK(answer, r)
+		text := answer.Body.Bytes()
+		_, err = os.Stat(filepath.Join(folder, "lease-fault"))
+		if err == nil && bytes.Contains(request, []byte("type=\"HttpNfcLease\"")) {
+			text = bytes.ReplaceAll(text, []byte(">ready<"), []byte(">error<"))
+			text = bytes.ReplaceAll(text, []byte("</objects>"), []byte(leaseFault))
+		}
 		if bytes.Contains(request, []byte("<RegisterVM_Task")) {
 			for _, found := range simulator.Map.All("VirtualMachine") {
 				furnish(found.(*simulator.VirtualMachine))
@@ -105,23 +102,29 @@ func sdk(service *simulator.Service) http.HandlerFunc {
 			w.Header()[name] = values
 		}
 		w.WriteHeader(answer.Code)
-		_, _ = w.Write(answer.Body.Bytes())
+		_, _ = w.Write(text)
 	}
 }
 
 var setting = regexp.MustCompile(`(?m)^(\S+) = "(.*)"$`)
+var registered = regexp.MustCompile(`(?s)<RegisterVM_Task.*<path>\[(\w+)\] (.*)/[^/]*</path>\s*<name>(.*)</name>`)
 var extent = regexp.MustCompile(`(?m)^RW (\d+) `)
+
+// datastore is the folder that a datastore is here.
+func datastore(name string) string {
+	for _, found := range simulator.Map.All("Datastore") {
+		if datastore := found.(*simulator.Datastore); datastore.Name == name {
+			return datastore.Info.GetDatastoreInfo().Url
+		}
+	}
+	return ""
+}
 
 // furnish gives a machine what its .vmx says, where that names a hardware address and the machine has no such card yet.
 func furnish(vm *simulator.VirtualMachine) {
 	var at object.DatastorePath
 	at.FromString(vm.Config.Files.VmPathName)
-	var folder string
-	for _, found := range simulator.Map.All("Datastore") {
-		if datastore := found.(*simulator.Datastore); datastore.Name == at.Datastore {
-			folder = datastore.Info.GetDatastoreInfo().Url
-		}
-	}
+	folder := datastore(at.Datastore)
 	definition, err := os.ReadFile(filepath.Join(folder, at.Path))
 	if err != nil || !bytes.Contains(definition, []byte("ethernet0.address = ")) {
 		return
@@ -173,9 +176,6 @@ func main() {
 	}
 	defer model.Remove()
 	check(model.Create())
-	for _, found := range simulator.Map.All("ResourcePool") {
-		simulator.Map.Put(&pool{*found.(*simulator.ResourcePool), *folder})
-	}
 	model.Service.TLS = &tls.Config{Certificates: []tls.Certificate{certificate(*folder)}}
 	model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(*user, *password)}
 	kept := filepath.Join(*folder, "nfc")
@@ -188,7 +188,7 @@ func main() {
 		r.Body = io.NopCloser(io.TeeReader(r.Body, file))
 		simulator.ServeNFC(w, r)
 	})
-	model.Service.HandleFunc("127.0.0.1/sdk", sdk(model.Service))
+	model.Service.HandleFunc("127.0.0.1/sdk", sdk(model.Service, *folder))
 	server := model.Service.NewServer()
 	defer server.Close()
 	part := filepath.Join(*folder, ".address")

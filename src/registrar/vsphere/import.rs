@@ -5,6 +5,7 @@
 //! specification before it goes back.
 
 use super::http::Http;
+use super::inventory::Object;
 use super::soap::{Ref, Trouble, echo, fault_error, returned, returned_ref};
 use super::trust::{Thumbprint, Trust};
 use super::{Vsphere, upload};
@@ -167,10 +168,8 @@ impl Vsphere<'_> {
     }
 
     fn fill(&self, lease: &Ref, import: &Import, machine: &mut Option<Ref>) -> Result<Ref> {
-        let info = self.ready(lease)?;
-        let entity = info.child("entity").and_then(Ref::of);
-        let entity = entity.ok_or_else(|| Error::corrupt("the server's lease is for no machine"))?;
-        *machine = Some(entity.clone());
+        let info = self.ready(lease, machine)?;
+        let entity = machine.clone().ok_or_else(|| Error::corrupt("the server's lease is for no machine"))?;
         let total: u64 = import.files.iter().map(|file| file.source.len().0).sum::<u64>().max(1);
         let mut before = 0;
         for file in &import.files {
@@ -194,11 +193,13 @@ impl Vsphere<'_> {
         Ok(entity)
     }
 
-    /// Waits until the lease takes data: its description.
-    fn ready(&self, lease: &Ref) -> Result<Element> {
+    /// Waits until the lease takes data: its description. The machine is known even where the lease fails.
+    fn ready(&self, lease: &Ref, machine: &mut Option<Ref>) -> Result<Element> {
         let started = Instant::now();
         loop {
             let found = self.session.properties(lease, &["state", "info", "error"])?;
+            let entity = found.value("info").and_then(|info| info.child("entity")).and_then(Ref::of);
+            *machine = entity.or_else(|| machine.take());
             match found.text("state") {
                 Some("ready") => {
                     let info = found.value("info").cloned();
@@ -262,6 +263,15 @@ impl Vsphere<'_> {
         Ok((http, url.to_owned()))
     }
 
+    /// True where the folder has a machine of that name.
+    fn named(&self, name: &str) -> Result<bool, Trouble> {
+        let machines = self.session.below(&self.place.folder, "VirtualMachine", &["name", "parent"])?;
+        let is_it = |other: &Object| {
+            other.name() == name && other.object("parent").as_ref() == Some(&self.place.folder)
+        };
+        Ok(machines.iter().any(is_it))
+    }
+
     /// Ends the lease, which removes the machine; sees to it that it did.
     fn take_import_back(&self, error: Error, lease: &Ref, machine: Option<&Ref>, name: &str) -> Error {
         let (mut undone, mut left) = (Vec::new(), Vec::new());
@@ -269,7 +279,14 @@ impl Vsphere<'_> {
             tracing::debug!("ending the lease: {trouble:?}");
         }
         let removed = match machine {
-            None => Ok(false),
+            // A lease that never said what it is for: the server removes that machine itself, as a rule.
+            None => match self.named(name) {
+                Ok(true) => {
+                    left.push(format!("perhaps a machine {name:?}, which the server removes when its lease ends"));
+                    Ok(false)
+                }
+                other => other,
+            },
             Some(machine) => self.is_there(machine).and_then(|is_there| match is_there {
                 true => self.task("Destroy_Task", machine).map(|()| true),
                 false => Ok(true),

@@ -306,13 +306,13 @@ pub(super) fn returned_ref(answer: &Element) -> Result<Ref> {
     found.ok_or_else(|| Error::corrupt(format!("{} returns no object", answer.name)))
 }
 
-/// Writes a tree of an answer back into a request, under another name.
+/// Writes a tree of an answer back into a request, under another name. The request declares the namespaces of all of it.
 pub(super) fn echo(xml: &mut Xml, name: &str, element: &Element) -> io::Result<()> {
     let attributes: Vec<(&str, &str)> = element
         .attributes
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
-        .filter(|(key, _)| !key.starts_with("xmlns:soap"))
+        .filter(|(key, _)| !key.starts_with("xmlns"))
         .collect();
     match (element.children.is_empty(), element.text.is_empty()) {
         (true, true) => empty(xml, name, &attributes),
