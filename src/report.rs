@@ -1,10 +1,11 @@
 //! The report of a run: one JSON document, the same that `--json` prints and `report.json` keeps.
 //!
 //! Here are the documents of machines; [`images`] has those of the disk verbs, [`failure`] those of what was not done and
-//! of explanations. Their schemas are [`crate::schema`].
+//! of explanations, [`registration`] that of `register`. Their schemas are [`crate::schema`].
 
 pub mod failure;
 pub mod images;
+pub mod registration;
 
 use crate::machine::Machine;
 use images::PartitionTable;
@@ -17,6 +18,7 @@ use landfall_boot::volume::{Array, Volume, VolumeGroup};
 use landfall_image::Bytes;
 use landfall_image::formats::LayerInfo;
 use landfall_image::{Error, Result};
+use registration::Afterwards;
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 use std::path::Path;
@@ -172,6 +174,9 @@ pub struct Converted {
     pub fingerprint: String,
     /// Version of the program.
     pub landfall: String,
+    /// What came of the registration that `convert --register` was to do afterwards; never in `report.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Afterwards>,
 }
 
 /// A disk that was written.

@@ -7,6 +7,7 @@ use crate::ops::map::MapChecked;
 use crate::proof::Proof;
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
+use crate::report::registration::Registration;
 use crate::report::{Converted, Inspected, VERSION};
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
@@ -36,6 +37,10 @@ pub const TABLE: &[Row] = &[
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
+    row::<Registration>(
+        "register",
+        "what came of a registration; also `registration` in what convert --register prints",
+    ),
 ];
 
 const fn row<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {

@@ -10,6 +10,8 @@ use crate::ops::convert::{self, Wanted};
 use crate::ops::map::load as load_map;
 use crate::ops::{self, Context, Failure, GuestChoice, inspect, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
+use crate::report::failure::Failed;
+use crate::report::registration::Afterwards;
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
 use landfall_image::Error;
@@ -96,35 +98,28 @@ pub fn convert(
         text::print(&inspected_text(&done.report.inspected, "Changed"))?;
         text::print(&converted_text(&done.report, &done.folder.display().to_string()))?;
     }
-    let json = |value: &Converted| serde_json::to_value(value).map_err(|e| Error::corrupt(e.to_string()));
     let Some(at) = &wanted.register else {
         if as_json {
-            print_json(&json(&done.report)?)?;
+            print_json(&done.report)?;
         }
         return Ok(0);
     };
     // The conversion is there, whatever comes of the registration.
     let registered = ops::register::register(context, &done.folder, at, false);
-    if as_json {
-        let mut document = json(&done.report)?;
-        document["registration"] = match &registered {
-            Ok(registration) => {
-                serde_json::to_value(registration).map_err(|e| Error::corrupt(e.to_string()))?
-            }
-            Err(failure) => text::document(failure),
-        };
-        print_json(&document)?;
+    if !as_json {
+        let registration = registered?;
+        text::print(&register::registration_text(&registration))?;
+        return Ok(register::code(&registration));
     }
-    match registered {
+    let (afterwards, code) = match registered {
         Ok(registration) => {
-            if !as_json {
-                text::print(&register::registration_text(&registration))?;
-            }
-            Ok(register::code(&registration))
+            let code = register::code(&registration);
+            (Afterwards::Told(registration), code)
         }
-        Err(failure) if as_json => Ok(failure.exit_code()),
-        Err(failure) => Err(failure),
-    }
+        Err(failure) => (Afterwards::Failed(Failed::from(&failure)), failure.exit_code()),
+    };
+    print_json(&Converted { registration: Some(afterwards), ..done.report })?;
+    Ok(code)
 }
 
 /// `landfall prove`

@@ -3,10 +3,9 @@
 use super::Surroundings;
 use super::args::{PlaceArgs, Register};
 use super::text::{self, print_json};
-use crate::ops::register::{self, Outcome, Registration};
-use crate::ops::{Context, Failure};
+use crate::ops::{Context, Failure, register};
 use crate::registrar::Wanted;
-use landfall_image::Error;
+use crate::report::registration::{Outcome, Registration};
 use std::fmt::Write;
 
 /// What the arguments say of the place.
@@ -37,7 +36,7 @@ pub fn register(
     let wanted = wanted(&args.at, &args.place, surroundings);
     let done = register::register(context, &args.machine, &wanted, args.dry_run)?;
     if as_json {
-        print_json(&serde_json::to_value(&done).map_err(|e| Error::corrupt(e.to_string()))?)?;
+        print_json(&done)?;
     } else {
         text::print(&registration_text(&done))?;
     }
@@ -46,7 +45,7 @@ pub fn register(
 
 /// The program's exit code.
 pub fn code(done: &Registration) -> u8 {
-    u8::from(done.outcome == Outcome::Refused)
+    u8::from(done.outcome == Outcome::Blocked)
 }
 
 /// For people.
@@ -55,7 +54,7 @@ pub fn registration_text(done: &Registration) -> String {
     let Registration { machine, at, .. } = done;
     let _ = match (done.outcome, done.id.as_deref().unwrap_or_default()) {
         (Outcome::Planned, _) => writeln!(out, "\n{machine} can be registered at {at}"),
-        (Outcome::Refused, _) => {
+        (Outcome::Blocked, _) => {
             writeln!(out, "\n{machine} is NOT registered at {at}; nothing was changed there")
         }
         (Outcome::Registered, id) => writeln!(
@@ -67,7 +66,7 @@ pub fn registration_text(done: &Registration) -> String {
     };
     let will = match done.outcome {
         Outcome::Planned => "would ",
-        Outcome::Refused => "was to ",
+        Outcome::Blocked => "was to ",
         Outcome::Registered => "",
     };
     for step in &done.steps {

@@ -62,11 +62,6 @@ pub fn shell_word(path: &str) -> String {
     }
 }
 
-/// A failure for a program.
-pub fn document(failure: &Failure) -> serde_json::Value {
-    serde_json::json!(Failed::from(failure))
-}
-
 /// Prints a failure where a person (standard error) or a program (standard output) looks for it.
 pub fn failure(failure: &Failure, as_json: bool) {
     match failure {

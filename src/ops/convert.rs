@@ -194,6 +194,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         seconds: clock.laps,
         fingerprint,
         landfall: env!("CARGO_PKG_VERSION").to_owned(),
+        registration: None,
     };
     let text = serde_json::to_string_pretty(&report)
         .map_err(|e| Error::corrupt(format!("the report cannot be written as JSON: {e}")))?;

@@ -6,47 +6,11 @@ use crate::machine::Machine;
 use crate::registrar::package::Package;
 use crate::registrar::{self, Identity, Surroundings};
 use crate::report;
+use crate::report::registration::{Outcome, Registration};
 use landfall_boot::check::{Finding, Severity};
 use landfall_image::Error;
-use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
-
-/// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It was looked at only, and could be done.
-    Planned,
-    /// Findings stand in the way; nothing was changed at the target.
-    Refused,
-    /// The target has the machine.
-    Registered,
-}
-
-/// The document of a registration.
-#[derive(Debug, Serialize)]
-pub struct Registration {
-    /// [`report::VERSION`]
-    pub version: u32,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// The machine's name.
-    pub machine: String,
-    /// The hypervisor's address.
-    pub at: String,
-    /// What is (or was) done there, a line each.
-    pub steps: Vec<String>,
-    /// What stands in the way, differs or is good to know.
-    pub findings: Vec<Finding>,
-    /// The machine's id at the target, once it is registered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// It was started.
-    pub started: bool,
-    /// Seconds that it took.
-    pub seconds: f64,
-}
 
 /// Registers the machine in `folder`; with `dry_run`, only looks whether it could be done.
 pub fn register(
@@ -74,7 +38,7 @@ pub fn register(
         seconds: 0.0,
     };
     if out.findings.iter().any(|finding| finding.severity == Severity::Blocks) {
-        out.outcome = Outcome::Refused;
+        out.outcome = Outcome::Blocked;
     } else if !dry_run {
         context.check_cancelled()?;
         let done = registrar.carry_out(&package)?;

@@ -46,6 +46,7 @@ fn the_whole_help() {
         &["convert"],
         &["inspect"],
         &["prove"],
+        &["register"],
         &["disk"],
         &["disk", "info"],
         &["disk", "map"],

@@ -52,7 +52,8 @@ fn a_wire_that_breaks_leaves_nothing() {
 
 #[test]
 fn a_server_that_is_gone_leaves_a_word() {
-    let make: [(fn(&Path) -> PathBuf, &str); 2] = [
+    type Fill = fn(&Path) -> PathBuf;
+    let make: [(Fill, &str); 2] = [
         (|folder| ovf(folder, "imported", 8), "the machine \"imported\""),
         (|folder| vmx(folder, "uploaded"), "the folder [LocalDS_0] uploaded"),
     ];

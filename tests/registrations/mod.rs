@@ -33,7 +33,9 @@ pub fn all(output: &Output) -> String {
 
 /// The document that was printed, and the exit code.
 pub fn document(output: &Output) -> (Value, i32) {
-    let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", all(output)));
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", all(output)));
+    let schema = if value.get("machine").is_some() { "register" } else { "error" };
+    crate::cli::schemas::check(&[(schema, value.clone())]);
     (value, output.status.code().unwrap())
 }
 

@@ -1,6 +1,10 @@
 //! The simulator, and pyVmomi (VMware's own client for Python) as the one who looks.
 
-use super::{MAC, UUID, image, landfall, machine, report};
+use super::{image, landfall, machine, report};
+use landfall::hypervisor::{self, PlacedDisk, Placement, attach};
+use landfall::machine::{Bus, DiskSlot};
+use landfall_boot::target::{Devices, Platform};
+use landfall_image::Bytes;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -128,59 +132,41 @@ pub fn second_client() -> bool {
     there
 }
 
-/// A folder with an OVF and its disk, as `--to ova` would fill it.
+/// A folder with an OVF and its disk: what `--to ova` packs, unpacked.
 pub fn ovf(folder: &Path, name: &str, mib: usize) -> PathBuf {
+    filled(folder, name, "ova", "vmdk-stream", mib)
+}
+
+/// A folder as `--to esxi` fills it.
+pub fn vmx(folder: &Path, name: &str) -> PathBuf {
+    filled(folder, name, "esxi", "vmdk-esxi", 3)
+}
+
+fn filled(folder: &Path, name: &str, target: &str, kind: &str, mib: usize) -> PathBuf {
     let folder = folder.join(name);
     fs::create_dir(&folder).unwrap();
-    let disk = image(&folder, "disk0.vmdk", "vmdk-stream", mib);
-    let (size, bytes) = (fs::metadata(disk).unwrap().len(), mib << 20);
-    let escaped = name.replace('&', "&amp;").replace('<', "&lt;");
-    let item = |text: &str| format!("<Item>{text}</Item>");
-    let items: String = [
-        "<rasd:ElementName>1 cpu</rasd:ElementName><rasd:InstanceID>1</rasd:InstanceID>\
-         <rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>1</rasd:VirtualQuantity>",
-        "<rasd:AllocationUnits>byte * 2^20</rasd:AllocationUnits><rasd:ElementName>memory</rasd:ElementName>\
-         <rasd:InstanceID>2</rasd:InstanceID><rasd:ResourceType>4</rasd:ResourceType>\
-         <rasd:VirtualQuantity>512</rasd:VirtualQuantity>",
-        "<rasd:Address>0</rasd:Address><rasd:ElementName>scsi</rasd:ElementName><rasd:InstanceID>3</rasd:InstanceID>\
-         <rasd:ResourceSubType>VirtualSCSI</rasd:ResourceSubType><rasd:ResourceType>6</rasd:ResourceType>",
-        "<rasd:AddressOnParent>0</rasd:AddressOnParent><rasd:ElementName>disk</rasd:ElementName>\
-         <rasd:HostResource>ovf:/disk/d0</rasd:HostResource><rasd:InstanceID>4</rasd:InstanceID>\
-         <rasd:Parent>3</rasd:Parent><rasd:ResourceType>17</rasd:ResourceType>",
-        "<rasd:Connection>VM Network</rasd:Connection><rasd:ElementName>card</rasd:ElementName>\
-         <rasd:InstanceID>5</rasd:InstanceID><rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>\
-         <rasd:ResourceType>10</rasd:ResourceType>",
-    ]
-    .map(item)
-    .concat();
-    let text = format!(
-        r#"<?xml version="1.0"?>
-<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
-  xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
-<References><File ovf:id="f0" ovf:href="disk0.vmdk" ovf:size="{size}"/></References>
-<DiskSection><Info>d</Info><Disk ovf:diskId="d0" ovf:fileRef="f0" ovf:capacity="{bytes}" ovf:capacityAllocationUnits="byte"/></DiskSection>
-<NetworkSection><Info>n</Info><Network ovf:name="VM Network"/></NetworkSection>
-<VirtualSystem ovf:id="x"><Info>v</Info><Name>{escaped}</Name>
-<VirtualHardwareSection><Info>h</Info><System><InstanceID>0</InstanceID></System>{items}</VirtualHardwareSection>
-</VirtualSystem></Envelope>"#
-    );
-    fs::write(folder.join("web01.ovf"), text).unwrap();
-    report(&folder, "ova", &machine(name), &[("disk0.vmdk", "vmdk-stream", (mib << 20) as u64)]);
+    let stored = fs::metadata(image(&folder, "disk0.vmdk", kind, mib)).unwrap().len();
+    let mut machine = machine(name);
+    machine.disks = vec![DiskSlot::new("scsi0:0", Bus::Scsi, "disk0.vmdk")];
+    let machine = attach::adapt(&machine, Platform::Esxi, &Devices::default()).unwrap();
+    let size = Bytes::mib(mib as u64);
+    let disk = PlacedDisk {
+        file: "disk0.vmdk".into(),
+        format: "vmdk".into(),
+        virtual_size: size,
+        stored: Some(Bytes(stored)),
+    };
+    let folder_name = folder.to_str().unwrap().to_owned();
+    let placement = Placement { folder: folder_name, disks: vec![disk], ..Placement::default() };
+    for artifact in (hypervisor::target(target).unwrap().render)(&machine, &placement).unwrap().artifacts {
+        fs::write(folder.join(artifact.name), artifact.text).unwrap();
+    }
+    report(&folder, target, &machine, &[("disk0.vmdk", kind, size.0)]);
     folder
 }
 
-/// A folder with a .vmx and ESXi's disks, as `--to esxi` would fill it.
-pub fn vmx(folder: &Path, name: &str) -> PathBuf {
-    let folder = folder.join(name);
-    fs::create_dir(&folder).unwrap();
-    image(&folder, "disk0.vmdk", "vmdk-esxi", 3);
-    let text = format!(
-        "config.version = \"8\"\ndisplayName = \"{name}\"\nuuid.bios = \"{UUID}\"\nmemsize = \"512\"\n\
-         scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"disk0.vmdk\"\n\
-         ethernet0.present = \"TRUE\"\nethernet0.networkName = \"VM Network\"\n\
-         ethernet0.addressType = \"static\"\nethernet0.address = \"{MAC}\"\n"
-    );
-    fs::write(folder.join("web01.vmx"), text).unwrap();
-    report(&folder, "esxi", &machine(name), &[("disk0.vmdk", "vmdk-esxi", 3 << 20)]);
-    folder
+/// The definition with that ending in a folder.
+pub fn definition(folder: &Path, ending: &str) -> PathBuf {
+    let mut paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.find(|path| path.extension().is_some_and(|own| own == ending)).unwrap()
 }

@@ -1,6 +1,6 @@
 //! The two ways to a vSphere, and what stands in them.
 
-use super::vcsim::{Vcsim, ovf, second_client, vmx};
+use super::vcsim::{Vcsim, definition, ovf, second_client, vmx};
 use super::{MAC, UUID, document, ids, machine, report};
 use serde_json::{Value, json};
 use std::fs;
@@ -38,7 +38,7 @@ fn an_ovf_is_imported_once() {
     assert!(vcsim.sent("disk-0.vmdk") == fs::read(folder.join("disk0.vmdk")).unwrap(), "every byte arrives");
 
     let (again, code) = document(&vcsim.register(&folder, HOST));
-    assert_eq!((code, again["outcome"].as_str()), (1, Some("refused")), "{again:#}");
+    assert_eq!((code, again["outcome"].as_str()), (1, Some("blocked")), "{again:#}");
     assert_eq!(ids(&again), ["target-name-taken", "target-id-taken", "target-address-taken"]);
     // Another name, another id, the same address.
     let mut twin = machine("twin");
@@ -57,13 +57,15 @@ fn an_ova_is_imported_at_a_host() {
     }
     let folder = ovf(vcsim.folder.path(), "web01", 2);
     let disk = fs::read(folder.join("disk0.vmdk")).unwrap();
+    let descriptor = definition(&folder, "ovf").file_name().unwrap().to_owned();
     let packed = Command::new("tar")
-        .args(["--format=ustar", "-cf", "web01.ova", "web01.ovf", "disk0.vmdk"])
+        .args(["--format=ustar", "-cf", "web01.ova"])
+        .args([descriptor.as_os_str(), "disk0.vmdk".as_ref()])
         .current_dir(&folder)
         .status()
         .unwrap();
     assert!(packed.success());
-    for file in ["web01.ovf", "disk0.vmdk"] {
+    for file in [descriptor.as_os_str(), "disk0.vmdk".as_ref()] {
         fs::remove_file(folder.join(file)).unwrap();
     }
     // A host has one of everything: nothing has to be chosen.
@@ -89,7 +91,7 @@ fn a_vmx_is_uploaded_and_registered() {
     assert_eq!((code, done["outcome"].as_str()), (0, Some("registered")), "{done:#}");
     assert_eq!(ids(&done), [""; 0]);
     let there = &vcsim.machines()["web 01"];
-    assert_eq!(there["path"], json!("[LocalDS_0] web 01/web01.vmx"));
+    assert_eq!(there["path"], json!("[LocalDS_0] web 01/web_01.vmx"));
     assert_eq!(
         (&there["uuid"], &there["macs"], &there["disks"]),
         (&json!(UUID), &json!([MAC]), &json!([3072]))
@@ -104,7 +106,7 @@ fn a_vmx_is_uploaded_and_registered() {
         &[("disk0.vmdk", "vmdk-esxi", 3 << 20)],
     );
     let (again, code) = document(&vcsim.register(&folder, &place));
-    assert_eq!((code, again["outcome"].as_str()), (1, Some("refused")), "{again:#}");
+    assert_eq!((code, again["outcome"].as_str()), (1, Some("blocked")), "{again:#}");
     assert_eq!(ids(&again), ["target-name-taken", "target-id-taken", "target-file-taken"]);
 }
 
@@ -129,8 +131,9 @@ fn a_place_is_never_guessed() {
             .unwrap()
             .contains("folder")
     );
-    let text = fs::read_to_string(folder.join("web01.ovf")).unwrap();
-    fs::write(folder.join("web01.ovf"), text.replace("VM Network", "Elsewhere")).unwrap();
+    let descriptor = definition(&folder, "ovf");
+    let text = fs::read_to_string(&descriptor).unwrap();
+    fs::write(descriptor, text.replace("VM Network", "Elsewhere")).unwrap();
     let (missing, _) = hint(HOST);
     assert_eq!(ids(&missing), ["target-network-missing"]);
     assert!(missing["findings"][0]["remedy"].as_str().unwrap().contains("VM Network"), "{missing:#}");

@@ -282,7 +282,9 @@ impl Vsphere<'_> {
             // A lease that never said what it is for: the server removes that machine itself, as a rule.
             None => match self.named(name) {
                 Ok(true) => {
-                    left.push(format!("perhaps a machine {name:?}, which the server removes when its lease ends"));
+                    left.push(format!(
+                        "perhaps a machine {name:?}, which the server removes when its lease ends"
+                    ));
                     Ok(false)
                 }
                 other => other,
