@@ -78,6 +78,14 @@ pub enum Verb {
     /// Boot a converted machine in isolation and keep the evidence
     Prove(Prove),
     /// Register a converted machine with a running hypervisor: libvirt, vCenter or ESXi
+    ///
+    /// Looks first at everything that could stand in the way, and changes nothing at the hypervisor where something does: a
+    /// name, an id, a network address or a disk that another machine has, a network or storage that is not there. What
+    /// fails half-way is taken back, and what could not be is said.
+    ///
+    /// User name and password for vSphere come from --credentials, from LANDFALL_USER and LANDFALL_PASSWORD, or from the
+    /// keyring (secret-tool; attributes service=landfall, host, user) where the address names the user. libvirt has files of its
+    /// own for them.
     Register(Register),
     /// Work with one disk image
     #[command(subcommand)]
@@ -137,14 +145,6 @@ pub struct Convert {
 }
 
 /// `landfall register`
-///
-/// Looks first at everything that could stand in the way, and changes nothing at the hypervisor where something does: a name,
-/// an id, a network address or a disk that another machine has, a network or storage that is not there. What fails
-/// half-way is taken back, and what could not be is said.
-///
-/// User name and password for vSphere come from --credentials, from LANDFALL_USER and LANDFALL_PASSWORD, or from the
-/// keyring (secret-tool; attributes service=landfall, host, user), where the address names the user. libvirt has its
-/// own files for them.
 #[derive(Debug, Args)]
 pub struct Register {
     /// A folder that convert wrote
