@@ -13,7 +13,7 @@ if ! command -v go >/dev/null 2>&1 || [ ! -d "$libraries/src/github.com/vmware/g
 fi
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
-if [ "$folder/vcsim" -nt "$here/vcsim/main.go" ]; then exit 0; fi
+if [ -n "$(find "$folder/vcsim" -newer "$here/vcsim/main.go" 2>/dev/null)" ]; then exit 0; fi
 cd "$here/vcsim"
 GO111MODULE=off GOPATH=$libraries GOFLAGS='' GOCACHE=$folder/vcsim-cache go build -o "$folder/vcsim" .
 rm -rf "$folder/vcsim-cache"
