@@ -272,6 +272,9 @@ pub struct GuestArgs {
     /// Read this disk of the machine from FILE, which lies elsewhere than its definition says: scsi0:0=/backup/web01.vmdk
     #[arg(long, value_name = "SLOT=FILE", value_parser = parse_pair)]
     pub disk: Vec<(String, String)>,
+    /// Leave this disk of the machine out: scsi0:2
+    #[arg(long, value_name = "SLOT")]
+    pub skip_disk: Vec<String>,
     /// Take the machine as it was in this snapshot, where its definition holds them
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,

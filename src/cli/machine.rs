@@ -30,7 +30,7 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
     let disks = guest.disk.iter().map(|(slot, file)| (slot.clone(), file.into())).collect();
     GuestChoice {
         root: guest.root.clone(),
-        source: source::Wanted { choice, disks },
+        source: source::Wanted { choice, disks, skipped: guest.skip_disk.clone() },
         ..GuestChoice::default()
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{PlacedDisk, Placement};
 use crate::finding;
-use crate::machine::{Cpus, DiskSlot, Machine};
+use crate::machine::{BootDevice, Cpus, DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Result};
 
@@ -108,6 +108,19 @@ pub fn without_threads(cpus: Cpus, title: &str) -> (u32, u32, Option<Finding>) {
 pub fn not_held(what: &[String], title: &str, remedy: &str) -> Option<Finding> {
     let says = format!("{title} has no place for {}.", what.join("; "));
     (!what.is_empty()).then(|| finding::NOT_HELD.finding(says, remedy))
+}
+
+/// For a target that starts the boot disk and nothing else: the finding that the definition has an order of its own.
+pub fn starts_its_disk(machine: &Machine, title: &str) -> Option<Finding> {
+    let is_usual = matches!(machine.boot_order.as_slice(), [] | [BootDevice::Disk, ..]);
+    (!is_usual).then(|| {
+        finding::NOT_HELD.finding(
+            format!(
+                "The machine tries other devices before its boot disk; at {title} it starts from the disk."
+            ),
+            "Start it from the network or an image by hand where that is wanted.",
+        )
+    })
 }
 
 /// What of SMBIOS a target that takes only a UUID loses, by name and value.

@@ -212,6 +212,11 @@ impl Guest {
         self.row.is_some_and(|row| row.ids[0].starts_with("windows"))
     }
 
+    /// Linux, of any kind.
+    pub fn is_linux(&self) -> bool {
+        self.row.is_some_and(|row| row.proxmox == "l26" || row.proxmox == "l24")
+    }
+
     /// VMware's name in a .vmx (`debian11-64`) that hardware of that version knows.
     pub fn vmx(&self, hardware: u32) -> &'static str {
         self.vmware(hardware).0

@@ -37,6 +37,13 @@ pub fn fill(template: &str, values: &[(&str, String)]) -> String {
     out + rest
 }
 
+/// [`fill`] for a script of a shell: `@STOP@` becomes the function by which each of ours ends with a word and a hint.
+pub fn shell_script(template: &str, values: &[(&str, String)]) -> String {
+    let mut all = vec![("@STOP@", include_str!("stop.sh").to_owned())];
+    all.extend_from_slice(values);
+    fill(template, &all)
+}
+
 /// `text` for a comment of a script: on one line, without what steers a terminal.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()

@@ -61,6 +61,8 @@ pub struct Wanted {
     pub choice: Choice,
     /// Images that lie elsewhere than the definition says: slot and path.
     pub disks: Vec<(String, PathBuf)>,
+    /// Slots of disks that are left out.
+    pub skipped: Vec<String>,
 }
 
 /// Reads the definition at `path` (a file, or a folder that Hyper-V exported) and opens its disks.
@@ -105,20 +107,20 @@ pub fn load_with(
     if machine.disks.is_empty() {
         return Err(Error::unsupported("has no disk: there is nothing to bring ashore").in_file(path));
     }
-    if let Some((slot, _)) =
-        wanted.disks.iter().find(|(slot, _)| !machine.disks.iter().any(|disk| disk.slot == *slot))
-    {
-        let slots: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
-        return Err(Error::refused(format!("has no disk {slot:?}"))
-            .in_file(path)
-            .hint(format!("its disks are {}", slots.join(", "))));
+    let named = wanted.disks.iter().map(|(slot, _)| slot).chain(&wanted.skipped);
+    for slot in named {
+        if !machine.disks.iter().any(|disk| disk.slot == *slot) {
+            let slots: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
+            return Err(Error::refused(format!("has no disk {slot:?}"))
+                .in_file(path)
+                .hint(format!("its disks are {}", slots.join(", "))));
+        }
     }
+    skip(&mut machine, &wanted.skipped).map_err(|e| e.in_file(path))?;
     let mut images = Vec::new();
     for disk in &mut machine.disks {
         let opened = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
-            Some((_, file)) => {
-                open(context, file, &DiskSlot { format: named_format(file, disk), ..disk.clone() })
-            }
+            Some((_, file)) => open_named(context, file, disk),
             None => match &package {
                 Some(package) => packaged_place(package, disk),
                 None if reader.name == "ovf" => {
@@ -206,13 +208,52 @@ fn sector_size(disk: &dyn Disk) -> Option<Bytes> {
 
 const USUAL_SECTOR: u64 = 512;
 
+/// The machine without the disks of those slots.
+fn skip(machine: &mut Machine, slots: &[String]) -> Result<()> {
+    let is_skipped = |disk: &DiskSlot| slots.contains(&disk.slot);
+    if let Some(boot) = machine.disks.get(machine.boot_disk()).filter(|disk| is_skipped(disk)) {
+        return Err(Error::refused(format!("{} is the disk that the machine starts from", boot.slot))
+            .hint("leave out disks with data only"));
+    }
+    if let Some(boot) = machine.boot_disk {
+        machine.boot_disk = Some(machine.disks.iter().take(boot).filter(|disk| !is_skipped(disk)).count());
+    }
+    machine.disks.retain(|disk| !is_skipped(disk));
+    Ok(())
+}
+
+/// Opens the file that the user names for a disk.
+fn open_named(context: &Context<'_>, file: &Path, disk: &DiskSlot) -> Result<Image> {
+    let format = named_format(file, disk);
+    let image = open(context, file, &DiskSlot { format: format.clone(), ..disk.clone() })?;
+    // "raw" by the word of the definition alone: the copy may be an image, and its bytes would pass for the disk's. A guest
+    // can have written such bytes, too, so that they decide nothing.
+    if format.as_deref() == Some("raw") && !has_ending_of_raw(file) {
+        let looks = super::disk::open(context, super::disk::Input::new(file, None))?;
+        let other = |format: &Format| !matches!(format, Format::Raw | Format::Luks);
+        if let Some(format) = looks.layers.first().map(|layer| layer.format).filter(other) {
+            let (name, slot) = (format.name(), &disk.slot);
+            return Err(Error::refused(format!(
+                "looks like {name}, and the definition says that {slot} is raw"
+            ))
+            .in_file(file)
+            .hint(format!("give it the ending .{name} or .raw, whichever it is")));
+        }
+    }
+    Ok(image)
+}
+
+fn has_ending_of_raw(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ["raw", "img"].iter().any(|raw| ending.eq_ignore_ascii_case(raw)))
+}
+
 /// The format of a file that the user names for a disk: a copy may be of another than the definition says, and its ending tells.
 fn named_format(file: &Path, disk: &DiskSlot) -> Option<String> {
     let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-    match ending.as_str() {
-        "raw" | "img" => Some("raw".to_owned()),
-        ending if Format::from_name(ending).is_some() => Some(ending.to_owned()),
-        _ => disk.format.clone(),
+    match Format::from_name(&ending) {
+        _ if has_ending_of_raw(file) => Some("raw".to_owned()),
+        Some(_) => Some(ending),
+        None => disk.format.clone(),
     }
 }
 
@@ -333,6 +374,30 @@ mod tests {
         header[16..20].copy_from_slice(&sum);
         disk[sector..sector + 92].copy_from_slice(&header);
         disk
+    }
+
+    #[test]
+    fn disks_are_left_out_and_the_boot_disk_stays() {
+        let mut machine = Machine::new("a", Bytes::gib(1));
+        for name in ["a", "b", "c"] {
+            machine.disks.push(DiskSlot::new(name, crate::machine::Bus::Scsi, name));
+        }
+        machine.boot_disk = Some(2);
+        assert!(skip(&mut machine, &["c".into()]).is_err(), "it starts from that one");
+        skip(&mut machine, &["a".into()]).unwrap();
+        let left: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
+        assert_eq!((left, machine.boot_disk), (vec!["b", "c"], Some(1)));
+    }
+
+    #[test]
+    fn a_named_file_is_of_the_format_of_its_ending() {
+        let disk = DiskSlot {
+            format: Some("raw".into()),
+            ..DiskSlot::new("a", crate::machine::Bus::Scsi, "/dev/x")
+        };
+        for (file, format) in [("a.qcow2", "qcow2"), ("a.VMDK", "vmdk"), ("a.img", "raw"), ("a", "raw")] {
+            assert_eq!(named_format(Path::new(file), &disk).as_deref(), Some(format), "{file}");
+        }
     }
 
     #[test]

@@ -25,12 +25,7 @@ check=
 
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 while getopts g:a:s:c:n:z:t option; do
     case $option in
     g) group=$OPTARG ;;

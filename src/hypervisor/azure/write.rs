@@ -8,8 +8,8 @@
 
 use super::size;
 use crate::finding;
-use crate::hypervisor::text::{fill, one_line, shell};
-use crate::hypervisor::{Artifact, Placement, Rendered};
+use crate::hypervisor::text::{fill, one_line, shell, shell_script};
+use crate::hypervisor::{Artifact, Placement, Rendered, fit, guests};
 use crate::machine::{Clock, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
@@ -19,6 +19,7 @@ use landfall_image::{Bytes, Error, Result};
 const OS_DISK_AT_MOST: Bytes = Bytes::gib(4095);
 /// And attaches no larger one.
 const DISK_AT_MOST: Bytes = Bytes::gib(32767);
+const TITLE: &str = "Azure";
 const NAME_AT_MOST: usize = 64;
 /// A tag's value.
 const TAG_AT_MOST: usize = 256;
@@ -191,7 +192,7 @@ impl<'a> Made<'a> {
                 ("@TAGS@", tags(machine, findings)),
                 ("@DATA_DISKS@", list(&self.files[1..], "")),
                 ("@CARDS@", list(&labels, "")),
-                ("@OS@", if is_windows(machine) { "Windows" } else { "Linux" }.to_owned()),
+                ("@OS@", if guests::of(machine).is_windows() { "Windows" } else { "Linux" }.to_owned()),
                 ("@V@", v.to_owned()),
                 ("@DISK_SECURITY@", disk_security),
                 ("@OS_FILE@", word(self.files[0])),
@@ -219,7 +220,7 @@ impl<'a> Made<'a> {
         if self.placeholder {
             cards += "add_card nic0 ''\n";
         }
-        fill(
+        shell_script(
             include_str!("register.sh"),
             &[
                 ("@NAME@", shell(name)),
@@ -230,12 +231,6 @@ impl<'a> Made<'a> {
             ],
         )
     }
-}
-
-fn is_windows(machine: &Machine) -> bool {
-    let found = machine.os.as_ref().map(|os| os.distribution.to_ascii_lowercase());
-    let label = machine.os_label.as_deref().unwrap_or_default().to_ascii_lowercase();
-    found.unwrap_or(label).starts_with("win")
 }
 
 /// `text` as a string of Bicep.
@@ -322,12 +317,6 @@ fn not_held(machine: &Machine, findings: &mut Vec<Finding>) {
             "Choose the subnet that stands for it.",
         );
     }
-    if machine.smbios.uuid.is_some() || machine.smbios.serial.is_some() {
-        lost(
-            "The guest reads another UUID and serial number of the system in Azure.".to_owned(),
-            "Look whether a licence or an inventory agent in the guest goes by them.",
-        );
-    }
     if machine.firmware == Firmware::Bios && machine.tpm {
         lost(
             "The machine starts by BIOS and has a TPM; in Azure only machines of generation 2 have one."
@@ -347,6 +336,26 @@ fn not_held(machine: &Machine, findings: &mut Vec<Finding>) {
             "Look whether the guest names disks by /dev/disk/by-id.",
         );
     }
+    let cpus = machine.cpus;
+    if cpus.cores_per_socket > 1 || cpus.threads_per_core > 1 {
+        lost(
+            format!(
+                "The machine has {} sockets of {} cores with {} threads; a size of Azure has an arrangement of its own.",
+                cpus.sockets(),
+                cpus.cores_per_socket,
+                cpus.threads_per_core
+            ),
+            "Look at licences that count sockets or cores.",
+        );
+    }
+    let uuid = machine.smbios.uuid.map(|uuid| format!("the system's UUID {uuid}"));
+    let what: Vec<String> = uuid.into_iter().chain(fit::smbios_strings(machine, true)).collect();
+    findings.extend(fit::not_held(
+        &what,
+        TITLE,
+        "Look whether a licence or an inventory agent in the guest goes by it.",
+    ));
+    findings.extend(fit::starts_its_disk(machine, TITLE));
 }
 
 #[cfg(test)]

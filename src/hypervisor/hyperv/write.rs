@@ -9,12 +9,13 @@
 use crate::finding;
 use crate::hypervisor::text::{fill, one_line, powershell};
 use crate::hypervisor::xml::holdable;
-use crate::hypervisor::{Artifact, Placement, Rendered};
-use crate::machine::{BootDevice, Machine, NicSlot};
+use crate::hypervisor::{Artifact, Placement, Rendered, fit, guests};
+use crate::machine::{BootDevice, Clock, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
 
+const TITLE: &str = "Hyper-V";
 /// Of a machine's name.
 const NAME_AT_MOST: usize = 100;
 
@@ -89,7 +90,7 @@ fn script(machine: &Machine, placement: &Placement, name: &str) -> Result<String
             ("@PROCESSORS@", machine.cpus.count.to_string()),
             ("@THREADS@", machine.cpus.threads_per_core.to_string()),
             ("@SECURE_BOOT@", flag(second && machine.secure_boot)),
-            ("@TEMPLATE@", powershell(template(machine))),
+            ("@TEMPLATE@", powershell(guests::of(machine).hyperv_template())),
             ("@TPM@", flag(second && machine.tpm)),
             ("@GUID@", powershell(&guid.unwrap_or_default())),
             ("@SERIAL@", powershell(&one_line(machine.smbios.serial.as_deref().unwrap_or_default()))),
@@ -129,17 +130,6 @@ fn card(nic: &NicSlot, placement: &Placement) -> String {
         flag(nic.connected),
         flag(nic.model.as_deref() == Some("tulip")),
     )
-}
-
-/// Whose keys secure boot goes by.
-fn template(machine: &Machine) -> &'static str {
-    let found = machine.os.as_ref().map(|os| os.distribution.to_ascii_lowercase());
-    let label = machine.os_label.as_deref().unwrap_or_default().to_ascii_lowercase();
-    if found.unwrap_or(label).starts_with("win") {
-        "MicrosoftWindows"
-    } else {
-        "MicrosoftUEFICertificateAuthority"
-    }
 }
 
 /// What the firmware tries: words of `Set-VMBios` for generation 1, which takes all four; for generation 2 the boot disk and
@@ -187,23 +177,10 @@ fn findings(machine: &Machine) -> Vec<Finding> {
             "Set-VMProcessor -MaximumCountPerNumaNode arranges them by hand where a licence counts sockets.",
         );
     }
-    let smbios = &machine.smbios;
-    let others = [
-        ("manufacturer", &smbios.manufacturer),
-        ("product", &smbios.product),
-        ("version", &smbios.version),
-        ("SKU", &smbios.sku),
-        ("family", &smbios.family),
-    ];
-    let told: Vec<String> =
-        others.iter().filter_map(|(word, value)| Some(format!("{word} {}", value.as_ref()?))).collect();
-    if !told.is_empty() {
+    if machine.clock == Clock::LocalTime {
         lost(
-            format!(
-                "The guest reads from SMBIOS what Hyper-V says of itself, not {}.",
-                one_line(&told.join(", "))
-            ),
-            "Look whether a licence in the guest goes by it.",
+            "The machine's clock counts local time at the source; Hyper-V's clock counts what its host's does.".to_owned(),
+            "Let the time synchronisation of the integration services set the guest's time.",
         );
     }
     if machine.firmware == Firmware::Bios && machine.tpm {
@@ -228,6 +205,11 @@ fn findings(machine: &Machine) -> Vec<Finding> {
             "Look whether the guest names disks by /dev/disk/by-id.",
         );
     }
+    out.extend(fit::not_held(
+        &fit::smbios_strings(machine, false),
+        TITLE,
+        "Look whether a licence in the guest goes by it.",
+    ));
     out
 }
 

@@ -15,12 +15,7 @@ networks=@NETWORKS@
 
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 for tool in kubectl virtctl; do
     command -v "$tool" >/dev/null 2>&1 || stop "$tool is not here" 'install the cluster'"'"'s version of it'
 done

@@ -4,7 +4,7 @@
 //! types that are generated of both. Deliberately absent: instance types and preferences, which every cluster has of its own.
 
 use crate::finding;
-use crate::hypervisor::text::{fill, shell};
+use crate::hypervisor::text::{shell, shell_script};
 use crate::hypervisor::{Artifact, Placement, Rendered, fit, yaml};
 use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
@@ -104,7 +104,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
     let uploads: Vec<String> =
         names.iter().zip(&files).map(|(name, file)| format!("upload {name} {file}")).collect();
-    let script = fill(
+    let script = shell_script(
         include_str!("register.sh"),
         &[
             ("@NAME@", shell(&name)),

@@ -13,12 +13,7 @@ name=@NAME@
 macs=@MACS@
 container=@CONTAINER@
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 [ $# -ge 1 ] || stop 'the address of the disks is not named' './register.sh SOURCE_URL [CONTAINER]'
 source=${1%/}
 [ $# -lt 2 ] || container=$2

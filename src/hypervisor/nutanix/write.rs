@@ -6,7 +6,7 @@
 
 use super::specification;
 use crate::finding;
-use crate::hypervisor::text::{fill, one_line, shell};
+use crate::hypervisor::text::{one_line, shell, shell_script};
 use crate::hypervisor::{Artifact, Placement, Rendered, fit};
 use crate::machine::{Bus, Clock, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
@@ -106,6 +106,7 @@ fn card(nic: &NicSlot, placement: &Placement) -> Result<Card> {
 }
 
 fn lost(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) {
+    findings.extend(fit::starts_its_disk(machine, TITLE));
     let mut what = fit::smbios_strings(machine, true);
     if let Some(uuid) = machine.smbios.uuid {
         what.push(format!("the system's UUID {uuid} with acli and API v3 (v4 takes it)"));
@@ -194,7 +195,7 @@ fn script(machine: &Machine, name: &str, disks: &[Disk], cards: &[Card], placeme
     steps.extend(attach);
     steps.extend(nics);
     steps.push(boot);
-    fill(
+    shell_script(
         include_str!("register.sh"),
         &[
             ("@NAME@", shell(name)),

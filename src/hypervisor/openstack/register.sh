@@ -18,12 +18,7 @@ needs_network=@NEEDS_NETWORK@
 
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 [ $# -gt 0 ] || stop 'the flavor is not named' './register.sh FLAVOR [NETWORK]; openstack flavor list shows those that are here'
 flavor=$1
 network=${2:-}

@@ -6,8 +6,8 @@
 
 use super::heat;
 use crate::finding;
-use crate::hypervisor::text::{fill, shell};
-use crate::hypervisor::{Artifact, Placement, Rendered, fit};
+use crate::hypervisor::text::{shell, shell_script};
+use crate::hypervisor::{Artifact, Placement, Rendered, fit, guests};
 use crate::machine::{Bus, Clock, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
@@ -145,15 +145,11 @@ pub(super) fn short(text: &str) -> String {
     text.chars().take(DETAIL_AT_MOST).collect()
 }
 
-/// Words for the operating system, as Glance's documentation lists them.
+/// Glance's family of the operating system, and its id where that is known.
 fn os(machine: &Machine) -> (&'static str, Option<String>) {
-    let label = machine.os_label.as_deref().unwrap_or_default().to_ascii_lowercase();
-    match &machine.os {
-        Some(os) if os.distribution == "windows" => ("windows", Some("windows".into())),
-        Some(os) => ("linux", Some(os.distribution.clone()).filter(|id| !id.is_empty())),
-        None if machine.clock == Clock::LocalTime || label.starts_with("win") => ("windows", None),
-        None => ("linux", None),
-    }
+    let family = if guests::of(machine).is_windows() { "windows" } else { "linux" };
+    let id = machine.os.as_ref().map(|os| os.distribution.clone());
+    (family, id.filter(|id| !id.is_empty()))
 }
 
 fn properties(
@@ -220,6 +216,7 @@ fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
             "Choose the network of that VLAN with --map-network.",
         ));
     }
+    findings.extend(fit::starts_its_disk(machine, TITLE));
     if machine.boot_disk() > 0 {
         findings.push(finding::NOT_HELD.finding(
             format!(
@@ -275,7 +272,7 @@ fn script(
     if !machine.tags.is_empty() {
         details.push(format!("--property {}", shell(&format!("tags={}", short(&machine.tags.join(","))))));
     }
-    fill(
+    shell_script(
         include_str!("register.sh"),
         &[
             ("@NAME@", shell(name)),

@@ -17,12 +17,7 @@ has_tpm=@TPM@
 
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 [ $# -ge 1 ] || stop 'the cluster is not named' './register.sh CLUSTER [STORAGE_DOMAIN]'
 cluster=$1
 [ $# -lt 2 ] || storage=$2

@@ -5,9 +5,9 @@
 //! affinity, which belong to the engine.
 
 use crate::finding;
-use crate::hypervisor::text::{fill, shell};
+use crate::hypervisor::text::{shell, shell_script};
 use crate::hypervisor::xml::{self, Xml, empty, parent, text};
-use crate::hypervisor::{Artifact, PlacedDisk, Placement, Rendered, fit};
+use crate::hypervisor::{Artifact, PlacedDisk, Placement, Rendered, fit, guests};
 use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
@@ -72,7 +72,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let files: Vec<String> = disks.iter().map(|disk| shell(&disk.placed.file)).collect();
     let ids: Vec<String> = disks.iter().map(|disk| disk.id.to_string()).collect();
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
-    let script = fill(
+    let script = shell_script(
         include_str!("register.sh"),
         &[
             ("@NAME@", shell(&name)),
@@ -175,14 +175,12 @@ fn sequence(machine: &Machine) -> u8 {
     }
 }
 
-/// The engine's unique name of the operating system.
+/// The engine's unique name of the operating system, of those that every release of it has.
 fn os(machine: &Machine) -> &'static str {
-    let label = machine.os_label.as_deref().unwrap_or_default().to_ascii_lowercase();
-    match &machine.os {
-        Some(os) if os.distribution == "windows" => "windows_10x64",
-        Some(_) => "other_linux",
-        None if machine.clock == Clock::LocalTime || label.starts_with("win") => "windows_10x64",
-        None => "other",
+    match guests::of(machine) {
+        guest if guest.is_windows() => "windows_10x64",
+        guest if guest.is_linux() => "other_linux",
+        _ => "other",
     }
 }
 

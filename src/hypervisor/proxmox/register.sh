@@ -20,12 +20,7 @@ id=@ID@
 : "${PVE_CONFIGURATION:=/etc/pve}" "${SYS_CLASS_NET:=/sys/class/net}"
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 for tool in qm pvesh pvesm; do
     command -v "$tool" >/dev/null 2>&1 || stop "$tool is not here" 'run this on a node of Proxmox VE'
 done

@@ -6,8 +6,8 @@
 
 use super::conf::url_encode;
 use crate::finding;
-use crate::hypervisor::text::{fill, shell};
-use crate::hypervisor::{Artifact, Placement, Rendered, fit};
+use crate::hypervisor::text::{shell, shell_script};
+use crate::hypervisor::{Artifact, Placement, Rendered, fit, guests};
 use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine, NicSlot};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -115,7 +115,7 @@ impl Written<'_> {
         let uefi = machine.firmware == Firmware::Uefi;
         self.set("bios", if uefi { "ovmf" } else { "seabios" });
         self.set("machine", if machine.disks.iter().any(|disk| disk.bus == Bus::Ide) { "pc" } else { "q35" });
-        self.set("ostype", ostype(machine));
+        self.set("ostype", guests::of(machine).proxmox());
         self.set("localtime", if machine.clock == Clock::LocalTime { "1" } else { "0" });
         if machine.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi) {
             self.set("scsihw", "virtio-scsi-single");
@@ -295,21 +295,6 @@ fn kind(disk: &DiskSlot) -> Result<(&'static str, usize)> {
     }
 }
 
-/// Its word for the operating system.
-fn ostype(machine: &Machine) -> &'static str {
-    let label = machine.os_label.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let is_windows = match &machine.os {
-        Some(os) => os.distribution == "windows",
-        None => label.starts_with("win") || machine.clock == Clock::LocalTime,
-    };
-    match (is_windows, &machine.os) {
-        (true, Some(os)) if os.version.starts_with("11") || os.version.starts_with("202") => "win11",
-        (true, _) => "win10",
-        (false, Some(_)) => "l26",
-        (false, None) => "other",
-    }
-}
-
 fn conf(written: &Written<'_>, places: &[Place], placement: &Placement) -> String {
     let mut lines: Vec<(String, String)> = written.settings.clone();
     for place in places {
@@ -375,7 +360,7 @@ fn script(written: &Written<'_>, places: &[Place], placement: &Placement) -> Str
     }
     let macs: Vec<&str> = written.machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
     let files: Vec<String> = places.iter().map(|place| shell(&place.file)).collect();
-    fill(
+    shell_script(
         include_str!("register.sh"),
         &[
             ("@NAME@", shell(&setting("name"))),

@@ -15,12 +15,7 @@ uuid=@UUID@
 chosen=@DATASTORE@
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 command -v govc >/dev/null 2>&1 || stop 'govc is not here' 'get it from https://github.com/vmware/govmomi/releases'
 govc about >/dev/null || stop 'no connection to vSphere' 'set GOVC_URL, GOVC_USERNAME and GOVC_PASSWORD'
 

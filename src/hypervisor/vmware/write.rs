@@ -8,7 +8,7 @@ use super::keys::quoted;
 use super::nics::is_static;
 use super::vmx::{serial, spaced};
 use crate::finding;
-use crate::hypervisor::text::{fill, one_line, powershell, shell};
+use crate::hypervisor::text::{one_line, powershell, shell, shell_script};
 use crate::hypervisor::{Artifact, Networks, Placement, Rendered, attach, guests};
 use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine};
 use landfall_boot::check::Finding;
@@ -327,7 +327,7 @@ fn script(
         machine.nics.iter().map(|nic| placement.networks.chosen(nic).unwrap_or(USUAL_NETWORK)).collect();
     // As vSphere's own inventory spells it in paths.
     let escaped = machine.name.replace('%', "%25").replace('/', "%2f").replace('\\', "%5c");
-    fill(
+    shell_script(
         template,
         &[
             ("@TITLE@", one_line(&machine.name)),

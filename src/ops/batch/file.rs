@@ -94,6 +94,8 @@ struct WrittenMachine {
     configuration: Option<String>,
     #[serde(default)]
     disks: BTreeMap<String, String>,
+    #[serde(default)]
+    skip_disks: Vec<String>,
 }
 
 /// Files that one pattern finds, at most.
@@ -194,7 +196,11 @@ fn check_text(
                     root: one.root.clone(),
                     keep: written.keep.clone(),
                     drop: written.drop.clone(),
-                    source: source::Wanted { choice: choice.clone(), disks: Clone::clone(&disks) },
+                    source: source::Wanted {
+                        choice: choice.clone(),
+                        disks: Clone::clone(&disks),
+                        skipped: one.skip_disks.clone(),
+                    },
                     map: map.cloned(),
                 },
             });

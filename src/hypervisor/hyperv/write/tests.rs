@@ -104,8 +104,8 @@ fn old_guests_get_what_they_drive() {
 #[test]
 fn windows_goes_by_its_own_keys() {
     let mut machine = machine(Firmware::Uefi);
-    assert_eq!(template(&machine), "MicrosoftUEFICertificateAuthority");
+    assert_eq!(guests::of(&machine).hyperv_template(), "MicrosoftUEFICertificateAuthority");
     machine.os = None;
     machine.os_label = Some("windows2019srv_64Guest".into());
-    assert_eq!(template(&machine), "MicrosoftWindows");
+    assert_eq!(guests::of(&machine).hyperv_template(), "MicrosoftWindows");
 }
