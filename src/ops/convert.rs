@@ -3,6 +3,7 @@
 //! All is written into a folder with a temporary name, which gets its final name when everything in it is complete
 //! and synced. A run that was killed leaves only the temporary folder; the next run removes it.
 
+use super::folder::{Folder, MANIFEST, REPORT, write_file};
 use super::inspect::{self, Opened};
 use super::packing::Packing;
 use super::source;
@@ -16,9 +17,7 @@ use landfall_boot::target::{Firmware, Platform};
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
 use landfall_image::formats::KindRow;
 use landfall_image::{Error, Format, Overlay, Result};
-use rustix::fs::RenameFlags;
-use rustix::io::Errno;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -231,12 +230,6 @@ fn check_kind(target: &Target, kind: &KindRow, machine: &Machine) -> Result<()> 
     Ok(())
 }
 
-/// Name of the file that lists the digests of everything in the folder.
-const MANIFEST: &str = "manifest.json";
-
-/// Name of the report in the folder.
-pub(super) const REPORT: &str = "report.json";
-
 /// BLAKE3 of every file of the definition, and the content digest of every disk.
 fn manifest(artifacts: &[&Artifact], disks: &[WrittenDisk]) -> Artifact {
     let files: Vec<_> = artifacts
@@ -266,187 +259,6 @@ fn utf8(path: &Path) -> Result<String> {
     })
 }
 
-fn write_file(folder: &Path, artifact: &Artifact) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = folder.join(&artifact.name);
-    let mode = if artifact.executable { 0o755 } else { 0o644 };
-    let written =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, artifact.text.as_bytes()).and_then(|()| file.sync_all())
-        });
-    written.map_err(|e| Error::io("cannot write", e).in_file(&path))
-}
-
-/// The output folder while it has its temporary name. Dropped before it is complete, it is removed.
-struct Folder {
-    partial: PathBuf,
-    final_name: PathBuf,
-    /// The name of an earlier result while it is being replaced, where that takes two steps.
-    old: PathBuf,
-    /// Held as long as the folder is ours: a second run must not remove it.
-    _lock: File,
-    replace: bool,
-    complete: bool,
-}
-
-impl Folder {
-    /// Begins the folder `name` in `output`. `source` are the files that the machine is read from, by their real paths:
-    /// a folder with one of them in it is never replaced.
-    fn begin(output: &Path, name: &str, replace: bool, source: &[PathBuf]) -> Result<Folder> {
-        if !super::is_folder_name(name) {
-            return Err(Error::unsupported(format!("no folder can have the machine's name {name:?}"))
-                .hint("give it another name with --name"));
-        }
-        let cannot = |doing: &'static str| move |e| Error::io(doing, e).in_file(output);
-        fs::create_dir_all(output).map_err(cannot("cannot create the output folder"))?;
-        let output = output.canonicalize().map_err(cannot("cannot resolve the output folder"))?;
-        let final_name = output.join(name);
-        let partial = output.join(format!(".{name}.landfall-partial"));
-        let old = output.join(format!(".{name}.landfall-old"));
-        check_free(&final_name, replace, source)?;
-        let lock = lock(&partial)?.ok_or_else(|| {
-            Error::refused("is being written by another landfall at this moment")
-                .in_file(&final_name)
-                .hint("wait for it to end, or stop it")
-        })?;
-        let folder = Folder { partial, final_name, old, _lock: lock, replace, complete: false };
-        folder.clear(source)?;
-        Ok(folder)
-    }
-
-    /// Puts in order what a killed run left.
-    fn clear(&self, source: &[PathBuf]) -> Result<()> {
-        let cannot = |e| Error::io("cannot read", e).in_file(&self.partial);
-        for entry in fs::read_dir(&self.partial).map_err(cannot)? {
-            remove(&entry.map_err(cannot)?.path())?;
-        }
-        if self.old.symlink_metadata().is_ok() && self.final_name.symlink_metadata().is_err() {
-            fs::rename(&self.old, &self.final_name).map_err(|e| {
-                Error::io("cannot bring the earlier result back", e).in_file(&self.final_name)
-            })?;
-            check_free(&self.final_name, self.replace, source)?;
-        }
-        Ok(())
-    }
-
-    fn complete(mut self) -> Result<PathBuf> {
-        sync(&self.partial)?;
-        let replaces = self.replace && self.final_name.symlink_metadata().is_ok();
-        // Nobody else may take what is removed below for the leavings of a killed run.
-        let _old_lock = if replaces { lock(&self.final_name)? } else { None };
-        let cwd = rustix::fs::CWD;
-        let how = if replaces { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        let cannot =
-            |e: std::io::Error| Error::io("cannot give it its final name", e).in_file(&self.final_name);
-        let gone = match rustix::fs::renameat_with(cwd, &self.partial, cwd, &self.final_name, how) {
-            Ok(()) => &self.partial,
-            // A file system that cannot do this at once.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                if replaces {
-                    remove(&self.old)?;
-                    fs::rename(&self.final_name, &self.old).map_err(cannot)?;
-                }
-                fs::rename(&self.partial, &self.final_name).map_err(cannot)?;
-                &self.old
-            }
-            Err(e) => return Err(cannot(e.into())),
-        };
-        self.complete = true;
-        if let Some(output) = self.final_name.parent() {
-            sync(output)?;
-        }
-        if replaces && let Err(error) = remove(gone) {
-            tracing::warn!("the earlier result is replaced, but not all of it is gone: {error}");
-        }
-        Ok(self.final_name.clone())
-    }
-}
-
-/// Refuses what is at `final_name` already, unless it is an earlier result that may be replaced.
-fn check_free(final_name: &Path, replace: bool, source: &[PathBuf]) -> Result<()> {
-    let Ok(there) = final_name.symlink_metadata() else { return Ok(()) };
-    let refused = |says: &str, hint: &str| Err(Error::refused(says).in_file(final_name).hint(hint));
-    let real = final_name.canonicalize().unwrap_or_else(|_| final_name.to_owned());
-    if source.iter().any(|file| file.starts_with(&real)) {
-        return refused(
-            "is the folder that the machine is read from",
-            "choose another folder with -o, or another name with --name",
-        );
-    }
-    let is_result = there.is_dir() && [MANIFEST, REPORT].iter().all(|name| final_name.join(name).is_file());
-    match (is_result, replace) {
-        (true, true) => Ok(()),
-        (true, false) => refused(
-            "exists already",
-            "choose another folder with -o, another name with --name, or replace it with --replace",
-        ),
-        (false, _) => refused(
-            "exists already, and landfall did not write it: it is not replaced",
-            "choose another folder with -o, or another name with --name",
-        ),
-    }
-}
-
-/// Makes the folder, or takes over what a killed run left, and locks it. `None` where another run holds it.
-pub(super) fn lock(partial: &Path) -> Result<Option<File>> {
-    use rustix::fs::{FlockOperation, Mode, OFlags};
-    use std::os::unix::fs::MetadataExt;
-    let cannot = |e| Error::io("cannot create", e).in_file(partial);
-    loop {
-        match fs::create_dir(partial) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(cannot(e)),
-            _ => {}
-        }
-        // What lies behind a link is none of ours to empty.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = match rustix::fs::open(partial, flags, Mode::empty()) {
-            Err(Errno::NOENT) => continue,
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                return Err(Error::refused("is in the way and is no folder").in_file(partial));
-            }
-            other => File::from(other.map_err(|e| cannot(e.into()))?),
-        };
-        if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
-            return Ok(None);
-        }
-        // A file system without locks: nothing more can be done. The other run may have renamed or removed the folder
-        // between the two steps.
-        let ours = folder.metadata().map_err(cannot)?.ino();
-        if fs::metadata(partial).is_ok_and(|meta| meta.ino() == ours) {
-            return Ok(Some(folder));
-        }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.complete
-            && let Err(error) = remove(&self.partial)
-        {
-            tracing::warn!("{error}");
-        }
-    }
-}
-
-fn remove(path: &Path) -> Result<()> {
-    let gone = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => return Ok(()),
-    };
-    gone.map_err(|e| Error::io("cannot remove", e).in_file(path))
-}
-
-fn sync(folder: &Path) -> Result<()> {
-    match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // Some network file systems cannot sync a folder.
-        Err(e) if e.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {
-            Err(Error::io("cannot sync", e).in_file(folder))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Seconds per step.
 struct Clock {
     last: Instant,
@@ -464,95 +276,5 @@ impl Clock {
         let took = self.last.elapsed().as_secs_f64();
         self.laps.push((step.to_owned(), (took * 1000.0).round() / 1000.0));
         self.last = Instant::now();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn result(folder: &Path) {
-        fs::create_dir_all(folder).unwrap();
-        for name in [MANIFEST, REPORT, "disk0.qcow2"] {
-            fs::write(folder.join(name), "old").unwrap();
-        }
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn only_an_earlier_result_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let out = dir.path().canonicalize().unwrap();
-        result(&out.join("a"));
-        fs::create_dir(out.join("photos")).unwrap();
-        fs::write(out.join("photos/1.jpg"), "precious").unwrap();
-        fs::write(out.join("file"), "precious").unwrap();
-        std::os::unix::fs::symlink("a", out.join("link")).unwrap();
-        let source = [out.join("a/web01.vmdk")];
-        let begin = |name: &str, replace, source: &[PathBuf]| {
-            Folder::begin(&out, name, replace, source)
-                .map_err(|e| (e.kind(), e.hint_text().unwrap().to_owned()))
-        };
-        for (name, replace, source) in [
-            ("photos", true, &[][..]),
-            ("file", true, &[]),
-            ("link", true, &[]),
-            ("a", true, &source),
-            ("a", false, &source),
-            ("link", true, &source),
-        ] {
-            let (kind, hint) = begin(name, replace, source).err().unwrap();
-            assert_eq!(kind, landfall_image::Kind::Refused, "{name}");
-            assert!(!hint.contains("--replace"), "{name}: {hint}");
-        }
-        let (_, hint) = begin("a", false, &[]).err().unwrap();
-        assert!(hint.contains("--replace"), "{hint}");
-        let folder = begin("a", true, &[]).unwrap();
-        assert!(begin("a", true, &[]).is_err(), "two at once");
-        fs::write(folder.partial.join("new"), "new").unwrap();
-        assert_eq!(names(&out.join("a")).len(), 3, "the old one stays until the new one is complete");
-        folder.complete().unwrap();
-        assert_eq!(names(&out.join("a")), ["new"]);
-        assert_eq!(names(&out), ["a", "file", "link", "photos"]);
-    }
-
-    #[test]
-    fn what_appears_meanwhile_is_not_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::begin(dir.path(), "a", false, &[]).unwrap();
-        fs::create_dir(dir.path().join("a")).unwrap();
-        assert!(folder.complete().is_err());
-        assert_eq!(names(dir.path()), ["a"]);
-    }
-
-    #[test]
-    fn what_a_killed_run_left_is_taken_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let precious = dir.path().join("precious");
-        fs::create_dir(&precious).unwrap();
-        fs::write(precious.join("x"), "x").unwrap();
-        let partial = dir.path().join(".a.landfall-partial");
-        std::os::unix::fs::symlink(&precious, &partial).unwrap();
-        assert!(Folder::begin(dir.path(), "a", false, &[]).is_err(), "a link is not followed");
-        assert_eq!(names(&precious), ["x"]);
-        fs::remove_file(&partial).unwrap();
-        fs::create_dir_all(partial.join("left")).unwrap();
-        // Killed between the two steps of a replacement.
-        result(&dir.path().join(".a.landfall-old"));
-        assert!(Folder::begin(dir.path(), "a", false, &[]).is_err(), "the earlier result is back");
-        assert_eq!(names(&dir.path().join("a")).len(), 3);
-        drop(Folder::begin(dir.path(), "a", true, &[]).unwrap());
-        assert_eq!(names(dir.path()), ["a", "precious"]);
-        for name in ["", ".", "..", "a/b", "a\0b", "a\nb", &"x".repeat(300)] {
-            assert!(Folder::begin(dir.path(), name, false, &[]).is_err(), "{name:?}");
-        }
     }
 }

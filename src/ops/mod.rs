@@ -5,6 +5,7 @@ pub mod batch;
 pub mod convert;
 pub mod disk;
 mod exported;
+pub mod folder;
 pub mod inspect;
 pub mod map;
 mod packaged;

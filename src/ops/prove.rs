@@ -68,7 +68,7 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     let cannot = |doing: &'static str| move |e| Error::io(doing, e).in_file(at);
     fs::create_dir_all(&folder).map_err(cannot("cannot create"))?;
     let real = folder.canonicalize().map_err(cannot("cannot resolve"))?;
-    let _lock = super::convert::lock(&real)?.ok_or_else(|| {
+    let _lock = super::folder::lock(&real)?.ok_or_else(|| {
         Error::refused("another boot trial writes its evidence there at this moment")
             .in_file(&folder)
             .hint("wait for it to end, or choose another folder with -o")
@@ -176,7 +176,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         };
         return Ok((loaded, machine, wanted.target));
     }
-    let path = wanted.machine.join(super::convert::REPORT);
+    let path = wanted.machine.join(super::folder::REPORT);
     let kept = Kept::read(&path)?;
     let target = hypervisor::target(&kept.target)
         .ok_or_else(|| Error::unsupported(format!("names the target {:?}", kept.target)).in_file(&path))?;

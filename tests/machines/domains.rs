@@ -101,3 +101,33 @@ fn a_vmx_and_libvirts_xml_of_it_are_one_machine() {
     }
     assert!(checked > 60, "only {checked} were there");
 }
+
+/// A copy of a volume that calls itself by no ending, and looks like an image: not read as the raw disk that the definition
+/// has, nor as the image that a guest may have written.
+#[test]
+fn a_copy_that_looks_like_an_image_is_not_read_as_raw() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let xml = "<domain type='kvm'><name>a</name><memory>524288</memory><os><type arch='x86_64'>hvm</type></os><devices>\
+        <disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='/dev/vg/a'/><target dev='vda' bus='virtio'/></disk>\
+        </devices></domain>";
+    std::fs::write(at("a.xml"), xml).unwrap();
+    std::fs::File::create(at("empty.raw")).unwrap().set_len(8 << 20).unwrap();
+    let landfall = || assert_cmd::Command::cargo_bin("landfall").unwrap();
+    landfall().args(["disk", "convert"]).args([at("empty.raw"), at("copy.qcow2")]).assert().success();
+    std::fs::copy(at("copy.qcow2"), at("copy")).unwrap();
+    let size = |file: &str| {
+        let disk = format!("vda={}", at(file).display());
+        let output =
+            landfall().args(["inspect", "--json", "--disk", &disk]).arg(at("a.xml")).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (
+            report["disks"][0]["virtual_size"].as_u64(),
+            report["error"]["text"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    assert_eq!(size("copy.qcow2").0, Some(8 << 20));
+    assert_eq!(size("empty.raw").0, Some(8 << 20));
+    let (none, says) = size("copy");
+    assert!(none.is_none() && says.contains("looks like qcow2"), "{says}");
+}

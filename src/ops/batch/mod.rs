@@ -65,7 +65,7 @@ pub fn run(
         create,
         observer,
         next: AtomicUsize::new(0),
-        room: Mutex::new(Room { running: 0, reserved: 0, scratch: 0 }),
+        room: Mutex::default(),
         changed: Condvar::new(),
         surveyed: &surveyed,
     };
@@ -97,10 +97,49 @@ pub fn run(
 }
 
 /// What the machines under way take.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Room {
     running: usize,
+    /// Bytes of the output folder that they may still fill.
     reserved: u64,
+    /// Bytes that their overlays may take.
     scratch: u64,
+}
+
+/// Whether another machine may begin.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Begin,
+    /// Others have to end first.
+    Wait,
+    /// It has no room even alone.
+    Never,
+}
+
+impl Room {
+    /// For a machine that needs `need` bytes where `free` are free and overlays may take `scratch_at_most`. One alone is only
+    /// refused what cannot be.
+    fn verdict(&self, need: u64, free: u64, scratch_at_most: u64) -> Verdict {
+        let scratch = self.scratch.saturating_add(SCRATCH_EACH.0);
+        match self.running {
+            0 if need <= free => Verdict::Begin,
+            0 => Verdict::Never,
+            _ if need <= free.saturating_sub(self.reserved) && scratch <= scratch_at_most => Verdict::Begin,
+            _ => Verdict::Wait,
+        }
+    }
+
+    fn enter(&mut self, need: u64) {
+        self.running += 1;
+        self.reserved = self.reserved.saturating_add(need);
+        self.scratch = self.scratch.saturating_add(SCRATCH_EACH.0);
+    }
+
+    fn leave(&mut self, need: u64) {
+        self.running = self.running.saturating_sub(1);
+        self.reserved = self.reserved.saturating_sub(need);
+        self.scratch = self.scratch.saturating_sub(SCRATCH_EACH.0);
+    }
 }
 
 struct Queue<'a> {
@@ -170,28 +209,27 @@ impl Queue<'_> {
         }
     }
 
-    /// Waits until there is room for a machine that needs `need` bytes. One alone is only refused what cannot be.
+    /// Waits until there is room for a machine that needs `need` bytes.
     fn admit(&self, need: u64) -> Result<()> {
+        let scratch = self.fleet.scratch_at_most.map_or(u64::MAX, |most| most.0);
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             self.context.check_cancelled()?;
             let free = survey::free(&self.fleet.output)?;
-            let left = free.0.saturating_sub(room.reserved);
-            let scratch = self.fleet.scratch_at_most.map_or(u64::MAX, |most| most.0);
-            let fits = need <= left && room.scratch.saturating_add(SCRATCH_EACH.0) <= scratch;
-            if fits || room.running == 0 && need <= free.0 {
-                room.running += 1;
-                room.reserved = room.reserved.saturating_add(need);
-                room.scratch = room.scratch.saturating_add(SCRATCH_EACH.0);
-                return Ok(());
-            }
-            if room.running == 0 {
-                return Err(Error::refused(format!(
-                    "may need {} with what is changed in it, and {free} are free",
-                    Bytes(need)
-                ))
-                .in_file(&self.fleet.output)
-                .hint("free some space, or choose another folder with -o"));
+            match room.verdict(need, free.0, scratch) {
+                Verdict::Begin => {
+                    room.enter(need);
+                    return Ok(());
+                }
+                Verdict::Wait => {}
+                Verdict::Never => {
+                    return Err(Error::refused(format!(
+                        "may need {} with what is changed in it, and {free} are free",
+                        Bytes(need)
+                    ))
+                    .in_file(&self.fleet.output)
+                    .hint("free some space, or choose another folder with -o"));
+                }
             }
             let waited = self.changed.wait_timeout(room, std::time::Duration::from_millis(500));
             room = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -252,10 +290,28 @@ struct Leave<'a> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        let mut room = self.queue.room.lock().unwrap_or_else(PoisonError::into_inner);
-        room.running = room.running.saturating_sub(1);
-        room.reserved = room.reserved.saturating_sub(self.need);
-        room.scratch = room.scratch.saturating_sub(SCRATCH_EACH.0);
+        self.queue.room.lock().unwrap_or_else(PoisonError::into_inner).leave(self.need);
         self.queue.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_begin_as_room_allows() {
+        let gib = |n: u64| n << 30;
+        let mut room = Room::default();
+        assert_eq!(room.verdict(gib(10), gib(9), u64::MAX), Verdict::Never);
+        // Alone it may, whatever the limit for overlays says.
+        assert_eq!(room.verdict(gib(10), gib(10), 1), Verdict::Begin);
+        room.enter(gib(10));
+        assert_eq!(room.verdict(gib(5), gib(14), u64::MAX), Verdict::Wait);
+        assert_eq!(room.verdict(gib(5), gib(15), u64::MAX), Verdict::Begin);
+        assert_eq!(room.verdict(gib(5), gib(15), gib(1)), Verdict::Wait);
+        assert_eq!(room.verdict(gib(5), gib(15), gib(2)), Verdict::Begin);
+        room.leave(gib(10));
+        assert_eq!(room, Room::default());
     }
 }

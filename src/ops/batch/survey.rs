@@ -4,7 +4,7 @@
 use super::file::{Entry, Fleet};
 use crate::finding;
 use crate::machine::Machine;
-use crate::ops::{Context, Failure, convert, disk, source};
+use crate::ops::{Context, Failure, convert, disk, folder, source};
 use crate::report::Kept;
 use landfall_boot::check::{Explanation, Finding};
 use landfall_image::create::CreateOptions;
@@ -108,7 +108,7 @@ fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOpti
 
 /// The report of an earlier result.
 fn kept(folder: &Path) -> Option<Kept> {
-    serde_json::from_slice(&std::fs::read(folder.join(convert::REPORT)).ok()?).ok()
+    serde_json::from_slice(&std::fs::read(folder.join(folder::REPORT)).ok()?).ok()
 }
 
 /// Machines that lie in the output folder already, but for those of this fleet.
