@@ -64,11 +64,6 @@ rows! {
         "A disk is independent at the source: snapshots and backups leave it out, and a nonpersistent one forgets its \
          changes at power-off. What is converted is its content as it is now, and at the target it is an ordinary \
          disk. Exclude it there from backups if that was the purpose.";
-    /// It is not here.
-    DISK_ELSEWHERE = "disk-not-here", Blocks,
-        "A disk's content does not lie beside the definition: it is a volume of the source's storage, an address in the \
-         network or a block device of its host. Copy it here as an image, or make it readable from here, and name \
-         it with --disk SLOT=FILE.";
     /// A raw device mapping.
     DISK_RAW = "disk-raw-device", Warns,
         "A disk is a raw device mapping or a physical disk of the host. Where it can be read, its content becomes an ordinary \
@@ -153,6 +148,10 @@ rows! {
     TARGET_OBJECTS = "target-objects", Blocks,
         "The target was asked what it would make of the machine, and refuses it. Its own words stand in the finding. Change what they \
          are about, or choose another host or datastore.";
+    /// It takes no such machine.
+    TARGET_REFUSES = "target-refuses", Blocks,
+        "The target, or the folder that the machine is written into, does not take it as it is, so that a conversion would be refused. \
+         The finding names the reason and what can be done about it. Nothing was written.";
     /// What the target remarks.
     TARGET_REMARKS = "target-remarks", Notes,
         "The target was asked what it would make of the machine, and has a remark. Its own words stand in the finding. The machine \

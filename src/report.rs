@@ -172,6 +172,9 @@ pub struct Converted {
     pub seconds: Vec<(String, f64)>,
     /// What of the source and of the options it was made of, as a digest: a batch that is run again does not convert it again.
     pub fingerprint: String,
+    /// Its id at the target, where one was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
     /// Version of the program.
     pub landfall: String,
     /// What came of the registration that `convert --register` was to do afterwards; never in `report.json`.
@@ -213,6 +216,9 @@ pub struct Kept {
     /// As in [`Converted`].
     #[serde(default)]
     pub fingerprint: String,
+    /// As in [`Converted`].
+    #[serde(default)]
+    pub id: Option<u32>,
 }
 
 impl Kept {

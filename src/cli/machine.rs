@@ -1,6 +1,6 @@
 //! `landfall convert`, `landfall inspect`.
 
-use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs};
+use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs, TargetArgs};
 use super::map::{self, line::shown};
 use super::text::{self, print_json};
 use super::{Surroundings, register};
@@ -37,11 +37,6 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
 
 /// The same, with what is to become of its services and its network.
 fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) -> Result<GuestChoice, Error> {
-    if let Some(name) = services.keep.iter().find(|name| services.drop.contains(name)) {
-        return Err(
-            Error::refused(format!("{name} cannot be kept and dropped")).hint("give one of the two options")
-        );
-    }
     Ok(GuestChoice {
         keep: services.keep.clone(),
         drop: services.drop.clone(),
@@ -55,14 +50,23 @@ pub fn target(name: &str) -> Result<&'static hypervisor::Target, Error> {
     hypervisor::target(name).ok_or_else(|| Error::unsupported(format!("{name} is not a target")))
 }
 
+fn networks(at: &TargetArgs) -> Networks {
+    Networks { map: at.map_network.clone(), rest: at.network.clone() }
+}
+
 /// `landfall inspect`
 pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u8, Failure> {
-    let inspected = inspect::inspect(
-        context,
-        &args.source,
-        target(&args.to)?,
-        &choice_with(&args.guest, &args.services, args.map.as_deref())?,
-    )?;
+    let wanted = Wanted {
+        source: &args.source,
+        target: target(&args.to)?,
+        name: None,
+        kind: args.at.disk_format.clone(),
+        create: CreateOptions::default(),
+        networks: networks(&args.at),
+        guest: choice_with(&args.guest, &args.services, args.at.map.as_deref())?,
+        register: None,
+    };
+    let inspected = inspect::inspect(context, &wanted, None)?;
     if as_json {
         print_json(&inspected)?;
     } else {
@@ -81,19 +85,18 @@ pub fn convert(
     let wanted = Wanted {
         source: &args.source,
         target: target(&args.to)?,
-        output: &args.output,
         name: args.name.clone(),
-        kind: args.disk_format.clone(),
+        kind: args.at.disk_format.clone(),
         create: CreateOptions {
             compression: args.compress.map(Into::into),
             files: FileOptions { replace: args.replace, ..FileOptions::default() },
             ..CreateOptions::default()
         },
-        networks: Networks { map: args.map_network.clone(), rest: args.network.clone() },
-        guest: choice_with(&args.guest, &args.services, args.map.as_deref())?,
+        networks: networks(&args.at),
+        guest: choice_with(&args.guest, &args.services, args.at.map.as_deref())?,
         register: args.register.as_ref().map(|at| register::wanted(at, &args.place, surroundings)),
     };
-    let done = convert::convert(context, &wanted)?;
+    let done = convert::convert(context, &wanted, &args.output)?;
     if !as_json {
         text::print(&inspected_text(&done.report.inspected, "Changed"))?;
         text::print(&converted_text(&done.report, &done.folder.display().to_string()))?;

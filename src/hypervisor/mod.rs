@@ -190,6 +190,10 @@ pub struct Target {
     pub by_hand: bool,
     /// What its files are put into.
     pub package: Package,
+    /// Its definition, or the script beside it, chooses a storage: [`Placement::storage`].
+    pub takes_storage: bool,
+    /// It chooses an id: [`Placement::id`].
+    pub takes_id: bool,
 }
 
 /// What the files of a written machine are put into.
@@ -208,7 +212,17 @@ const fn written(
     kinds: &'static [&'static str],
     render: Render,
 ) -> Target {
-    Target { name, title, platform, kinds, render, by_hand: false, package: Package::Folder }
+    Target {
+        name,
+        title,
+        platform,
+        kinds,
+        render,
+        by_hand: false,
+        package: Package::Folder,
+        takes_storage: true,
+        takes_id: false,
+    }
 }
 
 const fn by_hand(
@@ -217,7 +231,7 @@ const fn by_hand(
     platform: Platform,
     kinds: &'static [&'static str],
 ) -> Target {
-    Target { by_hand: true, ..written(name, title, platform, kinds, by_hand::render) }
+    Target { by_hand: true, takes_storage: false, ..written(name, title, platform, kinds, by_hand::render) }
 }
 
 /// Definitions that are read.
@@ -275,8 +289,14 @@ pub const READERS: &[Reader] = &[
 
 /// Targets.
 pub const TARGETS: &[Target] = &[
-    written("kvm", "KVM with libvirt", Platform::Kvm, &["qcow2", "raw"], libvirt::write::render),
-    written("proxmox", "Proxmox VE", Platform::Kvm, &["qcow2", "raw", "vmdk"], proxmox::write::render),
+    Target {
+        takes_storage: false,
+        ..written("kvm", "KVM with libvirt", Platform::Kvm, &["qcow2", "raw"], libvirt::write::render)
+    },
+    Target {
+        takes_id: true,
+        ..written("proxmox", "Proxmox VE", Platform::Kvm, &["qcow2", "raw", "vmdk"], proxmox::write::render)
+    },
     written("openstack", "OpenStack", Platform::Kvm, &["qcow2", "raw"], openstack::write::render),
     written("kubevirt", "KubeVirt", Platform::Kvm, &["qcow2", "raw"], kubevirt::write::render),
     written("ovirt", "oVirt", Platform::Kvm, &["qcow2", "raw"], ovirt::write::render),
@@ -290,6 +310,7 @@ pub const TARGETS: &[Target] = &[
     ),
     Target {
         package: Package::Ova,
+        takes_storage: false,
         ..written("ova", "OVA for VMware vSphere", Platform::Esxi, &["vmdk-stream"], ovf::write::render)
     },
     written(
@@ -299,7 +320,10 @@ pub const TARGETS: &[Target] = &[
         &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
         hyperv::write::render,
     ),
-    written("azure", "Azure", Platform::Azure, &["vhd-azure"], azure::write::render),
+    Target {
+        takes_storage: false,
+        ..written("azure", "Azure", Platform::Azure, &["vhd-azure"], azure::write::render)
+    },
     by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
 ];
 

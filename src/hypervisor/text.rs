@@ -56,7 +56,9 @@ mod tests {
     #[test]
     fn words_stay_words() {
         assert_eq!(shell("it's $(x) `y`"), r"'it'\''s $(x) `y`'");
-        assert_eq!(powershell("it's $(x) \u{2019}"), "'it''s $(x) \u{2019}\u{2019}'");
+        for quote in ['\'', '\u{2018}', '\u{2019}', '\u{201a}', '\u{201b}'] {
+            assert_eq!(powershell(&format!("a{quote}$(x)")), format!("'a{quote}{quote}$(x)'"));
+        }
         assert_eq!(one_line("a\nrm -rf /\u{1b}"), "a rm -rf / ");
     }
 

@@ -3,23 +3,21 @@
 //! All is written into a folder with a temporary name, which gets its final name when everything in it is complete
 //! and synced. A run that was killed leaves only the temporary folder; the next run removes it.
 
+use super::define::{self, Defined};
 use super::folder::{Folder, MANIFEST, REPORT, write_file};
 use super::inspect::{self, Opened};
+use super::map::Mapped;
 use super::packing::Packing;
 use super::source;
 use super::{Context, Failure, GuestChoice};
-use crate::hypervisor::{Artifact, Networks, Package, PlacedDisk, Placement, Target};
-use crate::machine::{Bus, DiskSlot, Machine, OsId};
+use crate::hypervisor::{Artifact, Networks, Package, Target};
+use crate::machine::Bus;
 use crate::registrar;
 use crate::report::{Converted, WrittenDisk};
-use landfall_boot::Guest;
-use landfall_boot::target::{Firmware, Platform};
+use landfall_boot::network_map::Rule;
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
-use landfall_image::formats::KindRow;
-use landfall_image::{Error, Format, Overlay, Result};
-use std::fs;
+use landfall_image::{Error, Format, Result};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// What is wanted.
@@ -28,8 +26,6 @@ pub struct Wanted<'a> {
     pub source: &'a Path,
     /// The target: a row with `render`.
     pub target: &'static Target,
-    /// The machine's folder is made in this one.
-    pub output: &'a Path,
     /// Its name at the target; `None` to keep it.
     pub name: Option<String>,
     /// Kind of image of its disks; `None` for the target's usual one.
@@ -52,38 +48,58 @@ pub struct Done {
     pub report: Converted,
 }
 
-/// A digest of the state of a source and of all that is wanted of it: two runs with the same one write the same machine.
-/// The disks' content is known by path, length and time of change, which costs no reading.
-pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |text: String| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    add(loaded.digest.clone());
-    for path in loaded.files() {
-        let meta = fs::metadata(&path).map_err(|e| Error::io("cannot look at", e).in_file(&path))?;
-        add(format!("{path:?} {} {:?}", meta.len(), meta.modified().ok()));
-    }
-    let create = (wanted.create.compression, wanted.create.level);
-    add(format!("{} {:?} {:?} {create:?}", wanted.target.name, wanted.name, wanted.kind));
-    add(format!("{:?} {:?}", wanted.networks, wanted.guest));
-    Ok(hasher.finalize().to_hex().to_string())
+/// A digest of the state of a source and of all that is wanted of it: two runs with the same one write the same machine. `None`
+/// where the source can change unseen.
+pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped) -> Option<String> {
+    /// Grows when the same words come to mean another machine.
+    const MEANING: u32 = 1;
+    let map = wanted.guest.map.as_ref().map(|map| map.resolve(&loaded.source_name, &loaded.machine));
+    // Where a rule stands is not what it does.
+    let rules = map.into_iter().flat_map(|map| map.rules).map(|rule| Rule { place: String::new(), ..rule });
+    let guest = &wanted.guest;
+    let said = serde_json::json!({
+        "meaning": MEANING,
+        "source": loaded.state()?,
+        "target": wanted.target.name,
+        "kind": wanted.kind,
+        "compression": wanted.create.compression,
+        "level": wanted.create.level,
+        "networks": { "map": mapped.networks(&wanted.networks).map, "rest": wanted.networks.rest },
+        "root": guest.root,
+        "keep": guest.keep,
+        "drop": guest.drop,
+        "snapshot": guest.source.choice.snapshot,
+        "system": guest.source.choice.system,
+        "configuration": guest.source.choice.configuration,
+        "skipped": guest.source.skipped,
+        "rules": rules.collect::<Vec<_>>(),
+        "name": mapped.name,
+        "storage": mapped.storage,
+        "id": mapped.id,
+        "cpus": mapped.cpus,
+        "memory": mapped.memory,
+        "macs": mapped.macs,
+        "uuid": mapped.uuid,
+    });
+    Some(blake3::hash(said.to_string().as_bytes()).to_hex().to_string())
 }
 
 /// Converts a machine.
-pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failure> {
+///
+/// The machine's folder is made in `output`.
+pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Result<Done, Failure> {
+    wanted.guest.check()?;
     let platform = wanted.target.platform;
-    let kind = kind(wanted)?;
+    let kind = define::kind(wanted)?;
     let mut clock = Clock::default();
     let mut loaded = source::load(context, wanted.source, &wanted.guest.source)?;
-    let fingerprint = fingerprint(&loaded, wanted)?;
-    let mapped = wanted.guest.mapped(&loaded, platform);
-    if let Some(name) = wanted.name.as_ref().or(mapped.name.as_ref()) {
+    let state = loaded.state();
+    let mapped = wanted.guest.mapped(&loaded, wanted.name.as_deref(), platform);
+    let fingerprint = fingerprint(&loaded, wanted, &mapped);
+    if let Some(name) = &mapped.name {
         loaded.rename(name);
     }
-    let networks = mapped.networks(&wanted.networks);
-    check_kind(wanted.target, kind, &loaded.machine)?;
+    define::check_kind(wanted.target, kind, &loaded.machine)?;
     clock.lap("read the definition");
 
     for (source, _) in &wanted.networks.map {
@@ -91,8 +107,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
             tracing::warn!("no network card of {} is in a network {source:?}", loaded.machine.name);
         }
     }
-    let folder =
-        Folder::begin(wanted.output, &loaded.machine.name, wanted.create.files.replace, &loaded.files())?;
+    let folder = Folder::begin(output, &loaded.machine.name, wanted.create.files.replace, &loaded.files())?;
     let overlays = loaded.overlays(&folder.partial)?;
     let keys = context.key.as_slice();
     let opened = Opened {
@@ -106,35 +121,16 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     let mut patched = inspect::patch(context, &opened)?;
     clock.lap("find the guest and patch it");
 
-    let mut machine = inspect::adapt(&mut patched, wanted.target, kind.name, &networks, &mapped)?;
-    if patched.is_blocked() {
-        return Err(Failure::Findings(patched.findings));
-    }
-    machine.os = patched.guest.as_ref().map(os_id);
-    let format = kind.format.name();
-    let placed = |(disk, overlay): (&DiskSlot, &Arc<Overlay>)| PlacedDisk {
-        file: disk.file.clone(),
-        format: format.to_owned(),
-        virtual_size: landfall_image::Disk::size(&**overlay),
-        stored: None,
-    };
-    let mut placement = Placement {
-        folder: utf8(&folder.final_name)?,
-        disks: machine.disks.iter().zip(&overlays).map(placed).collect(),
-        networks,
-        storage: mapped.storage.clone(),
-        id: mapped.id,
-    };
+    let sizes: Vec<_> = overlays.iter().map(|overlay| landfall_image::Disk::size(&**overlay)).collect();
     // What the target cannot express is refused now, not after hours of copying.
-    let rendered = (wanted.target.render)(&machine, &placement)?;
-    patched.findings.extend(rendered.findings);
+    let Defined { machine, mut placement, mut artifacts } =
+        define::define(&mut patched, wanted, kind, &mapped, &folder.final_name, &sizes)?;
     if let Some(at) = &wanted.register {
         patched.findings.extend(super::register::ready(context, at, wanted.target.name, &machine)?);
     }
     if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));
     }
-    let mut artifacts = rendered.artifacts;
     let mut packing = match wanted.target.package {
         Package::Folder => None,
         Package::Ova => Some(Packing::begin(&folder.partial, wanted.target, &machine, &placement)?),
@@ -161,7 +157,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         }
         written_disks.push(WrittenDisk {
             file: packing.as_ref().map_or_else(|| slot.file.clone(), |packing| packing.path_of(&slot.file)),
-            format: format.to_owned(),
+            format: kind.format.name().to_owned(),
             kind: kind.name.to_owned(),
             virtual_size: done.size,
             data: done.copied,
@@ -191,7 +187,8 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
         written_disks,
         files,
         seconds: clock.laps,
-        fingerprint,
+        fingerprint: fingerprint.unwrap_or_default(),
+        id: mapped.id,
         landfall: env!("CARGO_PKG_VERSION").to_owned(),
         registration: None,
     };
@@ -203,31 +200,16 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     named.push(&report_file);
     write_file(&folder.partial, &manifest(&named, &report.written_disks))?;
     context.check_cancelled()?;
-    let folder = folder.complete()?;
+    if loaded.state() != state {
+        return Err(Error::refused(
+            "the source changed while it was read: what was written would be a mixture",
+        )
+        .in_file(wanted.source)
+        .hint("shut the machine down, or wait until the copy of it is complete, and run it again")
+        .into());
+    }
+    let folder = folder.complete(&loaded.files())?;
     Ok(Done { folder, report })
-}
-
-/// The kind of image that is wanted.
-fn kind(wanted: &Wanted<'_>) -> Result<&'static KindRow> {
-    let usual = wanted.target.kinds.first().copied().unwrap_or_default();
-    landfall_image::formats::kind(wanted.kind.as_deref().unwrap_or(usual))
-}
-
-/// Refuses what the target cannot start from.
-fn check_kind(target: &Target, kind: &KindRow, machine: &Machine) -> Result<()> {
-    if !target.kinds.contains(&kind.name) {
-        return Err(Error::refused(format!(
-            "{} does not take disks of the kind {}",
-            target.title, kind.name
-        ))
-        .hint(format!("choose one of {}", target.kinds.join(", "))));
-    }
-    let is_second_generation = target.platform == Platform::Hyperv && machine.firmware == Firmware::Uefi;
-    if is_second_generation && kind.format == Format::Vhd {
-        return Err(Error::refused("a machine with UEFI is of generation 2, which starts from VHDX only")
-            .hint("choose vhdx or vhdx-fixed"));
-    }
-    Ok(())
 }
 
 /// BLAKE3 of every file of the definition, and the content digest of every disk.
@@ -245,18 +227,6 @@ fn manifest(artifacts: &[&Artifact], disks: &[WrittenDisk]) -> Artifact {
         "files": files,
     });
     Artifact { name: MANIFEST.into(), text: format!("{manifest:#}\n"), executable: false }
-}
-
-fn os_id(guest: &Guest) -> OsId {
-    OsId { distribution: guest.distribution.value.clone(), version: guest.version.value.clone() }
-}
-
-fn utf8(path: &Path) -> Result<String> {
-    path.to_str().map(str::to_owned).ok_or_else(|| {
-        Error::unsupported("is not UTF-8: a definition cannot name it")
-            .in_file(path)
-            .hint("choose another folder with -o")
-    })
 }
 
 /// Seconds per step.

@@ -7,6 +7,7 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the file that lists the digests of everything in the folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -32,10 +33,7 @@ impl Folder {
     /// Begins the folder `name` in `output`. `source` are the files that the machine is read from, by their real paths:
     /// a folder with one of them in it is never replaced.
     pub fn begin(output: &Path, name: &str, replace: bool, source: &[PathBuf]) -> Result<Folder> {
-        if !super::is_folder_name(name) {
-            return Err(Error::unsupported(format!("no folder can have the machine's name {name:?}"))
-                .hint("give it another name with --name"));
-        }
+        check_name(name)?;
         let cannot = |doing: &'static str| move |e| Error::io(doing, e).in_file(output);
         fs::create_dir_all(output).map_err(cannot("cannot create the output folder"))?;
         let output = output.canonicalize().map_err(cannot("cannot resolve the output folder"))?;
@@ -69,8 +67,11 @@ impl Folder {
     }
 
     /// Syncs it and gives it its final name, in place of an earlier result where that may be replaced.
-    pub fn complete(mut self) -> Result<PathBuf> {
+    /// `source` as in [`begin`](Self::begin).
+    pub fn complete(mut self, source: &[PathBuf]) -> Result<PathBuf> {
         sync(&self.partial)?;
+        // Hours may have passed.
+        check_free(&self.final_name, self.replace, source)?;
         let replaces = self.replace && self.final_name.symlink_metadata().is_ok();
         // Nobody else may take what is removed below for the leavings of a killed run.
         let _old_lock = if replaces { lock(&self.final_name)? } else { None };
@@ -102,6 +103,42 @@ impl Folder {
     }
 }
 
+/// A file of a result that changed after its report was written.
+fn changed_since(folder: &Path) -> Result<Option<PathBuf>> {
+    /// Clocks of file systems are coarse, and the report is written last but one.
+    const TOLERANCE: Duration = Duration::from_secs(2);
+    let cannot = |e| Error::io("cannot look at", e).in_file(folder);
+    let written = fs::metadata(folder.join(REPORT)).and_then(|meta| meta.modified()).map_err(cannot)?;
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let meta = entry.metadata().map_err(cannot)?;
+        let modified = meta.modified().map_err(cannot)?;
+        if meta.is_file() && modified.duration_since(written).is_ok_and(|later| later > TOLERANCE) {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a machine's folder of that name in `output` where [`Folder::begin`] would.
+pub fn check(output: &Path, name: &str, replace: bool, source: &[PathBuf]) -> Result<()> {
+    check_name(name)?;
+    match output.canonicalize() {
+        Ok(output) => check_free(&output.join(name), replace, source),
+        // It is made when it is needed.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Refuses a name that no folder can have.
+pub fn check_name(name: &str) -> Result<()> {
+    match super::is_folder_name(name) {
+        true => Ok(()),
+        false => Err(Error::unsupported(format!("no folder can have the machine's name {name:?}"))
+            .hint("give it another name with --name")),
+    }
+}
+
 /// Refuses what is at `final_name` already, unless it is an earlier result that may be replaced.
 fn check_free(final_name: &Path, replace: bool, source: &[PathBuf]) -> Result<()> {
     let Ok(there) = final_name.symlink_metadata() else { return Ok(()) };
@@ -115,7 +152,16 @@ fn check_free(final_name: &Path, replace: bool, source: &[PathBuf]) -> Result<()
     }
     let is_result = there.is_dir() && [MANIFEST, REPORT].iter().all(|name| final_name.join(name).is_file());
     match (is_result, replace) {
-        (true, true) => Ok(()),
+        (true, true) => {
+            match changed_since(final_name)? {
+                Some(file) => Err(Error::refused(
+                    "has changed since it was written: a machine may be running from it",
+                )
+                .in_file(&file)
+                .hint("shut that machine down and move its folder away, or choose another folder with -o")),
+                None => Ok(()),
+            }
+        }
         (true, false) => refused(
             "exists already",
             "choose another folder with -o, another name with --name, or replace it with --replace",
@@ -251,9 +297,28 @@ mod tests {
         assert!(begin("a", true, &[]).is_err(), "two at once");
         fs::write(folder.partial.join("new"), "new").unwrap();
         assert_eq!(names(&out.join("a")).len(), 3, "the old one stays until the new one is complete");
-        folder.complete().unwrap();
+        folder.complete(&[]).unwrap();
         assert_eq!(names(&out.join("a")), ["new"]);
         assert_eq!(names(&out), ["a", "file", "link", "photos"]);
+    }
+
+    #[test]
+    fn a_result_that_a_machine_runs_from_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().canonicalize().unwrap();
+        result(&out.join("a"));
+        drop(Folder::begin(&out, "a", true, &[]).unwrap());
+        let later = std::time::SystemTime::now() + Duration::from_secs(60);
+        let disk = fs::File::options().write(true).open(out.join("a/disk0.qcow2")).unwrap();
+        disk.set_modified(later).unwrap();
+        let error = Folder::begin(&out, "a", true, &[]).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("disk0.qcow2"), "{error}");
+        // It began to run while the other one was written.
+        disk.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).unwrap();
+        let folder = Folder::begin(&out, "a", true, &[]).unwrap();
+        disk.set_modified(later).unwrap();
+        assert!(folder.complete(&[]).is_err());
+        assert_eq!(names(&out.join("a")).len(), 3, "it is all there");
     }
 
     #[test]
@@ -261,7 +326,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::begin(dir.path(), "a", false, &[]).unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
-        assert!(folder.complete().is_err());
+        assert!(folder.complete(&[]).is_err());
         assert_eq!(names(dir.path()), ["a"]);
     }
 

@@ -1,22 +1,23 @@
 //! What is in a machine, what has to change for a target, and the change itself, in overlays.
 
+use super::convert::Wanted;
 use super::map::Mapped;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
+use super::{define, folder};
 use crate::event::Event;
 use crate::finding;
-use crate::hypervisor::{Networks, Target, attach, by_hand};
 use crate::machine::Machine;
 use crate::report::{self, Change, Inspected, SourceDisk, Unreadable};
 use landfall_boot::check::Finding;
 use landfall_boot::patch::Edit;
 use landfall_boot::sandbox::Sandbox;
 use landfall_boot::session::{self, Inspection, Options, Reader};
-use landfall_boot::target::{Nic, Platform, Request, SECTOR_SIZE, Services};
+use landfall_boot::target::{Nic, Platform, Request, Services};
 use landfall_boot::volume::VolumeId;
 use landfall_image::formats::Image;
 use landfall_image::luks::Secret;
-use landfall_image::{Bytes, Disk, DiskMut, Error, GuestOffset, Kind, Overlay, Result, partition};
+use landfall_image::{Disk, DiskMut, Error, GuestOffset, Kind, Overlay, Result, partition};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,20 +113,23 @@ impl Opened<'_> {
     }
 }
 
-/// Looks at the machine of the definition at `path`, and plans for `target`. Changes nothing.
+/// Looks at a machine and plans what is wanted. Changes nothing. What would stop the conversion into `output` is a finding that
+/// blocks.
 pub fn inspect(
     context: &Context<'_>,
-    path: &Path,
-    target: &Target,
-    choice: &GuestChoice,
+    wanted: &Wanted<'_>,
+    output: Option<&Path>,
 ) -> Result<Inspected, Failure> {
-    let platform = target.platform;
+    wanted.guest.check()?;
+    let (platform, choice) = (wanted.target.platform, &wanted.guest);
     // What can be told of a machine is told, though a disk of it is lost.
     let mut unreadable: Vec<(usize, Unreadable)> = Vec::new();
-    let mut loaded = source::load_with(context, path, &choice.source, &mut |disk, error| {
+    let mut tell = |disk, error| {
         unreadable.push((disk, unreadable_by(error)?));
         Ok(())
-    })?;
+    };
+    let how = source::How { digests: true, unreadable: &mut tell };
+    let mut loaded = source::load_with(context, wanted.source, &choice.source, how)?;
     for (index, image) in loaded.images.iter_mut().enumerate() {
         if let Err(error) = ends(&*image.disk) {
             unreadable.push((index, unreadable_by(error)?));
@@ -136,7 +140,7 @@ pub fn inspect(
         loaded.findings.push(lost(&loaded.machine, *index, why));
     }
     let overlays = loaded.overlays(&context.scratch)?;
-    let mapped = choice.mapped(&loaded, platform);
+    let mapped = choice.mapped(&loaded, wanted.name.as_deref(), platform);
     let opened = Opened {
         loaded: &loaded,
         overlays: &overlays,
@@ -161,13 +165,18 @@ pub fn inspect(
             disk.unreadable = Some(why);
         }
     }
-    adapt(
-        &mut inspected,
-        target,
-        target.kinds.first().copied().unwrap_or_default(),
-        &mapped.networks(&Networks::default()),
-        &mapped,
-    )?;
+    let sizes: Vec<_> = overlays.iter().map(|overlay| overlay.size()).collect();
+    let name = mapped.name.as_ref().unwrap_or(&loaded.machine.name);
+    let folder = output.unwrap_or(Path::new("/")).join(name);
+    let defined = define::kind(wanted).and_then(|kind| {
+        define::check_kind(wanted.target, kind, &loaded.machine)?;
+        define::define(&mut inspected, wanted, kind, &mapped, &folder, &sizes)
+    });
+    let free = output
+        .map_or(Ok(()), |output| folder::check(output, name, wanted.create.files.replace, &loaded.files()));
+    for error in [defined.map(drop), free].into_iter().filter_map(Result::err) {
+        inspected.findings.push(define::refused(&error));
+    }
     Ok(inspected)
 }
 
@@ -214,58 +223,6 @@ fn lost(machine: &Machine, index: usize, why: &Unreadable) -> Finding {
     )
 }
 
-/// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
-/// finding.
-pub fn adapt(
-    inspected: &mut Inspected,
-    target: &Target,
-    kind: &str,
-    networks: &Networks,
-    mapped: &Mapped,
-) -> Result<Machine> {
-    let platform = target.platform;
-    let mut machine = attach::adapt(&inspected.machine, platform, &inspected.devices)?;
-    machine.cpus = mapped.cpus.unwrap_or(machine.cpus);
-    machine.memory = mapped.memory.unwrap_or(machine.memory);
-    machine.smbios.uuid = mapped.uuid.or(machine.smbios.uuid);
-    for (nic, new) in machine.nics.iter_mut().zip(&mapped.macs) {
-        if new.is_some() {
-            nic.mac.clone_from(new);
-        }
-    }
-    let ending = landfall_image::formats::kind(kind)?.ending;
-    for (index, disk) in machine.disks.iter_mut().enumerate() {
-        disk.file = format!("disk{index}.{ending}");
-    }
-    for (index, disk) in machine.disks.iter().enumerate() {
-        // Without a table nothing on the disk is found by sectors.
-        let has_table =
-            inspected.volumes.iter().any(|volume| volume.disk == index && volume.partition.is_some());
-        let starts = index == machine.boot_disk();
-        let takes = attach::model(disk)
-            .is_some_and(|model| attach::takes_sectors(platform, model, machine.firmware, starts));
-        if let Some(size) = disk.sector_size.filter(|_| has_table && !takes) {
-            inspected.findings.push(sectors(index, size, platform));
-        }
-    }
-    if target.by_hand {
-        inspected.findings.push(by_hand::finding(&machine, platform, networks));
-    }
-    Ok(machine)
-}
-
-fn sectors(disk: usize, size: Bytes, platform: Platform) -> Finding {
-    Finding::new(
-        SECTOR_SIZE,
-        format!(
-            "The partitions of disk{disk} are counted in sectors of {} bytes, and at {} the disk has sectors of 512.",
-            size.0,
-            platform.name()
-        ),
-        "Move the system to a disk with sectors of 512 bytes in the source machine, or convert it with UEFI to kvm.",
-    )
-}
-
 /// Patches the guest in its overlays. Where something blocks, nothing is written.
 pub fn patch(context: &Context<'_>, opened: &Opened<'_>) -> Result<Inspected, Failure> {
     context.observer.event(Event::Step("Patching the guest in an overlay".into()));
@@ -282,8 +239,6 @@ mod tests {
     use super::*;
     use crate::hypervisor;
     use crate::ops::map;
-    use landfall_boot::target::{DiskModel, Firmware};
-    use landfall_boot::volume::{Content, Volume};
     use std::path::PathBuf;
 
     #[test]
@@ -303,7 +258,7 @@ mod tests {
         loaded.rename("web01-b");
         let map = map::parse("[[rule]]\nmachine = \"web01\"\ndhcp = true\n", "map.toml").unwrap();
         let choice = GuestChoice { map: Some(map), ..GuestChoice::default() };
-        let mapped = choice.mapped(&loaded, Platform::Kvm);
+        let mapped = choice.mapped(&loaded, None, Platform::Kvm);
         let opened = Opened {
             loaded: &loaded,
             overlays: &[],
@@ -315,65 +270,5 @@ mod tests {
         let request = opened.request();
         assert_eq!(request.network_map.map(|map| map.rules.len()), Some(1));
         assert_eq!(loaded.machine.name, "web01-b");
-    }
-
-    /// A machine with one disk in sectors of 4096 bytes, with a partition on it or not.
-    fn inspected(firmware: Firmware, partition: Option<u32>) -> Inspected {
-        let text = "config.version = \"8\"\nscsi0.present=TRUE\nscsi0:0.present=TRUE\nscsi0:0.fileName=a\n";
-        let mut machine =
-            hypervisor::vmware::vmx::parse(text.as_bytes(), &Default::default()).unwrap().machine;
-        machine.firmware = firmware;
-        machine.disks[0].sector_size = Some(Bytes(4096));
-        let volume = Volume {
-            id: VolumeId("disk0p1".into()),
-            size: Bytes::mib(1),
-            content: Content::FileSystem { name: "ext4".into() },
-            uuid: None,
-            label: None,
-            part_uuid: None,
-            part_label: None,
-            part_type: None,
-            disk: 0,
-            partition,
-            device_names: Vec::new(),
-            free: None,
-            on: Vec::new(),
-        };
-        Inspected {
-            version: report::VERSION,
-            source: String::new(),
-            machine,
-            disks: Vec::new(),
-            volumes: vec![volume],
-            groups: Vec::new(),
-            arrays: Vec::new(),
-            guest: None,
-            findings: Vec::new(),
-            devices: Default::default(),
-            edits: Vec::new(),
-            readdressed: Vec::new(),
-            read_through: String::new(),
-        }
-    }
-
-    #[test]
-    fn disks_that_lose_their_sectors_block() {
-        for (target, firmware, partition, model, blocks) in [
-            ("kvm", Firmware::Uefi, Some(1), None, false),
-            ("kvm", Firmware::Bios, Some(1), None, true),
-            ("kvm", Firmware::Uefi, Some(1), Some(DiskModel::Sata), true),
-            ("esxi", Firmware::Uefi, Some(1), None, true),
-            ("azure", Firmware::Uefi, Some(1), None, true),
-            ("ahv", Firmware::Uefi, Some(1), None, true),
-            // A file system on the whole disk is found without a table.
-            ("esxi", Firmware::Uefi, None, None, false),
-        ] {
-            let row = hypervisor::target(target).unwrap();
-            let mut inspected = inspected(firmware, partition);
-            inspected.devices.disks = model.into_iter().collect();
-            adapt(&mut inspected, row, row.kinds[0], &Networks::default(), &Mapped::default()).unwrap();
-            let found = inspected.findings.iter().find(|finding| finding.id == SECTOR_SIZE);
-            assert_eq!(found.is_some(), blocks, "{target} {firmware:?} {partition:?}");
-        }
     }
 }

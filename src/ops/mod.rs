@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod convert;
+mod define;
 pub mod disk;
 mod exported;
 pub mod folder;
@@ -13,6 +14,7 @@ mod packing;
 pub mod prove;
 pub mod register;
 pub mod source;
+mod state;
 mod toml_file;
 
 use crate::event::Observer;
@@ -121,10 +123,24 @@ pub struct GuestChoice {
 
 impl GuestChoice {
     /// What the map makes of a machine on its way to `platform`.
-    pub fn mapped(&self, loaded: &source::Loaded, platform: Platform) -> map::Mapped {
-        match &self.map {
-            Some(map) => map.place(&loaded.source_name, &loaded.machine, platform),
-            None => map::Mapped { macs: vec![None; loaded.machine.nics.len()], ..map::Mapped::default() },
+    /// `name` is the one that was chosen for it.
+    pub fn mapped(&self, loaded: &source::Loaded, name: Option<&str>, platform: Platform) -> map::Mapped {
+        let none = map::MapFile::default();
+        let map = self.map.as_ref().unwrap_or(&none);
+        map.place(&loaded.source_name, name, &loaded.machine, platform)
+    }
+
+    /// Refuses what contradicts itself, or names no service that is known.
+    pub fn check(&self) -> Result<(), Error> {
+        let known = landfall_boot::linux::agents::names();
+        if let Some(name) = self.keep.iter().chain(&self.drop).find(|name| !known.contains(&name.as_str())) {
+            return Err(Error::refused(format!("{name:?} is no service that is known"))
+                .hint(format!("known are {}", known.join(", "))));
+        }
+        match self.keep.iter().find(|name| self.drop.contains(name)) {
+            Some(name) => Err(Error::refused(format!("{name} cannot be kept and dropped"))
+                .hint("name it in one of the two lists")),
+            None => Ok(()),
         }
     }
 }

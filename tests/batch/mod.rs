@@ -81,6 +81,46 @@ fn whoever_collides_is_refused_and_the_others_go_on() {
     assert!(found.iter().all(|one| !one.2.contains(&"collision-mac".into())), "{found:?}");
 }
 
+/// A plan names what would stop the conversion, and an entry of its own is not lost.
+#[test]
+fn a_dry_run_leaves_nothing_out() {
+    let site = Site::new(
+        "[[machine]]\nsource = \"in/*.vmx\"\n[[machine]]\nsource = \"in/web01.vmx\"\nname = \"a/b\"\n\
+         [[machine]]\nsource = \"in/web01.vmx\"\nname = \"again\"\nto = \"proxmox\"\n",
+    );
+    site.machine("web01", "00:50:56:00:00:01");
+    site.machine("web02", "00:50:56:00:00:02");
+    fs::create_dir_all(site.at("out/web02")).unwrap();
+    fs::write(site.at("out/web02/precious"), "x").unwrap();
+    let output = site.run(&["--dry-run"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = outcomes(&report);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].0 == "web02" && found[0].2.contains(&"target-refuses".into()), "{found:?}");
+    let error = report["machines"][1]["error"].as_str().unwrap();
+    assert!(error.contains("a/b"), "{error}");
+    assert!(found[2].0 == "again" && !found[2].2.contains(&"target-refuses".into()), "{found:?}");
+    let twice = Site::new("[[machine]]\nsource = \"a\"\n[[machine]]\nsource = \"a\"\n").run(&[]);
+    assert!(text(&twice).contains("is named twice"), "{}", text(&twice));
+}
+
+/// Copies of one template get identities of their own.
+#[test]
+fn copies_of_one_machine_can_all_be_made_new() {
+    let site = Site::new("map = \"site.toml\"\n[[machine]]\nsource = \"in/*.vmx\"\n");
+    for name in ["web01", "web02", "web03"] {
+        site.machine(name, "00:50:56:00:00:01");
+        let path = site.at(&format!("in/{name}.vmx"));
+        let vmx = fs::read_to_string(&path).unwrap();
+        fs::write(path, vmx + "uuid.bios = \"56 4d 6c 61 6e 64 66 61-6c 6c 64 65 6d 6f 30 31\"\n").unwrap();
+    }
+    fs::write(site.at("site.toml"), "[[rule]]\nmac = \"new\"\nuuid = \"new\"\n").unwrap();
+    let output = site.run(&["--dry-run"]);
+    let found = outcomes(&serde_json::from_slice(&output.stdout).unwrap());
+    assert!(found.iter().all(|one| !one.2.iter().any(|id| id.starts_with("collision"))), "{found:?}");
+}
+
 fn changed(path: &Path) -> std::time::SystemTime {
     fs::metadata(path).unwrap().modified().unwrap()
 }
@@ -127,6 +167,15 @@ fn a_killed_run_is_picked_up() {
     assert_eq!((found[0].1.as_str(), found[1].1.as_str()), ("already-done", "done"), "{found:?}");
     assert_eq!(changed(&site.at("out/first/disk0.qcow2")), before, "it was not written again");
     assert!(site.at("out/second/domain.xml").exists());
+    // A comment in the map, and a rule for another machine, change nothing.
+    let map = "# by the night shift\n[[rule]]\nmac = \"new\"\nuuid = \"new\"\n[[rule]]\nmachine = \"db*\"\nstorage = \"x\"\n";
+    fs::write(site.at("site.toml"), map).unwrap();
+    assert_eq!(site.run(&[]).status.code(), Some(0));
+    assert_eq!(outcomes(&site.report()).iter().filter(|one| one.1 == "already-done").count(), 2);
+    // A machine without its disk is none.
+    fs::rename(site.at("out/first/disk0.qcow2"), site.at("gone")).unwrap();
+    assert_eq!(site.run(&[]).status.code(), Some(1));
+    fs::rename(site.at("gone"), site.at("out/first/disk0.qcow2")).unwrap();
     // Another option makes another machine of it: not in silence.
     fs::write(site.at("site.toml"), "[[rule]]\nmac = \"new\"\nuuid = \"new\"\nmemory_at_most = \"512M\"\n")
         .unwrap();

@@ -115,22 +115,12 @@ pub struct Convert {
     /// Call the machine by this name at the target
     #[arg(long)]
     pub name: Option<String>,
-    /// Write its disks as this kind of image [default: the target's usual one]
-    #[arg(short = 'O', long, value_name = "KIND", value_parser = disk_kinds())]
-    pub disk_format: Option<String>,
     /// Compress its disks (qcow2)
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
-    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, or bridge:NAME
-    #[arg(long, value_name = "SOURCE=TARGET", value_parser = parse_pair)]
-    pub map_network: Vec<(String, String)>,
-    /// Plug all other cards into this network [default for kvm: default]
-    #[arg(long, value_name = "TARGET")]
-    pub network: Option<String>,
-    /// Change names, networks, storage, limits and hardware addresses of machines, and addresses, gateways, name servers and
-    /// routes in the guest, as this file says (TOML; see the README)
-    #[arg(long, visible_alias = "network-map", value_name = "FILE")]
-    pub map: Option<PathBuf>,
+    /// How it is there
+    #[command(flatten)]
+    pub at: TargetArgs,
     /// Replace an earlier result of the same name
     #[arg(long)]
     pub replace: bool,
@@ -239,8 +229,7 @@ pub struct MapCheck {
 /// `landfall inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The machine: its definition (.vmx, .ovf, .ova, Hyper-V's .vmcx or .xml, Proxmox' .conf, AHV's .json), or a folder that Hyper-V
-    /// exported
+    /// The machine: as for convert
     pub source: PathBuf,
     /// Plan for this target
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
@@ -248,12 +237,30 @@ pub struct Inspect {
     /// What is done with services of platforms
     #[command(flatten)]
     pub services: ServiceArgs,
-    /// Plan with the map in this file (TOML; see the README)
-    #[arg(long, visible_alias = "network-map", value_name = "FILE")]
-    pub map: Option<PathBuf>,
+    /// How it is there
+    #[command(flatten)]
+    pub at: TargetArgs,
     /// How the guest is found and read
     #[command(flatten)]
     pub guest: GuestArgs,
+}
+
+/// How a machine is at the target.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Write its disks as this kind of image [default: the target's usual one]
+    #[arg(short = 'O', long, value_name = "KIND", value_parser = disk_kinds())]
+    pub disk_format: Option<String>,
+    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, or bridge:NAME
+    #[arg(long, value_name = "SOURCE=TARGET", value_parser = parse_pair)]
+    pub map_network: Vec<(String, String)>,
+    /// Plug all other cards into this network [default for kvm: default]
+    #[arg(long, value_name = "TARGET")]
+    pub network: Option<String>,
+    /// Change names, networks, storage, limits and hardware addresses of machines, and addresses, gateways, name servers and
+    /// routes in the guest, as this file says (TOML; see the README)
+    #[arg(long, visible_alias = "network-map", value_name = "FILE")]
+    pub map: Option<PathBuf>,
 }
 
 /// Services that a user wants otherwise than landfall would do it.

@@ -15,8 +15,8 @@
 //! to = "proxmox"
 //! root = "vg0/root"
 //! ```
-//! Paths are relative to the file's folder. A machine that several entries name is converted once, as the last of them
-//! says.
+//! Paths are relative to the file's folder. An entry of its own stands for what a pattern found; the same machine can go to two
+//! targets, under two names.
 
 use crate::hypervisor::{self, Choice, Target};
 use crate::ops::map::{self, MapFile};
@@ -48,6 +48,8 @@ pub struct Fleet {
 pub struct Entry {
     /// Its definition.
     pub source: PathBuf,
+    /// It was found by a pattern.
+    pub by_pattern: bool,
     /// Where it will run.
     pub target: &'static Target,
     /// Its name at the target, where the file gives one.
@@ -141,6 +143,15 @@ fn check_text(
             .map(|text| parse_size(text.get_ref()).map_err(|says| wrong(text.span().start, says)))
             .transpose()
     };
+    GuestChoice { keep: written.keep.clone(), drop: written.drop.clone(), ..GuestChoice::default() }
+        .check()
+        .map_err(|error| {
+            let complaint = wrong(0, error.to_string());
+            match error.hint_text() {
+                Some(hint) => complaint.hint(hint),
+                None => complaint,
+            }
+        })?;
     let output = match (output, &written.output) {
         (Some(output), _) => output.to_owned(),
         (None, Some(output)) => folder.join(output.get_ref()),
@@ -184,9 +195,17 @@ fn check_text(
             return Err(wrong(name.span().start, format!("{} machines cannot have one name", found.len()))
                 .hint("give names with a map: name = \"{name}-dr\""));
         }
+        let by_pattern = one.source.get_ref().contains(['*', '?']);
         for source in found {
-            machines.retain(|known| known.source != source);
+            // An entry of its own stands for what a pattern found.
+            let is_same = |known: &Entry| known.source == source && known.guest.source.choice == choice;
+            machines.retain(|known| !(known.by_pattern && known.source == source));
+            if machines.iter().any(|known| is_same(known) && known.target.name == target.name) {
+                return Err(wrong(at, format!("{} is named twice, to {}", source.display(), target.name))
+                    .hint("leave one of the two entries out"));
+            }
             machines.push(Entry {
+                by_pattern,
                 source,
                 target,
                 name: one.name.as_ref().map(|name| name.get_ref().clone()),

@@ -169,9 +169,7 @@ impl Queue<'_> {
             Ok(one) if one.done && !self.options.dry_run => self.blank(index, Outcome::AlreadyDone),
             // A defect that one machine brings to light must not take the others along.
             Ok(one) => catch_unwind(AssertUnwindSafe(|| self.one(index, one))).unwrap_or_else(|_| {
-                let error = Error::refused("landfall failed in an unforeseen way on this machine")
-                    .hint("run landfall convert on it alone with -vv, and report what it prints");
-                MachineReport { outcome: Outcome::Failed, ..self.failed(index, &error.into()) }
+                MachineReport { outcome: Outcome::Failed, ..self.failed(index, &unforeseen().into()) }
             }),
         };
         report.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
@@ -186,7 +184,10 @@ impl Queue<'_> {
             return self.blank(index, Outcome::NotStarted);
         };
         if self.options.dry_run {
-            return match inspect::inspect(&context, &entry.source, entry.target, &entry.guest) {
+            let wanted = survey::wanted(entry, &self.create);
+            // What is done already is no obstacle.
+            let output = Some(self.fleet.output.as_path()).filter(|_| !surveyed.done);
+            return match inspect::inspect(&context, &wanted, output) {
                 Ok(inspected) => self.planned(index, inspected),
                 Err(failure) => self.failed(index, &failure),
             };
@@ -195,10 +196,10 @@ impl Queue<'_> {
         if let Err(error) = self.admit(need) {
             return self.failed(index, &error.into());
         }
-        let wanted = survey::wanted(self.fleet, entry, &self.create);
+        let wanted = survey::wanted(entry, &self.create);
         // Given back even where the conversion panics.
         let _leave = Leave { queue: self, need };
-        match convert::convert(&context, &wanted) {
+        match convert::convert(&context, &wanted, &self.fleet.output) {
             Err(failure) => self.failed(index, &failure),
             Ok(done) => MachineReport {
                 folder: Some(done.folder.display().to_string()),
@@ -266,7 +267,7 @@ impl Queue<'_> {
             Failure::Findings(findings) => report.findings.clone_from(findings),
             Failure::Error(error) => {
                 report.error = Some(error.to_string());
-                report.hint = error.hint_text().map(str::to_owned);
+                report.hint = error.hint_text().map(in_fleets_words);
             }
         }
         report
@@ -280,6 +281,31 @@ impl Queue<'_> {
             ..self.blank(index, if blocks { Outcome::Refused } else { Outcome::Planned })
         }
     }
+}
+
+/// A hint that names options of `convert`, with the keys that stand for them in a fleet file.
+fn in_fleets_words(hint: &str) -> String {
+    const WORDS: &[(&str, &str)] = &[
+        ("--skip-disk", "skip_disks"),
+        ("--disk", "disks"),
+        ("--name", "name"),
+        ("--snapshot", "snapshot"),
+        ("--system", "system"),
+        ("--configuration", "configuration"),
+        ("--root", "root"),
+    ];
+    let keys: Vec<&str> =
+        WORDS.iter().filter(|(option, _)| hint.contains(option)).map(|(_, key)| *key).collect();
+    match keys.as_slice() {
+        [] => hint.to_owned(),
+        keys => format!("{hint} (in the fleet file: {} of the machine)", keys.join(", ")),
+    }
+}
+
+/// A defect of landfall itself.
+fn unforeseen() -> Error {
+    Error::refused("landfall failed in an unforeseen way on this machine")
+        .hint("run landfall convert on it alone with -vv, and report what it prints")
 }
 
 /// Gives a machine's room back.

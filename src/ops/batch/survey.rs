@@ -3,13 +3,13 @@
 
 use super::file::{Entry, Fleet};
 use crate::finding;
-use crate::machine::Machine;
 use crate::ops::{Context, Failure, convert, disk, folder, source};
-use crate::report::Kept;
+use crate::report::{Kept, WrittenDisk};
 use landfall_boot::check::{Explanation, Finding};
 use landfall_image::create::CreateOptions;
 use landfall_image::{Bytes, Disk, Error, Result};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -39,11 +39,10 @@ struct Identity {
 }
 
 /// The options of one machine as a conversion takes them.
-pub fn wanted<'a>(fleet: &'a Fleet, entry: &'a Entry, create: &CreateOptions) -> convert::Wanted<'a> {
+pub fn wanted<'a>(entry: &'a Entry, create: &CreateOptions) -> convert::Wanted<'a> {
     convert::Wanted {
         source: &entry.source,
         target: entry.target,
-        output: &fleet.output,
         name: entry.name.clone(),
         kind: entry.kind.clone(),
         create: CreateOptions { compression: entry.compression, ..create.clone() },
@@ -59,11 +58,13 @@ pub fn survey(
     fleet: &Fleet,
     create: &CreateOptions,
 ) -> Vec<std::result::Result<Surveyed, Failure>> {
-    let mut all: Vec<_> = fleet
-        .machines
-        .iter()
-        .map(|entry| look(context, fleet, entry, create).map_err(Failure::from))
-        .collect();
+    // What one hostile definition brings to light must not take the others along.
+    let safely = |entry| {
+        catch_unwind(AssertUnwindSafe(|| look(context, fleet, entry, create)))
+            .unwrap_or_else(|_| Err(super::unforeseen()))
+            .map_err(Failure::from)
+    };
+    let mut all: Vec<_> = fleet.machines.iter().map(safely).collect();
     let mut known = Vec::new();
     let mine: Vec<String> = all.iter().flatten().map(|one| one.name.clone()).collect();
     earlier(&fleet.output, &mine, &mut known);
@@ -81,10 +82,13 @@ pub fn survey(
 
 fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOptions) -> Result<Surveyed> {
     context.check_cancelled()?;
-    let wanted = wanted(fleet, entry, create);
-    let loaded = source::load(context, &entry.source, &entry.guest.source)?;
-    let mapped = entry.guest.mapped(&loaded, entry.target.platform);
-    let name = entry.name.clone().or(mapped.name).unwrap_or_else(|| loaded.machine.name.clone());
+    let wanted = wanted(entry, create);
+    // The digests of a package are compared when it is converted.
+    let how = source::How { digests: false, unreadable: &mut |_, error| Err(error) };
+    let loaded = source::load_with(context, &entry.source, &entry.guest.source, how)?;
+    let mapped = entry.guest.mapped(&loaded, entry.name.as_deref(), entry.target.platform);
+    let name = mapped.name.clone().unwrap_or_else(|| loaded.machine.name.clone());
+    folder::check_name(&name)?;
     let macs =
         loaded.machine.nics.iter().zip(&mapped.macs).filter_map(|(nic, new)| new.clone().or(nic.mac.clone()));
     let (mut virtual_size, mut data) = (0_u64, 0_u64);
@@ -92,9 +96,8 @@ fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOpti
         virtual_size = virtual_size.saturating_add(image.disk.size().0);
         data = data.saturating_add(disk::stored(context, &*image.disk)?.0);
     }
-    let fingerprint = convert::fingerprint(&loaded, &wanted)?;
-    let kept = kept(&fleet.output.join(&name));
-    let done = kept.is_some_and(|kept| kept.fingerprint == fingerprint);
+    let fingerprint = convert::fingerprint(&loaded, &wanted, &mapped);
+    let done = fingerprint.is_some_and(|fingerprint| is_done(&fleet.output.join(&name), &fingerprint));
     let identity = Identity {
         who: format!("{name} ({})", entry.source.display()),
         name: name.clone(),
@@ -108,7 +111,17 @@ fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOpti
 
 /// The report of an earlier result.
 fn kept(folder: &Path) -> Option<Kept> {
-    serde_json::from_slice(&std::fs::read(folder.join(folder::REPORT)).ok()?).ok()
+    Kept::read(&folder.join(folder::REPORT)).ok()
+}
+
+/// True for a folder with the result that has this fingerprint, complete.
+fn is_done(folder: &Path, fingerprint: &str) -> bool {
+    let file = |disk: &WrittenDisk| {
+        let path = folder.join(&disk.file);
+        // Of a package: its archive.
+        path.ancestors().take_while(|path| *path != folder).any(Path::is_file)
+    };
+    kept(folder).is_some_and(|kept| kept.fingerprint == fingerprint && kept.written_disks.iter().all(file))
 }
 
 /// Machines that lie in the output folder already, but for those of this fleet.
@@ -123,17 +136,18 @@ fn earlier(output: &Path, mine: &[String], known: &mut Vec<Option<Identity>>) {
         }
         let Some(kept) = kept(&folder) else { continue };
         let target = crate::hypervisor::target(&kept.target).map_or("", |target| target.name);
-        known.push(Some(of_written(&kept.written, target, format!("{name} ({})", folder.display()))));
+        known.push(Some(of_written(&kept, target, format!("{name} ({})", folder.display()))));
     }
 }
 
-fn of_written(machine: &Machine, target: &'static str, who: String) -> Identity {
+fn of_written(kept: &Kept, target: &'static str, who: String) -> Identity {
+    let machine = &kept.written;
     Identity {
         who,
         name: machine.name.clone(),
         target,
         uuid: machine.smbios.uuid,
-        id: None,
+        id: kept.id,
         macs: machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect(),
     }
 }

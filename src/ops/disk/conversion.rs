@@ -114,13 +114,8 @@ fn about(
     kind: &KindRow,
     options: &CreateOptions,
 ) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    let mut files = Vec::new();
-    for path in image.files().chain(base.into_iter().flat_map(Image::files)) {
-        let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        let (modified, inode) = ((meta.mtime(), meta.mtime_nsec()), meta.ino());
-        files.push((path.display().to_string(), meta.len(), modified, inode));
-    }
+    let files = image.files().chain(base.into_iter().flat_map(Image::files));
+    let files = crate::ops::state::of(files.map(|path| path.as_ref()))?;
     let about = serde_json::json!({
         "landfall": env!("CARGO_PKG_VERSION"),
         "size": image.disk.size(),

@@ -169,11 +169,12 @@ fn is_group(mac: &str) -> bool {
 /// What the rules, each with its place, make of the machine that is called `source_name` at the source.
 pub(super) fn apply(
     rules: &[(&str, &MachineRule)],
-    source_name: &str,
+    (source_name, given): (&str, Option<&str>),
     machine: &Machine,
     platform: Platform,
 ) -> Mapped {
-    let mut mapped = Mapped { macs: vec![None; machine.nics.len()], ..Mapped::default() };
+    let mut mapped =
+        Mapped { name: given.map(str::to_owned), macs: vec![None; machine.nics.len()], ..Mapped::default() };
     let mut say = |place: &str, says: String| {
         mapped.findings.push(finding::MAPPED.finding(format!("{place}: {says}"), ""));
     };
@@ -184,7 +185,9 @@ pub(super) fn apply(
     ) -> Option<(&'a str, T)> {
         rules.iter().rev().find_map(|(place, rule)| Some((*place, of(rule)?)))
     }
-    if let Some((place, name)) = last(rules, |rule| rule.name.as_ref()) {
+    if given.is_none()
+        && let Some((place, name)) = last(rules, |rule| rule.name.as_ref())
+    {
         let name = name.replace("{name}", source_name);
         if name != source_name {
             say(place, format!("the machine is called {name} at the target."));
@@ -214,13 +217,14 @@ pub(super) fn apply(
             mapped.networks.push((name.clone(), to.clone()));
         }
     }
+    let own_name = mapped.name.clone().unwrap_or_else(|| source_name.to_owned());
     let policy = last(rules, |rule| rule.mac);
     for (index, nic) in machine.nics.iter().enumerate() {
         let Some(old) = &nic.mac else { continue };
         let listed = last(rules, |rule| rule.macs.get(old).cloned());
         let made = policy
             .filter(|(_, policy)| *policy == Identity::New)
-            .and_then(|(place, _)| Some((place, new_mac(machine, index, platform)?)));
+            .and_then(|(place, _)| Some((place, new_mac(&own_name, machine, index, platform)?)));
         if let Some((place, new)) = listed.or(made).filter(|(_, new)| new != old) {
             say(place, format!("{} gets the hardware address {new} instead of {old}.", nic.slot));
             mapped.macs[index] = Some(new);
@@ -229,23 +233,24 @@ pub(super) fn apply(
     if let Some((place, Identity::New)) = last(rules, |rule| rule.uuid)
         && let Some(old) = machine.smbios.uuid
     {
-        let new = new_uuid(machine, old);
+        let new = new_uuid(&own_name, old);
         say(place, format!("the machine gets the UUID {new} instead of {old}."));
         mapped.uuid = Some(new);
     }
     mapped
 }
 
-fn new_uuid(machine: &Machine, old: Uuid) -> Uuid {
+/// Copies of one machine differ in their names alone.
+fn new_uuid(name: &str, old: Uuid) -> Uuid {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(old.as_bytes()).update(machine.name.as_bytes());
+    hasher.update(old.as_bytes()).update(name.as_bytes());
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = *hasher.finalize().as_bytes();
     uuid::Builder::from_random_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]).into_uuid()
 }
 
 /// An address from the range of the target's hypervisor, always the same for a machine and card, so that a second run makes
 /// no third address. `None` where the target chooses by itself.
-fn new_mac(machine: &Machine, index: usize, platform: Platform) -> Option<String> {
+fn new_mac(name: &str, machine: &Machine, index: usize, platform: Platform) -> Option<String> {
     let prefix = match platform {
         Platform::Kvm => [0x52, 0x54, 0x00],
         Platform::Ahv => [0x50, 0x6b, 0x8d],
@@ -255,10 +260,10 @@ fn new_mac(machine: &Machine, index: usize, platform: Platform) -> Option<String
         Platform::Azure => return None,
     };
     let mut hasher = blake3::Hasher::new();
-    match machine.smbios.uuid {
-        Some(uuid) => hasher.update(uuid.as_bytes()),
-        None => hasher.update(machine.name.as_bytes()),
-    };
+    hasher.update(name.as_bytes());
+    if let Some(uuid) = machine.smbios.uuid {
+        hasher.update(uuid.as_bytes());
+    }
     hasher.update(&index.to_le_bytes());
     hasher.update(machine.nics.get(index)?.mac.as_deref().unwrap_or_default().as_bytes());
     let digest = *hasher.finalize().as_bytes();
@@ -307,7 +312,7 @@ mod tests {
             "map.toml",
         )
         .unwrap();
-        let mapped = map.place("web01", &machine(), Platform::Kvm);
+        let mapped = map.place("web01", None, &machine(), Platform::Kvm);
         assert_eq!(mapped.name.as_deref(), Some("web01-dr"));
         assert_eq!((mapped.storage.as_deref(), mapped.id), (Some("fast"), Some(120)));
         assert_eq!(mapped.cpus, Some(Cpus { count: 6, cores_per_socket: 1, threads_per_core: 1 }));
@@ -317,19 +322,32 @@ mod tests {
         let first = mapped.macs[0].clone().unwrap();
         assert!(first.starts_with("52:54:00:") && first != "52:54:00:aa:bb:cc", "{first}");
         assert_eq!(mapped.macs[1].as_deref(), Some("52:54:00:aa:bb:cc"));
-        assert_eq!(map.place("web01", &machine(), Platform::Kvm).macs, mapped.macs, "the same in every run");
+        assert_eq!(
+            map.place("web01", None, &machine(), Platform::Kvm).macs,
+            mapped.macs,
+            "the same in every run"
+        );
         assert_eq!(mapped.findings.len(), 5);
-        let other = map.place("app", &machine(), Platform::Azure);
+        // A name that was given counts, and nothing else is said.
+        let given = map.place("web01", Some("foo"), &machine(), Platform::Kvm);
+        assert_eq!((given.name.as_deref(), given.findings.len()), (Some("foo"), 4));
+        let other = map.place("app", None, &machine(), Platform::Azure);
         assert_eq!((other.name, other.macs), (None, vec![None, None]));
     }
 
     #[test]
     fn new_addresses_are_the_hypervisors_own() {
         for platform in Platform::ALL.iter().filter(|platform| **platform != Platform::Azure) {
-            let mac = new_mac(&machine(), 0, *platform).unwrap();
+            let mac = new_mac("web01", &machine(), 0, *platform).unwrap();
             assert_eq!(parse_mac(&mac).as_deref(), Some(mac.as_str()));
             assert!(!is_group(&mac), "{mac}");
-            assert_ne!(new_mac(&machine(), 1, *platform).unwrap(), mac);
+            assert_ne!(new_mac("web01", &machine(), 1, *platform).unwrap(), mac);
+            assert_ne!(new_mac("copy", &machine(), 0, *platform).unwrap(), mac, "a copy of it is another");
+        }
+        // VMware refuses static addresses beyond.
+        for number in 0..200 {
+            let mac = new_mac(&format!("web{number}"), &machine(), 0, Platform::Esxi).unwrap();
+            assert!(u8::from_str_radix(&mac[9..11], 16).unwrap() <= 0x3f, "{mac}");
         }
     }
 

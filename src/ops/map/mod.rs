@@ -196,10 +196,11 @@ impl MapFile {
         NetworkMap { rules }
     }
 
-    /// What becomes of a machine that is called `name` at the source.
-    pub fn place(&self, name: &str, machine: &Machine, platform: Platform) -> Mapped {
+    /// What becomes of a machine that is called `name` at the source, on its way to `platform`; `given` is the name that was
+    /// chosen for it, which counts before any rule.
+    pub fn place(&self, name: &str, given: Option<&str>, machine: &Machine, platform: Platform) -> Mapped {
         let rules: Vec<_> = self.for_machine(name).map(|one| (one.place.as_str(), &one.of_machine)).collect();
-        machine::apply(&rules, name, machine, platform)
+        machine::apply(&rules, (name, given), machine, platform)
     }
 }
 

@@ -1,16 +1,16 @@
 //! A machine as the user names it: a definition on the host, and the disks that it names.
 
-use super::{Context, packaged};
+mod place;
+
+use super::{Context, packaged, state};
 use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::{self, Choice};
-use crate::machine::{Backing, DiskSlot, Machine};
+use crate::machine::{DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
-use landfall_image::ova::Package;
-use landfall_image::{
-    Bytes, Disk, Error, Extent, Format, GuestOffset, GuestRange, Overlay, Result, partition,
-};
+use landfall_image::{Bytes, Disk, Error, Extent, GuestOffset, GuestRange, Overlay, Result, partition};
+use place::Origin;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,6 +46,14 @@ impl Loaded {
         self.images.iter().map(|image| Overlay::new(Arc::clone(&image.disk), scratch).map(Arc::new)).collect()
     }
 
+    /// The state of the source, as a digest: of its definition, and of its disks by their files. `None` where a disk is none
+    /// in a file, so that it can change unseen.
+    pub fn state(&self) -> Option<String> {
+        let files = state::of(self.images.iter().flat_map(Image::files).map(|path| path.as_ref()))?;
+        let text = serde_json::json!({ "definition": self.digest, "files": files }).to_string();
+        Some(blake3::hash(text.as_bytes()).to_hex().to_string())
+    }
+
     /// The definition and every file of its disks, parents and extents too, by their real paths.
     pub fn files(&self) -> Vec<PathBuf> {
         let layers = self.images.iter().flat_map(|image| &image.layers);
@@ -67,22 +75,24 @@ pub struct Wanted {
 
 /// Reads the definition at `path` (a file, or a folder that Hyper-V exported) and opens its disks.
 pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loaded> {
-    load_with(context, path, wanted, &mut |_, error| Err(error))
+    load_with(context, path, wanted, How { digests: true, unreadable: &mut |_, error| Err(error) })
 }
 
-/// As [`load`]. `unreadable` decides about a disk, by its place in the list, that cannot be opened: with `Ok` its place is
-/// taken by [`Nothing`].
-pub fn load_with(
-    context: &Context<'_>,
-    path: &Path,
-    wanted: &Wanted,
-    unreadable: &mut dyn FnMut(usize, Error) -> Result<()>,
-) -> Result<Loaded> {
+/// What [`load_with`] does beyond the ordinary.
+pub struct How<'a> {
+    /// Compare the digests of a package with its manifest: that reads all of it.
+    pub digests: bool,
+    /// Decides about a disk, by its place in the list, that cannot be opened: with `Ok` its place is taken by [`Nothing`].
+    pub unreadable: &'a mut dyn FnMut(usize, Error) -> Result<()>,
+}
+
+/// As [`load`], otherwise as `how` says.
+pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'_>) -> Result<Loaded> {
     let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
     let (package, bytes) = match ending.as_str() {
-        "ova" => packaged::open(context, path).map(|(package, bytes)| (Some(package), bytes))?,
+        "ova" => packaged::open(context, path, how.digests).map(|(package, bytes)| (Some(package), bytes))?,
         _ => (None, read_definition(path)?),
     };
     let Some(reader) = hypervisor::reader(&ending, &bytes) else {
@@ -96,7 +106,7 @@ pub fn load_with(
     let mut parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
     match reader.name {
         "vmx" => packaged::snapshots(path, &wanted.choice, &mut parsed)?,
-        "ovf" if package.is_none() => packaged::check(context, path, &bytes)?,
+        "ovf" if package.is_none() => packaged::check(context, path, &bytes, how.digests)?,
         _ => {}
     }
     let mut findings = parsed.all_findings();
@@ -117,24 +127,16 @@ pub fn load_with(
         }
     }
     skip(&mut machine, &wanted.skipped).map_err(|e| e.in_file(path))?;
-    let mut images = Vec::new();
+    let from = Origin { context, definition: path, package: package.as_ref(), is_ovf: reader.name == "ovf" };
+    let mut images: Vec<Image> = Vec::new();
     for disk in &mut machine.disks {
-        let opened = match wanted.disks.iter().find(|(slot, _)| *slot == disk.slot) {
-            Some((_, file)) => open_named(context, file, disk),
-            None => match &package {
-                Some(package) => packaged_place(package, disk),
-                None if reader.name == "ovf" => {
-                    packaged::is_whole(disk).and_then(|()| place(context, path, disk))
-                }
-                None => place(context, path, disk),
-            }
-            .map_err(|e| e.in_file(path))
-            .and_then(|file| open(context, &file, disk)),
-        };
+        let named = wanted.disks.iter().find(|(slot, _)| *slot == disk.slot);
+        let opened = from.open(disk, named.map(|(_, file)| file.as_path()));
+        let opened = opened.and_then(|image| only_once(disk, image, &images));
         let image = match opened {
             Ok(image) => image,
             Err(error) => {
-                unreadable(images.len(), error)?;
+                (how.unreadable)(images.len(), error)?;
                 images.push(Image { disk: Arc::new(Nothing), layers: Vec::new() });
                 continue;
             }
@@ -155,13 +157,18 @@ pub fn load_with(
     })
 }
 
-/// Where a disk of an archive lies. What is no file is none of its members.
-fn packaged_place(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
-    packaged::is_whole(disk)?;
-    match disk.backing {
-        Backing::File => packaged::member(package, disk),
-        _ => Err(Error::refused(format!("{} is no file of the package: {:?}", disk.slot, disk.file))
-            .hint(format!("name an image with --disk {}=FILE", disk.slot))),
+/// Refuses an image that is another disk of the machine already: names of two datastores can end alike, and only one of the
+/// files lies beside the definition.
+fn only_once(disk: &DiskSlot, image: Image, others: &[Image]) -> Result<Image> {
+    let top = |image: &Image| image.layers.first().map(|layer| layer.path.clone());
+    match top(&image).filter(|path| others.iter().any(|other| top(other).as_ref() == Some(path))) {
+        None => Ok(image),
+        Some(path) => Err(Error::refused(format!(
+            "{} is {:?} in the definition, and the file of that name here is another disk of the machine already",
+            disk.slot, disk.file
+        ))
+        .in_file(&path)
+        .hint(format!("name the file of each with --disk: --disk {}=FILE", disk.slot))),
     }
 }
 
@@ -220,106 +227,6 @@ fn skip(machine: &mut Machine, slots: &[String]) -> Result<()> {
     }
     machine.disks.retain(|disk| !is_skipped(disk));
     Ok(())
-}
-
-/// Opens the file that the user names for a disk.
-fn open_named(context: &Context<'_>, file: &Path, disk: &DiskSlot) -> Result<Image> {
-    let format = named_format(file, disk);
-    let image = open(context, file, &DiskSlot { format: format.clone(), ..disk.clone() })?;
-    // "raw" by the word of the definition alone: the copy may be an image, and its bytes would pass for the disk's. A guest
-    // can have written such bytes, too, so that they decide nothing.
-    if format.as_deref() == Some("raw") && !has_ending_of_raw(file) {
-        let looks = super::disk::open(context, super::disk::Input::new(file, None))?;
-        let other = |format: &Format| !matches!(format, Format::Raw | Format::Luks);
-        if let Some(format) = looks.layers.first().map(|layer| layer.format).filter(other) {
-            let (name, slot) = (format.name(), &disk.slot);
-            return Err(Error::refused(format!(
-                "looks like {name}, and the definition says that {slot} is raw"
-            ))
-            .in_file(file)
-            .hint(format!("give it the ending .{name} or .raw, whichever it is")));
-        }
-    }
-    Ok(image)
-}
-
-fn has_ending_of_raw(file: &Path) -> bool {
-    file.extension().is_some_and(|ending| ["raw", "img"].iter().any(|raw| ending.eq_ignore_ascii_case(raw)))
-}
-
-/// The format of a file that the user names for a disk: a copy may be of another than the definition says, and its ending tells.
-fn named_format(file: &Path, disk: &DiskSlot) -> Option<String> {
-    let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-    match Format::from_name(&ending) {
-        _ if has_ending_of_raw(file) => Some("raw".to_owned()),
-        Some(_) => Some(ending),
-        None => disk.format.clone(),
-    }
-}
-
-/// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
-/// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.
-fn open(context: &Context<'_>, file: &Path, disk: &DiskSlot) -> Result<Image> {
-    let said = disk.format.as_deref().and_then(Format::from_name);
-    let image = super::disk::open(context, super::disk::Input::new(file, said))?;
-    match image.layers.first() {
-        Some(layer) if layer.format == Format::Luks && said.is_none() => {
-            super::disk::open(context, super::disk::Input::new(file, Some(Format::Raw)))
-        }
-        _ => Ok(image),
-    }
-}
-
-/// Where the disk lies here that the definition at `definition` names. A definition from another host may name it by that
-/// host's path (of Windows, or with a datastore); its disks are copied beside it, so the last component is looked for
-/// there.
-fn place(context: &Context<'_>, definition: &Path, disk: &DiskSlot) -> Result<PathBuf> {
-    let name = disk.file.as_str();
-    let elsewhere = |what: &str| {
-        Error::refused(format!("{} is {what}, {name:?}, which does not lie beside the definition", disk.slot))
-            .hint(format!("copy it here as an image and name that with --disk {}=FILE", disk.slot))
-    };
-    match disk.backing {
-        Backing::File => {}
-        Backing::Network if name.starts_with("nbd") => return Ok(PathBuf::from(name)),
-        Backing::Network => return Err(elsewhere("an address in the network")),
-        Backing::Blank => return Err(elsewhere("an empty disk")),
-        Backing::Volume => {
-            let last = name.rsplit(['/', ':', '\\']).next().unwrap_or(name);
-            return context
-                .gate
-                .resolve(definition, last)
-                .map_err(|_| elsewhere("a volume of the source's storage"));
-        }
-        Backing::Device => {
-            let last = name.rsplit(['/', '\\']).next().unwrap_or(name);
-            return context
-                .gate
-                .resolve(definition, name)
-                .or_else(|_| context.gate.resolve(definition, last))
-                .map_err(|_| elsewhere("a device of the source's host"));
-        }
-    }
-    let is_foreign = name.starts_with(['/', '[']) || name.contains('\\');
-    match context.gate.resolve(definition, name) {
-        Err(first) if is_foreign => {
-            let last = name.rsplit(['/', '\\', ']']).next().unwrap_or(name).trim_start();
-            let beside = context.gate.resolve(definition, last).ok();
-            beside.or_else(|| super::exported::disk(definition, last)).ok_or_else(|| {
-                let allow = first.hint_text().filter(|hint| hint.contains("--allow")).map(str::to_owned);
-                let beside = format!(
-                    "put {last} beside {}, or name it with --disk {}=FILE",
-                    definition.display(),
-                    disk.slot
-                );
-                first.hint(match allow {
-                    Some(allow) => format!("{beside}; or, {allow}"),
-                    None => beside,
-                })
-            })
-        }
-        other => other,
-    }
 }
 
 fn read_definition(path: &Path) -> Result<Vec<u8>> {
@@ -387,17 +294,6 @@ mod tests {
         skip(&mut machine, &["a".into()]).unwrap();
         let left: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
         assert_eq!((left, machine.boot_disk), (vec!["b", "c"], Some(1)));
-    }
-
-    #[test]
-    fn a_named_file_is_of_the_format_of_its_ending() {
-        let disk = DiskSlot {
-            format: Some("raw".into()),
-            ..DiskSlot::new("a", crate::machine::Bus::Scsi, "/dev/x")
-        };
-        for (file, format) in [("a.qcow2", "qcow2"), ("a.VMDK", "vmdk"), ("a.img", "raw"), ("a", "raw")] {
-            assert_eq!(named_format(Path::new(file), &disk).as_deref(), Some(format), "{file}");
-        }
     }
 
     #[test]
