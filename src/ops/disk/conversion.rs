@@ -115,7 +115,7 @@ fn about(
     options: &CreateOptions,
 ) -> Option<String> {
     let files = image.files().chain(base.into_iter().flat_map(Image::files));
-    let files = crate::ops::state::of(files.map(|path| path.as_ref()))?;
+    let files = crate::ops::state::of(files)?;
     let about = serde_json::json!({
         "landfall": env!("CARGO_PKG_VERSION"),
         "size": image.disk.size(),

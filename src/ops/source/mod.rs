@@ -49,7 +49,7 @@ impl Loaded {
     /// The state of the source, as a digest: of its definition, and of its disks by their files. `None` where a disk is none
     /// in a file, so that it can change unseen.
     pub fn state(&self) -> Option<String> {
-        let files = state::of(self.images.iter().flat_map(Image::files).map(|path| path.as_ref()))?;
+        let files = state::of(self.images.iter().flat_map(Image::files))?;
         let text = serde_json::json!({ "definition": self.digest, "files": files }).to_string();
         Some(blake3::hash(text.as_bytes()).to_hex().to_string())
     }
