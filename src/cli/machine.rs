@@ -99,7 +99,11 @@ pub fn convert(
     let done = convert::convert(context, &wanted, &args.output)?;
     if !as_json {
         text::print(&inspected_text(&done.report.inspected, "Changed"))?;
-        text::print(&converted_text(&done.report, &done.folder.display().to_string()))?;
+        text::print(&converted_text(
+            &done.report,
+            &done.folder.display().to_string(),
+            wanted.register.is_some(),
+        ))?;
     }
     let Some(at) = &wanted.register else {
         if as_json {
@@ -185,7 +189,7 @@ fn proof_text(proof: &Proof, folder: &str) -> String {
     out
 }
 
-fn converted_text(report: &Converted, folder: &str) -> String {
+fn converted_text(report: &Converted, folder: &str, is_registered: bool) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "\nWritten to {folder}");
     for disk in &report.written_disks {
@@ -205,9 +209,12 @@ fn converted_text(report: &Converted, folder: &str) -> String {
         false => "",
     };
     let _ = writeln!(out, "  prove that it boots:  landfall prove {}{hardware}", text::shell_word(folder));
-    if report.files.iter().any(|file| file == "register.sh") {
-        let script = text::shell_word(&format!("{folder}/register.sh"));
-        let _ = writeln!(out, "  register it:          {script}");
+    if !is_registered {
+        let scripts = report.files.iter().filter(|file| file.starts_with("register."));
+        for script in scripts {
+            let script = text::shell_word(&format!("{folder}/{script}"));
+            let _ = writeln!(out, "  register it:          {script}");
+        }
     }
     if report.files.iter().any(|file| file == "machine.json") {
         let _ = writeln!(out, "  make it by hand:      see [target-by-hand] above, and machine.json");

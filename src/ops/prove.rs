@@ -53,7 +53,8 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     hardware::check(&machine).map_err(|e| e.in_file(wanted.machine))?;
     let folder = match &wanted.output {
         Some(folder) => folder.clone(),
-        None if wanted.machine.is_dir() => wanted.machine.join("proof"),
+        // Nothing is written into a source's folder.
+        None if wanted.machine.join(super::folder::REPORT).is_file() => wanted.machine.join("proof"),
         None if super::is_folder_name(&machine.name) => PathBuf::from(format!("{}-proof", machine.name)),
         None => {
             return Err(Error::unsupported(format!(
@@ -167,16 +168,25 @@ const PROOF: &str = "proof.json";
 
 /// The machine as the target has it, with its disks.
 fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, &'static Target)> {
-    if !wanted.machine.is_dir() {
+    let path = wanted.machine.join(super::folder::REPORT);
+    // A folder that Hyper-V exported has no report.
+    if !path.is_file() {
         let loaded = source::load(context, wanted.machine, &wanted.guest.source)?;
         let platform = wanted.target.platform;
+        // What the user names is put in place of it.
         let machine = match wanted.hardware {
-            Some(hardware) => hardware.apply(&loaded.machine),
+            Some(_) => loaded.machine.clone(),
             None => attach::adapt(&loaded.machine, platform, &Devices::default())?,
         };
         return Ok((loaded, machine, wanted.target));
     }
-    let path = wanted.machine.join(super::folder::REPORT);
+    if wanted.guest.source != source::Wanted::default() {
+        return Err(Error::refused(
+            "is a machine that was converted: its disks and its state are what they are",
+        )
+        .in_file(wanted.machine)
+        .hint("leave out --disk, --skip-disk, --snapshot, --system and --configuration"));
+    }
     let kept = Kept::read(&path)?;
     let target = hypervisor::target(&kept.target)
         .ok_or_else(|| Error::unsupported(format!("names the target {:?}", kept.target)).in_file(&path))?;

@@ -63,7 +63,7 @@ impl Loaded {
 }
 
 /// What of a source is meant.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// Which machine or state of its definition.
     pub choice: Choice,
