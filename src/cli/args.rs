@@ -117,7 +117,7 @@ pub struct Convert {
     /// Compress its disks (qcow2)
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
-    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, or bridge:NAME
+    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, bridge:NAME or ovs:NAME
     #[arg(long, value_name = "SOURCE=TARGET", value_parser = parse_pair)]
     pub map_network: Vec<(String, String)>,
     /// Plug all other cards into this network [default for kvm: default]

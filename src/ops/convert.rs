@@ -128,7 +128,8 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Done, Failu
     };
     // What the target cannot express is refused now, not after hours of copying.
     let rendered = (wanted.target.render)(&machine, &placement)?;
-    patched.findings.extend(rendered.findings);
+    let more = rendered.findings_besides(&patched.findings);
+    patched.findings.extend(more);
     if let Some(at) = &wanted.register {
         patched.findings.extend(super::register::ready(context, at, wanted.target.name, &machine)?);
     }
