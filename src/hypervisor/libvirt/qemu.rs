@@ -106,8 +106,7 @@ fn general(fitted: &Fitted<'_>, words: &mut Words) {
     let (sockets, cores, threads) = (cpus.sockets(), cpus.cores_per_socket, cpus.threads_per_core);
     words.add("smp", &format!("{},sockets={sockets},cores={cores},threads={threads}", cpus.count));
     words.add("m", &format!("{}k", machine.memory.0.div_ceil(1024)));
-    words
-        .add("rtc", if machine.clock == Clock::LocalTime { "base=localtime" } else { "base=utc" });
+    words.add("rtc", if machine.clock == Clock::LocalTime { "base=localtime" } else { "base=utc" });
     if let Some(uuid) = machine.smbios.uuid {
         words.add("uuid", &uuid.to_string());
     }
@@ -136,8 +135,7 @@ fn disks(fitted: &Fitted<'_>, words: &mut Words) {
         words.express("virtio-scsi-pci", &format!(",id=scsi{index}"));
     }
     for (index, (disk, placed)) in fitted.machine.disks.iter().zip(&fitted.placement.disks).enumerate() {
-        let settings =
-            format!("if=none,id=disk{index},format={},discard=unmap,file=", value(&placed.format));
+        let settings = format!("if=none,id=disk{index},format={},discard=unmap,file=", value(&placed.format));
         let file = shell(&value(&format!("/{}", placed.file)));
         words.raw("drive", &format!("{}\"$(commas \"$here\")\"{file}", shell(&settings)));
         let mut common = format!(",drive=disk{index}");
@@ -158,7 +156,8 @@ fn disks(fitted: &Fitted<'_>, words: &mut Words) {
                     // By this it says who it is, as libvirt's disks do: multipathd takes no others.
                     common += &format!(",device_id=drive-scsi{controller}-0-{target}-0");
                 }
-                words.add("device", &format!("scsi-hd,bus=scsi{controller}.0,scsi-id={target},lun=0{common}"));
+                words
+                    .add("device", &format!("scsi-hd,bus=scsi{controller}.0,scsi-id={target},lun=0{common}"));
             }
             Bus::Sata => words.add("device", &format!("ide-hd,bus=ide.{index}{common}")),
             Bus::Ide => {
@@ -199,7 +198,8 @@ fn networks(fitted: &Fitted<'_>) -> String {
     let cards = fitted.machine.nics.iter().zip(&fitted.plugs).enumerate();
     cards
         .map(|(index, (nic, plug))| {
-            let mut line = format!("#   {index}: {}", nic.mac.as_deref().unwrap_or("an address that QEMU chooses"));
+            let mut line =
+                format!("#   {index}: {}", nic.mac.as_deref().unwrap_or("an address that QEMU chooses"));
             if let Some(network) = &nic.network {
                 line += &format!(", at the source in {network}");
             }

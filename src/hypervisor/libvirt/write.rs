@@ -58,7 +58,9 @@ fn check(machine: &Machine, placement: &Placement) -> Result<()> {
             "{} has sectors of {} bytes, and QEMU's ATA disks have 512",
             disk.slot, size.0
         ))
-        .hint("install the distribution's standard kernel in the guest before the move: it drives virtio disks"));
+        .hint(
+            "install the distribution's standard kernel in the guest before the move: it drives virtio disks",
+        ));
     }
     if machine.secure_boot && is_i440fx(machine) {
         return Err(Error::unsupported(

@@ -127,7 +127,11 @@ fn firmware_is_told_in_several_ways() {
         assert_eq!((parsed.machine.firmware, parsed.machine.secure_boot), (firmware, secure), "{head}");
         let told = parsed.findings.iter().filter(|finding| finding.id != finding::NVRAM.id).count();
         assert_eq!(told, findings, "{head}");
-        assert_eq!(says(&parsed, "nvram-not-carried").contains("a_VARS.fd"), os.contains("a_VARS.fd"), "{head}");
+        assert_eq!(
+            says(&parsed, "nvram-not-carried").contains("a_VARS.fd"),
+            os.contains("a_VARS.fd"),
+            "{head}"
+        );
         assert_eq!(parsed.unread, Vec::<String>::new(), "{head}");
     }
     let nvram = "<os firmware='efi'><type>hvm</type><nvram type='network'>\

@@ -132,7 +132,8 @@ impl<'a> Fitted<'a> {
         let serial = disk.serial.as_deref().filter(|serial| !serial.is_empty())?;
         // QEMU cuts a longer one off, or does not start.
         let at_most = if disk.bus == Bus::VirtioScsi { 36 } else { 20 };
-        let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'+' | b'-' | b' ');
+        let is_fine =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'+' | b'-' | b' ');
         if serial.len() <= at_most && serial.bytes().all(is_fine) && serial.trim() == serial {
             return Some(serial);
         }
@@ -163,9 +164,8 @@ impl<'a> Fitted<'a> {
             }
         };
         if !fine {
-            return Err(Error::refused(format!("there is no {word} with the name {name:?}")).hint(
-                "name a network of libvirt, bridge:NAME or ovs:NAME with --network or --map-network",
-            ));
+            return Err(Error::refused(format!("there is no {word} with the name {name:?}"))
+                .hint("name a network of libvirt, bridge:NAME or ovs:NAME with --network or --map-network"));
         }
         if let (None, Some(source)) = (chosen, &nic.network)
             && source != USUAL_NETWORK

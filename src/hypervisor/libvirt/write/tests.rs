@@ -167,9 +167,9 @@ fn the_boot_disk_is_started_and_no_other() {
             let order = element.child("boot").and_then(|boot| boot.attribute("order"));
             order.map(|order| format!("{name}={order}"))
         };
-        let disks = devices.all("disk").filter_map(|disk| {
-            order(disk, disk.child("target").unwrap().attribute("dev").unwrap())
-        });
+        let disks = devices
+            .all("disk")
+            .filter_map(|disk| order(disk, disk.child("target").unwrap().attribute("dev").unwrap()));
         let nics = devices.all("interface").enumerate();
         let all: Vec<String> =
             disks.chain(nics.filter_map(|(n, nic)| order(nic, &format!("net{n}")))).collect();
@@ -182,7 +182,10 @@ fn cards_are_plugged_into_what_there_is() {
     let mut machine = full();
     machine.nics[0].vlan = Some(7);
     let (text, told) = domain(&machine, Some("ovs:ovsbr0"));
-    assert!(text.contains("<tag id=\"7\"/>") && text.contains("<virtualport type=\"openvswitch\"/>"), "{text}");
+    assert!(
+        text.contains("<tag id=\"7\"/>") && text.contains("<virtualport type=\"openvswitch\"/>"),
+        "{text}"
+    );
     assert_eq!(told, "");
     for network in ["bridge:br0", "lan"] {
         let (text, told) = domain(&machine, Some(network));
