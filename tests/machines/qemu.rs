@@ -36,6 +36,7 @@ impl Stage {
         let stage = Stage { folder: tempfile::Builder::new().prefix("lf").tempdir_in("/tmp").unwrap() };
         fs::create_dir(stage.path("it's here & so")).unwrap();
         fs::create_dir(stage.path("bin")).unwrap();
+        fs::create_dir(stage.path("tmp")).unwrap();
         let mut placement = placement(machine, "/written/for/another");
         for disk in &mut placement.disks {
             disk.file = disk.file.replace("disk", "a disk, ");
@@ -83,6 +84,7 @@ impl Stage {
         command.args(words).current_dir(self.folder.path()).stdin(Stdio::null());
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.path("bin").display()));
+        command.env("TMPDIR", self.path("tmp"));
         command
     }
 }
@@ -250,10 +252,27 @@ impl Running {
         order.into_iter().map(|(_, name)| name).collect()
     }
 
-    fn end(mut self) {
+    /// Ends it from within, or by a signal to the script.
+    fn end(mut self, by_signal: bool) {
+        if by_signal {
+            return;
+        }
         assert!(self.ask(r#"{"execute": "quit"}"#).is_some());
         let ended = self.child.wait().unwrap();
         assert!(ended.success(), "{ended:?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The script hands it on to QEMU, and clears up.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_child(&self.child),
+                rustix::process::Signal::TERM,
+            );
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -329,7 +348,10 @@ fn qemu_takes_every_machine() {
                 let (first, second) =
                     (machine.nics[1].mac.clone().unwrap(), machine.nics[0].mac.clone().unwrap());
                 assert_eq!(running.order(), [first, "disk1".into(), second]);
-                running.end();
+                // By a signal to the script, too, nothing is left.
+                running.end(firmware == Firmware::Bios);
+                assert!(UnixStream::connect(stage.path("qmp")).is_err(), "QEMU is left behind");
+                assert_eq!(fs::read_dir(stage.path("tmp")).unwrap().count(), 0);
                 assert_eq!(stage.out("uefi-variables.fd").exists(), firmware == Firmware::Uefi);
             }
         }

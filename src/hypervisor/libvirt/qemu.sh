@@ -137,7 +137,9 @@ esac
 
 run=
 end() {
-    [ -z "$run" ] || rm -rf "$run"
+    # It ends with QEMU, but where QEMU never came.
+    [ ! -s "$run/pid" ] || kill "$(cat "$run/pid")" 2>/dev/null || :
+    rm -rf "$run"
 }
 if [ "$tpm" = yes ]; then
     command -v swtpm >/dev/null 2>&1 || stop 'the machine has a TPM, and swtpm is not here' 'install swtpm'
@@ -148,7 +150,8 @@ if [ "$tpm" = yes ]; then
     run=$(mktemp -d)
     trap end EXIT
     mkdir -p "$here/tpm"
-    swtpm socket --tpm2 --tpmstate "dir=$here/tpm" --ctrl "type=unixio,path=$run/tpm" --terminate --daemon ||
+    swtpm socket --tpm2 --tpmstate "dir=$here/tpm" --ctrl "type=unixio,path=$run/tpm" --pid "file=$run/pid" \
+        --terminate --daemon ||
         stop 'swtpm does not start' "if another one uses $here/tpm, the machine is running already"
 fi
 
@@ -159,4 +162,14 @@ printf 'The screen of %s is at vnc://127.0.0.1:5900, or at the next port that is
 for accelerator in $ACCEL; do
     set -- "$@" -accel "$accelerator"
 done
-"$QEMU" -nodefaults -no-user-config -vnc 127.0.0.1:0,to=99 -serial mon:stdio "$@"
+set -- -nodefaults -no-user-config -vnc 127.0.0.1:0,to=99 -serial mon:stdio "$@"
+[ "$tpm" = yes ] || exec "$QEMU" "$@"
+"$QEMU" "$@" <&0 &
+qemu=$!
+trap 'kill "$qemu"' HUP INT TERM
+status=0
+while kill -0 "$qemu" 2>/dev/null; do
+    status=0
+    wait "$qemu" || status=$?
+done
+exit "$status"
