@@ -206,6 +206,49 @@ pub fn by_label(label: &str) -> Option<Guest> {
     guest(row, if id == "linux" { "" } else { version }, is_64_bit)
 }
 
+/// libosinfo's id of a machine's guest, `http://debian.org/debian/12`, as libvirt's metadata have it: by what was found on its
+/// disks, else by what its definition calls it.
+pub fn libosinfo_id(machine: &Machine) -> Option<String> {
+    let label = machine.os_label.as_deref().unwrap_or_default();
+    match &machine.os {
+        // These count their own releases, not those of the system that they are made of.
+        Some(os) if ["linuxmint", "zorin", "opensuse-tumbleweed"].contains(&os.distribution.as_str()) => None,
+        None if label.starts_with("http://") => Some(label.to_owned()),
+        _ => of(machine).osinfo().as_deref().and_then(osinfo_url),
+    }
+}
+
+/// The id that belongs to one of libosinfo's short ids.
+fn osinfo_url(short: &str) -> Option<String> {
+    let version = |prefix: &str| short.strip_prefix(prefix).filter(|rest| !rest.is_empty());
+    for (prefix, site) in [
+        ("debian", "debian.org/debian"),
+        ("ubuntu", "ubuntu.com/ubuntu"),
+        ("rhel", "redhat.com/rhel"),
+        ("centos-stream", "centos.org/centos-stream"),
+        ("centos", "centos.org/centos"),
+        ("rocky", "rockylinux.org/rocky"),
+        ("almalinux", "almalinux.org/almalinux"),
+        ("ol", "oracle.com/ol"),
+        ("fedora", "fedoraproject.org/fedora"),
+        ("opensuse", "opensuse.org/opensuse"),
+        ("alpinelinux", "alpinelinux.org/alpinelinux"),
+        ("freebsd", "freebsd.org/freebsd"),
+        ("win", "microsoft.com/win"),
+    ] {
+        if let Some(version) = version(prefix) {
+            return Some(format!("http://{site}/{version}"));
+        }
+    }
+    if short == "archlinux" {
+        return Some("http://archlinux.org/archlinux/rolling".to_owned());
+    }
+    // Before release 15 the server's product had a name of its own.
+    let version = version("sle")?.replace("sp", ".");
+    let is_new = version.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|n: u32| n >= 15);
+    Some(format!("http://suse.com/{}/{version}", if is_new { "sle" } else { "sles" }))
+}
+
 impl Guest {
     /// Windows, of any kind.
     pub fn is_windows(&self) -> bool {
@@ -383,6 +426,32 @@ mod tests {
             "debian10",
             "what was found goes before the label, but for its width"
         );
+    }
+
+    #[test]
+    fn libosinfo_knows_systems_by_their_makers_site() {
+        for (id, version, url) in [
+            ("debian", "12", "http://debian.org/debian/12"),
+            ("ubuntu", "24.04", "http://ubuntu.com/ubuntu/24.04"),
+            ("centos", "9", "http://centos.org/centos-stream/9"),
+            ("centos", "7", "http://centos.org/centos/7.0"),
+            ("sles", "15.5", "http://suse.com/sle/15.5"),
+            ("sles", "12.5", "http://suse.com/sles/12.5"),
+            ("arch", "", "http://archlinux.org/archlinux/rolling"),
+            ("windows-server", "2022", "http://microsoft.com/win/2k22"),
+            ("windows", "10", "http://microsoft.com/win/10"),
+            ("linuxmint", "21", ""),
+            ("amzn", "2023", ""),
+        ] {
+            let mut machine = Machine::new("a", Bytes::gib(1));
+            machine.os_label = Some("http://label.example/1".into());
+            assert_eq!(libosinfo_id(&machine).as_deref(), Some("http://label.example/1"));
+            machine.os = Some(OsId { distribution: id.into(), version: version.into() });
+            assert_eq!(libosinfo_id(&machine).unwrap_or_default(), url, "{id} {version}");
+            if by_label(url).is_some_and(|guest| guest.osinfo().is_some()) && id != "centos" {
+                assert_eq!(by_label(url).unwrap().osinfo(), of(&machine).osinfo(), "{url}");
+            }
+        }
     }
 
     #[test]

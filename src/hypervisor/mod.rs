@@ -86,6 +86,17 @@ pub struct Rendered {
     pub findings: Vec<Finding>,
 }
 
+impl Rendered {
+    /// What is to be said besides what was `told` already: of secrets and variables that stay at the source, a definition's
+    /// reader tells, too.
+    pub fn findings_besides(&self, told: &[Finding]) -> Vec<Finding> {
+        let is_told = |new: &&Finding| {
+            [finding::NVRAM.id, finding::TPM.id].contains(&new.id) && told.iter().any(|old| old.id == new.id)
+        };
+        self.findings.iter().filter(|finding| !is_told(finding)).cloned().collect()
+    }
+}
+
 /// One file of a definition that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {

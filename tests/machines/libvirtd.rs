@@ -3,8 +3,9 @@
 //! The daemon is a user's own (`qemu:///session`): it needs no system configuration and touches none. Under root it
 //! runs as `nobody` with the group of /dev/kvm, because libvirt has no session for root.
 
-use super::{adapted, placement, rendered_files};
-use landfall::hypervisor;
+use super::domains::at_libvirt;
+use super::{FULL, adapted, full, placement, rendered_files};
+use landfall::hypervisor::{self, Choice};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -106,7 +107,7 @@ impl Drop for Libvirtd {
     }
 }
 
-fn text(output: &Output) -> String {
+fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -157,8 +158,8 @@ fn the_script_registers_the_machine_once() {
     write(&folder, &machine.name);
     let register = || libvirtd.command(folder.join("register.sh")).output().unwrap();
     let done = register();
-    assert!(done.status.success(), "{}", text(&done));
-    let defined = text(&libvirtd.virsh(&["dumpxml", &machine.name]));
+    assert!(done.status.success(), "{}", said(&done));
+    let defined = said(&libvirtd.virsh(&["dumpxml", &machine.name]));
     for wanted in [
         "00:50:56:00:12:ab",
         "564d9bef-acd9-b4e0-c8f0-aea8b9103515",
@@ -171,8 +172,8 @@ fn the_script_registers_the_machine_once() {
     assert!(!defined.contains("/written/for"), "{defined}");
 
     let again = register();
-    assert_eq!(again.status.code(), Some(1), "{}", text(&again));
-    assert!(text(&again).contains("is here already") && text(&again).contains("hint:"), "{}", text(&again));
+    assert_eq!(again.status.code(), Some(1), "{}", said(&again));
+    assert!(said(&again).contains("is here already") && said(&again).contains("hint:"), "{}", said(&again));
 
     // Another name, the same network address: the replica of a machine that is here.
     let twin = libvirtd.path("vm").join("twin");
@@ -181,8 +182,8 @@ fn the_script_registers_the_machine_once() {
     let script = script.replace("564d9bef-acd9-b4e0-c8f0-aea8b9103515", "");
     fs::write(twin.join("register.sh"), script).unwrap();
     let collision = libvirtd.command(twin.join("register.sh")).output().unwrap();
-    assert_eq!(collision.status.code(), Some(1), "{}", text(&collision));
-    assert!(text(&collision).contains("00:50:56:00:12:ab"), "{}", text(&collision));
+    assert_eq!(collision.status.code(), Some(1), "{}", said(&collision));
+    assert!(said(&collision).contains("00:50:56:00:12:ab"), "{}", said(&collision));
 
     // Disks are copied where a folder is named.
     assert!(libvirtd.virsh(&["undefine", &machine.name]).status.success());
@@ -190,7 +191,47 @@ fn the_script_registers_the_machine_once() {
     fs::create_dir(&images).unwrap();
     libvirtd.own();
     let copied = libvirtd.command(folder.join("register.sh")).arg(&images).output().unwrap();
-    assert!(copied.status.success(), "{}", text(&copied));
+    assert!(copied.status.success(), "{}", said(&copied));
     assert!(images.join("disk0.qcow2").exists());
-    assert!(text(&libvirtd.virsh(&["dumpxml", &machine.name])).contains("images/disk0.qcow2"));
+    assert!(said(&libvirtd.virsh(&["dumpxml", &machine.name])).contains("images/disk0.qcow2"));
+}
+
+/// libvirt takes a machine with everything, and keeps all of it: what it says of it then is the same machine.
+#[test]
+fn libvirt_keeps_every_field() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let kvm = libvirtd.virsh(&["domcapabilities", "--virttype", "kvm"]).status.success();
+    for (disks, disk) in FULL {
+        let mut machine = full(disks, disk);
+        // Whether its firmware can enforce it depends on the host, and whether there is swtpm.
+        (machine.secure_boot, machine.tpm) = (false, false);
+        let mut text = rendered_files(&machine, &placement(&machine, "/srv/it's here")).remove(0).text;
+        if !kvm {
+            text = text
+                .replace("<domain type=\"kvm\"", "<domain type=\"qemu\"")
+                .replace("host-model", "maximum");
+        }
+        let file = libvirtd.path("full.xml");
+        fs::write(&file, &text).unwrap();
+        libvirtd.own();
+        let defined = libvirtd.virsh(&["define", "--validate", file.to_str().unwrap()]);
+        assert!(defined.status.success(), "{}{text}", said(&defined));
+        let uuid = machine.smbios.uuid.unwrap().to_string();
+        let kept = said(&libvirtd.virsh(&["dumpxml", "--inactive", &uuid]));
+        let parsed = hypervisor::libvirt::read::parse(kept.as_bytes(), &Choice::default()).unwrap();
+        let mut machine = at_libvirt(&machine, "/srv/it's here");
+        machine.nvram.clone_from(&parsed.machine.nvram);
+        let mut theirs = parsed.machine;
+        // It has given the cards their places, which have names.
+        theirs.nics.iter_mut().for_each(|nic| nic.predictable_name = None);
+        assert_eq!(theirs, machine, "{kept}");
+        // What QEMU would be started with, but for the cards: libvirt would plug them in to say so.
+        let mut without = text.split("<interface ").next().unwrap().to_owned();
+        without += text.rsplit("</interface>").next().unwrap();
+        fs::write(&file, &without).unwrap();
+        let line = said(&libvirtd.virsh(&["domxml-to-native", "qemu-argv", "--xml", file.to_str().unwrap()]));
+        assert!(line.contains("CZ,,1234=5") && line.contains("threads=2"), "{line}");
+        let undefined = libvirtd.virsh(&["undefine", "--nvram", &uuid]);
+        assert!(undefined.status.success(), "{}", said(&undefined));
+    }
 }

@@ -1,17 +1,21 @@
 //! Definitions against what other tools make of them.
 
 mod domains;
+mod held;
 mod hyperv;
 pub mod libvirtd;
+mod named;
 mod packages;
 mod powershell;
 mod proxmox;
+mod qemu;
 mod targets;
 mod vmware;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
-use landfall::machine::Machine;
-use landfall_boot::target::{Devices, DiskModel, NicModel, Platform};
+use landfall::machine::{BootDevice, Bus, Clock, Cpus, DiskSlot, Machine, NicSlot, OsId};
+use landfall_boot::target::{Devices, DiskModel, Firmware, NicModel, Platform};
+use landfall_image::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -107,6 +111,57 @@ fn every_vmx_is_read_as_libvirt_reads_it() {
     assert!(checked > 60, "only {checked} were there");
 }
 
+/// Disks of machines that [`full`] makes.
+const FULL: [(usize, DiskModel); 4] =
+    [(2, DiskModel::VirtioBlk), (70, DiskModel::VirtioScsi), (6, DiskModel::Sata), (4, DiskModel::Ide)];
+
+/// A machine with something in every field, with so many disks, on devices of KVM's.
+pub fn full(disks: usize, disk: DiskModel) -> Machine {
+    let mut machine = Machine::new("web 'one' & <more>", Bytes::mib(512));
+    machine.annotation = Some("web server\nof the \"shop\" & <co>".into());
+    machine.tags = vec!["backup=daily".into(), "it's <web> & more".into()];
+    machine.firmware = if disk == DiskModel::Ide { Firmware::Bios } else { Firmware::Uefi };
+    machine.secure_boot = disk != DiskModel::Ide;
+    machine.nvram = Some("web01.nvram".into());
+    machine.tpm = true;
+    machine.cpus = Cpus::new(8, 2, 2);
+    machine.smbios.uuid = Some("7b10d7af-b932-4c66-b2c3-3996152ec465".parse().unwrap());
+    for (value, text) in [
+        (&mut machine.smbios.serial, "CZ,1234=5"),
+        (&mut machine.smbios.manufacturer, "HP & 'Co', <Ltd>"),
+        (&mut machine.smbios.product, "ProLiant"),
+        (&mut machine.smbios.version, "G9"),
+        (&mut machine.smbios.sku, "SKU-7"),
+        (&mut machine.smbios.family, "Servers"),
+    ] {
+        *value = Some(text.into());
+    }
+    machine.clock = Clock::LocalTime;
+    for n in 0..disks {
+        let mut disk = DiskSlot::new(format!("scsi0:{n}"), Bus::Scsi, format!("{n}.vmdk"));
+        disk.serial = (n != 0).then(|| format!("S_{n}.+ -x"));
+        machine.disks.push(disk);
+    }
+    machine.boot_disk = Some(1);
+    machine.boot_order = vec![BootDevice::Nic(1), BootDevice::Disk, BootDevice::Nic(0)];
+    for (n, network) in ["VM Network", "tagged"].into_iter().enumerate() {
+        let mut nic = NicSlot::new(format!("ethernet{n}"));
+        nic.mac = Some(format!("00:50:56:00:13:a{n}"));
+        nic.network = Some(network.into());
+        nic.predictable_name = Some(format!("ens{n}"));
+        machine.nics.push(nic);
+    }
+    machine.nics[1].vlan = Some(12);
+    machine.nics[1].connected = false;
+    machine.os_label = Some("debian12-64".into());
+    machine.os = Some(OsId { distribution: "debian".into(), version: "12".into() });
+    let mut machine = hypervisor::attach::on(&machine, Platform::Kvm, disk, NicModel::VirtioNet);
+    if matches!(disk, DiskModel::VirtioBlk | DiskModel::VirtioScsi) {
+        machine.disks[0].sector_size = Some(Bytes(4096));
+    }
+    machine
+}
+
 pub fn adapted(machine: &Machine) -> Machine {
     hypervisor::attach::adapt(machine, Platform::Kvm, &Devices::default()).unwrap()
 }
@@ -117,7 +172,10 @@ pub fn placement(machine: &Machine, folder: &str) -> Placement {
     Placement {
         folder: folder.into(),
         disks: (0..machine.disks.len()).map(disk).collect(),
-        networks: Networks { map: vec![("VM Network".into(), "bridge:br0".into())], rest: None },
+        networks: Networks {
+            map: vec![("VM Network".into(), "bridge:br0".into()), ("tagged".into(), "ovs:ovsbr0".into())],
+            rest: None,
+        },
         ..Placement::default()
     }
 }
@@ -184,6 +242,13 @@ fn every_domain_is_valid_by_libvirts_schema() {
             std::fs::write(folder.path().join(&name), xml).unwrap();
             files.push(folder.path().join(name));
         }
+    }
+    for (disks, disk) in FULL {
+        let machine = full(disks, disk);
+        let xml = rendered_files(&machine, &placement(&machine, "/srv/x")).remove(0).text;
+        let file = folder.path().join(format!("full-{disks}-{}.xml", disk.name()));
+        std::fs::write(&file, xml).unwrap();
+        files.push(file);
     }
     let output =
         Command::new("xmllint").args(["--noout", "--relaxng"]).arg(&schema).args(&files).output().unwrap();

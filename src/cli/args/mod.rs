@@ -251,7 +251,7 @@ pub struct TargetArgs {
     /// Write its disks as this kind of image [default: the target's usual one]
     #[arg(short = 'O', long, value_name = "KIND", value_parser = disk_kinds())]
     pub disk_format: Option<String>,
-    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, or bridge:NAME
+    /// Plug cards of the network SOURCE into TARGET there; for kvm a libvirt network, bridge:NAME or ovs:NAME
     #[arg(long, value_name = "SOURCE=TARGET", value_parser = parse_pair)]
     pub map_network: Vec<(String, String)>,
     /// Plug all other cards into this network [default for kvm: default]

@@ -1,4 +1,5 @@
-//! libvirt's domain XML.
+//! libvirt's domain XML, and QEMU's command line.
 
+mod qemu;
 pub mod read;
 pub mod write;

@@ -17,12 +17,7 @@ written_for=@FOLDER@
 export LIBVIRT_DEFAULT_URI
 here=$(cd "$(dirname "$0")" && pwd)
 
-stop() {
-    printf 'register.sh: %s\n' "$1" >&2
-    [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
-
+@STOP@
 command -v virsh >/dev/null 2>&1 || stop 'virsh is not here' 'install libvirt-clients (Debian) or libvirt-client (RHEL)'
 virsh version >/dev/null 2>&1 || stop "no connection to $LIBVIRT_DEFAULT_URI" \
     'start libvirtd, join the group libvirt, or set LIBVIRT_DEFAULT_URI'
