@@ -298,6 +298,13 @@ pub fn parse_mac(text: &str) -> Option<String> {
     fine.then(|| octets.join(":").to_ascii_lowercase())
 }
 
+/// True for a machine's name that one file or folder can have, with room for a temporary ending, and that does not steer a
+/// terminal.
+pub fn is_folder_name(name: &str) -> bool {
+    let plain = |c: char| c != '/' && !c.is_control();
+    !matches!(name, "" | "." | "..") && name.len() <= 200 && name.chars().all(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse_mac;

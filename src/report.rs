@@ -27,6 +27,9 @@ use std::path::Path;
 /// fields, and new words where a field has one of several, do not change it.
 pub const VERSION: u32 = 1;
 
+/// Name of the report in a machine's folder.
+pub const REPORT: &str = "report.json";
+
 /// What was found in a machine, and what is to be (or was) done to it.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct Inspected {

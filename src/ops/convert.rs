@@ -126,7 +126,14 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
     let Defined { machine, mut placement, mut artifacts } =
         define::define(&mut patched, wanted, kind, &mapped, &folder.final_name, &sizes)?;
     if let Some(at) = &wanted.register {
-        patched.findings.extend(super::register::ready(context, at, wanted.target.name, &machine)?);
+        let coming = registrar::Coming {
+            identity: registrar::Identity::of(&machine),
+            artifacts: &rendered.artifacts,
+            disks: &placement.disks,
+            kind: kind.name,
+            data: &|| super::disk::stored_by(context, &overlays),
+        };
+        patched.findings.extend(super::register::ready(context, at, wanted.target.name, &coming)?);
     }
     if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));

@@ -12,8 +12,7 @@ use std::time::Duration;
 /// Name of the file that lists the digests of everything in the folder.
 pub const MANIFEST: &str = "manifest.json";
 
-/// Name of the report in the folder.
-pub const REPORT: &str = "report.json";
+pub use crate::report::REPORT;
 
 /// The output folder while it has its temporary name. Dropped before it is complete, it is removed.
 pub struct Folder {

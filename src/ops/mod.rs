@@ -18,6 +18,7 @@ mod state;
 mod toml_file;
 
 use crate::event::Observer;
+use crate::machine::is_folder_name;
 use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
 use landfall_boot::target::Platform;
@@ -82,12 +83,6 @@ impl Context<'_> {
     pub fn check_cancelled(&self) -> Result<(), Error> {
         if self.cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(()) }
     }
-}
-
-/// True for a name that one folder can have, with room for a temporary ending, and that does not steer a terminal.
-fn is_folder_name(name: &str) -> bool {
-    let plain = |c: char| c != '/' && !c.is_control();
-    !matches!(name, "" | "." | "..") && name.len() <= 200 && name.chars().all(plain)
 }
 
 /// `50M`, `1G`, `4096`: bytes, with a binary unit.

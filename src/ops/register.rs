@@ -2,9 +2,8 @@
 
 use super::{Context, Failure};
 use crate::event::Event;
-use crate::machine::Machine;
 use crate::registrar::package::Package;
-use crate::registrar::{self, Identity, Surroundings};
+use crate::registrar::{self, Coming, Surroundings};
 use crate::report;
 use crate::report::registration::{Outcome, Registration};
 use landfall_boot::check::{Finding, Severity};
@@ -52,21 +51,26 @@ pub fn register(
 }
 
 /// What is known to stand in the way of a registration before the machine is converted: a connection that fails, an identity
-/// that is taken. It is better known before the copying than after.
+/// that is taken, networks that are not there, storage that is too small. It is better known before the copying than after.
 pub fn ready(
     context: &Context<'_>,
     wanted: &registrar::Wanted,
     target: &str,
-    machine: &Machine,
+    coming: &Coming<'_>,
 ) -> Result<Vec<Finding>, Error> {
     check_target(&wanted.at, target)?;
     let around = surroundings(context);
     let mut registrar = registrar::connect(wanted, &around)?;
-    registrar.collisions(&Identity::of(machine))
+    registrar.look(coming)
 }
 
 fn surroundings<'a>(context: &'a Context<'_>) -> Surroundings<'a> {
-    Surroundings { cancel: &context.cancel, scratch: &context.scratch, observer: context.observer }
+    Surroundings {
+        cancel: &context.cancel,
+        scratch: &context.scratch,
+        rate_limit: context.rate_limit.as_ref(),
+        observer: context.observer,
+    }
 }
 
 /// Refuses a hypervisor that does not run what was written.

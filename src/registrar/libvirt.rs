@@ -5,11 +5,12 @@
 //! definition does without this program, and putting disks into a remote host's pools.
 
 use super::package::{self, Definition, Package};
-use super::{Done, Identity, Plan, Registrar, Surroundings, Wanted, aftermath, child};
+use super::{Coming, Done, Identity, Plan, Registrar, Surroundings, Wanted, aftermath, child};
 use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::xml::{self, Element};
-use crate::machine::parse_mac;
+use crate::machine::is_folder_name;
+use domain::{Domain, collide, domain, networks, stored_name, typed, verify};
 use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Kind, Result};
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 mod copy;
+mod domain;
 
 /// A connection.
 pub struct Libvirt<'a> {
@@ -37,13 +39,6 @@ struct Planned {
     identity: Identity,
     /// Every disk's file: where it lies, and where the definition looks for it.
     disks: Vec<(PathBuf, PathBuf)>,
-}
-
-/// A machine that is defined there.
-struct Domain {
-    uuid: String,
-    identity: Identity,
-    files: Vec<String>,
 }
 
 /// A question to the daemon.
@@ -122,6 +117,10 @@ impl<'a> Libvirt<'a> {
         if root.name != "domain" || named.identity.name.is_empty() {
             return Err(Error::corrupt("is no definition of libvirt").in_file(path));
         }
+        if !is_folder_name(&named.identity.name) {
+            let says = format!("no file can have the machine's name {:?}", named.identity.name);
+            return Err(Error::refused(says).in_file(path).hint("convert it again with --name"));
+        }
         let mut disks = Vec::new();
         for disk in &package.disks {
             let (lies, _) = package.file(&disk.file)?;
@@ -133,7 +132,10 @@ impl<'a> Libvirt<'a> {
             if named.files.iter().filter(is_its).count() != 1 {
                 return Err(Error::refused(format!("does not name the disk {} once", disk.file))
                     .in_file(path)
-                    .hint("it was changed since it was written: define it by hand with virsh define"));
+                    .hint(format!(
+                        "it was changed since it was written: define it by hand with {}",
+                        typed(&self.uri, "define --file", &[&path.to_string_lossy()])
+                    )));
             }
             disks.push((lies, goes));
         }
@@ -161,21 +163,14 @@ impl<'a> Libvirt<'a> {
         let Some(folder) = &self.storage else { return Ok(()) };
         let mut needed = Bytes(0);
         for (lies, goes) in &planned.disks {
-            if goes.symlink_metadata().is_ok() {
-                findings.push(finding::TARGET_FILE_TAKEN.finding(
-                    format!("{} exists already.", goes.display()),
-                    "Remove it if an earlier try left it, or name another folder with --register-storage.",
-                ));
-            }
+            check_free(goes, findings);
             needed.0 += copy::allocated(lies)?.0;
         }
-        let stat = rustix::fs::statvfs(folder)
-            .map_err(|e| Error::io("cannot ask for the room in", e.into()).in_file(folder))?;
-        let free = Bytes(stat.f_bavail.saturating_mul(stat.f_frsize));
+        let free = room(folder)?;
         if free < needed {
             findings.push(finding::TARGET_STORAGE.finding(
                 format!("{} has {free} free, the disks take {needed}.", folder.display()),
-                "Free space there, or leave the disks where they lie (without --register-storage).",
+                FREE_SPACE,
             ));
         }
         Ok(())
@@ -192,20 +187,18 @@ impl<'a> Libvirt<'a> {
                 if error.kind() == Kind::Interrupted {
                     return error;
                 }
-                Error::refused(format!("no storage pool of {} has the file {path}", self.uri)).hint(
+                Error::refused(format!("no storage pool of {} has the file {path}", self.uri)).hint(format!(
                     "run landfall on that host; or let both see the folder under the same path, and \
-                     refresh its pool there (virsh pool-refresh)",
-                )
+                     refresh its pool there: {} POOL",
+                    typed(&self.uri, "pool-refresh", &[])
+                ))
             })?;
         }
         Ok(())
     }
 
-    fn check_networks(&self, planned: &Planned, findings: &mut Vec<Finding>) -> Result<()> {
-        let root = Element::parse(planned.definition.as_bytes())?;
-        let names: Vec<&str> = devices(&root, "interface")
-            .filter_map(|card| card.child("source")?.attribute("network"))
-            .collect();
+    fn check_networks(&self, definition: &Element, findings: &mut Vec<Finding>) -> Result<()> {
+        let names = networks(definition);
         if names.is_empty() {
             return Ok(());
         }
@@ -215,7 +208,7 @@ impl<'a> Libvirt<'a> {
             Err(error) => {
                 findings.push(finding::TARGET_UNCHECKED.finding(
                     format!("The networks could not be listed: {error}."),
-                    "Look with virsh net-list.",
+                    format!("Look with {}.", typed(&self.uri, "net-list --all", &[])),
                 ));
                 return Ok(());
             }
@@ -224,7 +217,10 @@ impl<'a> Libvirt<'a> {
             if !active.lines().any(|line| line.trim() == name) {
                 findings.push(finding::TARGET_NETWORK_DOWN.finding(
                     format!("The network {name:?} is not active at {}.", self.uri),
-                    format!("virsh net-start '{name}', or convert again with --network bridge:NAME."),
+                    format!(
+                        "{}, or convert again with --network bridge:NAME.",
+                        typed(&self.uri, "net-start --network", &[name])
+                    ),
                 ));
             }
         }
@@ -250,95 +246,29 @@ impl<'a> Libvirt<'a> {
         let text = self.virsh_for(&args, QUESTION, false)?;
         Ok(domain(uuid, &Element::parse(text.as_bytes())?))
     }
-
-    /// Every disk where it was placed, every address as it was written: nothing else is a machine of ours.
-    fn verify(planned: &Planned, found: &Domain) -> Result<()> {
-        let files =
-            planned.disks.iter().all(|(_, goes)| found.files.iter().any(|file| Path::new(file) == goes));
-        let macs = planned.identity.macs.iter().all(|mac| found.identity.macs.contains(mac));
-        let name = planned.identity.name == found.identity.name;
-        match files && macs && name {
-            true => Ok(()),
-            false => Err(Error::corrupt(format!(
-                "libvirt defined {:?} with another name, other disks or other addresses than it was told",
-                planned.identity.name
-            ))),
-        }
-    }
-}
-
-/// A disk's name in a folder with the disks of many machines.
-fn stored_name(machine: &str, file: &str) -> String {
-    if file.starts_with(machine) { file.to_owned() } else { format!("{machine}-{file}") }
-}
-
-fn devices<'e>(root: &'e Element, kind: &'e str) -> impl Iterator<Item = &'e Element> {
-    root.child("devices").into_iter().flat_map(move |devices| devices.all(kind))
-}
-
-/// What of a definition must not be there twice.
-fn domain(uuid: String, root: &Element) -> Domain {
-    let mut files = Vec::new();
-    for disk in devices(root, "disk") {
-        // A running machine's shows what lies below its image, and what it is mirrored to.
-        let mut open = vec![disk];
-        while let Some(element) = open.pop() {
-            if let Some(source) = element.child("source") {
-                files.extend(
-                    ["file", "dev"].iter().filter_map(|key| source.attribute(key)).map(str::to_owned),
-                );
-            }
-            open.extend(["backingStore", "mirror"].iter().flat_map(|name| element.all(name)));
-        }
-    }
-    let macs =
-        devices(root, "interface").filter_map(|card| parse_mac(card.child("mac")?.attribute("address")?));
-    let identity = Identity {
-        name: root.text_at("name").unwrap_or_default().to_owned(),
-        uuid: root.text_at("uuid").and_then(|text| text.parse().ok()),
-        macs: macs.collect(),
-    };
-    Domain { uuid, identity, files }
-}
-
-fn collide(domains: &[Domain], identity: &Identity) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for other in domains {
-        let name = &other.identity.name;
-        let by = format!("virsh undefine {}, if it is an earlier try", other.uuid);
-        if *name == identity.name {
-            findings.push(finding::TARGET_NAME_TAKEN.finding(
-                format!("A machine with the name {name:?} is there already."),
-                format!("{by}; or convert again with --name."),
-            ));
-        }
-        if identity.uuid.is_some() && other.identity.uuid == identity.uuid {
-            findings.push(finding::TARGET_ID_TAKEN.finding(
-                format!("{name:?} has the UUID {} already.", other.uuid),
-                format!("It is another copy of this machine: {by}."),
-            ));
-        }
-        for mac in other.identity.macs.iter().filter(|mac| identity.macs.contains(mac)) {
-            findings.push(finding::TARGET_ADDRESS_TAKEN.finding(
-                format!("{name:?} has a network card with the address {mac}."),
-                format!(
-                    "It is another copy of this machine: {by}; or give this one another address with --map."
-                ),
-            ));
-        }
-    }
-    findings
 }
 
 impl Registrar for Libvirt<'_> {
-    fn collisions(&mut self, identity: &Identity) -> Result<Vec<Finding>> {
-        Ok(collide(&self.domains()?, identity))
+    fn look(&mut self, coming: &Coming<'_>) -> Result<Vec<Finding>> {
+        let identity = &coming.identity;
+        let mut findings = collide(&self.domains()?, identity, &self.uri);
+        if let Some(folder) = &self.storage {
+            for disk in coming.disks {
+                check_free(&folder.join(stored_name(&identity.name, &disk.file)), &mut findings);
+            }
+            let place = folder.display().to_string();
+            coming.check_room(room(folder)?, &place, FREE_SPACE, &mut findings)?;
+        }
+        for artifact in coming.artifacts.iter().filter(|artifact| artifact.name == "domain.xml") {
+            self.check_networks(&Element::parse(artifact.text.as_bytes())?, &mut findings)?;
+        }
+        Ok(findings)
     }
 
     fn plan(&mut self, package: &Package) -> Result<Plan> {
         let planned = self.place(package)?;
         let domains = self.domains()?;
-        let mut findings = collide(&domains, &planned.identity);
+        let mut findings = collide(&domains, &planned.identity, &self.uri);
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         for other in &domains {
             let theirs: Vec<PathBuf> = other.files.iter().map(|file| real(Path::new(file))).collect();
@@ -351,7 +281,7 @@ impl Registrar for Libvirt<'_> {
             }
         }
         self.check_storage(&planned, &mut findings)?;
-        self.check_networks(&planned, &mut findings)?;
+        self.check_networks(&Element::parse(planned.definition.as_bytes())?, &mut findings)?;
         self.check_remote(&planned)?;
         let mut steps = Vec::new();
         if self.storage.is_some() {
@@ -386,7 +316,7 @@ impl Registrar for Libvirt<'_> {
             .event(Event::Step(format!("Defining {} at {}", planned.identity.name, self.uri)));
         let defined = self.define(&planned).and_then(|()| self.defined(&planned));
         // A daemon that gave no answer may have done it all the same.
-        let verified = defined.and_then(|found| Self::verify(&planned, &found).map(|()| found));
+        let verified = defined.and_then(|found| verify(&planned, &found).map(|()| found));
         let found = match verified {
             Ok(found) => found,
             Err(error) => return Err(self.take_back(error, Some(planned.uuid), &copied)),
@@ -396,9 +326,9 @@ impl Registrar for Libvirt<'_> {
             let args = ["start", "--domain", &found.uuid].map(OsStr::new);
             self.virsh_for(&args, START, true).map_err(|error| {
                 let hint = format!(
-                    "it is registered, and stays so: see what it says, then virsh -c {} start {}; or take it \
-                     back with virsh undefine --nvram {}",
-                    self.uri, found.uuid, found.uuid
+                    "it is registered, and stays so: see what it says, then {}; or take it back with {}",
+                    typed(&self.uri, "start --domain", &[&found.uuid]),
+                    typed(&self.uri, "undefine --nvram --domain", &[&found.uuid])
                 );
                 error.hint(hint)
             })?;
@@ -436,31 +366,23 @@ impl Libvirt<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What killed runs leave has no other name than this ending.
+const FREE_SPACE: &str = "Free space there (what runs that were killed left ends in .landfall-partial), or leave the disks where \
+                          they lie (without --register-storage).";
 
-    #[test]
-    fn all_of_a_machine_that_must_not_be_there_twice_is_seen() {
-        let text = "<domain><name>a</name><uuid>564d9bef-acd9-b4e0-c8f0-aea8b9103515</uuid><devices>\
-            <disk><source file='/i/top.qcow2'/><backingStore><source file='/i/base.qcow2'/><backingStore>\
-            <source dev='/dev/vg/x'/></backingStore></backingStore></disk><disk device='cdrom'/>\
-            <interface><mac address='52:54:00:AB:cd:01'/></interface></devices></domain>";
-        let found = domain("u".into(), &Element::parse(text.as_bytes()).unwrap());
-        assert_eq!(found.files, ["/i/top.qcow2", "/i/base.qcow2", "/dev/vg/x"]);
-        let same = found.identity.clone();
-        let ids = |identity: &Identity| -> Vec<&str> {
-            collide(std::slice::from_ref(&found), identity).iter().map(|finding| finding.id).collect()
-        };
-        assert_eq!(ids(&same), ["target-name-taken", "target-id-taken", "target-address-taken"]);
-        let other = Identity { name: "b".into(), ..Identity::default() };
-        assert!(ids(&other).is_empty());
-        assert_eq!(ids(&Identity { macs: same.macs.clone(), ..other }), ["target-address-taken"]);
+/// A finding where something is at `path` already.
+fn check_free(path: &Path, findings: &mut Vec<Finding>) {
+    if path.symlink_metadata().is_ok() {
+        findings.push(finding::TARGET_FILE_TAKEN.finding(
+            format!("{} exists already.", path.display()),
+            "Remove it if an earlier try left it, or name another folder with --register-storage.",
+        ));
     }
+}
 
-    #[test]
-    fn names_in_a_common_folder_tell_whose_they_are() {
-        assert_eq!(stored_name("web01", "disk0.qcow2"), "web01-disk0.qcow2");
-        assert_eq!(stored_name("web01", "web01.qcow2"), "web01.qcow2");
-    }
+/// What is free where a folder lies.
+fn room(folder: &Path) -> Result<Bytes> {
+    let stat = rustix::fs::statvfs(folder)
+        .map_err(|e| Error::io("cannot ask for the room in", e.into()).in_file(folder))?;
+    Ok(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }

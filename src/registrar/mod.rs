@@ -18,11 +18,13 @@ pub mod package;
 pub mod vsphere;
 
 use crate::event::Observer;
+use crate::finding;
+use crate::hypervisor::{Artifact, PlacedDisk};
 use crate::machine::Machine;
 use credentials::Credentials;
 use landfall_boot::check::Finding;
-use landfall_image::convert::Cancel;
-use landfall_image::{Error, Result};
+use landfall_image::convert::{Cancel, RateLimit};
+use landfall_image::{Bytes, Error, Result};
 use package::Package;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -63,16 +65,59 @@ pub struct Identity {
     pub name: String,
     /// Its BIOS UUID.
     pub uuid: Option<Uuid>,
-    /// Its hardware addresses, in lower case with colons.
-    pub macs: Vec<String>,
+    /// Its hardware addresses, in lower case with colons: one for every card, in the machine's order. `None` where the
+    /// hypervisor chooses it.
+    pub macs: Vec<Option<String>>,
 }
 
 impl Identity {
     /// A machine's.
     pub fn of(machine: &Machine) -> Identity {
-        let macs = machine.nics.iter().filter_map(|nic| nic.mac.as_deref());
-        let macs = macs.map(str::to_ascii_lowercase).collect();
+        let macs = machine.nics.iter().map(|nic| nic.mac.as_deref().map(str::to_ascii_lowercase)).collect();
         Identity { name: machine.name.clone(), uuid: machine.smbios.uuid, macs }
+    }
+
+    /// True where one of its cards has that address.
+    fn has(&self, mac: &str) -> bool {
+        self.macs.iter().flatten().any(|own| own == mac)
+    }
+}
+
+/// A machine that is to be registered once its disks are converted: what is known of it before.
+pub struct Coming<'a> {
+    /// What must not be at the target twice.
+    pub identity: Identity,
+    /// Its definition, as it will be written.
+    pub artifacts: &'a [Artifact],
+    /// Its disks, as they will lie there.
+    pub disks: &'a [PlacedDisk],
+    /// Their kind: `vmdk-esxi`.
+    pub kind: &'a str,
+    /// Bytes of data on them all, at most. Asked for only where it matters: it takes a walk through their maps.
+    pub data: &'a dyn Fn() -> Result<Bytes>,
+}
+
+impl Coming<'_> {
+    /// Size of all its disks as the guest sees them.
+    fn size(&self) -> Bytes {
+        Bytes(self.disks.iter().fold(0, |sum, disk| sum.saturating_add(disk.virtual_size.0)))
+    }
+
+    /// Whether its disks fit into `free` bytes of `place`, which takes data and no holes. How much of the data is zeros is known
+    /// when it is read: no more than a warning.
+    fn check_room(&self, free: Bytes, place: &str, remedy: &str, findings: &mut Vec<Finding>) -> Result<()> {
+        if free < self.size() {
+            let data = (self.data)()?;
+            if free < data {
+                findings.push(finding::TARGET_UNCHECKED.finding(
+                    format!(
+                        "{place} has {free} free, the disks have up to {data} of data: they may not fit."
+                    ),
+                    remedy,
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -102,14 +147,23 @@ pub struct Surroundings<'a> {
     pub cancel: &'a Cancel,
     /// Folder for short-lived files.
     pub scratch: &'a Path,
+    /// How fast disks are read, at most.
+    pub rate_limit: Option<&'a RateLimit>,
     /// Who is told.
     pub observer: &'a dyn Observer,
 }
 
+impl Surroundings<'_> {
+    /// Returns when `bytes` of a disk may be read.
+    fn pause(&self, bytes: Bytes) -> Result<()> {
+        self.rate_limit.map_or(Ok(()), |limit| limit.pause(bytes, self.cancel))
+    }
+}
+
 /// One hypervisor that is connected.
 pub trait Registrar {
-    /// What is there already of a machine's identity. Changes nothing.
-    fn collisions(&mut self, identity: &Identity) -> Result<Vec<Finding>>;
+    /// What stands in the way of a machine whose disks are not converted yet. Changes nothing.
+    fn look(&mut self, coming: &Coming<'_>) -> Result<Vec<Finding>>;
 
     /// Everything that can be known before anything is changed.
     fn plan(&mut self, package: &Package) -> Result<Plan>;
@@ -136,13 +190,13 @@ pub fn connect<'a>(wanted: &Wanted, around: &'a Surroundings<'a>) -> Result<Box<
         "qemu" | "test" => {
             let given = [
                 ("--credentials", wanted.credentials.is_some()),
-                ("--ca", wanted.ca.is_some()),
+                ("--register-ca", wanted.ca.is_some()),
                 ("--thumbprint", wanted.thumbprint.is_some()),
                 ("--datacenter", wanted.datacenter.is_some()),
                 ("--host", wanted.host.is_some()),
                 ("--pool", wanted.pool.is_some()),
                 ("--datastore", wanted.datastore.is_some()),
-                ("--folder", wanted.folder.is_some()),
+                ("--register-folder", wanted.folder.is_some()),
             ];
             if let Some(option) = foreign(&given) {
                 return refused(
@@ -197,8 +251,12 @@ mod tests {
 
     #[test]
     fn addresses_of_no_hypervisor_are_refused() {
-        let around =
-            Surroundings { cancel: &Cancel::default(), scratch: Path::new("/tmp"), observer: &Silent };
+        let around = Surroundings {
+            cancel: &Cancel::default(),
+            scratch: Path::new("/tmp"),
+            rate_limit: None,
+            observer: &Silent,
+        };
         for (at, says) in [
             ("vcenter", "no address"),
             ("http://vcenter/sdk", "not encrypted"),
@@ -213,5 +271,16 @@ mod tests {
         }
         let wanted = Wanted { at: "qemu:///system".into(), pool: Some("x".into()), ..Wanted::default() };
         assert!(connect(&wanted, &around).err().unwrap().to_string().contains("--pool"));
+    }
+
+    #[test]
+    fn addresses_stay_with_their_cards() {
+        use crate::machine::NicSlot;
+        let mut machine = Machine::new("a", Bytes::mib(1));
+        let second = NicSlot { mac: Some("52:54:00:AB:cd:01".into()), ..NicSlot::new("b") };
+        machine.nics = vec![NicSlot::new("a"), second];
+        let identity = Identity::of(&machine);
+        assert_eq!(identity.macs, [None, Some("52:54:00:ab:cd:01".to_owned())]);
+        assert!(identity.has("52:54:00:ab:cd:01") && !identity.has(""));
     }
 }

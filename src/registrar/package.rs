@@ -1,7 +1,7 @@
 //! A folder that `convert` wrote, as what is registered: its report, its definition and its disks.
 
 use super::Identity;
-use crate::report::{Kept, WrittenDisk};
+use crate::report::{Kept, REPORT, WrittenDisk};
 use landfall_image::{Bytes, Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,9 +33,6 @@ pub struct Package {
     /// The definitions that lie there.
     pub definitions: Vec<Definition>,
 }
-
-/// Name of the report in the folder.
-pub const REPORT: &str = "report.json";
 
 impl Package {
     /// Reads the report and looks for definitions.

@@ -107,6 +107,28 @@ fn disks_are_copied_and_the_machine_starts() {
 }
 
 #[test]
+fn a_name_never_leads_out_of_the_storage() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let folder = write(&libvirtd, "web01", &with_disk("web01"));
+    let path = folder.join("domain.xml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("<name>web01</name>", "<name>../x</name>")).unwrap();
+    let images = libvirtd.path("images");
+    // So that `images/../x-disk0.qcow2` is a place that could be written.
+    fs::create_dir(&images).unwrap();
+    libvirtd.own();
+    for more in [&["--dry-run"][..], &[]] {
+        let storage = ["--register-storage", images.to_str().unwrap()];
+        let (refused, code) = document(&register(&libvirtd, &folder, &[&storage[..], more].concat()));
+        assert_eq!((code, refused["error"]["kind"].as_str()), (1, Some("refused")), "{refused:#}");
+        assert!(refused["error"]["says"].as_str().unwrap().contains("../x"), "{refused:#}");
+    }
+    let around = images.parent().unwrap();
+    let is_copy = |entry: fs::DirEntry| entry.file_name().to_string_lossy().contains("disk0");
+    assert!(!fs::read_dir(around).unwrap().any(|entry| is_copy(entry.unwrap())));
+}
+
+#[test]
 fn what_libvirt_refuses_leaves_nothing() {
     let Some(libvirtd) = Libvirtd::start() else { return };
     let folder = write(&libvirtd, "web01", &with_disk("web01"));
@@ -133,6 +155,8 @@ fn what_libvirt_refuses_leaves_nothing() {
         failed["error"]["hint"].as_str().unwrap().contains("it is registered, and stays so"),
         "{failed:#}"
     );
+    let command = format!("virsh -c 'qemu:///session' undefine --nvram --domain '{UUID}'");
+    assert!(failed["error"]["hint"].as_str().unwrap().contains(&command), "{failed:#}");
     assert_eq!(names(&libvirtd), ["web01"]);
 }
 

@@ -1,6 +1,7 @@
 //! Machines registered with running hypervisors: a libvirtd of the test's own, and VMware's simulator of a vCenter and a host.
 //! A second client of each tells what is there.
 
+mod ahead;
 mod faults;
 mod libvirt;
 mod proxy;

@@ -48,7 +48,7 @@ fn only_a_server_that_somebody_vouches_for_gets_the_password() {
     // The system's authorities do not know it, and neither does another server's.
     let other_ca = other.path("cert.pem");
     let other_print = thumbprint(&other, "sha256");
-    for wrong in [&[][..], &["--ca", other_ca.to_str().unwrap()], &["--thumbprint", &other_print]] {
+    for wrong in [&[][..], &["--register-ca", other_ca.to_str().unwrap()], &["--thumbprint", &other_print]] {
         let (error, code) = error(&try_with(wrong));
         assert_eq!((code, error["kind"].as_str()), (1, Some("refused")), "{wrong:?}: {error:#}");
         assert!(error["says"].as_str().unwrap().contains("not trusted"), "{error:#}");
@@ -56,7 +56,8 @@ fn only_a_server_that_somebody_vouches_for_gets_the_password() {
     }
     let ca = vcsim.path("cert.pem");
     let sha1 = colons(&thumbprint(&vcsim, "sha1"));
-    for right in [["--ca", ca.to_str().unwrap()], ["--thumbprint", &sha256], ["--thumbprint", &sha1]] {
+    for right in [["--register-ca", ca.to_str().unwrap()], ["--thumbprint", &sha256], ["--thumbprint", &sha1]]
+    {
         let done = try_with(&right);
         assert_eq!(document(&done).1, 0, "{right:?}: {}", super::all(&done));
     }
@@ -69,7 +70,7 @@ fn passwords_come_from_files_and_the_environment_and_are_never_shown() {
     let bare = |at: &str| {
         let mut command = landfall();
         command.args(["--json", "-vv", "register", "--dry-run"]).arg(&folder);
-        command.args(["--at", at, "--ca"]).arg(vcsim.path("cert.pem"));
+        command.args(["--at", at, "--register-ca"]).arg(vcsim.path("cert.pem"));
         command
     };
     let address = format!("esxi://{}", vcsim.address);
@@ -113,7 +114,7 @@ fn the_keyring_is_asked() {
         .env("PATH", path)
         .args(["--json", "register", "--dry-run"])
         .arg(&folder)
-        .args(["--at", &format!("esxi://root@{}", vcsim.address), "--ca"])
+        .args(["--at", &format!("esxi://root@{}", vcsim.address), "--register-ca"])
         .arg(vcsim.path("cert.pem"))
         .output()
         .unwrap();

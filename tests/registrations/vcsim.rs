@@ -1,6 +1,6 @@
 //! The simulator, and pyVmomi (VMware's own client for Python) as the one who looks.
 
-use super::{image, landfall, machine, report};
+use super::{Machine, image, landfall, machine, report};
 use landfall::hypervisor::{self, PlacedDisk, Placement, attach};
 use landfall::machine::{Bus, DiskSlot};
 use landfall_boot::target::{Devices, Platform};
@@ -91,7 +91,11 @@ impl Vcsim {
     pub fn command(&self, folder: &Path, address: &str) -> Command {
         let mut command = landfall();
         command.args(["--json", "register"]).arg(folder).arg("--at").arg(format!("vsphere://{address}"));
-        command.arg("--credentials").arg(self.path("credentials")).arg("--ca").arg(self.path("cert.pem"));
+        command
+            .arg("--credentials")
+            .arg(self.path("credentials"))
+            .arg("--register-ca")
+            .arg(self.path("cert.pem"));
         command
     }
 
@@ -134,19 +138,19 @@ pub fn second_client() -> bool {
 
 /// A folder with an OVF and its disk: what `--to ova` packs, unpacked.
 pub fn ovf(folder: &Path, name: &str, mib: usize) -> PathBuf {
-    filled(folder, name, "ova", "vmdk-stream", mib)
+    filled(folder, machine(name), "ova", "vmdk-stream", mib)
 }
 
 /// A folder as `--to esxi` fills it.
 pub fn vmx(folder: &Path, name: &str) -> PathBuf {
-    filled(folder, name, "esxi", "vmdk-esxi", 3)
+    filled(folder, machine(name), "esxi", "vmdk-esxi", 3)
 }
 
-fn filled(folder: &Path, name: &str, target: &str, kind: &str, mib: usize) -> PathBuf {
-    let folder = folder.join(name);
+/// A folder with a machine, written for that target, and a disk of that kind.
+pub fn filled(folder: &Path, mut machine: Machine, target: &str, kind: &str, mib: usize) -> PathBuf {
+    let folder = folder.join(&machine.name);
     fs::create_dir(&folder).unwrap();
     let stored = fs::metadata(image(&folder, "disk0.vmdk", kind, mib)).unwrap().len();
-    let mut machine = machine(name);
     machine.disks = vec![DiskSlot::new("scsi0:0", Bus::Scsi, "disk0.vmdk")];
     let machine = attach::adapt(&machine, Platform::Esxi, &Devices::default()).unwrap();
     let size = Bytes::mib(mib as u64);

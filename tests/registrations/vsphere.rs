@@ -1,10 +1,12 @@
 //! The two ways to a vSphere, and what stands in them.
 
-use super::vcsim::{Vcsim, definition, ovf, second_client, vmx};
+use super::vcsim::{Vcsim, definition, filled, ovf, second_client, vmx};
 use super::{MAC, UUID, document, ids, machine, report};
+use landfall::machine::NicSlot;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const HOST: &[&str] = &["--host", "DC0_H0"];
 
@@ -47,6 +49,31 @@ fn an_ovf_is_imported_once() {
     let (twin, code) = document(&vcsim.register(&folder, HOST));
     assert_eq!((code, ids(&twin)), (1, vec!["target-address-taken"]), "{twin:#}");
     assert_eq!(vcsim.machines(), after);
+}
+
+#[test]
+fn addresses_stay_with_their_cards_and_the_rate_is_kept() {
+    let Some(vcsim) = Vcsim::start(&["-esx"]) else { return };
+    if !second_client() {
+        return;
+    }
+    let card = |slot: &str, mac: Option<&str>| NicSlot {
+        mac: mac.map(str::to_owned),
+        network: Some("VM Network".into()),
+        ..NicSlot::new(slot)
+    };
+    let mut cards = machine("web01");
+    // The hypervisor chooses the first one's.
+    cards.nics = vec![card("ethernet0", None), card("ethernet1", Some(MAC))];
+    let folder = filled(vcsim.folder.path(), cards, "ova", "vmdk-stream", 3);
+    let began = Instant::now();
+    let (done, code) = document(&vcsim.register(&folder, &["--rate-limit", "1M"]));
+    assert_eq!((code, ids(&done)), (0, vec![]), "{done:#}");
+    // Of 3 MiB that cannot be compressed, the first read does not wait.
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    let macs = vcsim.machines()["web01"]["macs"].clone();
+    assert_eq!(macs[1], json!(MAC), "{macs}");
+    assert!(macs[0] != json!(MAC) && macs.as_array().unwrap().len() == 2, "{macs}");
 }
 
 #[test]
@@ -126,7 +153,7 @@ fn a_place_is_never_guessed() {
     assert!(hint(&["--datacenter", "x"]).1.contains("DC0"));
     assert!(hint(&["--host", "DC0_H0", "--pool", "x"]).0["error"]["says"].as_str().unwrap().contains("pool"));
     assert!(
-        hint(&["--host", "DC0_H0", "--folder", "a/b"]).0["error"]["says"]
+        hint(&["--host", "DC0_H0", "--register-folder", "a/b"]).0["error"]["says"]
             .as_str()
             .unwrap()
             .contains("folder")

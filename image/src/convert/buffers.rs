@@ -1,9 +1,9 @@
 //! What bounds a run: how much is in flight, the buffers for it, and the rate of reading.
 
 use super::pipeline::{Stop, Width};
-use super::{CHUNK, index};
+use super::{CHUNK, Cancel, index};
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits;
 use crate::units::{Bytes, GuestRange};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +92,18 @@ impl RateLimit {
 
     /// Returns when `bytes` may be read.
     pub(super) fn wait(&self, bytes: Bytes, stop: &Stop<'_>) -> Result<()> {
+        self.spaced(bytes, || stop.check())
+    }
+
+    /// Returns when `bytes` may be read: for reads that are no conversion's.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`](crate::Kind::Interrupted) once `cancel` is set.
+    pub fn pause(&self, bytes: Bytes, cancel: &Cancel) -> Result<()> {
+        self.spaced(bytes, || if cancel.is_cancelled() { Err(Error::interrupted()) } else { Ok(()) })
+    }
+
+    fn spaced(&self, bytes: Bytes, check: impl Fn() -> Result<()>) -> Result<()> {
         let nanoseconds = u128::from(bytes.0) * 1_000_000_000 / u128::from(self.bytes_per_second);
         let takes = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let begin = {
@@ -101,7 +113,7 @@ impl RateLimit {
             begin
         };
         loop {
-            stop.check()?;
+            check()?;
             let left = begin.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());

@@ -163,9 +163,9 @@ pub struct PlaceArgs {
     pub credentials: Option<PathBuf>,
     /// Trust servers that these authorities vouch for [default: the system's authorities]
     #[arg(long, value_name = "PEM", requires = "register")]
-    pub ca: Option<PathBuf>,
+    pub register_ca: Option<PathBuf>,
     /// Trust the server with this certificate and no other (SHA-256 or SHA-1, in hexadecimal digits)
-    #[arg(long, value_name = "HEX", requires = "register", conflicts_with = "ca", value_parser = Thumbprint::parse)]
+    #[arg(long, value_name = "HEX", requires = "register", conflicts_with = "register_ca", value_parser = Thumbprint::parse)]
     pub thumbprint: Option<Thumbprint>,
     /// vSphere: put it into this datacenter [default: the only one]
     #[arg(long, value_name = "NAME", requires = "register")]
@@ -181,7 +181,7 @@ pub struct PlaceArgs {
     pub datastore: Option<String>,
     /// vSphere: file it under this folder of machines, such as web/test [default: the datacenter's]
     #[arg(long, value_name = "PATH", requires = "register")]
-    pub folder: Option<String>,
+    pub register_folder: Option<String>,
     /// libvirt: copy its disks into this folder first [default: they stay where they lie]
     #[arg(long, value_name = "FOLDER", requires = "register")]
     pub register_storage: Option<PathBuf>,

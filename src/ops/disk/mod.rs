@@ -119,6 +119,11 @@ pub fn stored(context: &Context<'_>, disk: &dyn Disk) -> Result<Bytes> {
     Ok(Bytes(data))
 }
 
+/// Bytes of data on all of several disks.
+pub fn stored_by<D: Disk>(context: &Context<'_>, disks: &[D]) -> Result<Bytes> {
+    disks.iter().try_fold(Bytes(0), |sum, disk| Ok(Bytes(sum.0.saturating_add(stored(context, disk)?.0))))
+}
+
 /// Copies a disk into a sink under the observer's eyes.
 pub fn copy(
     context: &Context<'_>,

@@ -4,13 +4,14 @@
 //! Folder.RegisterVM_Task; the datastore's files over HTTP, `/folder/PATH?dcPath=DATACENTER&dsName=DATASTORE`.
 
 use super::soap::{Ref, Trouble, returned_ref};
-use super::{TASK, Vsphere, upload};
+use super::{FREE_SPACE, TASK, Vsphere, upload};
 use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::vmware::vmx;
 use crate::hypervisor::xml::text;
+use crate::machine::Machine;
 use crate::registrar::package::{self, Package};
-use crate::registrar::{Plan, aftermath};
+use crate::registrar::{Coming, Plan, aftermath};
 use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Result, Source};
 use std::path::{Path, PathBuf};
@@ -30,26 +31,11 @@ impl Vsphere<'_> {
         let definition = package::text(path)?;
         let machine =
             vmx::parse(definition.as_bytes(), &Default::default()).map_err(|e| e.in_file(path))?.machine;
-        let names: Vec<String> = machine.nics.iter().filter_map(|nic| nic.network.clone()).collect();
-        for (name, network) in self.networks(&names, &mut plan.findings) {
-            if network.kind == "DistributedVirtualPortgroup" {
-                plan.findings.push(finding::TARGET_NETWORK_MISSING.finding(
-                    format!("{name:?} is a distributed port group, which a .vmx cannot name."),
-                    "Convert with --to ova instead, or plug the card into a standard port group.",
-                ));
-            }
-        }
+        self.check_port_groups(&machine, &mut plan.findings);
         let definition = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut names = vec![definition.clone()];
         for disk in &package.disks {
-            if disk.kind == "vmdk-stream" {
-                return Err(Error::refused(format!(
-                    "{} is made for transport: ESXi does not start from it",
-                    disk.file
-                ))
-                .in_file(&package.folder)
-                .hint("convert with -O vmdk-esxi, or --to ova, which is imported"));
-            }
+            check_kind(&disk.kind, &disk.file).map_err(|e| e.in_file(&package.folder))?;
             names.push(disk.file.clone());
             names.extend(extents(&package.file(&disk.file)?.0)?);
         }
@@ -60,19 +46,10 @@ impl Vsphere<'_> {
             files.push((name, path, len));
         }
         let name = package.identity.name.clone();
-        let folder: String =
-            name.chars().map(|c| if c.is_control() || "/\\[]%".contains(c) { '_' } else { c }).collect();
+        let folder = folder_name(&name);
         let total = Bytes(files.iter().map(|(_, _, len)| len.0).sum());
         self.check_room(total, &mut plan.findings);
-        let cookie = self.session.cookie().unwrap_or_default();
-        let url = self.place.url(&self.session, &folder);
-        let there = self.session.http.head(&url, &[("Cookie", cookie.as_str())])?;
-        if matches!(there.status, 200..400) {
-            plan.findings.push(finding::TARGET_FILE_TAKEN.finding(
-                format!("The datastore {} has a folder {folder:?} already.", self.place.datastore_name),
-                "Remove it there if an earlier try left it, choose another --datastore, or convert again with --name.",
-            ));
-        }
+        self.check_folder(&folder, &mut plan.findings)?;
         plan.steps.push(format!(
             "make the folder [{}] {folder} at {}",
             self.place.datastore_name, self.session.authority
@@ -82,6 +59,56 @@ impl Vsphere<'_> {
         }
         plan.steps.push(format!("register {name:?}: {}", self.place.says));
         Ok(Upload { folder, definition, files, name })
+    }
+
+    /// What stands in the way of a definition whose disks are not converted yet.
+    pub(super) fn look_at_upload(
+        &self,
+        coming: &Coming<'_>,
+        definition: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        for disk in coming.disks {
+            check_kind(coming.kind, &disk.file)?;
+        }
+        self.check_port_groups(&vmx::parse(definition.as_bytes(), &Default::default())?.machine, findings);
+        self.check_folder(&folder_name(&coming.identity.name), findings)?;
+        // ESXi's own disks are sent with their zeros; a sparse one has at most its data.
+        match coming.kind {
+            "vmdk-esxi" => {
+                self.check_room(coming.size(), findings);
+                Ok(())
+            }
+            _ => {
+                let place = format!("The datastore {}", self.place.datastore_name);
+                coming.check_room(self.place.free, &place, FREE_SPACE, findings)
+            }
+        }
+    }
+
+    fn check_port_groups(&self, machine: &Machine, findings: &mut Vec<Finding>) {
+        let names: Vec<String> = machine.nics.iter().filter_map(|nic| nic.network.clone()).collect();
+        for (name, network) in self.networks(&names, findings) {
+            if network.kind == "DistributedVirtualPortgroup" {
+                findings.push(finding::TARGET_NETWORK_MISSING.finding(
+                    format!("{name:?} is a distributed port group, which a .vmx cannot name."),
+                    "Convert with --to ova instead, or plug the card into a standard port group.",
+                ));
+            }
+        }
+    }
+
+    fn check_folder(&self, folder: &str, findings: &mut Vec<Finding>) -> Result<()> {
+        let cookie = self.session.cookie().unwrap_or_default();
+        let url = self.place.url(&self.session, folder);
+        let there = self.session.http.head(&url, &[("Cookie", cookie.as_str())])?;
+        if matches!(there.status, 200..400) {
+            findings.push(finding::TARGET_FILE_TAKEN.finding(
+                format!("The datastore {} has a folder {folder:?} already.", self.place.datastore_name),
+                "Remove it there if an earlier try left it, choose another --datastore, or convert again with --name.",
+            ));
+        }
+        Ok(())
     }
 
     /// Sends and registers it.
@@ -174,6 +201,20 @@ impl Vsphere<'_> {
         }
         aftermath(error, &undone, &left)
     }
+}
+
+/// The folder of a machine in a datastore.
+fn folder_name(machine: &str) -> String {
+    machine.chars().map(|c| if c.is_control() || "/\\[]%".contains(c) { '_' } else { c }).collect()
+}
+
+/// Refuses a kind of image that no machine starts from where it lies.
+fn check_kind(kind: &str, file: &str) -> Result<()> {
+    if kind == "vmdk-stream" {
+        return Err(Error::refused(format!("{file} is made for transport: ESXi does not start from it"))
+            .hint("convert with -O vmdk-esxi, or --to ova, which is imported"));
+    }
+    Ok(())
 }
 
 /// The files that a VMDK's descriptor names; none where the disk is one file.

@@ -104,7 +104,7 @@ impl Http {
         let place = place(url);
         if let Some((thumbprint, why)) = self.refused.take() {
             return Error::refused(format!("{place} shows a certificate that is not trusted: {why}")).hint(format!(
-                "give the file of its authority with --ca; or compare this with what the server's own console \
+                "give the file of its authority with --register-ca; or compare this with what the server's own console \
                  shows, and if it is the same: --thumbprint {thumbprint}"
             ));
         }

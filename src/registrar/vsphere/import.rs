@@ -8,13 +8,13 @@ use super::http::Http;
 use super::inventory::Object;
 use super::soap::{Ref, Trouble, echo, fault_error, returned, returned_ref};
 use super::trust::{Thumbprint, Trust};
-use super::{Vsphere, upload};
+use super::{FREE_SPACE, Vsphere, upload};
 use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::xml::{Element, parent, text};
 use crate::registrar::package::{self, Definition, Package};
-use crate::registrar::{Identity, Plan, aftermath};
-use landfall_boot::check::Finding;
+use crate::registrar::{Coming, Identity, Plan, aftermath};
+use landfall_boot::check::{Finding, Severity};
 use landfall_image::ova;
 use landfall_image::{Bytes, Error, Kind, Result, Source};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl Vsphere<'_> {
         package: &Package,
         definition: &Definition,
         plan: &mut Plan,
-    ) -> Result<Import> {
+    ) -> Result<Option<Import>> {
         let path = definition.path();
         let archive = match definition {
             Definition::Ova(path) => Some(ova::Package::open(path)?),
@@ -56,29 +56,11 @@ impl Vsphere<'_> {
             None => package::text(path)?,
         };
         let root = Element::parse(descriptor.as_bytes()).map_err(|e| e.in_file(path))?;
-        let names: Vec<String> = root
-            .child("NetworkSection")
-            .into_iter()
-            .flat_map(|section| section.all("Network"))
-            .filter_map(|network| network.attribute("name").map(str::to_owned))
-            .collect();
-        let networks = self.networks(&names, &mut plan.findings);
+        let networks = self.networks(&networks(&root), &mut plan.findings);
         let result = self.specification(&descriptor, &package.identity.name, &networks)?;
-        for (list, row) in [("error", finding::TARGET_OBJECTS), ("warning", finding::TARGET_REMARKS)] {
-            for fault in result.all(list) {
-                let says = fault.text_at("localizedMessage").unwrap_or("a fault without words");
-                plan.findings
-                    .push(row.finding(format!("{} says: {says}", self.session.content.product()), ""));
-            }
-        }
-        let Some(specification) = result.child("importSpec") else {
-            if plan.findings.is_empty() {
-                return Err(Error::corrupt("the server makes nothing of the descriptor").in_file(path));
-            }
-            let name = package.identity.name.clone();
-            return Ok(Import { specification: Element::default(), files: Vec::new(), name });
-        };
-        let mut specification = specification.clone();
+        let product = self.session.content.product();
+        let agreed = agreed(&result, &product, &mut plan.findings).map_err(|e| e.in_file(path))?;
+        let Some(mut specification) = agreed else { return Ok(None) };
         identify(&mut specification, &package.identity)?;
         let mut files = Vec::new();
         for item in result.all("fileItem") {
@@ -107,7 +89,19 @@ impl Vsphere<'_> {
         for file in &files {
             plan.steps.push(format!("send {} ({})", file.name, file.source.len()));
         }
-        Ok(Import { specification, files, name })
+        Ok(Some(Import { specification, files, name }))
+    }
+
+    /// What stands in the way of a descriptor whose disks are not converted yet.
+    pub(super) fn look_at_import(
+        &self,
+        coming: &Coming<'_>,
+        descriptor: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        self.networks(&networks(&Element::parse(descriptor.as_bytes())?), findings);
+        let place = format!("The datastore {}", self.place.datastore_name);
+        coming.check_room(self.place.free, &place, FREE_SPACE, findings)
     }
 
     /// What the server makes of the descriptor. It changes nothing there.
@@ -310,6 +304,34 @@ impl Vsphere<'_> {
     }
 }
 
+/// The networks that a descriptor's cards are plugged into.
+fn networks(descriptor: &Element) -> Vec<String> {
+    let sections = descriptor.child("NetworkSection").into_iter();
+    let networks = sections.flat_map(|section| section.all("Network"));
+    networks.filter_map(|network| network.attribute("name").map(str::to_owned)).collect()
+}
+
+/// The import specification of an answer, and findings for what the server says to it. None where something blocks: without
+/// one there is nothing to send.
+fn agreed(result: &Element, product: &str, findings: &mut Vec<Finding>) -> Result<Option<Element>> {
+    for (list, row) in [("error", finding::TARGET_OBJECTS), ("warning", finding::TARGET_REMARKS)] {
+        for fault in result.all(list) {
+            let says = fault.text_at("localizedMessage").unwrap_or("a fault without words");
+            findings.push(row.finding(format!("{product} says: {says}"), ""));
+        }
+    }
+    let specification = result.child("importSpec").filter(|specification| !specification.children.is_empty());
+    let is_blocked = findings.iter().any(|finding| finding.severity == Severity::Blocks);
+    match specification {
+        None if !is_blocked => {
+            let says: Vec<&str> = findings.iter().map(|finding| finding.says.as_str()).collect();
+            let error = Error::corrupt("the server makes nothing of the descriptor");
+            Err(if says.is_empty() { error } else { error.hint(says.join(" ")) })
+        }
+        specification => Ok(specification.cloned()),
+    }
+}
+
 /// Writes the UUID and the hardware addresses into an import specification, each at its place in the order of properties.
 fn identify(specification: &mut Element, identity: &Identity) -> Result<()> {
     const BEFORE_UUID: [&str; 4] = ["changeVersion", "name", "version", "createDate"];
@@ -330,13 +352,23 @@ fn identify(specification: &mut Element, identity: &Identity) -> Result<()> {
             config.children.iter().take_while(|c| is_before(c)).count()
         });
     }
-    let cards = config
+    let cards: Vec<&mut Element> = config
         .children
         .iter_mut()
         .filter(|child| child.name == "deviceChange")
         .filter_map(|change| change.children.iter_mut().find(|child| child.name == "device"))
-        .filter(|device| is_card(device));
-    for (card, mac) in cards.zip(&identity.macs) {
+        .filter(|device| is_card(device))
+        .collect();
+    // Which card would be which is not known then.
+    if cards.len() != identity.macs.len() && identity.macs.iter().any(Option::is_some) {
+        return Err(Error::unsupported(format!(
+            "the server makes {} network cards of the descriptor, the machine has {}: their addresses cannot be kept",
+            cards.len(),
+            identity.macs.len()
+        )));
+    }
+    for (card, mac) in cards.into_iter().zip(&identity.macs) {
+        let Some(mac) = mac else { continue };
         let place = |card: &Element| {
             let is_after = |child: &Element| AFTER_ADDRESS.contains(&child.name.as_str());
             card.children.iter().position(is_after).unwrap_or(card.children.len())
@@ -349,7 +381,7 @@ fn identify(specification: &mut Element, identity: &Identity) -> Result<()> {
     Ok(())
 }
 
-fn is_card(device: &Element) -> bool {
+pub(super) fn is_card(device: &Element) -> bool {
     const CARDS: [&str; 7] = [
         "VirtualVmxnet3",
         "VirtualVmxnet2",
@@ -390,7 +422,7 @@ mod tests {
         let identity = Identity {
             name: "a".into(),
             uuid: Some(uuid::Uuid::from_u128(1)),
-            macs: vec!["00:50:56:00:00:01".into(), "00:50:56:00:00:02".into()],
+            macs: vec![Some("00:50:56:00:00:01".into()), Some("00:50:56:00:00:02".into())],
         };
         identify(&mut tree, &identity).unwrap();
         let names = |element: &Element| -> Vec<String> {
@@ -406,5 +438,47 @@ mod tests {
         assert_eq!(cards[1].text_at("addressType"), Some("manual"));
         assert_eq!(cards[2].text_at("macAddress"), Some("00:50:56:00:00:02"));
         assert!(identify(&mut Element::default(), &identity).is_err());
+    }
+
+    #[test]
+    fn a_card_without_an_address_gets_none_of_another_card() {
+        let card = "<deviceChange><device xsi:type='VirtualVmxnet3'><key>1</key></device></deviceChange>";
+        let text = format!("<importSpec><configSpec>{card}{card}</configSpec></importSpec>");
+        let tree = Element::parse(text.as_bytes()).unwrap();
+        let identity = |macs: &[Option<&str>]| Identity {
+            macs: macs.iter().map(|mac| mac.map(str::to_owned)).collect(),
+            ..Identity::default()
+        };
+        let mut named = tree.clone();
+        identify(&mut named, &identity(&[None, Some("00:50:56:00:00:02")])).unwrap();
+        let cards: Vec<&Element> = named.child("configSpec").unwrap().all("deviceChange").collect();
+        let mac = |at: usize| cards[at].child("device").unwrap().text_at("macAddress");
+        assert_eq!((mac(0), mac(1)), (None, Some("00:50:56:00:00:02")));
+        // Cards that the server left out would put the lists out of step.
+        let three = identity(&[Some("00:50:56:00:00:01"), None, None]);
+        assert!(
+            identify(&mut tree.clone(), &three).unwrap_err().to_string().contains("makes 2 network cards")
+        );
+        assert!(identify(&mut tree.clone(), &identity(&[None; 3])).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_imported_that_the_server_did_not_specify() {
+        let answer = |text: &str| {
+            let text = format!("<returnval>{text}</returnval>");
+            let mut findings = Vec::new();
+            let agreed = agreed(&Element::parse(text.as_bytes()).unwrap(), "vCenter", &mut findings);
+            (
+                agreed.map(|it| it.is_some()).map_err(|e| e.hint_text().unwrap_or_default().to_owned()),
+                findings.len(),
+            )
+        };
+        let remark = "<warning><localizedMessage>No floppy.</localizedMessage></warning>";
+        let refusal = "<error><localizedMessage>No host.</localizedMessage></error>";
+        let specification = "<importSpec><configSpec/></importSpec>";
+        assert_eq!(answer(&format!("{specification}{remark}")), (Ok(true), 1));
+        assert_eq!(answer(&format!("{refusal}{remark}")), (Ok(false), 2));
+        assert_eq!(answer(remark), (Err("vCenter says: No floppy.".into()), 1));
+        assert_eq!(answer("<importSpec/>"), (Err(String::new()), 0));
     }
 }

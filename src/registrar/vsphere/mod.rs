@@ -16,7 +16,7 @@ mod upload;
 
 use super::credentials::{self, Credentials};
 use super::package::{Definition, Package};
-use super::{Done, Identity, Plan, Registrar, Surroundings, Wanted};
+use super::{Coming, Done, Identity, Plan, Registrar, Surroundings, Wanted};
 use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::xml::Element;
@@ -31,6 +31,8 @@ use trust::Trust;
 
 /// Registering and removing is a matter of seconds; a loaded vCenter takes minutes.
 const TASK: Duration = Duration::from_secs(600);
+
+const FREE_SPACE: &str = "Free space there, or choose another one with --datastore.";
 
 /// A login with a place.
 pub struct Vsphere<'a> {
@@ -73,7 +75,7 @@ impl<'a> Vsphere<'a> {
             if name == identity.name && (is_here || !self.session.content.is_vcenter()) {
                 findings.push(finding::TARGET_NAME_TAKEN.finding(
                     format!("A machine with the name {name:?} is in that folder already ({id})."),
-                    "Remove or rename it there, choose another --folder, or convert again with --name.",
+                    "Remove or rename it there, choose another --register-folder, or convert again with --name.",
                 ));
             }
             let wanted = identity.uuid.map(|uuid| uuid.to_string());
@@ -84,7 +86,7 @@ impl<'a> Vsphere<'a> {
                     "It is another copy of this machine: remove it there first.",
                 ));
             }
-            for mac in macs(&other).iter().filter(|mac| identity.macs.contains(mac)) {
+            for mac in cards(&other).iter().flatten().filter(|mac| identity.has(mac)) {
                 findings.push(finding::TARGET_ADDRESS_TAKEN.finding(
                     format!("{name:?} ({id}) has a network card with the address {mac}."),
                     "It is another copy of this machine: remove it there, or give this one another address with --map.",
@@ -120,7 +122,7 @@ impl<'a> Vsphere<'a> {
                     "The datastore {} has {free} free, {needed} are to be sent.",
                     self.place.datastore_name
                 ),
-                "Free space there, or choose another one with --datastore.",
+                FREE_SPACE,
             ));
         }
     }
@@ -144,9 +146,15 @@ impl<'a> Vsphere<'a> {
         let mut differs = |what: String| {
             findings.push(finding::NOT_HELD.finding(what, "Set it there by hand before the first start."));
         };
-        let has = macs(&found);
-        for mac in package.identity.macs.iter().filter(|mac| !has.contains(mac)) {
-            differs(format!("The server did not give the machine the hardware address {mac}."));
+        let cards = cards(&found);
+        for (at, mac) in package.identity.macs.iter().enumerate() {
+            let has = cards.get(at).and_then(Option::as_deref).unwrap_or("none");
+            if let Some(mac) = mac.as_deref().filter(|mac| *mac != has) {
+                differs(format!(
+                    "The server did not give the machine's network card {} the hardware address {mac}, but {has}.",
+                    at + 1
+                ));
+            }
         }
         let uuid = package.identity.uuid.map(|uuid| uuid.to_string());
         if let Some(uuid) = uuid.filter(|uuid| found.text("config.uuid") != Some(uuid)) {
@@ -274,23 +282,36 @@ fn devices(machine: &Object) -> impl Iterator<Item = &Element> {
     machine.value("config.hardware.device").into_iter().flat_map(|devices| &devices.children)
 }
 
-fn macs(machine: &Object) -> Vec<String> {
-    devices(machine).filter_map(|device| parse_mac(device.text_at("macAddress")?)).collect()
+/// The hardware address of every network card, in the order of its keys, by which the guest counts them.
+fn cards(machine: &Object) -> Vec<Option<String>> {
+    let is_card = |device: &&Element| import::is_card(device) || device.child("macAddress").is_some();
+    let mut cards: Vec<&Element> = devices(machine).filter(is_card).collect();
+    cards.sort_by_key(|card| card.text_at("key").and_then(|key| key.parse::<i64>().ok()));
+    cards.iter().map(|card| parse_mac(card.text_at("macAddress")?)).collect()
 }
 
 impl Registrar for Vsphere<'_> {
-    fn collisions(&mut self, identity: &Identity) -> Result<Vec<Finding>> {
-        self.collide(identity)
+    fn look(&mut self, coming: &Coming<'_>) -> Result<Vec<Finding>> {
+        let mut findings = self.collide(&coming.identity)?;
+        for artifact in coming.artifacts {
+            let ending = artifact.name.rsplit_once('.').map_or("", |(_, ending)| ending);
+            match ending {
+                "ovf" => self.look_at_import(coming, &artifact.text, &mut findings)?,
+                "vmx" => self.look_at_upload(coming, &artifact.text, &mut findings)?,
+                _ => {}
+            }
+        }
+        Ok(findings)
     }
 
     fn plan(&mut self, package: &Package) -> Result<Plan> {
         let mut plan = Plan { findings: self.collide(&package.identity)?, ..Plan::default() };
         let is_ours = |definition: &Definition| !matches!(definition, Definition::Domain(_));
         let definition = package.only("definition for vSphere", "esxi (or ova)", is_ours)?;
-        self.planned = Some(match definition {
-            Definition::Vmx(path) => Planned::Upload(self.plan_upload(package, path, &mut plan)?),
-            other => Planned::Import(self.plan_import(package, other, &mut plan)?),
-        });
+        self.planned = match definition {
+            Definition::Vmx(path) => Some(Planned::Upload(self.plan_upload(package, path, &mut plan)?)),
+            other => self.plan_import(package, other, &mut plan)?.map(Planned::Import),
+        };
         if self.start {
             plan.steps.push("start it".to_owned());
         }

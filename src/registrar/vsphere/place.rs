@@ -149,7 +149,7 @@ fn folder(session: &Session, top: &Ref, path: &str) -> Result<Ref> {
     for name in path.trim_matches('/').trim_start_matches("vm/").split('/') {
         let inside: Vec<Object> =
             all.iter().filter(|folder| folder.object("parent").as_ref() == Some(&at)).cloned().collect();
-        at = choose(&inside, Some(name), "folder", "--folder")?.reference.clone();
+        at = choose(&inside, Some(name), "folder", "--register-folder")?.reference.clone();
     }
     Ok(at)
 }

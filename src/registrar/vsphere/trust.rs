@@ -105,7 +105,7 @@ impl Trust {
                 store.add_parsable_certificates(found.certs);
                 if store.is_empty() {
                     return Err(Error::refused("this system has no certificates of authorities").hint(
-                        "install ca-certificates, give a file with --ca, or the server's own --thumbprint",
+                        "install ca-certificates, give a file with --register-ca, or the server's own --thumbprint",
                     ));
                 }
             }

@@ -3,7 +3,7 @@
 use super::http::{Answer, Http};
 use crate::event::Event;
 use crate::registrar::Surroundings;
-use landfall_image::convert::{Cancel, Progress};
+use landfall_image::convert::Progress;
 use landfall_image::{Bytes, Error, FileOffset, Kind, Result, Source};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +37,7 @@ pub(super) fn send(
     let disk = to.name.to_owned();
     around.observer.event(Event::CopyStarted { disk, progress: progress.clone() });
     let done = AtomicBool::new(false);
-    let mut content =
-        Content { source, at: 0, progress: progress.clone(), cancel: around.cancel, broken: None };
+    let mut content = Content { source, at: 0, progress: progress.clone(), around, broken: None };
     let sent = std::thread::scope(|scope| {
         let signs = scope.spawn(|| {
             let mut last = Instant::now();
@@ -96,18 +95,21 @@ struct Content<'a> {
     source: &'a Source,
     at: u64,
     progress: Progress,
-    cancel: &'a Cancel,
+    around: &'a Surroundings<'a>,
     /// Why reading ended; the client of the protocol does not pass it on.
     broken: Option<Error>,
 }
 
 impl Read for Content<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
+        if self.around.cancel.is_cancelled() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let left = usize::try_from(self.source.len().0.saturating_sub(self.at)).unwrap_or(usize::MAX);
         let want = buffer.len().min(left);
+        if self.around.pause(Bytes(want as u64)).is_err() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         if let Err(error) = self.source.read_exact_at(FileOffset(self.at), &mut buffer[..want]) {
             let says = io::Error::other(error.to_string());
             self.broken = Some(error);
