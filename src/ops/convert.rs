@@ -128,7 +128,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
     if let Some(at) = &wanted.register {
         let coming = registrar::Coming {
             identity: registrar::Identity::of(&machine),
-            artifacts: &rendered.artifacts,
+            artifacts: &artifacts,
             disks: &placement.disks,
             kind: kind.name,
             data: &|| super::disk::stored_by(context, &overlays),

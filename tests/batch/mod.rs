@@ -128,9 +128,10 @@ fn changed(path: &Path) -> std::time::SystemTime {
 /// Two machines of one real guest; the run is killed as soon as the first is there.
 #[test]
 fn a_killed_run_is_picked_up() {
+    // Another test may be making the guest at this moment.
+    let _alone = alone();
     let Some(folder) = guest("bookworm", "bios-ext4") else { return };
     let source = folder.join("web01.vmx");
-    let _alone = alone();
     let site = Site::new(&format!(
         "machines_at_once = 1\nmap = \"site.toml\"\n[[machine]]\nsource = {source:?}\nname = \"first\"\n\
          [[machine]]\nsource = \"copy/web01.vmx\"\nname = \"second\"\n"

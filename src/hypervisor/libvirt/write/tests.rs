@@ -23,7 +23,10 @@ fn a_name_that_looks_like_a_mark_stays_in_its_quotes() {
     let script = &files[1].text;
     assert!(script.contains("\nname='@FOLDER@$(reboot)@UUID@'\nuuid=''\n"), "{script}");
     assert!(script.contains("\nwritten_for='/out/@FOLDER@$(reboot)@UUID@'\n"), "{script}");
-    assert!(!fill("@A@ @B@", &[("@A@", "@B@".into()), ("@B@", "x".into())]).contains("x x"));
+    assert!(
+        !crate::hypervisor::text::fill("@A@ @B@", &[("@A@", "@B@".into()), ("@B@", "x".into())])
+            .contains("x x")
+    );
 }
 
 #[test]
