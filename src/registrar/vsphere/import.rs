@@ -59,7 +59,7 @@ impl Vsphere<'_> {
         let networks = self.networks(&networks(&root), &mut plan.findings);
         let result = self.specification(&descriptor, &package.identity.name, &networks)?;
         let product = self.session.content.product();
-        let agreed = agreed(&result, &product, &mut plan.findings).map_err(|e| e.in_file(path))?;
+        let agreed = agreed(&result, product, &mut plan.findings).map_err(|e| e.in_file(path))?;
         let Some(mut specification) = agreed else { return Ok(None) };
         identify(&mut specification, &package.identity)?;
         let mut files = Vec::new();
