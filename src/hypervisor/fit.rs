@@ -1,11 +1,11 @@
-//! What a machine has to keep to at targets with rules of their own: names, sectors, numbers of devices. Shared by the
-//! renderers whose targets do not take everything.
+//! What a machine has to keep to at targets with rules of their own: names, sectors, networks; and the names that the
+//! products around KVM share. Shared by the renderers whose targets do not take everything.
 //!
 //! Deliberately absent: which devices a guest can drive (attach.rs).
 
-use super::{PlacedDisk, Placement};
+use super::{Networks, PlacedDisk, Placement};
 use crate::finding;
-use crate::machine::{BootDevice, Cpus, DiskSlot, Machine};
+use crate::machine::{BootDevice, Bus, Cpus, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Result};
 
@@ -35,15 +35,46 @@ pub fn disks<'a>(
     Ok(machine.disks.iter().zip(&placement.disks).collect())
 }
 
-/// Nothing, or the finding that the machine has more disks than `title` takes.
-pub fn too_many(machine: &Machine, at_most: usize, title: &str) -> Option<Finding> {
-    let count = machine.disks.len();
-    (count > at_most).then(|| {
-        finding::DISKS_TOO_MANY.finding(
-            format!("The machine has {count} disks; on this controller {title} attaches {at_most}."),
-            "Put disks together in the guest, or leave some out with --skip-disk.",
-        )
-    })
+/// What QEMU, and every product around it, calls the bus that a disk hangs on: `virtio`, `scsi`, `sata`, `ide`.
+///
+/// # Errors
+/// Corrupt for a controller that KVM does not have: the machine was not adapted to it.
+pub fn kvm_bus(disk: &DiskSlot) -> Result<&'static str> {
+    match disk.bus {
+        Bus::VirtioBlk => Ok("virtio"),
+        Bus::VirtioScsi => Ok("scsi"),
+        Bus::Sata => Ok("sata"),
+        Bus::Ide => Ok("ide"),
+        Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
+            Err(Error::corrupt(format!("{} is on a controller that KVM does not have", disk.slot)))
+        }
+    }
+}
+
+/// What they call a network card: `virtio`, `e1000e`, `e1000`, `rtl8139`.
+///
+/// # Errors
+/// Corrupt for a card that KVM does not have: the machine was not adapted to it.
+pub fn kvm_card(nic: &NicSlot) -> Result<&'static str> {
+    match nic.model.as_deref() {
+        None | Some("virtio-net") => Ok("virtio"),
+        Some("e1000e") => Ok("e1000e"),
+        Some("e1000") => Ok("e1000"),
+        Some("rtl8139") => Ok("rtl8139"),
+        Some(other) => {
+            Err(Error::corrupt(format!("{} is {other:?}, a card that KVM does not have", nic.slot)))
+        }
+    }
+}
+
+/// For a target with a network that is always there: the finding that a card is plugged into it because nobody named
+/// one for the network that it was in.
+pub fn usual_network(nic: &NicSlot, networks: &Networks, usual: &str) -> Option<Finding> {
+    let source = nic.network.as_ref().filter(|source| *source != usual && networks.chosen(nic).is_none())?;
+    Some(finding::NOT_HELD.finding(
+        format!("{} was in the network {source:?}; it is plugged into {usual}.", nic.slot),
+        "Name the right network with --map-network or --network.",
+    ))
 }
 
 /// `name` as labels of DNS: letters, digits and hyphens, `dots` between labels where they are allowed, each of at most 63 and
@@ -172,6 +203,31 @@ mod tests {
             (gibibytes(Bytes(0)), gibibytes(Bytes::gib(2)), gibibytes(Bytes((1 << 30) + 1))),
             (1, 2, 2)
         );
+    }
+
+    #[test]
+    fn kvms_devices_have_one_name() {
+        for (bus, name) in
+            [(Bus::VirtioBlk, Some("virtio")), (Bus::VirtioScsi, Some("scsi")), (Bus::Nvme, None)]
+        {
+            assert_eq!(kvm_bus(&DiskSlot::new("a", bus, "a")).ok(), name);
+        }
+        for (model, name) in
+            [(None, Some("virtio")), (Some("e1000e"), Some("e1000e")), (Some("vmxnet3"), None)]
+        {
+            let nic = NicSlot { model: model.map(str::to_owned), ..NicSlot::new("a") };
+            assert_eq!(kvm_card(&nic).ok(), name);
+        }
+    }
+
+    #[test]
+    fn the_usual_network_is_told_where_it_is_another() {
+        let nic =
+            |network: Option<&str>| NicSlot { network: network.map(str::to_owned), ..NicSlot::new("a") };
+        let mapped = Networks { map: vec![("LAN".into(), "lan".into())], rest: None };
+        let told = |network, networks: &Networks| usual_network(&nic(network), networks, "br0").is_some();
+        assert!(told(Some("LAN"), &Networks::default()) && told(Some("DMZ"), &mapped));
+        assert!(!told(Some("LAN"), &mapped) && !told(Some("br0"), &mapped) && !told(None, &mapped));
     }
 
     #[test]

@@ -220,7 +220,11 @@ fn every_machine_comes_back_from_the_vmx_that_is_written() {
         // Each of these is a finding instead: the clock of a machine that is no Windows, and a TPM.
         machine.tpm = false;
         machine.clock = read.clock;
-        machine.memory = machine.memory.max(Bytes::mib(4));
+        // It has multiples of 4 MiB, which is a finding, too.
+        let rounded = Bytes(machine.memory.0.next_multiple_of(4 << 20).max(4 << 20));
+        let is_told = rendered.findings.iter().any(|finding| finding.says.contains("multiples of 4 MiB"));
+        assert_eq!(is_told, machine.memory != rounded, "{name}");
+        machine.memory = rounded;
         for (number, nic) in machine.nics.iter_mut().enumerate() {
             nic.slot = format!("ethernet{number}");
             nic.predictable_name = None;
@@ -314,13 +318,14 @@ fn shellcheck_finds_nothing_in_the_script() {
 /// A govc that answers what the test wants to hear, and keeps what it was asked.
 const PLAYED_GOVC: &str = r#"#!/bin/sh
 printf '%s\n' "$*" >>"$PLAYED/calls"
+case "$*" in *"$(cat "$PLAYED/broken")") echo 'govc: no answer' >&2; exit 1 ;; esac
 case "$1 $2 $3 $4" in
-"find / -type m") cat "$PLAYED/machines" ;;
-"find / -type n") printf '/ha/network/VM Network\n' ;;
-"find / -type g") printf '/ha/network/dvs one\n' ;;
-"vm.info -vm.uuid "*) cat "$PLAYED/uuids" ;;
+"find / -type m") if [ "${5:-}" = -config.uuid ]; then cat "$PLAYED/uuids"; else cat "$PLAYED/machines"; fi ;;
+# Every kind of network, the port groups of distributed switches too.
+"find / -type n") printf '/ha/network/VM Network\n/ha/network/10%%25\n/ha/network/dvs%%2fone %%5c\n' ;;
+"find / -type g") printf '/ha/network/dvs%%2fone %%5c\n' ;;
 "object.collect "*) cat "$PLAYED/devices" ;;
-"datastore.ls "*) [ -e "$PLAYED/folder" ] ;;
+"datastore.ls "*) printf 'other\n'; cat "$PLAYED/folder" ;;
 "datastore.info "*) [ "$2" = ds1 ] ;;
 esac
 "#;
@@ -331,7 +336,8 @@ fn the_script_changes_nothing_where_something_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let text = "config.version=8\nuuid.bios=56 4d 9b ef ac d9 b4 e0-c8 f0 ae a8 b9 10 35 15\nscsi0.present=TRUE\nscsi0:0.present=TRUE\n\
-                scsi0:0.fileName=a\nethernet0.present=TRUE\nethernet0.address=00:50:56:00:00:01\nethernet0.networkName=dvs one\n";
+                scsi0:0.fileName=a\nethernet0.present=TRUE\nethernet0.address=00:50:56:00:00:01\nethernet0.networkName=dvs/one \\\nethernet1.present=TRUE\n\
+                ethernet1.networkName=10%\n";
     let machine = vmware::vmx::parse(text.as_bytes(), &Choice::default()).unwrap().machine;
     let machine = adapted(&Machine { name: "it's 100% $(x)".into(), ..machine });
     let rendered = vmware::write::render(&machine, &placement(&machine)).unwrap();
@@ -356,11 +362,11 @@ fn the_script_changes_nothing_where_something_is_taken() {
     };
     let set = |file: &str, text: &str| std::fs::write(at(file), text).unwrap();
     let clean = || {
-        for file in ["machines", "uuids", "devices"] {
+        for file in ["uuids", "devices", "folder"] {
             set(file, "");
         }
         set("machines", "/ha/vm/other\n");
-        let _ = std::fs::remove_file(at("folder"));
+        set("broken", "nothing");
     };
     let changes = ["mkdir", "upload", "register", "change"];
     clean();
@@ -375,14 +381,15 @@ fn the_script_changes_nothing_where_something_is_taken() {
     set("disk0-flat.vmdk", "");
     for (file, text, storage, word) in [
         ("machines", "/ha/vm/it's 100%25 $(x)\n", "ds1", "with the name it's 100% $(x) is here already"),
-        (
-            "uuids",
-            "Name:           twin\n  UUID: x\n",
-            "ds1",
-            "twin has the id 564d9bef-acd9-b4e0-c8f0-aea8b9103515",
-        ),
+        ("uuids", "/ha/vm/twin\n", "ds1", "twin has the id 564d9bef-acd9-b4e0-c8f0-aea8b9103515"),
         ("devices", "[{\"macAddress\": \"00:50:56:00:00:01\"}]", "ds1", "address 00:50:56:00:00:01"),
-        ("folder", "", "ds1", "exists already"),
+        ("folder", "it_s_100____x_\n", "ds1", "exists already"),
+        ("broken", "-type m", "ds1", "does not list the machines"),
+        ("broken", "-config.uuid 564d9bef-acd9-b4e0-c8f0-aea8b9103515", "ds1", "does not find machines"),
+        ("broken", "config.hardware.device", "ds1", "does not list the devices"),
+        ("broken", "-type n", "ds1", "does not list the networks"),
+        ("broken", "-type g", "ds1", "does not list the distributed"),
+        ("broken", "datastore.ls -ds ds1", "ds1", "does not list the datastore"),
         ("folder", "", "nowhere", "no datastore nowhere"),
     ] {
         clean();
@@ -412,7 +419,7 @@ fn the_script_changes_nothing_where_something_is_taken() {
                 folder.path().display()
             ),
             "vm.register -ds ds1 it_s_100____x_/it_s_100____x_.vmx",
-            "vm.network.change -vm it's 100% $(x) -net dvs one ethernet-0",
+            "vm.network.change -vm it's 100%25 $(x) -net dvs%2fone %5c ethernet-0",
         ]
     );
 }
@@ -423,5 +430,29 @@ fn both_targets_are_written() {
     for (name, package) in [("esxi", hypervisor::Package::Folder), ("ova", hypervisor::Package::Ova)] {
         let row = hypervisor::target(name).unwrap();
         assert!(!row.by_hand && row.package == package, "{name}");
+    }
+}
+
+/// A card whose network nobody named is plugged into the usual one, and memory is what vSphere takes: both are said.
+#[test]
+fn what_vsphere_changes_is_said() {
+    let text = "config.version=8\nmemsize=1022\nethernet0.present=TRUE\nethernet0.networkName=LAN\nethernet1.present=TRUE\n\
+                ethernet1.networkName=VM Network\nethernet2.present=TRUE\nethernet2.networkName=DMZ\n";
+    let machine = adapted(&vmware::vmx::parse(text.as_bytes(), &Choice::default()).unwrap().machine);
+    let mut placement = placement(&machine);
+    placement.networks.map = vec![("DMZ".into(), "dmz".into())];
+    for name in ["esxi", "ova"] {
+        let rendered = (hypervisor::target(name).unwrap().render)(&machine, &placement).unwrap();
+        let says: Vec<&str> = rendered.findings.iter().map(|finding| finding.says.as_str()).collect();
+        let networks = says.iter().filter(|says| says.contains("it is plugged into VM Network"));
+        assert_eq!(
+            networks.collect::<Vec<_>>(),
+            [&"ethernet0 was in the network \"LAN\"; it is plugged into VM Network."]
+        );
+        assert!(
+            says.iter().any(|says| says.contains("1071644672 bytes") && says.contains("gets 1024 MiB")),
+            "{says:?}"
+        );
+        assert!(rendered.artifacts[0].text.contains("1024"), "{name}");
     }
 }

@@ -12,7 +12,7 @@
 #   -t                check only: upload and make nothing
 #
 # Needs the Azure CLI, logged in (az login), with the role Storage Blob Data Contributor on the account; azcopy is used where
-# it is here, since it is faster. Can be run again after a failure: complete uploads are kept.
+# it is here, since it is faster. Can be run again after a failure: complete uploads of the same data are kept.
 set -eu
 
 name=@NAME@
@@ -53,13 +53,11 @@ blob() {
     stop "there is no container $container in $account" "az storage container create --account-name $account --name $container --auth-mode login"
 
 # The source's replica carries the same name: never make a second machine, or another disk, with it.
-taken() {
-    [ -n "$(az resource list --resource-group "$group" --name "$1" --query '[].id' --output tsv)" ]
-}
 for resource in "$name" @RESOURCES@; do
-    if taken "$resource"; then
+    taken=$(az resource list --resource-group "$group" --name "$resource" --query '[].id' --output tsv) ||
+        stop "cannot list the resources in $group" 'the answer of az stands above'
+    [ -z "$taken" ] ||
         stop "$resource is in $group already" 'delete it, choose another resource group with -g, or another name with -n'
-    fi
 done
 
 # A subnet by its resource id; VNET/SUBNET is one of this resource group.
@@ -83,20 +81,41 @@ add_card() {
 for file in @FILES@; do
     [ -f "$here/$file" ] || stop "$here/$file is not here" 'copy the whole folder of the machine'
 done
+
+# Sets content, the digest of what a file holds, and state, what is known of its upload. A page blob has its full length from
+# the start: only the mark that is set last tells that it is complete, and by the digest of what.
+look() {
+    content=$(awk -v file="\"file\": \"$1\"" '/"content_digest": / { digest = $2; gsub(/[",]/, "", digest) }
+        index($0, file) { print digest; exit }' "$here/manifest.json") || content=
+    [ -n "$content" ] || stop "manifest.json does not tell what $1 holds" 'copy the whole folder of the machine'
+    state=none
+    found=$(blob exists --name "$name/$1" --query exists --output tsv) ||
+        stop "cannot look for $container/$name/$1" 'the answer of az stands above'
+    case $found in
+    false) return ;;
+    true) ;;
+    *) stop "az says $found where it was asked for $container/$name/$1" ;;
+    esac
+    state=$(blob show --name "$name/$1" --query 'metadata.landfall || `foreign`' --output tsv) ||
+        stop "cannot look at $container/$name/$1" 'the answer of az stands above'
+    case $state in
+    uploading | "$content") ;;
+    *) stop "$container/$name/$1 exists already, and is not of the data here" \
+        "if it is of an earlier copy: az storage blob delete --account-name $account --container-name $container --name '$name/$1' --auth-mode login" ;;
+    esac
+}
+for file in @FILES@; do
+    look "$file"
+done
 [ -z "$check" ] || { echo 'All is ready; nothing was made.'; exit 0; }
 
-# A page blob has its full length from the start: only the mark that is set last tells that it is complete.
 for file in @FILES@; do
     path=$name/$file
-    state=$(blob show --name "$path" --query 'metadata.landfall || `foreign`' --output tsv 2>/dev/null) || state=none
-    case $state in
-    complete)
+    look "$file"
+    if [ "$state" = "$content" ]; then
         echo "$file is uploaded already"
         continue
-        ;;
-    none | uploading) ;;
-    *) stop "$container/$path exists already" 'delete it, or choose another container with -c' ;;
-    esac
+    fi
     echo "Uploading $file"
     if command -v azcopy >/dev/null 2>&1; then
         AZCOPY_AUTO_LOGIN_TYPE=AZCLI azcopy copy "$here/$file" "https://$account.blob.core.windows.net/$container/$path" \
@@ -104,7 +123,7 @@ for file in @FILES@; do
     else
         blob upload --type page --file "$here/$file" --name "$path" --metadata landfall=uploading --overwrite --output none
     fi
-    blob metadata update --name "$path" --metadata landfall=complete --output none
+    blob metadata update --name "$path" --metadata "landfall=$content" --output none
 done
 
 az deployment group create --resource-group "$group" --name "landfall-$(date +%Y%m%d%H%M%S)" \

@@ -164,8 +164,8 @@ impl<'a> Made<'a> {
             [
                 "    securityProfile: {\n      securityType: 'TrustedLaunch'\n    }\n".to_owned(),
                 format!(
-                    "    securityProfile: {{\n      securityType: 'TrustedLaunch'\n      uefiSettings: {{\n        secureBootEnabled: {}\n        vTpmEnabled: true\n      }}\n    }}\n",
-                    machine.secure_boot
+                    "    securityProfile: {{\n      securityType: 'TrustedLaunch'\n      uefiSettings: {{\n        secureBootEnabled: {}\n        vTpmEnabled: {}\n      }}\n    }}\n",
+                    machine.secure_boot, machine.tpm
                 ),
             ]
         } else {
@@ -337,7 +337,7 @@ fn not_held(machine: &Machine, findings: &mut Vec<Finding>) {
         );
     }
     let cpus = machine.cpus;
-    if cpus.cores_per_socket > 1 || cpus.threads_per_core > 1 {
+    if cpus.sockets() > 1 || cpus.cores_per_socket > 1 || cpus.threads_per_core > 1 {
         lost(
             format!(
                 "The machine has {} sockets of {} cores with {} threads; a size of Azure has an arrangement of its own.",

@@ -6,7 +6,7 @@
 use crate::finding;
 use crate::hypervisor::text::{shell, shell_script};
 use crate::hypervisor::{Artifact, Placement, Rendered, fit, yaml};
-use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine, NicSlot};
+use crate::machine::{BootDevice, Clock, DiskSlot, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
@@ -17,10 +17,8 @@ const TITLE: &str = "KubeVirt";
 const NAME_AT_MOST: usize = 54;
 /// The network of the machine's pod: there is one.
 const POD: &str = "pod";
-/// KubeVirt's own limit of PCI slots and SATA ports.
-const SATA_AT_MOST: usize = 6;
-const VIRTIO_AT_MOST: usize = 16;
-const SCSI_AT_MOST: usize = 256;
+/// Characters of a serial number.
+const SERIAL_AT_MOST: usize = 256;
 
 /// The files.
 ///
@@ -40,14 +38,6 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let mut disks = Vec::new();
     for (index, disk) in machine.disks.iter().enumerate() {
         disks.push(self::disk(machine, index, disk)?);
-    }
-    if let Some(disk) = machine.disks.first() {
-        let at_most = match disk.bus {
-            Bus::Sata => SATA_AT_MOST,
-            Bus::VirtioBlk => VIRTIO_AT_MOST,
-            _ => SCSI_AT_MOST,
-        };
-        findings.extend(fit::too_many(machine, at_most, TITLE));
     }
     let networks = networks(machine, placement, &mut findings)?;
     lost(machine, &mut findings);
@@ -102,8 +92,9 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let names: Vec<String> = (0..machine.disks.len()).map(|index| shell(&volume(index))).collect();
     let files: Vec<String> = placement.disks.iter().map(|placed| shell(&placed.file)).collect();
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
+    let pairs = names.iter().zip(&files).enumerate();
     let uploads: Vec<String> =
-        names.iter().zip(&files).map(|(name, file)| format!("upload {name} {file}")).collect();
+        pairs.map(|(index, (name, file))| format!("volume {} {name} {file}", index + 1)).collect();
     let script = shell_script(
         include_str!("register.sh"),
         &[
@@ -134,7 +125,7 @@ fn domain(machine: &Machine, disks: Vec<Value>, interfaces: Vec<Value>) -> Value
     if let Some(uuid) = machine.smbios.uuid {
         firmware.insert("uuid".into(), json!(uuid.to_string()));
     }
-    if let Some(serial) = &machine.smbios.serial {
+    if let Some(serial) = machine.smbios.serial.as_ref().filter(|serial| takes_serial(serial)) {
         firmware.insert("serial".into(), json!(serial));
     }
     let mut features = json!({ "acpi": {} });
@@ -165,23 +156,13 @@ fn domain(machine: &Machine, disks: Vec<Value>, interfaces: Vec<Value>) -> Value
 }
 
 fn disk(machine: &Machine, index: usize, disk: &DiskSlot) -> Result<Value> {
-    let bus = match disk.bus {
-        Bus::VirtioBlk => "virtio",
-        Bus::VirtioScsi => "scsi",
-        Bus::Sata => "sata",
-        Bus::Ide => {
-            return Err(Error::unsupported(
-                "the guest's kernel drives IDE disks only, which KubeVirt does not have",
-            )
-            .hint("install the distribution's standard kernel in the guest before the move"));
-        }
-        Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
-            return Err(Error::corrupt(format!(
-                "{} is on a controller that KubeVirt does not have",
-                disk.slot
-            )));
-        }
-    };
+    let bus = fit::kvm_bus(disk)?;
+    if bus == "ide" {
+        return Err(Error::unsupported(
+            "the guest's kernel drives IDE disks only, which KubeVirt does not have",
+        )
+        .hint("install the distribution's standard kernel in the guest before the move"));
+    }
     let mut out = json!({ "name": format!("disk-{index}"), "disk": { "bus": bus } });
     if index == machine.boot_disk() {
         let before = machine.boot_order.iter().take_while(|device| **device != BootDevice::Disk);
@@ -189,13 +170,19 @@ fn disk(machine: &Machine, index: usize, disk: &DiskSlot) -> Result<Value> {
         let is_listed = machine.boot_order.contains(&BootDevice::Disk);
         out["bootOrder"] = json!(if is_listed { cards + 1 } else { nics_that_start(machine) + 1 });
     }
-    if let Some(serial) = disk.serial.as_ref().filter(|serial| !serial.is_empty()) {
+    if let Some(serial) = disk.serial.as_ref().filter(|serial| takes_serial(serial)) {
         out["serial"] = json!(serial);
     }
     if let Some(size) = disk.sector_size {
         out["blockSize"] = json!({ "custom": { "logical": size.0, "physical": size.0 } });
     }
     Ok(out)
+}
+
+/// True for a serial number that KubeVirt's admission takes: it refuses the whole machine for another.
+fn takes_serial(serial: &str) -> bool {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | '+' | '-');
+    (1..=SERIAL_AT_MOST).contains(&serial.len()) && serial.chars().all(is_plain)
 }
 
 fn is_nic(machine: &Machine, device: &BootDevice) -> bool {
@@ -279,17 +266,7 @@ fn networks(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding
 }
 
 fn interface(nic: &NicSlot, name: &str) -> Result<Value> {
-    let model = match nic.model.as_deref() {
-        None | Some("virtio-net") => "virtio",
-        Some(model @ ("e1000" | "e1000e" | "rtl8139")) => model,
-        Some(other) => {
-            return Err(Error::unsupported(format!(
-                "{} is {other:?}, a card that {TITLE} has not",
-                nic.slot
-            )));
-        }
-    };
-    let mut out = json!({ "name": name, "model": model });
+    let mut out = json!({ "name": name, "model": fit::kvm_card(nic)? });
     if let Some(mac) = &nic.mac {
         out["macAddress"] = json!(mac);
     }
@@ -300,10 +277,18 @@ fn interface(nic: &NicSlot, name: &str) -> Result<Value> {
 }
 
 fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
+    let is_lost = |serial: &String| !serial.is_empty() && !takes_serial(serial);
+    let mut what = fit::smbios_strings(machine, machine.smbios.serial.as_ref().is_some_and(is_lost));
+    let serials = machine.disks.iter().filter_map(|disk| Some((disk, disk.serial.as_ref()?)));
+    what.extend(
+        serials
+            .filter(|(_, serial)| is_lost(serial))
+            .map(|(disk, serial)| format!("the serial number {serial:?} of {}", disk.file)),
+    );
     findings.extend(fit::not_held(
-        &fit::smbios_strings(machine, false),
+        &what,
         TITLE,
-        "Look whether licences go by it.",
+        "Look whether licences, agents or /etc/fstab go by it. A serial number has letters, digits and ._+- there.",
     ));
     if machine.clock == Clock::LocalTime {
         findings.extend(fit::not_held(

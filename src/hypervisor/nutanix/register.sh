@@ -19,23 +19,27 @@ source=${1%/}
 [ $# -lt 2 ] || container=$2
 [ -n "$container" ] || stop 'the container is not named' './register.sh SOURCE_URL CONTAINER; ncli container ls shows those that are here'
 command -v acli >/dev/null 2>&1 || stop 'acli is not here' 'run this on a controller VM of the cluster'
-acli vm.list >/dev/null || stop 'acli does not answer' 'look at the cluster: cluster status'
+machines=$(acli vm.list) || stop 'acli does not list the machines' 'look at the cluster: cluster status'
+images=$(acli image.list) || stop 'acli does not list the images' 'look at the cluster: cluster status'
 
+# ids MACHINES: the ids of those with the name, which stand in the last column.
+ids() {
+    printf '%s\n' "$1" | awk -v name="$name" 'NR > 1 { id = $NF; $NF = ""; sub(/ +$/, ""); if ($0 == name) print id }'
+}
 # The source's replica carries the same identity: never make a second machine with it.
-if acli vm.list | awk 'NR > 1 { $NF = ""; sub(/ +$/, ""); print }' | grep -qxF -e "$name"; then
-    stop "a machine with the name $name is here already" 'delete it, or convert again with --name'
-fi
+[ -z "$(ids "$machines")" ] || stop "a machine with the name $name is here already" 'delete it, or convert again with --name'
 for image in @IMAGES@; do
-    if acli image.list | awk 'NR > 1 { print $1 }' | grep -qxF -e "$image"; then
+    if printf '%s\n' "$images" | awk 'NR > 1 { print $1 }' | grep -qxF -e "$image"; then
         stop "an image with the name $image is here already" 'delete it if an earlier try left it, or convert again with --name'
     fi
 done
 for network in @NETWORKS@; do
     acli net.get "$network" >/dev/null 2>&1 || stop "there is no network $network" 'convert again with --network'
 done
-for other in $(acli vm.list | awk 'NR > 1 { print $NF }'); do
+for other in $(printf '%s\n' "$machines" | awk 'NR > 1 { print $NF }'); do
     [ -n "$macs" ] || break
-    settings=$(acli vm.get "$other" | tr '[:upper:]' '[:lower:]')
+    settings=$(acli vm.get "$other") || stop "acli does not show the machine $other" 'run this again: it may have been removed meanwhile'
+    settings=$(printf '%s\n' "$settings" | tr '[:upper:]' '[:lower:]')
     for mac in $macs; do
         case $settings in
         *"$mac"*) stop "the machine $other has a network card with the address $mac" 'it is another copy of this machine: delete it first' ;;
@@ -43,10 +47,11 @@ for other in $(acli vm.list | awk 'NR > 1 { print $NF }'); do
     done
 done
 
-made_machine=
+# What this run made: the machine by its id, the images by their names.
+machine=
 made_images=
 remove() {
-    [ -z "$made_machine" ] || acli -y vm.delete "$name" || :
+    [ -z "$machine" ] || acli -y vm.delete "$machine" || :
     for image in $made_images; do
         acli -y image.delete "$image" || :
     done
@@ -58,14 +63,25 @@ image() {
     acli image.create "$1" "source_url=$source/$2" "container=$container" image_type=kDiskImage
     made_images="$1 $made_images"
 }
+# machine SETTINGS: makes it, and asks for the id that it got. Another may have got the same name meanwhile, which is not ours.
+machine() {
+    acli vm.create "$name" "$@"
+    machines=$(acli vm.list) || stop "the machine $name is made, but acli does not list it" "look for it, and delete it: acli vm.delete $name"
+    made=$(ids "$machines")
+    case $made in
+    '' | *[!0-9a-f-]*) stop "acli lists no machine, or several, with the name $name after it was made" \
+        'look for the one without disks, and delete it' ;;
+    esac
+    machine=$made
+}
 disk() {
-    acli vm.disk_create "$name" "clone_from_image=$1" "bus=$2" "index=$3"
+    acli vm.disk_create "$machine" "clone_from_image=$1" "bus=$2" "index=$3"
 }
 @STEPS@
 
-made_machine=
 made_images=
-printf 'Start it with: acli vm.on %s\n' "$name"
+printf 'Start it with: acli vm.on %s\n' "$machine"
+machine=
 echo 'Its images are not needed any longer:'
 for image in @IMAGES@; do
     printf '    %s\n' "$image"

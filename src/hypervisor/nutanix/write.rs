@@ -15,10 +15,6 @@ use landfall_image::{Error, Result};
 
 const TITLE: &str = "Nutanix AHV";
 const NAME_AT_MOST: usize = 80;
-/// AHV's own limits of a bus.
-const SCSI_AT_MOST: usize = 256;
-const SATA_AT_MOST: usize = 6;
-const IDE_AT_MOST: usize = 4;
 
 /// A disk at its place, and the image that it is made of.
 pub(super) struct Disk {
@@ -47,11 +43,12 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     findings.extend(changed);
     let mut disks = Vec::new();
     for (index, (slot, placed)) in placed.into_iter().enumerate() {
-        let (bus, at_most) = bus(slot)?;
-        if index == 0 {
-            findings.extend(fit::too_many(machine, at_most, TITLE));
-        }
-        disks.push(Disk { bus, index, file: placed.file.clone(), image: format!("{name}-disk{index}") });
+        disks.push(Disk {
+            bus: bus(slot)?,
+            index,
+            file: placed.file.clone(),
+            image: format!("{name}-disk{index}"),
+        });
     }
     if machine.secure_boot && disks.iter().any(|disk| disk.bus == "ide") {
         return Err(Error::unsupported(
@@ -73,11 +70,11 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     Ok(Rendered { artifacts, findings })
 }
 
-fn bus(disk: &DiskSlot) -> Result<(&'static str, usize)> {
+fn bus(disk: &DiskSlot) -> Result<&'static str> {
     match disk.bus {
-        Bus::VirtioScsi => Ok(("scsi", SCSI_AT_MOST)),
-        Bus::Sata => Ok(("sata", SATA_AT_MOST)),
-        Bus::Ide => Ok(("ide", IDE_AT_MOST)),
+        Bus::VirtioScsi => Ok("scsi"),
+        Bus::Sata => Ok("sata"),
+        Bus::Ide => Ok("ide"),
         Bus::VirtioBlk | Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
             Err(Error::corrupt(format!("{} is on a controller that {TITLE} does not have", disk.slot)))
         }
@@ -118,13 +115,19 @@ fn lost(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) {
         TITLE,
         "Use machine-v4.json where the UUID counts; look whether licences go by the rest.",
     ));
-    let plain: Vec<String> =
-        machine.tags.iter().filter(|tag| !tag.contains('=')).map(|tag| format!("the tag {tag:?}")).collect();
+    let tags = machine.tags.iter().map(|tag| match tag.contains('=') {
+        true => format!("the tag {tag:?} with acli and API v4 (v3 takes it as a category)"),
+        false => format!("the tag {tag:?}"),
+    });
     findings.extend(fit::not_held(
-        &plain,
+        &tags.collect::<Vec<_>>(),
         TITLE,
-        "Make a category of it: categories have a name and a value.",
+        "Assign a category by hand: categories have a name and a value, and have to be there first.",
     ));
+    if machine.annotation.as_deref().is_some_and(|text| one_line(text) != text) {
+        let what = "line breaks in the annotation with acli (API v3 and v4 take them)".to_owned();
+        findings.extend(fit::not_held(&[what], TITLE, "Paste it into the description in Prism."));
+    }
     for nic in &machine.nics {
         if let Some(tag) = nic.vlan {
             findings.push(finding::NOT_HELD.finding(
@@ -181,17 +184,17 @@ fn script(machine: &Machine, name: &str, disks: &[Disk], cards: &[Card], placeme
                 vec![shell(&format!("network={}", card.network)), format!("model={}", card.model)];
             words.extend(card.mac.as_ref().map(|mac| shell(&format!("mac={mac}"))));
             words.push(format!("connected={}", card.connected));
-            format!("acli vm.nic_create \"$name\" {}", words.join(" "))
+            format!("acli vm.nic_create \"$machine\" {}", words.join(" "))
         })
         .collect();
     let boot = disks.get(machine.boot_disk()).map_or(String::new(), |disk| {
-        format!("acli vm.update_boot_device \"$name\" disk_addr={}.{}", disk.bus, disk.index)
+        format!("acli vm.update_boot_device \"$machine\" disk_addr={}.{}", disk.bus, disk.index)
     });
     let names: Vec<String> = disks.iter().map(|disk| shell(&disk.image)).collect();
     let networks: Vec<String> = cards.iter().map(|card| shell(&card.network)).collect();
     let macs: Vec<&str> = cards.iter().filter_map(|card| card.mac.as_deref()).collect();
     let mut steps = images;
-    steps.push(format!("made_machine=yes\nacli vm.create \"$name\" {}", create.join(" ")));
+    steps.push(format!("machine {}", create.join(" ")));
     steps.extend(attach);
     steps.extend(nics);
     steps.push(boot);

@@ -10,7 +10,13 @@ use crate::machine::Machine;
 use serde_json::{Map, Value, json};
 
 /// The template.
-pub(super) fn template(machine: &Machine, name: &str, volumes: &[Volume], ports: &[Port]) -> String {
+pub(super) fn template(
+    machine: &Machine,
+    name: &str,
+    volumes: &[Volume],
+    ports: &[Port],
+    volume_type: Option<&str>,
+) -> String {
     let mut parameters = Map::new();
     let mut resources = Map::new();
     parameters.insert(
@@ -65,8 +71,11 @@ pub(super) fn template(machine: &Machine, name: &str, volumes: &[Volume], ports:
             "device_type": "disk",
             "delete_on_termination": false,
         }));
-        let properties =
+        let mut properties =
             json!({ "name": volume.name, "size": volume.gibibytes, "image": { "get_param": parameter } });
+        if let Some(kind) = volume_type {
+            properties["volume_type"] = json!(kind);
+        }
         resources.insert(resource, json!({ "type": "OS::Cinder::Volume", "properties": properties }));
     }
     let mut server = json!({
@@ -78,8 +87,16 @@ pub(super) fn template(machine: &Machine, name: &str, volumes: &[Volume], ports:
     if !networks.is_empty() {
         server["networks"] = json!(networks);
     }
+    // A server of Heat has no description of its own.
+    let mut metadata = Map::new();
+    if let Some(text) = machine.annotation.as_deref().filter(|text| !text.is_empty()) {
+        metadata.insert("description".into(), json!(short(text)));
+    }
     if !machine.tags.is_empty() {
-        server["metadata"] = json!({ "tags": short(&machine.tags.join(",")) });
+        metadata.insert("tags".into(), json!(short(&machine.tags.join(","))));
+    }
+    if !metadata.is_empty() {
+        server["metadata"] = json!(metadata);
     }
     resources.insert("server".into(), json!({ "type": "OS::Nova::Server", "properties": server }));
     // Heat knows the versions of its templates as dates in text.

@@ -17,6 +17,9 @@ volume_type=@TYPE@
 needs_network=@NEEDS_NETWORK@
 
 here=$(cd "$(dirname "$0")" && pwd)
+# The client speaks Nova's version 2.1 by itself, in which a machine has no description (2.19), and networks are not left out (2.37).
+: "${OS_COMPUTE_API_VERSION:=2.37}"
+export OS_COMPUTE_API_VERSION
 
 @STOP@
 [ $# -gt 0 ] || stop 'the flavor is not named' './register.sh FLAVOR [NETWORK]; openstack flavor list shows those that are here'
@@ -31,35 +34,39 @@ openstack token issue -f value -c expires >/dev/null || stop 'the cloud does not
 
 has=$(openstack flavor show "$flavor" -f value -c vcpus) || stop "there is no flavor $flavor" 'openstack flavor list shows those that are here'
 [ "$has" -ge "$cpus" ] || stop "the flavor $flavor has $has processors, the machine $cpus" 'choose a larger one'
-has=$(openstack flavor show "$flavor" -f value -c ram)
+has=$(openstack flavor show "$flavor" -f value -c ram) || stop "the cloud does not say the memory of the flavor $flavor"
 [ "$has" -ge "$memory" ] || stop "the flavor $flavor has $has MiB of memory, the machine $memory" 'choose a larger one'
 for wanted in @NETWORKS@; do
     openstack network show "$wanted" -f value -c id >/dev/null || stop "there is no network $wanted" 'convert again with --network'
 done
 # The source's replica carries the same identity: never make a second machine with it.
-taken() {
-    openstack "$1" list -f value -c Name | grep -qxF -e "$2"
+# free KIND NAME HINT: the script ends where there is one, or where that is not known.
+free() {
+    names=$(openstack "$1" list -f value -c Name) || stop "the cloud does not list each $1" 'the answer of openstack stands above'
+    if printf '%s\n' "$names" | grep -qxF -e "$2"; then
+        stop "the $1 $2 is here already" "$3"
+    fi
 }
-if taken server "$name"; then
-    stop "a machine with the name $name is here already" 'delete it, or convert again with --name'
-fi
+free server "$name" 'delete it, or convert again with --name'
 for wanted in @VOLUMES@; do
     for kind in image volume; do
-        if taken "$kind" "$wanted"; then
-            stop "the $kind $wanted is here already" 'delete it if an earlier try left it, or convert again with --name'
-        fi
+        free "$kind" "$wanted" 'delete it if an earlier try left it, or convert again with --name'
     done
 done
 for mac in $macs; do
-    [ -z "$(openstack port list --mac-address "$mac" -f value -c ID)" ] \
-        || stop "a port with the address $mac is here already" 'it is of another copy of this machine: delete that first'
+    ports=$(openstack port list --mac-address "$mac" -f value -c ID) || stop 'the cloud does not list its ports' 'the answer of openstack stands above'
+    [ -z "$ports" ] || stop "a port with the address $mac is here already" 'it is of another copy of this machine: delete that first'
 done
 
 # What this run made, the newest first: kind:id.
 made=
 remove() {
     for one in $made; do
-        openstack "${one%%:*}" delete "${one#*:}" || :
+        case $one in
+        # Its volumes and ports are in use as long as it is there.
+        server:*) openstack server delete --wait "${one#*:}" || : ;;
+        *) openstack "${one%%:*}" delete "${one#*:}" || : ;;
+        esac
     done
 }
 trap remove EXIT
@@ -69,8 +76,9 @@ wait_for() {
     while :; do
         status=$(openstack "$1" show "$2" -f value -c status)
         case $status in
-        available | active) return ;;
-        error* | killed) stop "the $1 $2 is in the state $status" 'look at it in the cloud; this run takes it away' ;;
+        # A guest may have shut itself down again.
+        available | active | ACTIVE | SHUTOFF) return ;;
+        error* | ERROR | killed) stop "the $1 $2 is in the state $status" 'look at it in the cloud; this run takes it away' ;;
         esac
         sleep "${LANDFALL_WAIT:-5}"
     done
@@ -111,8 +119,10 @@ cards=
 [ -n "$cards" ] || cards='--no-network'
 # shellcheck disable=SC2086 # words are wanted
 server=$(openstack server create "$name" --flavor "$flavor" $devices $cards @DETAILS@ -f value -c id)
+made="server:$server $made"
+wait_for server "$server"
 made=
-printf 'The machine is %s and starts now: openstack server show %s\n' "$name" "$server"
+printf 'The machine %s has started: openstack server show %s\n' "$name" "$server"
 echo 'Its images are not needed any longer:'
 for image in @VOLUMES@; do
     printf '    %s\n' "$image"

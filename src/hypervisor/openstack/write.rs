@@ -8,16 +8,13 @@ use super::heat;
 use crate::finding;
 use crate::hypervisor::text::{shell, shell_script};
 use crate::hypervisor::{Artifact, Placement, Rendered, fit, guests};
-use crate::machine::{Bus, Clock, DiskSlot, Machine, NicSlot};
+use crate::machine::{Clock, Machine};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
-use landfall_image::{Error, Result};
+use landfall_image::Result;
 use serde_json::{Map, Value, json};
 
 const TITLE: &str = "OpenStack";
-const VIRTIO_AT_MOST: usize = 16;
-/// Nova puts up to 256 disks on one virtio-scsi controller.
-const SCSI_AT_MOST: usize = 256;
 const NAME_AT_MOST: usize = 255;
 /// Nova's limit for a description and for a value among the metadata.
 const DETAIL_AT_MOST: usize = 255;
@@ -30,28 +27,21 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let disks = fit::disks(machine, placement, TITLE)?;
     let mut findings = Vec::new();
     let name = name(machine, &mut findings);
-    let bus = machine.disks.first().map(bus).transpose()?;
-    let at_most = match bus {
-        Some("virtio") => VIRTIO_AT_MOST,
-        Some("sata") => 6,
-        Some("ide") => 4,
-        _ => SCSI_AT_MOST,
-    };
-    findings.extend(fit::too_many(machine, at_most, TITLE));
-    let model = machine.nics.first().map(model).transpose()?;
+    let bus = machine.disks.first().map(fit::kvm_bus).transpose()?;
+    let model = machine.nics.first().map(fit::kvm_card).transpose()?;
     let properties = properties(machine, bus, model);
     lost(machine, &mut findings);
 
     let volumes: Vec<Volume> = order(machine)
         .into_iter()
         .filter_map(|index| {
-            let (disk, placed) = disks.get(index)?;
+            let (_, placed) = disks.get(index)?;
             Some(Volume {
                 name: format!("{name}-disk{index}"),
                 file: placed.file.clone(),
                 format: placed.format.clone(),
                 gibibytes: fit::gibibytes(placed.virtual_size),
-                bus: self::bus(disk).unwrap_or("virtio"),
+                bus: bus?,
             })
         })
         .collect();
@@ -66,7 +56,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
             connected: nic.connected,
         })
         .collect();
-    let template = heat::template(machine, &name, &volumes, &ports);
+    let template = heat::template(machine, &name, &volumes, &ports, placement.storage.as_deref());
     let script = script(machine, &name, &properties, &volumes, &ports, placement);
     let text = format!("{:#}\n", Value::Object(properties));
     let artifacts = vec![
@@ -114,30 +104,6 @@ fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
         ));
     }
     fitting
-}
-
-fn bus(disk: &DiskSlot) -> Result<&'static str> {
-    match disk.bus {
-        Bus::VirtioBlk => Ok("virtio"),
-        Bus::VirtioScsi => Ok("scsi"),
-        Bus::Sata => Ok("sata"),
-        Bus::Ide => Ok("ide"),
-        Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
-            Err(Error::corrupt(format!("{} is on a controller that KVM does not have", disk.slot)))
-        }
-    }
-}
-
-fn model(nic: &NicSlot) -> Result<&'static str> {
-    match nic.model.as_deref() {
-        None | Some("virtio-net") => Ok("virtio"),
-        Some("e1000") => Ok("e1000"),
-        Some("e1000e") => Ok("e1000e"),
-        Some("rtl8139") => Ok("rtl8139"),
-        Some(other) => {
-            Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot)))
-        }
-    }
 }
 
 /// As much of a text as Nova takes.

@@ -6,9 +6,9 @@
 
 use crate::finding;
 use crate::hypervisor::vmware::vmx::spaced;
-use crate::hypervisor::vmware::write::{HARDWARE, USUAL_NETWORK, not_held, stem};
+use crate::hypervisor::vmware::write::{HARDWARE, USUAL_NETWORK, mebibytes, not_held, stem};
 use crate::hypervisor::xml::{self, Xml, empty, is_plain, parent, text};
-use crate::hypervisor::{Artifact, Placement, Rendered, attach, guests};
+use crate::hypervisor::{Artifact, Placement, Rendered, attach, fit, guests};
 use crate::machine::{Bus, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::{DiskModel, Firmware};
@@ -43,6 +43,8 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let descriptor = xml::document(|xml| envelope(xml, machine, placement, &controllers))?;
     let mut findings = not_held(machine);
     findings.extend(chosen_at_import(machine));
+    let networks = &placement.networks;
+    findings.extend(machine.nics.iter().filter_map(|nic| fit::usual_network(nic, networks, USUAL_NETWORK)));
     Ok(Rendered {
         artifacts: vec![Artifact::file(format!("{}.ovf", stem(&machine.name)), descriptor)],
         findings,
@@ -251,7 +253,7 @@ fn hardware(
         let cores = cpus.cores_per_socket.saturating_mul(cpus.threads_per_core).to_string();
         text(xml, "vmw:CoresPerSocket", &[("ovf:required", "false")], &cores)
     })?;
-    let mib = (machine.memory.0 >> 20).max(4);
+    let mib = mebibytes(machine);
     let memory = [
         ("AllocationUnits", s("byte * 2^20")),
         ("Description", s("Memory size")),

@@ -66,10 +66,11 @@ escape() {
 
 api '' >/dev/null || stop "the engine at $OVIRT_URL does not answer" 'look at OVIRT_URL, OVIRT_CAFILE and the password'
 # The source's replica carries the same identity: never make a second machine with it.
-if api "vms/$uuid" >/dev/null 2>&1; then
+api 'vms?follow=nics' >"$work/machines" || stop 'the engine does not list its machines' 'its answer stands above'
+api disks >"$work/disks" || stop 'the engine does not list its disks' 'its answer stands above'
+if grep -qF " id=\"$uuid\"" "$work/machines"; then
     stop "a machine with the id $uuid is here already" 'it is another copy of this machine: remove it first'
 fi
-api 'vms?follow=nics' >"$work/machines"
 if grep -qF "<name>$name</name>" "$work/machines"; then
     stop "a machine (or a part of one) with the name $name is here already" 'remove it, or convert again with --name'
 fi
@@ -79,7 +80,7 @@ for mac in $macs; do
     fi
 done
 for disk in @DISKS@; do
-    if api "disks/$disk" >/dev/null 2>&1; then
+    if grep -qF " id=\"$disk\"" "$work/disks"; then
         stop "the disk $disk is here already" 'remove it if an earlier try left it'
     fi
 done

@@ -8,7 +8,7 @@ use crate::finding;
 use crate::hypervisor::text::{shell, shell_script};
 use crate::hypervisor::xml::{self, Xml, empty, parent, text};
 use crate::hypervisor::{Artifact, PlacedDisk, Placement, Rendered, fit, guests};
-use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine, NicSlot};
+use crate::machine::{BootDevice, Bus, Clock, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
@@ -18,7 +18,13 @@ use uuid::{Builder, Uuid};
 const TITLE: &str = "oVirt";
 /// The network that the engine makes at its installation.
 const USUAL_NETWORK: &str = "ovirtmgmt";
+const WINDOWS: &str = "windows_10x64";
 const NAME_AT_MOST: usize = 255;
+/// Names of disk interfaces.
+const BUSES: &[(&str, &str)] =
+    &[("virtio", "VirtIO"), ("scsi", "VirtIO_SCSI"), ("sata", "SATA"), ("ide", "IDE")];
+/// Numbers of network cards.
+const CARDS: &[(&str, u8)] = &[("rtl8139", 1), ("e1000", 2), ("virtio", 3), ("e1000e", 6)];
 const NAMESPACES: [(&str, &str); 4] = [
     ("xmlns:ovf", "http://schemas.dmtf.org/ovf/envelope/1/"),
     ("xmlns:rasd", "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"),
@@ -39,22 +45,19 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
         disks.push(Disk {
             id: id(placement, machine, &format!("disk {index}")),
             image: id(placement, machine, &format!("image {index}")),
-            bus: bus(slot)?,
+            bus: named(BUSES, fit::kvm_bus(slot)?)?,
             boots: index == machine.boot_disk(),
             alias: format!("{name}-disk{index}"),
             placed,
         });
     }
-    let at_most = match machine.disks.first().map(|disk| disk.bus) {
-        Some(Bus::Ide) => 4,
-        Some(Bus::Sata) => 6,
-        Some(Bus::VirtioBlk) => 16,
-        _ => 256,
-    };
-    findings.extend(fit::too_many(machine, at_most, TITLE));
     let mut cards = Vec::new();
     for (index, nic) in machine.nics.iter().enumerate() {
-        cards.push((id(placement, machine, &format!("nic {index}")), model(nic)?, nic));
+        cards.push((
+            id(placement, machine, &format!("nic {index}")),
+            named(CARDS, fit::kvm_card(nic)?)?,
+            nic,
+        ));
     }
     lost(machine, placement, &mut findings);
     let vm = machine.smbios.uuid.unwrap_or_else(|| id(placement, machine, "machine"));
@@ -130,29 +133,10 @@ fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
     name
 }
 
-fn bus(disk: &DiskSlot) -> Result<&'static str> {
-    match disk.bus {
-        Bus::VirtioBlk => Ok("VirtIO"),
-        Bus::VirtioScsi => Ok("VirtIO_SCSI"),
-        Bus::Sata => Ok("SATA"),
-        Bus::Ide => Ok("IDE"),
-        Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
-            Err(Error::corrupt(format!("{} is on a controller that KVM does not have", disk.slot)))
-        }
-    }
-}
-
-/// The engine's number of a card.
-fn model(nic: &NicSlot) -> Result<u8> {
-    match nic.model.as_deref() {
-        None | Some("virtio-net") => Ok(3),
-        Some("rtl8139") => Ok(1),
-        Some("e1000") => Ok(2),
-        Some("e1000e") => Ok(6),
-        Some(other) => {
-            Err(Error::unsupported(format!("{} is {other:?}, a card that {TITLE} has not", nic.slot)))
-        }
-    }
+/// The engine's word for KVM's.
+fn named<T: Copy>(words: &[(&str, T)], kvm: &str) -> Result<T> {
+    let found = words.iter().find(|(word, _)| *word == kvm);
+    found.map(|(_, own)| *own).ok_or_else(|| Error::corrupt(format!("{TITLE} has no word for {kvm}")))
 }
 
 /// The engine's number of a chipset with its firmware.
@@ -175,10 +159,10 @@ fn sequence(machine: &Machine) -> u8 {
     }
 }
 
-/// The engine's unique name of the operating system, of those that every release of it has.
+/// The engine's unique name of the operating system, of those that every release of the engine has.
 fn os(machine: &Machine) -> &'static str {
     match guests::of(machine) {
-        guest if guest.is_windows() => "windows_10x64",
+        guest if guest.is_windows() => WINDOWS,
         guest if guest.is_linux() => "other_linux",
         _ => "other",
     }
@@ -198,14 +182,15 @@ fn lost(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) {
                 "Choose the network of that VLAN with --map-network.",
             ));
         }
-        if let (None, Some(source)) = (placement.networks.chosen(nic), &nic.network)
-            && source != USUAL_NETWORK
-        {
-            findings.push(finding::NOT_HELD.finding(
-                format!("{} was in the network {source:?}; it is plugged into {USUAL_NETWORK}.", nic.slot),
-                "Name the right network with --map-network or --network.",
-            ));
-        }
+        findings.extend(fit::usual_network(nic, &placement.networks, USUAL_NETWORK));
+    }
+    let guest = guests::of(machine);
+    let release = guest.osinfo().filter(|release| release != "win10");
+    if let Some(release) = release.filter(|_| guest.is_windows()) {
+        findings.push(finding::NOT_HELD.finding(
+            format!("The guest is {release}; in the definition it is {WINDOWS}, the Windows that every release of {TITLE} knows."),
+            "Choose its own operating system in the machine's settings before the first start.",
+        ));
     }
     if machine.clock == Clock::LocalTime {
         findings.push(finding::NOT_HELD.finding(

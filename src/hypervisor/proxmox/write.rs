@@ -23,6 +23,8 @@ const USUAL_STORAGE: &str = "local-lvm";
 const DESCRIPTION_AT_MOST: usize = 8192;
 const SMBIOS_AT_MOST: usize = 512;
 const SERIAL_AT_MOST: usize = 20;
+/// `scsi0` to `scsi30`.
+const SCSI_AT_MOST: usize = 31;
 const NICS_AT_MOST: usize = 32;
 /// Ids below 100 are reserved.
 const IDS: std::ops::RangeInclusive<u32> = 100..=999_999_999;
@@ -44,12 +46,10 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let disks = fit::disks(machine, placement, TITLE)?;
     let mut written = Written { machine, findings: Vec::new(), settings: Vec::new() };
     written.general();
+    written.findings.extend(too_many(machine));
     let mut places = Vec::new();
     for (index, (disk, placed)) in disks.iter().enumerate() {
-        let (kind, at_most) = kind(disk)?;
-        if index == 0 {
-            written.findings.extend(fit::too_many(machine, at_most, TITLE));
-        }
+        let kind = fit::kvm_bus(disk)?;
         let options = written.disk_options(disk, kind);
         places.push(Place {
             key: format!("{kind}{index}"),
@@ -206,16 +206,7 @@ impl Written<'_> {
     }
 
     fn nic(&mut self, nic: &NicSlot, placement: &Placement) -> Result<String> {
-        let model = match nic.model.as_deref() {
-            None | Some("virtio-net") => "virtio",
-            Some(model @ ("e1000" | "e1000e" | "vmxnet3" | "rtl8139")) => model,
-            Some(other) => {
-                return Err(Error::unsupported(format!(
-                    "{} is {other:?}, a card that {TITLE} has not",
-                    nic.slot
-                )));
-            }
-        };
+        let model = fit::kvm_card(nic)?;
         let chosen = placement.networks.chosen(nic);
         let bridge = chosen.map_or(USUAL_BRIDGE, |name| name.strip_prefix("bridge:").unwrap_or(name));
         if bridge.is_empty()
@@ -224,14 +215,7 @@ impl Written<'_> {
             return Err(Error::refused(format!("{TITLE} has no bridge with the name {bridge:?}"))
                 .hint("name a bridge, such as vmbr0, with --network or --map-network"));
         }
-        if let (None, Some(source)) = (chosen, &nic.network)
-            && source != bridge
-        {
-            self.findings.push(finding::NOT_HELD.finding(
-                format!("{} was in the network {source:?}; it is plugged into {bridge}.", nic.slot),
-                "Name the right bridge with --map-network or --network.",
-            ));
-        }
+        self.findings.extend(fit::usual_network(nic, &placement.networks, USUAL_BRIDGE));
         let mut value = match &nic.mac {
             Some(mac) => format!("{model}={}", mac.to_uppercase()),
             None => model.to_owned(),
@@ -282,17 +266,16 @@ impl Written<'_> {
     }
 }
 
-/// The kind of a disk's place and how many there are.
-fn kind(disk: &DiskSlot) -> Result<(&'static str, usize)> {
-    match disk.bus {
-        Bus::VirtioBlk => Ok(("virtio", 16)),
-        Bus::VirtioScsi => Ok(("scsi", 31)),
-        Bus::Sata => Ok(("sata", 6)),
-        Bus::Ide => Ok(("ide", 4)),
-        Bus::Scsi | Bus::Nvme | Bus::Vmbus | Bus::Xen => {
-            Err(Error::corrupt(format!("{} is on a controller that {TITLE} does not have", disk.slot)))
-        }
-    }
+/// The finding that there are more disks than places, which are fewer here than KVM has on virtio-scsi.
+fn too_many(machine: &Machine) -> Option<Finding> {
+    let count = machine.disks.len();
+    let is_scsi = machine.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi);
+    (is_scsi && count > SCSI_AT_MOST).then(|| {
+        finding::DISKS_TOO_MANY.finding(
+            format!("The machine has {count} disks; on this controller {TITLE} attaches {SCSI_AT_MOST}."),
+            "Put disks together in the guest, or leave some out with --skip-disk.",
+        )
+    })
 }
 
 fn conf(written: &Written<'_>, places: &[Place], placement: &Placement) -> String {

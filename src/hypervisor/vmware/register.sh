@@ -9,7 +9,6 @@
 set -eu
 
 name=@NAME@
-escaped=@ESCAPED@
 stem=@STEM@
 uuid=@UUID@
 chosen=@DATASTORE@
@@ -32,18 +31,24 @@ for file in "$@"; do
         'convert again with --disk-format vmdk-esxi, or unpack it on a host: vmkfstools -i'
 done
 
+# The inventory's spelling of a name in its paths.
+escape() {
+    printf '%s\n' "$1" | sed 's|%|%25|g; s|/|%2f|g; s|\\|%5c|g'
+}
+escaped=$(escape "$name")
 # The source's replica carries the same identity: never register a second machine with it.
-machines=$(govc find / -type m)
+machines=$(govc find / -type m) || stop 'govc does not list the machines' 'its answer stands above'
 if printf '%s\n' "$machines" | sed 's|.*/||' | grep -Fqx -e "$escaped"; then
     stop "a machine with the name $name is here already" 'remove it from the inventory, or convert again with --name'
 fi
 if [ -n "$uuid" ]; then
-    other=$(govc vm.info -vm.uuid "$uuid" 2>/dev/null | sed -n 's/^Name: *//p' | head -n 1)
+    other=$(govc find / -type m -config.uuid "$uuid") || stop 'govc does not find machines by their ids' 'its answer stands above'
     [ -z "$other" ] || stop "$other has the id $uuid" 'it is another copy of this machine: remove it from the inventory first'
 fi
 set -- @MACS@
 if [ $# -gt 0 ] && [ -n "$machines" ]; then
-    devices=$(govc object.collect -json -type m / config.hardware.device)
+    devices=$(govc object.collect -json -type m / config.hardware.device) || stop 'govc does not list the devices of the machines' \
+        'its answer stands above'
     for mac in "$@"; do
         if printf '%s\n' "$devices" | grep -Fqi -e "\"$mac\""; then
             stop "another machine has a network card with the address $mac" \
@@ -52,13 +57,18 @@ if [ $# -gt 0 ] && [ -n "$machines" ]; then
     done
 fi
 set -- @NETWORKS@
-networks=$(govc find / -type n | sed 's|.*/||')
-groups=$(govc find / -type g | sed 's|.*/||')
+networks=$(govc find / -type n) || stop 'govc does not list the networks' 'its answer stands above'
+groups=$(govc find / -type g) || stop 'govc does not list the distributed port groups' 'its answer stands above'
+# has PATHS NAME
+has() {
+    printf '%s\n' "$1" | sed 's|.*/||' | grep -Fqx -e "$(escape "$2")"
+}
 for network in "$@"; do
-    printf '%s\n%s\n' "$networks" "$groups" | grep -Fqx -e "$network" || stop "there is no network $network" \
+    has "$networks" "$network" || has "$groups" "$network" || stop "there is no network $network" \
         'make it, or convert again with --network'
 done
-if govc datastore.ls -ds "$datastore" "$stem" >/dev/null 2>&1; then
+folders=$(govc datastore.ls -ds "$datastore") || stop "govc does not list the datastore $datastore" 'its answer stands above'
+if printf '%s\n' "$folders" | sed 's|/$||' | grep -Fqx -e "$stem"; then
     stop "[$datastore] $stem exists already" "if an earlier try left it: govc datastore.rm -ds '$datastore' '$stem'"
 fi
 
@@ -77,8 +87,8 @@ govc vm.register -ds "$datastore" "$stem/$stem.vmx"
 set -- @NETWORKS@
 number=0
 for network in "$@"; do
-    if ! printf '%s\n' "$networks" | grep -Fqx -e "$network"; then
-        govc vm.network.change -vm "$name" -net "$network" "ethernet-$number"
+    if has "$groups" "$network"; then
+        govc vm.network.change -vm "$escaped" -net "$(escape "$network")" "ethernet-$number"
     fi
     number=$((number + 1))
 done

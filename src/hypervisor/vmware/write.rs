@@ -9,7 +9,7 @@ use super::nics::is_static;
 use super::vmx::{serial, spaced};
 use crate::finding;
 use crate::hypervisor::text::{one_line, powershell, shell, shell_script};
-use crate::hypervisor::{Artifact, Networks, Placement, Rendered, attach, guests};
+use crate::hypervisor::{Artifact, Networks, Placement, Rendered, attach, fit, guests};
 use crate::machine::{BootDevice, Bus, Clock, DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_boot::target::{DiskModel, Firmware};
@@ -31,6 +31,11 @@ pub(in crate::hypervisor) fn stem(name: &str) -> String {
     // Neither hidden nor an option.
     let stem = stem.trim_start_matches(['.', '-']);
     if stem.is_empty() { "machine".to_owned() } else { stem.to_owned() }
+}
+
+/// The machine's memory in MiB: vSphere takes multiples of four.
+pub(in crate::hypervisor) fn mebibytes(machine: &Machine) -> u64 {
+    fit::mebibytes(machine.memory).next_multiple_of(4).max(4)
 }
 
 /// `NAME.vmx`, `register.sh` and `register.ps1`.
@@ -94,7 +99,7 @@ fn lines(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) 
     set("numvcpus", &machine.cpus.count.to_string());
     let cores = machine.cpus.cores_per_socket.saturating_mul(machine.cpus.threads_per_core).max(1);
     set("cpuid.coresPerSocket", &cores.to_string());
-    set("memSize", &(machine.memory.0 >> 20).max(4).to_string());
+    set("memSize", &mebibytes(machine).to_string());
     if let Some(uuid) = machine.smbios.uuid {
         set("uuid.bios", &spaced(uuid));
         // Else the first start asks whether the machine was copied, and a copy gets another id.
@@ -191,6 +196,7 @@ fn nics(machine: &Machine, networks: &Networks, findings: &mut Vec<Finding>) -> 
         set("present", "TRUE");
         set("virtualDev", nic.model.as_deref().unwrap_or("vmxnet3"));
         set("networkName", networks.chosen(nic).unwrap_or(USUAL_NETWORK));
+        findings.extend(fit::usual_network(nic, networks, USUAL_NETWORK));
         set("startConnected", if nic.connected { "TRUE" } else { "FALSE" });
         match &nic.mac {
             None => set("addressType", "generated"),
@@ -251,6 +257,16 @@ pub(in crate::hypervisor) fn not_held(machine: &Machine) -> Vec<Finding> {
         lost(
             "The machine's clock counts local time; ESXi hosts count UTC.".into(),
             "Let VMware Tools or the guest's time service set the clock, or set rtc.diffFromUTC to the offset in seconds.",
+        );
+    }
+    let mib = mebibytes(machine);
+    if mib << 20 != machine.memory.0 {
+        lost(
+            format!(
+                "The machine has {} bytes of memory; vSphere takes multiples of 4 MiB, and gets {mib} MiB.",
+                machine.memory.0
+            ),
+            "",
         );
     }
     let smbios = &machine.smbios;
@@ -325,14 +341,11 @@ fn script(
     let list = |words: &mut dyn Iterator<Item = &str>| words.map(quote).collect::<Vec<_>>().join(between);
     let nets: Vec<&str> =
         machine.nics.iter().map(|nic| placement.networks.chosen(nic).unwrap_or(USUAL_NETWORK)).collect();
-    // As vSphere's own inventory spells it in paths.
-    let escaped = machine.name.replace('%', "%25").replace('/', "%2f").replace('\\', "%5c");
     shell_script(
         template,
         &[
             ("@TITLE@", one_line(&machine.name)),
             ("@NAME@", quote(&machine.name)),
-            ("@ESCAPED@", quote(&escaped)),
             ("@STEM@", quote(&stem(&machine.name))),
             ("@DATASTORE@", quote(placement.storage.as_deref().unwrap_or_default())),
             ("@UUID@", quote(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())),

@@ -135,32 +135,111 @@ fn kubevirts_machine_is_the_sources() {
     assert!(error.says().contains("the pod's own is taken") && error.hint_text().is_some(), "{error}");
 }
 
+/// Serial numbers that KubeVirt's admission refuses do not stand in the definition, but in a finding.
+#[test]
+fn kubevirts_serial_numbers_are_those_that_it_takes() {
+    for (serial, is_taken) in [
+        ("VMware-56 4d 9b ef", false),
+        ("a_B.9+x-1", true),
+        (&"x".repeat(256), true),
+        (&"x".repeat(257), false),
+    ] {
+        let mut machine = usual();
+        machine.smbios.serial = Some(serial.to_owned());
+        machine.disks[0].serial = None;
+        machine.disks[1].serial = Some(serial.to_owned());
+        let rendered = render("kubevirt", &machine, None, &networks(), "/out");
+        let vm = &documents(text(&rendered, "virtualmachine.yaml"))[0];
+        let domain = &vm["spec"]["template"]["spec"]["domain"];
+        let expected = if is_taken { Value::from(serial) } else { Value::Null };
+        assert_eq!(domain["firmware"]["serial"], expected);
+        assert_eq!(domain["devices"]["disks"][1]["serial"], expected);
+        let told = rendered.findings.iter().filter(|finding| finding.says.contains(serial));
+        let told: Vec<_> = told.map(|finding| finding.says.matches(serial).count()).collect();
+        assert_eq!(told, if is_taken { vec![] } else { vec![2] }, "{serial}");
+    }
+}
+
+/// A cluster as a user of one namespace sees it.
+const CLUSTER: &str = r#"case "$*" in
+*"${BROKEN:-nothing}"*) echo 'Unable to connect to the server' >&2; exit 1;;
+*'config view'*) printf prod;;
+*'get namespace '*|*'get crd '*) echo Forbidden >&2; exit 1;;
+*'can-i list'*) [ -z "${NARROW:-}" ];;
+*'can-i create'*) [ -z "${NOBODY:-}" ];;
+*jsonpath=*) printf '%s' "${OTHERS:-}";;
+*'get '*"${THERE:-nothing} --ignore-not-found"*) echo "$4/$5";;
+*'create -f -') grep -q "name.*${REFUSED:-nothing}" && exit 1; exit 0;;
+esac"#;
+
+fn cluster() -> Stage {
+    let stage = Stage::new(&render("kubevirt", &hostile(), None, &networks(), "/out"));
+    stage.program("kubectl", CLUSTER);
+    stage.program("virtctl", "case \"$*\" in *\"${FAIL:-nothing}\"*) exit 1;; esac");
+    stage
+}
+
+fn with_word(stage: &Stage, word: &str) -> Vec<Vec<String>> {
+    stage.calls().into_iter().filter(|call| call.iter().any(|own| own == word)).collect()
+}
+
 #[test]
 fn kubevirts_script_uploads_and_takes_back() {
-    let stage = Stage::new(&render("kubevirt", &hostile(), None, &networks(), "/out"));
-    stage.program(
-        "kubectl",
-        "case \"$*\" in *'config view'*) printf prod;; *'get virtualmachines --all'*) printf '%s' \"${OTHERS:-}\";;\n\
-         *'get virtualmachine '*|*'get datavolume '*|*'get persistentvolumeclaim '*) exit 1;; esac",
-    );
-    stage.program("virtctl", "[ -z \"${FAIL:-}\" ]");
+    let stage = cluster();
     let done = stage.run(&[], &[]);
     assert!(done.status.success(), "{}", said(&done));
     let uploads = stage.calls_of(&["virtctl", "image-upload"]);
     assert_eq!(uploads.len(), 2);
     assert!(uploads[0][3].ends_with("-disk-0") && uploads[0].contains(&"prod".to_owned()), "{uploads:?}");
     assert!(uploads[1].iter().any(|word| word.ends_with("/out it's/disk1.qcow2")), "{uploads:?}");
-    let created: Vec<_> =
-        stage.calls().into_iter().filter(|call| call.contains(&"create".to_owned())).collect();
-    assert_eq!(created.len(), 3, "the machine to try, its volumes, the machine: {created:#?}");
-    // What failed is taken away.
-    let failed = stage.run(&["other"], &[("FAIL", "1")]);
-    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
-    let calls = stage.calls();
-    assert!(calls.last().unwrap().contains(&"delete".to_owned()), "{:?}", calls.last());
-    let taken = stage.run(&[], &[("OTHERS", "x/vm 1 00:50:56:00:12:A1\n")]);
-    assert!(said(&taken).contains("the machine x/vm has 00:50:56:00:12:a1"), "{}", said(&taken));
-    assert!(stage.calls_of(&["virtctl"]).is_empty());
+    let created: Vec<_> = with_word(&stage, "-f");
+    assert_eq!(created.len(), 4, "the machine to try, each volume, the machine: {created:#?}");
+    assert!(with_word(&stage, "delete").is_empty());
+    // What this run made is taken away where something fails, and nothing else.
+    for (variable, value, gone) in [
+        ("FAIL", "-disk-0", &["-disk-0"][..]),
+        ("FAIL", "-disk-1", &["-disk-1", "-disk-0"]),
+        ("REFUSED", "-disk-0", &[]),
+        ("REFUSED", "-disk-1", &["-disk-0"]),
+        ("BROKEN", "create -f /", &["-disk-1", "-disk-0"]),
+    ] {
+        let failed = stage.run(&["other"], &[(variable, value)]);
+        assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+        let deleted = with_word(&stage, "delete");
+        assert_eq!(deleted.len(), gone.len(), "{value}: {deleted:?}");
+        for (call, volume) in deleted.iter().zip(gone) {
+            assert!(call[5].ends_with(volume) && call[4].starts_with("datavolumes"), "{call:?}");
+        }
+    }
+}
+
+#[test]
+fn kubevirts_script_takes_no_error_for_an_answer() {
+    let stage = cluster();
+    for (variable, value, expected) in [
+        ("OTHERS", "x/vm 1 00:50:56:00:12:A1\n", "the machine x/vm has 00:50:56:00:12:a1"),
+        ("THERE", "T", "a machine with the name"),
+        ("THERE", "-disk-1", "a volume with the name"),
+        ("NOBODY", "1", "you may not create virtualmachines.kubevirt.io in prod"),
+        ("BROKEN", "get virtualmachines.kubevirt.io -o name", "the cluster does not answer"),
+        ("BROKEN", "virtualmachines.kubevirt.io it", "cannot look for the virtualmachines.kubevirt.io"),
+        ("BROKEN", "persistentvolumeclaims it", "cannot look for the persistentvolumeclaims"),
+        ("BROKEN", "jsonpath=", "cannot list the machines"),
+        ("BROKEN", "--dry-run", "the cluster does not take the machine"),
+    ] {
+        let name = stage.name();
+        let value = value.replace(" it", &format!(" {}", &name[..4])).replace('T', &name);
+        let stopped = stage.run(&[], &[(variable, &value)]);
+        assert_eq!(stopped.status.code(), Some(1), "{value}: {}", said(&stopped));
+        assert!(said(&stopped).contains(expected) && said(&stopped).contains("hint: "), "{}", said(&stopped));
+        let changed =
+            with_word(&stage, "-f").into_iter().any(|call| !call.contains(&"--dry-run=server".into()));
+        assert!(!changed && stage.calls_of(&["virtctl"]).is_empty(), "{value}");
+    }
+    let narrow = stage.run(&[], &[("NARROW", "1")]);
+    assert!(narrow.status.success() && said(&narrow).contains("only those of prod"), "{}", said(&narrow));
+    assert_eq!(with_word(&stage, "--namespace=prod").len(), 1);
+    assert!(with_word(&stage, "get").iter().all(|call| !call.contains(&"--all-namespaces".into())));
 }
 
 /// Every name in the specification is one of Nutanix's own library, and of the class that it says.
@@ -256,16 +335,42 @@ fn nutanixs_specifications_are_read_again() {
     }
 }
 
+/// What one way takes and the others do not is said of those.
+#[test]
+fn nutanixs_ways_differ_and_it_is_said() {
+    let says = |machine: &Machine| {
+        let rendered = render("ahv", machine, None, &networks(), "/out");
+        rendered.findings.into_iter().map(|finding| finding.says + "\n").collect::<String>()
+    };
+    let all = says(&usual());
+    for expected in
+        ["the tag \"backup=daily\" with acli and API v4", "the tag \"web\"", "line breaks in the annotation"]
+    {
+        assert!(all.contains(expected), "{expected}: {all}");
+    }
+    let mut machine = usual();
+    machine.annotation = Some("one line".into());
+    machine.tags.clear();
+    let all = says(&machine);
+    assert!(!all.contains("the tag") && !all.contains("annotation"), "{all}");
+}
+
+/// A cluster that has one machine more after each `vm.create`.
+const AHV: &str = r#"[ "$1" != "${BROKEN:-}" ] || exit 1
+case "$1" in vm.list) printf 'VM name  VM UUID\n%s' "${VMS:-}"; cat made 2>/dev/null; exit 0;;
+vm.create) printf '%s  0a-1b\n' "$2" >made;; image.list) echo 'Image name  UUID';;
+vm.get) printf 'mac_addr: "%s"\n' "${MAC:-}";; esac"#;
+
 #[test]
 fn nutanixs_script_makes_all_or_nothing() {
     let stage = Stage::new(&render("ahv", &hostile(), None, &networks(), "/out"));
-    stage.program(
-        "acli",
-        "case \"$1\" in vm.list) printf 'VM name  VM UUID\\n%s' \"${VMS:-}\";; image.list) echo 'Image name  UUID';;\n\
-         vm.get) printf 'mac_addr: \"%s\"\\n' \"${MAC:-}\";; vm.nic_create) [ -z \"${FAIL:-}\" ];; esac",
-    );
-    let done = stage.run(&["https://server/folder/", "ct"], &[]);
-    assert!(done.status.success(), "{}", said(&done));
+    stage.program("acli", AHV);
+    let run = |variables: &[(&str, &str)]| {
+        let _ = fs::remove_file(stage.path("made"));
+        stage.run(&["https://server/folder/", "ct"], variables)
+    };
+    let done = run(&[]);
+    assert!(done.status.success() && said(&done).contains("acli vm.on 0a-1b"), "{}", said(&done));
     let image = &stage.calls_of(&["acli", "image.create"])[1];
     assert!(
         image[2].ends_with("-disk1") && image[3] == "source_url=https://server/folder/disk1.qcow2",
@@ -284,26 +389,57 @@ fn nutanixs_script_makes_all_or_nothing() {
         assert!(vm.iter().any(|own| own == word), "{word}: {vm:?}");
     }
     let disk = &stage.calls_of(&["acli", "vm.disk_create"])[1];
-    assert_eq!(disk[4..], ["bus=scsi", "index=1"]);
+    assert_eq!((disk[2].as_str(), &disk[4..]), ("0a-1b", &["bus=scsi".to_owned(), "index=1".to_owned()][..]));
     let nic = &stage.calls_of(&["acli", "vm.nic_create"])[1];
     assert_eq!(nic[3..], ["network=dmz", "model=virtio", "mac=00:50:56:00:12:a1", "connected=false"]);
     assert_eq!(stage.calls_of(&["acli", "vm.update_boot_device"])[0][3], "disk_addr=scsi.1");
-    let failed = stage.run(&["https://server/folder", "ct"], &[("FAIL", "1")]);
-    assert!(!failed.status.success());
-    let calls = stage.calls();
-    let last: Vec<_> = calls.iter().rev().take(3).map(|call| call[2].as_str()).collect();
-    assert_eq!(last, ["image.delete", "image.delete", "vm.delete"], "{calls:?}");
-    let taken = stage.run(&["https://x", "ct"], &[("VMS", "a b  11-22\n"), ("MAC", "00:50:56:00:12:A0")]);
-    assert!(
-        said(&taken).contains("11-22 has a network card with the address 00:50:56:00:12:a0"),
-        "{}",
-        said(&taken)
-    );
-    assert!(stage.calls_of(&["acli", "image.create"]).is_empty());
+    // What this run made is taken away: the machine by its id, and only where it was made.
+    let (images, both) =
+        (&["image.delete", "image.delete"][..], &["vm.delete", "image.delete", "image.delete"][..]);
+    for (broken, expected) in
+        [("image.create", &[][..]), ("vm.create", images), ("vm.disk_create", both), ("vm.nic_create", both)]
+    {
+        let failed = run(&[("BROKEN", broken)]);
+        assert!(!failed.status.success(), "{broken}");
+        let deleted = stage.calls_of(&["acli", "-y"]);
+        assert_eq!(deleted.iter().map(|call| call[2].as_str()).collect::<Vec<_>>(), expected, "{broken}");
+        assert!(deleted.iter().all(|call| call[2] != "vm.delete" || call[3] == "0a-1b"), "{deleted:?}");
+    }
+    // A machine that somebody made with the same name in the meantime is not touched.
+    let name = stage.calls_of(&["acli", "vm.create"])[0][2].clone();
+    stage.program("acli", &AHV.replace(">made", ">made; printf '%s  2c-3d\\n' \"$2\" >>made"));
+    let failed = run(&[]);
+    assert!(said(&failed).contains(&format!("or several, with the name {name}")), "{}", said(&failed));
+    assert!(stage.calls_of(&["acli", "-y", "vm.delete"]).is_empty());
+}
+
+#[test]
+fn nutanixs_script_takes_no_error_for_an_answer() {
+    let stage = Stage::new(&render("ahv", &usual(), None, &networks(), "/out"));
+    stage.program("acli", AHV);
+    for (variables, expected) in [
+        (&[("VMS", "web01  11-22\n")][..], "with the name web01 is here already"),
+        (
+            &[("VMS", "a b  11-22\n"), ("MAC", "00:50:56:00:12:A0")],
+            "11-22 has a network card with the address 00:50:56:00:12:a0",
+        ),
+        (&[("BROKEN", "vm.list")], "acli does not list the machines"),
+        (&[("BROKEN", "image.list")], "acli does not list the images"),
+        (&[("BROKEN", "vm.get"), ("VMS", "a b  11-22\n")], "acli does not show the machine 11-22"),
+        (&[("BROKEN", "net.get")], "there is no network lan"),
+    ] {
+        let stopped = stage.run(&["https://x", "ct"], variables);
+        assert_eq!(stopped.status.code(), Some(1), "{expected}: {}", said(&stopped));
+        assert!(said(&stopped).contains(expected) && said(&stopped).contains("hint: "), "{}", said(&stopped));
+        assert!(stage.calls_of(&["acli", "image.create"]).is_empty());
+    }
 }
 
 /// A cloud with one flavor, in which everything is made at once.
-const CLOUD: &str = r#"case "$*" in
+const CLOUD: &str = r#"printf %s "$OS_COMPUTE_API_VERSION" >version
+case "$*" in
+"${BROKEN:-nothing}"*) exit 1;;
+'server show'*) echo "${STATE:-ACTIVE}";;
 'flavor show small '*) echo 1;;
 'flavor show'*) case "$*" in *ram*) echo 4096;; *) echo 4;; esac;;
 *' show '*status*) case "$1" in image) echo active;; *) echo available;; esac;;
@@ -333,6 +469,18 @@ fn openstacks_script_makes_all_or_nothing() {
         let port = &stage.calls_of(&["openstack", "port", "create"])[1];
         assert!(port.contains(&"--disable".to_owned()) && port.contains(&"dmz".to_owned()), "{port:?}");
         check_by_parser(&calls);
+        assert_eq!(fs::read_to_string(stage.path("version")).unwrap(), "2.37");
+        let own = stage.run(&["large"], &[("OS_COMPUTE_API_VERSION", "2.90")]);
+        assert!(own.status.success(), "{}", said(&own));
+        assert_eq!(fs::read_to_string(stage.path("version")).unwrap(), "2.90");
+
+        // A machine that does not start is taken away before what it uses.
+        let failed = stage.run(&["large"], &[("STATE", "ERROR")]);
+        assert!(said(&failed).contains("the server server-id is in the state ERROR"), "{}", said(&failed));
+        let deleted: Vec<_> = stage.calls().into_iter().filter(|call| call[2] == "delete").collect();
+        assert_eq!(deleted[0][1..], ["server", "delete", "--wait", "server-id"], "{deleted:?}");
+        assert_eq!(deleted.len(), 7);
+        check_by_parser(&stage.calls());
 
         let failed = stage.run(&["large"], &[("FAIL", "1"), ("LANDFALL_WAIT", "0")]);
         assert!(!failed.status.success());
@@ -347,6 +495,10 @@ fn openstacks_script_makes_all_or_nothing() {
             (&[][..], &[][..], "the flavor is not named"),
             (&["small"], &[], "the flavor small has 1 processors, the machine 4"),
             (&["large"], &[("PORTS", "x")], "a port with the address 00:50:56:00:12:a0 is here already"),
+            (&["large"], &[("BROKEN", "server list")], "the cloud does not list each server"),
+            (&["large"], &[("BROKEN", "image list")], "the cloud does not list each image"),
+            (&["large"], &[("BROKEN", "volume list")], "the cloud does not list each volume"),
+            (&["large"], &[("BROKEN", "port list")], "the cloud does not list its ports"),
         ] {
             let stopped = stage.run(words, variables);
             assert!(said(&stopped).contains(expected), "{}", said(&stopped));
@@ -356,7 +508,7 @@ fn openstacks_script_makes_all_or_nothing() {
     let stage = Stage::new(&render("openstack", &usual(), None, &networks(), "/out"));
     stage.program("openstack", CLOUD);
     let taken = stage.run(&["large"], &[("SERVERS", "web011\nweb01")]);
-    assert!(said(&taken).contains("with the name web01 is here already"), "{}", said(&taken));
+    assert!(said(&taken).contains("the server web01 is here already"), "{}", said(&taken));
 }
 
 /// Every call is one that the client's own parsers take.
@@ -419,4 +571,24 @@ fn openstacks_properties_say_the_hardware() {
     assert_eq!((&all["hw_firmware_type"], &all["os_secure_boot"]), (&"uefi".into(), &"required".into()));
     assert_eq!((&all["hw_tpm_version"], &all["hw_tpm_model"]), (&"2.0".into(), &"tpm-crb".into()));
     insta::assert_snapshot!(text(&render("openstack", &hostile(), None, &networks(), "/out"), "heat.yaml"));
+}
+
+/// The machine that Heat makes is the same: on the storage that was chosen, with what its owner wrote about it.
+#[test]
+fn heats_machine_has_its_storage_and_its_description() {
+    let row = landfall::hypervisor::target("openstack").unwrap();
+    let machine = landfall::hypervisor::attach::adapt(&usual(), row.platform, &Default::default()).unwrap();
+    for storage in [None, Some("fast".to_owned())] {
+        let placement = landfall::hypervisor::Placement {
+            disks: vec![Default::default(); 2],
+            storage: storage.clone(),
+            ..Default::default()
+        };
+        let rendered = (row.render)(&machine, &placement).unwrap();
+        let resources = &documents(text(&rendered, "heat.yaml"))[0]["resources"];
+        for volume in ["volume_0", "volume_1"] {
+            assert_eq!(resources[volume]["properties"]["volume_type"].as_str(), storage.as_deref());
+        }
+        assert_eq!(resources["server"]["properties"]["metadata"]["description"], "web server\nof the shop");
+    }
 }

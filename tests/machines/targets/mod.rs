@@ -1,6 +1,7 @@
 //! Definitions and scripts for targets that are not here: checked by other readers of the same text, and run against programs
 //! that write down what they were given.
 
+mod azure;
 mod clouds;
 mod ovirt;
 mod qm;
@@ -119,6 +120,13 @@ impl Stage {
             fs::write(stage.path("out it's").join(format!("disk{n}.qcow2")), "").unwrap();
         }
         stage
+    }
+
+    /// The machine's name in the script.
+    fn name(&self) -> String {
+        let script = fs::read_to_string(self.path("out it's").join("register.sh")).unwrap();
+        let line = script.lines().find_map(|line| line.strip_prefix("name=")).unwrap();
+        line.trim_matches('\'').to_owned()
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use super::{EVIL, Stage, hostile, networks, render, said, text, usual};
 use landfall::hypervisor::xml::Element;
+use landfall::machine::OsId;
 use landfall_boot::target::DiskModel;
 use std::fs;
 
@@ -73,6 +74,8 @@ case "$*" in *'-X POST'*) [ -z "${FAIL:-}" ] || exit 22; for word in "$@"; do ca
 *'-X '*) exit;; esac
 case $last in
 */api/) ;;
+*"${BROKEN:-nothing}") exit 22;;
+*/api/disks) printf '<disks>%s</disks>\n' "${DISKS:-}";;
 *follow=nics) printf '<vms>%s</vms>\n' "${MACHINES:-}";;
 */api/disks/*) n=$(cat uploaded 2>/dev/null || echo 0); [ "$n" -gt 0 ] || exit 22
     printf '<disk><image_id>00000000-1111-2222-3333-00000000000%s</image_id></disk>\n' "$n";;
@@ -98,7 +101,7 @@ fn the_script_makes_all_or_nothing() {
     let with = |more: &[(&'static str, &'static str)]| [&variables[..], more].concat();
     let done = stage.run(&["Default & more", "fast"], &variables);
     assert!(done.status.success(), "{}", said(&done));
-    let upload = &stage.calls_of(&["ovirt-img", "upload-disk"])[1];
+    let upload = stage.calls_of(&["ovirt-img", "upload-disk"]).remove(1);
     assert!(
         upload.last().unwrap().ends_with("/out it's/disk1.qcow2") && upload.contains(&"fast".to_owned()),
         "{upload:?}"
@@ -125,17 +128,43 @@ fn the_script_makes_all_or_nothing() {
     let deleted = stage.calls().into_iter().filter(|call| call.contains(&"DELETE".to_owned())).count();
     assert_eq!(deleted, 2, "both disks are taken away");
     fs::remove_file(stage.path("uploaded")).unwrap();
-    for (machines, expected) in [
+    let id = "<vm href='/x' id=\"7b10d7af-b932-4c66-b2c3-3996152ec465\"></vm>";
+    let disk = format!(
+        "<disk href='/x' id=\"{}\"></disk>",
+        upload[upload.iter().position(|w| w == "--disk-id").unwrap() + 1]
+    );
+    for (variable, machines, expected) in [
+        ("MACHINES", id, "a machine with the id 7b10d7af"),
+        ("DISKS", disk.as_str(), "is here already"),
+        ("BROKEN", "follow=nics", "the engine does not list its machines"),
+        ("BROKEN", "api/disks", "the engine does not list its disks"),
         (
+            "MACHINES",
             "<vm><nics><nic><mac><address>00:50:56:00:12:A1</address></mac></nic></nics></vm>",
             "address 00:50:56:00:12:a1",
         ),
-        (named.as_str(), "with the name"),
+        ("MACHINES", named.as_str(), "with the name"),
     ] {
-        let variables = [&variables[..], &[("MACHINES", machines)]].concat();
+        let variables = [&variables[..], &[(variable, machines)]].concat();
         let stopped = stage.run(&["Default", "fast"], &variables);
         assert!(said(&stopped).contains(expected), "{machines}: {}", said(&stopped));
         assert!(stage.calls_of(&["ovirt-img"]).is_empty());
     }
     assert!(said(&stage.run(&["Default", "fast"], &[])).contains("OVIRT_URL is not set"));
+}
+
+/// Every release of the engine knows one Windows; that it is another is said.
+#[test]
+fn another_windows_is_told() {
+    let os = |distribution: &str, version: &str| {
+        let mut machine = usual();
+        machine.os = Some(OsId { distribution: distribution.into(), version: version.into() });
+        let rendered = render("ovirt", &machine, None, &networks(), "/out");
+        let told = rendered.findings.iter().any(|finding| finding.says.contains("windows_10x64"));
+        (text(&rendered, "machine.ovf").contains("windows_10x64"), told)
+    };
+    assert_eq!(os("windows-server", "2022"), (true, true));
+    assert_eq!(os("windows", "11"), (true, true));
+    assert_eq!(os("windows", "10"), (true, false));
+    assert_eq!(os("debian", "12"), (false, false));
 }

@@ -92,3 +92,23 @@ fn disks_that_azure_does_not_take_are_refused() {
     placement.disks.pop();
     assert!(render(&machine, &placement).is_err());
 }
+
+/// A TPM is made where the source has one, whatever its secure boot is; sockets are told, too.
+#[test]
+fn the_tpm_is_the_sources_and_sockets_are_told() {
+    for (secure_boot, tpm) in [(true, false), (false, true), (true, true), (false, false)] {
+        let mut machine = machine(Firmware::Uefi);
+        (machine.secure_boot, machine.tpm) = (secure_boot, tpm);
+        let bicep = render(&machine, &placement(&machine)).unwrap().artifacts.remove(0).text;
+        assert_eq!(bicep.contains("vTpmEnabled: true"), tpm, "{bicep}");
+        assert_eq!(bicep.contains("secureBootEnabled: true"), secure_boot, "{bicep}");
+        assert_eq!(bicep.contains("TrustedLaunch"), secure_boot || tpm, "{bicep}");
+    }
+    for (cpus, is_told) in
+        [(Cpus::new(4, 1, 1), true), (Cpus::new(1, 1, 1), false), (Cpus::new(2, 2, 1), true)]
+    {
+        let machine = Machine { cpus, ..machine(Firmware::Uefi) };
+        let findings = render(&machine, &placement(&machine)).unwrap().findings;
+        assert_eq!(findings.iter().any(|finding| finding.says.contains("sockets of")), is_told, "{cpus:?}");
+    }
+}
