@@ -44,3 +44,52 @@ fn what_is_no_machine_of_ours_is_refused() {
         assert_eq!(error.kind(), kind, "{text}: {error}");
     }
 }
+
+/// Where libvirt chooses the places, a narrow SCSI bus has 7 of them and VMware's 15.
+#[test]
+fn disks_without_an_address_are_on_the_controller_that_libvirt_chooses() {
+    let controllers = "<controller type='scsi' index='0' model='lsilogic'/><controller type='scsi' index='1' model='virtio-scsi'/>\
+                       <controller type='scsi' index='2' model='lsisas1068'/>";
+    for (kind, target, expected) in [
+        ("kvm", "sdg", Some("lsilogic")),
+        ("kvm", "sdh", None),
+        ("kvm", "sdn", None),
+        ("kvm", "sdo", Some("lsisas1068")),
+        ("xen", "sdh", None),
+        ("vmware", "sdo", Some("lsilogic")),
+        ("vmware", "sdp", None),
+    ] {
+        let disk =
+            format!("<disk type='file'><source file='/v/a.raw'/><target dev='{target}' bus='scsi'/></disk>");
+        let text = domain(&format!("<devices>{controllers}{disk}</devices>"))
+            .replace("type='kvm'", &format!("type='{kind}'"));
+        let machine = read(&text).unwrap().machine;
+        assert_eq!(machine.disks[0].controller.as_deref(), expected, "{kind} {target}");
+    }
+}
+
+#[test]
+fn disks_of_a_bus_are_in_the_order_of_their_targets() {
+    let disk = |target: &str, order: &str| {
+        format!("<disk type='file'><source file='/v/{target}'/><target dev='{target}'/>{order}</disk>")
+    };
+    let first = "<boot order='1'/>";
+    let text = |inner: &str| domain(&format!("<devices>{inner}</devices>"));
+    for (targets, expected) in [
+        (&["vdb", "vda"][..], &["vda", "vdb"][..]),
+        // A bus stays where its first disk stands.
+        (&["vdb", "sda", "vda"], &["vda", "vdb", "sda"]),
+        (&["hdc", "vdb", "hda", "vda"], &["hda", "hdc", "vda", "vdb"]),
+        (&["vdaa", "vdz", "vda"], &["vda", "vdz", "vdaa"]),
+        (&["xvdb1", "xvda2"], &["xvda2", "xvdb1"]),
+    ] {
+        let inner: String = targets.iter().map(|target| disk(target, "")).collect();
+        let machine = read(&text(&inner)).unwrap().machine;
+        let slots: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
+        assert_eq!((slots.as_slice(), machine.boot_disk), (expected, None), "{targets:?}");
+    }
+    let machine = read(&text(&[disk("vdb", first), disk("vda", "")].concat())).unwrap().machine;
+    assert_eq!((machine.disks[0].slot.as_str(), machine.boot_disk), ("vda", Some(1)));
+    let machine = read(&text(&[disk("vdb", ""), disk("vda", first)].concat())).unwrap().machine;
+    assert_eq!((machine.disks[0].slot.as_str(), machine.boot_disk), ("vda", None));
+}
