@@ -35,6 +35,11 @@ rows! {
         "The source's definition has a device that is not made at the target: a CD or floppy drive, a sound card, a serial \
          or parallel port, a USB controller, a shared folder. The guest starts without it. Add it at the target if \
          something in the guest needs it.";
+    /// A guess at a character set.
+    ENCODING = "definition-encoding", Warns,
+        "The definition has text in a character set that it does not name, that is not known here, or that the text is not in: a name \
+         or an annotation may be read wrongly. Names of disks' files are never guessed. Save the definition as UTF-8, or \
+         choose the machine's name with --name.";
     /// Work on it was not finished.
     LOCKED = "definition-locked", Warns,
         "The source's hypervisor has locked the machine: a backup, a migration, a clone, a rollback or the removal of a snapshot \
@@ -115,6 +120,12 @@ rows! {
         "The UEFI variables of the source (boot entries, enrolled keys) stay there: their file has a format of its own, and \
          the target makes new ones. The guest starts by the fallback path, which every loader that landfall sees to \
          has. Enrol keys of your own again where secure boot is to go by them.";
+    /// Two spellings of one UUID.
+    UUID_ORDER = "smbios-uuid-order", Notes,
+        "From virtual hardware 13 on, VMware's SMBIOS has the first three fields of the UUID with their lowest byte first, as the \
+         specification wants it (VMware's article 53609). The guest so knows itself by another spelling than vSphere has for \
+         the machine. landfall keeps vSphere's, by which the machine is known outside of it. Inventories, agents and \
+         licences in the guest that go by the UUID may see the other spelling before and after the move: the finding names both.";
     /// A hardware address is there already.
     TARGET_ADDRESS_TAKEN = "target-address-taken", Blocks,
         "A machine at the target has a network card with the same hardware address. Most often it is another copy of this very \

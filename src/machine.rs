@@ -290,9 +290,14 @@ impl NicSlot {
     }
 }
 
-/// `text` as a hardware address: six hexadecimal octets with `:` or `-` between them; lower case with colons.
+/// `text` as a hardware address: six hexadecimal octets with `:` or `-` between them, or their twelve digits alone; lower case
+/// with colons.
 pub fn parse_mac(text: &str) -> Option<String> {
-    let octets: Vec<&str> = text.trim().split([':', '-']).collect();
+    let text = text.trim();
+    let octets: Vec<&str> = match text.len() == 12 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => (0..6).filter_map(|n| text.get(2 * n..2 * n + 2)).collect(),
+        false => text.split([':', '-']).collect(),
+    };
     let fine =
         octets.len() == 6 && octets.iter().all(|o| o.len() == 2 && o.bytes().all(|b| b.is_ascii_hexdigit()));
     fine.then(|| octets.join(":").to_ascii_lowercase())
@@ -313,7 +318,18 @@ mod tests {
     fn hardware_addresses_are_normalised() {
         assert_eq!(parse_mac("00:50:56:AB:cd:01").as_deref(), Some("00:50:56:ab:cd:01"));
         assert_eq!(parse_mac("00-50-56-AB-CD-01").as_deref(), Some("00:50:56:ab:cd:01"));
-        for bad in ["", "00:50:56:ab:cd", "00:50:56:ab:cd:0g", "00:50:56:ab:cd:01:02", "0:50:56:ab:cd:011"] {
+        assert_eq!(parse_mac(" 005056ABcd01").as_deref(), Some("00:50:56:ab:cd:01"));
+        for bad in [
+            "",
+            "005056abcd0",
+            "005056abcd0g",
+            "005056abcd01ff",
+            "00505é6abcd",
+            "00:50:56:ab:cd",
+            "00:50:56:ab:cd:0g",
+            "00:50:56:ab:cd:01:02",
+            "0:50:56:ab:cd:011",
+        ] {
             assert_eq!(parse_mac(bad), None, "{bad}");
         }
     }

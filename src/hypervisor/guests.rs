@@ -11,7 +11,8 @@ use crate::machine::{Machine, OsId};
 /// A guest system from one release on, until the next row of the same system.
 #[derive(Debug)]
 struct Row {
-    /// Ids of os-release; `windows-server` by its year (2009 is 2008 R2) and `windows` by its number (6 is Vista).
+    /// Ids of os-release; `windows-server` by its year (the year after is its R2: 2009 is 2008 R2) and `windows` by its number (6 is
+    /// Vista, 9 is 8.1).
     ids: &'static [&'static str],
     /// First release.
     from: u32,
@@ -103,14 +104,17 @@ const ROWS: &[Row] = &[
     row(&["windows-server"], 2022, ("windows2019srvnext-64", "windows2019srvNext_64Guest"), 18, Some(("windows2019srv-64", "windows2019srv_64Guest")), ("", ""), "win2k22", "win11", (102, 1), "windows.2k22"),
     row(&["windows-server"], 2019, ("windows2019srv-64", "windows2019srv_64Guest"), 17, Some(("windows9srv-64", "windows9Server64Guest")), ("", ""), "win2k19", "win10", (102, 1), "windows.2k19"),
     row(&["windows-server"], 2016, ("windows9srv-64", "windows9Server64Guest"), 10, None, ("", ""), "win2k16", "win10", (102, 1), "windows.2k16"),
-    row(&["windows-server"], 2012, ("windows8srv-64", "windows8Server64Guest"), 8, None, ("", ""), "win2k12r2", "win8", (115, 1), ""),
+    row(&["windows-server"], 2013, ("windows8srv-64", "windows8Server64Guest"), 8, None, ("", ""), "win2k12r2", "win8", (115, 1), ""),
+    row(&["windows-server"], 2012, ("windows8srv-64", "windows8Server64Guest"), 8, None, ("", ""), "win2k12", "win8", (115, 1), ""),
     row(&["windows-server"], 2009, ("windows7srv-64", "windows7Server64Guest"), 7, None, ("", ""), "win2k8r2", "win7", (103, 1), ""),
     row(&["windows-server"], 2008, ("longhorn-64", "winLonghorn64Guest"), 7, None, ("longhorn", "winLonghornGuest"), "win2k8", "w2k8", (77, 76), ""),
+    row(&["windows-server"], 2004, ("winnetstandard-64", "winNetStandard64Guest"), 4, None, ("winnetstandard", "winNetStandardGuest"), "win2k3r2", "w2k3", (70, 69), ""),
     row(&["windows-server"], 2003, ("winnetstandard-64", "winNetStandard64Guest"), 4, None, ("winnetstandard", "winNetStandardGuest"), "win2k3", "w2k3", (70, 69), ""),
     row(&["windows-server"], 0, ("", ""), 4, None, ("win2000serv", "win2000ServGuest"), "win2k", "w2k", (58, 58), ""),
     row(&["windows"], 11, ("windows11-64", "windows11_64Guest"), 20, Some(("windows9-64", "windows9_64Guest")), ("", ""), "win11", "win11", (102, 1), "windows.11"),
     row(&["windows"], 10, ("windows9-64", "windows9_64Guest"), 10, None, ("windows9", "windows9Guest"), "win10", "win10", (102, 1), "windows.10"),
-    row(&["windows"], 8, ("windows8-64", "windows8_64Guest"), 8, None, ("windows8", "windows8Guest"), "win8.1", "win8", (114, 113), ""),
+    row(&["windows"], 9, ("windows8-64", "windows8_64Guest"), 8, None, ("windows8", "windows8Guest"), "win8.1", "win8", (114, 113), ""),
+    row(&["windows"], 8, ("windows8-64", "windows8_64Guest"), 8, None, ("windows8", "windows8Guest"), "win8", "win8", (114, 113), ""),
     row(&["windows"], 7, ("windows7-64", "windows7_64Guest"), 7, None, ("windows7", "windows7Guest"), "win7", "win7", (105, 105), ""),
     row(&["windows"], 6, ("winvista-64", "winVista64Guest"), 4, None, ("winvista", "winVistaGuest"), "winvista", "wvista", (74, 73), ""),
     row(&["windows"], 0, ("winxppro-64", "winXPPro64Guest"), 4, None, ("winxppro", "winXPProGuest"), "winxp", "wxp", (71, 67), ""),
@@ -131,8 +135,9 @@ pub fn of(machine: &Machine) -> Guest {
     match &machine.os {
         Some(os) => {
             // The label tells how wide it is, where it speaks of the same system.
-            let wide = labelled.as_ref().is_none_or(|guest| guest.is_64_bit);
-            by_id(os, wide)
+            let found = by_id(os, true);
+            let is_narrow = labelled.is_some_and(|guest| guest.is_same_system(&found) && !guest.is_64_bit);
+            Guest { is_64_bit: !is_narrow, ..found }
         }
         None => labelled.unwrap_or(Guest { row: None, version: String::new(), is_64_bit: true }),
     }
@@ -142,9 +147,22 @@ pub fn of(machine: &Machine) -> Guest {
 pub fn by_id(os: &OsId, is_64_bit: bool) -> Guest {
     let has = |row: &&Row| row.ids.contains(&os.distribution.as_str());
     // Without a version it is the newest: Debian's testing, Arch.
-    let major = os.version.split(['.', '-']).next().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX);
+    let major = match (os.distribution.as_str(), os.version.as_str()) {
+        ("windows", version) if version == "8.1" || version.starts_with("8.1.") => 9,
+        (_, version) => version.split(['.', '-']).next().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
+    };
     let row = ROWS.iter().filter(has).find(|row| row.from <= major).or_else(|| linux());
     Guest { row, version: os.version.clone(), is_64_bit }
+}
+
+/// The id of a system as Glance's `os_distro` has it. One that Glance has no word for keeps its own.
+pub fn glance(distribution: &str) -> &str {
+    match distribution {
+        "windows-server" => "windows",
+        "opensuse-leap" | "opensuse-tumbleweed" => "opensuse",
+        "sles_sap" => "sles",
+        other => other,
+    }
 }
 
 fn linux() -> Option<&'static Row> {
@@ -179,31 +197,62 @@ pub fn by_label(label: &str) -> Option<Guest> {
     };
     let is_64_bit = !(lower.ends_with("-32") || lower.ends_with("_32"));
     let bare = lower.trim_end_matches("_64").trim_end_matches("-64");
-    let windows = ROWS.iter().filter(|row| row.ids[0].starts_with("windows"));
-    // A name that both have is libosinfo's, which is one system's: win10.
-    let known = windows
-        .clone()
-        .find(|row| row.osinfo == bare)
-        .or_else(|| windows.clone().find(|row| row.proxmox == bare));
-    if let Some(row) = known {
+    if let Some(row) = windows(bare) {
         return guest(row, "", is_64_bit);
     }
     let at = bare.find(|c: char| c.is_ascii_digit()).unwrap_or(bare.len());
     let (name, version) = bare.split_at(at);
     let name = name.trim_end_matches(['-', '_', ' ']);
-    let major = version.split(['.', '-', '_']).next().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX);
     let id = match name {
         "redhat" => "rhel",
         "oracle" | "oraclelinux" => "ol",
         "archlinux" => "arch",
+        "alpinelinux" => "alpine",
+        "centos-stream" => "centos",
+        "sle" => "sles",
         "opensuse" => "opensuse-leap",
-        "win" | "windows" if (2000..9999).contains(&major) => "windows-server",
-        "win" | "windows" => "windows",
         "linux" | "l26" | "l" | "otherlinux" => "linux",
+        // Windows by a number that is none of its own.
+        "win" | "windows" => return None,
         other => other,
     };
+    // Without a version it is the newest; a word in its place is no version. SUSE's 15sp4 is 15.4.
+    let version = version.replacen("sp", ".", 1);
+    let first = version.split(['.', '-', '_']).next().unwrap_or_default();
+    let major = if first.is_empty() { u32::MAX } else { first.parse().ok()? };
     let row = ROWS.iter().filter(|row| row.ids.contains(&id)).find(|row| row.from <= major)?;
-    guest(row, if id == "linux" { "" } else { version }, is_64_bit)
+    guest(row, if id == "linux" { "" } else { &version }, is_64_bit)
+}
+
+/// Windows by libosinfo's name (`win2k12r2`), Proxmox VE's (`w2k8`), or the number behind `win` or `windows` (`windows2012`, `windows81`).
+fn windows(label: &str) -> Option<&'static Row> {
+    let rows = || ROWS.iter().filter(|row| row.ids[0].starts_with("windows"));
+    let short = label.replacen("windows", "win", 1);
+    // A name that both have is libosinfo's, which is one system's: win10.
+    let named = rows().find(|row| row.osinfo == short).or_else(|| rows().find(|row| row.proxmox == label));
+    if named.is_some() {
+        return named;
+    }
+    let number = short.strip_prefix("win")?.trim_start_matches(['-', '_', ' ']);
+    let (number, is_second) = match number.strip_suffix("r2") {
+        Some(number) => (number, true),
+        None => (number, false),
+    };
+    let (id, from) = match number.strip_prefix("2k") {
+        Some("") => ("windows-server", 2000),
+        Some(year) => ("windows-server", 2000 + year.parse::<u32>().ok().filter(|year| *year < 100)?),
+        // Without a number it is the newest.
+        None if number.is_empty() => ("windows", u32::MAX - 1),
+        None => match number.parse::<u32>().ok()? {
+            81 => ("windows", 9),
+            number @ (7 | 8 | 10..=19) => ("windows", number),
+            year @ 2000..=2099 => ("windows-server", year),
+            // 3.1, 95 and 98, which nothing here starts.
+            _ => return None,
+        },
+    };
+    let from = from + u32::from(is_second);
+    rows().filter(|row| row.ids == [id]).find(|row| row.from <= from)
 }
 
 /// libosinfo's id of a machine's guest, `http://debian.org/debian/12`, as libvirt's metadata have it: by what was found on its
@@ -253,6 +302,11 @@ impl Guest {
     /// Windows, of any kind.
     pub fn is_windows(&self) -> bool {
         self.row.is_some_and(|row| row.ids[0].starts_with("windows"))
+    }
+
+    /// True where both are releases of one system.
+    fn is_same_system(&self, other: &Guest) -> bool {
+        self.row.zip(other.row).is_some_and(|(own, other)| own.ids == other.ids)
     }
 
     /// Linux, of any kind.
@@ -410,11 +464,38 @@ mod tests {
             ("RedHat9_64", "rhel9-64", false),
             ("Windows2016_64", "windows9srv-64", true),
             ("Windows10_64", "windows9-64", true),
+            ("win2k12", "windows8srv-64", true),
+            ("win2k12r2", "windows8srv-64", true),
+            ("http://microsoft.com/win/2k12r2", "windows8srv-64", true),
+            ("Windows2012_64", "windows8srv-64", true),
+            ("Windows2025_64", "windows2022srvnext-64", true),
+            ("win2k3r2", "winnetstandard-64", true),
+            ("win8", "windows8-64", true),
+            ("win8.1", "windows8-64", true),
+            ("Windows81_64", "windows8-64", true),
+            ("Windows12_64", "windows11-64", true),
+            ("windows", "windows11-64", true),
+            ("WindowsXP_64", "winxppro-64", true),
+            ("sle15sp4", "sles15-64", false),
+            ("centos-stream9", "centos9-64", false),
+            ("Ubuntu22_LTS_64", "ubuntu-64", false),
         ] {
             let guest = by_label(label).unwrap_or_else(|| panic!("{label} is not known"));
             assert_eq!((guest.vmx(99), guest.is_windows()), (vmx, windows), "{label}");
         }
-        for label in ["", "plan9", "nonsense12", "\u{1}"] {
+        for label in [
+            "",
+            "plan9",
+            "nonsense12",
+            "\u{1}",
+            "win98",
+            "Windows31",
+            "windowsfoo",
+            "win2kx",
+            "win7x",
+            "debian12x",
+            "rhel9x",
+        ] {
             assert!(by_label(label).is_none(), "{label}");
         }
         let mut machine = Machine::new("a", Bytes::gib(1));
@@ -451,6 +532,41 @@ mod tests {
             if by_label(url).is_some_and(|guest| guest.osinfo().is_some()) && id != "centos" {
                 assert_eq!(by_label(url).unwrap().osinfo(), of(&machine).osinfo(), "{url}");
             }
+        }
+    }
+
+    #[test]
+    fn a_label_of_another_system_says_nothing() {
+        let mut machine = Machine::new("a", Bytes::gib(1));
+        machine.os = Some(OsId { distribution: "debian".into(), version: "12".into() });
+        for (label, vmx) in [("winXPPro", "debian12-64"), ("centos7", "debian12-64"), ("debian9", "debian12")]
+        {
+            machine.os_label = Some(label.into());
+            assert_eq!(of(&machine).vmx(20), vmx, "{label}");
+        }
+    }
+
+    #[test]
+    fn libosinfo_tells_releases_of_windows_apart() {
+        for name in ["win2k3", "win2k3r2", "win2k12", "win2k12r2", "win8", "win8.1", "win2k8r2", "win2k"] {
+            assert_eq!(by_label(name).unwrap().osinfo().as_deref(), Some(name));
+        }
+        for (version, name) in [("8.1", "win8.1"), ("8", "win8"), ("10", "win10")] {
+            assert_eq!(os("windows", version).osinfo().as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn glance_has_ids_of_its_own() {
+        for (id, glance) in [
+            ("windows-server", "windows"),
+            ("windows", "windows"),
+            ("opensuse-tumbleweed", "opensuse"),
+            ("sles_sap", "sles"),
+            ("debian", "debian"),
+            ("linuxmint", "linuxmint"),
+        ] {
+            assert_eq!(super::glance(id), glance, "{id}");
         }
     }
 

@@ -69,6 +69,27 @@ fn every_domain_is_read_or_refused() {
     }
 }
 
+/// libvirt's own writing of what it read has the disks in its order: ours is the same, whatever the order of the text.
+#[test]
+fn disks_are_in_libvirts_order() {
+    let Some(corpus) = corpus() else { return };
+    let packed = std::fs::read(corpus.join("libvirt/qemuxmlconfdata-xml.tar.zst")).unwrap();
+    let all: std::collections::BTreeMap<_, _> =
+        members(&zstd::decode_all(&packed[..]).unwrap()).into_iter().collect();
+    let slots = |machine: Machine| {
+        machine.disks.into_iter().map(|disk| (disk.slot, disk.bus, disk.file)).collect::<Vec<_>>()
+    };
+    let mut checked = 0;
+    for (name, bytes) in &all {
+        let Some(stem) = name.strip_suffix(".x86_64-latest.xml") else { continue };
+        let Some(source) = all.get(&format!("{stem}.xml")) else { continue };
+        let (Ok(theirs), Ok(ours)) = (read(bytes), read(source)) else { continue };
+        assert_eq!(slots(ours), slots(theirs), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 200, "only {checked} were there");
+}
+
 /// libvirt's XML of a .vmx and the .vmx itself are one machine.
 #[test]
 fn a_vmx_and_libvirts_xml_of_it_are_one_machine() {

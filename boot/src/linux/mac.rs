@@ -50,11 +50,24 @@ impl Changes {
 
     /// The line with every old address replaced, in its own spelling.
     pub fn line(&self, line: &[u8], language: Language) -> Option<Vec<u8>> {
+        self.line_unless(line, language, |_| false)
+    }
+
+    /// The same, but for addresses that `stays` is true of: it is given what stands before them in the line.
+    pub fn line_unless(
+        &self,
+        line: &[u8],
+        language: Language,
+        stays: impl Fn(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
         let mut new = Vec::new();
         let mut copied = 0;
         for row in rows(line) {
             let Some(octets) = row.whole() else { continue };
             let Some((_, to)) = self.pairs.iter().find(|(from, _)| *from == octets) else { continue };
+            if stays(line.get(..row.range.start).unwrap_or_default()) {
+                continue;
+            }
             let written = row.form.write(to, row.is_upper);
             let is_number =
                 language == Language::Yaml && written.bytes().all(|byte| !byte.is_ascii_alphabetic());

@@ -40,7 +40,7 @@ pub fn read(devices: &[Device<'_>], findings: &mut Vec<Finding>) -> Result<Vec<N
         let mac = match keys.text("MacAddress").filter(|mac| !mac.bytes().all(|b| b == b'0' || b == b'-')) {
             None => None,
             Some(text) => Some(
-                address(text)
+                parse_mac(text)
                     .ok_or_else(|| Error::corrupt(format!("{slot} has the hardware address {text:?}")))?,
             ),
         };
@@ -63,18 +63,6 @@ pub fn read(devices: &[Device<'_>], findings: &mut Vec<Finding>) -> Result<Vec<N
         });
     }
     Ok(nics)
-}
-
-/// `00-15-5D-01-02-03`, or the twelve digits alone.
-fn address(text: &str) -> Option<String> {
-    let bare = text.len() == 12 && text.is_ascii();
-    let text = if bare {
-        let octets: Vec<&str> = (0..6).map(|n| &text[2 * n..2 * n + 2]).collect();
-        octets.join("-")
-    } else {
-        text.to_owned()
-    };
-    parse_mac(&text)
 }
 
 fn vlan(connection: &Node, slot: &str, findings: &mut Vec<Finding>) -> Option<u16> {
@@ -129,13 +117,5 @@ mod tests {
         for other in [&[2, 0, 0, 0, 0, 0, 1, 0][..], &[1, 0, 0, 0, 0xff, 0xff], &[1, 0], &[]] {
             assert_eq!(access(other), None, "{other:?}");
         }
-    }
-
-    #[test]
-    fn addresses_are_of_either_spelling() {
-        assert_eq!(address("00-15-5D-01-02-0A").as_deref(), Some("00:15:5d:01:02:0a"));
-        assert_eq!(address("00155D01020A").as_deref(), Some("00:15:5d:01:02:0a"));
-        assert_eq!(address("00155D01020"), None);
-        assert_eq!(address("00155D01020ä"), None);
     }
 }

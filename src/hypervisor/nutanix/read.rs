@@ -19,6 +19,8 @@ use uuid::Uuid;
 /// A list of all machines of a large cluster has a few MiB.
 const AT_MOST: Bytes = Bytes::mib(16);
 const CPUS_AT_MOST: u64 = 4096;
+/// Names of machines in a hint.
+const NAMES_AT_MOST: usize = 64;
 const MEMORY_AT_MOST: Bytes = Bytes(128 << 40);
 
 /// True for JSON that has a machine's fields.
@@ -128,12 +130,14 @@ fn choose<'a>(document: &'a Value, choice: &Choice) -> Result<&'a Value> {
             .hint("restore the recovery point to a machine of its own, and convert that"));
     }
     let found: Vec<_> = machines(document).into_iter().filter(|(_, value)| is_machine(value)).collect();
-    let names = || found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        let names: Vec<_> = found.iter().take(NAMES_AT_MOST).map(|(name, _)| name.as_str()).collect();
+        format!("choose one with --system: {}", names.join(", "))
+    };
     match (&choice.system, found.as_slice()) {
         (_, []) => Err(Error::corrupt("has no machine of Nutanix AHV in it")),
         (None, [(_, only)]) => Ok(only),
-        (None, _) => Err(Error::refused(format!("has {} machines in it", found.len()))
-            .hint(format!("choose one of {}", names()))),
+        (None, _) => Err(Error::refused(format!("has {} machines in it", found.len())).hint(names())),
         (Some(wanted), _) => {
             let is_it = |(name, value): &&(String, &Value)| {
                 let ids = ["uuid", "extId"].map(|field| value.get(field).and_then(Value::as_str));
@@ -142,12 +146,9 @@ fn choose<'a>(document: &'a Value, choice: &Choice) -> Result<&'a Value> {
             let mut matching = found.iter().filter(is_it);
             match (matching.next(), matching.next()) {
                 (Some((_, value)), None) => Ok(value),
-                (None, _) => Err(Error::refused(format!("has no machine {wanted:?}"))
-                    .hint(format!("choose one of {}", names()))),
-                (Some(_), Some(_)) => {
-                    Err(Error::refused(format!("has several machines {wanted:?}"))
-                        .hint("choose it by its UUID"))
-                }
+                (None, _) => Err(Error::refused(format!("has no machine {wanted:?}")).hint(names())),
+                (Some(_), Some(_)) => Err(Error::refused(format!("has several machines {wanted:?}"))
+                    .hint("choose it by its UUID: --system UUID")),
             }
         }
     }

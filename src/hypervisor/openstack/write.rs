@@ -111,11 +111,16 @@ pub(super) fn short(text: &str) -> String {
     text.chars().take(DETAIL_AT_MOST).collect()
 }
 
-/// Glance's family of the operating system, and its id where that is known.
-fn os(machine: &Machine) -> (&'static str, Option<String>) {
-    let family = if guests::of(machine).is_windows() { "windows" } else { "linux" };
-    let id = machine.os.as_ref().map(|os| os.distribution.clone());
-    (family, id.filter(|id| !id.is_empty()))
+/// Glance's family of the operating system, of which it has two, and the system's id where that is known.
+fn os(machine: &Machine) -> (Option<&'static str>, Option<String>) {
+    let guest = guests::of(machine);
+    let family = match () {
+        () if guest.is_windows() => Some("windows"),
+        () if guest.is_linux() => Some("linux"),
+        () => None,
+    };
+    let id = machine.os.as_ref().map(|os| os.distribution.as_str()).filter(|id| !id.is_empty());
+    (family, id.map(|id| guests::glance(id).to_owned()))
 }
 
 fn properties(
@@ -149,7 +154,9 @@ fn properties(
     set("hw_cpu_threads", machine.cpus.threads_per_core.to_string());
     set("hw_rng_model", "virtio".into());
     let (family, distribution) = os(machine);
-    set("os_type", family.into());
+    if let Some(family) = family {
+        set("os_type", family.into());
+    }
     if let Some(distribution) = distribution {
         set("os_distro", distribution);
     }
@@ -192,7 +199,7 @@ fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
             "Let the guest find its disks by UUIDs.",
         ));
     }
-    if machine.clock == Clock::LocalTime && os(machine).0 == "linux" {
+    if machine.clock == Clock::LocalTime && os(machine).0 != Some("windows") {
         findings.push(finding::NOT_HELD.finding(
             "The clock counts local time, which Nova gives to Windows only.",
             "Set the guest's hardware clock to UTC.",

@@ -143,15 +143,24 @@ fn controllers<'a>(items: &[Item<'a>]) -> Result<HashMap<&'a str, Controller>> {
     Ok(out)
 }
 
-/// Its disks in the order of their items, and the one that it starts from where the descriptor says it.
+/// Its disks, and the one that it starts from where the descriptor says it. Those with a place are in the order of their places, by which
+/// the guest finds them: kinds of controllers as they come first, then by their numbers and units. Others stay where their items are.
 fn disks(envelope: &Envelope<'_>, items: &[Item<'_>]) -> Result<(Vec<DiskSlot>, Option<usize>)> {
     let controllers = controllers(items)?;
-    let mut out = Vec::new();
+    let mut out: Vec<(Option<Place>, DiskSlot)> = Vec::new();
+    let mut kinds: Vec<&str> = Vec::new();
     let mut boot = None;
     let mut taken = HashSet::new();
     for item in items.iter().filter(|item| matches!(item.resource, types::DISK | types::LOGICAL_DISK)) {
         let controller = item.text("Parent").and_then(|parent| controllers.get(parent));
         let unit = item.number("AddressOnParent").ok().flatten();
+        let rank = controller.zip(unit).map(|(controller, unit)| {
+            if !kinds.contains(&controller.word) {
+                kinds.push(controller.word);
+            }
+            let kind = kinds.iter().position(|kind| *kind == controller.word);
+            (kind.unwrap_or_default(), controller.number, unit)
+        });
         let place = match (controller, unit) {
             (Some(controller), Some(unit)) => format!("{}{}:{unit}", controller.word, controller.number),
             _ => format!("disk{}", out.len()),
@@ -165,7 +174,7 @@ fn disks(envelope: &Envelope<'_>, items: &[Item<'_>]) -> Result<(Vec<DiskSlot>, 
             Some(resource) => {
                 let (disk, file) = find(envelope, item, resource)?;
                 if disk.boots && boot.is_none() {
-                    boot = Some(out.len());
+                    boot = Some(slot.slot.clone());
                 }
                 fill(&mut slot, &disk, file, item)?;
             }
@@ -176,9 +185,28 @@ fn disks(envelope: &Envelope<'_>, items: &[Item<'_>]) -> Result<(Vec<DiskSlot>, 
                 }
             }
         }
-        out.push(slot);
+        out.push((rank, slot));
     }
-    Ok((out, boot.filter(|index| *index > 0)))
+    let disks = by_place(out);
+    let boot = boot.and_then(|slot| disks.iter().position(|disk| disk.slot == slot));
+    Ok((disks, boot.filter(|index| *index > 0)))
+}
+
+/// Kind of the controller, its number, the unit.
+type Place = (usize, u32, u32);
+
+fn by_place(disks: Vec<(Option<Place>, DiskSlot)>) -> Vec<DiskSlot> {
+    let (mut placed, mut others) = (Vec::new(), Vec::new());
+    let has_place: Vec<bool> = disks.iter().map(|(place, _)| place.is_some()).collect();
+    for (place, disk) in disks {
+        match place {
+            Some(place) => placed.push((place, disk)),
+            None => others.push(disk),
+        }
+    }
+    placed.sort_by_key(|(place, _)| *place);
+    let (mut placed, mut others) = (placed.into_iter().map(|(_, disk)| disk), others.into_iter());
+    has_place.into_iter().filter_map(|has| if has { placed.next() } else { others.next() }).collect()
 }
 
 /// The disk and the file that an item is backed by: `ovf:/disk/ID`, `/disk/ID`, `ovf:/file/ID`; oVirt has the file's id alone.
@@ -262,20 +290,29 @@ fn nics(items: &[Item<'_>], findings: &mut Vec<Finding>) -> Result<Vec<NicSlot>>
                 "Give the machine a virtual function there if the guest needs its speed.",
             ));
         }
+        let slot = format!("ethernet{}", out.len());
         let mac = item.text("Address").or(item.text("MACAddress"));
         let connected = item
             .text("AutomaticAllocation")
             .is_none_or(|word| word.eq_ignore_ascii_case("true") || word == "1");
         out.push(NicSlot {
-            mac: mac.and_then(parse_mac),
+            mac: mac.map(|text| address(&slot, text)).transpose()?,
             model: (!model.is_empty()).then_some(model),
             network: item.text("Connection").map(str::to_owned),
             predictable_name: pci.and_then(vmware::linux_name),
             connected,
-            ..NicSlot::new(format!("ethernet{}", out.len()))
+            ..NicSlot::new(slot)
         });
     }
     Ok(out)
+}
+
+/// The hardware address of a card.
+pub(super) fn address(slot: &str, text: &str) -> Result<String> {
+    parse_mac(text).ok_or_else(|| {
+        Error::corrupt(format!("{slot} has the hardware address {text:?}"))
+            .hint("write six octets in hexadecimal into the descriptor, or take the address out: the target chooses one then")
+    })
 }
 
 /// Devices that no target gets: one finding for each kind.

@@ -158,6 +158,57 @@ fn what_is_no_disk_in_a_file_is_said() {
     }
 }
 
+#[test]
+fn disks_are_in_the_order_of_their_places() {
+    let disks: String =
+        ["d", "e", "f", "g", "h"].map(|id| format!("<Disk ovf:diskId='{id}' ovf:fileRef='f'/>")).concat();
+    let section = format!("<DiskSection>{disks}</DiskSection>");
+    let on = |id: u32, controller: u32, unit: u32, disk: &str| {
+        disk_item(id, unit, disk).replace("<rasd:Parent>3<", &format!("<rasd:Parent>{controller}<"))
+    };
+    let items = [
+        item(6, 3, "<rasd:Address>1</rasd:Address>"),
+        item(6, 2, "<rasd:Address>0</rasd:Address>"),
+        item(5, 1, "<rasd:Address>0</rasd:Address>"),
+        on(10, 3, 0, "ovf:/disk/d"),
+        on(11, 2, 10, "ovf:/disk/e"),
+        item(17, 12, "<rasd:HostResource>ovf:/disk/h</rasd:HostResource>"),
+        on(13, 1, 0, "ovf:/disk/g"),
+        on(14, 2, 2, "ovf:/disk/f"),
+    ]
+    .concat();
+    let slots = |text: &str| {
+        let machine = read(text).unwrap().machine;
+        let slots: Vec<_> = machine.disks.iter().map(|disk| disk.slot.clone()).collect();
+        (slots.join(" "), machine.boot_disk)
+    };
+    let text = ovf(FILE, &section, &items);
+    // The one without a place stays the third.
+    assert_eq!(slots(&text), ("scsi0:2 scsi0:10 disk2 scsi1:0 ide0:0".into(), None));
+    let boots = text.replace("diskId='d'", "diskId='d' ovf:boot='true'");
+    assert_eq!(slots(&boots).1, Some(3));
+    let boots = text.replace("diskId='f'", "diskId='f' ovf:boot='true'");
+    assert_eq!(slots(&boots).1, None);
+}
+
+#[test]
+fn an_address_that_is_none_is_damage() {
+    let with = |address: &str| {
+        read(&ovf(FILE, DISK, &item(10, 5, &format!("<rasd:Address>{address}</rasd:Address>"))))
+    };
+    for fine in ["00:50:56:01:02:03", "005056010203", "00-50-56-01-02-03"] {
+        let parsed = with(fine).unwrap();
+        assert_eq!(parsed.machine.nics[0].mac.as_deref(), Some("00:50:56:01:02:03"), "{fine}");
+        assert_eq!(parsed.findings, []);
+    }
+    for bad in ["00:50:56:01:02", "00505601020g", "7"] {
+        let error = with(bad).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{bad}");
+        assert!(error.to_string().contains(bad) && error.hint_text().is_some(), "{error}");
+    }
+    assert_eq!(ids(&with("").unwrap()), ["nic-without-address"]);
+}
+
 /// VirtualBox tells addresses and firmware only in its own words.
 #[test]
 fn virtualbox_knows_more() {

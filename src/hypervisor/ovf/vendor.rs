@@ -4,11 +4,12 @@
 //! tuning of these hypervisors.
 
 use super::envelope::Envelope;
+use super::hardware::address;
 use super::items::Item;
 use crate::finding;
-use crate::hypervisor::vmware;
 use crate::hypervisor::xml::Element;
-use crate::machine::{BootDevice, Clock, Machine, parse_mac};
+use crate::hypervisor::{guests, vmware};
+use crate::machine::{BootDevice, Clock, Machine};
 use landfall_boot::check::Finding;
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
@@ -28,13 +29,14 @@ pub(super) fn read(
     items: &[Item<'_>],
     rest: &mut Rest,
 ) -> Result<()> {
-    let windows = crate::hypervisor::guests::by_label(rest.machine.os_label.as_deref().unwrap_or_default());
-    if windows.is_some_and(|guest| guest.is_windows()) {
+    let label = rest.machine.os_label.as_deref().unwrap_or_default();
+    let is_windows = label.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("win"));
+    if is_windows || guests::by_label(label).is_some_and(|guest| guest.is_windows()) {
         rest.machine.clock = Clock::LocalTime;
     }
     vmware(envelope, hardware, rest)?;
     if let Some(machine) = envelope.system.all("Machine").find(|child| child.child("Hardware").is_some()) {
-        virtualbox(machine, rest);
+        virtualbox(machine, rest)?;
     }
     ovirt(envelope.system, rest);
     if items.iter().any(|item| item.sub_type().contains("tpm")) {
@@ -110,12 +112,12 @@ fn vmware(envelope: &Envelope<'_>, hardware: &Element, rest: &mut Rest) -> Resul
 }
 
 /// VirtualBox' own description of the same machine, which knows more.
-fn virtualbox(own: &Element, rest: &mut Rest) {
+fn virtualbox(own: &Element, rest: &mut Rest) -> Result<()> {
     let machine = &mut rest.machine;
     let id = own.at("Hardware").and_then(|hardware| hardware.attribute("uuid")).or(own.attribute("uuid"));
     machine.smbios.uuid =
         id.and_then(|id| Uuid::parse_str(id.trim_matches(['{', '}'])).ok()).or(machine.smbios.uuid);
-    let Some(hardware) = own.child("Hardware") else { return };
+    let Some(hardware) = own.child("Hardware") else { return Ok(()) };
     let says = |path: &str, name: &str| hardware.at(path).and_then(|element| element.attribute(name));
     if says("Firmware", "type").is_some_and(|kind| kind.starts_with("EFI")) {
         machine.firmware = Firmware::Uefi;
@@ -148,9 +150,11 @@ fn virtualbox(own: &Element, rest: &mut Rest) {
     let adapters = hardware.at("Network").into_iter().flat_map(|network| network.all("Adapter"));
     let on = adapters.filter(|adapter| adapter.attribute("enabled") == Some("true"));
     for (nic, adapter) in machine.nics.iter_mut().zip(on) {
-        let mac = adapter.attribute("MACAddress").filter(|mac| mac.len() == 12 && mac.is_ascii());
-        let spaced = mac.map(|mac| (0..6).map(|n| &mac[2 * n..2 * n + 2]).collect::<Vec<_>>().join(":"));
-        nic.mac = nic.mac.take().or_else(|| parse_mac(&spaced?));
+        if let (None, Some(text)) =
+            (&nic.mac, adapter.attribute("MACAddress").filter(|text| !text.is_empty()))
+        {
+            nic.mac = Some(address(&nic.slot, text)?);
+        }
         nic.connected = adapter.attribute("cable") != Some("false");
     }
     if own.child("Snapshot").is_some() {
@@ -159,6 +163,7 @@ fn virtualbox(own: &Element, rest: &mut Rest) {
                 .finding("The machine had snapshots at its export, which the package does not hold.", ""),
         );
     }
+    Ok(())
 }
 
 /// oVirt's elements beside the sections.

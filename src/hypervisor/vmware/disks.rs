@@ -91,6 +91,7 @@ fn drive(
     if file.is_empty() {
         return Err(Error::corrupt(format!("{slot} is a disk without a file name")));
     }
+    keys.is_sure(&format!("{slot}.filename"))?;
     if matches!(kind, Kind::Raw) {
         findings.push(finding::DISK_RAW.finding(
             format!("{slot} is a raw device mapping or a physical disk ({file}); at the target it is an ordinary disk."),
@@ -153,7 +154,7 @@ fn is_device(file: &str) -> bool {
 
 /// The SCSI controller where none is named: VMware names all but the first kind that it had, which only guests of 32 bits
 /// can drive.
-fn usual_controller(guest: Option<&str>) -> String {
+pub(super) fn usual_controller(guest: Option<&str>) -> String {
     if guest.is_some_and(|guest| guest.ends_with("-64")) { "lsilogic" } else { "buslogic" }.to_owned()
 }
 

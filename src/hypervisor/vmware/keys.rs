@@ -1,17 +1,23 @@
 //! VMware's dictionary files (.vmx, .vmsd): lines of `key = "value"`.
 //!
 //! Keys are case-insensitive; the last of equal keys counts. Inside a value `|xx` stands for the byte with that hexadecimal
-//! number. `.encoding` names the character set; UTF-8 and windows-1252 occur. There is no published specification: this
-//! follows 137 files of other producers and libvirt's description of its VMX driver.
+//! number. `.encoding` names the character set: that of the host that wrote the file, such as windows-1252 or GBK. There is no
+//! published specification: this follows 137 files of other producers and libvirt's description of its VMX driver.
 //!
 //! Every key that was asked for is remembered, so that the others can be named. Deliberately absent: what a key means.
 
+use crate::finding;
+use encoding_rs::{Encoding, WINDOWS_1252};
+use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Result};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Such a file has a few KiB; one of this size is something else.
 const AT_MOST: Bytes = Bytes::mib(1);
+
+/// Names in one finding.
+const NAMES_AT_MOST: usize = 16;
 
 /// The lines of a file.
 pub(super) struct Keys {
@@ -21,6 +27,10 @@ pub(super) struct Keys {
     read: RefCell<BTreeSet<String>>,
     /// Lines that are no setting, by their numbers.
     strange: Vec<usize>,
+    /// What `.encoding` says.
+    encoding: String,
+    /// Keys of values that are not in the character set of the file, or whose set is not known.
+    guessed: BTreeSet<String>,
 }
 
 impl Keys {
@@ -43,23 +53,62 @@ impl Keys {
                 continue;
             };
             let name = String::from_utf8_lossy(line[..equals].trim_ascii()).into_owned();
-            raw.insert(name.to_ascii_lowercase(), (name, unescape(unquote(line[equals + 1..].trim_ascii()))));
+            raw.insert(name.to_ascii_lowercase(), (name, unquote(line[equals + 1..].trim_ascii())));
         }
-        let utf8 = raw.get(".encoding").is_none_or(|(_, name)| {
-            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-            name == "utf-8" || name == "utf8"
-        });
-        let decode = |value: Vec<u8>| match String::from_utf8(value) {
-            // ESXi rewrites files as UTF-8 and leaves the old `.encoding` behind; valid UTF-8 beyond ASCII is no accident.
-            Ok(text) => text,
-            // Not UTF-8 whatever it says: the 8-bit set that VMware uses otherwise.
-            Err(error) => windows_1252(error.as_bytes()),
+        let encoding = raw.get(".encoding").map_or("", |(_, name)| std::str::from_utf8(name).unwrap_or(""));
+        let decoder = Decoder {
+            said: Encoding::for_label(encoding.as_bytes()),
+            is_utf8: raw.values().all(|(_, value)| std::str::from_utf8(value).is_ok()),
         };
-        if !utf8 {
-            tracing::debug!("the file says that it is not UTF-8");
+        let mut guessed = BTreeSet::new();
+        let mut lines = BTreeMap::new();
+        for (key, (name, value)) in &raw {
+            let (text, is_sure) = decoder.text(value);
+            if !is_sure {
+                guessed.insert(key.clone());
+            }
+            lines.insert(key.clone(), (name.clone(), text));
         }
-        let lines = raw.into_iter().map(|(key, (name, value))| (key, (name, decode(value)))).collect();
-        Ok(Keys { lines, read: RefCell::default(), strange })
+        let encoding = encoding.to_owned();
+        Ok(Keys { lines, read: RefCell::default(), strange, encoding, guessed })
+    }
+
+    /// That some values may be read wrongly, and which.
+    pub(super) fn finding(&self) -> Option<Finding> {
+        let names = self.guessed.iter().filter_map(|key| self.lines.get(key));
+        let names: Vec<&str> = names.map(|(name, _)| name.as_str()).take(NAMES_AT_MOST).collect();
+        (!names.is_empty()).then(|| {
+            finding::ENCODING.finding(
+                format!(
+                    "The configuration {}; read as windows-1252, and perhaps wrongly: {}.",
+                    self.character_set(),
+                    names.join(", ")
+                ),
+                "",
+            )
+        })
+    }
+
+    /// A file's name must not be a guess.
+    ///
+    /// # Errors
+    /// Unsupported where it is one.
+    pub(super) fn is_sure(&self, key: &str) -> Result<()> {
+        match self.guessed.contains(key) {
+            false => Ok(()),
+            true => Err(Error::unsupported(format!(
+                "{}, and {key} is a file's name that cannot be read",
+                self.character_set()
+            ))
+            .hint("save the file as UTF-8, with the line .encoding = \"UTF-8\"")),
+        }
+    }
+
+    fn character_set(&self) -> String {
+        match self.encoding.as_str() {
+            "" => "does not say its character set and is not in UTF-8".to_owned(),
+            name => format!("has text that is not in its character set, {name:?}, or that is not known"),
+        }
     }
 
     /// The value of a key, which is given in lower case.
@@ -170,16 +219,39 @@ pub(super) fn quoted(value: &str) -> String {
     out
 }
 
-/// The 27 characters in which windows-1252 differs from Latin-1.
-fn windows_1252(bytes: &[u8]) -> String {
-    const HIGH: [char; 32] = [
-        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
-        '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
-    ];
-    bytes
-        .iter()
-        .map(|&b| if (0x80..0xa0).contains(&b) { HIGH[usize::from(b - 0x80)] } else { char::from(b) })
-        .collect()
+/// How the values of a file are read.
+struct Decoder {
+    /// The character set that the file names, if it is one that is known.
+    said: Option<&'static Encoding>,
+    /// All of the file is valid UTF-8.
+    is_utf8: bool,
+}
+
+impl Decoder {
+    /// The text of a value, and whether that is sure.
+    ///
+    /// ESXi rewrites files as UTF-8 and leaves the old `.encoding` behind; valid UTF-8 beyond ASCII is no accident where bytes
+    /// are letters. Where two bytes are one it can be, so there the file counts as a whole.
+    fn text(&self, value: &[u8]) -> (String, bool) {
+        let may_be_utf8 = self.is_utf8 || self.said.is_none_or(Encoding::is_single_byte);
+        let decode = |bytes: &[u8]| match self.said.unwrap_or(WINDOWS_1252).decode_without_bom_handling(bytes)
+        {
+            (text, false) if self.said.is_some() => (text.into_owned(), true),
+            _ => (WINDOWS_1252.decode_without_bom_handling(bytes).0.into_owned(), false),
+        };
+        let (text, is_sure) = match std::str::from_utf8(value) {
+            Ok(text) if may_be_utf8 => (text.to_owned(), true),
+            _ => decode(value),
+        };
+        // A letter of two bytes may have a `|` in it, so that this comes behind.
+        match String::from_utf8(unescape(text.as_bytes())) {
+            Ok(text) => (text, is_sure),
+            Err(error) => {
+                let (text, is_known) = decode(error.as_bytes());
+                (text, is_sure && is_known)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -210,6 +282,53 @@ mod tests {
             Keys::read(b"scsi0:10.x=1\nscsi0:2.x=1\nscsi00:3.x=1\nscsi0:+4.x=1\nscsi.x=1\nscsi1.x=1\n")
                 .unwrap();
         assert_eq!(keys.slots("scsi"), ["scsi0:2", "scsi0:10", "scsi1"]);
+    }
+
+    /// Bytes of `name` in the character sets, made with iconv.
+    #[test]
+    fn every_character_set_that_is_named_is_read() {
+        for (encoding, bytes, text) in [
+            ("windows-1252", &b"M\xfcnchen \x80"[..], "München €"),
+            ("GBK", b"\xb7\xfe\xce\xf1\xc6\xf7", "服务器"),
+            ("Shift_JIS", b"\x83T\x81[\x83o", "サーバ"),
+            ("Big5", b"\xa6\xf8\xaaA\xbe\xb9", "伺服器"),
+            ("EUC-KR", b"\xbc\xad\xb9\xf6", "서버"),
+            ("windows-1251", b"\xd1\xe5\xf0\xe2\xe5\xf0", "Сервер"),
+            // The second byte of the letter is a `|`, and no escape.
+            ("GBK", b"\x85|22|22", "厊22\""),
+            // What ESXi rewrote.
+            ("windows-1252", "München".as_bytes(), "München"),
+            ("GBK", "服务器".as_bytes(), "服务器"),
+            ("UTF-8", b"M|C3|BCnchen", "München"),
+        ] {
+            let line =
+                [b".encoding = \"", encoding.as_bytes(), b"\"\nk.fileName = \"", bytes, b"\"\n"].concat();
+            let keys = Keys::read(&line).unwrap();
+            assert_eq!((keys.get("k.filename"), keys.finding()), (Some(text), None), "{encoding}");
+            keys.is_sure("k.filename").unwrap();
+        }
+        // By itself this is UTF-8, too; another line shows that the file is not.
+        let keys = Keys::read(b".encoding=GBK\na=\xc1\xaa\xcd\xa8\nb=\xc1\xaa\nc=\xb7\xfe").unwrap();
+        assert_eq!((keys.get("a"), keys.get("c")), (Some("联通"), Some("服")));
+    }
+
+    #[test]
+    fn a_guess_is_told_and_is_no_file_name() {
+        for (encoding, bytes) in [
+            ("", &b"M\xfcnchen"[..]),
+            ("UTF-8", b"M\xfcnchen"),
+            ("klingon", b"M\xfcnchen"),
+            ("GBK", b"M\xfc"),
+        ] {
+            let line =
+                [b".encoding = ", encoding.as_bytes(), b"\nA.fileName = ", bytes, b"\nB = x\n"].concat();
+            let keys = Keys::read(&line).unwrap();
+            assert!(keys.get("a.filename").unwrap().starts_with("Mü"), "{encoding}");
+            assert!(keys.finding().unwrap().says.ends_with(": A.fileName."), "{encoding}");
+            let error = keys.is_sure("a.filename").unwrap_err();
+            assert!(error.hint_text().unwrap().contains("UTF-8"), "{encoding}: {error}");
+            keys.is_sure("b").unwrap();
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! Deliberately absent: the configuration as it was (.vmsn, a binary format: processors, memory and cards are those of the
 //! .vmx), and memory that was saved with a snapshot.
 
+use super::disks::usual_controller;
 use super::keys::Keys;
 use crate::finding;
 use crate::hypervisor::Parsed;
-use crate::machine::{Bus, DiskSlot};
+use crate::machine::{Bus, DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::{Error, Result};
 use std::collections::HashMap;
@@ -71,6 +72,7 @@ pub fn parse(bytes: &[u8]) -> Result<Snapshots> {
         let mut disks = Vec::new();
         for index in 0..count {
             let part = |name: &str| keys.text(&key(&format!("disk{index}.{name}"))).map(str::to_owned);
+            keys.is_sure(&key(&format!("disk{index}.filename")))?;
             let (Some(file), Some(node)) = (part("filename"), part("node")) else {
                 return Err(Error::corrupt(format!("{slot}.disk{index} has no file name or no place")));
             };
@@ -130,7 +132,7 @@ impl Snapshots {
         })
     }
 
-    /// The machine gets the disks that it had in the snapshot `wanted`.
+    /// The machine gets the disks that it had in the snapshot `wanted`, in the order of their places.
     ///
     /// # Errors
     /// What [`find`](Self::find) refuses; unsupported for a disk at a place that no controller has.
@@ -151,17 +153,25 @@ impl Snapshots {
                 )),
             }
         }
-        // Disks that the machine has lost since, in the order of the snapshot.
+        let boot = parsed.machine.boot_disk.and_then(|index| parsed.machine.disks.get(index));
+        let boot = boot.map(|disk| disk.slot.clone());
+        // Disks that the machine has lost since.
         for (node, file) in snapshot.disks.iter().filter(|(node, _)| files.contains_key(node.as_str())) {
-            let kinds = [("scsi", Bus::Scsi), ("sata", Bus::Sata), ("nvme", Bus::Nvme), ("ide", Bus::Ide)];
-            let bus = kinds.iter().find(|(kind, _)| node.starts_with(kind)).map(|(_, bus)| *bus);
+            let bus = KINDS.iter().find(|(kind, _)| node.starts_with(kind)).map(|(_, bus)| *bus);
             let bus = bus.ok_or_else(|| {
                 Error::unsupported(format!(
                     "has a disk at {node:?} in the snapshot {name:?}, which is no place of a disk"
                 ))
             })?;
-            parsed.machine.disks.push(DiskSlot::new(node.clone(), bus, file.clone()));
+            let controller = controller(&parsed.machine, node, bus);
+            parsed
+                .machine
+                .disks
+                .push(DiskSlot { controller, ..DiskSlot::new(node.clone(), bus, file.clone()) });
         }
+        parsed.machine.disks.sort_by_key(|disk| place(&disk.slot));
+        let boot = boot.and_then(|slot| parsed.machine.disks.iter().position(|disk| disk.slot == slot));
+        parsed.machine.boot_disk = boot.filter(|index| *index > 0);
         if snapshot.with_memory {
             parsed.findings.push(finding::SUSPENDED.finding(
                 format!("The machine was running when the snapshot {name:?} was taken: its file systems are as after a power cut."),
@@ -169,6 +179,29 @@ impl Snapshots {
             ));
         }
         Ok(())
+    }
+}
+
+/// Kinds of controllers in the order in which a machine's disks are listed.
+const KINDS: [(&str, Bus); 4] =
+    [("scsi", Bus::Scsi), ("sata", Bus::Sata), ("nvme", Bus::Nvme), ("ide", Bus::Ide)];
+
+/// Where a place is among all: its kind, and the numbers of controller and unit.
+fn place(slot: &str) -> (usize, Vec<u32>) {
+    let kind = KINDS.iter().position(|(kind, _)| slot.starts_with(kind)).unwrap_or(KINDS.len());
+    let numbers = slot.trim_start_matches(|letter: char| !letter.is_ascii_digit()).split(':');
+    (kind, numbers.map(|number| number.parse().unwrap_or(u32::MAX)).collect())
+}
+
+/// The model of the controller that a place is on: another disk there tells it, else one on another of the kind, else VMware's
+/// usual one, as for a controller that the .vmx does not name.
+fn controller(machine: &Machine, node: &str, bus: Bus) -> Option<String> {
+    let own = node.split(':').next();
+    let there = machine.disks.iter().find(|disk| disk.slot.split(':').next() == own);
+    let other = there.or_else(|| machine.disks.iter().find(|disk| disk.bus == bus));
+    match other {
+        Some(disk) => disk.controller.clone(),
+        None => (bus == Bus::Scsi).then(|| usual_controller(machine.os_label.as_deref())),
     }
 }
 
@@ -226,6 +259,45 @@ snapshot1.disk0.node = "scsi0:0"
         assert!(error.hint_text().unwrap().contains("\"running\" (--snapshot 7)"), "{error}");
         assert!(Snapshots::default().find("x").is_err());
         assert_eq!(Snapshots::default().finding(), None);
+    }
+
+    #[test]
+    fn disks_of_the_snapshot_only_stand_at_their_places() {
+        let text = "config.version=8\nguestOS=debian12-64\nbios.hddOrder=scsi0:10\nscsi0.present=TRUE\nscsi0.virtualDev=pvscsi\n\
+                    scsi0:2.present=TRUE\nscsi0:2.fileName=b.vmdk\nscsi0:10.present=TRUE\nscsi0:10.fileName=c.vmdk\n\
+                    sata0.present=TRUE\nsata0:0.present=TRUE\nsata0:0.fileName=s.vmdk\n";
+        let nodes = ["scsi0:10", "sata0:0", "scsi0:0", "ide0:0", "scsi1:0", "scsi0:2"];
+        let mut snapshot = String::from("snapshot0.uid=1\nsnapshot0.displayName=a\nsnapshot0.numDisks=6\n");
+        for (index, node) in nodes.iter().enumerate() {
+            snapshot +=
+                &format!("snapshot0.disk{index}.fileName={index}.vmdk\nsnapshot0.disk{index}.node={node}\n");
+        }
+        let mut parsed = vmx::parse(text.as_bytes(), &Default::default()).unwrap();
+        assert_eq!(parsed.machine.boot_disk, Some(1));
+        parse(snapshot.as_bytes()).unwrap().apply("a", &mut parsed).unwrap();
+        let disks: Vec<_> = parsed
+            .machine
+            .disks
+            .iter()
+            .map(|disk| (disk.slot.as_str(), disk.controller.as_deref()))
+            .collect();
+        let pvscsi = Some("pvscsi");
+        assert_eq!(
+            disks,
+            [
+                ("scsi0:0", pvscsi),
+                ("scsi0:2", pvscsi),
+                ("scsi0:10", pvscsi),
+                ("scsi1:0", pvscsi),
+                ("sata0:0", None),
+                ("ide0:0", None)
+            ]
+        );
+        assert_eq!(parsed.machine.boot_disk, Some(2));
+        // Where no disk tells the controller.
+        let mut parsed = vmx::parse(b"config.version=8\nguestOS=debian12-64", &Default::default()).unwrap();
+        parse(snapshot.as_bytes()).unwrap().apply("a", &mut parsed).unwrap();
+        assert_eq!(parsed.machine.disks[0].controller.as_deref(), Some("lsilogic"));
     }
 
     #[test]

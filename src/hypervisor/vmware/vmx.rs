@@ -4,6 +4,10 @@
 //! description of its VMX driver and 137 files of other producers. How the lines are read is in `keys.rs`, which of them
 //! mean nothing elsewhere in `known.rs`.
 //!
+//! `uuid.bios` is kept as the file has it, which is vSphere's and libvirt's UUID of the machine. Up to virtual hardware 12 the
+//! guest reads the same; from 13 on it reads the first three fields with their lowest byte first (VMware's article 53609). A
+//! finding names both spellings then.
+//!
 //! Left out on purpose: the snapshots beside it (.vmsd, see `vmsd.rs`), resource shares, and whether a disk's descriptor
 //! is a raw device mapping, which its image tells.
 
@@ -21,6 +25,9 @@ use uuid::Uuid;
 /// vSphere 8 allows 768 processors and 24 TiB of memory; far beyond them the number is damage.
 const CPUS_AT_MOST: u32 = 4096;
 const MEMORY_AT_MOST: Bytes = Bytes(128 << 40);
+
+/// The virtual hardware from which on the guest reads a UUID as SMBIOS 2.6 wants it.
+const LOWEST_BYTE_FIRST: u64 = 13;
 
 /// True for text that looks like one.
 pub fn recognise(bytes: &[u8]) -> bool {
@@ -46,7 +53,7 @@ pub fn parse(bytes: &[u8], choice: &Choice) -> Result<Parsed> {
         return Err(Error::refused("holds one machine in one configuration; there is none to choose from")
             .hint("leave out --system and --configuration"));
     }
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = keys.finding().into_iter().collect();
     let mut machine = Machine::new(keys.get("displayname").unwrap_or(""), memory(&keys)?);
     machine.annotation = keys.get("annotation").filter(|text| !text.is_empty()).map(str::to_owned);
     machine.firmware = firmware(&keys)?;
@@ -95,6 +102,18 @@ fn memory(keys: &Keys) -> Result<Bytes> {
 fn smbios(keys: &Keys, machine: &mut Machine, findings: &mut Vec<Finding>) -> Result<()> {
     let uuid = keys.text("uuid.bios").map(uuid).transpose()?;
     machine.smbios.uuid = uuid;
+    let hardware = keys.text("virtualhw.version").and_then(|version| version.parse::<u64>().ok());
+    if let Some(uuid) = uuid.filter(|_| hardware.is_some_and(|version| version >= LOWEST_BYTE_FIRST)) {
+        let inside = Uuid::from_bytes(uuid.to_bytes_le());
+        if inside != uuid {
+            findings.push(finding::UUID_ORDER.finding(
+                format!(
+                    "vSphere knows the machine by the UUID {uuid}, and its guest reads {inside} from SMBIOS."
+                ),
+                "Look whether something in the guest goes by it before the source is gone.",
+            ));
+        }
+    }
     let set = |key: &str| keys.text(key).map(str::to_owned);
     machine.smbios.serial = set("serialnumber").or_else(|| uuid.map(serial));
     machine.smbios.product = set("hw.model");

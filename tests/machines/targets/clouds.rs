@@ -566,6 +566,20 @@ fn openstacks_properties_say_the_hardware() {
     let usual = properties(&usual(), DiskModel::VirtioScsi);
     assert_eq!((&usual["hw_disk_bus"], &usual["hw_scsi_model"]), (&"scsi".into(), &"virtio-scsi".into()));
     assert_eq!((&usual["os_type"], &usual["os_distro"]), (&"linux".into(), &"debian".into()));
+    // Glance knows Linux and Windows, and has its own words for systems.
+    let mut other = self::usual();
+    for (id, family, distribution) in [
+        ("windows-server", Some("windows"), "windows"),
+        ("freebsd", None, "freebsd"),
+        ("opensuse-leap", Some("linux"), "opensuse"),
+    ] {
+        other.os = Some(landfall::machine::OsId { distribution: id.into(), version: "2022".into() });
+        let found = properties(&other, DiskModel::VirtioScsi);
+        assert_eq!(found.get("os_type").and_then(Value::as_str), family, "{id}");
+        assert_eq!(found["os_distro"], distribution, "{id}");
+    }
+    (other.os, other.os_label) = (None, None);
+    assert!(properties(&other, DiskModel::VirtioScsi).get("os_type").is_none());
     assert!(usual.get("hw_tpm_version").is_none() && usual.get("os_secure_boot").is_none());
     let all = properties(&hostile(), DiskModel::Sata);
     assert_eq!((&all["hw_firmware_type"], &all["os_secure_boot"]), (&"uefi".into(), &"required".into()));

@@ -8,7 +8,8 @@
 //! ```
 //! Deliberately absent: writecache, whose log is another format.
 
-use super::group::{Assembly, Described, NotOpened, chunk, named, number, pieces};
+use super::assembly::{Assembly, Described, NotOpened};
+use super::segments::{chunk, named, number, pieces};
 use super::text::Section;
 use crate::volume::cache::Cached;
 use crate::volume::view::{Segment, View};

@@ -10,9 +10,10 @@
 //! As with md, the first leg in sync is read and all legs in sync are written. Superblocks and logs are not, but where legs
 //! of a raid1 are left out: [`behind`](super::behind).
 
+use super::assembly::{Assembly, Described, NotOpened};
 use super::behind::{Behind, Written};
-use super::group::{Assembly, Described, NotOpened, kind, number, pieces};
 use super::raid;
+use super::segments::{kind, number, pieces};
 use super::text::{self, Section};
 use crate::limits;
 use crate::volume::field::{le32, le64};

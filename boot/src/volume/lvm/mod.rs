@@ -19,11 +19,14 @@
 //! Everything else (old-style snapshots, writecache, raid10, VDO) is recognised and not opened.
 //! Deliberately absent: the LVM1 format, shared (clustered) groups' locks, and writing metadata.
 
+mod assembly;
 mod behind;
 mod cache;
 mod group;
 mod mirror;
 mod raid;
+mod segments;
+mod snapshots;
 pub mod text;
 mod texts;
 mod thin;

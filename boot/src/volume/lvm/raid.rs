@@ -3,8 +3,9 @@
 //! Legs and their metadata are those of a mirror ([`mirror`](super::mirror)). Striped without parity, raid0, and mirrored
 //! stripes, raid10, are absent.
 
-use super::group::{Assembly, Described, NotOpened, chunk, kind, number};
+use super::assembly::{Assembly, Described, NotOpened};
 use super::mirror::{Shape, left_behind, legs};
+use super::segments::{chunk, kind, number};
 use super::text::Section;
 use crate::volume::parity::{Layout, Parity};
 use crate::volume::view::{Segment, View};

@@ -7,7 +7,9 @@
 //!            message1 { create = "…" } …: what LVM has not told the kernel yet
 //! ```
 
-use super::group::{Assembly, Described, NotOpened, chunk, is_name, kind, named, number, pieces};
+use super::assembly::{Assembly, Described, NotOpened};
+use super::group::is_name;
+use super::segments::{chunk, kind, named, number, pieces};
 use super::text::{self, Section};
 use crate::volume::thin::{Pool, ThinDisk};
 use crate::volume::view::Segment;

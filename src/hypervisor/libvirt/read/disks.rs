@@ -10,11 +10,13 @@ use crate::machine::{Backing, Bus, DiskSlot};
 use landfall_image::{Bytes, Error, Result};
 use std::collections::BTreeMap;
 
-/// Disks of a SCSI controller where libvirt chooses their places: unit 7 is the controller.
-const ON_A_CONTROLLER: usize = 15;
+/// Disks of a SCSI controller where libvirt chooses their places: VMware's bus is wide (16 units, of which 7 is the controller), all
+/// others' is narrow.
+const ON_A_WIDE_CONTROLLER: usize = 15;
+const ON_A_CONTROLLER: usize = 7;
 const SECTOR_AT_MOST: u64 = 1 << 20;
 
-/// The hard disks, in order. CD and floppy drives are left out, but for their place in the boot order.
+/// The hard disks, in the order in which libvirt keeps them. CD and floppy drives are left out, but for their place in the boot order.
 pub fn read(
     devices: &Element,
     hypervisor: Hypervisor,
@@ -23,7 +25,7 @@ pub fn read(
 ) -> Result<Vec<DiskSlot>> {
     let controllers = scsi_controllers(devices)?;
     let mut disks: Vec<DiskSlot> = Vec::new();
-    for element in devices.all("disk") {
+    for element in sorted(devices) {
         let place = match element.attribute("device").unwrap_or("disk") {
             "cdrom" => Boot::Cdrom,
             "floppy" => Boot::Floppy,
@@ -45,6 +47,34 @@ pub fn read(
         }
     }
     Ok(disks)
+}
+
+/// All drives as libvirt puts them while it reads: those of one bus together and by their targets' names, whatever the order of
+/// the text.
+fn sorted(devices: &Element) -> Vec<&Element> {
+    let mut out: Vec<(&str, Option<usize>, &Element)> = Vec::new();
+    for element in devices.all("disk") {
+        let slot = element.child("target").and_then(|target| target.attribute("dev")).unwrap_or_default();
+        let (bus, index) = (bus_of(element, slot), letters(slot));
+        let is_later = |other: &(&str, Option<usize>, &Element)| other.0 == bus && other.1 > index;
+        let last = || out.iter().rposition(|other| other.0 == bus).map(|at| at + 1);
+        let at = out.iter().position(is_later).or_else(last).unwrap_or(out.len());
+        out.insert(at, (bus, index, element));
+    }
+    out.into_iter().map(|(_, _, element)| element).collect()
+}
+
+/// The bus by its word; where it is not said, the target's name says it.
+fn bus_of<'a>(element: &'a Element, slot: &str) -> &'a str {
+    let said = element.child("target").and_then(|target| target.attribute("bus"));
+    said.unwrap_or(match slot.get(..2) {
+        _ if letters(slot).is_none() => "virtio",
+        Some("hd") => "ide",
+        Some("sd") => "scsi",
+        Some("xv") => "xen",
+        Some("fd") => "fdc",
+        _ => "virtio",
+    })
 }
 
 /// A folder of the host, shown as a disk with FAT: nothing that a copy could be made of.
@@ -88,8 +118,7 @@ fn disk(
     let Some(slot) = target.and_then(|target| target.attribute("dev")).filter(|dev| !dev.is_empty()) else {
         return Err(Error::corrupt("has a disk without a target"));
     };
-    let bus = target.and_then(|target| target.attribute("bus"));
-    let (bus, controller) = attachment(element, slot, bus, controllers)?;
+    let (bus, controller) = attachment(element, slot, controllers, hypervisor)?;
     let (file, backing) = source(element, slot)?;
     let blockio = element.child("blockio");
     let sectors = |name: &str| {
@@ -119,18 +148,10 @@ fn disk(
 fn attachment(
     element: &Element,
     slot: &str,
-    bus: Option<&str>,
     controllers: &BTreeMap<u64, String>,
+    hypervisor: Hypervisor,
 ) -> Result<(Bus, Option<String>)> {
-    let prefix =
-        slot.trim_end_matches(|c: char| c.is_ascii_lowercase()).is_empty().then(|| slot.get(..2)).flatten();
-    let usual = match prefix {
-        Some("hd") => "ide",
-        Some("sd") => "scsi",
-        Some("xv") => "xen",
-        _ => "virtio",
-    };
-    Ok(match bus.unwrap_or(usual) {
+    Ok(match bus_of(element, slot) {
         "virtio" => (Bus::VirtioBlk, None),
         "ide" => (Bus::Ide, None),
         "sata" => (Bus::Sata, None),
@@ -140,7 +161,13 @@ fn attachment(
             let said = element.child("address").and_then(|address| address.attribute("controller"));
             let index = match said {
                 Some(text) => number("a disk's controller", text, u32::MAX.into())?,
-                None => letters(slot).map_or(0, |index| (index / ON_A_CONTROLLER) as u64),
+                None => {
+                    let each = match hypervisor {
+                        Hypervisor::Vmware => ON_A_WIDE_CONTROLLER,
+                        Hypervisor::Qemu | Hypervisor::Other => ON_A_CONTROLLER,
+                    };
+                    letters(slot).map_or(0, |index| (index / each) as u64)
+                }
             };
             match controllers.get(&index).map(String::as_str) {
                 Some("virtio-scsi" | "virtio-transitional" | "virtio-non-transitional") => {
@@ -159,8 +186,9 @@ fn attachment(
     })
 }
 
-/// Which disk of its kind it is by the letters of its name: 27 for `sdab`.
+/// Which disk of its kind it is by the letters of its name: 27 for `sdab`. Xen's may be that of a partition, `xvda1`.
 fn letters(slot: &str) -> Option<usize> {
+    let slot = slot.trim_end_matches(|c: char| c.is_ascii_digit());
     let prefix = if slot.starts_with("xvd") { 3 } else { 2 };
     let letters = slot.get(prefix..).filter(|letters| (1..=4).contains(&letters.len()))?;
     let all = letters.bytes().try_fold(0_usize, |sum, letter| {
@@ -264,7 +292,7 @@ fn encoded(text: &str) -> String {
 fn format(element: &Element, hypervisor: Hypervisor) -> Option<String> {
     let said = element.child("driver").and_then(|driver| driver.attribute("type"));
     let usual = match (hypervisor, element.attribute("type")) {
-        (Hypervisor::Qemu, Some("volume")) | (Hypervisor::Other, _) => None,
+        (Hypervisor::Qemu, Some("volume")) | (Hypervisor::Vmware | Hypervisor::Other, _) => None,
         (Hypervisor::Qemu, _) => Some("raw"),
     };
     let format = match said.or(usual)? {

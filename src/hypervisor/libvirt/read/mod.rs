@@ -163,6 +163,8 @@ fn find_domain<'a>(root: &'a Element, choice: &Choice, report: &mut Report) -> R
 enum Hypervisor {
     /// QEMU, with or without KVM.
     Qemu,
+    /// VMware's.
+    Vmware,
     /// Another that libvirt speaks to.
     Other,
 }
@@ -171,7 +173,8 @@ fn check_kind(domain: &Element) -> Result<Hypervisor> {
     let kind = domain.attribute("type").unwrap_or_default();
     let hypervisor = match kind {
         "kvm" | "qemu" | "hvf" => Hypervisor::Qemu,
-        "xen" | "vmware" | "test" => Hypervisor::Other,
+        "vmware" => Hypervisor::Vmware,
+        "xen" | "test" => Hypervisor::Other,
         "" => return Err(Error::corrupt("is a domain without a type")),
         "lxc" | "openvz" => {
             return Err(Error::unsupported(format!(

@@ -150,8 +150,8 @@ fn disks_have_buses_controllers_and_content() {
         disk("dev='hda'", ""),
         disk("dev='sda' bus='scsi'", ""),
         disk("dev='sdb' bus='scsi'", "<address type='drive' controller='1'/>"),
-        // The sixteenth place is on the second controller.
-        disk("dev='sdp' bus='scsi'", ""),
+        // The eighth place is on the second controller.
+        disk("dev='sdh' bus='scsi'", ""),
         disk("dev='sda' bus='sata'", ""),
         disk("dev='sdz' bus='usb'", ""),
     ];
@@ -168,7 +168,7 @@ fn disks_have_buses_controllers_and_content() {
             ("hda", Bus::Ide, ""),
             ("sda", Bus::VirtioScsi, ""),
             ("sdb", Bus::Scsi, "lsisas1068"),
-            ("sdp", Bus::Scsi, "lsisas1068"),
+            ("sdh", Bus::Scsi, "lsisas1068"),
             ("sata-sda", Bus::Sata, ""),
             ("sdz", Bus::Scsi, "usb"),
         ]
@@ -448,4 +448,52 @@ fn snapshots_hold_a_definition() {
     );
     let system = Choice { system: Some("b".into()), ..Choice::default() };
     assert_eq!(parse(inner.as_bytes(), &system).unwrap_err().kind(), Kind::Refused);
+}
+
+/// Where libvirt chooses the places, a narrow SCSI bus has 7 of them and VMware's 15.
+#[test]
+fn disks_without_an_address_are_on_the_controller_that_libvirt_chooses() {
+    let controllers = "<controller type='scsi' index='0' model='lsilogic'/><controller type='scsi' index='1' model='virtio-scsi'/>\
+                       <controller type='scsi' index='2' model='lsisas1068'/>";
+    for (kind, target, expected) in [
+        ("kvm", "sdg", Some("lsilogic")),
+        ("kvm", "sdh", None),
+        ("kvm", "sdn", None),
+        ("kvm", "sdo", Some("lsisas1068")),
+        ("xen", "sdh", None),
+        ("vmware", "sdo", Some("lsilogic")),
+        ("vmware", "sdp", None),
+    ] {
+        let disk =
+            format!("<disk type='file'><source file='/v/a.raw'/><target dev='{target}' bus='scsi'/></disk>");
+        let text =
+            domain(PC, &format!("{controllers}{disk}")).replace("type='kvm'", &format!("type='{kind}'"));
+        let machine = parse(text.as_bytes(), &Choice::default()).unwrap().machine;
+        assert_eq!(machine.disks[0].controller.as_deref(), expected, "{kind} {target}");
+    }
+}
+
+#[test]
+fn disks_of_a_bus_are_in_the_order_of_their_targets() {
+    let disk = |target: &str, order: &str| {
+        format!("<disk type='file'><source file='/v/{target}'/><target dev='{target}'/>{order}</disk>")
+    };
+    let first = "<boot order='1'/>";
+    for (targets, expected) in [
+        (&["vdb", "vda"][..], &["vda", "vdb"][..]),
+        // A bus stays where its first disk stands.
+        (&["vdb", "sda", "vda"], &["vda", "vdb", "sda"]),
+        (&["hdc", "vdb", "hda", "vda"], &["hda", "hdc", "vda", "vdb"]),
+        (&["vdaa", "vdz", "vda"], &["vda", "vdz", "vdaa"]),
+        (&["xvdb1", "xvda2"], &["xvda2", "xvdb1"]),
+    ] {
+        let inner: String = targets.iter().map(|target| disk(target, "")).collect();
+        let found = machine(PC, &inner);
+        let slots: Vec<_> = found.disks.iter().map(|disk| disk.slot.as_str()).collect();
+        assert_eq!((slots.as_slice(), found.boot_disk), (expected, None), "{targets:?}");
+    }
+    let found = machine(PC, &[disk("vdb", first), disk("vda", "")].concat());
+    assert_eq!((found.disks[0].slot.as_str(), found.boot_disk), ("vda", Some(1)));
+    let found = machine(PC, &[disk("vdb", ""), disk("vda", first)].concat());
+    assert_eq!((found.disks[0].slot.as_str(), found.boot_disk), ("vda", None));
 }

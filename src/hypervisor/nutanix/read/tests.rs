@@ -150,10 +150,20 @@ fn of_several_machines_one_is_chosen() {
         let error = choose(system).unwrap_err();
         assert_eq!(
             (error.kind(), error.hint_text()),
-            (Kind::Refused, Some("choose one of web01, db01")),
+            (Kind::Refused, Some("choose one with --system: web01, db01")),
             "{system:?}"
         );
     }
+    // A cluster has thousands.
+    let many: Vec<_> = (0..100)
+        .map(|n| {
+            let mut one = v2();
+            one["name"] = json!(format!("vm{n}"));
+            one
+        })
+        .collect();
+    let error = parse(json!({ "entities": many }).to_string().as_bytes(), &Choice::default()).unwrap_err();
+    assert!(error.hint_text().unwrap().ends_with(", vm63"), "{error}");
     assert!(recognise(both.as_bytes()));
     for no in ["{}", "[]", "name: x", "{\"entities\": [1]}", "{\"data\": {}}"] {
         assert!(!recognise(no.as_bytes()), "{no}");

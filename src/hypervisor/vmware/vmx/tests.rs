@@ -28,7 +28,7 @@ fn cards_behind_a_bridge_are_named_by_their_slot() {
 const WEB01: &str = r#"#!/usr/bin/vmware
 .encoding = "windows-1252"
 config.version = "8"
-virtualHW.version = "19"
+virtualHW.version = "12"
 DISPLAYNAME = "web01 |22blue|22"
 guestOS = "debian12-64"
 memSize = "2048"
@@ -214,4 +214,47 @@ fn names_in_the_old_character_set() {
     .unwrap()
     .machine;
     assert_eq!(machine.name, "München!");
+}
+
+/// The file's spelling is the machine's, whatever the guest reads.
+#[test]
+fn the_guests_spelling_of_the_uuid_is_told() {
+    let says = |hardware: &str, uuid: &str| {
+        let text = WEB01
+            .replace("virtualHW.version = \"12\"", &format!("virtualHW.version = \"{hardware}\""))
+            .replace("56 4d 9b ef ac d9 b4 e0", uuid);
+        let parsed = parse(text.as_bytes(), &Choice::default()).unwrap();
+        let uuid = parsed.machine.smbios.uuid.unwrap().to_string();
+        let found = parsed.findings.into_iter().find(|found| found.id == "smbios-uuid-order");
+        (uuid, found.map(|found| found.says))
+    };
+    let (uuid, told) = says("13", "56 4d 9b ef ac d9 b4 e0");
+    assert_eq!(uuid, "564d9bef-acd9-b4e0-c8f0-aea8b9103515");
+    let told = told.unwrap();
+    assert!(told.contains(&uuid) && told.contains("ef9b4d56-d9ac-e0b4-c8f0-aea8b9103515"), "{told}");
+    assert!(says("21", "56 4d 9b ef ac d9 b4 e0").1.is_some());
+    for hardware in ["12", "4", "x"] {
+        assert_eq!(says(hardware, "56 4d 9b ef ac d9 b4 e0").1, None, "{hardware}");
+    }
+    assert_eq!(says("19", "11 22 22 11 33 33 44 44").1, None, "the same both ways");
+}
+
+#[test]
+fn a_disks_name_in_an_unknown_character_set_is_refused() {
+    let file = |encoding: &str| {
+        let text = WEB01.replace("windows-1252", encoding);
+        let mut bytes = text.into_bytes();
+        bytes.extend(b"scsi0:4.present = TRUE\nscsi0:4.fileName = \"\xb7\xfe.vmdk\"\n");
+        parse(&bytes, &Choice::default())
+    };
+    assert_eq!(file("GBK").unwrap().machine.disks[2].file, "服.vmdk");
+    let error = file("x-mac-unheard-of").unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().contains("scsi0:4.filename")),
+        (Kind::Unsupported, true),
+        "{error}"
+    );
+    let cd = [WEB01.replace("windows-1252", "x").as_bytes(), b"ide1:0.fileName = \"\xb7.iso\"\n"].concat();
+    let parsed = parse(&cd, &Choice::default()).unwrap();
+    assert_eq!(ids(&parsed), ["definition-encoding", "definition-device-left-out"]);
 }

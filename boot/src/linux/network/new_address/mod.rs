@@ -153,10 +153,7 @@ fn follow(draft: &mut Draft<'_>, renewal: &Renewal, path: &str, language: Langua
             if text::is_comment(body) || body.trim_ascii_start().starts_with(b";") {
                 return None;
             }
-            let new = match is_identifier(body) {
-                true => None,
-                false => renewal.changes.line(body, language),
-            };
+            let new = renewal.changes.line_unless(body, language, is_identifier);
             left = left.or_else(|| renewal.changes.find(new.as_deref().unwrap_or(body)));
             new
         })
@@ -167,12 +164,32 @@ fn follow(draft: &mut Draft<'_>, renewal: &Renewal, path: &str, language: Langua
     Ok(())
 }
 
-/// Lines whose value a DHCP server knows the machine by.
-fn is_identifier(line: &[u8]) -> bool {
+/// True where the value that follows is one that a DHCP server knows the machine by.
+fn is_identifier(before: &[u8]) -> bool {
     const WORDS: &[&[u8]] = &[b"clientid", b"duid"];
     let letters: Vec<u8> =
-        line.iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
+        key(before).iter().filter(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
     WORDS.iter().any(|word| letters.windows(word.len()).any(|part| part == *word))
+}
+
+/// What says the meaning of the value that follows: `macaddress` for `{match: {macaddress: "`, `client-id` for `<client-id>`. Where no
+/// sign stands between a key and its value, all words of the setting: `send dhcp-client-identifier`.
+fn key(before: &[u8]) -> &[u8] {
+    let end =
+        |text: &[u8], is: fn(u8) -> bool| text.iter().rposition(|byte| !is(*byte)).map_or(0, |at| at + 1);
+    let is_around = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'');
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let (text, around) = before.split_at(end(before, is_around));
+    match text.split_last() {
+        Some((b'=' | b'>', key)) | Some((b':', key)) if !(text.ends_with(b":") && around.is_empty()) => {
+            let key = key.get(..end(key, is_around)).unwrap_or_default();
+            key.get(end(key, is_word)..).unwrap_or_default()
+        }
+        _ => {
+            let start = text.iter().rposition(|byte| b",;{}[]<>".contains(byte)).map_or(0, |at| at + 1);
+            text.get(start..).unwrap_or_default()
+        }
+    }
 }
 
 /// A file that is named by the address: SUSE's up to SLES 9. Gives both names.
@@ -199,18 +216,18 @@ fn parameters(draft: &mut Draft<'_>, renewal: &Renewal) -> Result<Vec<String>> {
     let blocks: &[String] = &files.environments;
     let all = [files.configs, files.entries, sources, blocks.to_vec()].concat();
     for path in &all {
-        let mut is_long = false;
+        let mut long = None;
         draft.edit(path, WHY, |old| {
             let new = text::map_lines(old, |body| match text::is_comment(body) && !is_magic(body) {
                 true => None,
                 false => renewal.changes.line(body, Language::Plain),
             })?;
             // GRUB writes into the blocks of its environment where they lie.
-            is_long = blocks.contains(path) && new.len() != old.len();
-            (!is_long).then_some(new)
+            long = renewal.changes.find(old).filter(|_| blocks.contains(path) && new.len() != old.len());
+            long.is_none().then_some(new)
         })?;
-        if is_long {
-            watch::stranger(draft, renewal.pair(0), path);
+        if let Some(at) = long {
+            watch::stranger(draft, renewal.pair(at), path);
         }
     }
     Ok(all)

@@ -247,6 +247,61 @@ fn grubs_environment_follows() {
     let plan = run(&MemTree::new().file("/boot/grub2/grubenv", short), &both());
     assert_eq!(written(&plan, "/boot/grub2/grubenv"), None);
     assert_eq!(says(&plan, "linux-nic-old-address").len(), 1, "{:?}", plan.findings);
+    // The card that it is about is named, not the first.
+    let second = "kernelopts=ifname=lan1:0:50:56:0:0:b ro\n####\n";
+    let plan = run(&MemTree::new().file("/boot/grub2/grubenv", second), &both());
+    let says = says(&plan, "linux-nic-old-address");
+    assert!(matches!(says.as_slice(), [one] if one.contains(B) && one.contains(NEW_B)), "{says:?}");
+}
+
+/// An identifier for DHCP beside an address does not hold the address back, whatever stands first.
+#[test]
+fn the_key_of_a_value_tells_what_it_is() {
+    let netplan = "/etc/netplan/a.yaml";
+    let nm = "/etc/NetworkManager/system-connections/a";
+    for (path, before, after) in [
+        (
+            netplan,
+            "network: {ethernets: {lan0: {match: {macaddress: 00:50:56:00:00:0b}, dhcp-identifier: duid}}}\n",
+            "network: {ethernets: {lan0: {match: {macaddress: 52:54:00:ab:cd:ef}, dhcp-identifier: duid}}}\n",
+        ),
+        (
+            netplan,
+            "network: {\"ethernets\":{\"lan0\":{\"dhcp-identifier\":\"duid\",\"match\":{\"macaddress\":\"00:50:56:00:00:0b\"}}}}\n",
+            "network: {\"ethernets\":{\"lan0\":{\"dhcp-identifier\":\"duid\",\"match\":{\"macaddress\":\"52:54:00:ab:cd:ef\"}}}}\n",
+        ),
+        (
+            nm,
+            "[ethernet]\nmac-address=00:50:56:00:00:0b # duid\n",
+            "[ethernet]\nmac-address=52:54:00:ab:cd:ef # duid\n",
+        ),
+        (
+            "/etc/conf.d/net",
+            "clientid_lan0='00:50:56:00:00:0b' mac_lan0='00:50:56:00:00:0b'\n",
+            "clientid_lan0='00:50:56:00:00:0b' mac_lan0='52:54:00:ab:cd:ef'\n",
+        ),
+        (
+            "/etc/wicked/a.xml",
+            "<client-id>00:50:56:00:00:0b</client-id><address>00:50:56:00:00:0b</address>\n",
+            "<client-id>00:50:56:00:00:0b</client-id><address>52:54:00:ab:cd:ef</address>\n",
+        ),
+    ] {
+        let plan = run(&MemTree::new().file(path, before), &both());
+        assert_eq!(written(&plan, path).as_deref(), Some(after), "{path}");
+        let is_told = ids(&plan).contains(&"linux-nic-identifier");
+        assert_eq!(is_told, after.contains(B), "{path}: {:?}", plan.findings);
+    }
+    for kept in [
+        "send dhcp-client-identifier 00:50:56:00:00:0b;",
+        "ipv4.dhcp-client-id = 00:50:56:00:00:0b",
+        "\tclient-id: x 00:50:56:00:00:0b",
+        "dhcp-duid=\"00:50:56:00:00:0b\"",
+    ] {
+        let path = "/etc/netctl/a";
+        let plan = run(&MemTree::new().file(path, kept), &both());
+        assert_eq!(written(&plan, path), None, "{kept}");
+        assert!(ids(&plan).contains(&"linux-nic-identifier"), "{kept}");
+    }
 }
 
 fn bonded() -> MemTree {
@@ -405,6 +460,15 @@ fn what_is_not_followed_is_told() {
         ]
     );
     assert_eq!(plan.edits, []);
+    // What is too large to be searched is named; the hardware database of systemd is not.
+    let large = vec![b'x'; (1 << 20) + 1];
+    let tree = (0..10).fold(MemTree::new(), |tree, n| tree.file(&format!("/etc/app/{n}"), &large));
+    let plan = run(&tree.file("/etc/udev/hwdb.bin", &large), &both());
+    let [says] = says(&plan, "linux-file-unreadable").try_into().unwrap();
+    assert!(
+        says.contains("/etc/app/0, ") && says.ends_with(" and 2 more.") && !says.contains("hwdb"),
+        "{says}"
+    );
     // A tree without end is searched in part, and that is said.
     let deep = MemTree::new().file(&format!("/etc{}/x", "/d".repeat(20)), A);
     assert_eq!(ids(&run(&deep, &both())), ["linux-file-unreadable"]);

@@ -40,12 +40,18 @@ const LEFT_OUT: &[&str] = &[
     "/etc/ssl",
 ];
 
+/// systemd's hardware database: 10 MiB of makers and models, and no address of a card.
+const LEFT_OUT_FILES: &[&str] = &["/etc/udev/hwdb.bin"];
+
 /// Server systems have 1500 files below /etc, large ones 6000.
 const FILES_AT_MOST: usize = 16_384;
 
 /// All that is searched, in bytes; a single file is configuration up to a bound of its own.
 const BYTES_AT_MOST: Bytes = Bytes::mib(128);
 const FILE_AT_MOST: Bytes = Bytes::mib(1);
+
+/// Names of larger files that a finding lists.
+const NAMES_AT_MOST: usize = 8;
 
 /// `/etc/a/b/c/…`
 const DEPTH_AT_MOST: usize = 8;
@@ -131,6 +137,7 @@ pub(super) fn strangers(draft: &mut Draft<'_>, renewal: &Renewal, known: &BTreeS
     let mut open: Vec<(String, usize)> = ROOTS.iter().rev().map(|root| ((*root).to_owned(), 0)).collect();
     let (mut files, mut bytes) = (0, 0u64);
     let mut is_full = false;
+    let mut large = Vec::new();
     // Where /usr has all, it is searched there.
     let is_merged = draft.scene.tree.read_link("/lib")?.is_some();
     open.retain(|(root, _)| !(is_merged && root.starts_with("/lib/")));
@@ -160,6 +167,9 @@ pub(super) fn strangers(draft: &mut Draft<'_>, renewal: &Renewal, known: &BTreeS
                 {
                     let size = draft.scene.tree.metadata(&path)?.map_or(Bytes(0), |meta| meta.size);
                     if size > FILE_AT_MOST {
+                        if !LEFT_OUT_FILES.contains(&path.as_str()) {
+                            large.push(path);
+                        }
                         continue;
                     }
                     bytes = bytes.saturating_add(size.0);
@@ -176,6 +186,21 @@ pub(super) fn strangers(draft: &mut Draft<'_>, renewal: &Renewal, known: &BTreeS
         if files > FILES_AT_MOST || bytes > BYTES_AT_MOST.0 {
             break;
         }
+    }
+    if !large.is_empty() {
+        let names: Vec<&str> = large.iter().take(NAMES_AT_MOST).map(String::as_str).collect();
+        let more = match large.len().saturating_sub(names.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        draft.find(
+            "linux-file-unreadable",
+            format!(
+                "Old hardware addresses were not looked for in files above {FILE_AT_MOST}: {}{more}.",
+                names.join(", ")
+            ),
+            "Search those that are configuration by hand.",
+        );
     }
     if is_full {
         draft.find(
