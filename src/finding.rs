@@ -30,6 +30,12 @@ rows! {
     COLLISION_UUID = "collision-uuid", Blocks,
         "Two machines would have one SMBIOS UUID, by which hypervisors, licences and inventories know them: one is a copy of the \
          other. Leave one of them out, or give it a new one in the map with uuid = \"new\".";
+    /// The machine is made of an image.
+    NO_DEFINITION = "definition-absent", Warns,
+        "The source is a disk image without a definition of a machine, so what a definition says is found out from the image or \
+         chosen: how the machine starts, its memory, its processors, its network cards. Serial numbers and UUID are new. Give what \
+         is known of the old machine with --memory, --cpus, --firmware and --nic, or name its definition instead of the image \
+         where there is one.";
     /// A device that no target gets.
     DEVICE_LEFT_OUT = "definition-device-left-out", Notes,
         "The source's definition has a device that is not made at the target: a CD or floppy drive, a sound card, a serial \
@@ -69,6 +75,16 @@ rows! {
         "A disk is independent at the source: snapshots and backups leave it out, and a nonpersistent one forgets its \
          changes at power-off. What is converted is its content as it is now, and at the target it is an ordinary \
          disk. Exclude it there from backups if that was the purpose.";
+    /// It is made of several images.
+    DISK_LINKED = "disk-linked", Notes,
+        "A disk is made of several images on top of each other, as snapshots, linked clones and differencing disks are. All of them \
+         are read, and what is written is one image that needs no other. The finding names them. The images below of a \
+         linked clone lie in another folder: name it with --allow.";
+    /// A parent without proof.
+    DISK_PARENT = "disk-parent-by-name", Warns,
+        "A disk is made of several images, and the one below lies elsewhere than the upper one says. A file of the same name was taken \
+         in a folder of --allow, and the format (qcow2) has no identity by which it could be checked. With a wrong one the \
+         disk is a mixture. Look whether it is the right one before the machine is used.";
     /// A raw device mapping.
     DISK_RAW = "disk-raw-device", Warns,
         "A disk is a raw device mapping or a physical disk of the host. Where it can be read, its content becomes an ordinary \
@@ -174,8 +190,13 @@ rows! {
     /// Secrets in a TPM.
     TPM = "tpm-secrets", Warns,
         "The machine has a virtual TPM, and what is sealed in it cannot leave the source. At the target it has a new, empty one. \
-         BitLocker asks for its recovery key at the first start, LUKS with a TPM for a passphrase: have them at hand, \
-         or suspend the protection in the guest before the move.";
+         BitLocker asks for its recovery key at the first start, LUKS with a TPM for a passphrase. The recovery key is where it was \
+         backed up (Active Directory, Entra ID, the account, on paper); on a running source manage-bde -protectors -get C: shows it, \
+         and manage-bde -protectors -disable C: -RebootCount 0 suspends BitLocker until it is enabled again, so that the first start \
+         asks for nothing. On Linux systemd-cryptenroll DEVICE lists what opens the volume: add a recovery key before the move \
+         (systemd-cryptenroll --recovery-key DEVICE). At the target seal it anew: manage-bde -protectors -enable C:, or \
+         systemd-cryptenroll --wipe-slot=tpm2 --tpm2-device=auto DEVICE. Keys of Windows Hello and certificates in the TPM are \
+         made anew.";
 }
 
 /// The row of an id, of the machine or of its guest.

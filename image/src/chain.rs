@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::formats::{self, Format, Image, LayerInfo, OpenOptions};
 use crate::limits;
 use crate::ova;
+use crate::parent;
 use crate::source::Source;
 use crate::units::{Bytes, GuestOffset, GuestRange};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let (mut source, format, mut member) = enter(path, &options)?;
     options.format = format;
     let mut wanted: Vec<String> = Vec::new();
+    let mut by_name = false;
     let mut fits: Option<Arc<dyn Disk>> = None;
     loop {
         let here = source.path().to_owned();
@@ -121,10 +123,11 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
                 details,
                 files: layer.extents,
                 allocated,
+                by_name,
             },
         ));
         let Some(parent) = layer.parent else { break };
-        source = formats::find_parent(&here, &parent, &options.gate)?;
+        (source, by_name) = parent::find(&here, &parent, &options.gate).map(|it| (it.source, it.by_name))?;
         options.format = parent.format;
         options.snapshot = None;
         wanted = parent.identities;

@@ -2,7 +2,7 @@
 //!
 //! To add a format: write its module, add a variant to [`Format`] and a row to [`TABLE`].
 
-use crate::chain::{Layer, ParentRef};
+use crate::chain::Layer;
 use crate::check::Checked;
 use crate::create::CreateOptions;
 use crate::disk::Disk;
@@ -325,6 +325,10 @@ pub struct LayerInfo {
     pub files: Vec<std::path::PathBuf>,
     /// Bytes that the host holds for this layer's files.
     pub allocated: crate::Bytes,
+    /// It was taken for its child's parent by its file name alone: it lies elsewhere than the child says, and nothing in
+    /// the child tells whether it is the right one.
+    #[serde(skip)]
+    pub by_name: bool,
 }
 
 /// Checks the image at `path` and every parent it names. An image that cannot even be opened is an error; one without
@@ -437,18 +441,4 @@ pub fn open_layer(source: Source, options: &OpenOptions) -> Result<(Format, Laye
     }
     let layer = (format.row().open)(source, options).map_err(|e| e.in_file(&path))?;
     Ok((format, layer))
-}
-
-/// The parent that `reference` names, tried in the order in which the image lists its names.
-pub fn find_parent(child: &Path, reference: &ParentRef, gate: &Gate) -> Result<Source> {
-    let mut first_error = None;
-    for name in &reference.names {
-        match gate.open(child, name) {
-            Ok(source) => return Ok(source),
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
-        }
-    }
-    Err(first_error.unwrap_or_else(|| Error::corrupt("needs a parent but names none").in_file(child)))
 }

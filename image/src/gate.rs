@@ -76,6 +76,25 @@ impl Gate {
         if self.allows(&real_folder, &real) { Ok(real) } else { Err(outside(&real)) }
     }
 
+    /// The folders that the user allowed, by their real paths.
+    pub fn allowed(&self) -> &[PathBuf] {
+        &self.allowed
+    }
+
+    /// The files with this name that lie in allowed folders themselves, not below them. An image that was made on another
+    /// host names its parent by a path of that host; the user says with the folder where it lies now.
+    pub fn in_allowed(&self, name: &str) -> Vec<PathBuf> {
+        let is_plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+        let mut found: Vec<PathBuf> = Vec::new();
+        for folder in self.allowed.iter().filter(|_| is_plain) {
+            let Ok(real) = folder.join(name).canonicalize() else { continue };
+            if self.allows(folder, &real) && !found.contains(&real) {
+                found.push(real);
+            }
+        }
+        found
+    }
+
     fn allows(&self, own: &Path, path: &Path) -> bool {
         path.starts_with(own) || self.allowed.iter().any(|folder| path.starts_with(folder))
     }
@@ -121,5 +140,23 @@ mod tests {
         assert_eq!(gate.open(&image, "").unwrap_err().kind(), Kind::Corrupt);
         let open = Gate::own_folder().allow(dir.path()).unwrap();
         assert!(open.open(&image, "../secret").is_ok());
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_allowed_folders_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for file in ["a/base", "a/below/deep", "b/base", "secret"] {
+            std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.join(file), b"x").unwrap();
+        }
+        std::os::unix::fs::symlink("../secret", root.join("a/link")).unwrap();
+        let gate = Gate::own_folder().allow(&root.join("a")).unwrap();
+        assert_eq!(gate.in_allowed("base"), [root.join("a/base")]);
+        for name in ["link", "deep", "below/deep", "../secret", "..", "", "absent", "/etc/hostname"] {
+            assert_eq!(gate.in_allowed(name), Vec::<PathBuf>::new(), "{name}");
+        }
+        assert_eq!(gate.allow(&root.join("b")).unwrap().in_allowed("base").len(), 2);
+        assert_eq!(Gate::own_folder().in_allowed("base"), Vec::<PathBuf>::new());
     }
 }

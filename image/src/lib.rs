@@ -29,6 +29,7 @@ pub mod nbd;
 pub mod ova;
 pub mod overlay;
 pub mod pages;
+mod parent;
 pub mod partial;
 pub mod partition;
 pub mod qcow2;

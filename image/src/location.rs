@@ -78,6 +78,7 @@ impl Location {
             files: Vec::new(),
             // A server does not say what it takes on its own storage.
             allocated: Bytes(0),
+            by_name: false,
         };
         Ok(Image { disk: Arc::new(disk), layers: vec![layer] })
     }

@@ -1,6 +1,8 @@
 //! `landfall convert`, `landfall inspect`.
 
-use super::args::{Convert, GuestArgs, Inspect, Prove, ServiceArgs, TargetArgs};
+use super::args::{
+    self, Convert, FirmwareChoice, GuestArgs, HardwareArgs, Inspect, Prove, ServiceArgs, TargetArgs,
+};
 use super::map::{self, line::shown};
 use super::text::{self, print_json};
 use super::{Surroundings, register};
@@ -14,6 +16,7 @@ use crate::report::failure::Failed;
 use crate::report::registration::Afterwards;
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
+use landfall_boot::target::Firmware;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
@@ -30,8 +33,25 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
     let disks = guest.disk.iter().map(|(slot, file)| (slot.clone(), file.into())).collect();
     GuestChoice {
         root: guest.root.clone(),
-        source: source::Wanted { choice, disks, skipped: guest.skip_disk.clone() },
+        source: source::Wanted {
+            choice,
+            disks,
+            skipped: guest.skip_disk.clone(),
+            hardware: hardware_of(&guest.hardware),
+        },
         ..GuestChoice::default()
+    }
+}
+
+fn hardware_of(args: &HardwareArgs) -> source::Hardware {
+    source::Hardware {
+        memory: args.memory,
+        cpus: args.cpus,
+        firmware: args.firmware.map(|firmware| match firmware {
+            FirmwareChoice::Bios => Firmware::Bios,
+            FirmwareChoice::Uefi => Firmware::Uefi,
+        }),
+        nics: args.nic.iter().map(|nic| Some(nic.clone()).filter(|nic| nic != args::NEW)).collect(),
     }
 }
 

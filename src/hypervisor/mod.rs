@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod azure;
+mod behind;
 pub mod by_hand;
 pub mod fit;
 pub mod guests;
@@ -60,12 +61,13 @@ impl Parsed {
         Parsed { machine, findings: Vec::new(), unread: Vec::new() }
     }
 
-    /// The findings, and one that names what was not read.
+    /// The findings, those of what stays at the source whatever its hypervisor is, and one that names what was not read.
     pub fn all_findings(&self) -> Vec<Finding> {
         let mut names = self.unread.clone();
         names.sort();
         names.dedup();
         let mut out = self.findings.clone();
+        out.extend(behind::findings(&self.machine));
         if !names.is_empty() {
             let count = names.len();
             out.push(finding::NOT_READ.finding(
@@ -84,17 +86,6 @@ pub struct Rendered {
     pub artifacts: Vec<Artifact>,
     /// What it has no place for.
     pub findings: Vec<Finding>,
-}
-
-impl Rendered {
-    /// What is to be said besides what was `told` already: of secrets and variables that stay at the source, a definition's
-    /// reader tells, too.
-    pub fn findings_besides(&self, told: &[Finding]) -> Vec<Finding> {
-        let is_told = |new: &&Finding| {
-            [finding::NVRAM.id, finding::TPM.id].contains(&new.id) && told.iter().any(|old| old.id == new.id)
-        };
-        self.findings.iter().filter(|finding| !is_told(finding)).cloned().collect()
-    }
 }
 
 /// One file of a definition that was written.
@@ -183,6 +174,20 @@ pub struct Reader {
     pub recognise: fn(&[u8]) -> bool,
     /// Reads a definition's bytes.
     pub parse: Parse,
+    /// What lies beside its definitions and belongs to them, the disks apart.
+    pub beside: Beside,
+}
+
+/// What lies beside a definition and belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing.
+    Nothing,
+    /// The list of its snapshots, with the ending `vmsd`.
+    Snapshots,
+    /// A manifest of its files, with the ending `mf`. Its disks may be compressed or cut into pieces as a whole, which their
+    /// format then says.
+    Manifest,
 }
 
 /// A target.
@@ -253,6 +258,7 @@ pub const READERS: &[Reader] = &[
         endings: &["vmx"],
         recognise: vmware::vmx::recognise,
         parse: vmware::vmx::parse,
+        beside: Beside::Snapshots,
     },
     Reader {
         name: "proxmox",
@@ -260,6 +266,7 @@ pub const READERS: &[Reader] = &[
         endings: &["conf"],
         recognise: proxmox::conf::recognise,
         parse: proxmox::read::parse,
+        beside: Beside::Nothing,
     },
     Reader {
         name: "ahv",
@@ -267,6 +274,7 @@ pub const READERS: &[Reader] = &[
         endings: &["json"],
         recognise: nutanix::read::recognise,
         parse: nutanix::read::parse,
+        beside: Beside::Nothing,
     },
     Reader {
         name: "vmcx",
@@ -274,6 +282,7 @@ pub const READERS: &[Reader] = &[
         endings: &["vmcx"],
         recognise: hyperv::read::recognise_vmcx,
         parse: hyperv::read::parse_vmcx,
+        beside: Beside::Nothing,
     },
     Reader {
         name: "hyperv-xml",
@@ -281,6 +290,7 @@ pub const READERS: &[Reader] = &[
         endings: &["xml"],
         recognise: hyperv::read::recognise_xml,
         parse: hyperv::read::parse_xml,
+        beside: Beside::Nothing,
     },
     Reader {
         name: "libvirt",
@@ -288,6 +298,7 @@ pub const READERS: &[Reader] = &[
         endings: &["xml"],
         recognise: libvirt::read::recognise,
         parse: libvirt::read::parse,
+        beside: Beside::Nothing,
     },
     Reader {
         name: "ovf",
@@ -295,6 +306,7 @@ pub const READERS: &[Reader] = &[
         endings: &["ovf", "ova"],
         recognise: ovf::recognise,
         parse: ovf::parse,
+        beside: Beside::Manifest,
     },
 ];
 

@@ -57,6 +57,7 @@ pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped
     // Where a rule stands is not what it does.
     let rules = map.into_iter().flat_map(|map| map.rules).map(|rule| Rule { place: String::new(), ..rule });
     let guest = &wanted.guest;
+    let hardware = &guest.source.hardware;
     let said = serde_json::json!({
         "meaning": MEANING,
         "source": loaded.state()?,
@@ -72,6 +73,12 @@ pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped
         "system": guest.source.choice.system,
         "configuration": guest.source.choice.configuration,
         "skipped": guest.source.skipped,
+        "hardware": {
+            "memory": hardware.memory,
+            "cpus": hardware.cpus,
+            "firmware": hardware.firmware,
+            "nics": hardware.nics,
+        },
         "rules": rules.collect::<Vec<_>>(),
         "name": mapped.name,
         "storage": mapped.storage,

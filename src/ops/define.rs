@@ -54,8 +54,7 @@ pub fn define(
         id: mapped.id,
     };
     let rendered = (wanted.target.render)(&machine, &placement)?;
-    let more = rendered.findings_besides(&inspected.findings);
-    inspected.findings.extend(more);
+    inspected.findings.extend(rendered.findings);
     inspected.findings.extend(not_placed(wanted.target, mapped));
     Ok(Defined { machine, placement, artifacts: rendered.artifacts })
 }

@@ -132,7 +132,8 @@ pub fn inspect(
     let mut loaded = source::load_with(context, wanted.source, &choice.source, how)?;
     for (index, image) in loaded.images.iter_mut().enumerate() {
         if let Err(error) = ends(&*image.disk) {
-            unreadable.push((index, unreadable_by(error)?));
+            let slot = loaded.machine.disks.get(index).map_or("", |disk| disk.slot.as_str());
+            unreadable.push((index, unreadable_by(source::with_another_file(error, slot))?));
             image.disk = Arc::new(source::Nothing);
         }
     }
@@ -211,15 +212,9 @@ fn unreadable_by(error: Error) -> Result<Unreadable> {
 
 fn lost(machine: &Machine, index: usize, why: &Unreadable) -> Finding {
     let slot = machine.disks.get(index).map_or("", |disk| disk.slot.as_str());
-    let copy = format!("name a good copy with --disk {slot}=FILE");
-    let remedy = match why.hint.as_deref() {
-        Some(hint) if hint.contains("--disk") => hint.to_owned(),
-        Some(hint) => format!("{hint}; or {copy}"),
-        None => format!("copy it from the source again, or {copy}"),
-    };
     finding::DISK_UNREADABLE.finding(
         format!("disk{index} ({slot}) cannot be read, and what lies on it is not known: {}", why.says),
-        remedy,
+        why.hint.clone().unwrap_or_default(),
     )
 }
 

@@ -1,12 +1,17 @@
 //! What lies around a definition: the archive of an OVA, the manifest and the lengths of an OVF's files, the snapshots beside
 //! a .vmx.
+//!
+//! To read another kind of archive: a row of [`KINDS`], whose function gives the definition, and an [`Archive`] that opens its
+//! disks.
 
-use super::Context;
+use super::source::{open_as, said};
+use super::{Context, disk};
 use crate::event::Event;
 use crate::hypervisor::vmware::vmsd;
-use crate::hypervisor::{Choice, Parsed, ovf};
-use crate::machine::DiskSlot;
+use crate::hypervisor::{Beside, Choice, Parsed, ovf};
+use crate::machine::{Backing, DiskSlot};
 use landfall_image::convert::Cancel;
+use landfall_image::formats::Image;
 use landfall_image::ova::{self, Package};
 use landfall_image::{Bytes, Error, Format, Result, Source};
 use std::collections::HashSet;
@@ -15,8 +20,32 @@ use std::path::{Path, PathBuf};
 /// A .vmsd with more than this is none.
 const SNAPSHOTS_AT_MOST: u64 = 1 << 20;
 
-/// Opens an OVA, and compares what its manifest lists where `digests` says so; its descriptor comes with it.
-pub fn open(context: &Context<'_>, path: &Path, digests: bool) -> Result<(Package, Vec<u8>)> {
+/// An archive in which a definition lies with its disks.
+pub trait Archive {
+    /// Opens the disk that the definition names.
+    fn image(&self, context: &Context<'_>, disk: &DiskSlot) -> Result<Image>;
+}
+
+/// An archive and its definition.
+pub type Unpacked = (Box<dyn Archive>, Vec<u8>);
+
+/// A kind of archive.
+struct Kind {
+    /// Endings of its files' names.
+    endings: &'static [&'static str],
+    /// Opens one, and compares its digests where the flag says so.
+    open: fn(&Context<'_>, &Path, bool) -> Result<Unpacked>,
+}
+
+const KINDS: &[Kind] = &[Kind { endings: &["ova"], open: ova }];
+
+/// Opens `path` where it is an archive by its ending, and compares what its manifest lists where `digests` says so.
+pub fn open(context: &Context<'_>, path: &Path, ending: &str, digests: bool) -> Result<Option<Unpacked>> {
+    let kind = KINDS.iter().find(|kind| kind.endings.contains(&ending));
+    kind.map(|kind| (kind.open)(context, path, digests)).transpose()
+}
+
+fn ova(context: &Context<'_>, path: &Path, digests: bool) -> Result<Unpacked> {
     let package = Package::open(path)?;
     let (_, descriptor) = package.descriptor()?;
     let descriptor = descriptor.into_bytes();
@@ -26,19 +55,49 @@ pub fn open(context: &Context<'_>, path: &Path, digests: bool) -> Result<(Packag
             same_length(&file, member.len).map_err(|e| e.in_file(path))?;
         }
     }
-    if !digests {
-        return Ok((package, descriptor));
+    if digests {
+        context.observer.event(Event::Step(format!("Comparing the digests of {}", path.display())));
+        if package.verify(&context.cancel)?.is_none() {
+            tracing::info!("{} has no manifest: its files cannot be compared", path.display());
+        }
     }
-    context.observer.event(Event::Step(format!("Comparing the digests of {}", path.display())));
-    if package.verify(&context.cancel)?.is_none() {
-        tracing::info!("{} has no manifest: its files cannot be compared", path.display());
+    Ok((Box::new(package), descriptor))
+}
+
+impl Archive for Package {
+    fn image(&self, context: &Context<'_>, disk: &DiskSlot) -> Result<Image> {
+        is_whole(disk)?;
+        match disk.backing {
+            Backing::File => {
+                let member = member(self, disk)?;
+                open_as(context, disk::Input::new(&member, said(disk.format.as_deref())))
+            }
+            // What is no file is none of its members.
+            _ => Err(Error::refused(format!("{} is no file of the package: {:?}", disk.slot, disk.file))
+                .hint(format!("name an image with --disk {}=FILE", disk.slot))),
+        }
     }
-    Ok((package, descriptor))
+}
+
+/// Reads what lies beside a definition, and compares the digests of a package with its manifest where `digests` says so.
+pub fn beside(
+    context: &Context<'_>,
+    beside: Beside,
+    (definition, bytes): (&Path, &[u8]),
+    choice: &Choice,
+    digests: bool,
+    parsed: &mut Parsed,
+) -> Result<()> {
+    match beside {
+        Beside::Nothing => Ok(()),
+        Beside::Snapshots => snapshots(definition, choice, parsed),
+        Beside::Manifest => check(context, definition, bytes, digests),
+    }
 }
 
 /// Compares the lengths, and where `digests` says so the digests, of the files beside an .ovf, as far as they are there: a disk that is not is told where
 /// it is opened.
-pub fn check(context: &Context<'_>, definition: &Path, descriptor: &[u8], digests: bool) -> Result<()> {
+fn check(context: &Context<'_>, definition: &Path, descriptor: &[u8], digests: bool) -> Result<()> {
     let files = ovf::files(descriptor).map_err(|e| e.in_file(definition))?;
     let mut named: HashSet<String> = HashSet::new();
     for file in files.iter().filter(|file| !file.chunked) {
@@ -76,7 +135,7 @@ fn same_length(file: &ovf::File, len: Bytes) -> Result<()> {
 }
 
 /// Where a disk of the package is: a member of that very name.
-pub fn member(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
+fn member(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
     let name = disk.file.as_str();
     match package.members().iter().any(|member| member.name == name) {
         true => Ok(package.path().join(name)),
@@ -110,7 +169,7 @@ pub fn is_whole(disk: &DiskSlot) -> Result<()> {
 }
 
 /// Reads the snapshots beside a .vmx: the chosen one takes the place of the current state, else they are told of.
-pub fn snapshots(definition: &Path, choice: &Choice, parsed: &mut Parsed) -> Result<()> {
+fn snapshots(definition: &Path, choice: &Choice, parsed: &mut Parsed) -> Result<()> {
     let path = definition.with_extension("vmsd");
     let all = if path.is_file() {
         let source = Source::open(&path)?;

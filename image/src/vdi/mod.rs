@@ -76,8 +76,9 @@ fn read_header(source: &Source) -> Result<Header> {
 /// The image whose id the child names. Its modification id is checked as that of any parent is.
 fn find_parent(child: &Path, header: &Header, gate: &Gate) -> Result<ParentRef> {
     let folder = child.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for above in ["", "../"] {
-        let Ok(entries) = std::fs::read_dir(folder.join(above)) else { continue };
+    let allowed = gate.allowed().iter().filter_map(|folder| Some(format!("{}/", folder.to_str()?)));
+    for above in ["".to_owned(), "../".to_owned()].into_iter().chain(allowed) {
+        let Ok(entries) = std::fs::read_dir(folder.join(&above)) else { continue };
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
@@ -100,8 +101,8 @@ fn find_parent(child: &Path, header: &Header, gate: &Gate) -> Result<ParentRef> 
         }
     }
     Err(Error::refused(format!(
-        "is a differencing image, and its parent with the id {} lies neither beside it nor in an allowed folder above",
+        "is a differencing image (a snapshot or a linked clone), and its parent with the id {} lies neither beside it nor in an allowed folder",
         header.parent_id
     ))
-    .hint("put the parent into the same folder, or allow the folder above it with --allow"))
+    .hint("copy the parent into the same folder, or name the folder in which it lies with --allow FOLDER"))
 }

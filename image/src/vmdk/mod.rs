@@ -47,6 +47,12 @@ pub fn open(source: Source, gate: &Gate) -> Result<Layer> {
     open::open(source, gate)
 }
 
+/// What kind of disk a descriptor says it is (`createType`): `vmfsRawDeviceMap`. `None` where `source` has no descriptor that
+/// can be read. Nothing that it names is opened.
+pub fn create_type(source: &Source) -> Option<String> {
+    open::described(source).ok().map(|described| described.text.create_type)
+}
+
 pub use check::check;
 pub use write::{create_esxi, create_flat, create_sparse, create_split, create_split_flat, create_stream};
 

@@ -41,7 +41,8 @@ pub struct Common {
     /// Log what happens inside; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Let images name files in this folder too (backing files, extents); by default only in their own
+    /// Let images name files in this folder too (backing files, extents); by default only in their own. Parents of snapshots
+    /// and linked clones, which images name by a path of another host, are looked for in it by their names
     #[arg(long, global = true, value_name = "FOLDER")]
     pub allow: Vec<PathBuf>,
     /// Work with this many threads [default: one per processor]
@@ -103,8 +104,8 @@ pub enum Verb {
 /// `landfall convert`
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// The machine: its definition (.vmx, .ovf, .ova, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), or a folder that Hyper-V
-    /// exported
+    /// The machine: its definition (.vmx, .ovf, .ova, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), a folder that Hyper-V
+    /// exported, or a disk image alone (.qcow2, .vmdk, .vhdx, .raw, nbd://…)
     pub source: PathBuf,
     /// Where it will run
     #[arg(long, value_name = "TARGET", value_parser = target_names())]
@@ -280,7 +281,8 @@ pub struct GuestArgs {
     /// Take the system on this volume, where there are several (inspect names them): disk0p1, vg0/root
     #[arg(long, value_name = "VOLUME")]
     pub root: Option<String>,
-    /// Read this disk of the machine from FILE, which lies elsewhere than its definition says: scsi0:0=/backup/web01.vmdk
+    /// Read this disk of the machine from FILE, which lies elsewhere than its definition says: scsi0:0=/backup/web01.vmdk; or,
+    /// beside a disk image that is the source, add FILE: disk1=/backup/data.vmdk
     #[arg(long, value_name = "SLOT=FILE", value_parser = parse_pair)]
     pub disk: Vec<(String, String)>,
     /// Leave this disk of the machine out: scsi0:2
@@ -295,6 +297,36 @@ pub struct GuestArgs {
     /// Take this deployment option of an OVF
     #[arg(long, value_name = "ID")]
     pub configuration: Option<String>,
+    /// What a definition would say
+    #[command(flatten)]
+    pub hardware: HardwareArgs,
+}
+
+/// What a definition would say, for a source that is a disk image.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A disk image without a definition")]
+pub struct HardwareArgs {
+    /// The machine's memory: 4G, 512M [default: 4G]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub memory: Option<Bytes>,
+    /// Its processors [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub cpus: Option<u32>,
+    /// How it starts [default: as its first disk tells]
+    #[arg(long, value_enum, value_name = "FIRMWARE")]
+    pub firmware: Option<FirmwareChoice>,
+    /// A network card with this hardware address, or new for one that the target chooses; once for each card
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_nic)]
+    pub nic: Vec<String>,
+}
+
+/// What a machine starts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FirmwareChoice {
+    /// BIOS
+    Bios,
+    /// UEFI
+    Uefi,
 }
 
 /// `landfall prove`
@@ -374,6 +406,16 @@ fn parse_hardware(text: &str) -> Result<Hardware, String> {
 
 fn target_names() -> clap::builder::PossibleValuesParser {
     crate::hypervisor::target_names().into()
+}
+
+/// The word for a card whose address the target chooses.
+pub const NEW: &str = "new";
+
+fn parse_nic(text: &str) -> Result<String, String> {
+    match text {
+        NEW => Ok(NEW.to_owned()),
+        _ => crate::machine::parse_mac(text).ok_or_else(|| format!("write 52:54:00:12:34:56, or {NEW}")),
+    }
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -67,6 +67,7 @@ fn disk(mib: u64, table: Option<(Scheme, Vec<Partition>)>, layers: &[(&str, Form
         details: vec![("internal snapshots".into(), "before-update, monthly".into())],
         files: Vec::new(),
         allocated: Bytes::mib(mib / 3),
+        by_name: false,
     };
     SourceDisk {
         virtual_size: Bytes::mib(mib),

@@ -196,10 +196,6 @@ fn firmware_and_identity(
     }
     let state = devices.iter().filter_map(|device| device.keys).find_map(|keys| keys.text("StateFilePath"));
     machine.nvram = state.map(str::to_owned);
-    findings.push(finding::NVRAM.finding(
-        "The UEFI variables stay at the source, the order of its boot entries among them; the target makes new ones.",
-        "",
-    ));
     Ok(())
 }
 
@@ -229,12 +225,6 @@ fn boot_order(bios: &Node, unread: &mut Vec<String>) -> Vec<BootDevice> {
 
 fn security(machine: &mut Machine, tree: &Node, findings: &mut Vec<Finding>) {
     machine.tpm = tree.flag("security/settings/tpm_enabled");
-    if machine.tpm {
-        findings.push(finding::TPM.finding(
-            "The machine has a virtual TPM, whose secrets stay at the source.",
-            "Have the recovery keys of encrypted volumes at hand, or suspend the encryption in the guest before the move.",
-        ));
-    }
     if tree.flag("security/settings/shielding_requested") {
         findings.push(finding::NOT_HELD.finding(
             "The machine is shielded: its disks are encrypted with keys of a guarded fabric.",

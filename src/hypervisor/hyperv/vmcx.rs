@@ -475,4 +475,4 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::hypervisor) mod tests;

@@ -76,12 +76,6 @@ pub fn parse(bytes: &[u8], choice: &Choice) -> Result<Parsed> {
     machine.disks = disks(&vm, &mut findings)?;
     machine.nics = nics(&vm, &mut findings)?;
     boot(&vm, &mut machine);
-    if machine.tpm {
-        findings.push(finding::TPM.finding(
-            "The machine has a virtual TPM; what is sealed in it stays at the source.",
-            "Have the recovery keys of its disks at hand, or suspend their protection before the move.",
-        ));
-    }
     for (what, paths) in [
         (
             "graphics cards",

@@ -43,16 +43,6 @@ pub(super) fn read(
         rest.machine.tpm = true;
     }
     rest.machine.secure_boot &= rest.machine.firmware == Firmware::Uefi;
-    if rest.machine.tpm {
-        rest.findings.push(finding::TPM.finding(
-            "The machine has a virtual TPM, whose secrets stay at the source.",
-            "Have the recovery keys of the guest's encrypted volumes at hand.",
-        ));
-    }
-    if let Some(file) = &rest.machine.nvram {
-        rest.findings
-            .push(finding::NVRAM.finding(format!("The UEFI variables in {file} stay at the source."), ""));
-    }
     Ok(())
 }
 

@@ -199,17 +199,10 @@ fn firmware(keys: &Keys, machine: &mut Machine, notes: &mut Notes) -> Result<()>
         let is_encrypted = keys.contains_key("amd-sev") || keys.contains_key("intel-tdx");
         machine.secure_boot =
             disk.get("efitype") == Some("4m") && disk.is("pre-enrolled-keys") && !is_encrypted;
-        notes.findings.push(finding::NVRAM.finding("The UEFI variables in efidisk0 stay at the source.", ""));
     } else if keys.contains_key("efidisk0") {
         notes.unread.push("efidisk0".to_owned());
     }
-    if keys.contains_key("tpmstate0") {
-        machine.tpm = true;
-        notes.findings.push(finding::TPM.finding(
-            "The machine has a virtual TPM; what is sealed in it (tpmstate0) stays at the source.",
-            "Have the recovery keys of its disks at hand, or suspend their protection before the move.",
-        ));
-    }
+    machine.tpm = keys.contains_key("tpmstate0");
     Ok(())
 }
 
@@ -366,7 +359,7 @@ mod tests {
         assert_eq!(machine.disks.iter().map(|d| d.slot.as_str()).collect::<Vec<_>>(), ["scsi0", "scsi1"]);
         assert_eq!(machine.boot_disk, Some(1));
         assert_eq!(machine.boot_order, [BootDevice::Disk, BootDevice::Nic(0), BootDevice::Cdrom]);
-        assert_eq!(ids(&parsed), ["nvram-not-carried", "tpm-secrets", "definition-device-left-out"]);
+        assert_eq!(ids(&parsed), ["definition-device-left-out"]);
         assert_eq!(parsed.unread, ["agent", "machine", "vmgenid"]);
     }
 

@@ -196,20 +196,10 @@ fn boot_order(keys: &Keys, nics: &[NicSlot]) -> std::result::Result<Vec<BootDevi
 fn state(keys: &Keys, machine: &mut Machine, findings: &mut Vec<Finding>) {
     let variables = keys.text("nvram").map(str::to_owned);
     if machine.firmware == Firmware::Uefi {
-        if let Some(file) = &variables {
-            let says = format!("The UEFI variables in {file} stay at the source.");
-            findings.push(finding::NVRAM.finding(says, ""));
-        }
         machine.nvram = variables;
     }
     let promised = keys.text("managedvm.autoaddvtpm").is_some();
     machine.tpm = keys.flag("vtpm.present", false) || promised;
-    if machine.tpm {
-        findings.push(finding::TPM.finding(
-            "The machine has a virtual TPM, whose secrets stay at the source.",
-            "Have the recovery keys of the guest's encrypted volumes at hand.",
-        ));
-    }
     keys.done_with("vtpm.");
     let suspended = keys.text("checkpoint.vmstate").is_some_and(|file| !file.eq_ignore_ascii_case("false"));
     if suspended {

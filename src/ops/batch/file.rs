@@ -19,9 +19,11 @@
 //! targets, under two names.
 
 use crate::hypervisor::{self, Choice, Target};
+use crate::machine::parse_mac;
 use crate::ops::map::{self, MapFile};
 use crate::ops::toml_file::{self, Wrong, wrong};
 use crate::ops::{GuestChoice, parse_size, source};
+use landfall_boot::target::Firmware;
 use landfall_image::create::Compression;
 use landfall_image::{Bytes, Result};
 use serde::Deserialize;
@@ -98,6 +100,11 @@ struct WrittenMachine {
     disks: BTreeMap<String, String>,
     #[serde(default)]
     skip_disks: Vec<String>,
+    memory: Option<Spanned<String>>,
+    cpus: Option<Spanned<u32>>,
+    firmware: Option<Spanned<String>>,
+    #[serde(default)]
+    nics: Vec<Spanned<String>>,
 }
 
 /// Files that one pattern finds, at most.
@@ -219,6 +226,7 @@ fn check_text(
                         choice: choice.clone(),
                         disks: Clone::clone(&disks),
                         skipped: one.skip_disks.clone(),
+                        hardware: hardware(one)?,
                     },
                     map: map.cloned(),
                 },
@@ -231,6 +239,36 @@ fn check_text(
         rate_limit: size(&written.rate_limit)?,
         scratch_at_most: size(&written.scratch_at_most)?,
         machines,
+    })
+}
+
+/// What an image without a definition gets.
+fn hardware(one: &WrittenMachine) -> Checked<source::Hardware> {
+    let memory = one.memory.as_ref().map(|text| {
+        parse_size(text.get_ref()).map_err(|says| wrong(text.span().start, format!("memory: {says}")))
+    });
+    if let Some(cpus) = one.cpus.as_ref().filter(|cpus| *cpus.get_ref() == 0) {
+        return Err(wrong(cpus.span().start, "cpus is 0; at least 1 is possible"));
+    }
+    let firmware = one.firmware.as_ref().map(|word| match word.get_ref().as_str() {
+        "bios" => Ok(Firmware::Bios),
+        "uefi" => Ok(Firmware::Uefi),
+        other => {
+            Err(wrong(word.span().start, format!("{other:?} is no firmware")).hint("write bios or uefi"))
+        }
+    });
+    let nics = one.nics.iter().map(|nic| match nic.get_ref().as_str() {
+        "new" => Ok(None),
+        text => parse_mac(text).map(Some).ok_or_else(|| {
+            wrong(nic.span().start, format!("{text:?} is no hardware address"))
+                .hint("write 52:54:00:12:34:56, or new")
+        }),
+    });
+    Ok(source::Hardware {
+        memory: memory.transpose()?,
+        cpus: one.cpus.as_ref().map(|cpus| *cpus.get_ref()),
+        firmware: firmware.transpose()?,
+        nics: nics.collect::<Checked<_>>()?,
     })
 }
 

@@ -1,15 +1,21 @@
-//! A machine as the user names it: a definition on the host, and the disks that it names.
+//! A machine as the user names it: a definition on the host, and the disks that it names; or a disk image alone.
 
+mod image;
+mod layers;
 mod place;
+mod raw;
+
+pub use image::Hardware;
+pub use place::{open_as, said};
 
 use super::{Context, packaged, state};
 use crate::event::Event;
 use crate::finding;
-use crate::hypervisor::{self, Choice};
+use crate::hypervisor::{self, Beside, Choice};
 use crate::machine::{DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
-use landfall_image::{Bytes, Disk, Error, Extent, GuestOffset, GuestRange, Overlay, Result, partition};
+use landfall_image::{Bytes, Disk, Error, Extent, GuestOffset, GuestRange, Kind, Overlay, Result, partition};
 use place::Origin;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +31,7 @@ pub struct Loaded {
     pub source_name: String,
     /// The definition's file.
     pub path: PathBuf,
-    /// Which hypervisor's definition it is.
+    /// Which hypervisor's definition it is; `image` for none.
     pub hypervisor: &'static str,
     /// Its disks, in the machine's order.
     pub images: Vec<Image>,
@@ -71,9 +77,11 @@ pub struct Wanted {
     pub disks: Vec<(String, PathBuf)>,
     /// Slots of disks that are left out.
     pub skipped: Vec<String>,
+    /// What a definition would say, for an image without one.
+    pub hardware: Hardware,
 }
 
-/// Reads the definition at `path` (a file, or a folder that Hyper-V exported) and opens its disks.
+/// Reads the source at `path` (a definition, a folder that Hyper-V exported, or a disk image) and opens its disks.
 pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loaded> {
     load_with(context, path, wanted, How { digests: true, unreadable: &mut |_, error| Err(error) })
 }
@@ -91,26 +99,11 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
     let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-    let (package, bytes) = match ending.as_str() {
-        "ova" => packaged::open(context, path, how.digests).map(|(package, bytes)| (Some(package), bytes))?,
-        _ => (None, read_definition(path)?),
+    let is_image = image::is_one(path, &ending)?;
+    let Read { mut machine, mut findings, archive, beside, hypervisor, bytes } = match is_image {
+        true => image::read(path, wanted)?,
+        false => read(context, path, &ending, wanted, how.digests)?,
     };
-    let Some(reader) = hypervisor::reader(&ending, &bytes) else {
-        return Err(Error::unsupported("is not a machine definition that landfall reads")
-            .in_file(path)
-            .hint(format!(
-                "name a file that ends in .{}; for a disk image alone use landfall disk",
-                hypervisor::endings().join(" or .")
-            )));
-    };
-    let mut parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
-    match reader.name {
-        "vmx" => packaged::snapshots(path, &wanted.choice, &mut parsed)?,
-        "ovf" if package.is_none() => packaged::check(context, path, &bytes, how.digests)?,
-        _ => {}
-    }
-    let mut findings = parsed.all_findings();
-    let mut machine = parsed.machine;
     if machine.name.trim().is_empty() {
         machine.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     }
@@ -127,12 +120,27 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
         }
     }
     skip(&mut machine, &wanted.skipped).map_err(|e| e.in_file(path))?;
-    let from = Origin { context, definition: path, package: package.as_ref(), is_ovf: reader.name == "ovf" };
+    let from = Origin {
+        context,
+        definition: path,
+        archive: archive.as_deref(),
+        beside,
+        snapshot: wanted.choice.snapshot.as_deref().filter(|_| is_image),
+    };
     let mut images: Vec<Image> = Vec::new();
     for disk in &mut machine.disks {
         let named = wanted.disks.iter().find(|(slot, _)| *slot == disk.slot);
-        let opened = from.open(disk, named.map(|(_, file)| file.as_path()));
-        let opened = opened.and_then(|image| only_once(disk, image, &images));
+        // The image itself is named by the source.
+        let named = named.map(|(_, file)| file.as_path());
+        let file = named.or(is_image.then_some(path.as_path()));
+        let raw = raw::kind(&from, disk);
+        findings.extend(raw.as_deref().and_then(|kind| raw::finding(disk, kind, &findings)));
+        let opened = from.open(disk, file).and_then(|image| only_once(disk, image, &images));
+        let opened = opened.map_err(|error| match raw.filter(|_| named.is_none()) {
+            Some(kind) => raw::refused(disk, &kind, &error),
+            None if is_image && named.is_none() => error,
+            None => with_another_file(error, &disk.slot),
+        });
         let image = match opened {
             Ok(image) => image,
             Err(error) => {
@@ -146,15 +154,77 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
         disk.sector_size = sector_size(&*image.disk);
         images.push(image);
     }
+    findings.extend(layers::findings(&machine, &images));
+    if let Some(first) = images.first().filter(|_| is_image) {
+        findings.extend(image::settle(&mut machine, &*first.disk, &wanted.hardware));
+    }
     Ok(Loaded {
         source_name: machine.name.clone(),
         machine,
         path: path.to_owned(),
-        hypervisor: reader.name,
+        hypervisor,
         images,
         digest: blake3::hash(&bytes).to_hex().to_string(),
         findings,
     })
+}
+
+/// A source that was read, before its disks are opened.
+struct Read {
+    machine: Machine,
+    findings: Vec<Finding>,
+    archive: Option<Box<dyn packaged::Archive>>,
+    beside: Beside,
+    hypervisor: &'static str,
+    /// The definition.
+    bytes: Vec<u8>,
+}
+
+/// Reads a definition and what lies around it.
+fn read(context: &Context<'_>, path: &Path, ending: &str, wanted: &Wanted, digests: bool) -> Result<Read> {
+    if wanted.hardware != Hardware::default() {
+        return Err(Error::refused(
+            "is a definition, which says itself what --memory, --cpus, --firmware and --nic say of an image",
+        )
+        .in_file(path)
+        .hint("leave them out; a map (--map) changes the memory, processors and addresses of a machine"));
+    }
+    let (archive, bytes) = match packaged::open(context, path, ending, digests)? {
+        Some((archive, bytes)) => (Some(archive), bytes),
+        None => (None, read_definition(path)?),
+    };
+    let Some(reader) = hypervisor::reader(ending, &bytes) else {
+        return Err(Error::unsupported(
+            "is neither a machine definition that landfall reads nor a disk image",
+        )
+        .in_file(path)
+        .hint(image::kinds_hint()));
+    };
+    let mut parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
+    if archive.is_none() {
+        let definition = (path, bytes.as_slice());
+        packaged::beside(context, reader.beside, definition, &wanted.choice, digests, &mut parsed)?;
+    }
+    let findings = parsed.all_findings();
+    Ok(Read {
+        machine: parsed.machine,
+        findings,
+        archive,
+        beside: reader.beside,
+        hypervisor: reader.name,
+        bytes,
+    })
+}
+
+/// The failure to open a disk, with the way out that is always there.
+pub fn with_another_file(error: Error, slot: &str) -> Error {
+    let another = format!("name a good copy with --disk {slot}=FILE");
+    match error.hint_text().map(str::to_owned) {
+        _ if error.kind() == Kind::Interrupted => error,
+        Some(hint) if hint.contains("--disk") => error,
+        Some(hint) => error.hint(format!("{hint}; or {another}")),
+        None => error.hint(format!("copy it from the source again, or {another}")),
+    }
 }
 
 /// Refuses an image that is another disk of the machine already: names of two datastores can end alike, and only one of the
@@ -237,7 +307,8 @@ fn read_definition(path: &Path) -> Result<Vec<u8>> {
             source.len(),
             DEFINITION_AT_MOST
         ))
-        .in_file(path));
+        .in_file(path)
+        .hint(image::kinds_hint()));
     }
     source.head(usize::try_from(source.len().0).unwrap_or(usize::MAX))
 }

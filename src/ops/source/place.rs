@@ -3,10 +3,11 @@
 //!
 //! Deliberately absent: connecting to an address because a definition names it. The user names it then.
 
-use super::super::{Context, disk, exported, packaged};
+use super::super::packaged::{self, Archive};
+use super::super::{Context, disk, exported};
+use crate::hypervisor::Beside;
 use crate::machine::{Backing, DiskSlot};
 use landfall_image::formats::Image;
-use landfall_image::ova::Package;
 use landfall_image::{Bytes, Disk, Error, Extent, Format, GuestOffset, GuestRange, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +17,11 @@ pub(super) struct Origin<'a> {
     pub(super) context: &'a Context<'a>,
     pub(super) definition: &'a Path,
     /// The archive that the definition lies in.
-    pub(super) package: Option<&'a Package>,
-    pub(super) is_ovf: bool,
+    pub(super) archive: Option<&'a dyn Archive>,
+    /// What belongs to such definitions.
+    pub(super) beside: Beside,
+    /// The internal snapshot of images that the user names.
+    pub(super) snapshot: Option<&'a str>,
 }
 
 impl Origin<'_> {
@@ -29,12 +33,21 @@ impl Origin<'_> {
         if let (Backing::Blank, Some(size)) = (disk.backing, disk.size) {
             return Ok(Image { disk: Arc::new(Blank(size)), layers: Vec::new() });
         }
-        let place = match self.package {
-            Some(package) => packaged_place(package, disk),
-            None if self.is_ovf => packaged::is_whole(disk).and_then(|()| self.place(disk)),
-            None => self.place(disk),
+        let opened = match self.archive {
+            Some(archive) => archive.image(self.context, disk),
+            None => self.beside_it(disk).and_then(|place| {
+                open_as(self.context, disk::Input::new(&place, said(disk.format.as_deref())))
+            }),
         };
-        self.open_as(&place.map_err(|e| e.in_file(self.definition))?, disk.format.as_deref())
+        opened.map_err(|e| e.in_file(self.definition))
+    }
+
+    /// Where the disk's image lies outside of any archive, by the definition alone.
+    pub(super) fn beside_it(&self, disk: &DiskSlot) -> Result<PathBuf> {
+        if self.beside == Beside::Manifest {
+            packaged::is_whole(disk)?;
+        }
+        self.place(disk)
     }
 
     /// Opens the file that the user names for a disk. It may be a copy in another format than the definition says; then its
@@ -43,7 +56,8 @@ impl Origin<'_> {
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
         let told = Format::from_name(&ending).map(Format::name);
         let format = told.or(disk.format.as_deref());
-        let image = self.open_as(file, format)?;
+        let input = disk::Input { place: file, format: said(format), snapshot: self.snapshot };
+        let image = open_as(self.context, input)?;
         // Bytes of an image would pass for the disk's. A guest can have written such bytes, too, so that they decide nothing.
         let is_certain = told == Some("raw") && disk.format.as_deref().is_none_or(|said| said == "raw");
         if format == Some("raw") && !is_certain {
@@ -57,19 +71,6 @@ impl Origin<'_> {
             }
         }
         Ok(image)
-    }
-
-    /// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
-    /// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.
-    fn open_as(&self, file: &Path, format: Option<&str>) -> Result<Image> {
-        let said = format.and_then(Format::from_name);
-        let image = disk::open(self.context, disk::Input::new(file, said))?;
-        match image.layers.first() {
-            Some(layer) if layer.format == Format::Luks && said.is_none() => {
-                disk::open(self.context, disk::Input::new(file, Some(Format::Raw)))
-            }
-            _ => Ok(image),
-        }
     }
 
     /// Where the disk lies that the definition names. A definition from another host may name it by that host's path (of Windows,
@@ -130,13 +131,20 @@ impl Origin<'_> {
     }
 }
 
-/// Where a disk of an archive lies. What is no file is none of its members.
-fn packaged_place(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
-    packaged::is_whole(disk)?;
-    match disk.backing {
-        Backing::File => packaged::member(package, disk),
-        _ => Err(Error::refused(format!("{} is no file of the package: {:?}", disk.slot, disk.file))
-            .hint(format!("name an image with --disk {}=FILE", disk.slot))),
+/// The format by the word of a definition, where it is one that is read.
+pub fn said(format: Option<&str>) -> Option<Format> {
+    format.and_then(Format::from_name)
+}
+
+/// Opens a disk as its machine sees it. A disk that the guest encrypted as a whole begins like an image that the host
+/// encrypted, which a key would open: what is written would then be decrypted, and no longer what the guest looks for.
+pub fn open_as(context: &Context<'_>, input: disk::Input<'_>) -> Result<Image> {
+    let image = disk::open(context, input)?;
+    match image.layers.first() {
+        Some(layer) if layer.format == Format::Luks && input.format.is_none() => {
+            disk::open(context, disk::Input { format: Some(Format::Raw), ..input })
+        }
+        _ => Ok(image),
     }
 }
 

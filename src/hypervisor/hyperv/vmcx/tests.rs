@@ -124,6 +124,19 @@ fn usual() -> Forge {
     forge
 }
 
+/// A machine of generation 2 with a TPM.
+pub(in crate::hypervisor) fn second_generation() -> Vec<u8> {
+    let mut forge = Forge::new();
+    let top = forge.node(0, "configuration");
+    let properties = forge.node(top, "properties");
+    forge.key(properties, "name", 6, 0, &counted(&utf16("web01\0")));
+    forge.key(properties, "subtype", 3, 0, &1_i64.to_le_bytes());
+    let security = forge.node(top, "security");
+    let settings = forge.node(security, "settings");
+    forge.key(settings, "tpm_enabled", 8, 0, &[1, 0, 0, 0]);
+    forge.bytes()
+}
+
 #[test]
 fn every_kind_of_value_is_read() {
     let tree = parse(&usual().bytes()).unwrap();

@@ -180,9 +180,6 @@ fn firmware(domain: &Element, machine: &mut Machine, report: &mut Report) -> Res
             })
         }
     });
-    if let Some(file) = &machine.nvram {
-        report.say(&finding::NVRAM, format!("The UEFI variables in {file} stay at the source."), "");
-    }
     let feature = |name: &str| {
         let features = os.child("firmware").into_iter().flat_map(|firmware| firmware.all("feature"));
         features
@@ -288,11 +285,6 @@ fn clock(domain: &Element, report: &mut Report) -> Clock {
 /// True where there is a TPM.
 pub fn tpm(devices: &Element, report: &mut Report) -> bool {
     let Some(tpm) = devices.child("tpm") else { return false };
-    report.say(
-        &finding::TPM,
-        "The machine has a virtual TPM; what is sealed in it stays at the source.",
-        "Have recovery keys and passphrases at hand, or suspend the protection in the guest first.",
-    );
     let backend = tpm.child("backend");
     if backend.and_then(|backend| backend.attribute("type")) == Some("passthrough") {
         report.say(

@@ -194,21 +194,13 @@ impl<'a> Fitted<'a> {
     fn surroundings(&mut self) {
         let machine = self.machine;
         let is_uefi = machine.firmware == Firmware::Uefi;
-        if let Some(file) = machine.nvram.as_ref().filter(|_| is_uefi) {
-            self.findings.push(finding::NVRAM.finding(
-                format!(
-                    "libvirt makes new UEFI variables of its firmware's template; those in {file} stay at the source."
-                ),
-                "",
-            ));
-        }
         if machine.secure_boot && !is_uefi {
             self.lose(vec!["secure boot with BIOS".to_owned()], "Change the guest to UEFI before the move.");
         }
         if machine.tpm {
             self.findings.push(finding::TPM.finding(
-                "libvirt makes a new, empty TPM with swtpm; what is sealed in the old one stays at the source.",
-                "Install swtpm at the target's host, and have recovery keys and passphrases at hand.",
+                "libvirt makes the new, empty TPM with swtpm.",
+                "Install swtpm at the target's host.",
             ));
         }
         let drives = [BootDevice::Cdrom, BootDevice::Floppy];

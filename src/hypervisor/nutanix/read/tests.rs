@@ -104,7 +104,6 @@ fn prism_central_v3() {
             "definition-device-left-out",
             "nic-without-address",
             "definition-not-held",
-            "tpm-secrets",
             "device-passthrough"
         ]
     );
