@@ -24,8 +24,9 @@ rows! {
          addresses in the map with mac = \"new\"; the guest is changed to follow.";
     /// A name is taken.
     COLLISION_NAME = "collision-name", Blocks,
-        "Two machines would have one name at the target, and so one folder. Nothing is written for either. Give one of them \
-         another name, in the fleet file or in the map.";
+        "Two machines would have one name at the target, and so one folder, there or here: letters that a target does not take \
+         become others, and many targets do not tell capitals from small letters. Nothing is written for either. Give one of \
+         them another name, in the fleet file or in the map.";
     /// A UUID is taken.
     COLLISION_UUID = "collision-uuid", Blocks,
         "Two machines would have one SMBIOS UUID, by which hypervisors, licences and inventories know them: one is a copy of the \

@@ -128,19 +128,27 @@ pub struct Takes {
     pub adapter: bool,
 }
 
+/// Refuses a compression that `kind` does not take.
+pub(crate) fn takes_compression(
+    kind: &str,
+    wanted: Option<Compression>,
+    takes: &[Compression],
+) -> Result<()> {
+    match wanted.filter(|compression| !takes.contains(compression)) {
+        None => Ok(()),
+        Some(compression) => {
+            Err(Error::refused(format!("{kind} cannot be compressed with {}", compression.name()))
+                .hint("qcow2 takes zlib and zstd, vmdk-stream and ova zlib"))
+        }
+    }
+}
+
 impl CreateOptions {
     /// Refuses ([`Kind::Refused`](crate::Kind::Refused)) the first option that `kind` does not take.
     pub fn check(&self, path: &Path, kind: &str, takes: &Takes) -> Result<()> {
         let refused =
             |says: String, hint: &str| Err(Error::refused(says).in_file(path).hint(hint.to_owned()));
-        if let Some(compression) = self.compression
-            && !takes.compression.contains(&compression)
-        {
-            return refused(
-                format!("{kind} cannot be compressed with {}", compression.name()),
-                "qcow2 takes zlib and zstd, vmdk-stream and ova zlib",
-            );
-        }
+        takes_compression(kind, self.compression, takes.compression).map_err(|e| e.in_file(path))?;
         if self.level.is_some() && takes.compression.is_empty() {
             return refused(format!("{kind} is not compressed and takes no level"), "leave the level out");
         }

@@ -4,7 +4,7 @@
 
 use crate::chain::Layer;
 use crate::check::Checked;
-use crate::create::CreateOptions;
+use crate::create::{Compression, CreateOptions, takes_compression};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::foreign;
@@ -78,8 +78,17 @@ pub struct KindRow {
     pub format: Format,
     /// The ending of a new file's name.
     pub ending: &'static str,
+    /// Compressions that can be chosen.
+    pub compressions: &'static [Compression],
     /// Begins a new image of a disk of that size.
     pub create: fn(&Path, Bytes, &CreateOptions) -> Result<Box<dyn Sink>>,
+}
+
+impl KindRow {
+    /// Refuses a compression that the kind does not take.
+    pub fn check_compression(&self, wanted: Option<Compression>) -> Result<()> {
+        takes_compression(self.name, wanted, self.compressions)
+    }
 }
 
 /// All kinds that are written, the usual one of each format first.
@@ -89,6 +98,7 @@ pub const KINDS: &[KindRow] = &[
         says: "the bytes of the disk, in a sparse file or on a block device",
         format: Format::Raw,
         ending: "raw",
+        compressions: &[],
         create: crate::raw::create,
     },
     KindRow {
@@ -96,6 +106,7 @@ pub const KINDS: &[KindRow] = &[
         says: "QEMU, KVM, Proxmox VE, OpenStack",
         format: Format::Qcow2,
         ending: "qcow2",
+        compressions: crate::qcow2::COMPRESSIONS,
         create: crate::qcow2::create,
     },
     KindRow {
@@ -103,6 +114,7 @@ pub const KINDS: &[KindRow] = &[
         says: "VMware Workstation and Fusion: one file that grows (monolithicSparse)",
         format: Format::Vmdk,
         ending: "vmdk",
+        compressions: &[],
         create: crate::vmdk::create_sparse,
     },
     KindRow {
@@ -110,6 +122,7 @@ pub const KINDS: &[KindRow] = &[
         says: "OVF and OVA, as ESXi and vSphere import them: compressed (streamOptimized)",
         format: Format::Vmdk,
         ending: "vmdk",
+        compressions: crate::vmdk::COMPRESSIONS,
         create: crate::vmdk::create_stream,
     },
     KindRow {
@@ -117,6 +130,7 @@ pub const KINDS: &[KindRow] = &[
         says: "VMware Workstation: the bytes of the disk and a descriptor (monolithicFlat)",
         format: Format::Vmdk,
         ending: "vmdk",
+        compressions: &[],
         create: crate::vmdk::create_flat,
     },
     KindRow {
@@ -124,6 +138,7 @@ pub const KINDS: &[KindRow] = &[
         says: "VMware Workstation: files of up to 2 GiB that grow (twoGbMaxExtentSparse)",
         format: Format::Vmdk,
         ending: "vmdk",
+        compressions: &[],
         create: crate::vmdk::create_split,
     },
     KindRow {
@@ -131,6 +146,7 @@ pub const KINDS: &[KindRow] = &[
         says: "VMware Workstation: files of up to 2 GiB with the bytes of the disk (twoGbMaxExtentFlat)",
         format: Format::Vmdk,
         ending: "vmdk",
+        compressions: &[],
         create: crate::vmdk::create_split_flat,
     },
     KindRow {
@@ -138,6 +154,7 @@ pub const KINDS: &[KindRow] = &[
         says: "a datastore of ESXi: the bytes of the disk and a descriptor, thin unless preallocated (vmfs)",
         format: Format::Vmdk,
         ending: "vmdk",
+        compressions: &[],
         create: crate::vmdk::create_esxi,
     },
     KindRow {
@@ -145,6 +162,7 @@ pub const KINDS: &[KindRow] = &[
         says: "Hyper-V, growing with its data",
         format: Format::Vhdx,
         ending: "vhdx",
+        compressions: &[],
         create: crate::vhdx::create,
     },
     KindRow {
@@ -152,6 +170,7 @@ pub const KINDS: &[KindRow] = &[
         says: "Hyper-V, every block in its place",
         format: Format::Vhdx,
         ending: "vhdx",
+        compressions: &[],
         create: crate::vhdx::create_fixed,
     },
     KindRow {
@@ -159,6 +178,7 @@ pub const KINDS: &[KindRow] = &[
         says: "Hyper-V generation 1, XenServer and XCP-ng, growing with its data",
         format: Format::Vhd,
         ending: "vhd",
+        compressions: &[],
         create: crate::vhd::create,
     },
     KindRow {
@@ -166,6 +186,7 @@ pub const KINDS: &[KindRow] = &[
         says: "Hyper-V generation 1: the bytes of the disk and a footer",
         format: Format::Vhd,
         ending: "vhd",
+        compressions: &[],
         create: crate::vhd::create_fixed,
     },
     KindRow {
@@ -173,6 +194,7 @@ pub const KINDS: &[KindRow] = &[
         says: "Azure: fixed, of whole MiB",
         format: Format::Vhd,
         ending: "vhd",
+        compressions: &[],
         create: crate::vhd::create_azure,
     },
     KindRow {
@@ -180,6 +202,7 @@ pub const KINDS: &[KindRow] = &[
         says: "vSphere, VirtualBox and others import it: a package with the disk and a bare machine around it",
         format: Format::Vmdk,
         ending: "ova",
+        compressions: crate::vmdk::COMPRESSIONS,
         create: crate::ova::create,
     },
 ];

@@ -101,7 +101,7 @@ impl Gate {
 }
 
 /// `path` without `.` and `..`, by its text alone.
-fn normalise(path: &Path) -> PathBuf {
+pub(crate) fn normalise(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

@@ -6,7 +6,7 @@
 
 use crate::chain::ParentRef;
 use crate::error::{Error, Kind, Result};
-use crate::gate::Gate;
+use crate::gate::{Gate, normalise};
 use crate::source::Source;
 use std::path::Path;
 
@@ -66,9 +66,10 @@ fn not_found(child: &Path, reference: &ParentRef, gate: &Gate, first: &Error) ->
     let name = reference.names.first().map_or("", String::as_str);
     let folder = child.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut tried: Vec<String> = Vec::new();
-    let allowed = gate.allowed().iter().map(|folder| folder.join(last(name)));
-    for path in reference.names.iter().map(|name| folder.join(name)).chain(allowed) {
-        let path = path.components().collect::<std::path::PathBuf>().display().to_string();
+    // A path of Windows leads nowhere here.
+    let here = reference.names.iter().filter(|name| !name.contains(":/")).map(|name| folder.join(name));
+    for path in here.chain(gate.allowed().iter().map(|folder| folder.join(last(name)))) {
+        let path = normalise(&path).display().to_string();
         if !tried.contains(&path) {
             tried.push(path);
         }
@@ -82,13 +83,14 @@ fn not_found(child: &Path, reference: &ParentRef, gate: &Gate, first: &Error) ->
         "is a differencing image (a snapshot or a linked clone) over {name:?}, {why}; looked at {}",
         tried.join(", ")
     );
-    let named = folder.join(name);
-    let known = named.parent().filter(|_| is_outside).map(|folder| format!(" ({})", folder.display()));
+    let named = normalise(&folder.join(name));
+    let named = named.parent().filter(|_| is_outside).map(|folder| {
+        format!("; if you trust the image, that may be the folder that it names, {}", folder.display())
+    });
     Error::new(first.kind(), says).in_file(child).hint(format!(
-        "copy {} and the files that it names beside it, or name the folder in which they lie with --allow FOLDER; the folder that \
-         the image names{} is allowed like that, too, if you trust the image",
+        "copy {} and the files that it names beside the image, or name the folder in which they lie with --allow FOLDER{}",
         last(name),
-        known.unwrap_or_default()
+        named.unwrap_or_default()
     ))
 }
 

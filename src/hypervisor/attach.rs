@@ -16,12 +16,13 @@ pub fn adapt(machine: &Machine, platform: Platform, devices: &Devices) -> Result
     };
     let count = machine.disks.len();
     let disk = offered.iter().copied().find(|model| count <= at_most(platform, *model)).ok_or_else(|| {
-        let names: Vec<_> = offered.iter().map(|model| model.name()).collect();
-        Error::unsupported(format!(
-            "has {count} disks, more than fit on {} at the target",
-            names.join(" or ")
-        ))
-        .hint("put several disks together in the guest, or install a kernel that drives other controllers")
+        let room: Vec<_> =
+            offered.iter().map(|model| format!("{} on {}", at_most(platform, *model), model.name())).collect();
+        Error::unsupported(format!("has {count} disks, and the target has room for {}", room.join(" or ")))
+            .hint(
+                "leave disks with data only out with --skip-disk SLOT and attach them another way, put several together in the \
+                 guest, or install a kernel that drives other controllers",
+            )
     })?;
     let card = devices.cards.first().copied();
     let card = card.or(row.cards_for(machine.firmware).next().map(|card| card.model));

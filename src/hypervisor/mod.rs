@@ -210,6 +210,8 @@ pub struct Target {
     pub takes_storage: bool,
     /// It chooses an id: [`Placement::id`].
     pub takes_id: bool,
+    /// What a machine of that name, or its files, are called there. Two machines must differ in it, in more than capitals.
+    pub called: fn(&str) -> String,
 }
 
 /// What the files of a written machine are put into.
@@ -238,6 +240,7 @@ const fn written(
         package: Package::Folder,
         takes_storage: true,
         takes_id: false,
+        called: str::to_owned,
     }
 }
 
@@ -318,33 +321,54 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         takes_id: true,
+        called: proxmox::write::called,
         ..written("proxmox", "Proxmox VE", Platform::Kvm, &["qcow2", "raw", "vmdk"], proxmox::write::render)
     },
-    written("openstack", "OpenStack", Platform::Kvm, &["qcow2", "raw"], openstack::write::render),
-    written("kubevirt", "KubeVirt", Platform::Kvm, &["qcow2", "raw"], kubevirt::write::render),
-    written("ovirt", "oVirt", Platform::Kvm, &["qcow2", "raw"], ovirt::write::render),
-    written("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"], nutanix::write::render),
-    written(
-        "esxi",
-        "VMware ESXi",
-        Platform::Esxi,
-        &["vmdk-esxi", "vmdk-stream", "vmdk"],
-        vmware::write::render,
-    ),
+    Target {
+        called: openstack::write::called,
+        ..written("openstack", "OpenStack", Platform::Kvm, &["qcow2", "raw"], openstack::write::render)
+    },
+    Target {
+        called: kubevirt::write::called,
+        ..written("kubevirt", "KubeVirt", Platform::Kvm, &["qcow2", "raw"], kubevirt::write::render)
+    },
+    Target {
+        called: ovirt::write::called,
+        ..written("ovirt", "oVirt", Platform::Kvm, &["qcow2", "raw"], ovirt::write::render)
+    },
+    Target {
+        called: nutanix::write::called,
+        ..written("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"], nutanix::write::render)
+    },
+    Target {
+        called: vmware::write::stem,
+        ..written(
+            "esxi",
+            "VMware ESXi",
+            Platform::Esxi,
+            &["vmdk-esxi", "vmdk-stream", "vmdk"],
+            vmware::write::render,
+        )
+    },
     Target {
         package: Package::Ova,
         takes_storage: false,
+        called: vmware::write::stem,
         ..written("ova", "OVA for VMware vSphere", Platform::Esxi, &["vmdk-stream"], ovf::write::render)
     },
-    written(
-        "hyperv",
-        "Hyper-V",
-        Platform::Hyperv,
-        &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
-        hyperv::write::render,
-    ),
+    Target {
+        called: hyperv::write::called,
+        ..written(
+            "hyperv",
+            "Hyper-V",
+            Platform::Hyperv,
+            &["vhdx", "vhdx-fixed", "vhd", "vhd-fixed"],
+            hyperv::write::render,
+        )
+    },
     Target {
         takes_storage: false,
+        called: azure::write::called,
         ..written("azure", "Azure", Platform::Azure, &["vhd-azure"], azure::write::render)
     },
     by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),

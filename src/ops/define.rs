@@ -78,10 +78,12 @@ pub fn refused(error: &Error) -> Finding {
     finding::TARGET_REFUSES.finding(format!("{error}."), error.hint_text().unwrap_or_default())
 }
 
-/// The kind of image that is wanted.
+/// The kind of image that is wanted, which takes the compression that is wanted.
 pub fn kind(wanted: &Wanted<'_>) -> Result<&'static KindRow> {
     let usual = wanted.target.kinds.first().copied().unwrap_or_default();
-    landfall_image::formats::kind(wanted.kind.as_deref().unwrap_or(usual))
+    let kind = landfall_image::formats::kind(wanted.kind.as_deref().unwrap_or(usual))?;
+    kind.check_compression(wanted.create.compression)?;
+    Ok(kind)
 }
 
 /// Refuses what the target cannot start from.

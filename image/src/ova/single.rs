@@ -9,7 +9,7 @@ use super::OvaWriter;
 use super::descriptor::Descriptor;
 use super::tar::BLOCK;
 use crate::convert::Cancel;
-use crate::create::{Adapter, Compression, CreateOptions, Takes};
+use crate::create::{Adapter, CreateOptions, Takes};
 use crate::error::{Error, Result};
 use crate::sink::{Encoded, Piece, Placed, Receipt, Sink};
 use crate::units::{Bytes, GuestRange, SECTOR_SIZE_BYTES};
@@ -42,7 +42,7 @@ pub fn create(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<d
     options.check(
         path,
         "ova",
-        &Takes { compression: &[Compression::Zlib], adapter: true, ..Takes::default() },
+        &Takes { compression: crate::vmdk::COMPRESSIONS, adapter: true, ..Takes::default() },
     )?;
     let Some(stem) = path.file_stem() else {
         return Err(Error::refused("names no file to write").in_file(path));

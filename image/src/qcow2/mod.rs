@@ -36,4 +36,4 @@ mod write;
 
 pub use check::check;
 pub use open::{open, probe};
-pub use write::create;
+pub use write::{COMPRESSIONS, create};

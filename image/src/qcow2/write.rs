@@ -36,9 +36,12 @@ const ZEROS: usize = 1 << 20;
 /// Bytes of the header's cluster that are written: what the file system stores for it anyway.
 const HEADER_WRITTEN: usize = 4096;
 
+/// Compressions that can be chosen.
+pub const COMPRESSIONS: &[Compression] = &[Compression::Zlib, Compression::Zstd];
+
 /// What can be chosen.
 const TAKES: Takes = Takes {
-    compression: &[Compression::Zlib, Compression::Zstd],
+    compression: COMPRESSIONS,
     block_size: Some((512, 2 << 20)),
     extended_l2: true,
     preallocation: &[Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full],

@@ -54,7 +54,9 @@ pub fn create_type(source: &Source) -> Option<String> {
 }
 
 pub use check::check;
-pub use write::{create_esxi, create_flat, create_sparse, create_split, create_split_flat, create_stream};
+pub use write::{
+    COMPRESSIONS, create_esxi, create_flat, create_sparse, create_split, create_split_flat, create_stream,
+};
 
 /// Raises the process's limit of open files, as far as the system allows it, for an image of that many files: a disk
 /// of 2 TiB in pieces of 2 GiB is over a thousand, and 1024 is the usual limit.

@@ -49,7 +49,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
         }
     }
     let mut findings = Vec::new();
-    let name = name(&machine.name);
+    let name = called(&machine.name);
     if name.is_empty() {
         return Err(Error::unsupported(format!("Azure takes no machine with the name {:?}", machine.name))
             .hint("give it another name with --name"));
@@ -75,7 +75,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
 }
 
 /// The nearest name that Azure takes.
-fn name(wanted: &str) -> String {
+pub fn called(wanted: &str) -> String {
     let plain =
         |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '-' };
     let name: String = wanted.trim().chars().map(plain).collect();

@@ -29,7 +29,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
         )));
     }
     let mut findings = findings(machine);
-    let name = name(&machine.name);
+    let name = called(&machine.name);
     if name.is_empty() {
         return Err(Error::unsupported(format!("Hyper-V takes no machine with the name {:?}", machine.name))
             .hint("give it another name with --name"));
@@ -48,7 +48,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
 }
 
 /// The nearest name that a folder of Windows can have.
-fn name(wanted: &str) -> String {
+pub fn called(wanted: &str) -> String {
     let plain = |letter: char| match letter {
         '\\' | '/' | ':' | '*' | '?' | '"' | '<' | '>' | '|' => '_',
         letter if letter.is_control() => '_',

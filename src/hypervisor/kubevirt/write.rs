@@ -20,13 +20,22 @@ const POD: &str = "pod";
 /// Characters of a serial number.
 const SERIAL_AT_MOST: usize = 256;
 
+/// What the machine is called there.
+pub fn called(name: &str) -> String {
+    named(name).0
+}
+
+fn named(name: &str) -> (String, Option<Finding>) {
+    fit::dns_name(name, NAME_AT_MOST, false, true, TITLE)
+}
+
 /// The files.
 ///
 /// # Errors
 /// Unsupported for IDE disks, which KubeVirt has not; refused where several cards have no network, or one that is no name in Kubernetes.
 pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let mut findings = Vec::new();
-    let (name, changed) = fit::dns_name(&machine.name, NAME_AT_MOST, false, true, TITLE);
+    let (name, changed) = named(&machine.name);
     findings.extend(changed);
     if placement.disks.len() != machine.disks.len() {
         return Err(Error::corrupt(format!(

@@ -32,6 +32,15 @@ pub(super) struct Card {
     pub connected: bool,
 }
 
+/// What the machine is called there.
+pub fn called(name: &str) -> String {
+    named(name).0
+}
+
+fn named(name: &str) -> (String, Option<Finding>) {
+    fit::dns_name(name, NAME_AT_MOST, true, false, TITLE)
+}
+
 /// The files.
 ///
 /// # Errors
@@ -39,7 +48,7 @@ pub(super) struct Card {
 pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let placed = fit::disks(machine, placement, TITLE)?;
     let mut findings = Vec::new();
-    let (name, changed) = fit::dns_name(&machine.name, NAME_AT_MOST, true, false, TITLE);
+    let (name, changed) = named(&machine.name);
     findings.extend(changed);
     let mut disks = Vec::new();
     for (index, (slot, placed)) in placed.into_iter().enumerate() {

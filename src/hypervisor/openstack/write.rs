@@ -91,12 +91,17 @@ fn order(machine: &Machine) -> Vec<usize> {
     order
 }
 
-fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
+/// What the machine is called there.
+pub fn called(name: &str) -> String {
     let fitting: String =
-        machine.name.chars().filter(|letter| !letter.is_control()).take(NAME_AT_MOST - 16).collect();
+        name.chars().filter(|letter| !letter.is_control()).take(NAME_AT_MOST - 16).collect();
     // A name that begins like an option is taken for one.
-    let fitting = fitting.trim().trim_start_matches('-').to_owned();
-    let fitting = if fitting.is_empty() { "machine".to_owned() } else { fitting };
+    let fitting = fitting.trim().trim_start_matches('-');
+    if fitting.is_empty() { "machine".to_owned() } else { fitting.to_owned() }
+}
+
+fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
+    let fitting = called(&machine.name);
     if fitting != machine.name {
         findings.push(finding::NAME_CHANGED.finding(
             format!("{TITLE} takes no machine with the name {:?}: it is {fitting:?} there.", machine.name),

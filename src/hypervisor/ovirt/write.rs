@@ -115,15 +115,20 @@ fn id(placement: &Placement, machine: &Machine, part: &str) -> Uuid {
     Builder::from_random_bytes(bytes).into_uuid()
 }
 
-fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
+/// What the machine is called there.
+pub fn called(wanted: &str) -> String {
     let fitting = |letter: char| match letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.') {
         true => letter,
         false => '-',
     };
-    let name: String = machine.name.chars().map(fitting).take(NAME_AT_MOST).collect();
+    let name: String = wanted.chars().map(fitting).take(NAME_AT_MOST).collect();
     // A name that begins like an option is taken for one.
-    let name = name.trim_start_matches(['-', '.']).to_owned();
-    let name = if name.is_empty() { "machine".to_owned() } else { name };
+    let name = name.trim_start_matches(['-', '.']);
+    if name.is_empty() { "machine".to_owned() } else { name.to_owned() }
+}
+
+fn name(machine: &Machine, findings: &mut Vec<Finding>) -> String {
+    let name = called(&machine.name);
     if name != machine.name {
         findings.push(finding::NAME_CHANGED.finding(
             format!("{TITLE} takes no machine with the name {:?}: it is {name} there.", machine.name),

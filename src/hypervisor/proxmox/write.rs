@@ -29,6 +29,15 @@ const NICS_AT_MOST: usize = 32;
 /// Ids below 100 are reserved.
 const IDS: std::ops::RangeInclusive<u32> = 100..=999_999_999;
 
+/// What the machine is called there.
+pub fn called(name: &str) -> String {
+    named(name).0
+}
+
+fn named(name: &str) -> (String, Option<Finding>) {
+    fit::dns_name(name, 255, true, false, TITLE)
+}
+
 /// `ID.conf` (or `machine.conf`) and `register.sh`.
 ///
 /// # Errors
@@ -102,7 +111,7 @@ impl Written<'_> {
 
     fn general(&mut self) {
         let machine = self.machine;
-        let (name, changed) = fit::dns_name(&machine.name, 255, true, false, TITLE);
+        let (name, changed) = named(&machine.name);
         self.findings.extend(changed);
         self.set("name", name);
         let (sockets, cores, threads) = fit::without_threads(machine.cpus, TITLE);

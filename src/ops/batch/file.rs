@@ -211,13 +211,18 @@ fn check_text(
                 return Err(wrong(at, format!("{} is named twice, to {}", source.display(), target.name))
                     .hint("leave one of the two entries out"));
             }
+            let kind = kind(one.disk_format.as_ref().or(written.disk_format.as_ref()), target)?;
             machines.push(Entry {
                 by_pattern,
                 source,
                 target,
                 name: one.name.as_ref().map(|name| name.get_ref().clone()),
-                kind: kind(one.disk_format.as_ref().or(written.disk_format.as_ref()), target)?,
-                compression: compression(one.compress.as_ref().or(written.compress.as_ref()))?,
+                compression: compression(
+                    one.compress.as_ref().or(written.compress.as_ref()),
+                    target,
+                    kind.as_deref(),
+                )?,
+                kind,
                 guest: GuestChoice {
                     root: one.root.clone(),
                     keep: written.keep.clone(),
@@ -290,14 +295,27 @@ fn kind(name: Option<&Spanned<String>>, target: &Target) -> Checked<Option<Strin
     }
 }
 
-fn compression(name: Option<&Spanned<String>>) -> Checked<Option<Compression>> {
-    match name.map(|name| (name.get_ref().as_str(), name)) {
-        None => Ok(None),
-        Some(("zlib", _)) => Ok(Some(Compression::Zlib)),
-        Some(("zstd", _)) => Ok(Some(Compression::Zstd)),
-        Some((other, name)) => {
-            Err(wrong(name.span().start, format!("{other:?} is no compression")).hint("write zlib or zstd"))
-        }
+/// The compression of that name, which the kind of image takes that `target` gets.
+fn compression(
+    name: Option<&Spanned<String>>,
+    target: &Target,
+    kind: Option<&str>,
+) -> Checked<Option<Compression>> {
+    let Some(name) = name else { return Ok(None) };
+    let at = name.span().start;
+    let wanted = match name.get_ref().as_str() {
+        "zlib" => Compression::Zlib,
+        "zstd" => Compression::Zstd,
+        other => return Err(wrong(at, format!("{other:?} is no compression")).hint("write zlib or zstd")),
+    };
+    let usual = target.kinds.first().copied().unwrap_or_default();
+    let kind = landfall_image::formats::kind(kind.unwrap_or(usual));
+    match kind.and_then(|kind| kind.check_compression(Some(wanted))) {
+        Ok(()) => Ok(Some(wanted)),
+        Err(error) => Err(wrong(at, format!("{error}, which {} gets here", target.title)).hint(format!(
+            "{}; leave compress out for this target, or write it with the machines that it is meant for",
+            error.hint_text().unwrap_or_default()
+        ))),
     }
 }
 
@@ -398,6 +416,22 @@ mod tests {
             (
                 "output = \"o\"\nto = \"kvm\"\ncompress = \"lzma\"\n[[machine]]\nsource = \"a\"\n",
                 "line 3: \"lzma\"",
+            ),
+            (
+                "output = \"o\"\nto = \"kvm\"\ncompress = \"zstd\"\n[[machine]]\nsource = \"a\"\nto = \"hyperv\"\n",
+                "line 3: vhdx cannot be compressed with zstd, which Hyper-V gets here",
+            ),
+            (
+                "output = \"o\"\nto = \"kvm\"\n[[machine]]\nsource = \"a\"\ndisk_format = \"raw\"\ncompress = \"zlib\"\n",
+                "line 6: raw cannot be compressed with zlib",
+            ),
+            (
+                "output = \"o\"\nto = \"kvm\"\n[[machine]]\nsource = \"a.raw\"\nfirmware = \"efi\"\n",
+                "line 5: \"efi\" is no firmware",
+            ),
+            (
+                "output = \"o\"\nto = \"kvm\"\n[[machine]]\nsource = \"a.raw\"\nnics = [\"x\"]\n",
+                "line 5: \"x\" is no hardware address",
             ),
         ] {
             let error = load_text(dir.path(), text).map(|_| ()).unwrap_err().to_string();

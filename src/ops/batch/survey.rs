@@ -3,6 +3,7 @@
 
 use super::file::{Entry, Fleet};
 use crate::finding;
+use crate::hypervisor::Target;
 use crate::ops::{Context, Failure, convert, disk, folder, source};
 use crate::report::{Kept, WrittenDisk};
 use landfall_boot::check::{Explanation, Finding};
@@ -32,6 +33,8 @@ struct Identity {
     /// For people: its name, or where it lies.
     who: String,
     name: String,
+    /// What it, or its files, are called at the target.
+    called: String,
     target: &'static str,
     uuid: Option<Uuid>,
     id: Option<u32>,
@@ -100,6 +103,7 @@ fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOpti
     let done = fingerprint.is_some_and(|fingerprint| is_done(&fleet.output.join(&name), &fingerprint));
     let identity = Identity {
         who: format!("{name} ({})", entry.source.display()),
+        called: (entry.target.called)(&name),
         name: name.clone(),
         target: entry.target.name,
         uuid: mapped.uuid.or(loaded.machine.smbios.uuid),
@@ -135,17 +139,18 @@ fn earlier(output: &Path, mine: &[String], known: &mut Vec<Option<Identity>>) {
             continue;
         }
         let Some(kept) = kept(&folder) else { continue };
-        let target = crate::hypervisor::target(&kept.target).map_or("", |target| target.name);
+        let target = crate::hypervisor::target(&kept.target);
         known.push(Some(of_written(&kept, target, format!("{name} ({})", folder.display()))));
     }
 }
 
-fn of_written(kept: &Kept, target: &'static str, who: String) -> Identity {
+fn of_written(kept: &Kept, target: Option<&'static Target>, who: String) -> Identity {
     let machine = &kept.written;
     Identity {
         who,
+        called: target.map_or_else(|| machine.name.clone(), |target| (target.called)(&machine.name)),
         name: machine.name.clone(),
-        target,
+        target: target.map_or("", |target| target.name),
         uuid: machine.smbios.uuid,
         id: kept.id,
         macs: machine.nics.iter().filter_map(|nic| nic.mac.clone()).collect(),
@@ -167,6 +172,7 @@ fn collisions(known: &[Option<Identity>]) -> BTreeMap<usize, Vec<Finding>> {
         };
         // The folder is one for all targets.
         claim("name", "", one.name.to_lowercase());
+        claim("called", one.target, one.called.to_lowercase());
         if let Some(uuid) = one.uuid {
             claim("uuid", one.target, uuid.to_string());
         }
@@ -177,8 +183,11 @@ fn collisions(known: &[Option<Identity>]) -> BTreeMap<usize, Vec<Finding>> {
             claim("mac", one.target, mac.clone());
         }
     }
+    let names: Vec<Option<String>> =
+        known.iter().map(|one| one.as_ref().map(|one| one.name.to_lowercase())).collect();
     for ((kind, _, value), all) in claims.into_iter().filter(|(_, all)| all.len() > 1) {
         let (row, what): (Explanation, &str) = match kind {
+            "called" => (finding::COLLISION_NAME, "name at the target,"),
             "name" => (finding::COLLISION_NAME, "name"),
             "uuid" => (finding::COLLISION_UUID, "SMBIOS UUID"),
             "id" => (finding::COLLISION_ID, "id"),
@@ -188,14 +197,19 @@ fn collisions(known: &[Option<Identity>]) -> BTreeMap<usize, Vec<Finding>> {
             let others: Vec<&str> = all
                 .iter()
                 .filter(|other| *other != index)
+                // Of those with the same name that is told already.
+                .filter(|other| kind != "called" || names.get(**other) != names.get(*index))
                 .filter_map(|other| known.get(*other)?.as_ref())
                 .map(|other| other.who.as_str())
                 .take(5)
                 .collect();
+            if others.is_empty() {
+                continue;
+            }
             found.entry(*index).or_default().push(row.finding(
                 format!("The {what} {value} is also that of {}.", others.join(", ")),
                 match kind {
-                    "name" => "Give one of them another name.",
+                    "name" | "called" => "Give one of them another name.",
                     "uuid" => "Leave one of them out, or set uuid = \"new\" for it in the map.",
                     "id" => "Set another id for one of them in the map.",
                     _ => "Leave one of them out, or set mac = \"new\" for it in the map.",
@@ -223,6 +237,7 @@ mod tests {
         Some(Identity {
             who: name.into(),
             name: name.into(),
+            called: crate::hypervisor::target(target).map_or(String::new(), |row| (row.called)(name)),
             target,
             uuid: Some(Uuid::from_u128(uuid)),
             id: None,
@@ -256,5 +271,39 @@ mod tests {
             ]
         );
         assert!(found[&4][0].says.contains("db01"), "{}", found[&4][0].says);
+    }
+    /// Names that differ in what a target does not take, or does not tell apart, are one name there.
+    #[test]
+    fn names_that_become_one_at_the_target_are_told() {
+        let pairs = [
+            ("esxi", "web 01", "web_01", true),
+            ("ova", "web:01", "web_01", true),
+            ("hyperv", "web:01", "web_01", true),
+            ("hyperv", "web01.", "web01", true),
+            ("kubevirt", "web.01", "web-01", true),
+            ("azure", "web 01", "web-01", true),
+            ("ovirt", "web 01", "web-01", true),
+            ("ahv", "web 01", "web-01", true),
+            ("proxmox", "web_01", "web-01", true),
+            ("openstack", "-web01", "web01", true),
+            ("kvm", "web 01", "web_01", false),
+            ("esxi", "web01", "web02", false),
+        ];
+        for (target, one, other, collide) in pairs {
+            let known = [
+                identity(one, target, 1, "52:54:00:00:00:01"),
+                identity(other, target, 2, "52:54:00:00:00:02"),
+                // The other target has files of its own.
+                identity("elsewhere", if target == "kvm" { "esxi" } else { "kvm" }, 3, "52:54:00:00:00:03"),
+            ];
+            let found = collisions(&known);
+            let ids: Vec<_> = found.values().flatten().map(|finding| finding.id).collect();
+            let expected = if collide { vec!["collision-name"; 2] } else { Vec::new() };
+            assert_eq!(ids, expected, "{target}: {one:?} and {other:?}");
+            if collide {
+                assert!(found[&0][0].says.contains("at the target"), "{}", found[&0][0].says);
+                assert!(found[&0][0].says.contains(other), "{}", found[&0][0].says);
+            }
+        }
     }
 }

@@ -49,6 +49,9 @@ pub fn create_sparse(path: &Path, size: Bytes, options: &CreateOptions) -> Resul
     sparse::create(path, size, sparse::Shape::Monolithic, options)
 }
 
+/// Compressions that can be chosen for a streamOptimized image, which always has the first.
+pub const COMPRESSIONS: &[Compression] = &[Compression::Zlib];
+
 /// Begins a streamOptimized image: what an OVA holds, and what vSphere imports.
 pub fn create_stream(path: &Path, size: Bytes, options: &CreateOptions) -> Result<Box<dyn Sink>> {
     check(
@@ -56,7 +59,7 @@ pub fn create_stream(path: &Path, size: Bytes, options: &CreateOptions) -> Resul
         size,
         options,
         "vmdk-stream",
-        &Takes { compression: &[Compression::Zlib], within: true, adapter: true, ..Takes::default() },
+        &Takes { compression: COMPRESSIONS, within: true, adapter: true, ..Takes::default() },
     )?;
     stream::create(path, size, options)
 }

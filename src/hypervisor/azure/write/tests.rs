@@ -62,9 +62,9 @@ fn names_are_as_azure_takes_them() {
         ("$(reboot)'@FILES@", "reboot---FILES"),
         ("--", ""),
     ] {
-        assert_eq!(name(wanted), made, "{wanted}");
+        assert_eq!(called(wanted), made, "{wanted}");
     }
-    assert_eq!(name(&"x".repeat(200)).len(), 56, "room for what is called after it");
+    assert_eq!(called(&"x".repeat(200)).len(), 56, "room for what is called after it");
 }
 
 #[test]
