@@ -7,4 +7,5 @@ mod machines;
 mod readme;
 mod refusals;
 mod registrations;
+mod sources;
 mod tidy;

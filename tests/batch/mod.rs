@@ -81,6 +81,34 @@ fn whoever_collides_is_refused_and_the_others_go_on() {
     assert!(found.iter().all(|one| !one.2.contains(&"collision-mac".into())), "{found:?}");
 }
 
+/// Names that are one name at the target collide, though they are two in the fleet.
+#[test]
+fn names_that_become_one_are_refused_before_anything_is_written() {
+    let site = Site::new("[[machine]]\nsource = \"in/*.vmx\"\nto = \"esxi\"\n");
+    site.machine("web 01", "00:50:56:00:00:01");
+    site.machine("web_01", "00:50:56:00:00:02");
+    let output = site.run(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let found = outcomes(&site.report());
+    assert!(found.iter().all(|one| one.1 == "refused" && one.2 == ["collision-name"]), "{found:?}");
+    let names: Vec<_> =
+        fs::read_dir(site.at("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| name.to_string_lossy().starts_with("batch-report")), "{names:?}");
+}
+
+/// What the image cannot be compressed with is said with its line, before anything is read.
+#[test]
+fn a_compression_that_the_image_does_not_take_is_refused() {
+    let site = Site::new("[[machine]]\nsource = \"in/web01.vmx\"\nto = \"hyperv\"\ncompress = \"zstd\"\n");
+    site.machine("web01", "00:50:56:00:00:01");
+    for options in [&[][..], &["--dry-run"]] {
+        let output = site.run(options);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains("line 6: vhdx cannot be compressed with zstd"), "{}", text(&output));
+    }
+    assert!(!site.at("out").exists());
+}
+
 /// A plan names what would stop the conversion, and an entry of its own is not lost.
 #[test]
 fn a_dry_run_leaves_nothing_out() {

@@ -226,3 +226,114 @@ fn has_loaders(disk: &dyn Disk, range: GuestRange) -> Option<bool> {
     };
     Some(root.chunks_exact(32).take_while(|entry| entry.first() != Some(&0)).any(is_folder))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::gpt;
+    use super::*;
+    use landfall_image::testing::MemDisk;
+    use uuid::Uuid;
+
+    fn kind(guid: &str) -> [u8; 16] {
+        guid.parse::<Uuid>().unwrap().to_bytes_le()
+    }
+
+    /// The beginning of a FAT with these names in its root: FAT16, or FAT32.
+    fn fat(is_32: bool, names: &[(&[u8; 11], u8)]) -> Vec<u8> {
+        let mut bytes = vec![0; 40 * 512];
+        bytes[11..13].copy_from_slice(&512_u16.to_le_bytes());
+        bytes[13] = 2;
+        bytes[14] = 4;
+        bytes[16] = 2;
+        let root = match is_32 {
+            true => {
+                bytes[36] = 3;
+                bytes[44] = 5;
+                4 + 2 * 3 + (5 - 2) * 2
+            }
+            false => {
+                bytes[17] = 32;
+                bytes[22] = 3;
+                4 + 2 * 3
+            }
+        };
+        for (number, (name, kind)) in names.iter().enumerate() {
+            let at = root * 512 + number * 32;
+            bytes[at..at + 11].copy_from_slice(*name);
+            bytes[at + 11] = *kind;
+        }
+        bytes
+    }
+
+    const EFI: (&[u8; 11], u8) = (b"EFI        ", 0x10);
+
+    /// A disk whose partition, at sector 100, begins so.
+    fn disk(table: &[u8], partition: &[u8], has_code: bool) -> MemDisk {
+        let mut bytes = table.to_vec();
+        bytes[100 * 512..100 * 512 + partition.len()].copy_from_slice(partition);
+        bytes[0] = if has_code { 0xfa } else { 0 };
+        MemDisk::from_bytes(bytes)
+    }
+
+    #[test]
+    fn the_first_disk_tells_how_it_starts() {
+        let system = gpt(512, kind(EFI_SYSTEM));
+        let mut mbr = vec![0; 512 * 1024];
+        mbr[446..462].copy_from_slice(&[0, 0, 0, 0, EFI_SYSTEM_MBR, 0, 0, 0, 100, 0, 0, 0, 100, 0, 0, 0]);
+        mbr[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let label = (b"SYSTEM     ", 0x08);
+        let with = fat(true, &[label, EFI]);
+        for (what, disk, expected) in [
+            ("FAT32", disk(&system, &with, false), (false, true)),
+            ("FAT16", disk(&system, &fat(false, &[EFI]), false), (false, true)),
+            ("of an MBR", disk(&mbr, &with, false), (false, true)),
+            ("of an MBR with code", disk(&mbr, &with, true), (true, true)),
+            // What Windows leaves before a GPT starts nothing there.
+            ("code before a GPT", disk(&system, &with, true), (false, true)),
+            ("BIOS boot", disk(&gpt(512, kind(BIOS_BOOT)), &[], true), (true, false)),
+            ("BIOS boot without code", disk(&gpt(512, kind(BIOS_BOOT)), &[], false), (false, false)),
+            ("no loaders", disk(&system, &fat(true, &[label]), false), (false, false)),
+            ("a file EFI", disk(&system, &fat(true, &[(b"EFI        ", 0x20)]), false), (false, false)),
+            ("a deleted end", disk(&system, &fat(true, &[(&[0; 11], 0), EFI]), false), (false, false)),
+            ("no FAT", disk(&system, &[0xff; 4096], false), (false, false)),
+            ("nothing", MemDisk::from_bytes(vec![0; 4096]), (false, false)),
+            ("less", MemDisk::from_bytes(vec![0; 100]), (false, false)),
+        ] {
+            assert_eq!(starts(&disk), expected, "{what}");
+        }
+    }
+
+    /// Whatever a boot sector says, nothing is read outside of the partition, and nothing overflows.
+    #[test]
+    fn hostile_boot_sectors_are_read_in_bounds() {
+        let system = gpt(512, kind(EFI_SYSTEM));
+        for at in [11, 13, 14, 16, 17, 22, 36, 44] {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                for is_32 in [true, false] {
+                    let mut sector = fat(is_32, &[EFI]);
+                    sector[at..at + 4].fill(value);
+                    starts(&disk(&system, &sector, false));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn firmware_is_taken_from_the_disk_and_told() {
+        let system = gpt(512, kind(EFI_SYSTEM));
+        let uefi = disk(&system, &fat(true, &[EFI]), false);
+        let mut machine = Machine::new("a", MEMORY);
+        let told = settle(&mut machine, &uefi, &Hardware::default());
+        assert_eq!((machine.firmware, told.len()), (Firmware::Uefi, 3));
+        assert!(told[1].says.contains("secure boot"), "{}", told[1].says);
+        let given = Hardware {
+            memory: Some(MEMORY),
+            cpus: Some(1),
+            firmware: Some(Firmware::Bios),
+            nics: vec![None],
+        };
+        let mut machine = Machine { nics: vec![NicSlot::new("nic0")], ..Machine::new("a", MEMORY) };
+        let told = settle(&mut machine, &uefi, &given);
+        assert_eq!((machine.firmware, told.len()), (Firmware::Bios, 1));
+    }
+}

@@ -327,8 +327,8 @@ mod tests {
         (!bytes.iter().fold(u32::MAX, step)).to_le_bytes()
     }
 
-    /// A disk with a GPT of one partition, in sectors of that size.
-    fn gpt(sector: usize) -> Vec<u8> {
+    /// A disk with a GPT of one partition of that type, in sectors of that size.
+    pub(super) fn gpt(sector: usize, kind: [u8; 16]) -> Vec<u8> {
         let sectors = 1024_u32;
         let mut disk = vec![0; sector * 1024];
         disk[446 + 4] = 0xee;
@@ -336,7 +336,8 @@ mod tests {
         disk[446 + 12..446 + 16].copy_from_slice(&(sectors - 1).to_le_bytes());
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);
         let mut array = vec![0; 128 * 128];
-        array[..32].fill(7);
+        array[..16].copy_from_slice(&kind);
+        array[16..32].fill(7);
         array[32..40].copy_from_slice(&100_u64.to_le_bytes());
         array[40..48].copy_from_slice(&200_u64.to_le_bytes());
         disk[2 * sector..2 * sector + array.len()].copy_from_slice(&array);
@@ -369,8 +370,8 @@ mod tests {
 
     #[test]
     fn sectors_are_as_the_partition_table_counts() {
-        assert_eq!(sector_size(&MemDisk::from_bytes(gpt(4096))), Some(Bytes(4096)));
-        assert_eq!(sector_size(&MemDisk::from_bytes(gpt(512))), None);
+        assert_eq!(sector_size(&MemDisk::from_bytes(gpt(4096, [7; 16]))), Some(Bytes(4096)));
+        assert_eq!(sector_size(&MemDisk::from_bytes(gpt(512, [7; 16]))), None);
         assert_eq!(sector_size(&MemDisk::from_bytes(vec![0; 8192])), None);
     }
 }
