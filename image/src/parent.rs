@@ -88,7 +88,7 @@ fn not_found(child: &Path, reference: &ParentRef, gate: &Gate, first: &Error) ->
         format!("; if you trust the image, that may be the folder that it names, {}", folder.display())
     });
     Error::new(first.kind(), says).in_file(child).hint(format!(
-        "copy {} and the files that it names beside the image, or name the folder in which they lie with --allow FOLDER{}",
+        "put {} and the files that it names beside the image, or name the folder in which they lie with --allow FOLDER{}",
         last(name),
         named.unwrap_or_default()
     ))

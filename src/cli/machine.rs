@@ -1,8 +1,6 @@
 //! `landfall convert`, `landfall inspect`.
 
-use super::args::{
-    self, Convert, FirmwareChoice, GuestArgs, HardwareArgs, Inspect, Prove, ServiceArgs, TargetArgs,
-};
+use super::args::{self, Convert, GuestArgs, HardwareArgs, Inspect, Prove, ServiceArgs, TargetArgs};
 use super::map::{self, line::shown};
 use super::text::{self, print_json};
 use super::{Surroundings, register};
@@ -16,7 +14,6 @@ use crate::report::failure::Failed;
 use crate::report::registration::Afterwards;
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
-use landfall_boot::target::Firmware;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
@@ -47,10 +44,7 @@ fn hardware_of(args: &HardwareArgs) -> source::Hardware {
     source::Hardware {
         memory: args.memory,
         cpus: args.cpus,
-        firmware: args.firmware.map(|firmware| match firmware {
-            FirmwareChoice::Bios => Firmware::Bios,
-            FirmwareChoice::Uefi => Firmware::Uefi,
-        }),
+        firmware: args.firmware,
         nics: args.nic.iter().map(|nic| Some(nic.clone()).filter(|nic| nic != args::NEW)).collect(),
     }
 }

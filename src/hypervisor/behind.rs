@@ -64,6 +64,7 @@ mod tests {
             ),
             "hyperv-xml" => (
                 "<configuration><properties><name type='string'>web01</name><subtype type='integer'>1</subtype></properties>\
+                 <settings><memory><bank><size type='integer'>512</size></bank></memory></settings>\
                  <security><settings><tpm_enabled type='bool'>True</tpm_enabled></settings></security></configuration>",
                 "",
             ),

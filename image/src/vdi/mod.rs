@@ -104,5 +104,5 @@ fn find_parent(child: &Path, header: &Header, gate: &Gate) -> Result<ParentRef> 
         "is a differencing image (a snapshot or a linked clone), and its parent with the id {} lies neither beside it nor in an allowed folder",
         header.parent_id
     ))
-    .hint("copy the parent into the same folder, or name the folder in which it lies with --allow FOLDER"))
+    .hint("put the parent into the same folder, or name the folder in which it lies with --allow FOLDER"))
 }

@@ -8,6 +8,7 @@ use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
 use crate::registrar::vsphere::trust::Thumbprint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use landfall_boot::target::Firmware;
 use landfall_image::Bytes;
 use std::path::PathBuf;
 
@@ -304,30 +305,23 @@ pub struct GuestArgs {
 
 /// What a definition would say, for a source that is a disk image.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "A disk image without a definition")]
 pub struct HardwareArgs {
     /// The machine's memory: 4G, 512M [default: 4G]
-    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    #[arg(long, help_heading = IMAGES, value_name = "BYTES", value_parser = parse_size)]
     pub memory: Option<Bytes>,
     /// Its processors [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, help_heading = IMAGES, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub cpus: Option<u32>,
     /// How it starts [default: as its first disk tells]
-    #[arg(long, value_enum, value_name = "FIRMWARE")]
-    pub firmware: Option<FirmwareChoice>,
+    #[arg(long, help_heading = IMAGES, value_name = "bios|uefi", value_parser = parse_firmware)]
+    pub firmware: Option<Firmware>,
     /// A network card with this hardware address, or new for one that the target chooses; once for each card
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_nic)]
+    #[arg(long, help_heading = IMAGES, value_name = "ADDRESS", value_parser = parse_nic)]
     pub nic: Vec<String>,
 }
 
-/// What a machine starts by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FirmwareChoice {
-    /// BIOS
-    Bios,
-    /// UEFI
-    Uefi,
-}
+/// Heading of options that say what a definition would.
+const IMAGES: &str = "A disk image without a definition";
 
 /// `landfall prove`
 #[derive(Debug, Args)]
@@ -410,6 +404,14 @@ fn target_names() -> clap::builder::PossibleValuesParser {
 
 /// The word for a card whose address the target chooses.
 pub const NEW: &str = "new";
+
+fn parse_firmware(text: &str) -> Result<Firmware, String> {
+    match text {
+        "bios" => Ok(Firmware::Bios),
+        "uefi" => Ok(Firmware::Uefi),
+        _ => Err("write bios or uefi".to_owned()),
+    }
+}
 
 fn parse_nic(text: &str) -> Result<String, String> {
     match text {

@@ -134,6 +134,10 @@ pub(in crate::hypervisor) fn second_generation() -> Vec<u8> {
     let security = forge.node(top, "security");
     let settings = forge.node(security, "settings");
     forge.key(settings, "tpm_enabled", 8, 0, &[1, 0, 0, 0]);
+    let settings = forge.node(top, "settings");
+    let memory = forge.node(settings, "memory");
+    let bank = forge.node(memory, "bank");
+    forge.key(bank, "size", 3, 0, &512_i64.to_le_bytes());
     forge.bytes()
 }
 
