@@ -43,5 +43,8 @@ show landfall disk check files.vhdx
 show landfall disk convert web01.vmdk web01-stream.vmdk -O vmdk-stream
 # For the section on JSON.
 show landfall disk compare web01.vmdk web01.qcow2 --json
+# For the section on images.
+show landfall inspect web01.qcow2
+show landfall convert web01.qcow2 --to kvm --name image --memory 1G --cpus 2 --nic 00:50:56:20:30:40 -o ashore
 say '**What a finding means**, offline.'
 show landfall explain linux-agent-inert
