@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use crate::hypervisor::{Choice, READERS, hyperv};
 
-    const OVF: &str = "<Envelope xmlns:ovf='http://schemas.dmtf.org/ovf/envelope/1' \
+    const OVF: &str = "<Envelope xmlns='http://schemas.dmtf.org/ovf/envelope/1' xmlns:ovf='http://schemas.dmtf.org/ovf/envelope/1' \
         xmlns:rasd='http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData' \
         xmlns:vmw='http://www.vmware.com/schema/ovf'>\
         <References><File ovf:id='nvram' ovf:href='web01.nvram'/></References>\

@@ -99,6 +99,17 @@ fn a_child_is_read_over_the_parent_that_its_id_names() {
     assert!(read_all(&*image.disk).unwrap() == expected);
     std::fs::rename(&moved, &child).unwrap();
 
+    // In a folder that the user names, wherever the child is.
+    let far = dir.path().join("a/b");
+    std::fs::create_dir_all(&far).unwrap();
+    let moved = far.join("child.vdi");
+    std::fs::rename(&child, &moved).unwrap();
+    assert_eq!(open(&moved).map(drop).unwrap_err().kind(), Kind::Refused);
+    let gate = crate::Gate::own_folder().allow(dir.path()).unwrap();
+    let image = formats::open(&moved, &OpenOptions { gate, ..OpenOptions::default() }).unwrap();
+    assert!(read_all(&*image.disk).unwrap() == expected);
+    std::fs::rename(&moved, &child).unwrap();
+
     // A parent that was changed since, then none.
     put(&base, 408, &[1; 16]);
     assert_eq!(open(&child).map(drop).unwrap_err().kind(), Kind::Corrupt);

@@ -8,6 +8,7 @@ use super::super::{Context, disk, exported};
 use crate::hypervisor::Beside;
 use crate::machine::{Backing, DiskSlot};
 use landfall_image::formats::Image;
+use landfall_image::location::Location;
 use landfall_image::{Bytes, Disk, Error, Extent, Format, GuestOffset, GuestRange, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +55,9 @@ impl Origin<'_> {
     /// ending has to tell.
     fn open_named(&self, file: &Path, disk: &DiskSlot) -> Result<Image> {
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-        let told = Format::from_name(&ending).map(Format::name);
+        // The name of an export says nothing of its bytes, which are the disk's.
+        let is_file = Location::of(file)?.path().is_some();
+        let told = Format::from_name(&ending).map(Format::name).filter(|_| is_file);
         let format = told.or(disk.format.as_deref());
         let input = disk::Input { place: file, format: said(format), snapshot: self.snapshot };
         let image = open_as(self.context, input)?;
