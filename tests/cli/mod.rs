@@ -1,5 +1,6 @@
 //! The program as a user meets it: help, exit codes, interruption, what is left behind.
 
+mod file_schemas;
 pub mod schemas;
 
 use std::fs;

@@ -12,6 +12,7 @@ mod file;
 mod report;
 mod survey;
 
+pub(crate) use file::WrittenFleet;
 pub use file::{Entry, Fleet, load};
 pub use report::{BatchReport, MachineReport, Outcome, Totals};
 
