@@ -1,9 +1,10 @@
-//! The schemas of the JSON documents that landfall prints (JSON Schema, draft 2020-12), made from the types that print them.
+//! The schemas of the JSON documents that landfall prints, and of the TOML files that it is given (JSON Schema, draft 2020-12),
+//! made from the types that print and read them.
 //!
 //! Deliberately absent: a schema for `schema` itself, and for files of other makers.
 
-use crate::ops::batch::BatchReport;
-use crate::ops::map::MapChecked;
+use crate::ops::batch::{BatchReport, WrittenFleet};
+use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
@@ -34,8 +35,10 @@ pub const TABLE: &[Row] = &[
     row::<ImageServed>("disk-serve", "what was served, when it has ended"),
     row::<Failed>("error", "any verb that did not do what was asked"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
+    file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
+    file::<WrittenMap>("map-file", "the TOML file of --map"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
     row::<Registration>(
         "register",
@@ -45,6 +48,19 @@ pub const TABLE: &[Row] = &[
 
 const fn row<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {
     Row { name, says, make: make::<T> }
+}
+
+const fn file<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {
+    Row { name, says, make: make_read::<T> }
+}
+
+/// As it is read: only what it cannot do without is required. A key that is not there has no value; TOML has no `null`.
+fn make_read<T: JsonSchema>() -> Schema {
+    let without_default = |schema: &mut Schema| drop(schema.remove("default"));
+    let settings = SchemaSettings::draft2020_12()
+        .with_transform(RecursiveTransform(plain))
+        .with_transform(RecursiveTransform(without_default));
+    settings.into_generator().into_root_schema_for::<T>()
 }
 
 /// As it is written, not as it could be read: fields that are always there are required.

@@ -591,3 +591,62 @@ fn nothing_is_left_when_the_program_is_killed() {
     child.wait().unwrap();
     family.into_iter().for_each(gone);
 }
+
+/// Processes of sandboxes that nobody waits for any more.
+fn orphans() -> Vec<String> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let is_named = ["Name:\tbwrap\n", "Name:\tqemu-system"].iter().any(|name| status.contains(name));
+        if is_named && status.contains("PPid:\t1\n") && !status.contains("State:\tZ") {
+            out.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    out
+}
+
+/// The confiner asks the kernel to end with the program, and so does its child: but while it builds, not yet.
+#[test]
+fn nothing_is_left_when_the_program_is_killed_while_it_starts() {
+    let Some(_) = settings("nothing_is_left_when_the_program_is_killed_while_it_starts") else { return };
+    let before = orphans();
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("id");
+    // From before the confiner is there until after QEMU is.
+    let mut started = 0;
+    for step in 0..60 {
+        let _ = std::fs::remove_file(&report);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "waits_in_a_sandbox"])
+            .env("LANDFALL_TEST_WAITS", &report)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let children = format!("/proc/{}/task", child.id());
+        // A thread of it starts the confiner.
+        let has_child = || {
+            let Ok(threads) = std::fs::read_dir(&children) else { return false };
+            threads.flatten().any(|thread| {
+                std::fs::read_to_string(thread.path().join("children")).is_ok_and(|list| !list.is_empty())
+            })
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !has_child() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        started += usize::from(has_child());
+        std::thread::sleep(std::time::Duration::from_millis(step));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(started > 30, "only {started} had begun");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let left: Vec<String> = orphans().into_iter().filter(|id| !before.contains(id)).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "left behind: {left:?}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}

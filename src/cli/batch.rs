@@ -3,6 +3,7 @@
 use super::args::Batch;
 use super::machine::target;
 use super::text::{self, findings, print_json, say};
+use super::{Surroundings, register};
 use crate::event::{Event, FleetObserver, MachineEvent};
 use crate::ops::batch::{self, BatchReport, Fleet, Options, Outcome};
 use crate::ops::{Context, Failure};
@@ -17,7 +18,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Converts the fleet of a file.
-pub fn run(args: &Batch, as_json: bool, quiet: bool, context: &Context<'_>) -> Result<u8, Failure> {
+pub fn run(
+    args: &Batch,
+    as_json: bool,
+    quiet: bool,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> Result<u8, Failure> {
     let to = args.to.as_deref().map(target).transpose()?;
     let mut fleet = batch::load(&args.fleet, args.output.as_deref(), to)?;
     if let Some(count) = args.machines {
@@ -26,11 +33,15 @@ pub fn run(args: &Batch, as_json: bool, quiet: bool, context: &Context<'_>) -> R
     let mut context = context.watched_by(context.observer);
     // The command line counts before the file.
     context.rate_limit = context.rate_limit.or(fleet.rate_limit.map(RateLimit::new));
-    let options = Options { replace: args.replace, dry_run: args.dry_run };
+    let options = Options {
+        replace: args.replace,
+        dry_run: args.dry_run,
+        register: args.register.as_ref().map(|at| register::wanted(at, &args.place, surroundings)),
+    };
     let table = Table::new(&fleet, quiet || as_json);
     let report = std::thread::scope(|scope| {
         scope.spawn(|| table.draw());
-        let report = batch::run(&context, &fleet, options, &table);
+        let report = batch::run(&context, &fleet, &options, &table);
         table.end();
         report
     })?;
@@ -59,7 +70,7 @@ fn summary(report: &BatchReport, dry_run: bool) -> String {
             Outcome::Planned => format!(", {} of data on {}", one.data, one.virtual_size),
             _ => String::new(),
         };
-        let _ = writeln!(out, "{:<24} {}{detail}", one.name, one.outcome.says());
+        let _ = writeln!(out, "{:<24} {}{detail}{}", one.name, one.outcome.says(), one.registered());
         if let Some(error) = &one.error {
             let _ = writeln!(out, "    {error}");
         }

@@ -101,7 +101,7 @@ fn dispatch(
         Verb::Explain(explain) => {
             text::explain(explain.id.as_deref(), cli.common.json).map_err(Failure::from)
         }
-        Verb::Batch(fleet) => batch::run(fleet, cli.common.json, cli.common.quiet, context),
+        Verb::Batch(fleet) => batch::run(fleet, cli.common.json, cli.common.quiet, context, surroundings),
         Verb::Map(verb) => mapping::run(verb, cli.common.json).map_err(Failure::from),
         Verb::Convert(convert) => machine::convert(convert, cli.common.json, context, surroundings),
         Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),

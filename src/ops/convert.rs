@@ -130,18 +130,9 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
 
     let sizes: Vec<_> = overlays.iter().map(|overlay| landfall_image::Disk::size(&**overlay)).collect();
     // What the target cannot express is refused now, not after hours of copying.
-    let Defined { machine, mut placement, mut artifacts } =
-        define::define(&mut patched, wanted, kind, &mapped, &folder.final_name, &sizes)?;
-    if let Some(at) = &wanted.register {
-        let coming = registrar::Coming {
-            identity: registrar::Identity::of(&machine),
-            artifacts: &artifacts,
-            disks: &placement.disks,
-            kind: kind.name,
-            data: &|| super::disk::stored_by(context, &overlays),
-        };
-        patched.findings.extend(super::register::ready(context, at, wanted.target.name, &coming)?);
-    }
+    let defined = define::define(&mut patched, wanted, kind, &mapped, &folder.final_name, &sizes)?;
+    patched.findings.extend(super::register::ready(context, wanted, kind, &defined, &overlays)?);
+    let Defined { machine, mut placement, mut artifacts } = defined;
     if patched.is_blocked() {
         return Err(Failure::Findings(patched.findings));
     }

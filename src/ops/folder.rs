@@ -152,6 +152,12 @@ fn check_free(final_name: &Path, replace: bool, source: &[PathBuf]) -> Result<()
     let is_result = there.is_dir() && [MANIFEST, REPORT].iter().all(|name| final_name.join(name).is_file());
     match (is_result, replace) {
         (true, true) => {
+            if let Some(at) = registered_at(final_name) {
+                return refused(
+                    &format!("holds a machine that was registered at {at}"),
+                    "remove that machine there and move its folder away, or choose another folder with -o",
+                );
+            }
             match changed_since(final_name)? {
                 Some(file) => Err(Error::refused(
                     "has changed since it was written: a machine may be running from it",
@@ -230,6 +236,29 @@ fn sync(folder: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Where and as what a machine was registered: a [`Registration`](crate::report::registration::Registration) beside its files.
+pub const REGISTRATION: &str = "registration.json";
+
+/// The hypervisor that the machine in `folder` was registered with.
+pub fn registered_at(folder: &Path) -> Option<String> {
+    let text = fs::read(folder.join(REGISTRATION)).ok()?;
+    let document: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    Some(document.get("at")?.as_str()?.to_owned())
+}
+
+/// Writes a file into a folder that is complete, in place of an earlier one of the name: whole, or not at all.
+pub fn put(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    let io = |e| Error::io("cannot write", e).in_file(&path);
+    fs::create_dir_all(folder).map_err(io)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+    file.persist(&path).map_err(|e| io(e.error))?;
+    Ok(())
 }
 
 /// Writes a file of a definition, synced.

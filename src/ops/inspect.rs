@@ -4,7 +4,7 @@ use super::convert::Wanted;
 use super::map::Mapped;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
-use super::{define, folder};
+use super::{define, folder, register};
 use crate::event::Event;
 use crate::finding;
 use crate::machine::Machine;
@@ -175,6 +175,9 @@ pub fn inspect(
     });
     let free = output
         .map_or(Ok(()), |output| folder::check(output, name, wanted.create.files.replace, &loaded.files()));
+    if let (Ok(defined), Ok(kind)) = (&defined, define::kind(wanted)) {
+        inspected.findings.extend(register::ready(context, wanted, kind, defined, &overlays)?);
+    }
     for error in [defined.map(drop), free].into_iter().filter_map(Result::err) {
         inspected.findings.push(define::refused(&error));
     }

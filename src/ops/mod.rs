@@ -85,6 +85,9 @@ impl Context<'_> {
     }
 }
 
+/// What [`parse_size`] takes, as a regular expression.
+pub(crate) const SIZE: &str = r"^\s*[0-9]*[1-9][0-9]*([kKmMgGtT]([iI]?[bB])?|[bB])?\s*$";
+
 /// `50M`, `1G`, `4096`: bytes, with a binary unit.
 pub fn parse_size(text: &str) -> Result<Bytes, String> {
     let text = text.trim();

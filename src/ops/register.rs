@@ -1,14 +1,17 @@
 //! Registers a machine that `convert` wrote with its hypervisor: plan, and carry it out where nothing stands in the way.
 
-use super::{Context, Failure};
+use super::define::Defined;
+use super::{Context, Failure, convert, folder};
 use crate::event::Event;
 use crate::registrar::package::Package;
-use crate::registrar::{self, Coming, Surroundings};
+use crate::registrar::{self, Coming, Identity, Surroundings};
 use crate::report;
 use crate::report::registration::{Outcome, Registration};
 use landfall_boot::check::{Finding, Severity};
-use landfall_image::Error;
+use landfall_image::formats::KindRow;
+use landfall_image::{Error, Overlay};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Registers the machine in `folder`; with `dry_run`, only looks whether it could be done.
@@ -47,21 +50,55 @@ pub fn register(
         out.findings.extend(done.findings);
     }
     out.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+    if out.outcome == Outcome::Registered {
+        keep(folder, &out);
+    }
     Ok(out)
+}
+
+/// Notes the registration beside the machine: a batch that goes on does not try it again, and the folder is not replaced. A folder
+/// that takes no files is none of the registration's matter: the hypervisor has the machine.
+fn keep(folder: &Path, done: &Registration) {
+    let written = serde_json::to_string_pretty(done)
+        .map_err(|e| Error::corrupt(e.to_string()))
+        .and_then(|text| folder::put(folder, folder::REGISTRATION, &(text + "\n")));
+    if let Err(error) = written {
+        tracing::warn!("the machine is registered, and its folder does not tell: {error}");
+    }
 }
 
 /// What is known to stand in the way of a registration before the machine is converted: a connection that fails, an identity
 /// that is taken, networks that are not there, storage that is too small. It is better known before the copying than after.
+/// Nothing where no registration is wanted.
 pub fn ready(
     context: &Context<'_>,
-    wanted: &registrar::Wanted,
-    target: &str,
-    coming: &Coming<'_>,
+    wanted: &convert::Wanted<'_>,
+    kind: &KindRow,
+    defined: &Defined,
+    overlays: &[Arc<Overlay>],
 ) -> Result<Vec<Finding>, Error> {
-    check_target(&wanted.at, target)?;
+    let Some(at) = &wanted.register else { return Ok(Vec::new()) };
+    check_target(&at.at, wanted.target.name)?;
     let around = surroundings(context);
-    let mut registrar = registrar::connect(wanted, &around)?;
-    registrar.look(coming)
+    let mut registrar = registrar::connect(at, &around)?;
+    registrar.look(&Coming {
+        identity: Identity::of(&defined.machine),
+        artifacts: &defined.artifacts,
+        disks: &defined.placement.disks,
+        kind: kind.name,
+        data: &|| super::disk::stored_by(context, overlays),
+    })
+}
+
+/// For each of the machines, before any of them is converted: which other one at the hypervisor has its name, its id or an address
+/// already.
+pub fn taken(
+    context: &Context<'_>,
+    wanted: &registrar::Wanted,
+    identities: &[&Identity],
+) -> Result<Vec<Vec<Finding>>, Error> {
+    let around = surroundings(context);
+    registrar::connect(wanted, &around)?.taken(identities)
 }
 
 fn surroundings<'a>(context: &'a Context<'_>) -> Surroundings<'a> {
@@ -74,7 +111,7 @@ fn surroundings<'a>(context: &'a Context<'_>) -> Surroundings<'a> {
 }
 
 /// Refuses a hypervisor that does not run what was written.
-fn check_target(at: &str, target: &str) -> Result<(), Error> {
+pub fn check_target(at: &str, target: &str) -> Result<(), Error> {
     // What has no fitting address is refused where it is connected to.
     let fitting: &[&str] = match at.split([':', '+']).next().unwrap_or_default() {
         "qemu" | "test" => &["kvm"],

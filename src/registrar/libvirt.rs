@@ -249,6 +249,11 @@ impl<'a> Libvirt<'a> {
 }
 
 impl Registrar for Libvirt<'_> {
+    fn taken(&mut self, identities: &[&Identity]) -> Result<Vec<Vec<Finding>>> {
+        let domains = self.domains()?;
+        Ok(identities.iter().map(|identity| collide(&domains, identity, &self.uri)).collect())
+    }
+
     fn look(&mut self, coming: &Coming<'_>) -> Result<Vec<Finding>> {
         let identity = &coming.identity;
         let mut findings = collide(&self.domains()?, identity, &self.uri);

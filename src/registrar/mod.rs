@@ -162,6 +162,9 @@ impl Surroundings<'_> {
 
 /// One hypervisor that is connected.
 pub trait Registrar {
+    /// For each of the machines: which other one at the hypervisor has its name, its id or an address already.
+    fn taken(&mut self, identities: &[&Identity]) -> Result<Vec<Vec<Finding>>>;
+
     /// What stands in the way of a machine whose disks are not converted yet. Changes nothing.
     fn look(&mut self, coming: &Coming<'_>) -> Result<Vec<Finding>>;
 

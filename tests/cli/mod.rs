@@ -1,5 +1,6 @@
 //! The program as a user meets it: help, exit codes, interruption, what is left behind.
 
+mod file_schemas;
 pub mod schemas;
 
 use std::fs;
@@ -45,13 +46,18 @@ fn the_whole_help() {
         &[][..],
         &["convert"],
         &["inspect"],
+        &["batch"],
+        &["map"],
+        &["map", "check"],
         &["prove"],
         &["register"],
         &["disk"],
         &["disk", "info"],
         &["disk", "map"],
+        &["disk", "check"],
         &["disk", "convert"],
         &["disk", "compare"],
+        &["disk", "serve"],
         &["explain"],
         &["schema"],
     ] {

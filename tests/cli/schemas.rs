@@ -68,7 +68,7 @@ sys.exit(1 if wrong else 0)
 
 /// What python3-jsonschema has against these documents, each with the name of its schema. `None`, loudly, where it is not
 /// installed.
-fn objections(documents: &[(&str, Value)]) -> Option<String> {
+pub fn objections(documents: &[(&str, Value)]) -> Option<String> {
     // The distribution's, or the one that comes first.
     let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| {
         let found = Command::new(python).args(["-c", "from jsonschema import Draft202012Validator"]).output();

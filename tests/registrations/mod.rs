@@ -3,6 +3,7 @@
 
 mod ahead;
 mod faults;
+mod fleet;
 mod libvirt;
 mod proxy;
 mod trust;

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 use command_fds::{CommandFdExt, FdMapping};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read;
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,17 @@ pub(super) fn find_program(name: &Path, hint: &str) -> Result<PathBuf> {
         .canonicalize()
         .map_err(|e| Error::io("cannot find the program", e).in_file(name))
 }
+
+/// Between the confiner and QEMU: it says that the confinement stands, and waits for a word. A confiner that is killed while it
+/// builds leaves its child behind, which has not asked yet to be ended with it; that child then hears nobody, and ends.
+const GATE: &str = "echo >&8 && read -r go <&9 && exec \"$@\" 8>&- 9<&-";
+const SHELL: &str = "/bin/sh";
+/// The gate's handles; shells have names for those below 10 only.
+const FD_READY: i32 = 8;
+const FD_GO: i32 = 9;
+
+/// The confinement is a matter of milliseconds; of a second, where a busy machine copies a kernel into it.
+const CONFINED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running QEMU. Dropping it ends the process and waits for its end.
 pub(super) struct Process {
@@ -87,6 +98,9 @@ impl Process {
         fds.extend(files.into_iter().map(|(file, number)| (file.into(), number)));
         command.env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let pipes = std::io::pipe().and_then(|ready| Ok((ready, std::io::pipe()?)));
+        let ((ready, to_ready), (from_go, go)) = pipes.map_err(|e| Error::io("cannot make a pipe", e))?;
+        fds.extend([(to_ready.into(), FD_READY), (from_go.into(), FD_GO)]);
         let mappings =
             fds.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command
@@ -133,7 +147,30 @@ impl Process {
             Process { shared, pidfd, id, threads: vec![waiter], cancel: Arc::clone(&settings.cancel) };
         process.drain(stdout, |shared| &shared.console)?;
         process.drain(stderr, |shared| &shared.messages)?;
+        process.let_in(&ready, go)?;
         Ok(process)
+    }
+
+    /// Opens the gate once the confinement stands. Where it does not come to that, the process's end tells why.
+    fn let_in(&self, ready: &PipeReader, mut go: PipeWriter) -> Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let deadline = Instant::now() + CONFINED_WITHIN;
+        let look = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        loop {
+            self.check()?;
+            match poll(&mut [PollFd::new(ready, PollFlags::IN)], Some(&look)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) if Instant::now() < deadline => {}
+                Ok(0) => {
+                    return Err(Error::io("cannot confine the sandbox", std::io::ErrorKind::TimedOut.into())
+                        .hint("look what keeps the machine so busy"));
+                }
+                Ok(_) => break,
+                Err(e) => return Err(Error::io("cannot wait for the sandbox", e.into())),
+            }
+        }
+        // A process that has ended hears nothing, and is found out at its monitor.
+        let _ = go.write_all(b"go\n");
+        Ok(())
     }
 
     /// Keeps the last of what comes out of `pipe`, until it ends.
@@ -259,9 +296,15 @@ fn file_name(settings: &Settings, number: i32) -> String {
 fn command(settings: &Settings, qemu: &Path, with_kvm: bool, files: &[i32]) -> Result<Command> {
     if settings.confinement == Confinement::Off {
         // Still ended with us, if by nothing better.
-        let Ok(setpriv) = find_program(Path::new("setpriv"), "") else { return Ok(Command::new(qemu)) };
-        let mut command = Command::new(setpriv);
-        command.args(["--pdeathsig", "KILL", "--"]).arg(qemu);
+        let mut command = match find_program(Path::new("setpriv"), "") {
+            Ok(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--", SHELL]);
+                command
+            }
+            Err(_) => Command::new(SHELL),
+        };
+        command.args(["-c", GATE, "sh"]).arg(qemu);
         return Ok(command);
     }
     let bwrap = find_program(
@@ -294,7 +337,7 @@ fn command(settings: &Settings, qemu: &Path, with_kvm: bool, files: &[i32]) -> R
     if with_kvm {
         command.args(["--dev-bind", "/dev/kvm", "/dev/kvm"]);
     }
-    command.arg("--").arg(qemu);
+    command.args(["--", SHELL, "-c", GATE, "sh"]).arg(qemu);
     if rustix::process::geteuid().is_root() {
         use std::os::unix::fs::MetadataExt;
         // Supplementary groups are dropped along with the user. The group of /dev/kvm may open it.

@@ -212,6 +212,13 @@ pub struct Batch {
     /// Replace earlier results that were made of another state of the source, or with other options
     #[arg(long)]
     pub replace: bool,
+    /// Register every machine with this hypervisor once it is converted, as landfall register does: qemu:///system,
+    /// vsphere://VCENTER; what stands in the way there is looked for before the first is converted
+    #[arg(id = "register", long, value_name = "URI")]
+    pub register: Option<String>,
+    /// Where there
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 /// `landfall map …`

@@ -25,7 +25,8 @@ done
 if [ $# -gt 0 ]; then
     namespace=$1
 else
-    namespace=$(kubectl config view --minify -o 'jsonpath={..namespace}')
+    namespace=$(kubectl config view --minify -o 'jsonpath={..namespace}') ||
+        stop 'kubectl does not tell its namespace' 'its answer stands above; name a namespace: ./register.sh NAMESPACE'
     namespace=${namespace:-default}
 fi
 # KubeVirt and CDI are asked for by what a user of the namespace may do, which is not to look at the cluster's definitions.

@@ -26,6 +26,7 @@ use crate::ops::{GuestChoice, parse_size, source};
 use landfall_boot::target::Firmware;
 use landfall_image::create::Compression;
 use landfall_image::{Bytes, Result};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,48 +65,135 @@ pub struct Entry {
     pub guest: GuestChoice,
 }
 
-#[derive(Deserialize)]
+/// Machines that are converted together. Paths are relative to the file's folder.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Written {
+#[schemars(extend("required" = ["machine"]))]
+pub(crate) struct WrittenFleet {
+    /// The target of machines that name none.
+    #[schemars(with = "String", extend("enum" = hypervisor::target_names()))]
+    #[serde(default)]
     to: Option<Spanned<String>>,
+    /// The folder in which each machine gets a folder of its own; the command line's counts before it.
+    #[schemars(with = "String")]
+    #[serde(default)]
     output: Option<Spanned<String>>,
+    /// The map of machines that name none.
+    #[schemars(with = "String")]
+    #[serde(default)]
     map: Option<Spanned<String>>,
+    /// Kind of image of the disks of machines that name none; the target's usual one otherwise.
+    #[schemars(with = "String", extend("enum" = hypervisor::disk_kinds()))]
+    #[serde(default)]
     disk_format: Option<Spanned<String>>,
+    /// How disks of machines that name nothing else are compressed.
+    #[schemars(with = "String", extend("enum" = COMPRESSIONS.map(|(name, _)| name)))]
+    #[serde(default)]
     compress: Option<Spanned<String>>,
+    /// Machines that are converted at the same time, at most; as many as there are processors, up to four, otherwise.
+    #[schemars(with = "u32", range(min = 1))]
+    #[serde(default)]
     machines_at_once: Option<Spanned<u32>>,
+    /// Bytes of data that all of them read per second, at most: a whole number with K, M, G or T.
+    #[schemars(with = "String", regex(pattern = crate::ops::SIZE))]
+    #[serde(default)]
     rate_limit: Option<Spanned<String>>,
+    /// Room that overlays of machines under way may take: a whole number with K, M, G or T.
+    #[schemars(with = "String", regex(pattern = crate::ops::SIZE))]
+    #[serde(default)]
     scratch_at_most: Option<Spanned<String>>,
+    /// Agents (or cloud-init) that are left as they are.
+    #[schemars(schema_with = "agents")]
     #[serde(default)]
     keep: Vec<String>,
+    /// Agents (or cloud-init) that are switched off, though they are the target's own.
+    #[schemars(schema_with = "agents")]
     #[serde(default)]
     drop: Vec<String>,
+    /// The machines.
     #[serde(default)]
+    #[schemars(with = "Vec<WrittenMachine>", length(min = 1))]
     machine: Vec<Spanned<WrittenMachine>>,
 }
 
-#[derive(Deserialize)]
+/// A machine, or all that a pattern finds. An entry of its own counts before one with a pattern.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Machine")]
 struct WrittenMachine {
+    /// Its definition; `*` and `?` stand for any characters but `/`.
+    #[schemars(with = "String", length(min = 1))]
     source: Spanned<String>,
+    /// Its target.
+    #[schemars(with = "String", extend("enum" = hypervisor::target_names()))]
+    #[serde(default)]
     to: Option<Spanned<String>>,
+    /// Its name at the target.
+    #[schemars(with = "String", length(min = 1))]
+    #[serde(default)]
     name: Option<Spanned<String>>,
+    /// Kind of image of its disks.
+    #[schemars(with = "String", extend("enum" = hypervisor::disk_kinds()))]
+    #[serde(default)]
     disk_format: Option<Spanned<String>>,
+    /// How its disks are compressed.
+    #[schemars(with = "String", extend("enum" = COMPRESSIONS.map(|(name, _)| name)))]
+    #[serde(default)]
     compress: Option<Spanned<String>>,
+    /// Its map.
+    #[schemars(with = "String")]
+    #[serde(default)]
     map: Option<Spanned<String>>,
+    /// The volume with its root file system, where several could be.
+    #[schemars(with = "String")]
+    #[serde(default)]
     root: Option<String>,
+    /// The snapshot that is converted, by its name; the current state otherwise.
+    #[schemars(with = "String")]
+    #[serde(default)]
     snapshot: Option<String>,
+    /// Which machine of the definition it is, where there are several.
+    #[schemars(with = "String")]
+    #[serde(default)]
     system: Option<String>,
+    /// Which deployment option of an OVF is wanted.
+    #[schemars(with = "String")]
+    #[serde(default)]
     configuration: Option<String>,
+    /// Slots, and files of their disks that lie elsewhere than the definition says.
     #[serde(default)]
     disks: BTreeMap<String, String>,
+    /// Slots of disks that are left out.
     #[serde(default)]
     skip_disks: Vec<String>,
+    /// Memory of a machine whose source is a disk image: `4G`.
+    #[schemars(with = "String")]
+    #[serde(default)]
     memory: Option<Spanned<String>>,
+    /// Processors of such a machine.
+    #[schemars(with = "u32", range(min = 1))]
+    #[serde(default)]
     cpus: Option<Spanned<u32>>,
+    /// How such a machine starts.
+    #[schemars(with = "String", extend("enum" = FIRMWARES.map(|(name, _)| name)))]
+    #[serde(default)]
     firmware: Option<Spanned<String>>,
+    /// Network cards of such a machine: their hardware addresses, or `new`.
+    #[schemars(with = "Vec<String>")]
     #[serde(default)]
     nics: Vec<Spanned<String>>,
 }
+
+/// A list of agents.
+fn agents(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "enum": landfall_boot::linux::agents::names() } })
+}
+
+/// The words for firmware.
+const FIRMWARES: [(&str, Firmware); 2] = [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
+
+/// The words for compressions.
+const COMPRESSIONS: [(&str, Compression); 2] = [("zlib", Compression::Zlib), ("zstd", Compression::Zstd)];
 
 /// Files that one pattern finds, at most.
 const FOUND_AT_MOST: usize = 100_000;
@@ -114,7 +202,7 @@ const FOUND_AT_MOST: usize = 100_000;
 pub fn load(path: &Path, output: Option<&Path>, to: Option<&'static Target>) -> Result<Fleet> {
     let (text, _) = toml_file::read(path)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let written: Written = toml_file::parse(&text).map_err(|error| error.in_file(path))?;
+    let written: WrittenFleet = toml_file::parse(&text).map_err(|error| error.in_file(path))?;
     check(&written, &folder, output, to)?.map_err(|wrong| wrong.in_text(&text).in_file(path))
 }
 
@@ -122,7 +210,7 @@ type Checked<T> = std::result::Result<T, Wrong>;
 
 /// Errors of files that it names are their own; complaints are about places in this one.
 fn check(
-    written: &Written,
+    written: &WrittenFleet,
     folder: &Path,
     output: Option<&Path>,
     to: Option<&'static Target>,
@@ -138,7 +226,7 @@ fn check(
 }
 
 fn check_text(
-    written: &Written,
+    written: &WrittenFleet,
     folder: &Path,
     output: Option<&Path>,
     to: Option<&'static Target>,
@@ -174,6 +262,18 @@ fn check_text(
         Some(count) => usize::try_from(*count.get_ref()).ok(),
         None => None,
     };
+    // Also where every machine says something else: who wrote a wrong word meant another.
+    let usual = written.to.as_ref().map(target).transpose()?;
+    compression(written.compress.as_ref())?;
+    if let Some(name) = &written.disk_format
+        && !hypervisor::disk_kinds().contains(&name.get_ref().as_str())
+    {
+        return Err(wrong(
+            name.span().start,
+            format!("{:?} is no kind of image for a machine's disks", name.get_ref()),
+        )
+        .hint(format!("choose one of {}", hypervisor::disk_kinds().join(", "))));
+    }
     if written.machine.is_empty() {
         return Err(wrong(0, "names no machine").hint("write [[machine]] and below it source = \"FILE\""));
     }
@@ -181,14 +281,9 @@ fn check_text(
     for one in &written.machine {
         let at = one.span().start;
         let one = one.get_ref();
-        let target = match (&one.to, to, &written.to) {
-            (Some(name), _, _) => target(name)?,
-            (None, Some(target), _) => target,
-            (None, None, Some(name)) => target(name)?,
-            (None, None, None) => {
-                return Err(wrong(at, "the machine has no target")
-                    .hint("write to = \"TARGET\" here, or at the beginning for all; or give --to"));
-            }
+        let Some(target) = one.to.as_ref().map(target).transpose()?.or(to).or(usual) else {
+            return Err(wrong(at, "the machine has no target")
+                .hint("write to = \"TARGET\" here, or at the beginning for all; or give --to"));
         };
         let choice = Choice {
             snapshot: one.snapshot.clone(),
@@ -255,12 +350,12 @@ fn hardware(one: &WrittenMachine) -> Checked<source::Hardware> {
     if let Some(cpus) = one.cpus.as_ref().filter(|cpus| *cpus.get_ref() == 0) {
         return Err(wrong(cpus.span().start, "cpus is 0; at least 1 is possible"));
     }
-    let firmware = one.firmware.as_ref().map(|word| match word.get_ref().as_str() {
-        "bios" => Ok(Firmware::Bios),
-        "uefi" => Ok(Firmware::Uefi),
-        other => {
-            Err(wrong(word.span().start, format!("{other:?} is no firmware")).hint("write bios or uefi"))
-        }
+    let firmware = one.firmware.as_ref().map(|word| {
+        let known = FIRMWARES.iter().find(|(name, _)| name == word.get_ref());
+        known.map(|(_, firmware)| *firmware).ok_or_else(|| {
+            wrong(word.span().start, format!("{:?} is no firmware", word.get_ref()))
+                .hint(format!("write {}", FIRMWARES.map(|(name, _)| name).join(" or ")))
+        })
     });
     let nics = one.nics.iter().map(|nic| match nic.get_ref().as_str() {
         "new" => Ok(None),
@@ -303,15 +398,14 @@ fn compression(
 ) -> Checked<Option<Compression>> {
     let Some(name) = name else { return Ok(None) };
     let at = name.span().start;
-    let wanted = match name.get_ref().as_str() {
-        "zlib" => Compression::Zlib,
-        "zstd" => Compression::Zstd,
-        other => return Err(wrong(at, format!("{other:?} is no compression")).hint("write zlib or zstd")),
+    let Some((_, wanted)) = COMPRESSIONS.iter().find(|(word, _)| word == name.get_ref()) else {
+        return Err(wrong(at, format!("{:?} is no compression", name.get_ref()))
+            .hint(format!("write {}", COMPRESSIONS.map(|(word, _)| word).join(" or "))));
     };
     let usual = target.kinds.first().copied().unwrap_or_default();
     let kind = landfall_image::formats::kind(kind.unwrap_or(usual));
-    match kind.and_then(|kind| kind.check_compression(Some(wanted))) {
-        Ok(()) => Ok(Some(wanted)),
+    match kind.and_then(|kind| kind.check_compression(Some(*wanted))) {
+        Ok(()) => Ok(Some(*wanted)),
         Err(error) => Err(wrong(at, format!("{error}, which {} gets here", target.title)).hint(format!(
             "{}; leave compress out for this target, or write it with the machines that it is meant for",
             error.hint_text().unwrap_or_default()

@@ -12,15 +12,18 @@ mod file;
 mod report;
 mod survey;
 
+pub(crate) use file::WrittenFleet;
 pub use file::{Entry, Fleet, load};
 pub use report::{BatchReport, MachineReport, Outcome, Totals};
 
-use super::{Context, Failure, convert, inspect};
+use super::{Context, Failure, convert, inspect, register};
 use crate::event::{FleetObserver, MachineEvent, OneOf};
-use crate::report::Inspected;
+use crate::registrar;
+use crate::report::{Inspected, registration};
 use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::{Bytes, Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -33,30 +36,38 @@ pub const SCRATCH_EACH: Bytes = Bytes::gib(1);
 const AT_ONCE: usize = 4;
 
 /// How a batch runs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Replace earlier results of the same names that were made of something else.
     pub replace: bool,
     /// Plan only, and say how much room is needed.
     pub dry_run: bool,
+    /// Where its machines are registered, each once it is converted.
+    pub register: Option<registrar::Wanted>,
 }
 
 /// Converts a fleet. One machine's failure stops no other; what became of each is in the report, which also lies in the output
 /// folder, for programs and for people.
 ///
 /// # Errors
-/// Only what stands in the way of all: the output folder cannot be made, the report cannot be written.
+/// Only what stands in the way of all: the output folder cannot be made, the report cannot be written, the hypervisor that is to
+/// register them cannot be reached.
 pub fn run(
     context: &Context<'_>,
     fleet: &Fleet,
-    options: Options,
+    options: &Options,
     observer: &dyn FleetObserver,
 ) -> Result<BatchReport> {
     let began = Instant::now();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let files = FileOptions { replace: options.replace, ..FileOptions::default() };
     let create = CreateOptions { files, ..CreateOptions::default() };
-    let surveyed = survey::survey(&context.watched_by(&crate::event::Silent), fleet, &create);
+    let surveyed = survey::survey(
+        &context.watched_by(&crate::event::Silent),
+        fleet,
+        &create,
+        options.register.as_ref(),
+    )?;
     let free = survey::free(&fleet.output)?;
     let queue = Queue {
         context,
@@ -145,7 +156,7 @@ impl Room {
 struct Queue<'a> {
     context: &'a Context<'a>,
     fleet: &'a Fleet,
-    options: Options,
+    options: &'a Options,
     create: CreateOptions,
     observer: &'a dyn FleetObserver,
     next: AtomicUsize,
@@ -165,8 +176,15 @@ impl Queue<'_> {
         self.observer.machine(index, MachineEvent::Began);
         let began = Instant::now();
         let mut report = match surveyed {
-            Err(failure) => self.failed(index, failure),
-            Ok(one) if one.done && !self.options.dry_run => self.blank(index, Outcome::AlreadyDone),
+            Err(failure) | Ok(Surveyed { refused: Some(failure), .. }) => self.failed(index, failure),
+            Ok(one) if one.done && !self.options.dry_run => {
+                let report = self.blank(index, Outcome::AlreadyDone);
+                let is_registered = |at: &registrar::Wanted| one.registered_at.as_ref() == Some(&at.at);
+                match &self.options.register {
+                    Some(at) if !is_registered(at) => self.registered(self.context, at, report),
+                    _ => report,
+                }
+            }
             // A defect that one machine brings to light must not take the others along.
             Ok(one) => catch_unwind(AssertUnwindSafe(|| self.one(index, one))).unwrap_or_else(|_| {
                 MachineReport { outcome: Outcome::Failed, ..self.failed(index, &unforeseen().into()) }
@@ -184,7 +202,10 @@ impl Queue<'_> {
             return self.blank(index, Outcome::NotStarted);
         };
         if self.options.dry_run {
-            let wanted = survey::wanted(entry, &self.create);
+            // What is registered there is no obstacle, either.
+            let register =
+                self.options.register.as_ref().filter(|at| surveyed.registered_at.as_ref() != Some(&at.at));
+            let wanted = survey::wanted(entry, &self.create, register);
             // What is done already is no obstacle.
             let output = Some(self.fleet.output.as_path()).filter(|_| !surveyed.done);
             return match inspect::inspect(&context, &wanted, output) {
@@ -196,17 +217,59 @@ impl Queue<'_> {
         if let Err(error) = self.admit(need) {
             return self.failed(index, &error.into());
         }
-        let wanted = survey::wanted(entry, &self.create);
+        let wanted = survey::wanted(entry, &self.create, self.options.register.as_ref());
         // Given back even where the conversion panics.
         let _leave = Leave { queue: self, need };
         match convert::convert(&context, &wanted, &self.fleet.output) {
             Err(failure) => self.failed(index, &failure),
-            Ok(done) => MachineReport {
-                folder: Some(done.folder.display().to_string()),
-                findings: done.report.inspected.findings,
-                written: Bytes(done.report.written_disks.iter().map(|disk| disk.allocated.0).sum()),
-                ..self.blank(index, Outcome::Done)
-            },
+            Ok(done) => {
+                let report = MachineReport {
+                    folder: Some(done.folder.display().to_string()),
+                    findings: done.report.inspected.findings,
+                    written: Bytes(done.report.written_disks.iter().map(|disk| disk.allocated.0).sum()),
+                    ..self.blank(index, Outcome::Done)
+                };
+                match &self.options.register {
+                    Some(at) => self.registered(&context, at, report),
+                    None => report,
+                }
+            }
+        }
+    }
+
+    /// Registers a machine that is converted. It stays converted, whatever comes of that.
+    fn registered(
+        &self,
+        context: &Context<'_>,
+        at: &registrar::Wanted,
+        report: MachineReport,
+    ) -> MachineReport {
+        let folder = report.folder.clone().unwrap_or_default();
+        match register::register(context, Path::new(&folder), at, false) {
+            Ok(done) => {
+                let is_blocked = done.outcome != registration::Outcome::Registered;
+                let mut findings = report.findings;
+                findings.extend(done.findings.iter().cloned());
+                MachineReport {
+                    outcome: if is_blocked { Outcome::Failed } else { report.outcome },
+                    error: is_blocked.then(|| NOT_REGISTERED.to_owned()),
+                    findings,
+                    registration: Some(done),
+                    ..report
+                }
+            }
+            Err(failure) => {
+                let (says, hint) = match &failure {
+                    Failure::Error(error) => (error.to_string(), error.hint_text().map(str::to_owned)),
+                    Failure::Findings(_) => (String::new(), None),
+                };
+                MachineReport {
+                    outcome: Outcome::Failed,
+                    error: Some(format!("{NOT_REGISTERED}: {says}")),
+                    hint,
+                    ..report
+                }
+            }
         }
     }
 
@@ -256,6 +319,7 @@ impl Queue<'_> {
             data: surveyed.map_or(Bytes(0), |one| one.data),
             written: Bytes(0),
             seconds: 0.0,
+            registration: None,
             plan: None,
         }
     }
@@ -301,6 +365,8 @@ fn in_fleets_words(hint: &str) -> String {
         keys => format!("{hint} (in the fleet file: {} of the machine)", keys.join(", ")),
     }
 }
+
+const NOT_REGISTERED: &str = "it is converted, and not registered; a second run tries that again";
 
 /// A defect of landfall itself.
 fn unforeseen() -> Error {

@@ -1,5 +1,7 @@
 //! What became of a fleet: one document for programs, one page for people.
 
+use crate::ops::folder;
+use crate::report::registration::Registration;
 use crate::report::{self, Inspected};
 use landfall_boot::check::{Finding, Severity};
 use landfall_image::{Bytes, Error, Result};
@@ -24,7 +26,7 @@ pub enum Outcome {
     Planned,
     /// Something stands in the way; nothing was written.
     Refused,
-    /// It failed; nothing was left.
+    /// It failed: nothing was left, or, where it has a folder, it is converted and not registered.
     Failed,
     /// The run ended before its turn.
     NotStarted,
@@ -71,6 +73,9 @@ pub struct MachineReport {
     pub written: Bytes,
     /// Wall-clock time.
     pub seconds: f64,
+    /// What came of its registration, where that was wanted and this run did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
     /// The plan, of a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<Inspected>,
@@ -86,7 +91,17 @@ impl MachineReport {
         };
         let took =
             if self.outcome == Outcome::Done { format!(" in {:.1} s", self.seconds) } else { String::new() };
-        format!("{}: {}{took}{why}", self.name, self.outcome.says())
+        format!("{}: {}{took}{}{why}", self.name, self.outcome.says(), self.registered())
+    }
+
+    /// As what it was registered; empty where it was not.
+    pub fn registered(&self) -> String {
+        let id = self.registration.as_ref().and_then(|one| Some((one.id.as_ref()?, one.started)));
+        match id {
+            None => String::new(),
+            Some((id, false)) => format!(", registered as {id}"),
+            Some((id, true)) => format!(", registered as {id} and started"),
+        }
     }
 }
 
@@ -176,17 +191,8 @@ impl BatchReport {
     pub(super) fn write(&self, output: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)
             .map_err(|e| Error::corrupt(format!("the report cannot be written as JSON: {e}")))?;
-        for (name, text) in [(JSON, json + "\n"), (HTML, self.html())] {
-            let path = output.join(name);
-            let io = |e| Error::io("cannot write the report", e).in_file(&path);
-            std::fs::create_dir_all(output).map_err(io)?;
-            let mut file = tempfile::NamedTempFile::new_in(output).map_err(io)?;
-            std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            file.as_file().set_permissions(mode).map_err(io)?;
-            file.persist(&path).map_err(|e| io(e.error))?;
-        }
-        Ok(())
+        folder::put(output, JSON, &(json + "\n"))?;
+        folder::put(output, HTML, &self.html())
     }
 
     /// One page that needs nothing else: it is read at a site without a network.
@@ -227,7 +233,7 @@ impl BatchReport {
                 escape(&one.name),
                 escape(&one.source),
                 escape(&one.target),
-                one.outcome.says(),
+                escape(&format!("{}{}", one.outcome.says(), one.registered())),
                 one.data,
                 one.seconds
             );
@@ -272,6 +278,7 @@ mod tests {
             data: Bytes(0),
             written: Bytes(0),
             seconds: 1.0,
+            registration: None,
             plan: None,
         };
         let report = BatchReport::new(0, Duration::from_secs(1), Path::new("/o"), Bytes(0), false, vec![one]);

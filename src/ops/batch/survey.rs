@@ -4,7 +4,8 @@
 use super::file::{Entry, Fleet};
 use crate::finding;
 use crate::hypervisor::Target;
-use crate::ops::{Context, Failure, convert, disk, folder, source};
+use crate::ops::{Context, Failure, convert, disk, folder, register, source};
+use crate::registrar;
 use crate::report::{Kept, WrittenDisk};
 use landfall_boot::check::{Explanation, Finding};
 use landfall_image::create::CreateOptions;
@@ -24,6 +25,10 @@ pub struct Surveyed {
     pub data: Bytes,
     /// An earlier run has written it, from the same source with the same options.
     pub done: bool,
+    /// The hypervisor that it was registered with since.
+    pub registered_at: Option<String>,
+    /// What stands in its way beside others of the fleet, or at the hypervisor.
+    pub refused: Option<Failure>,
     identity: Identity,
 }
 
@@ -42,7 +47,11 @@ struct Identity {
 }
 
 /// The options of one machine as a conversion takes them.
-pub fn wanted<'a>(entry: &'a Entry, create: &CreateOptions) -> convert::Wanted<'a> {
+pub fn wanted<'a>(
+    entry: &'a Entry,
+    create: &CreateOptions,
+    register: Option<&registrar::Wanted>,
+) -> convert::Wanted<'a> {
     convert::Wanted {
         source: &entry.source,
         target: entry.target,
@@ -51,7 +60,7 @@ pub fn wanted<'a>(entry: &'a Entry, create: &CreateOptions) -> convert::Wanted<'
         create: CreateOptions { compression: entry.compression, ..create.clone() },
         networks: Default::default(),
         guest: entry.guest.clone(),
-        register: None,
+        register: register.cloned(),
     }
 }
 
@@ -60,7 +69,8 @@ pub fn survey(
     context: &Context<'_>,
     fleet: &Fleet,
     create: &CreateOptions,
-) -> Vec<std::result::Result<Surveyed, Failure>> {
+    register: Option<&registrar::Wanted>,
+) -> Result<Vec<std::result::Result<Surveyed, Failure>>> {
     // What one hostile definition brings to light must not take the others along.
     let safely = |entry| {
         catch_unwind(AssertUnwindSafe(|| look(context, fleet, entry, create)))
@@ -68,24 +78,69 @@ pub fn survey(
             .map_err(Failure::from)
     };
     let mut all: Vec<_> = fleet.machines.iter().map(safely).collect();
+    if let Some(at) = register {
+        for (one, entry) in all.iter_mut().zip(&fleet.machines) {
+            let Ok(one) = one else { continue };
+            match register::check_target(&at.at, entry.target.name) {
+                // They come together there, whatever they are written for.
+                Ok(()) => one.identity.target = "",
+                Err(error) => one.refused = Some(error.into()),
+            }
+        }
+    }
     let mut known = Vec::new();
     let mine: Vec<String> = all.iter().flatten().map(|one| one.name.clone()).collect();
     earlier(&fleet.output, &mine, &mut known);
     let count = known.len();
     known.extend(all.iter().map(|one| one.as_ref().ok().map(|one| one.identity.clone())));
     for (index, findings) in collisions(&known).into_iter().filter(|(index, _)| *index >= count) {
-        if let Some(one) = all.get_mut(index - count)
-            && one.is_ok()
+        if let Some(Ok(one)) = all.get_mut(index - count)
+            && one.refused.is_none()
         {
-            *one = Err(Failure::Findings(findings));
+            one.refused = Some(Failure::Findings(findings));
         }
     }
-    all
+    if let Some(register) = register {
+        taken(context, register, &mut all)?;
+    }
+    Ok(all)
+}
+
+/// Refuses machines that the hypervisor has already, all with one look at it.
+///
+/// # Errors
+/// Where it cannot be looked at: that stands in the way of all.
+fn taken(
+    context: &Context<'_>,
+    at: &registrar::Wanted,
+    all: &mut [std::result::Result<Surveyed, Failure>],
+) -> Result<()> {
+    // What is registered there already is no other machine.
+    let mut coming: Vec<&mut Surveyed> = all
+        .iter_mut()
+        .flatten()
+        .filter(|one| one.refused.is_none() && one.registered_at.as_ref() != Some(&at.at))
+        .collect();
+    let identities: Vec<registrar::Identity> = coming
+        .iter()
+        .map(|Surveyed { identity, .. }| registrar::Identity {
+            name: identity.name.clone(),
+            uuid: identity.uuid,
+            macs: identity.macs.iter().cloned().map(Some).collect(),
+        })
+        .collect();
+    let found = register::taken(context, at, &identities.iter().collect::<Vec<_>>())?;
+    for (one, findings) in coming.iter_mut().zip(found) {
+        if !findings.is_empty() {
+            one.refused = Some(Failure::Findings(findings));
+        }
+    }
+    Ok(())
 }
 
 fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOptions) -> Result<Surveyed> {
     context.check_cancelled()?;
-    let wanted = wanted(entry, create);
+    let wanted = wanted(entry, create, None);
     // The digests of a package are compared when it is converted.
     let how = source::How { digests: false, unreadable: &mut |_, error| Err(error) };
     let loaded = source::load_with(context, &entry.source, &entry.guest.source, how)?;
@@ -100,7 +155,9 @@ fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOpti
         data = data.saturating_add(disk::stored(context, &*image.disk)?.0);
     }
     let fingerprint = convert::fingerprint(&loaded, &wanted, &mapped);
-    let done = fingerprint.is_some_and(|fingerprint| is_done(&fleet.output.join(&name), &fingerprint));
+    let place = fleet.output.join(&name);
+    let done = fingerprint.is_some_and(|fingerprint| is_done(&place, &fingerprint));
+    let registered_at = if done { folder::registered_at(&place) } else { None };
     let identity = Identity {
         who: format!("{name} ({})", entry.source.display()),
         called: (entry.target.called)(&name),
@@ -110,7 +167,15 @@ fn look(context: &Context<'_>, fleet: &Fleet, entry: &Entry, create: &CreateOpti
         id: mapped.id,
         macs: macs.collect(),
     };
-    Ok(Surveyed { name, virtual_size: Bytes(virtual_size), data: Bytes(data), done, identity })
+    Ok(Surveyed {
+        name,
+        virtual_size: Bytes(virtual_size),
+        data: Bytes(data),
+        done,
+        registered_at,
+        refused: None,
+        identity,
+    })
 }
 
 /// The report of an earlier result.

@@ -20,16 +20,17 @@
 
 mod machine;
 mod network;
+mod written;
 
 pub use machine::{Identity, MachineRule, Mapped};
+pub(crate) use written::WrittenMap;
+use written::{OneOrMore, WrittenRule};
 
 use super::toml_file::{self, Wrong, wrong};
 use crate::machine::Machine;
 use landfall_boot::network_map::{NetworkMap, Rule, fits};
 use landfall_boot::target::Platform;
 use landfall_image::{Error, Result};
-use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::path::Path;
 use toml::Spanned;
 
@@ -77,56 +78,6 @@ pub struct RuleChecked {
     pub says: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    #[serde(default)]
-    rule: Vec<Spanned<WrittenRule>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRule {
-    machine: Option<Spanned<String>>,
-    network: Option<Spanned<String>>,
-    interface: Option<Spanned<String>>,
-    #[serde(default)]
-    subnets: BTreeMap<String, Spanned<String>>,
-    #[serde(default)]
-    addresses: BTreeMap<String, Spanned<String>>,
-    gateway: Option<Spanned<OneOrMore>>,
-    dns: Option<Spanned<Vec<Spanned<String>>>>,
-    search: Option<Spanned<Vec<Spanned<String>>>>,
-    #[serde(default)]
-    routes: BTreeMap<String, Spanned<WrittenRoute>>,
-    dhcp: Option<bool>,
-    name: Option<Spanned<String>>,
-    #[serde(default)]
-    networks: BTreeMap<String, Spanned<String>>,
-    storage: Option<Spanned<String>>,
-    id: Option<Spanned<u32>>,
-    cpus_at_most: Option<Spanned<u32>>,
-    memory_at_most: Option<Spanned<String>>,
-    mac: Option<Spanned<String>>,
-    uuid: Option<Spanned<String>>,
-    #[serde(default)]
-    macs: BTreeMap<String, Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "gateway is neither an address in quotes nor a list of them")]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRoute {
-    to: Option<String>,
-    via: Option<String>,
-}
-
 /// Reads the map at `path`.
 pub fn load(path: &Path) -> Result<MapFile> {
     let (text, name) = toml_file::read(path)?;
@@ -135,7 +86,7 @@ pub fn load(path: &Path) -> Result<MapFile> {
 
 /// The map in `text`; `name` is what findings call it.
 pub fn parse(text: &str, name: &str) -> Result<MapFile> {
-    let written: Written = toml_file::parse(text)?;
+    let written: WrittenMap = toml_file::parse(text)?;
     if written.rule.is_empty() {
         return Err(Error::refused("has no rule").hint("write [[rule]] and below it what it changes"));
     }

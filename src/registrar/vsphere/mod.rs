@@ -63,12 +63,17 @@ impl<'a> Vsphere<'a> {
         Ok(Vsphere { session, place, trust, start: wanted.start, around, planned: None })
     }
 
-    /// Every machine whose name, id or address is that of `identity`.
-    fn collide(&self, identity: &Identity) -> Result<Vec<Finding>> {
+    /// Every machine there, with what must not be there twice.
+    fn machines(&self) -> Result<Vec<Object>> {
         let root = self.session.content.manager("rootFolder")?;
         let paths = ["name", "parent", "config.uuid", "config.instanceUuid", "config.hardware.device"];
+        Ok(self.session.below(&root, "VirtualMachine", &paths)?)
+    }
+
+    /// Every one of the machines whose name, id or address is that of `identity`.
+    fn collide(&self, machines: &[Object], identity: &Identity) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for other in self.session.below(&root, "VirtualMachine", &paths)? {
+        for other in machines {
             let (name, id) = (other.name(), &other.reference.id);
             // Names are unique in a folder, and on a host.
             let is_here = other.object("parent").as_ref() == Some(&self.place.folder);
@@ -86,14 +91,14 @@ impl<'a> Vsphere<'a> {
                     "It is another copy of this machine: remove it there first.",
                 ));
             }
-            for mac in cards(&other).iter().flatten().filter(|mac| identity.has(mac)) {
+            for mac in cards(other).iter().flatten().filter(|mac| identity.has(mac)) {
                 findings.push(finding::TARGET_ADDRESS_TAKEN.finding(
                     format!("{name:?} ({id}) has a network card with the address {mac}."),
                     "It is another copy of this machine: remove it there, or give this one another address with --map.",
                 ));
             }
         }
-        Ok(findings)
+        findings
     }
 
     /// The networks that the cards need, by name; findings for those that are not there.
@@ -291,8 +296,13 @@ fn cards(machine: &Object) -> Vec<Option<String>> {
 }
 
 impl Registrar for Vsphere<'_> {
+    fn taken(&mut self, identities: &[&Identity]) -> Result<Vec<Vec<Finding>>> {
+        let machines = self.machines()?;
+        Ok(identities.iter().map(|identity| self.collide(&machines, identity)).collect())
+    }
+
     fn look(&mut self, coming: &Coming<'_>) -> Result<Vec<Finding>> {
-        let mut findings = self.collide(&coming.identity)?;
+        let mut findings = self.collide(&self.machines()?, &coming.identity);
         for artifact in coming.artifacts {
             let ending = artifact.name.rsplit_once('.').map_or("", |(_, ending)| ending);
             match ending {
@@ -305,7 +315,8 @@ impl Registrar for Vsphere<'_> {
     }
 
     fn plan(&mut self, package: &Package) -> Result<Plan> {
-        let mut plan = Plan { findings: self.collide(&package.identity)?, ..Plan::default() };
+        let mut plan =
+            Plan { findings: self.collide(&self.machines()?, &package.identity), ..Plan::default() };
         let is_ours = |definition: &Definition| !matches!(definition, Definition::Domain(_));
         let definition = package.only("definition for vSphere", "esxi (or ova)", is_ours)?;
         self.planned = match definition {

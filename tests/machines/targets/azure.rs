@@ -1,6 +1,7 @@
 //! Azure's script against a cloud that is played: what is uploaded, what of it is kept, and what stops it.
 
-use super::{Stage, hostile, networks, render, said, usual};
+use super::{Stage, hostile, render, said, usual};
+use landfall::hypervisor::Networks;
 use landfall::machine::Machine;
 use std::fs;
 use std::process::Command;
@@ -38,7 +39,8 @@ fn manifest(stage: &Stage, contents: [&str; 2]) {
 }
 
 fn stage(machine: &Machine) -> Stage {
-    let stage = Stage::new(&render("azure", machine, None, &networks(), "/out"));
+    // Every card gets the subnet of the command line.
+    let stage = Stage::new(&render("azure", machine, None, &Networks::default(), "/out"));
     stage.program("az", CLOUD);
     manifest(&stage, ["a", "b"]);
     stage

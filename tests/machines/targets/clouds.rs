@@ -224,7 +224,8 @@ fn kubevirts_script_takes_no_error_for_an_answer() {
         ("BROKEN", "get virtualmachines.kubevirt.io -o name", "the cluster does not answer"),
         ("BROKEN", "virtualmachines.kubevirt.io it", "cannot look for the virtualmachines.kubevirt.io"),
         ("BROKEN", "persistentvolumeclaims it", "cannot look for the persistentvolumeclaims"),
-        ("BROKEN", "jsonpath=", "cannot list the machines"),
+        ("BROKEN", "config view", "kubectl does not tell its namespace"),
+        ("BROKEN", "jsonpath={range", "cannot list the machines"),
         ("BROKEN", "--dry-run", "the cluster does not take the machine"),
     ] {
         let name = stage.name();
