@@ -312,7 +312,7 @@ fn check_text(
                 source,
                 target,
                 name: one.name.as_ref().map(|name| name.get_ref().clone()),
-                compression: compression(
+                compression: taken(
                     one.compress.as_ref().or(written.compress.as_ref()),
                     target,
                     kind.as_deref(),
@@ -390,26 +390,32 @@ fn kind(name: Option<&Spanned<String>>, target: &Target) -> Checked<Option<Strin
     }
 }
 
-/// The compression of that name, which the kind of image takes that `target` gets.
-fn compression(
+fn compression(name: Option<&Spanned<String>>) -> Checked<Option<Compression>> {
+    let Some(name) = name else { return Ok(None) };
+    match COMPRESSIONS.iter().find(|(word, _)| word == name.get_ref()) {
+        Some((_, compression)) => Ok(Some(*compression)),
+        None => Err(wrong(name.span().start, format!("{:?} is no compression", name.get_ref()))
+            .hint(format!("write {}", COMPRESSIONS.map(|(word, _)| word).join(" or ")))),
+    }
+}
+
+/// The same, which the kind of image takes that `target` gets.
+fn taken(
     name: Option<&Spanned<String>>,
     target: &Target,
     kind: Option<&str>,
 ) -> Checked<Option<Compression>> {
-    let Some(name) = name else { return Ok(None) };
-    let at = name.span().start;
-    let Some((_, wanted)) = COMPRESSIONS.iter().find(|(word, _)| word == name.get_ref()) else {
-        return Err(wrong(at, format!("{:?} is no compression", name.get_ref()))
-            .hint(format!("write {}", COMPRESSIONS.map(|(word, _)| word).join(" or "))));
-    };
-    let usual = target.kinds.first().copied().unwrap_or_default();
-    let kind = landfall_image::formats::kind(kind.unwrap_or(usual));
-    match kind.and_then(|kind| kind.check_compression(Some(*wanted))) {
-        Ok(()) => Ok(Some(*wanted)),
-        Err(error) => Err(wrong(at, format!("{error}, which {} gets here", target.title)).hint(format!(
-            "{}; leave compress out for this target, or write it with the machines that it is meant for",
-            error.hint_text().unwrap_or_default()
-        ))),
+    let compression = compression(name)?;
+    let kind = kind.or(target.kinds.first().copied()).unwrap_or_default();
+    match landfall_image::formats::kind(kind).and_then(|kind| kind.check_compression(compression)) {
+        Ok(()) => Ok(compression),
+        Err(error) => {
+            let at = name.map_or(0, |name| name.span().start);
+            Err(wrong(at, format!("{error}, which {} gets here", target.title)).hint(format!(
+                "{}; leave compress out for this target, or write it with the machines that it is meant for",
+                error.hint_text().unwrap_or_default()
+            )))
+        }
     }
 }
 
