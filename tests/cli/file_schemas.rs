@@ -50,7 +50,11 @@ drop = ["qemu-guest-agent"]
 source = "web01.vmx"
 to = "proxmox"
 name = "web01"
-disk_format = "raw"
+disk_format = "qcow2"
+memory = "4G"
+cpus = 2
+firmware = "uefi"
+nics = ["new"]
 map = "map.toml"
 root = "vg0/root"
 disks = { "scsi0:1" = "b.vmdk" }
@@ -141,6 +145,8 @@ fn mistakes_in_files_are_mistakes_by_their_schemas() {
         ("fleet-file", FLEET, "\"200M\"", "\"fast\""),
         ("fleet-file", FLEET, "source = \"web01.vmx\"\n", ""),
         ("fleet-file", FLEET, "skip_disks", "skip_disk"),
+        ("fleet-file", FLEET, "memory = \"4G\"", "memory = \"4X\""),
+        ("fleet-file", FLEET, "firmware = \"uefi\"", "firmware = \"efi\""),
         ("fleet-file", FLEET, "keep = [\"cloud-init\"]", "keep = [\"clippy\"]"),
     ] {
         let text = good.replacen(from, to, 1);

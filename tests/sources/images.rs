@@ -98,9 +98,13 @@ fn what_makes_no_sense_is_refused() {
     fs::write(site.at("notes.txt"), "buy milk\n").unwrap();
     fs::write(site.at("web01.gz"), b"\x1f\x8b\x08 and more").unwrap();
     let same = format!("disk0={}", image.display());
+    let twice = format!("disk1={}", site.at("more/../web01.raw").display());
     for (source, more, says) in [
         ("web01.raw", &["--disk", &same][..], "itself"),
+        ("web01.raw", &["--disk", &twice], "another disk of the machine already"),
         ("web01.raw", &["--system", "a"], "--system"),
+        ("web01.raw", &["--memory", "4"], "64.0 MiB to"),
+        ("web01.raw", &["--cpus", "0"], "1 to 4096"),
         ("web01.raw", &["--snapshot", "a"], "snapshot"),
         ("web01.raw", &["--skip-disk", "disk1"], "its disks are disk0"),
         ("vm.vmx", &["--memory", "1G"], "a definition"),

@@ -317,7 +317,7 @@ pub struct HardwareArgs {
     #[arg(long, help_heading = IMAGES, value_name = "BYTES", value_parser = parse_size)]
     pub memory: Option<Bytes>,
     /// Its processors [default: 2]
-    #[arg(long, help_heading = IMAGES, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, help_heading = IMAGES, value_name = "N")]
     pub cpus: Option<u32>,
     /// How it starts [default: as its first disk tells]
     #[arg(long, help_heading = IMAGES, value_name = "bios|uefi", value_parser = parse_firmware)]

@@ -167,11 +167,11 @@ struct WrittenMachine {
     #[serde(default)]
     skip_disks: Vec<String>,
     /// Memory of a machine whose source is a disk image: `4G`.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = crate::ops::SIZE))]
     #[serde(default)]
     memory: Option<Spanned<String>>,
     /// Processors of such a machine.
-    #[schemars(with = "u32", range(min = 1))]
+    #[schemars(with = "u32")]
     #[serde(default)]
     cpus: Option<Spanned<u32>>,
     /// How such a machine starts.
@@ -347,9 +347,6 @@ fn hardware(one: &WrittenMachine) -> Checked<source::Hardware> {
     let memory = one.memory.as_ref().map(|text| {
         parse_size(text.get_ref()).map_err(|says| wrong(text.span().start, format!("memory: {says}")))
     });
-    if let Some(cpus) = one.cpus.as_ref().filter(|cpus| *cpus.get_ref() == 0) {
-        return Err(wrong(cpus.span().start, "cpus is 0; at least 1 is possible"));
-    }
     let firmware = one.firmware.as_ref().map(|word| {
         let known = FIRMWARES.iter().find(|(name, _)| name == word.get_ref());
         known.map(|(_, firmware)| *firmware).ok_or_else(|| {

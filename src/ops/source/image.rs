@@ -34,6 +34,29 @@ pub struct Hardware {
     pub nics: Vec<Option<String>>,
 }
 
+impl Hardware {
+    /// Refuses what no machine has: a unit was forgotten.
+    fn check(&self) -> Result<()> {
+        if let Some(memory) = self.memory.filter(|size| !(MEMORY_AT_LEAST..=MEMORY_AT_MOST).contains(size)) {
+            return Err(Error::refused(format!(
+                "would get {memory} of memory; {MEMORY_AT_LEAST} to {MEMORY_AT_MOST} are possible"
+            ))
+            .hint("write it with a unit: --memory 4G"));
+        }
+        if let Some(cpus) = self.cpus.filter(|cpus| !(1..=CPUS_AT_MOST).contains(cpus)) {
+            return Err(Error::refused(format!(
+                "would get {cpus} processors; 1 to {CPUS_AT_MOST} are possible"
+            ))
+            .hint("choose as many as the target's host has at most"));
+        }
+        Ok(())
+    }
+}
+
+const MEMORY_AT_LEAST: Bytes = Bytes::mib(64);
+const MEMORY_AT_MOST: Bytes = Bytes(128 << 40);
+const CPUS_AT_MOST: u32 = 4096;
+
 /// What is chosen where nobody says: enough for any server's system to start.
 const MEMORY: Bytes = Bytes::gib(4);
 const CPUS: u32 = 2;
@@ -105,6 +128,7 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Read> {
             .hint("give the other disks other names: --disk disk1=FILE"));
     }
     let hardware = &wanted.hardware;
+    hardware.check().map_err(|e| e.in_file(path))?;
     let mut machine = Machine::new("", hardware.memory.unwrap_or(MEMORY));
     machine.cpus = Cpus::new(hardware.cpus.unwrap_or(CPUS), 1, 1);
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

@@ -230,7 +230,8 @@ pub fn with_another_file(error: Error, slot: &str) -> Error {
 /// Refuses an image that is another disk of the machine already: names of two datastores can end alike, and only one of the
 /// files lies beside the definition.
 fn only_once(disk: &DiskSlot, image: Image, others: &[Image]) -> Result<Image> {
-    let top = |image: &Image| image.layers.first().map(|layer| layer.path.clone());
+    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let top = |image: &Image| image.layers.first().map(|layer| real(&layer.path));
     match top(&image).filter(|path| others.iter().any(|other| top(other).as_ref() == Some(path))) {
         None => Ok(image),
         Some(path) => Err(Error::refused(format!(
