@@ -150,7 +150,8 @@ fn a_snapshot_of_an_image_is_read() {
 fn an_export_is_a_machine() {
     let site = Site::new();
     disk(&site.at("web01.raw"));
-    let socket = site.at("s");
+    // The URI ends as an image does, too.
+    let socket = site.at("s.qcow2");
     let mut server = landfall()
         .args(["disk", "serve", "--quiet", "--export", "web01.qcow2", "--socket"])
         .args([&socket, &site.at("web01.raw")])
