@@ -132,6 +132,11 @@ rows! {
         "A network card has no hardware address in the definition, because the machine was never started or its hypervisor \
          chooses one at every start. The target chooses one. A guest that ties its network configuration to the \
          address is changed to go by the card's place.";
+    /// UEFI variables that are taken over.
+    NVRAM_CARRIED = "nvram-carried", Notes,
+        "The firmware of the target starts with the UEFI variables of the source, which lie beside the machine in a file of their own. \
+         Boot entries that name devices of the source's hardware are passed over, and the fallback path starts the guest. Whether \
+         secure boot holds goes by the keys in them.";
     /// UEFI variables.
     NVRAM = "nvram-not-carried", Notes,
         "The UEFI variables of the source (boot entries, enrolled keys) stay there: their file has a format of its own, and \

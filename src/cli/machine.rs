@@ -33,6 +33,7 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
         source: source::Wanted {
             choice,
             disks,
+            variables: guest.nvram.clone(),
             skipped: guest.skip_disk.clone(),
             hardware: hardware_of(&guest.hardware),
         },

@@ -124,6 +124,8 @@ pub struct Placement {
     pub storage: Option<String>,
     /// Its id at the target, where machines have one that is chosen: Proxmox VE's VMID.
     pub id: Option<u32>,
+    /// File name of its UEFI variables in the output folder, where they come along.
+    pub variables: Option<String>,
 }
 
 /// What the source's networks become.
@@ -140,6 +142,34 @@ impl Networks {
     pub fn chosen(&self, nic: &NicSlot) -> Option<&str> {
         let named = nic.network.as_ref().and_then(|source| self.map.iter().find(|(from, _)| from == source));
         named.map(|(_, to)| to).or(self.rest.as_ref()).map(String::as_str)
+    }
+}
+
+/// UEFI variables as they lie in their file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variables {
+    /// Whose format they have.
+    pub format: VariablesFormat,
+    /// The file's content.
+    pub bytes: Vec<u8>,
+}
+
+/// Formats of UEFI variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VariablesFormat {
+    /// EDK II's firmware volume: OVMF.
+    Edk2,
+    /// VMware's.
+    Vmware,
+}
+
+impl Variables {
+    /// Length of `OVMF_VARS_4M.fd`, which the firmware of today's hosts goes with. It starts with no other.
+    const EDK2_SIZE: usize = 0x84000;
+
+    /// True where a firmware that takes this format starts with them.
+    pub fn fit(&self, format: VariablesFormat) -> bool {
+        self.format == format && (format != VariablesFormat::Edk2 || self.bytes.len() == Self::EDK2_SIZE)
     }
 }
 
@@ -161,6 +191,9 @@ pub type Parse = fn(&[u8], &Choice) -> Result<Parsed>;
 
 /// Writes a definition for a machine that was adapted to the target's devices (see [`attach::adapt`]).
 pub type Render = fn(&Machine, &Placement) -> Result<Rendered>;
+
+/// The name of a file that belongs to a machine.
+pub type FileName = fn(&Machine) -> String;
 
 /// A kind of definition that is read.
 pub struct Reader {
@@ -210,6 +243,8 @@ pub struct Target {
     pub takes_storage: bool,
     /// It chooses an id: [`Placement::id`].
     pub takes_id: bool,
+    /// The format of UEFI variables that its firmware starts with, and the name of their file beside the machine: [`Placement::variables`].
+    pub variables: Option<(VariablesFormat, FileName)>,
     /// What a machine of that name, or its files, are called there. Two machines must differ in it, in more than capitals.
     pub called: fn(&str) -> String,
 }
@@ -240,6 +275,7 @@ const fn written(
         package: Package::Folder,
         takes_storage: true,
         takes_id: false,
+        variables: None,
         called: str::to_owned,
     }
 }
@@ -251,6 +287,11 @@ const fn by_hand(
     kinds: &'static [&'static str],
 ) -> Target {
     Target { by_hand: true, takes_storage: false, ..written(name, title, platform, kinds, by_hand::render) }
+}
+
+/// The name that [`libvirt`]'s `qemu.sh` has for them, too.
+fn variables_file(_: &Machine) -> String {
+    "uefi-variables.fd".to_owned()
 }
 
 /// Definitions that are read.
@@ -317,10 +358,12 @@ pub const READERS: &[Reader] = &[
 pub const TARGETS: &[Target] = &[
     Target {
         takes_storage: false,
+        variables: Some((VariablesFormat::Edk2, variables_file)),
         ..written("kvm", "KVM with libvirt", Platform::Kvm, &["qcow2", "raw"], libvirt::write::render)
     },
     Target {
         takes_id: true,
+        variables: Some((VariablesFormat::Edk2, variables_file)),
         called: proxmox::write::called,
         ..written("proxmox", "Proxmox VE", Platform::Kvm, &["qcow2", "raw", "vmdk"], proxmox::write::render)
     },
@@ -341,6 +384,7 @@ pub const TARGETS: &[Target] = &[
         ..written("ahv", "Nutanix AHV", Platform::Ahv, &["qcow2", "raw"], nutanix::write::render)
     },
     Target {
+        variables: Some((VariablesFormat::Vmware, vmware::write::variables_file)),
         called: vmware::write::stem,
         ..written(
             "esxi",

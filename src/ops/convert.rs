@@ -4,7 +4,7 @@
 //! and synced. A run that was killed leaves only the temporary folder; the next run removes it.
 
 use super::define::{self, Defined};
-use super::folder::{Folder, MANIFEST, REPORT, write_file};
+use super::folder::{Folder, MANIFEST, REPORT, write_bytes, write_file};
 use super::inspect::{self, Opened};
 use super::map::Mapped;
 use super::packing::Packing;
@@ -130,7 +130,10 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
 
     let sizes: Vec<_> = overlays.iter().map(|overlay| landfall_image::Disk::size(&**overlay)).collect();
     // What the target cannot express is refused now, not after hours of copying.
-    let defined = define::define(&mut patched, wanted, kind, &mapped, &folder.final_name, &sizes)?;
+    let defined = {
+        let (folder, variables) = (&folder.final_name, loaded.variables.as_ref());
+        define::define(&mut patched, wanted, kind, &mapped, folder, &sizes, variables)?
+    };
     patched.findings.extend(super::register::ready(context, wanted, kind, &defined, &overlays)?);
     let Defined { machine, mut placement, mut artifacts } = defined;
     if patched.is_blocked() {
@@ -181,6 +184,11 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
     for artifact in &artifacts {
         write_file(&folder.partial, artifact)?;
     }
+    let variables = placement.variables.as_deref().zip(loaded.variables.as_ref());
+    if let Some((name, variables)) = variables {
+        write_bytes(&folder.partial, name, &variables.bytes, false)?;
+        files.push(name.to_owned());
+    }
     clock.lap("write the definition");
 
     files.extend(artifacts.iter().map(|artifact| artifact.name.clone()));
@@ -201,8 +209,10 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
         .map_err(|e| Error::corrupt(format!("the report cannot be written as JSON: {e}")))?;
     let report_file = Artifact { name: REPORT.into(), text: text + "\n", executable: false };
     write_file(&folder.partial, &report_file)?;
-    let mut named: Vec<&Artifact> = artifacts.iter().collect();
-    named.push(&report_file);
+    let texts = artifacts.iter().chain([&report_file]);
+    let mut named: Vec<(&str, &[u8])> =
+        texts.map(|artifact| (artifact.name.as_str(), artifact.text.as_bytes())).collect();
+    named.extend(variables.map(|(name, variables)| (name, variables.bytes.as_slice())));
     write_file(&folder.partial, &manifest(&named, &report.written_disks))?;
     context.check_cancelled()?;
     if loaded.state() != state {
@@ -218,12 +228,12 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
 }
 
 /// BLAKE3 of every file of the definition, and the content digest of every disk.
-fn manifest(artifacts: &[&Artifact], disks: &[WrittenDisk]) -> Artifact {
-    let files: Vec<_> = artifacts
+fn manifest(files: &[(&str, &[u8])], disks: &[WrittenDisk]) -> Artifact {
+    let files: Vec<_> = files
         .iter()
-        .map(|artifact| {
-            let digest = blake3::hash(artifact.text.as_bytes()).to_hex().to_string();
-            serde_json::json!({ "file": artifact.name, "blake3": digest })
+        .map(|(name, bytes)| {
+            let digest = blake3::hash(bytes).to_hex().to_string();
+            serde_json::json!({ "file": name, "blake3": digest })
         })
         .collect();
     let manifest = serde_json::json!({

@@ -4,7 +4,7 @@
 use super::convert::Wanted;
 use super::map::Mapped;
 use crate::finding;
-use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target, attach, by_hand};
+use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target, Variables, attach, by_hand};
 use crate::machine::{Machine, OsId};
 use crate::report::Inspected;
 use landfall_boot::Guest;
@@ -36,6 +36,7 @@ pub fn define(
     mapped: &Mapped,
     folder: &Path,
     sizes: &[Bytes],
+    variables: Option<&Variables>,
 ) -> Result<Defined> {
     let networks = mapped.networks(&wanted.networks);
     let mut machine = adapt(inspected, wanted.target, kind.name, &networks, mapped)?;
@@ -52,7 +53,17 @@ pub fn define(
         networks,
         storage: mapped.storage.clone(),
         id: mapped.id,
+        variables: wanted.target.variables.and_then(|(format, name)| {
+            variables.filter(|variables| variables.fit(format)).map(|_| name(&machine))
+        }),
     };
+    if placement.variables.is_some() {
+        inspected.findings.retain(|finding| finding.id != finding::NVRAM.id);
+        inspected.findings.push(finding::NVRAM_CARRIED.finding(
+            "The UEFI variables of the source come along: boot entries, their order, and enrolled keys.",
+            "",
+        ));
+    }
     let rendered = (wanted.target.render)(&machine, &placement)?;
     inspected.findings.extend(rendered.findings);
     inspected.findings.extend(not_placed(wanted.target, mapped));

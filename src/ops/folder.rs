@@ -263,13 +263,20 @@ pub fn put(folder: &Path, name: &str, text: &str) -> Result<()> {
 
 /// Writes a file of a definition, synced.
 pub fn write_file(folder: &Path, artifact: &Artifact) -> Result<()> {
+    write_bytes(folder, &artifact.name, artifact.text.as_bytes(), artifact.executable)
+}
+
+/// Writes a file that is not there yet, synced.
+pub fn write_bytes(folder: &Path, name: &str, bytes: &[u8], executable: bool) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let path = folder.join(&artifact.name);
-    let mode = if artifact.executable { 0o755 } else { 0o644 };
-    let written =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).and_then(|mut file| {
-            std::io::Write::write_all(&mut file, artifact.text.as_bytes()).and_then(|()| file.sync_all())
-        });
+    let path = folder.join(name);
+    let mode = if executable { 0o755 } else { 0o644 };
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()));
     written.map_err(|e| Error::io("cannot write", e).in_file(&path))
 }
 

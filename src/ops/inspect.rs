@@ -171,7 +171,7 @@ pub fn inspect(
     let folder = output.unwrap_or(Path::new("/")).join(name);
     let defined = define::kind(wanted).and_then(|kind| {
         define::check_kind(wanted.target, kind, &loaded.machine)?;
-        define::define(&mut inspected, wanted, kind, &mapped, &folder, &sizes)
+        define::define(&mut inspected, wanted, kind, &mapped, &folder, &sizes, loaded.variables.as_ref())
     });
     let free = output
         .map_or(Ok(()), |output| folder::check(output, name, wanted.create.files.replace, &loaded.files()));
@@ -245,6 +245,7 @@ mod tests {
             scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
         let machine = hypervisor::vmware::vmx::parse(vmx, &Default::default()).unwrap().machine;
         let mut loaded = Loaded {
+            variables: None,
             source_name: machine.name.clone(),
             machine,
             path: PathBuf::from("web01.vmx"),

@@ -5,7 +5,7 @@ use super::map::Mapped;
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
-use crate::hypervisor::{self, Target, attach};
+use crate::hypervisor::{self, Target, VariablesFormat, attach};
 use crate::machine::Machine;
 use crate::proof::hardware::{self, Hardware};
 use crate::proof::trial::{EARLIER_LOG, SERIAL_LOG, Trial};
@@ -118,6 +118,11 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
             accelerator,
             within: wanted.within,
             probed: !instrumented.is_empty(),
+            variables: loaded
+                .variables
+                .as_ref()
+                .filter(|variables| variables.fit(VariablesFormat::Edk2))
+                .map(|variables| variables.bytes.as_slice()),
             folder: &folder,
         };
         Ok((trial.run()?, instrumented, accelerator))
@@ -185,7 +190,7 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
             "is a machine that was converted: its disks and its state are what they are",
         )
         .in_file(wanted.machine)
-        .hint("leave out --disk, --skip-disk, --snapshot, --system and --configuration"));
+        .hint("leave out --disk, --skip-disk, --nvram, --snapshot, --system and --configuration"));
     }
     let kept = Kept::read(&path)?;
     let target = hypervisor::target(&kept.target)
@@ -205,7 +210,12 @@ fn load(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<(Loaded, Machine, 
         )?);
     }
     let machine = kept.written.clone();
+    let variables = match target.variables {
+        Some((_, name)) => source::variables_beside(wanted.machine, &name(&machine))?,
+        None => None,
+    };
     let loaded = Loaded {
+        variables,
         source_name: kept.written.name.clone(),
         machine: kept.written,
         path,

@@ -52,6 +52,8 @@ pub struct Trial<'a> {
     pub within: Duration,
     /// The probe is in the guest: wait for what it says.
     pub probed: bool,
+    /// The machine's UEFI variables, where they are known.
+    pub variables: Option<&'a [u8]>,
     /// Evidence goes here.
     pub folder: &'a Path,
 }
@@ -169,7 +171,7 @@ impl Trial<'_> {
         let screenshot = create(SCREENSHOT)?;
         let variables = match &uefi {
             None => None,
-            Some(uefi) => Some(variables(&uefi.variables)?),
+            Some(uefi) => Some(variables(&uefi.variables, self.variables)?),
         };
         let (servers, sockets) = Servers::start(&self.disks)?;
         let (qmp, qmp_theirs) = UnixStream::pair().map_err(cannot_prepare)?;
@@ -273,14 +275,16 @@ impl Trial<'_> {
     }
 }
 
-/// A copy of the firmware's variables that dies with the trial.
-fn variables(template: &Path) -> Result<File> {
+/// A copy of the firmware's variables that dies with the trial: of the machine's own where the firmware starts with them.
+fn variables(template: &Path, own: Option<&[u8]>) -> Result<File> {
     use std::io::Seek;
-    let mut source = File::open(template).map_err(|e| Error::io("cannot open", e).in_file(template))?;
+    let cannot = |e| Error::io("cannot read", e).in_file(template);
+    let template = std::fs::read(template).map_err(cannot)?;
+    let source = own.filter(|own| own.len() == template.len()).unwrap_or(&template);
     let named = tempfile::NamedTempFile::new().map_err(cannot_prepare)?;
     // Opened by name for reading and writing: QEMU looks at the handle's mode.
     let mut copy = OpenOptions::new().read(true).write(true).open(named.path()).map_err(cannot_prepare)?;
-    std::io::copy(&mut source, &mut copy).map_err(cannot_prepare)?;
+    copy.write_all(source).map_err(cannot_prepare)?;
     copy.rewind().map_err(cannot_prepare)?;
     Ok(copy)
 }

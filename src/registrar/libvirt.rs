@@ -39,6 +39,8 @@ struct Planned {
     identity: Identity,
     /// Every disk's file: where it lies, and where the definition looks for it.
     disks: Vec<(PathBuf, PathBuf)>,
+    /// The same of its UEFI variables, where they came along.
+    variables: Option<(PathBuf, PathBuf)>,
 }
 
 /// A question to the daemon.
@@ -122,12 +124,16 @@ impl<'a> Libvirt<'a> {
             return Err(Error::refused(says).in_file(path).hint("convert it again with --name"));
         }
         let mut disks = Vec::new();
-        for disk in &package.disks {
-            let (lies, _) = package.file(&disk.file)?;
+        let place = |file: &str| -> Result<(PathBuf, PathBuf)> {
+            let (lies, _) = package.file(file)?;
             let goes = match &self.storage {
                 None => lies.clone(),
-                Some(folder) => folder.join(stored_name(&named.identity.name, &disk.file)),
+                Some(folder) => folder.join(stored_name(&named.identity.name, file)),
             };
+            Ok((lies, goes))
+        };
+        for disk in &package.disks {
+            let (lies, goes) = place(&disk.file)?;
             let is_its = |file: &&String| Path::new(file).file_name() == Some(disk.file.as_ref());
             if named.files.iter().filter(is_its).count() != 1 {
                 return Err(Error::refused(format!("does not name the disk {} once", disk.file))
@@ -145,6 +151,17 @@ impl<'a> Libvirt<'a> {
             goes.to_str().map(str::to_owned)
         };
         let mut definition = xml::with_attribute(&text, "source", "file", &moved)?;
+        let variables = root.text_at("os/nvram").filter(|file| !file.is_empty());
+        let variables =
+            variables.and_then(|file| Path::new(file).file_name()?.to_str().map(place)).transpose()?;
+        if let Some((_, goes)) = &variables {
+            let goes = goes.to_str().ok_or_else(|| {
+                Error::unsupported("lies in a folder whose name is not UTF-8").in_file(goes)
+            })?;
+            definition = with_variables(&definition, goes).ok_or_else(|| {
+                Error::corrupt("names its UEFI variables in another way than landfall does").in_file(path)
+            })?;
+        }
         let uuid = named.identity.uuid.unwrap_or_else(Uuid::new_v4);
         if named.identity.uuid.is_none() {
             definition = definition.replacen("</name>", &format!("</name>\n  <uuid>{uuid}</uuid>"), 1);
@@ -153,7 +170,9 @@ impl<'a> Libvirt<'a> {
             .text_at("uuid")
             .and_then(|text| text.parse::<Uuid>().ok())
         {
-            Some(own) if uuid == own => Ok(Planned { definition, uuid, identity: named.identity, disks }),
+            Some(own) if uuid == own => {
+                Ok(Planned { definition, uuid, identity: named.identity, disks, variables })
+            }
             _ => Err(Error::corrupt("has no place for a UUID").in_file(path)),
         }
     }
@@ -162,7 +181,7 @@ impl<'a> Libvirt<'a> {
     fn check_storage(&self, planned: &Planned, findings: &mut Vec<Finding>) -> Result<()> {
         let Some(folder) = &self.storage else { return Ok(()) };
         let mut needed = Bytes(0);
-        for (lies, goes) in &planned.disks {
+        for (lies, goes) in planned.files() {
             check_free(goes, findings);
             needed.0 += copy::allocated(lies)?.0;
         }
@@ -290,7 +309,7 @@ impl Registrar for Libvirt<'_> {
         self.check_remote(&planned)?;
         let mut steps = Vec::new();
         if self.storage.is_some() {
-            for (lies, goes) in &planned.disks {
+            for (lies, goes) in planned.files() {
                 steps.push(format!("copy {} to {}", lies.display(), goes.display()));
             }
         }
@@ -306,7 +325,7 @@ impl Registrar for Libvirt<'_> {
         let planned = self.planned.take().ok_or_else(|| Error::corrupt("there is no plan to carry out"))?;
         let mut copied: Vec<&Path> = Vec::new();
         if self.storage.is_some() {
-            for (lies, goes) in &planned.disks {
+            for (lies, goes) in planned.files() {
                 if let Err(error) = copy::copy(lies, goes, self.around) {
                     return Err(self.take_back(error, None, &copied));
                 }
@@ -333,7 +352,15 @@ impl Registrar for Libvirt<'_> {
                 let hint = format!(
                     "it is registered, and stays so: see what it says, then {}; or take it back with {}",
                     typed(&self.uri, "start --domain", &[&found.uuid]),
-                    typed(&self.uri, "undefine --nvram --domain", &[&found.uuid])
+                    typed(
+                        &self.uri,
+                        // A file that came along is not to be lost with the definition.
+                        match planned.variables {
+                            Some(_) => "undefine --keep-nvram --domain",
+                            None => "undefine --nvram --domain",
+                        },
+                        &[&found.uuid]
+                    )
                 );
                 error.hint(hint)
             })?;
@@ -352,7 +379,8 @@ impl Libvirt<'_> {
             match listed.map(|all| all.lines().any(|line| line.trim() == uuid)) {
                 Ok(false) => {}
                 Ok(true) => {
-                    let args = ["undefine", "--nvram", "--domain", &uuid].map(OsStr::new);
+                    // Its variables are a file of the folder, or a copy that is removed below.
+                    let args = ["undefine", "--keep-nvram", "--domain", &uuid].map(OsStr::new);
                     match self.virsh_for(&args, QUESTION, false) {
                         Ok(_) => undone.push(format!("the definition {uuid}")),
                         Err(e) => left.push(format!("the definition {uuid}, which cannot be removed ({e})")),
@@ -369,6 +397,20 @@ impl Libvirt<'_> {
         }
         aftermath(error, &undone, &left)
     }
+}
+
+impl Planned {
+    /// All files: where they lie, and where the definition looks for them.
+    fn files(&self) -> impl Iterator<Item = &(PathBuf, PathBuf)> {
+        self.disks.iter().chain(&self.variables)
+    }
+}
+
+/// The definition with its UEFI variables in another file. `None` where they are not named as our definitions do it.
+fn with_variables(definition: &str, file: &str) -> Option<String> {
+    let (before, rest) = definition.split_once("<nvram>")?;
+    let (_, after) = rest.split_once("</nvram>")?;
+    Some(format!("{before}<nvram>{}</nvram>{after}", xml::escape(file)))
 }
 
 /// What killed runs leave has no other name than this ending.

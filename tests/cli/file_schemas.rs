@@ -59,6 +59,7 @@ map = "map.toml"
 root = "vg0/root"
 disks = { "scsi0:1" = "b.vmdk" }
 skip_disks = ["scsi0:2"]
+nvram = "web01_VARS.fd"
 snapshot = "before"
 system = "a"
 configuration = "small"

@@ -81,6 +81,7 @@ fn said(target: &Target, machine: &Machine) -> Result<String, String> {
         networks,
         storage: Some("store".into()),
         id: None,
+        variables: None,
     };
     let rendered = (target.render)(&machine, &placement).map_err(|e| e.to_string())?;
     let mut out = String::new();

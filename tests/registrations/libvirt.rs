@@ -172,3 +172,62 @@ fn a_daemon_elsewhere_or_nowhere_is_said() {
     let (failed, code) = document(&output);
     assert!(code == 2 && failed["error"]["hint"].as_str().unwrap().contains("libvirtd"), "{failed:#}");
 }
+
+/// By the script and by landfall, where it lies and copied: the machine starts with its own UEFI variables.
+#[test]
+fn variables_go_with_their_machine() {
+    let Some(libvirtd) = Libvirtd::start() else { return };
+    let Ok(bytes) = fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd") else {
+        eprintln!("SKIPPED: /usr/share/OVMF/OVMF_VARS_4M.fd is not here (Debian: ovmf)");
+        return;
+    };
+    let mut machine = with_disk("web01");
+    machine.nics.clear();
+    machine.firmware = landfall_boot::target::Firmware::Uefi;
+    let folder = libvirtd.path("vm").join("it's <here> & now");
+    fs::create_dir_all(&folder).unwrap();
+    image(&folder, "disk0.qcow2", "qcow2", 1);
+    let adapted = adapted(&machine);
+    let placement = landfall::hypervisor::Placement {
+        variables: Some("uefi-variables.fd".into()),
+        ..placement(&adapted, "/written/for/another & folder")
+    };
+    for artifact in rendered_files(&adapted, &placement) {
+        let text = artifact.text.replace("<domain type=\"kvm\"", "<domain type=\"qemu\"");
+        fs::write(folder.join(&artifact.name), text.replace("host-model", "maximum")).unwrap();
+    }
+    report(&folder, "kvm", &adapted, &[("disk0.qcow2", "qcow2", 1 << 20)]);
+    let own = folder.join("uefi-variables.fd");
+    fs::write(&own, &bytes).unwrap();
+    let images = libvirtd.path("images");
+    fs::create_dir(&images).unwrap();
+    libvirtd.own();
+    let nvram = || {
+        let text = all(&libvirtd.virsh(&["dumpxml", "--inactive", "web01"]));
+        let root = landfall::hypervisor::xml::Element::parse(text.as_bytes()).unwrap();
+        PathBuf::from(root.text_at("os/nvram").unwrap())
+    };
+    let forget = || assert!(libvirtd.virsh(&["undefine", "--keep-nvram", "web01"]).status.success());
+
+    let done = libvirtd.command("sh").arg(folder.join("register.sh")).output().unwrap();
+    assert!(done.status.success(), "{}", all(&done));
+    assert_eq!(nvram(), own);
+    forget();
+    let done = libvirtd.command("sh").arg(folder.join("register.sh")).arg(&images).output().unwrap();
+    assert!(done.status.success(), "{}", all(&done));
+    let copy = images.join("uefi-variables.fd");
+    assert!(nvram() == copy && fs::read(&copy).unwrap() == bytes);
+    forget();
+
+    let (done, code) = document(&register(&libvirtd, &folder, &[]));
+    assert_eq!((code, nvram()), (0, own.clone()), "{done:#}");
+    forget();
+    fs::remove_file(folder.join("registration.json")).unwrap();
+    let storage = ["--register-storage", images.to_str().unwrap(), "--start"];
+    let (done, code) = document(&register(&libvirtd, &folder, &storage));
+    let copy = images.join("web01-uefi-variables.fd");
+    assert_eq!((code, nvram()), (0, copy.clone()), "{done:#}");
+    // The firmware wrote into the copy, and not into the folder.
+    assert!(libvirtd.virsh(&["destroy", "web01"]).status.success());
+    assert!(fs::read(&own).unwrap() == bytes && fs::metadata(copy).unwrap().len() == bytes.len() as u64);
+}

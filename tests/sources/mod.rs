@@ -2,6 +2,7 @@
 //! many disks, and disk images without any definition. Whole program; images by qemu-img and by hand.
 
 mod images;
+mod variables;
 
 use crate::boots::{landfall, text};
 use serde_json::Value;

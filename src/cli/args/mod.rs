@@ -296,6 +296,9 @@ pub struct GuestArgs {
     /// Leave this disk of the machine out: scsi0:2
     #[arg(long, value_name = "SLOT")]
     pub skip_disk: Vec<String>,
+    /// Take the UEFI variables from FILE, which lies elsewhere than the definition says: NAME_VARS.fd of OVMF, .nvram of VMware
+    #[arg(long, value_name = "FILE")]
+    pub nvram: Option<PathBuf>,
     /// Take the machine as it was in this snapshot, where its definition holds them
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,

@@ -90,7 +90,7 @@ for file in @FILES@; do
     [ -f "$here/$file" ] || stop "$here/$file is not here" 'copy the whole output folder'
 done
 
-# The firmware's variables are the machine's own: a copy of the template, made once.
+# The firmware's variables are the machine's own: those of the source where they came along, else a copy of the template, made once.
 code='' variables=$here/uefi-variables.fd
 if [ "$uefi" = yes ]; then
     code=$OVMF_CODE template=$OVMF_VARS

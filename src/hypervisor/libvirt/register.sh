@@ -63,7 +63,7 @@ trap 'rm -f "$definition"' EXIT
 TO=$(printf '%s' "$folder" | sed "s/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g; s/\"/\&quot;/g; s/'/\&apos;/g")
 FROM=$written_for TO=$TO awk '
     BEGIN { from = ENVIRON["FROM"] "/"; to = ENVIRON["TO"] "/" }
-    /<source file=/ {
+    /<source file=|<nvram>/ {
         at = index($0, from)
         if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
     }

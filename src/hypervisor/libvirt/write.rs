@@ -200,6 +200,10 @@ fn os(xml: &mut Xml, fitted: &Fitted<'_>) -> io::Result<()> {
                 empty(xml, "feature", &[("enabled", state), ("name", "secure-boot")])?;
                 empty(xml, "feature", &[("enabled", state), ("name", "enrolled-keys")])
             })?;
+            // libvirt makes a new file of its template only where there is none.
+            if let Some(file) = &fitted.placement.variables {
+                text(xml, "nvram", &[], &format!("{}/{file}", fitted.placement.folder))?;
+            }
         }
         if fitted.smbios.is_empty() { Ok(()) } else { empty(xml, "smbios", &[("mode", "sysinfo")]) }
     })
@@ -207,7 +211,8 @@ fn os(xml: &mut Xml, fitted: &Fitted<'_>) -> io::Result<()> {
 
 fn script(machine: &Machine, placement: &Placement) -> String {
     let macs: Vec<&str> = machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
-    let files: Vec<String> = placement.disks.iter().map(|disk| shell(&disk.file)).collect();
+    let files = placement.disks.iter().map(|disk| &disk.file).chain(&placement.variables);
+    let files: Vec<String> = files.map(|file| shell(file)).collect();
     shell_script(
         include_str!("register.sh"),
         &[

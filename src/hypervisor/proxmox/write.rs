@@ -297,7 +297,9 @@ fn conf(written: &Written<'_>, places: &[Place], placement: &Placement) -> Strin
     let id = placement.id.map_or("ID".to_owned(), |id| id.to_string());
     let mut volume = places.len();
     if let Some(options) = written.efidisk() {
-        lines.push(("efidisk0".into(), format!("{storage}:vm-{id}-disk-{volume},{options}")));
+        let variables = placement.variables.as_ref().map(|file| format!("{}/{file}", placement.folder));
+        let place = variables.unwrap_or_else(|| format!("{storage}:vm-{id}-disk-{volume}"));
+        lines.push(("efidisk0".into(), format!("{place},{options}")));
         volume += 1;
     }
     if written.machine.tpm {
@@ -330,7 +332,13 @@ fn script(written: &Written<'_>, places: &[Place], placement: &Placement) -> Str
         );
     }
     if let Some(efidisk) = written.efidisk() {
-        option("efidisk0", &format!("\"$storage:1,{efidisk}\""));
+        option(
+            "efidisk0",
+            &match &placement.variables {
+                None => format!("\"$storage:1,{efidisk}\""),
+                Some(file) => format!("\"$storage:0,import-from=$here/{file},{efidisk}\""),
+            },
+        );
     }
     if written.machine.tpm {
         option("tpmstate0", "\"$storage:1,version=v2.0\"");
@@ -351,7 +359,8 @@ fn script(written: &Written<'_>, places: &[Place], placement: &Placement) -> Str
         }
     }
     let macs: Vec<&str> = written.machine.nics.iter().filter_map(|nic| nic.mac.as_deref()).collect();
-    let files: Vec<String> = places.iter().map(|place| shell(&place.file)).collect();
+    let files = places.iter().map(|place| &place.file).chain(&placement.variables);
+    let files: Vec<String> = files.map(|file| shell(file)).collect();
     shell_script(
         include_str!("register.sh"),
         &[

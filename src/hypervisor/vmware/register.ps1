@@ -20,6 +20,7 @@ $ErrorActionPreference = 'Stop'
 $name = @NAME@
 $stem = @STEM@
 $uuid = @UUID@
+$variables = @VARIABLES@
 $chosen = @DATASTORE@
 $files = @(@FILES@)
 $macs = @(@MACS@)
@@ -80,6 +81,9 @@ try {
         foreach ($part in @(($file -replace '\.vmdk$', '-flat.vmdk'), $file)) {
             Copy-DatastoreItem -Item (Join-Path $PSScriptRoot $part) -Destination "$folder\$part"
         }
+    }
+    if ($variables) {
+        Copy-DatastoreItem -Item (Join-Path $PSScriptRoot $variables) -Destination "$folder\$variables"
     }
     Copy-DatastoreItem -Item (Join-Path $PSScriptRoot "$stem.vmx") -Destination "$folder\$stem.vmx"
 } finally {

@@ -11,6 +11,7 @@ set -eu
 name=@NAME@
 stem=@STEM@
 uuid=@UUID@
+variables=@VARIABLES@
 chosen=@DATASTORE@
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -80,6 +81,7 @@ for file in "$@"; do
     govc datastore.upload -ds "$datastore" "$here/$flat" "$stem/$flat"
     govc datastore.upload -ds "$datastore" "$here/$file" "$stem/$file"
 done
+[ -z "$variables" ] || govc datastore.upload -ds "$datastore" "$here/$variables" "$stem/$variables"
 govc datastore.upload -ds "$datastore" "$here/$stem.vmx" "$stem/$stem.vmx"
 govc vm.register -ds "$datastore" "$stem/$stem.vmx"
 

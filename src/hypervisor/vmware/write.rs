@@ -78,6 +78,11 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     })
 }
 
+/// The file of its firmware's settings; ESXi makes it where there is none.
+pub fn variables_file(machine: &Machine) -> String {
+    format!("{}.nvram", stem(&machine.name))
+}
+
 type Lines = Vec<(String, String)>;
 
 fn lines(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) -> Result<Lines> {
@@ -88,7 +93,7 @@ fn lines(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) 
     set("virtualHW.version", &HARDWARE.to_string());
     set("displayName", &machine.name);
     set("guestOS", guest.vmx(HARDWARE));
-    set("nvram", &format!("{}.nvram", stem(&machine.name)));
+    set("nvram", &variables_file(machine));
     if let Some(annotation) = &machine.annotation {
         set("annotation", annotation);
     }
@@ -351,6 +356,7 @@ fn script(
             ("@UUID@", quote(&machine.smbios.uuid.map(|uuid| uuid.to_string()).unwrap_or_default())),
             ("@MACS@", list(&mut machine.nics.iter().filter_map(|nic| nic.mac.as_deref()))),
             ("@FILES@", list(&mut placement.disks.iter().map(|disk| disk.file.as_str()))),
+            ("@VARIABLES@", quote(placement.variables.as_deref().unwrap_or_default())),
             ("@NETWORKS@", list(&mut nets.into_iter())),
         ],
     )

@@ -166,6 +166,10 @@ struct WrittenMachine {
     /// Slots of disks that are left out.
     #[serde(default)]
     skip_disks: Vec<String>,
+    /// The file of its UEFI variables, which lies elsewhere than the definition says.
+    #[schemars(with = "String")]
+    #[serde(default)]
+    nvram: Option<String>,
     /// Memory of a machine whose source is a disk image: `4G`.
     #[schemars(with = "String", regex(pattern = crate::ops::SIZE))]
     #[serde(default)]
@@ -326,6 +330,7 @@ fn check_text(
                         choice: choice.clone(),
                         disks: Clone::clone(&disks),
                         skipped: one.skip_disks.clone(),
+                        variables: one.nvram.as_ref().map(|file| folder.join(file)),
                         hardware: hardware(one)?,
                     },
                     map: map.cloned(),

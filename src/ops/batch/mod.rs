@@ -351,6 +351,7 @@ impl Queue<'_> {
 fn in_fleets_words(hint: &str) -> String {
     const WORDS: &[(&str, &str)] = &[
         ("--skip-disk", "skip_disks"),
+        ("--nvram", "nvram"),
         ("--disk", "disks"),
         ("--name", "name"),
         ("--snapshot", "snapshot"),

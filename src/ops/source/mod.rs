@@ -4,14 +4,16 @@ mod image;
 mod layers;
 mod place;
 mod raw;
+mod variables;
 
 pub use image::Hardware;
 pub use place::{open_as, said};
+pub use variables::beside as variables_beside;
 
 use super::{Context, packaged, state};
 use crate::event::Event;
 use crate::finding;
-use crate::hypervisor::{self, Beside, Choice};
+use crate::hypervisor::{self, Beside, Choice, Variables};
 use crate::machine::{DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
@@ -35,6 +37,8 @@ pub struct Loaded {
     pub hypervisor: &'static str,
     /// Its disks, in the machine's order.
     pub images: Vec<Image>,
+    /// Its UEFI variables, where their file lies here.
+    pub variables: Option<Variables>,
     /// BLAKE3 of the definition.
     pub digest: String,
     /// What is to be said of the definition.
@@ -56,7 +60,10 @@ impl Loaded {
     /// in a file, so that it can change unseen.
     pub fn state(&self) -> Option<String> {
         let files = state::of(self.images.iter().flat_map(Image::files))?;
-        let text = serde_json::json!({ "definition": self.digest, "files": files }).to_string();
+        let variables =
+            self.variables.as_ref().map(|variables| blake3::hash(&variables.bytes).to_hex().to_string());
+        let text = serde_json::json!({ "definition": self.digest, "files": files, "variables": variables })
+            .to_string();
         Some(blake3::hash(text.as_bytes()).to_hex().to_string())
     }
 
@@ -77,6 +84,8 @@ pub struct Wanted {
     pub disks: Vec<(String, PathBuf)>,
     /// Slots of disks that are left out.
     pub skipped: Vec<String>,
+    /// The file of its UEFI variables.
+    pub variables: Option<PathBuf>,
     /// What a definition would say, for an image without one.
     pub hardware: Hardware,
 }
@@ -158,7 +167,9 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
     if let Some(first) = images.first().filter(|_| is_image) {
         findings.extend(image::settle(&mut machine, &*first.disk, &wanted.hardware));
     }
+    let variables = variables::find(&from, &machine, wanted.variables.as_deref())?;
     Ok(Loaded {
+        variables,
         source_name: machine.name.clone(),
         machine,
         path: path.to_owned(),

@@ -160,6 +160,7 @@ mod tests {
         };
         let (one, other) = ("52:54:00:00:00:01", "52:54:00:00:00:02");
         let planned = |addresses: &[&str]| Planned {
+            variables: None,
             definition: String::new(),
             uuid: uuid::Uuid::nil(),
             identity: parsed(addresses).identity,
