@@ -327,3 +327,79 @@ fn many_disks_fit_or_are_refused_with_a_way_out() {
         }
     }
 }
+
+/// Both disks of a package have its path.
+#[test]
+fn a_package_with_two_disks_is_read() {
+    if Command::new("tar").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: tar is not here");
+        return;
+    }
+    let site = Site::new();
+    let item = |id: u32, kind: u32, rest: &str| {
+        format!(
+            "<Item><rasd:InstanceID>{id}</rasd:InstanceID><rasd:ResourceType>{kind}</rasd:ResourceType>{rest}</Item>"
+        )
+    };
+    let drive = |id: u32, disk: &str, place: u32| {
+        let rest = format!(
+            "<rasd:HostResource>ovf:/disk/{disk}</rasd:HostResource><rasd:Parent>3</rasd:Parent>\
+             <rasd:AddressOnParent>{place}</rasd:AddressOnParent>"
+        );
+        item(id, 17, &rest)
+    };
+    let (mut files, mut disks) = (String::new(), String::new());
+    for name in ["a", "b"] {
+        let raw = site.at(&format!("{name}.raw"));
+        fs::write(&raw, name.repeat(1 << 20)).unwrap();
+        let made = landfall()
+            .args(["-q", "disk", "convert", "-O", "vmdk-stream"])
+            .arg(&raw)
+            .arg(site.at(&format!("{name}.vmdk")))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        files += &format!("<File ovf:id='f{name}' ovf:href='{name}.vmdk'/>");
+        disks += &format!("<Disk ovf:diskId='{name}' ovf:fileRef='f{name}' ovf:capacity='1048576'/>");
+    }
+    let items = [
+        item(1, 3, "<rasd:VirtualQuantity>1</rasd:VirtualQuantity>"),
+        item(
+            2,
+            4,
+            "<rasd:AllocationUnits>byte * 2^20</rasd:AllocationUnits><rasd:VirtualQuantity>512</rasd:VirtualQuantity>",
+        ),
+        item(3, 6, "<rasd:ResourceSubType>lsilogic</rasd:ResourceSubType><rasd:Address>0</rasd:Address>"),
+        drive(4, "a", 0),
+        drive(5, "b", 1),
+    ];
+    let ovf = format!(
+        "<Envelope xmlns='http://schemas.dmtf.org/ovf/envelope/1' xmlns:ovf='http://schemas.dmtf.org/ovf/envelope/1' \
+         xmlns:rasd='http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData'>\
+         <References>{files}</References><DiskSection><Info/>{disks}</DiskSection><VirtualSystem ovf:id='two'><Info/>\
+         <VirtualHardwareSection><Info/>{}</VirtualHardwareSection></VirtualSystem></Envelope>",
+        items.concat()
+    );
+    fs::write(site.at("two.ovf"), ovf).unwrap();
+    let packed = Command::new("tar")
+        .args(["cf", "two.ova", "two.ovf", "a.vmdk", "b.vmdk"])
+        .current_dir(site.at(""))
+        .status();
+    assert!(packed.unwrap().success());
+    let inspect = |args: &[&str]| {
+        let output =
+            landfall().args(["--json", "inspect"]).arg(site.at("two.ova")).args(args).output().unwrap();
+        (serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default(), text(&output))
+    };
+    let (seen, said) = inspect(&[]);
+    assert_eq!(seen["disks"].as_array().map(Vec::len), Some(2), "{said}");
+    assert_eq!(seen["disks"][1]["virtual_size"], 1 << 20, "{said}");
+    // One member twice stays refused.
+    let twice =
+        fs::read_to_string(site.at("two.ovf")).unwrap().replace("ovf:fileRef='fb'", "ovf:fileRef='fa'");
+    fs::write(site.at("two.ovf"), twice).unwrap();
+    let packed =
+        Command::new("tar").args(["cf", "two.ova", "two.ovf", "a.vmdk"]).current_dir(site.at("")).status();
+    assert!(packed.unwrap().success());
+    assert!(inspect(&[]).1.contains("another disk of the machine already"), "{}", inspect(&[]).1);
+}

@@ -242,10 +242,11 @@ pub fn with_another_file(error: Error, slot: &str) -> Error {
 /// files lies beside the definition.
 fn only_once(disk: &DiskSlot, image: Image, others: &[Image]) -> Result<Image> {
     let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let top = |image: &Image| image.layers.first().map(|layer| real(&layer.path));
-    match top(&image).filter(|path| others.iter().any(|other| top(other).as_ref() == Some(path))) {
+    // Disks of one archive have its path, and other details: which member each is.
+    let top = |image: &Image| image.layers.first().map(|layer| (real(&layer.path), layer.details.clone()));
+    match top(&image).filter(|own| others.iter().any(|other| top(other).as_ref() == Some(own))) {
         None => Ok(image),
-        Some(path) => Err(Error::refused(format!(
+        Some((path, _)) => Err(Error::refused(format!(
             "{} is {:?} in the definition, and the file of that name here is another disk of the machine already",
             disk.slot, disk.file
         ))
