@@ -130,7 +130,7 @@ pub fn check(machine: &Machine) -> Result<()> {
             return Err(Error::unsupported(
                 "the UEFI firmware for QEMU has no driver for LSI controllers: the trial would say nothing about the guest",
             )
-            .hint("prove it with --hardware pvscsi,vmxnet3 or nvme,e1000e"));
+            .hint("prove it with --hardware sata,e1000e or nvme,e1000e"));
         }
         if model == Some(DiskModel::Ide) && machine.secure_boot {
             return Err(Error::unsupported("QEMU's machine with IDE has no secure boot")
