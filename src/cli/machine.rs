@@ -138,7 +138,10 @@ pub fn convert(
             let code = register::code(&registration);
             (Afterwards::Told(registration), code)
         }
-        Err(failure) => (Afterwards::Failed(Failed::from(&failure)), failure.exit_code()),
+        Err(error) => {
+            let failure = Failure::from(error);
+            (Afterwards::Failed(Failed::from(&failure)), failure.exit_code())
+        }
     };
     print_json(&Converted { registration: Some(afterwards), ..done.report })?;
     Ok(code)

@@ -130,10 +130,8 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
 
     let sizes: Vec<_> = overlays.iter().map(|overlay| landfall_image::Disk::size(&**overlay)).collect();
     // What the target cannot express is refused now, not after hours of copying.
-    let defined = {
-        let (folder, variables) = (&folder.final_name, loaded.variables.as_ref());
-        define::define(&mut patched, wanted, kind, &mapped, folder, &sizes, variables)?
-    };
+    let (place, variables) = (&folder.final_name, loaded.variables.as_ref());
+    let defined = define::define(&mut patched, wanted, kind, &mapped, place, &sizes, variables)?;
     patched.findings.extend(super::register::ready(context, wanted, kind, &defined, &overlays)?);
     let Defined { machine, mut placement, mut artifacts } = defined;
     if patched.is_blocked() {

@@ -1,7 +1,7 @@
 //! Registers a machine that `convert` wrote with its hypervisor: plan, and carry it out where nothing stands in the way.
 
 use super::define::Defined;
-use super::{Context, Failure, convert, folder};
+use super::{Context, convert, folder};
 use crate::event::Event;
 use crate::registrar::package::Package;
 use crate::registrar::{self, Coming, Identity, Surroundings};
@@ -20,7 +20,7 @@ pub fn register(
     folder: &Path,
     wanted: &registrar::Wanted,
     dry_run: bool,
-) -> Result<Registration, Failure> {
+) -> Result<Registration, Error> {
     let began = Instant::now();
     let package = Package::read(folder)?;
     check_target(&wanted.at, &package.target).map_err(|e| e.in_file(folder))?;
@@ -86,6 +86,7 @@ pub fn ready(
         artifacts: &defined.artifacts,
         disks: &defined.placement.disks,
         kind: kind.name,
+        variables: defined.placement.variables.as_deref(),
         data: &|| super::disk::stored_by(context, overlays),
     })
 }

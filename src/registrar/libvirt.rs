@@ -277,8 +277,8 @@ impl Registrar for Libvirt<'_> {
         let identity = &coming.identity;
         let mut findings = collide(&self.domains()?, identity, &self.uri);
         if let Some(folder) = &self.storage {
-            for disk in coming.disks {
-                check_free(&folder.join(stored_name(&identity.name, &disk.file)), &mut findings);
+            for file in coming.disks.iter().map(|disk| disk.file.as_str()).chain(coming.variables) {
+                check_free(&folder.join(stored_name(&identity.name, file)), &mut findings);
             }
             let place = folder.display().to_string();
             coming.check_room(room(folder)?, &place, FREE_SPACE, &mut findings)?;

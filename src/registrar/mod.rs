@@ -91,7 +91,9 @@ pub struct Coming<'a> {
     pub artifacts: &'a [Artifact],
     /// Its disks, as they will lie there.
     pub disks: &'a [PlacedDisk],
-    /// Their kind: `vmdk-esxi`.
+    /// The file of its UEFI variables, where they come along.
+    pub variables: Option<&'a str>,
+    /// The disks' kind: `vmdk-esxi`.
     pub kind: &'a str,
     /// Bytes of data on them all, at most. Asked for only where it matters: it takes a walk through their maps.
     pub data: &'a dyn Fn() -> Result<Bytes>,

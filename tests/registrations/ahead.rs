@@ -62,6 +62,7 @@ impl Ahead<'_> {
             artifacts: &artifacts,
             disks: &placement.disks,
             kind: self.kind,
+            variables: Some("uefi-variables.fd"),
             data: &data,
         };
         let found = registrar::connect(wanted, &around)?.look(&coming)?;
@@ -109,7 +110,8 @@ fn networks_and_room_at_libvirt_are_looked_at_before_the_copy() {
     assert!(says.contains("may not fit") && says.contains(storage.path().to_str().unwrap()), "{says}");
 
     fs::write(storage.path().join("web01-disk0.img"), "precious").unwrap();
-    assert_eq!(fitting.look(&wanted).unwrap().0, ["target-file-taken"]);
+    fs::write(storage.path().join("web01-uefi-variables.fd"), "precious").unwrap();
+    assert_eq!(fitting.look(&wanted).unwrap().0, ["target-file-taken"; 2]);
 }
 
 #[test]

@@ -122,6 +122,9 @@ if [ "$uefi" = yes ]; then
         chmod u+w "$variables.partial"
         mv "$variables.partial" "$variables"
     fi
+    [ ! -f "$template" ] || [ "$(wc -c <"$variables")" -eq "$(wc -c <"$template")" ] ||
+        stop "$variables is not as long as this firmware's variables, $template" \
+            'name firmware of the other size in OVMF_CODE and OVMF_VARS (OVMF_CODE_4M.fd), or move the file away for new variables'
 fi
 
 # Without KVM, QEMU's own emulation runs it, slowly. Its cmpxchg16b is wrong up to version 7.2.

@@ -177,14 +177,6 @@ impl Queue<'_> {
         let began = Instant::now();
         let mut report = match surveyed {
             Err(failure) | Ok(Surveyed { refused: Some(failure), .. }) => self.failed(index, failure),
-            Ok(one) if one.done && !self.options.dry_run => {
-                let report = self.blank(index, Outcome::AlreadyDone);
-                let is_registered = |at: &registrar::Wanted| one.registered_at.as_ref() == Some(&at.at);
-                match &self.options.register {
-                    Some(at) if !is_registered(at) => self.registered(self.context, at, report),
-                    _ => report,
-                }
-            }
             // A defect that one machine brings to light must not take the others along.
             Ok(one) => catch_unwind(AssertUnwindSafe(|| self.one(index, one))).unwrap_or_else(|_| {
                 MachineReport { outcome: Outcome::Failed, ..self.failed(index, &unforeseen().into()) }
@@ -198,13 +190,12 @@ impl Queue<'_> {
     fn one(&self, index: usize, surveyed: &Surveyed) -> MachineReport {
         let watcher = OneOf { index, fleet: self.observer };
         let context = self.context.watched_by(&watcher);
+        let register = surveyed.to_register(self.options.register.as_ref());
         let Some(entry) = self.fleet.machines.get(index) else {
             return self.blank(index, Outcome::NotStarted);
         };
         if self.options.dry_run {
-            // What is registered there is no obstacle, either.
-            let register =
-                self.options.register.as_ref().filter(|at| surveyed.registered_at.as_ref() != Some(&at.at));
+            // Nor is what is registered there.
             let wanted = survey::wanted(entry, &self.create, register);
             // What is done already is no obstacle.
             let output = Some(self.fleet.output.as_path()).filter(|_| !surveyed.done);
@@ -213,11 +204,14 @@ impl Queue<'_> {
                 Err(failure) => self.failed(index, &failure),
             };
         }
+        if surveyed.done {
+            return self.registered(&context, register, self.blank(index, Outcome::AlreadyDone));
+        }
         let need = surveyed.data.0.saturating_add(SCRATCH_EACH.0);
         if let Err(error) = self.admit(need) {
             return self.failed(index, &error.into());
         }
-        let wanted = survey::wanted(entry, &self.create, self.options.register.as_ref());
+        let wanted = survey::wanted(entry, &self.create, register);
         // Given back even where the conversion panics.
         let _leave = Leave { queue: self, need };
         match convert::convert(&context, &wanted, &self.fleet.output) {
@@ -229,21 +223,19 @@ impl Queue<'_> {
                     written: Bytes(done.report.written_disks.iter().map(|disk| disk.allocated.0).sum()),
                     ..self.blank(index, Outcome::Done)
                 };
-                match &self.options.register {
-                    Some(at) => self.registered(&context, at, report),
-                    None => report,
-                }
+                self.registered(&context, register, report)
             }
         }
     }
 
-    /// Registers a machine that is converted. It stays converted, whatever comes of that.
+    /// Registers a machine that is converted, where that is wanted. It stays converted, whatever comes of it.
     fn registered(
         &self,
         context: &Context<'_>,
-        at: &registrar::Wanted,
+        at: Option<&registrar::Wanted>,
         report: MachineReport,
     ) -> MachineReport {
+        let Some(at) = at else { return report };
         let folder = report.folder.clone().unwrap_or_default();
         match register::register(context, Path::new(&folder), at, false) {
             Ok(done) => {
@@ -258,18 +250,12 @@ impl Queue<'_> {
                     ..report
                 }
             }
-            Err(failure) => {
-                let (says, hint) = match &failure {
-                    Failure::Error(error) => (error.to_string(), error.hint_text().map(str::to_owned)),
-                    Failure::Findings(_) => (String::new(), None),
-                };
-                MachineReport {
-                    outcome: Outcome::Failed,
-                    error: Some(format!("{NOT_REGISTERED}: {says}")),
-                    hint,
-                    ..report
-                }
-            }
+            Err(error) => MachineReport {
+                outcome: Outcome::Failed,
+                error: Some(format!("{NOT_REGISTERED}: {error}")),
+                hint: error.hint_text().map(str::to_owned),
+                ..report
+            },
         }
     }
 

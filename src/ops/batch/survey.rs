@@ -32,6 +32,13 @@ pub struct Surveyed {
     identity: Identity,
 }
 
+impl Surveyed {
+    /// Where it is still to be registered, of what is wanted for all.
+    pub fn to_register<'a>(&self, wanted: Option<&'a registrar::Wanted>) -> Option<&'a registrar::Wanted> {
+        wanted.filter(|at| self.registered_at.as_ref() != Some(&at.at))
+    }
+}
+
 /// By what a machine is known at a target.
 #[derive(Clone, Debug)]
 struct Identity {
@@ -119,7 +126,7 @@ fn taken(
     let mut coming: Vec<&mut Surveyed> = all
         .iter_mut()
         .flatten()
-        .filter(|one| one.refused.is_none() && one.registered_at.as_ref() != Some(&at.at))
+        .filter(|one| one.refused.is_none() && one.to_register(Some(at)).is_some())
         .collect();
     let identities: Vec<registrar::Identity> = coming
         .iter()
