@@ -36,6 +36,8 @@ pub enum Format {
     Vdi,
     /// A whole disk or partition encrypted with LUKS.
     Luks,
+    /// XenServer and XCP-ng: a disk in the archive of a machine.
+    Xva,
 }
 
 /// How an image is opened.
@@ -50,6 +52,8 @@ pub struct OpenOptions {
     pub snapshot: Option<String>,
     /// Opens what is encrypted with LUKS, in every layer.
     pub key: Option<Secret>,
+    /// The disk of an archive with several, by its name there; only XVA has them.
+    pub member: Option<String>,
 }
 
 /// One row of the table.
@@ -182,6 +186,13 @@ pub const KINDS: &[KindRow] = &[
         ending: "ova",
         create: crate::ova::create,
     },
+    KindRow {
+        name: "xva",
+        says: "XenServer and XCP-ng: blocks in the archive of a machine, which landfall convert --to xen writes",
+        format: Format::Xva,
+        ending: "xva",
+        create: crate::xva::create,
+    },
 ];
 
 /// All formats, in the order in which they are probed; raw takes what is left.
@@ -233,6 +244,14 @@ pub const TABLE: &[Row] = &[
         probe: crate::vdi::probe,
         open: crate::vdi::open,
         check: Some(crate::vdi::check),
+    },
+    Row {
+        format: Format::Xva,
+        name: "xva",
+        endings: &["xva"],
+        probe: crate::xva::probe,
+        open: crate::xva::open,
+        check: Some(crate::xva::check),
     },
     Row {
         format: Format::Raw,
