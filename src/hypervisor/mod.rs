@@ -10,7 +10,6 @@
 
 pub mod attach;
 pub mod azure;
-pub mod by_hand;
 pub mod fit;
 pub mod guests;
 pub mod hyperv;
@@ -23,6 +22,7 @@ pub mod ovirt;
 pub mod proxmox;
 pub mod text;
 pub mod vmware;
+pub mod xen;
 pub mod xml;
 pub mod yaml;
 
@@ -197,8 +197,6 @@ pub struct Target {
     pub kinds: &'static [&'static str],
     /// Writes the definition and how to register it.
     pub render: Render,
-    /// Its definition is not written: a person makes the machine, see [`by_hand`].
-    pub by_hand: bool,
     /// What its files are put into.
     pub package: Package,
     /// Its definition, or the script beside it, chooses a storage: [`Placement::storage`].
@@ -214,6 +212,8 @@ pub enum Package {
     Folder,
     /// An OVA: the first of its definition's files, which ends in `.ovf`, and its disks in one archive, in the folder.
     Ova,
+    /// An XVA: `ova.xml` of its definition's files, and its disks in one archive, in the folder.
+    Xva,
 }
 
 const fn written(
@@ -229,20 +229,10 @@ const fn written(
         platform,
         kinds,
         render,
-        by_hand: false,
         package: Package::Folder,
         takes_storage: true,
         takes_id: false,
     }
-}
-
-const fn by_hand(
-    name: &'static str,
-    title: &'static str,
-    platform: Platform,
-    kinds: &'static [&'static str],
-) -> Target {
-    Target { by_hand: true, takes_storage: false, ..written(name, title, platform, kinds, by_hand::render) }
 }
 
 /// Definitions that are read.
@@ -296,6 +286,13 @@ pub const READERS: &[Reader] = &[
         recognise: ovf::recognise,
         parse: ovf::parse,
     },
+    Reader {
+        name: "xva",
+        title: "XenServer and XCP-ng export (.xva)",
+        endings: &["xva"],
+        recognise: xen::read::recognise,
+        parse: xen::read::parse,
+    },
 ];
 
 /// Targets.
@@ -335,7 +332,10 @@ pub const TARGETS: &[Target] = &[
         takes_storage: false,
         ..written("azure", "Azure", Platform::Azure, &["vhd-azure"], azure::write::render)
     },
-    by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
+    Target {
+        package: Package::Xva,
+        ..written("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["xva"], xen::write::render)
+    },
 ];
 
 /// The target of that name.

@@ -1,13 +1,15 @@
-//! What lies around a definition: the archive of an OVA, the manifest and the lengths of an OVF's files, the snapshots beside
+//! What lies around a definition: the archive of an OVA or XVA, the manifest and the lengths of an OVF's files, the snapshots beside
 //! a .vmx.
 
 use super::Context;
 use crate::event::Event;
+use crate::hypervisor::text::one_line;
 use crate::hypervisor::vmware::vmsd;
 use crate::hypervisor::{Choice, Parsed, ovf};
 use crate::machine::DiskSlot;
 use landfall_image::convert::Cancel;
 use landfall_image::ova::{self, Package};
+use landfall_image::xva::Archive;
 use landfall_image::{Bytes, Error, Format, Result, Source};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -73,6 +75,13 @@ fn same_length(file: &ovf::File, len: Bytes) -> Result<()> {
         .hint("the package was altered or damaged: get it again from its origin")),
         _ => Ok(()),
     }
+}
+
+/// Names what of an XVA's members nothing reads.
+pub fn strangers(archive: Option<&Archive>, parsed: &mut Parsed) {
+    let names = archive.map_or(&[][..], Archive::strangers).iter();
+    let shown = |name: &String| one_line(&name.chars().take(80).collect::<String>());
+    parsed.unread.extend(names.map(|name| format!("member {}", shown(name))));
 }
 
 /// Where a disk of the package is: a member of that very name.

@@ -9,6 +9,7 @@ use crate::hypervisor::{self, Choice};
 use crate::machine::{DiskSlot, Machine};
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
+use landfall_image::xva::Archive;
 use landfall_image::{Bytes, Disk, Error, Extent, GuestOffset, GuestRange, Overlay, Result, partition};
 use place::Origin;
 use std::path::{Path, PathBuf};
@@ -91,9 +92,17 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
     let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();
-    let (package, bytes) = match ending.as_str() {
-        "ova" => packaged::open(context, path, how.digests).map(|(package, bytes)| (Some(package), bytes))?,
-        _ => (None, read_definition(path)?),
+    let (package, archive, bytes) = match ending.as_str() {
+        "ova" => {
+            let (package, bytes) = packaged::open(context, path, how.digests)?;
+            (Some(package), None, bytes)
+        }
+        "xva" => {
+            let archive = Archive::open(path)?;
+            let bytes = archive.definition()?;
+            (None, Some(archive), bytes)
+        }
+        _ => (None, None, read_definition(path)?),
     };
     let Some(reader) = hypervisor::reader(&ending, &bytes) else {
         return Err(Error::unsupported("is not a machine definition that landfall reads")
@@ -106,6 +115,7 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
     let mut parsed = (reader.parse)(&bytes, &wanted.choice).map_err(|e| e.in_file(path))?;
     match reader.name {
         "vmx" => packaged::snapshots(path, &wanted.choice, &mut parsed)?,
+        "xva" => packaged::strangers(archive.as_ref(), &mut parsed),
         "ovf" if package.is_none() => packaged::check(context, path, &bytes, how.digests)?,
         _ => {}
     }
@@ -127,7 +137,13 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
         }
     }
     skip(&mut machine, &wanted.skipped).map_err(|e| e.in_file(path))?;
-    let from = Origin { context, definition: path, package: package.as_ref(), is_ovf: reader.name == "ovf" };
+    let from = Origin {
+        context,
+        definition: path,
+        package: package.as_ref(),
+        archive: archive.as_ref(),
+        is_ovf: reader.name == "ovf",
+    };
     let mut images: Vec<Image> = Vec::new();
     for disk in &mut machine.disks {
         let named = wanted.disks.iter().find(|(slot, _)| *slot == disk.slot);
@@ -160,10 +176,11 @@ pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'
 /// Refuses an image that is another disk of the machine already: names of two datastores can end alike, and only one of the
 /// files lies beside the definition.
 fn only_once(disk: &DiskSlot, image: Image, others: &[Image]) -> Result<Image> {
-    let top = |image: &Image| image.layers.first().map(|layer| layer.path.clone());
+    // The disks of one archive have its path, and differ in what they are called there.
+    let top = |image: &Image| image.layers.first().map(|layer| (layer.path.clone(), layer.details.clone()));
     match top(&image).filter(|path| others.iter().any(|other| top(other).as_ref() == Some(path))) {
         None => Ok(image),
-        Some(path) => Err(Error::refused(format!(
+        Some((path, _)) => Err(Error::refused(format!(
             "{} is {:?} in the definition, and the file of that name here is another disk of the machine already",
             disk.slot, disk.file
         ))

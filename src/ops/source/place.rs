@@ -7,7 +7,8 @@ use super::super::{Context, disk, exported, packaged};
 use crate::machine::{Backing, DiskSlot};
 use landfall_image::formats::Image;
 use landfall_image::ova::Package;
-use landfall_image::{Bytes, Disk, Error, Extent, Format, GuestOffset, GuestRange, Result};
+use landfall_image::xva::Archive;
+use landfall_image::{Bytes, Disk, Error, Extent, Format, GuestOffset, GuestRange, Kind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) struct Origin<'a> {
     pub(super) definition: &'a Path,
     /// The archive that the definition lies in.
     pub(super) package: Option<&'a Package>,
+    /// The archive of XCP-ng's that the definition lies in, its headers read once for all disks.
+    pub(super) archive: Option<&'a Archive>,
     pub(super) is_ovf: bool,
 }
 
@@ -28,6 +31,19 @@ impl Origin<'_> {
         }
         if let (Backing::Blank, Some(size)) = (disk.backing, disk.size) {
             return Ok(Image { disk: Arc::new(Blank(size)), layers: Vec::new() });
+        }
+        if let Some(archive) = self.archive {
+            let hint = |error: Error| {
+                match error.kind() {
+                Kind::Corrupt => error,
+                _ => error.hint(format!(
+                    "name its image with --disk {0}=FILE, leave it out with --skip-disk {0}, or export the machine with its disks: \
+                     xe vm-export vm=NAME filename=NAME.xva",
+                    disk.slot
+                )),
+            }
+            };
+            return archive.disk(&disk.file).map_err(hint);
         }
         let place = match self.package {
             Some(package) => packaged_place(package, disk),
