@@ -179,7 +179,7 @@ mod tests {
     fn disks_are_lettered_as_linux_does() {
         let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(letters).into();
         assert_eq!(names, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
-        assert_eq!(names.each_ref().map(|name| number(name)), [0, 25, 26, 51, 52, 701, 702].map(Some));
+        assert!(names.iter().map(|name| number(name)).eq([0, 25, 26, 51, 52, 701, 702].map(Some)));
         assert_eq!(["", "A", "a1", "aaaa"].map(number), [None; 4]);
     }
 
