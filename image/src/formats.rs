@@ -186,14 +186,16 @@ pub const KINDS: &[KindRow] = &[
         ending: "ova",
         create: crate::ova::create,
     },
-    KindRow {
-        name: "xva",
-        says: "XenServer and XCP-ng: blocks in the archive of a machine, which landfall convert --to xen writes",
-        format: Format::Xva,
-        ending: "xva",
-        create: crate::xva::create,
-    },
 ];
+
+/// Kinds that are written into the archive of a machine alone, see [`CreateOptions::within`].
+pub const WITHIN: &[KindRow] = &[KindRow {
+    name: "xva",
+    says: "XenServer and XCP-ng: blocks in the archive of a machine, which landfall convert --to xen writes",
+    format: Format::Xva,
+    ending: "xva",
+    create: crate::xva::create,
+}];
 
 /// All formats, in the order in which they are probed; raw takes what is left.
 pub const TABLE: &[Row] = &[
@@ -400,7 +402,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
 
 /// The kind of that name.
 pub fn kind(name: &str) -> Result<&'static KindRow> {
-    KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+    KINDS.iter().chain(WITHIN).find(|kind| kind.name == name).ok_or_else(|| {
         let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
         Error::refused(format!("{name:?} is no kind of image that can be written"))
             .hint(format!("choose one of {}", names.join(", ")))

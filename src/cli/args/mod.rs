@@ -103,7 +103,7 @@ pub enum Verb {
 /// `landfall convert`
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// The machine: its definition (.vmx, .ovf, .ova, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), or a folder that Hyper-V
+    /// The machine: its definition (.vmx, .ovf, .ova, .xva, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), or a folder that Hyper-V
     /// exported
     pub source: PathBuf,
     /// Where it will run
