@@ -1,4 +1,4 @@
-//! XVAs of another program's making, read here; XVAs of ours, read by others: dissect.hypervisor, tar, and the digests of Python.
+//! XVAs of another program's making, read here; XVAs of ours, read by others: dissect.archive, tar, and the digests of Python.
 
 use super::targets::{checkers, python};
 use landfall::hypervisor::{self, Choice, PlacedDisk, Placement, attach, xen};
@@ -94,8 +94,8 @@ fn exports_of_another_program_are_read() {
         }
         // A damaged block is told, and nothing is written.
         let mut bytes = std::fs::read(&xva).unwrap();
-        let at =
-            bytes.windows(64).position(|part| part == &disks()[0][4 * MIB + 100..4 * MIB + 164]).unwrap();
+        let wanted = disks()[0][4 * MIB + 100..4 * MIB + 164].to_vec();
+        let at = bytes.windows(64).position(|part| part == wanted).unwrap();
         bytes[at] ^= 1;
         std::fs::write(&xva, bytes).unwrap();
         let out = folder.path().join("new.raw");
@@ -141,7 +141,7 @@ fn written(path: &Path, disks: &[&dyn Disk]) {
 fn archives_of_ours_are_read_by_others() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("web01.xva");
-    // Its last block is of zeros, which dissect 3.21 reads for the last one whatever it holds.
+    // Its last block is of zeros, which dissect.archive 1.8 reads for the last one whatever it holds.
     let sparse = MemDisk::new(Bytes::mib(40))
         .data(7 << 20, noise_bytes(1, 3 * MIB + 5))
         .data(33 << 20, noise_bytes(2, 9));
@@ -181,7 +181,7 @@ fn archives_of_ours_are_read_by_others() {
     assert_eq!(python(None, digests, &[&path]), None);
     let Some(dissect) = checkers("dissect") else { return };
     let program = "import sys\n\
-                   from dissect.hypervisor.backup.xva import XVA\n\
+                   from dissect.archive.xva import XVA\n\
                    xva = XVA(open(sys.argv[1], 'rb'))\n\
                    assert xva.disks() == ['Ref:1000', 'Ref:1001', 'Ref:1002'], xva.disks()\n\
                    for n, ref in enumerate(xva.disks()[:2]):\n\
