@@ -225,7 +225,7 @@ fn one_of_several_disks_is_named() {
     let archive = Archive::open(&place.path()).unwrap();
     assert_eq!(archive.disks().collect::<Vec<_>>(), ["Ref:10", "Ref:9"]);
     assert_eq!(archive.strangers(), ["readme"]);
-    assert!(&testing::read_all(&*archive.disk("Ref:9").unwrap().disk).unwrap() == &a);
+    assert!(testing::read_all(&*archive.disk("Ref:9").unwrap().disk).unwrap() == a);
     let failed = |name: &str| archive.disk(name).err().unwrap();
     assert_eq!(failed("Ref:11").kind(), Kind::Unsupported, "its data is not there");
     assert_eq!(failed("../x").kind(), Kind::Refused);
@@ -397,7 +397,7 @@ fn what_is_written_is_read_back() {
         ("Ref:1004", &empty),
     ];
     written(&place.path(), &disks).unwrap();
-    assert!(std::fs::metadata(place.path()).unwrap().len() % 10240 == 0);
+    assert!(std::fs::metadata(place.path()).unwrap().len().is_multiple_of(10240));
     let archive = Archive::open(&place.path()).unwrap();
     for (name, disk) in disks {
         let image = archive.disk(name).unwrap();
