@@ -388,13 +388,15 @@ fn what_is_written_is_read_back() {
     let zeros = MemDisk::new(Bytes(5 << 20));
     let small = MemDisk::new(Bytes(512)).data(0, noise_bytes(6, 512));
     let empty = MemDisk::new(Bytes(0));
+    let one = MemDisk::new(Bytes(4096));
     let mixed = testing::mixed(1, Bytes((20 << 20) + 512));
-    let disks: [(&str, &dyn Disk); 5] = [
+    let disks: [(&str, &dyn Disk); 6] = [
         ("Ref:1000", &sparse),
         ("Ref:1001", &zeros),
         ("Ref:1002", &small),
         ("Ref:1003", &mixed),
         ("Ref:1004", &empty),
+        ("Ref:1005", &one),
     ];
     written(&place.path(), &disks).unwrap();
     assert!(std::fs::metadata(place.path()).unwrap().len().is_multiple_of(10240));
@@ -412,6 +414,7 @@ fn what_is_written_is_read_back() {
     assert_eq!(map("Ref:1000"), sparse, "the first and the last block are there, and no other of zeros");
     assert_eq!(map("Ref:1001"), [(Data, 0, 1), (Zero, 1, 4), (Data, 4, 5)]);
     assert_eq!(map("Ref:1002"), [(Data, 0, 1)]);
+    assert_eq!(map("Ref:1005"), [(Data, 0, 1)], "the first and the last are one");
 }
 
 /// The same bytes whatever the number of threads.

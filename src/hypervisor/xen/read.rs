@@ -533,3 +533,6 @@ fn state(objects: &[Object], vm: &Object, machine: &mut Machine, report: &mut Re
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
         findings.extend(of_disk(slot, placed.virtual_size, number));
     }
     let cards = Cards::new(machine, placement, &ids, &mut findings);
-    lost(machine, placement, &mut findings);
+    lost(machine, &mut findings);
     let mut objects = vec![object("VM", MACHINE, of_machine(machine, &ids, vbd_refs, &cards.refs))];
     objects.push(object(
         "SR",
@@ -358,7 +358,7 @@ fn is_bios_string(text: &str) -> bool {
     !text.is_empty() && text.len() <= BIOS_STRING_AT_MOST && text.bytes().all(|b| (b' '..=b'~').contains(&b))
 }
 
-fn lost(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) {
+fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
     findings.extend(fit::without_threads(machine.cpus, TITLE).2);
     let mut what = Vec::new();
     let smbios = &machine.smbios;
@@ -415,7 +415,6 @@ fn lost(machine: &Machine, placement: &Placement, findings: &mut Vec<Finding>) {
             "See that the pool has Microsoft's: secureboot-certs report; secureboot-certs install.",
         ));
     }
-    let _ = placement;
 }
 
 fn script(machine: &Machine, placement: &Placement, ids: &Ids<'_>, networks: &[String]) -> String {
