@@ -142,6 +142,12 @@ rows! {
         "The UEFI variables of the source (boot entries, enrolled keys) stay there: their file has a format of its own, and \
          the target makes new ones. The guest starts by the fallback path, which every loader that landfall sees to \
          has. Enrol keys of your own again where secure boot is to go by them.";
+    /// It has no firmware.
+    PARAVIRTUAL = "paravirtual-guest", Warns,
+        "The machine is paravirtual at the source: its hypervisor starts the guest's kernel itself, and no firmware was ever asked \
+         to. At every target a firmware looks for a boot loader on the disk, and the kernel for devices that are not Xen's. The \
+         disk may have neither a loader nor such drivers; what was found in it stands in the other findings. Install both while \
+         the guest still runs at the source, or change it into a fully virtual machine there first.";
     /// Two spellings of one UUID.
     UUID_ORDER = "smbios-uuid-order", Notes,
         "From virtual hardware 13 on, VMware's SMBIOS has the first three fields of the UUID with their lowest byte first, as the \

@@ -407,9 +407,6 @@ impl Devices {
     }
 }
 
-/// Id of the finding that a machine has to be defined by hand.
-pub const BY_HAND: &str = "target-by-hand";
-
 /// Id of the finding that a disk's sectors are of another size at the target.
 pub const SECTOR_SIZE: &str = "disk-sector-size";
 

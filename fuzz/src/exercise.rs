@@ -5,6 +5,7 @@ use crate::{limit_memory, repair};
 use landfall_image::luks::Secret;
 use landfall_image::{
     Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, Source, formats, ova, partition,
+    xva,
 };
 use std::fs::{File, OpenOptions as FileOptions};
 use std::io::Read;
@@ -93,6 +94,24 @@ pub fn partitions(input: &[u8]) {
 pub fn hyperv(input: &[u8]) {
     place();
     let _ = landfall::hypervisor::hyperv::read::parse_vmcx(input, &Default::default());
+}
+
+/// The input as the definition in an archive of XCP-ng's.
+pub fn xen(input: &[u8]) {
+    let _ = landfall::hypervisor::xen::read::parse(input, &Default::default());
+}
+
+/// The input as an archive of XCP-ng's.
+pub fn archive(input: &[u8]) {
+    let path = write(input);
+    let Ok(source) = Source::open(&path) else { return };
+    let _ = xva::check(source, &Default::default());
+    let Ok(archive) = xva::Archive::open(&path) else { return };
+    for name in archive.disks() {
+        if let Ok(image) = archive.disk(name) {
+            let _ = disk(&*image.disk);
+        }
+    }
 }
 
 /// The input as a package.

@@ -11,6 +11,7 @@ use crate::ova;
 use crate::parent;
 use crate::source::Source;
 use crate::units::{Bytes, GuestOffset, GuestRange};
+use crate::xva;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,6 +68,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let mut options = options.clone();
     let (mut source, format, mut member) = enter(path, &options)?;
     options.format = format;
+    if format == Some(Format::Xva) {
+        // Its layer tells the member itself.
+        options.member = member.take().or(options.member);
+    }
     let mut wanted: Vec<String> = Vec::new();
     let mut by_name = false;
     let mut fits: Option<Arc<dyn Disk>> = None;
@@ -143,8 +148,11 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
 }
 
 /// The bytes of the image that `path` means: a file's own, or those of a disk in an OVA package; its format, where that
-/// is known; and its name in the package.
+/// is known; and its name in the package. A disk in an XVA has no bytes of its own: they are the archive's.
 pub(crate) fn enter(path: &Path, options: &OpenOptions) -> Result<(Source, Option<Format>, Option<String>)> {
+    if let Some((archive, name)) = xva::inside(path)? {
+        return Ok((archive, Some(Format::Xva), Some(name)));
+    }
     let entered = ova::enter(path, options.format == Some(Format::Raw))?;
     let format = match (&entered.member, options.format) {
         // The package's own name says nothing about the disk.

@@ -62,14 +62,6 @@ const MAGICS: &[(What, usize, &[u8])] = &[
         0,
         b"VMA\0\0\0\0\x01",
     ),
-    (
-        What::Export(
-            "a XenServer export (xva)",
-            "export the disks themselves: xe vdi-export uuid=UUID filename=disk.vhd format=vhd",
-        ),
-        0,
-        b"ova.xml\0",
-    ),
 ];
 
 /// bzip2: the level is a digit between the magic and that of the first block.

@@ -36,6 +36,8 @@ pub enum Format {
     Vdi,
     /// A whole disk or partition encrypted with LUKS.
     Luks,
+    /// XenServer and XCP-ng: a disk in the archive of a machine.
+    Xva,
 }
 
 /// How an image is opened.
@@ -50,6 +52,8 @@ pub struct OpenOptions {
     pub snapshot: Option<String>,
     /// Opens what is encrypted with LUKS, in every layer.
     pub key: Option<Secret>,
+    /// The disk of an archive with several, by its name there; only XVA has them.
+    pub member: Option<String>,
 }
 
 /// One row of the table.
@@ -207,6 +211,16 @@ pub const KINDS: &[KindRow] = &[
     },
 ];
 
+/// Kinds that are written into the archive of a machine alone, see [`CreateOptions::within`].
+pub const WITHIN: &[KindRow] = &[KindRow {
+    name: "xva",
+    says: "XenServer and XCP-ng: blocks in the archive of a machine, which landfall convert --to xen writes",
+    format: Format::Xva,
+    ending: "xva",
+    compressions: &[],
+    create: crate::xva::create,
+}];
+
 /// All formats, in the order in which they are probed; raw takes what is left.
 pub const TABLE: &[Row] = &[
     Row {
@@ -256,6 +270,14 @@ pub const TABLE: &[Row] = &[
         probe: crate::vdi::probe,
         open: crate::vdi::open,
         check: Some(crate::vdi::check),
+    },
+    Row {
+        format: Format::Xva,
+        name: "xva",
+        endings: &["xva"],
+        probe: crate::xva::probe,
+        open: crate::xva::open,
+        check: Some(crate::xva::check),
     },
     Row {
         format: Format::Raw,
@@ -408,7 +430,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
 
 /// The kind of that name.
 pub fn kind(name: &str) -> Result<&'static KindRow> {
-    KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+    KINDS.iter().chain(WITHIN).find(|kind| kind.name == name).ok_or_else(|| {
         let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
         Error::refused(format!("{name:?} is no kind of image that can be written"))
             .hint(format!("choose one of {}", names.join(", ")))

@@ -37,12 +37,14 @@ pub mod raw;
 pub mod sink;
 pub mod source;
 pub mod suite;
+mod tar;
 pub mod testing;
 pub mod units;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+pub mod xva;
 
 pub use create::CreateOptions;
 pub use disk::{Disk, DiskMut, Extent, ExtentKind};

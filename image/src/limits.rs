@@ -124,3 +124,21 @@ pub const OVA_EXTENDED_HEADER: Bytes = Bytes::mib(1);
 
 /// An OVF descriptor, or a package's manifest, which are read whole. The largest known (vCenter's) has 250 KiB.
 pub const OVF: Bytes = Bytes::mib(16);
+
+/// Headers in the archive of an XVA: two for each block, and those of archives that were packed again.
+pub const XVA_HEADERS: usize = 1 << 26;
+
+/// Blocks in one XVA: 16 TiB of data. Each takes 32 bytes of memory.
+pub const XVA_BLOCKS: u64 = 1 << 24;
+
+/// A block of an XVA: xapi writes 1 MiB, and takes less than 1 GiB. Each reading thread holds one.
+pub const XVA_BLOCK: Bytes = Bytes::mib(16);
+
+/// Disks with blocks in one XVA: a machine has at most 255, each of its snapshots as many again.
+pub const XVA_DISKS: usize = 4096;
+
+/// Disks that the definition in an XVA names.
+pub const XVA_OBJECTS: usize = 65_536;
+
+/// Members of an XVA that are none of its own, and are told by name.
+pub const XVA_STRANGERS: usize = 16;

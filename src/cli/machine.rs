@@ -222,7 +222,8 @@ fn converted_text(report: &Converted, folder: &str, is_registered: bool) -> Stri
     let steps: Vec<String> = report.seconds.iter().map(|(step, took)| format!("{step} {took:.1}")).collect();
     let _ = writeln!(out, "  in {seconds:.1} s ({})", steps.join(", "));
     let _ = writeln!(out, "\nNext:");
-    let hardware = match report.files.iter().any(|file| file == "machine.json") {
+    // Xen's own devices are not to be had here, and its firmware offers others beside them.
+    let hardware = match report.target == "xen" {
         true => trial_hardware(&report.written),
         false => "",
     };
@@ -233,9 +234,6 @@ fn converted_text(report: &Converted, folder: &str, is_registered: bool) -> Stri
             let script = text::shell_word(&format!("{folder}/{script}"));
             let _ = writeln!(out, "  register it:          {script}");
         }
-    }
-    if report.files.iter().any(|file| file == "machine.json") {
-        let _ = writeln!(out, "  make it by hand:      see [target-by-hand] above, and machine.json");
     }
     out
 }

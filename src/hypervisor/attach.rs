@@ -159,10 +159,17 @@ fn linux_name(model: DiskModel, index: usize) -> String {
 }
 
 /// `a` to `z`, `aa` and on: the 27th disk is `vdaa`.
-fn letters(index: usize) -> String {
+pub(super) fn letters(index: usize) -> String {
     const ALPHABET: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
     let last = char::from(ALPHABET[index % 26]);
     if index < 26 { last.to_string() } else { format!("{}{last}", letters(index / 26 - 1)) }
+}
+
+/// The index of such letters, where they are some.
+pub(super) fn number(letters: &str) -> Option<usize> {
+    let fine = (1..=3).contains(&letters.len()) && letters.bytes().all(|byte| byte.is_ascii_lowercase());
+    let all = letters.bytes().fold(0, |sum, byte| sum * 26 + usize::from(byte.wrapping_sub(b'a')) + 1);
+    fine.then(|| all - 1)
 }
 
 #[cfg(test)]
@@ -173,6 +180,8 @@ mod tests {
     fn disks_are_lettered_as_linux_does() {
         let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].map(letters).into();
         assert_eq!(names, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
+        assert!(names.iter().map(|name| number(name)).eq([0, 25, 26, 51, 52, 701, 702].map(Some)));
+        assert_eq!(["", "A", "a1", "aaaa"].map(number), [None; 4]);
     }
 
     fn machine(disks: usize, firmware: Firmware) -> Machine {

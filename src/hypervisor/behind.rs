@@ -46,6 +46,17 @@ mod tests {
         <vmw:Config vmw:key='firmware' vmw:value='efi'/><vmw:ExtraConfig vmw:key='nvram' vmw:value='ovf:/file/nvram'/>\
         </VirtualHardwareSection></VirtualSystem></Envelope>";
 
+    const XVA: &str = "<value><struct><member><name>version</name><value><struct/></value></member><member><name>objects</name>\
+        <value><array><data><value><struct><member><name>class</name><value>VM</value></member><member><name>id</name>\
+        <value>Ref:1</value></member><member><name>snapshot</name><value><struct>\
+        <member><name>name_label</name><value>web01</value></member>\
+        <member><name>memory_static_max</name><value>1073741824</value></member>\
+        <member><name>HVM_boot_policy</name><value>BIOS order</value></member><member><name>HVM_boot_params</name><value><struct>\
+        <member><name>firmware</name><value>uefi</value></member></struct></value></member>\
+        <member><name>NVRAM</name><value><struct><member><name>EFI-variables</name><value>eA==</value></member></struct></value></member>\
+        <member><name>platform</name><value><struct><member><name>vtpm</name><value>true</value></member></struct></value></member>\
+        </struct></value></member></struct></value></data></array></value></member></struct></value>";
+
     /// A definition of a machine with UEFI and a TPM, in the words of each reader, and the file of its variables where it names one.
     fn definition(reader: &str) -> (Vec<u8>, &'static str) {
         let (text, file) = match reader {
@@ -74,6 +85,7 @@ mod tests {
                 "/vars/web01.fd",
             ),
             "ovf" => (OVF, "web01.nvram"),
+            "xva" => (XVA, "VM.NVRAM"),
             "vmcx" => return (hyperv::vmcx::tests::second_generation(), ""),
             other => panic!("there is no machine with UEFI and a TPM in the words of {other:?} here"),
         };

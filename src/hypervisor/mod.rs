@@ -11,7 +11,6 @@
 pub mod attach;
 pub mod azure;
 mod behind;
-pub mod by_hand;
 pub mod fit;
 pub mod guests;
 pub mod hyperv;
@@ -24,6 +23,7 @@ pub mod ovirt;
 pub mod proxmox;
 pub mod text;
 pub mod vmware;
+pub mod xen;
 pub mod xml;
 pub mod yaml;
 
@@ -235,8 +235,6 @@ pub struct Target {
     pub kinds: &'static [&'static str],
     /// Writes the definition and how to register it.
     pub render: Render,
-    /// Its definition is not written: a person makes the machine, see [`by_hand`].
-    pub by_hand: bool,
     /// What its files are put into.
     pub package: Package,
     /// Its definition, or the script beside it, chooses a storage: [`Placement::storage`].
@@ -256,6 +254,8 @@ pub enum Package {
     Folder,
     /// An OVA: the first of its definition's files, which ends in `.ovf`, and its disks in one archive, in the folder.
     Ova,
+    /// An XVA: `ova.xml` of its definition's files, and its disks in one archive, in the folder.
+    Xva,
 }
 
 const fn written(
@@ -271,22 +271,12 @@ const fn written(
         platform,
         kinds,
         render,
-        by_hand: false,
         package: Package::Folder,
         takes_storage: true,
         takes_id: false,
         variables: None,
         called: str::to_owned,
     }
-}
-
-const fn by_hand(
-    name: &'static str,
-    title: &'static str,
-    platform: Platform,
-    kinds: &'static [&'static str],
-) -> Target {
-    Target { by_hand: true, takes_storage: false, ..written(name, title, platform, kinds, by_hand::render) }
 }
 
 /// The name that [`libvirt`]'s `qemu.sh` has for them, too.
@@ -352,6 +342,14 @@ pub const READERS: &[Reader] = &[
         parse: ovf::parse,
         beside: Beside::Manifest,
     },
+    Reader {
+        name: "xva",
+        title: "XenServer and XCP-ng export (.xva)",
+        endings: &["xva"],
+        recognise: xen::read::recognise,
+        parse: xen::read::parse,
+        beside: Beside::Nothing,
+    },
 ];
 
 /// Targets.
@@ -415,7 +413,10 @@ pub const TARGETS: &[Target] = &[
         called: azure::write::called,
         ..written("azure", "Azure", Platform::Azure, &["vhd-azure"], azure::write::render)
     },
-    by_hand("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["raw", "qcow2", "vhd"]),
+    Target {
+        package: Package::Xva,
+        ..written("xen", "Xen (XCP-ng, XenServer)", Platform::Xen, &["xva"], xen::write::render)
+    },
 ];
 
 /// The target of that name.

@@ -139,7 +139,9 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
     }
     let mut packing = match wanted.target.package {
         Package::Folder => None,
-        Package::Ova => Some(Packing::begin(&folder.partial, wanted.target, &machine, &placement)?),
+        Package::Ova | Package::Xva => {
+            Some(Packing::begin(&folder.partial, wanted.target, &machine, &placement)?)
+        }
     };
 
     let adapter = (kind.format == Format::Vmdk).then(|| match machine.disks.first().map(|disk| disk.bus) {
@@ -177,7 +179,7 @@ pub fn convert(context: &Context<'_>, wanted: &Wanted<'_>, output: &Path) -> Res
     if let Some(packing) = packing {
         // The lengths of its files are known now.
         files.push(packing.finish(context, (wanted.target.render)(&machine, &placement)?)?);
-        artifacts.retain(|artifact| !artifact.name.ends_with(".ovf"));
+        artifacts.retain(|artifact| !Packing::is_inside(artifact));
     }
     for artifact in &artifacts {
         write_file(&folder.partial, artifact)?;

@@ -4,7 +4,7 @@
 use super::convert::Wanted;
 use super::map::Mapped;
 use crate::finding;
-use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target, Variables, attach, by_hand};
+use crate::hypervisor::{Artifact, Package, PlacedDisk, Placement, Target, Variables, attach, xen};
 use crate::machine::{Machine, OsId};
 use crate::report::Inspected;
 use landfall_boot::Guest;
@@ -39,7 +39,7 @@ pub fn define(
     variables: Option<&Variables>,
 ) -> Result<Defined> {
     let networks = mapped.networks(&wanted.networks);
-    let mut machine = adapt(inspected, wanted.target, kind.name, &networks, mapped)?;
+    let mut machine = adapt(inspected, wanted.target, kind.name, mapped)?;
     machine.os = inspected.guest.as_ref().map(os_id);
     let disks = machine.disks.iter().zip(sizes).map(|(disk, size)| PlacedDisk {
         file: disk.file.clone(),
@@ -116,13 +116,7 @@ pub fn check_kind(target: &Target, kind: &KindRow, machine: &Machine) -> Result<
 
 /// The inspected machine on the target's devices, with disks of that kind of image; what is then left to a person becomes a
 /// finding.
-fn adapt(
-    inspected: &mut Inspected,
-    target: &Target,
-    kind: &str,
-    networks: &Networks,
-    mapped: &Mapped,
-) -> Result<Machine> {
+fn adapt(inspected: &mut Inspected, target: &Target, kind: &str, mapped: &Mapped) -> Result<Machine> {
     let platform = target.platform;
     let mut machine = attach::adapt(&inspected.machine, platform, &inspected.devices)?;
     machine.cpus = mapped.cpus.unwrap_or(machine.cpus);
@@ -135,7 +129,10 @@ fn adapt(
     }
     let ending = landfall_image::formats::kind(kind)?.ending;
     for (index, disk) in machine.disks.iter_mut().enumerate() {
-        disk.file = format!("disk{index}.{ending}");
+        disk.file = match target.package {
+            Package::Xva => xen::disk_name(index),
+            Package::Folder | Package::Ova => format!("disk{index}.{ending}"),
+        };
     }
     for (index, disk) in machine.disks.iter().enumerate() {
         // Without a table nothing on the disk is found by sectors.
@@ -147,9 +144,6 @@ fn adapt(
         if let Some(size) = disk.sector_size.filter(|_| has_table && !takes) {
             inspected.findings.push(sectors(index, size, platform));
         }
-    }
-    if target.by_hand {
-        inspected.findings.push(by_hand::finding(&machine, platform, networks));
     }
     Ok(machine)
 }
@@ -239,7 +233,7 @@ mod tests {
             let row = hypervisor::target(target).unwrap();
             let mut inspected = inspected(firmware, partition);
             inspected.devices.disks = model.into_iter().collect();
-            adapt(&mut inspected, row, row.kinds[0], &Networks::default(), &Mapped::default()).unwrap();
+            adapt(&mut inspected, row, row.kinds[0], &Mapped::default()).unwrap();
             let found = inspected.findings.iter().find(|finding| finding.id == SECTOR_SIZE);
             assert_eq!(found.is_some(), blocks, "{target} {firmware:?} {partition:?}");
         }

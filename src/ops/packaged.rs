@@ -1,4 +1,4 @@
-//! What lies around a definition: the archive of an OVA, the manifest and the lengths of an OVF's files, the snapshots beside
+//! What lies around a definition: the archive of an OVA or XVA, the manifest and the lengths of an OVF's files, the snapshots beside
 //! a .vmx.
 //!
 //! To read another kind of archive: a row of [`KINDS`], whose function gives the definition, and an [`Archive`] that opens its
@@ -7,13 +7,14 @@
 use super::source::{open_as, said};
 use super::{Context, disk};
 use crate::event::Event;
+use crate::hypervisor::text::one_line;
 use crate::hypervisor::vmware::vmsd;
 use crate::hypervisor::{Beside, Choice, Parsed, ovf};
 use crate::machine::{Backing, DiskSlot};
 use landfall_image::convert::Cancel;
 use landfall_image::formats::Image;
 use landfall_image::ova::{self, Package};
-use landfall_image::{Bytes, Error, Format, Result, Source};
+use landfall_image::{Bytes, Error, Format, Kind, Result, Source, xva};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -24,20 +25,25 @@ const SNAPSHOTS_AT_MOST: u64 = 1 << 20;
 pub trait Archive {
     /// Opens the disk that the definition names.
     fn image(&self, context: &Context<'_>, disk: &DiskSlot) -> Result<Image>;
+
+    /// Members that nothing reads, by their names.
+    fn strangers(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// An archive and its definition.
 pub type Unpacked = (Box<dyn Archive>, Vec<u8>);
 
 /// A kind of archive.
-struct Kind {
+struct Row {
     /// Endings of its files' names.
     endings: &'static [&'static str],
     /// Opens one, and compares its digests where the flag says so.
     open: fn(&Context<'_>, &Path, bool) -> Result<Unpacked>,
 }
 
-const KINDS: &[Kind] = &[Kind { endings: &["ova"], open: ova }];
+const KINDS: &[Row] = &[Row { endings: &["ova"], open: ova }, Row { endings: &["xva"], open: xva }];
 
 /// Opens `path` where it is an archive by its ending, and compares what its manifest lists where `digests` says so.
 pub fn open(context: &Context<'_>, path: &Path, ending: &str, digests: bool) -> Result<Option<Unpacked>> {
@@ -76,6 +82,31 @@ impl Archive for Package {
             _ => Err(Error::refused(format!("{} is no file of the package: {:?}", disk.slot, disk.file))
                 .hint(format!("name an image with --disk {}=FILE", disk.slot))),
         }
+    }
+}
+
+/// Every block of it carries its own digest, which is compared when the block is read.
+fn xva(_: &Context<'_>, path: &Path, _: bool) -> Result<Unpacked> {
+    let archive = xva::Archive::open(path)?;
+    let definition = archive.definition()?;
+    Ok((Box::new(archive), definition))
+}
+
+impl Archive for xva::Archive {
+    fn image(&self, _: &Context<'_>, disk: &DiskSlot) -> Result<Image> {
+        self.disk(&disk.file).map_err(|error| match error.kind() {
+            Kind::Corrupt => error,
+            _ => error.hint(format!(
+                "name its image with --disk {0}=FILE, leave it out with --skip-disk {0}, or export the machine with its disks: \
+                 xe vm-export vm=NAME filename=NAME.xva",
+                disk.slot
+            )),
+        })
+    }
+
+    fn strangers(&self) -> Vec<String> {
+        let names = xva::Archive::strangers(self).iter();
+        names.map(|name| one_line(&name.chars().take(80).collect::<String>())).collect()
     }
 }
 

@@ -11,6 +11,7 @@ mod proxmox;
 mod qemu;
 mod targets;
 mod vmware;
+mod xen;
 
 use landfall::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement};
 use landfall::machine::{BootDevice, Bus, Clock, Cpus, DiskSlot, Machine, NicSlot, OsId};

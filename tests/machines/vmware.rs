@@ -429,7 +429,7 @@ fn the_script_changes_nothing_where_something_is_taken() {
 fn both_targets_are_written() {
     for (name, package) in [("esxi", hypervisor::Package::Folder), ("ova", hypervisor::Package::Ova)] {
         let row = hypervisor::target(name).unwrap();
-        assert!(!row.by_hand && row.package == package, "{name}");
+        assert!(row.package == package, "{name}");
     }
 }
 

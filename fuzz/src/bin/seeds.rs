@@ -25,6 +25,7 @@ fn main() {
     let mut seeds = Seeds { out, scratch: scratch.path().to_owned(), count: 0 };
     seeds.ours();
     seeds.partitions();
+    seeds.archives();
     seeds.talk().expect("a server and a client");
     if let Some(corpus) = arguments.next() {
         seeds.real(&corpus).expect("the corpus can be read");
@@ -103,6 +104,44 @@ impl Seeds {
                 }
             }
         }
+    }
+
+    /// An archive of XCP-ng's, and its definition. The blocks are short, so that the input is.
+    fn archives(&mut self) {
+        let definition = "<value><struct><member><name>version</name><value><struct/></value></member><member><name>objects</name>\
+            <value><array><data><value><struct><member><name>class</name><value>VM</value></member><member><name>id</name>\
+            <value>Ref:0</value></member><member><name>snapshot</name><value><struct><member><name>memory_static_max</name>\
+            <value>1048576</value></member></struct></value></member></struct></value><value><struct><member><name>class</name>\
+            <value>VDI</value></member><member><name>id</name><value>Ref:1</value></member><member><name>snapshot</name><value>\
+            <struct><member><name>virtual_size</name><value>4096</value></member></struct></value></member></struct></value><value>\
+            <struct><member><name>class</name><value>VBD</value></member><member><name>id</name><value>Ref:2</value></member>\
+            <member><name>snapshot</name><value><struct><member><name>VM</name><value>Ref:0</value></member><member><name>VDI</name>\
+            <value>Ref:1</value></member><member><name>userdevice</name><value>0</value></member></struct></value></member></struct>\
+            </value></data></array></value></member></struct></value>";
+        self.put("xen_definition", "small", definition.as_bytes());
+        let mut tar = Vec::new();
+        for (name, content) in [
+            ("ova.xml", definition.as_bytes()),
+            ("Ref:1/00000000", &[7; 1024][..]),
+            ("Ref:1/00000000.checksum", b"0000000000000000000000000000000000000000"),
+            ("Ref:1/00000003", &[8; 1024]),
+            ("Ref:1/00000003.xxhash", b"0000000000000000"),
+        ] {
+            let mut header = [0; 512];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+            header[148..156].fill(b' ');
+            header[156] = b'0';
+            header[257..265].copy_from_slice(b"ustar\x0000");
+            let sum: u64 = header.iter().copied().map(u64::from).sum();
+            header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            tar.extend(header);
+            tar.extend(content);
+            tar.resize(tar.len().next_multiple_of(512), 0);
+        }
+        tar.resize(tar.len() + 1024, 0);
+        let sparse = Sparse { repair: true, len: tar.len() as u64, windows: vec![(0, tar)] };
+        self.put("xva", "small", &sparse.encode());
     }
 
     /// Disks with tables, as sfdisk would write them.

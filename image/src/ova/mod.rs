@@ -16,18 +16,18 @@
 mod descriptor;
 mod manifest;
 mod single;
-mod tar;
 mod write;
 
+pub use crate::tar::Member;
 pub use manifest::{Algorithm, Line, parse as parse_manifest};
 pub use single::create;
-pub use tar::Member;
 pub use write::OvaWriter;
 
 use crate::convert::Cancel;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::source::Source;
+use crate::tar;
 use crate::units::{Bytes, FileOffset};
 use manifest::Hasher;
 use std::io::ErrorKind;
@@ -59,7 +59,8 @@ fn is_package(source: &Source) -> Result<bool> {
     }
     let mut block: tar::Header = [0; 512];
     source.read_exact_at(FileOffset(0), &mut block)?;
-    if !tar::is_header(&block) {
+    // The archive of an XVA is walked by its own reader: it has a header for each MiB.
+    if !tar::is_header(&block) || tar::begins_with(&block, crate::xva::DEFINITION) {
         return Ok(false);
     }
     match tar::members(source) {
@@ -67,6 +68,15 @@ fn is_package(source: &Source) -> Result<bool> {
         // A damaged package must not be read as a raw disk; a disk that happens to begin with a tar archive may.
         Err(_) => Ok(block[..100].windows(4).any(|part| part.eq_ignore_ascii_case(b".ovf"))),
     }
+}
+
+/// The header of a file in a package.
+fn header(name: &str, size: Bytes) -> Result<tar::Header> {
+    tar::header(name, size).filter(|_| !name.contains('/')).ok_or_else(|| {
+        Error::refused(format!(
+            "{name:?} is no name for a file in an OVA: 1 to 100 letters, digits and signs, without spaces and slashes"
+        ))
+    })
 }
 
 fn has_ending(name: &str, ending: &str) -> bool {

@@ -7,11 +7,11 @@
 
 use super::OvaWriter;
 use super::descriptor::Descriptor;
-use super::tar::BLOCK;
 use crate::convert::Cancel;
 use crate::create::{Adapter, CreateOptions, Takes};
 use crate::error::{Error, Result};
 use crate::sink::{Encoded, Piece, Placed, Receipt, Sink};
+use crate::tar::BLOCK;
 use crate::units::{Bytes, GuestRange, SECTOR_SIZE_BYTES};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

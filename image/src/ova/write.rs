@@ -1,13 +1,14 @@
 //! Writing a package: each part goes straight to its place in the archive, and headers follow when sizes are known.
 
+use super::header;
 use super::manifest::{Algorithm, Hasher, render};
-use super::tar::{BLOCK, header};
 use crate::convert::Cancel;
 use crate::create::{CreateOptions, FileOptions};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::partial::PartialFile;
 use crate::sink::Receipt;
+use crate::tar::BLOCK;
 use crate::units::{Bytes, FileOffset};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};

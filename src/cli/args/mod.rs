@@ -105,7 +105,7 @@ pub enum Verb {
 /// `landfall convert`
 #[derive(Debug, Args)]
 pub struct Convert {
-    /// The machine: its definition (.vmx, .ovf, .ova, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), a folder that Hyper-V
+    /// The machine: its definition (.vmx, .ovf, .ova, .xva, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), a folder that Hyper-V
     /// exported, or a disk image alone (.qcow2, .vmdk, .vhdx, .raw, nbd://…)
     pub source: PathBuf,
     /// Where it will run

@@ -53,6 +53,7 @@ impl<'a> Input<'a> {
             gate: context.gate.clone(),
             snapshot: self.snapshot.map(str::to_owned),
             key: context.key.clone(),
+            member: None,
         }
     }
 }

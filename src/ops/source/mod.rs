@@ -216,6 +216,8 @@ fn read(context: &Context<'_>, path: &Path, ending: &str, wanted: &Wanted, diges
         let definition = (path, bytes.as_slice());
         packaged::beside(context, reader.beside, definition, &wanted.choice, digests, &mut parsed)?;
     }
+    let strangers = archive.as_ref().map(|archive| archive.strangers()).unwrap_or_default();
+    parsed.unread.extend(strangers.iter().map(|name| format!("member {name}")));
     let findings = parsed.all_findings();
     Ok(Read {
         machine: parsed.machine,

@@ -5,6 +5,7 @@ mod azure;
 mod clouds;
 mod ovirt;
 mod qm;
+mod xe;
 
 use landfall::hypervisor::{self, Networks, PlacedDisk, Placement, Rendered};
 use landfall::machine::{BootDevice, Bus, Clock, Cpus, DiskSlot, Machine, NicSlot};
@@ -73,7 +74,8 @@ fn render(
     folder: &str,
 ) -> Rendered {
     let row = hypervisor::target(target).unwrap();
-    let devices = Devices { disks: disk.into_iter().collect(), cards: vec![NicModel::VirtioNet] };
+    let card = if target == "xen" { NicModel::Xen } else { NicModel::VirtioNet };
+    let devices = Devices { disks: disk.into_iter().collect(), cards: vec![card] };
     let machine = hypervisor::attach::adapt(machine, row.platform, &devices).unwrap();
     let mut machine = machine;
     let mut placement =
@@ -183,7 +185,7 @@ fn said(output: &Output) -> String {
 }
 
 /// Where `tools/fetch-checkers.sh` put other readers.
-fn checkers(part: &str) -> Option<PathBuf> {
+pub(super) fn checkers(part: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("LANDFALL_CHECKERS")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/checkers"))
@@ -196,7 +198,7 @@ fn checkers(part: &str) -> Option<PathBuf> {
 }
 
 /// Runs a checker that is written in Python on files; what it says where it finds fault.
-fn python(libraries: Option<&Path>, program: &str, words: &[&Path]) -> Option<String> {
+pub(super) fn python(libraries: Option<&Path>, program: &str, words: &[&Path]) -> Option<String> {
     let mut command = Command::new("python3");
     command.arg("-c").arg(program).args(words);
     if let Some(libraries) = libraries {
@@ -212,7 +214,7 @@ fn python(libraries: Option<&Path>, program: &str, words: &[&Path]) -> Option<St
     }
 }
 
-const OURS: [&str; 5] = ["proxmox", "openstack", "kubevirt", "ovirt", "ahv"];
+const OURS: [&str; 6] = ["proxmox", "openstack", "kubevirt", "ovirt", "ahv", "xen"];
 
 /// Every script is one for the shell and for shellcheck, whatever the machine is called.
 #[test]

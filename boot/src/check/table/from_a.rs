@@ -62,8 +62,8 @@ pub(super) const ROWS: &[Explanation] = &[
         id: "boot-disk-not-first",
         severity: Severity::Notes,
         text: "The guest's boot loader lies on a disk that is not the first. Target firmware tries one disk only, \
-               so a definition that landfall writes names this disk as the one to start, and so do the instructions \
-               for a machine that is made by hand. Keep it where the definition is changed by other tools.",
+               so a definition that landfall writes names this disk as the one to start. Keep it where the definition \
+               is changed by other tools.",
     },
     Explanation {
         id: "boot-disk-unclear",

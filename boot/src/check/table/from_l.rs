@@ -183,13 +183,6 @@ pub(super) const ROWS: &[Explanation] = &[
                one (`snapper rollback`), and convert again.",
     },
     Explanation {
-        id: "target-by-hand",
-        severity: Severity::Notes,
-        text: "landfall writes the disks for this target and a neutral description of the machine (machine.json), \
-               but not yet a definition that the target takes. Make the machine there by hand with exactly the \
-               hardware that the remedy names. The guest was prepared for that hardware.",
-    },
-    Explanation {
         id: "volume-ambiguous",
         severity: Severity::Warns,
         text: "A volume carries the marks of two kinds of content at once, usually because a stale superblock was \
