@@ -17,11 +17,12 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 host=$(echo "$host" | sed 's/-musl$/-gnu/')
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/../target}/fuzz"
 
-# The seeds, without instrumentation.
-[ -d corpus ] || {
+# The seeds, without instrumentation; again when there are new ones.
+[ -n "$(find corpus/.seeded -newer src/bin/seeds.rs 2>/dev/null)" ] || {
     corpus=${LANDFALL_CORPUS:-../../shared/corpus}
     [ -f "$corpus/MANIFEST.tsv" ] || { echo "SKIPPED: seeds from real images: no corpus at $corpus" >&2; corpus=; }
     cargo run --quiet --release --bin seeds -- corpus ${corpus:+"$corpus"}
+    touch corpus/.seeded
 }
 
 # The passes of LLVM that tell libFuzzer where a run went and what was compared.
