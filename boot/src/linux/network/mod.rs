@@ -222,7 +222,9 @@ pub(super) fn plan(
         None => WHY,
     };
     let mut why = String::from(why_each);
-    let names = renewed::names(&assigned, request);
+    let mut names = renewed::names(&assigned, request);
+    // A second pass may learn the same of them from other files, in another order.
+    names.sort_by(|a, b| a.name.cmp(&b.name));
     for name in &names {
         let (interface, mac) = (&name.name, renewal.at_target(&name.mac));
         let (of_link, of_rule) = match renewed::driver(request) {

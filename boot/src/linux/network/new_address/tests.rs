@@ -494,6 +494,13 @@ fn rules_that_were_unpinned_follow_inside_as_well() {
     passes("rules", &tree, &both());
 }
 
+/// What the first pass read from one file the second one reads from those that the first wrote.
+#[test]
+fn names_have_one_order_in_every_pass() {
+    let text = "iface lan0 inet static\n hwaddress ether DEVICE=lan0\niface ens192 inet dhcp\n";
+    passes("order", &MemTree::new().file("/etc/network/interfaces", text), &both());
+}
+
 mod real;
 
 mod hostile {
