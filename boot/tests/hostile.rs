@@ -409,11 +409,17 @@ fn no_program_of_the_guest_is_ever_run() {
     }
     assert!(out.status.success() && text.contains("1 passed"), "{text}");
     let log = fs::read_to_string(log).unwrap();
-    let ran =
-        log.lines().filter(|line| line.trim_end().ends_with("= 0")).filter_map(|line| line.split('"').nth(1));
+    let started = log.lines().filter(|line| line.trim_end().ends_with("= 0"));
+    // The host's shell, which waits until QEMU may start, and does nothing else.
+    let gates = started
+        .clone()
+        .filter(|line| line.contains("execve(\"/bin/sh\", [\"/bin/sh\", \"-c\", \"echo >&8 && read"));
+    assert_eq!(gates.clone().count(), log.matches("/sh\", [").count(), "{log}");
+    assert_eq!(gates.count(), log.matches("/bwrap\", [").count(), "one for each sandbox: {log}");
+    let ran = started.filter_map(|line| line.split('"').nth(1));
     let ran: BTreeSet<&str> = ran.filter_map(|path| path.rsplit('/').next()).collect();
     let me = std::env::current_exe().unwrap();
-    let expected = [me.file_name().unwrap().to_str().unwrap(), "bwrap", "qemu-system-x86_64"];
+    let expected = [me.file_name().unwrap().to_str().unwrap(), "bwrap", "sh", "qemu-system-x86_64"];
     assert_eq!(ran, BTreeSet::from(expected), "{log}");
 }
 
