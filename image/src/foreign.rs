@@ -7,13 +7,14 @@
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::units::FileOffset;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What it is, and what is to be done about it.
 enum What {
     /// A disk in this format.
     Disk(&'static str),
-    /// Packed with this; the command that unpacks it, before the file's name.
+    /// Packed with this; the command that unpacks it: to its output where it ends in `c`, so that it works whatever the
+    /// file is called.
     Packed(&'static str, &'static str),
     /// A backup or export of a product, and how it is turned into images.
     Export(&'static str, &'static str),
@@ -32,12 +33,12 @@ const MAGICS: &[(What, usize, &[u8])] = &[
     (What::Disk("Advanced Forensic Format"), 0, b"AFF10\r\n\0"),
     (What::Disk("Apple sparse image (sparseimage)"), 0, b"sprs\0\0\0\x03"),
     (What::Disk("Android sparse image"), 0, b"\x3a\xff\x26\xed\x01\0"),
-    (What::Packed("gzip", "gunzip -k"), 0, b"\x1f\x8b\x08"),
-    (What::Packed("xz", "xz -dk"), 0, b"\xfd7zXZ\0"),
-    (What::Packed("Zstandard", "zstd -d"), 0, b"\x28\xb5\x2f\xfd"),
-    (What::Packed("lz4", "lz4 -dk"), 0, b"\x04\x22\x4d\x18"),
-    (What::Packed("lzip", "lzip -dk"), 0, b"LZIP\x01"),
-    (What::Packed("lzop", "lzop -dk"), 0, b"\x89LZO\0\r\n\x1a\n"),
+    (What::Packed("gzip", "gunzip -c"), 0, b"\x1f\x8b\x08"),
+    (What::Packed("xz", "xz -dc"), 0, b"\xfd7zXZ\0"),
+    (What::Packed("Zstandard", "zstd -dc"), 0, b"\x28\xb5\x2f\xfd"),
+    (What::Packed("lz4", "lz4 -dc"), 0, b"\x04\x22\x4d\x18"),
+    (What::Packed("lzip", "lzip -dc"), 0, b"LZIP\x01"),
+    (What::Packed("lzop", "lzop -dc"), 0, b"\x89LZO\0\r\n\x1a\n"),
     (What::Packed("zip", "unzip"), 0, b"PK\x03\x04"),
     (What::Packed("7z", "7z x"), 0, b"7z\xbc\xaf\x27\x1c"),
     (What::Packed("rar", "unrar x"), 0, b"Rar!\x1a\x07"),
@@ -80,7 +81,7 @@ pub(crate) fn refuse(source: &Source) -> Result<()> {
         }
     }
     if is_bzip2(&head) {
-        return Err(foreign(source, &What::Packed("bzip2", "bunzip2 -k")));
+        return Err(foreign(source, &What::Packed("bzip2", "bunzip2 -c")));
     }
     if head.starts_with(b"<?xml") && head.windows(21).any(|part| part == b"<Parallels_disk_image") {
         return Err(foreign(source, &What::Disk("Parallels disk (its descriptor)")));
@@ -112,15 +113,30 @@ pub(crate) fn refuse_named(source: &Source, name: &Path) -> Result<()> {
     }
 }
 
+/// What the unpacked file is to be called: without the packer's ending, or with one of its own before the last.
+fn unpacked(path: &Path) -> PathBuf {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    match ending.to_ascii_lowercase().as_str() {
+        "gz" | "xz" | "zst" | "lz4" | "lz" | "lzo" | "bz2" => path.with_extension(""),
+        _ => path.with_extension(["unpacked", ending].join(".").trim_end_matches('.')),
+    }
+}
+
 fn foreign(source: &Source, what: &What) -> Error {
     let path = source.path().display();
     match what {
         What::Disk(name) => source
             .unsupported(format!("is a disk in the format {name}, which landfall does not read"))
             .hint("convert it with the product that wrote it (for most: qemu-img convert -O qcow2), then give landfall the result"),
-        What::Packed(name, command) => source
-            .unsupported(format!("is packed with {name}, and landfall does not read what is packed"))
-            .hint(format!("unpack it first: {command} '{path}'; say -f raw if these are a disk's own bytes")),
+        What::Packed(name, command) => {
+            let result = match command.ends_with('c') {
+                true => format!(" > '{}'", unpacked(source.path()).display()),
+                false => String::new(),
+            };
+            source
+                .unsupported(format!("is packed with {name}, and landfall does not read what is packed"))
+                .hint(format!("unpack it first: {command} '{path}'{result}; say -f raw if these are a disk's own bytes"))
+        }
         What::Export(name, how) => {
             source.unsupported(format!("is {name}, which landfall does not read")).hint(*how)
         }

@@ -185,7 +185,7 @@ pub fn is_whole(disk: &DiskSlot) -> Result<()> {
     match disk.format.as_deref() {
         Some(format) if Format::from_name(format).is_none() => {
             let how = match format {
-                "gzip" => format!("unpack it (gunzip -k '{file}')"),
+                "gzip" => format!("unpack it (gunzip -c '{file}' > '{file}.unpacked')"),
                 "chunks" => format!("join its pieces (cat '{file}'.0???????? > '{file}')"),
                 _ => "unpack it".to_owned(),
             };

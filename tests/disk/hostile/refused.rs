@@ -112,10 +112,10 @@ fn formats_of_others_are_refused_by_name() {
         starts("Windows Imaging", "a.wim", b"MSWIM\0\0\0").hint("apply it to a disk"),
         starts("partclone", "a.pcl", b"partclone-image\0").hint("partclone.restore"),
         starts("Proxmox", "a.vma", b"VMA\0\0\0\0\x01").hint("vma extract"),
-        refused("XenServer", &["XenServer export"], |vm| {
+        starts("gzip", "a.xva", b"\x1f\x8b\x08").hint("gunzip -c"),
+        refused("blocks of no disk", &["whose size its ova.xml does not tell"], |vm| {
             save(vm, "a.xva", &tar(&[("ova.xml", b"<value/>"), ("Ref:1/00000000", &[1; 4096])]))
-        })
-        .hint("xe vdi-export"),
+        }),
         refused("VHD set", &["VHD set"], |vm| save(vm, "a.vhds", &noise_bytes(3, 256 << 10))).hint(".avhdx"),
         refused("RDM, physical", &["is a raw device mapping"], |vm| {
             let line = "RW 2048 VMFSRDM \"a-rdmp.vmdk\"";
