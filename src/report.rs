@@ -12,7 +12,7 @@ use images::PartitionTable;
 use landfall_boot::Guest;
 use landfall_boot::check::{Finding, Severity};
 use landfall_boot::network_map::Moved;
-use landfall_boot::patch::{Action, Edit};
+use landfall_boot::patch::{Action, Edit, RegistryChange, RegistryEdit};
 use landfall_boot::target::Devices;
 use landfall_boot::volume::{Array, Volume, VolumeGroup};
 use landfall_image::Bytes;
@@ -124,11 +124,38 @@ impl Change {
                 }
                 what
             }
+            Action::Registry(edits) => {
+                lines = edits.0.iter().flat_map(registry_lines).collect();
+                "edit of the registry".to_owned()
+            }
             Action::Symlink { target } => format!("link to {target}"),
             Action::Remove => "remove".to_owned(),
         };
         Change { path: edit.path.clone(), what, why: edit.why.clone(), lines }
     }
+}
+
+/// An edit of the registry: its reason, then lines that go and lines that come.
+fn registry_lines(edit: &RegistryEdit) -> Vec<String> {
+    let key = &edit.key;
+    let value = |name: &str| match name {
+        "" => "(default)".to_owned(),
+        name => format!("{name:?}"),
+    };
+    let mut lines = vec![format!(" [{key}] {}", edit.why)];
+    match &edit.change {
+        RegistryChange::Create => lines.push("+(a new key)".to_owned()),
+        RegistryChange::Set { name, data, was } => {
+            lines.extend(was.iter().map(|was| format!("-{} = {was}", value(name))));
+            lines.push(format!("+{} = {data}", value(name)));
+        }
+        RegistryChange::DeleteValue { name, was } => lines.push(format!("-{} = {was}", value(name))),
+        RegistryChange::Delete { was } => {
+            lines.push("-(the key, with all below it)".to_owned());
+            lines.extend(was.iter().map(|(name, was)| format!("-{} = {was}", value(name))));
+        }
+    }
+    lines
 }
 
 /// Lines that go and lines that come, in order.

@@ -4,6 +4,7 @@
 use crate::check::{Finding, Severity};
 use crate::network_map::Moved;
 use crate::target::Devices;
+use crate::windows::data::Data;
 use serde::Serialize;
 
 /// Everything that will be done to a guest, and everything that was found.
@@ -63,6 +64,8 @@ pub enum Action {
     },
     /// An initramfs is rewritten with more in it.
     Initramfs(InitramfsEdit),
+    /// Keys and values of the registry hive in this file.
+    Registry(RegistryEdits),
     /// The path becomes a symbolic link.
     Symlink {
         /// As it is written into the link.
@@ -121,6 +124,52 @@ pub struct InitramfsEdit {
     /// Hardware addresses of network cards in its files, old and new.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<(String, String)>,
+}
+
+/// What is changed in one hive, in the order in which it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct RegistryEdits(pub Vec<RegistryEdit>);
+
+/// A key of a registry hive, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegistryEdit {
+    /// Below the hive's root: `ControlSet001\Services\viostor`.
+    pub key: String,
+    /// What is done.
+    pub change: RegistryChange,
+    /// Why, in one sentence for the report.
+    pub why: String,
+}
+
+/// What can be done to a registry key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistryChange {
+    /// It is made, with those above it.
+    Create,
+    /// A value of it is set; missing keys are made.
+    Set {
+        /// Name of the value, empty for the default one.
+        name: String,
+        /// What it becomes.
+        data: Data,
+        /// What it was, where it was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        was: Option<Data>,
+    },
+    /// A value of it is removed.
+    DeleteValue {
+        /// Name of the value.
+        name: String,
+        /// What it was.
+        was: Data,
+    },
+    /// It is removed with all below it.
+    Delete {
+        /// Values that it had.
+        was: Vec<(String, Data)>,
+    },
 }
 
 /// A name that changes with the hypervisor, and one that stays.
