@@ -3,7 +3,7 @@
 
 use crate::check::{Finding, Severity};
 use crate::network_map::Moved;
-use crate::target::Devices;
+use crate::target::{Clock, Devices};
 use crate::windows::data::Data;
 use serde::Serialize;
 
@@ -20,6 +20,9 @@ pub struct PatchPlan {
     /// What the network map changes in them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
+    /// What the guest takes the virtual real-time clock for, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
 }
 
 /// One path and what becomes of it.

@@ -7,6 +7,7 @@ use super::{Surroundings, register};
 use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
+use crate::ops::load_registry;
 use crate::ops::map::load as load_map;
 use crate::ops::{self, Context, Failure, GuestChoice, inspect, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
@@ -51,11 +52,12 @@ fn hardware_of(args: &HardwareArgs) -> source::Hardware {
 }
 
 /// The same, with what is to become of its services and its network.
-fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) -> Result<GuestChoice, Error> {
+fn choice_with(guest: &GuestArgs, services: &ServiceArgs, at: &TargetArgs) -> Result<GuestChoice, Error> {
     Ok(GuestChoice {
         keep: services.keep.clone(),
         drop: services.drop.clone(),
-        map: map.map(load_map).transpose()?,
+        map: at.map.as_deref().map(load_map).transpose()?,
+        registry: at.registry.as_deref().map(load_registry).transpose()?,
         ..choice(guest)
     })
 }
@@ -78,7 +80,7 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
         kind: args.at.disk_format.clone(),
         create: CreateOptions::default(),
         networks: networks(&args.at),
-        guest: choice_with(&args.guest, &args.services, args.at.map.as_deref())?,
+        guest: choice_with(&args.guest, &args.services, &args.at)?,
         register: None,
     };
     let inspected = inspect::inspect(context, &wanted, None)?;
@@ -108,7 +110,7 @@ pub fn convert(
             ..CreateOptions::default()
         },
         networks: networks(&args.at),
-        guest: choice_with(&args.guest, &args.services, args.at.map.as_deref())?,
+        guest: choice_with(&args.guest, &args.services, &args.at)?,
         register: args.register.as_ref().map(|at| register::wanted(at, &args.place, surroundings)),
     };
     let done = convert::convert(context, &wanted, &args.output)?;

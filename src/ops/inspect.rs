@@ -64,6 +64,7 @@ impl Opened<'_> {
                 .as_ref()
                 .map(|map| map.resolve(&self.loaded.source_name, machine))
                 .filter(|map| !map.rules.is_empty()),
+            registry: self.choice.registry.clone(),
         }
     }
 
@@ -89,6 +90,8 @@ impl Opened<'_> {
             source: self.loaded.path.display().to_string(),
             machine: Machine {
                 boot_disk: inspection.boot_disk.or(self.loaded.machine.boot_disk),
+                // The guest knows best what it takes the clock for.
+                clock: inspection.plan.clock.unwrap_or(self.loaded.machine.clock),
                 ..self.loaded.machine.clone()
             },
             disks: disks.collect(),

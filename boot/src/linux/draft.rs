@@ -181,7 +181,13 @@ impl<'a> Draft<'a> {
     /// The plan, worst findings first.
     pub fn finish(mut self) -> PatchPlan {
         self.findings.sort_by_key(|finding| finding.severity);
-        PatchPlan { edits: self.edits, findings: self.findings, devices: self.devices, moved: self.moved }
+        PatchPlan {
+            edits: self.edits,
+            findings: self.findings,
+            devices: self.devices,
+            moved: self.moved,
+            clock: None,
+        }
     }
 
     fn planned(&self, path: &str) -> Option<&Edit> {

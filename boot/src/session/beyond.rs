@@ -172,6 +172,7 @@ mod tests {
             part_type: Some(kind.into()),
             disk,
             partition: Some(partition),
+            offset: None,
             device_names: Vec::new(),
             free: None,
             on: Vec::new(),

@@ -94,6 +94,9 @@ pub struct Volume {
     pub disk: usize,
     /// Partition number on its disk, 1 and up; `None` for whatever is no partition of a disk.
     pub partition: Option<u32>,
+    /// Where it begins on its disk; `None` for whatever is no partition of a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<Bytes>,
     /// Names under which a running Linux may have it, besides `sdX`: `/dev/vg0/root`, `/dev/mapper/vg0-root`.
     pub device_names: Vec<String>,
     /// Free space of the file system, as its superblock counts it (of btrfs before copies of metadata); `None` where that

@@ -21,7 +21,7 @@ use super::view::View;
 use super::{Array, Content, Probe, Volume, VolumeGroup, VolumeId, md, probe};
 use crate::{Finding, Kind, Result, limits};
 use landfall_image::luks::{Effort, Secret};
-use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange, partition};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, partition};
 use reach::Reach;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -345,6 +345,10 @@ impl<'k> Work<'k> {
             // Of a disk: an array's partitions have names of their own.
             partition: match place.device_names.as_slice() {
                 [] => place.entry.as_ref().map(|entry| entry.number),
+                _ => None,
+            },
+            offset: match place.device_names.as_slice() {
+                [] => place.entry.as_ref().map(|entry| Bytes(entry.range.start().0)),
                 _ => None,
             },
             device_names: place.device_names,

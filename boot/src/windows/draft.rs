@@ -7,7 +7,7 @@ use crate::check::Finding;
 use crate::family::Scene;
 use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, RegistryEdits, Text};
-use crate::target::{Devices, Request};
+use crate::target::{Clock, Devices, Request};
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt};
 use std::collections::BTreeMap;
 
@@ -84,6 +84,8 @@ pub struct Draft<'a> {
     pub devices: Devices,
     /// What the network map changes.
     pub moved: Vec<Moved>,
+    /// What the guest takes the virtual real-time clock for.
+    pub clock: Option<Clock>,
     /// Further hives by their files: the boot configuration.
     others: BTreeMap<String, Registry>,
     edits: Vec<Edit>,
@@ -108,6 +110,7 @@ impl<'a> Draft<'a> {
             software,
             devices: Devices::default(),
             moved: Vec::new(),
+            clock: None,
             others: BTreeMap::new(),
             edits: Vec::new(),
             findings: Vec::new(),
@@ -125,6 +128,12 @@ impl<'a> Draft<'a> {
             self.others.insert(path.to_owned(), Registry::new(keys));
         }
         Ok(self.others.get_mut(path))
+    }
+
+    /// Puts a hive in the place of a file's: for tests of what plans.
+    #[cfg(test)]
+    pub(crate) fn put_hive(&mut self, path: &str, hive: Registry) {
+        self.others.insert(path.to_owned(), hive);
     }
 
     /// A file as it will be after the edits so far; `None` where it is absent.
@@ -200,7 +209,13 @@ impl<'a> Draft<'a> {
             }
         }
         self.findings.sort_by_key(|finding| finding.severity);
-        PatchPlan { edits: self.edits, findings: self.findings, devices: self.devices, moved: self.moved }
+        PatchPlan {
+            edits: self.edits,
+            findings: self.findings,
+            devices: self.devices,
+            moved: self.moved,
+            clock: self.clock,
+        }
     }
 }
 

@@ -11,9 +11,13 @@
 //! Nothing of a guest is ever run, and nothing is installed: what needs the running Windows is left to a script of ours that
 //! it runs once at its first start.
 
+pub mod agents;
+pub mod before;
+pub mod boot;
 pub mod data;
 pub mod draft;
 pub mod hives;
+pub mod reg_file;
 pub mod registry;
 
 /// Where the files of the EFI system partition are, which Windows gives no letter. No name of NTFS holds a colon.

@@ -124,6 +124,11 @@ impl Registry {
         self.edit(key, RegistryChange::Delete { was }, why)
     }
 
+    /// The edits so far.
+    pub fn edits(&self) -> &[RegistryEdit] {
+        &self.edits
+    }
+
     /// The edits.
     pub fn finish(self) -> Vec<RegistryEdit> {
         self.edits

@@ -270,6 +270,9 @@ pub struct TargetArgs {
     /// routes in the guest, as this file says (TOML; see the README)
     #[arg(long, visible_alias = "network-map", value_name = "FILE")]
     pub map: Option<PathBuf>,
+    /// Change a Windows guest's registry as this file of regedit's says (.reg); inspect shows each edit with the previous value
+    #[arg(long, value_name = "FILE")]
+    pub registry: Option<PathBuf>,
 }
 
 /// Services that a user wants otherwise than landfall would do it.
@@ -401,7 +404,7 @@ fn disk_kinds() -> clap::builder::PossibleValuesParser {
 }
 
 fn service_names() -> clap::builder::PossibleValuesParser {
-    landfall_boot::linux::agents::names().into()
+    landfall_boot::family::agents().into()
 }
 
 fn parse_hardware(text: &str) -> Result<Hardware, String> {

@@ -131,6 +131,7 @@ impl Work<'_> {
                     part_type: None,
                     disk: logical.disk,
                     partition: None,
+                    offset: None,
                     device_names,
                     free: None,
                     on,
