@@ -7,6 +7,7 @@ use crate::patch::PatchPlan;
 use crate::target::Request;
 use crate::tree::GuestTree;
 use crate::volume::Volume;
+use crate::windows;
 
 /// A guest as it lies there: its files and what they lie on.
 pub struct Scene<'a> {
@@ -35,6 +36,7 @@ pub const TABLE: &[&dyn Family] = &[
     &linux::suse::Suse,
     &linux::alpine::Alpine,
     &linux::arch::Arch,
+    &windows::planner::Windows,
 ];
 
 /// The family of the guest and its facts; `None` where no family knows it.

@@ -125,6 +125,7 @@ mod tests {
             boot_modes: vec![Fact::new(mode, "")],
             interfaces: Vec::new(),
             agents: Vec::new(),
+            windows: None,
         }
     }
 

@@ -63,13 +63,10 @@ const E1000E: Card = Card {
     id: Some("VEN_8086&DEV_10D3"),
 };
 /// 82545, 82540.
-const E1000: Card =
-    Card { model: NicModel::E1000, drivers: &["E1G60"], id: Some("VEN_8086&DEV_100F") };
-const RTL8139: Card = Card {
-    model: NicModel::Rtl8139,
-    drivers: &["RTL8023x64", "rtl8139"],
-    id: Some("VEN_10EC&DEV_8139"),
-};
+const E1000: Card = Card { model: NicModel::E1000, drivers: &["E1G60"], id: Some("VEN_8086&DEV_100F") };
+const RTL8139: Card =
+    Card { model: NicModel::Rtl8139, drivers: &["RTL8023x64", "rtl8139"], id: Some("VEN_10EC&DEV_8139") };
+const VMXNET3: Card = card(NicModel::Vmxnet3, &["vmxnet3ndis6", "vmxnet3"]);
 const NETVSC: Card = card(NicModel::Netvsc, &["netvsc"]);
 
 /// The target's ways, the preferred first. On ESXi the paravirtual controller needs a driver of VMware's; of the others AHCI is
@@ -91,7 +88,7 @@ fn cards(platform: Platform) -> &'static [Card] {
     match platform {
         Platform::Kvm => &[VIRTIO_NET, E1000E, E1000],
         Platform::Ahv => &[VIRTIO_NET, E1000],
-        Platform::Esxi => &[card(NicModel::Vmxnet3, &["vmxnet3ndis6", "vmxnet3"]), E1000E, E1000],
+        Platform::Esxi => &[VMXNET3, E1000E, E1000],
         Platform::Hyperv | Platform::Azure => &[NETVSC],
         Platform::Xen => &[E1000, RTL8139],
     }
@@ -107,7 +104,8 @@ pub fn drivers_of_interest() -> Vec<&'static str> {
     let mut all: Vec<&'static str> = Vec::new();
     for platform in Platform::ALL {
         for version in [Version::SEVEN, Version::TEN] {
-            let of_ways = ways(*platform, version).iter().flat_map(|way| way.drivers.iter().copied().flatten());
+            let of_ways =
+                ways(*platform, version).iter().flat_map(|way| way.drivers.iter().copied().flatten());
             let of_cards = cards(*platform).iter().flat_map(|card| card.drivers);
             all.extend(of_ways.chain(of_cards).copied());
         }
@@ -168,7 +166,8 @@ pub fn plan(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
     }
     for driver in EVERY_TARGET {
         if services::is_installed(&draft.registry, &draft.system, draft.scene.tree, driver)? {
-            let why = "It drives disks of other hypervisors, and leaves machines alone that have none of them.";
+            let why =
+                "It drives disks of other hypervisors, and leaves machines alone that have none of them.";
             services::set_start(draft, driver, Start::Boot, why)?;
         }
     }
@@ -222,7 +221,11 @@ fn is_in_store(draft: &mut Draft<'_>, card: &Card) -> Result<bool> {
         Err(error) if error.kind() == crate::Kind::Io => Err(error),
         Err(error) => {
             let says = format!("{path} could not be read as a hive: {error}");
-            draft.find("windows-hive-unreadable", says, "Start the guest once and shut it down, then convert again.");
+            draft.find(
+                "windows-hive-unreadable",
+                says,
+                "Start the guest once and shut it down, then convert again.",
+            );
             Ok(false)
         }
     }
@@ -242,7 +245,8 @@ fn plan_cards(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
     match draft.devices.cards.first() {
         // A driver of the driver store is installed when its device appears, which nothing here can see.
         None => {
-            let model = offered.last().map_or(NicModel::E1000e, |card| card.model);
+            let emulated = offered.iter().find(|card| card.id.is_some());
+            let model = emulated.or(offered.first()).map_or(NicModel::E1000e, |card| card.model);
             draft.devices.cards.push(model);
             draft.find(
                 "windows-no-nic-driver",
@@ -259,7 +263,9 @@ fn plan_cards(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
             draft.find(
                 "windows-other-nic",
                 format!("Windows has no driver for {wanted}: the machine gets cards of the type {chosen}."),
-                format!("Keep {chosen}, or install the driver for {wanted} in the guest and change the card then."),
+                format!(
+                    "Keep {chosen}, or install the driver for {wanted} in the guest and change the card then."
+                ),
             );
         }
         Some(_) => {}

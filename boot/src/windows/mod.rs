@@ -13,8 +13,15 @@
 
 pub mod data;
 pub mod draft;
+pub mod facts;
+pub mod hardware;
+pub mod hive;
 pub mod hives;
+pub mod planner;
 pub mod registry;
+pub mod services;
+#[cfg(test)]
+mod tests;
 
 /// Where the files of the EFI system partition are, which Windows gives no letter. No name of NTFS holds a colon.
 pub const ESP: &str = "/:esp";

@@ -26,8 +26,7 @@ pub enum Start {
 
 impl Start {
     /// All of them, by their numbers.
-    const ALL: [Start; 5] =
-        [Start::Boot, Start::System, Start::Automatic, Start::Demand, Start::Disabled];
+    const ALL: [Start; 5] = [Start::Boot, Start::System, Start::Automatic, Start::Demand, Start::Disabled];
 
     /// Of a number; `None` for one that means nothing.
     pub fn of(number: u32) -> Option<Start> {
@@ -95,11 +94,15 @@ fn below_windows(system: &System, path: &str) -> Option<String> {
     let folder = system.folder.trim_start_matches('/').to_ascii_lowercase();
     let lower = path.to_ascii_lowercase();
     let prefixes = ["\\systemroot\\".to_owned(), "%systemroot%\\".to_owned(), "%windir%\\".to_owned()];
-    let rest = prefixes.iter().find_map(|prefix| lower.starts_with(prefix.as_str()).then(|| path.get(prefix.len()..)));
+    let rest = prefixes
+        .iter()
+        .find_map(|prefix| lower.starts_with(prefix.as_str()).then(|| path.get(prefix.len()..)));
     let rest = match rest {
         Some(rest) => rest?,
         None => {
-            let at = lower.find(&format!(":\\{folder}\\")).map(|at| at.saturating_add(folder.len()).saturating_add(3));
+            let at = lower
+                .find(&format!(":\\{folder}\\"))
+                .map(|at| at.saturating_add(folder.len()).saturating_add(3));
             match at {
                 Some(at) => path.get(at..)?,
                 // Relative to the folder of Windows, as the boot loader wants it.
@@ -189,7 +192,7 @@ mod tests {
         let mut draft = draft(&scene, &request, ten(), &values, &[]);
         let system = ten();
         assert_eq!(effective_start(&draft.registry, &system, "storahci").unwrap(), Some(Start::Demand));
-        assert!(is_installed(&draft.registry, &system, &tree, "StorAHCI").unwrap());
+        assert!(is_installed(&draft.registry, &system, &tree, "storahci").unwrap());
         assert!(!is_installed(&draft.registry, &system, &tree, "gone").unwrap());
         assert!(!is_installed(&draft.registry, &system, &tree, "absent").unwrap());
         set_start(&mut draft, "storahci", Start::Boot, "").unwrap();

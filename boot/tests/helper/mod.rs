@@ -98,6 +98,7 @@ pub fn any_guest(scene: &Scene<'_>) -> Result<Option<Guest>> {
         boot_modes: Vec::new(),
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     }))
 }
 

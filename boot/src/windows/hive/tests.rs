@@ -1,0 +1,4 @@
+//! Hives of the corpus as its manifest says, before and after their logs.
+
+mod corpus;
+mod logs;
