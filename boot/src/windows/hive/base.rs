@@ -94,7 +94,10 @@ impl Base {
                 );
             }
             _ => {
-                return refuse(20, format!("version {major}.{minor} of hives is not handled; 1.3 to 1.5 are"));
+                return refuse(
+                    20,
+                    format!("version {major}.{minor} of hives is not handled; 1.3 to 1.5 are"),
+                );
             }
         }
         if self.get(28) != 0 {

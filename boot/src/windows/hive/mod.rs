@@ -35,6 +35,7 @@ use crate::{Error, Result};
 use base::Base;
 use cells::{BASE_BLOCK, Cells, NIL, PAGE, offset};
 use read::{FLAG_LATIN, FLAG_NO_DELETE, FLAG_ROOT, nk};
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A key of a hive. It stays valid as long as the key is not deleted.
@@ -42,7 +43,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Key(u32);
 
 /// A registry hive in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hive {
     base: Base,
     cells: Cells,
@@ -246,6 +247,13 @@ impl Hive {
         })?;
         drop(again);
         Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Hive {
+    /// Without the megabytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hive of {} bytes, {} changes", self.cells.bins().len(), self.changes)
     }
 }
 

@@ -8,7 +8,7 @@
 //! nothing leads to (Windows leaves some, too), and counts of keys that are in memory only.
 
 use super::cells::{Bits, NIL, corrupt};
-use super::read::{FLAG_ROOT, FLAG_VOLATILE, Stored, nk};
+use super::read::{FLAG_VOLATILE, Stored, nk};
 use super::{Hive, Key, limits};
 use crate::Result;
 use std::collections::BTreeMap;
@@ -44,9 +44,6 @@ impl Hive {
         };
         let root = self.root();
         self.check_key(root.0)?;
-        if self.flags(root)? & FLAG_ROOT == 0 {
-            return Err(corrupt(root.0, "the root key does not say that it is one"));
-        }
         walk.own(root.0)?;
         let mut waiting = vec![(root, 1)];
         while let Some((key, level)) = waiting.pop() {
