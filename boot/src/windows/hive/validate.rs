@@ -7,7 +7,7 @@
 //! Linear in the length of the hive, without recursion. Deliberately unchecked: what is inside of descriptors and data, cells that
 //! nothing leads to (Windows leaves some, too), and counts of keys that are in memory only.
 
-use super::cells::{Bits, NIL, corrupt};
+use super::cells::{Bits, corrupt};
 use super::read::{FLAG_VOLATILE, Stored, nk};
 use super::{Hive, Key, limits};
 use crate::Result;
@@ -152,9 +152,7 @@ impl Walk<'_> {
     /// The ring of descriptors.
     fn security(&mut self) -> Result<()> {
         let cells = &self.hive.cells;
-        let Some(first) = self.security.keys().next().copied().filter(|first| *first != NIL) else {
-            return Ok(());
-        };
+        let Some(first) = self.security.keys().next().copied() else { return Ok(()) };
         let mut cell = first;
         loop {
             self.own(cell)?;
