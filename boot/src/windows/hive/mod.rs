@@ -177,8 +177,7 @@ impl Hive {
         Ok(Opened { hive, replayed })
     }
 
-    /// An empty hive of version 1.5: a root key without a name that administrators and the system may change and users may
-    /// read.
+    /// An empty hive of version 1.5: a root key that administrators and the system may change and users may read.
     pub fn new() -> Hive {
         let mut bins = vec![0; PAGE];
         bins[..4].copy_from_slice(b"hbin");
@@ -201,7 +200,8 @@ impl Hive {
         for at in [nk::PARENT, nk::SUBKEY_LIST, nk::VOLATILE_LIST, nk::VALUE_LIST, nk::CLASS] {
             put(at, &NIL.to_le_bytes());
         }
-        let root = cells.add(&root)?;
+        put(nk::NAME_LEN, &[4, 0]);
+        let root = cells.add(&[&root[..], b"ROOT"].concat())?;
         let descriptor = descriptor();
         let mut security = b"sk\0\0".to_vec();
         for number in [0, 0, 1, offset(descriptor.len())] {

@@ -127,7 +127,11 @@ fn edit(random: &mut Random, hive: &mut Hive, model: &mut Model) {
             let deleted = there.is_some_and(|key| hive.delete_value(key, &value).unwrap());
             let known = model.values(&path);
             assert_eq!(there.is_some(), known.is_some(), "{path}");
-            assert_eq!(deleted, known.is_some_and(|values| values.remove(&fold(&value)).is_some()), "{path} {value}");
+            assert_eq!(
+                deleted,
+                known.is_some_and(|values| values.remove(&fold(&value)).is_some()),
+                "{path} {value}"
+            );
         }
         _ => {
             // Those at the top only now and then, or nothing would grow.

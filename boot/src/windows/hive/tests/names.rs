@@ -44,14 +44,42 @@ fn names_are_stored_short_where_they_can_be() {
 #[test]
 fn every_letter_is_found_in_any_case() {
     let mut hive = Hive::new();
-    let names = ["Zürich", "ÿ", "Ångström", "ключ", "ΣΊΣΥΦΟΣ", "日本", "a\u{1f4a9}", "ǆ", "µ", "ı", "{4D36E967}", "_", "z", "Z1"];
+    let names = [
+        "Zürich",
+        "ÿ",
+        "Ångström",
+        "ключ",
+        "ΣΊΣΥΦΟΣ",
+        "日本",
+        "a\u{1f4a9}",
+        "ǆ",
+        "µ",
+        "ı",
+        "{4D36E967}",
+        "_",
+        "z",
+        "Z1",
+    ];
     for name in names {
         let key = hive.create_key(name).unwrap();
         hive.set(key, name, &Data::string(name)).unwrap();
     }
     assert_eq!(hive.validate().unwrap().keys, names.len() + 1);
     for (name, other) in names.into_iter().zip([
-        "zÜRICH", "Ÿ", "åNGSTRÖM", "КЛЮЧ", "σίσυφοσ", "日本", "A\u{1f4a9}", "Ǆ", "µ", "ı", "{4d36e967}", "_", "Z", "z1",
+        "zÜRICH",
+        "Ÿ",
+        "åNGSTRÖM",
+        "КЛЮЧ",
+        "σίσυφοσ",
+        "日本",
+        "A\u{1f4a9}",
+        "Ǆ",
+        "µ",
+        "ı",
+        "{4d36e967}",
+        "_",
+        "Z",
+        "z1",
     ]) {
         let key = hive.key(other).unwrap().unwrap();
         assert_eq!(hive.name(key).unwrap(), name);

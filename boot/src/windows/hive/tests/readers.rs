@@ -66,6 +66,13 @@ fn set(lines: &[String]) -> BTreeSet<String> {
     lines.iter().cloned().collect()
 }
 
+/// A path with its names as they are stored.
+fn stored(hive: &Hive, path: &str) -> String {
+    let ends = path.match_indices('\\').map(|(at, _)| at).skip(1).chain([path.len()]);
+    let names = ends.map(|end| hive.name(hive.key(&path[..end]).unwrap().unwrap()).unwrap());
+    names.fold(String::new(), |path, name| format!("{path}\\{name}"))
+}
+
 /// What a reader finds that it did not find before, and the other way round.
 fn differences(program: &str, before: &[u8], after: &[u8]) -> (Vec<String>, Vec<String>) {
     let (before, after) = (read(program, before), read(program, after));
@@ -92,10 +99,20 @@ fn two_readers_find_all_of_a_new_hive() {
     hive.set(key, "", &Data::string("unnamed")).unwrap();
     hive.set(key, "значение", &Data::multi_string(["a", "b"])).unwrap();
     hive.set(key, "Qword", &Data::qword(1 << 40)).unwrap();
-    let ours = set(&lines(&hive));
+    let mut ours = set(&lines(&hive));
     let written = hive.finish().unwrap();
-    assert!(ours == read(HIVEX, &written), "libhivex reads something else");
-    assert!(ours == read(REGF, &written), "libregf reads something else");
+    for (name, program) in [("libhivex", HIVEX), ("libregf", REGF)] {
+        let mut theirs = read(program, &written);
+        if program == REGF {
+            // Of data of one to three bytes in the record libregf 20201007 reads the wrong end: zeros.
+            const SHORT: [&str; 3] = ["\tSize 1\t", "\tSize 2\t", "\tSize 3\t"];
+            theirs.retain(|line| !SHORT.iter().any(|size| line.contains(size)));
+            ours.retain(|line| !SHORT.iter().any(|size| line.contains(size)));
+        }
+        let (more, fewer): (Vec<_>, Vec<_>) =
+            (theirs.difference(&ours).take(9).collect(), ours.difference(&theirs).take(9).collect());
+        assert!(more.is_empty() && fewer.is_empty(), "{name} finds {more:#?} and not {fewer:#?}");
+    }
 }
 
 #[test]
@@ -114,6 +131,7 @@ fn edits_of_real_hives_are_what_changes_and_all_that_changes() {
         let all = lines(&hive);
         assert!(set(&all) == read(HIVEX, &before), "{path}: read differently before any edit");
         let above = hive.key(services).unwrap().unwrap();
+        let services = &stored(&hive, services);
         let new = format!("{services}\\viostor-new");
         let key = hive.create_key(&format!("{new}\\Parameters")).unwrap();
         let image = Data::expand_string(r"system32\drivers\viostor.sys");
