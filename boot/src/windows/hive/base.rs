@@ -109,6 +109,10 @@ impl Base {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn set_minor(&mut self, minor: u32) {
+        self.put(24, minor);
+    }
     fn get(&self, at: usize) -> u32 {
         le32(&self.raw, at).unwrap_or(0)
     }

@@ -115,6 +115,14 @@ impl Cells {
     pub fn in_use(&self) -> usize {
         self.used.count()
     }
+    #[cfg(test)]
+    pub fn free_cells(&self) -> usize {
+        self.free.len()
+    }
+    #[cfg(test)]
+    pub fn bin_count(&self) -> usize {
+        self.bins.chunks(PAGE).filter(|page| page.starts_with(b"hbin")).count()
+    }
     /// Sets when the first bin was written, which stands there as in the base block.
     pub fn stamp(&mut self, filetime: u64) {
         if let Some(field) = self.bins.get_mut(20..28) {

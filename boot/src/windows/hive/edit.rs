@@ -156,7 +156,8 @@ impl Hive {
         raw[..2].copy_from_slice(b"vk");
         raw[vk::NAME_LEN..vk::DATA_LEN]
             .copy_from_slice(&u16::try_from(name.len()).unwrap_or(0).to_le_bytes());
-        raw[vk::FLAGS] = u8::from(!wide);
+        // Windows sets no flag where there is no name.
+        raw[vk::FLAGS] = u8::from(!wide && !name.is_empty());
         let value = self.cells.add(&[&raw[..], &name].concat())?;
         let count = self.cells.u32(key.0, nk::VALUES)? as usize;
         let mut list = self.cells.u32(key.0, nk::VALUE_LIST)?;

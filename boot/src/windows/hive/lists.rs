@@ -199,13 +199,14 @@ impl Hive {
             raw.drain(at..at + leaf.width);
             self.put_list(leaf.cell, &raw, leaf.len - 1)?;
         } else {
-            self.cells.release(leaf.cell)?;
             self.forget_leaf(parent, place.leaf)?;
+            self.cells.release(leaf.cell)?;
         }
         let count = self.cells.u32(parent.0, nk::SUBKEYS)?;
         self.cells.write(parent.0, nk::SUBKEYS, &count.saturating_sub(1).to_le_bytes())
     }
 
+    /// Takes a list that becomes empty out of the list of lists.
     fn forget_leaf(&mut self, parent: Key, index: usize) -> Result<()> {
         if let Some(list) = self.list_of_lists(parent)? {
             let lists = usize::from(self.cells.u16(list, 2)?);

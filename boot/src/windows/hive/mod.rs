@@ -35,6 +35,7 @@ use crate::{Error, Result};
 use base::Base;
 use cells::{BASE_BLOCK, Cells, NIL, PAGE, offset};
 use read::{FLAG_LATIN, FLAG_NO_DELETE, FLAG_ROOT, nk};
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A key of a hive. It stays valid as long as the key is not deleted.
@@ -42,7 +43,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Key(u32);
 
 /// A registry hive in memory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hive {
     base: Base,
     cells: Cells,
@@ -176,8 +177,7 @@ impl Hive {
         Ok(Opened { hive, replayed })
     }
 
-    /// An empty hive of version 1.5: a root key without a name that administrators and the system may change and users may
-    /// read.
+    /// An empty hive of version 1.5: a root key that administrators and the system may change and users may read.
     pub fn new() -> Hive {
         let mut bins = vec![0; PAGE];
         bins[..4].copy_from_slice(b"hbin");
@@ -200,7 +200,8 @@ impl Hive {
         for at in [nk::PARENT, nk::SUBKEY_LIST, nk::VOLATILE_LIST, nk::VALUE_LIST, nk::CLASS] {
             put(at, &NIL.to_le_bytes());
         }
-        let root = cells.add(&root)?;
+        put(nk::NAME_LEN, &[4, 0]);
+        let root = cells.add(&[&root[..], b"ROOT"].concat())?;
         let descriptor = descriptor();
         let mut security = b"sk\0\0".to_vec();
         for number in [0, 0, 1, offset(descriptor.len())] {
@@ -246,6 +247,13 @@ impl Hive {
         })?;
         drop(again);
         Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Hive {
+    /// Without the megabytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hive of {} bytes, {} changes", self.cells.bins().len(), self.changes)
     }
 }
 

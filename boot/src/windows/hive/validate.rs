@@ -7,8 +7,8 @@
 //! Linear in the length of the hive, without recursion. Deliberately unchecked: what is inside of descriptors and data, cells that
 //! nothing leads to (Windows leaves some, too), and counts of keys that are in memory only.
 
-use super::cells::{Bits, NIL, corrupt};
-use super::read::{FLAG_ROOT, FLAG_VOLATILE, Stored, nk};
+use super::cells::{Bits, corrupt};
+use super::read::{FLAG_VOLATILE, Stored, nk};
 use super::{Hive, Key, limits};
 use crate::Result;
 use std::collections::BTreeMap;
@@ -44,9 +44,6 @@ impl Hive {
         };
         let root = self.root();
         self.check_key(root.0)?;
-        if self.flags(root)? & FLAG_ROOT == 0 {
-            return Err(corrupt(root.0, "the root key does not say that it is one"));
-        }
         walk.own(root.0)?;
         let mut waiting = vec![(root, 1)];
         while let Some((key, level)) = waiting.pop() {
@@ -155,9 +152,7 @@ impl Walk<'_> {
     /// The ring of descriptors.
     fn security(&mut self) -> Result<()> {
         let cells = &self.hive.cells;
-        let Some(first) = self.security.keys().next().copied().filter(|first| *first != NIL) else {
-            return Ok(());
-        };
+        let Some(first) = self.security.keys().next().copied() else { return Ok(()) };
         let mut cell = first;
         loop {
             self.own(cell)?;

@@ -1,6 +1,6 @@
 //! Real hives, read as the manifest of the corpus says: what three other readers agree on.
 
-use super::super::{Hive, Key};
+use super::super::{Data, Hive, Key};
 use crate::Kind;
 use crate::testing;
 use sha2::{Digest, Sha256};
@@ -20,25 +20,34 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the corpus' README calls a hive's digest, with the counts.
-pub fn digest(hive: &Hive) -> (usize, usize, String) {
+/// A hive in lines, as the corpus' README has it: `K` and the path of each key; path, name, type, length and digest of each value.
+pub fn lines(hive: &Hive) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut values = 0;
     let mut waiting: Vec<(Key, String)> = vec![(hive.root(), String::new())];
     while let Some((key, path)) = waiting.pop() {
         lines.push(format!("K\t{path}"));
         for (name, data) in hive.values(key).unwrap() {
-            let sum = hex(&Sha256::digest(&data.bytes));
-            lines.push(format!("{path}\t{name}\t{}\t{}\t{sum}", data.kind, data.bytes.len()));
-            values += 1;
+            lines.push(line(&path, &name, &data));
         }
         for (name, child) in hive.subkeys(key).unwrap() {
             waiting.push((child, format!("{path}\\{name}")));
         }
     }
-    let keys = lines.len() - values;
     lines.sort_unstable();
-    (keys, values, hex(&Sha256::digest(lines.join("\n"))))
+    lines
+}
+
+/// The line of a value.
+pub fn line(path: &str, name: &str, data: &Data) -> String {
+    let sum = hex(&Sha256::digest(&data.bytes));
+    format!("{path}\t{name}\t{}\t{}\t{sum}", data.kind, data.bytes.len())
+}
+
+/// What the corpus' README calls a hive's digest, with the counts.
+pub fn digest(hive: &Hive) -> (usize, usize, String) {
+    let lines = lines(hive);
+    let keys = lines.iter().filter(|line| line.starts_with("K\t")).count();
+    (keys, lines.len() - keys, hex(&Sha256::digest(lines.join("\n"))))
 }
 
 /// `keys=N values=M digest=D` of a text.

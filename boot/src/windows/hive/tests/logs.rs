@@ -238,16 +238,15 @@ fn a_faulty_log_of_the_old_format_is_refused() {
 
 #[test]
 fn entries_of_another_hive_do_not_pass() {
-    let (before, after) = pair();
-    let mut other = Hive::new();
-    let key = other.create_key(r"Software\Quite\Different").unwrap();
-    other.set(key, "x", &Data::binary(vec![1; 3000])).unwrap();
-    let other = other.finish().unwrap();
-    let pages = pages(&[], &other);
-    let hive = dirty(before, 9);
-    let mut foreign = copy(&after, 6, 9);
-    foreign.extend(entry(9, hive.len() - 4096, &pages[..1]));
-    let error = Hive::open(hive, Some(foreign), None).unwrap_err();
+    let folder = "hives/regipy/SYSTEM_B/SYSTEM_B";
+    let (Some(hive), Some(log1), Some(log2)) = (
+        super::corpus::real("hives/regipy/SYSTEM_WIN_10_1709"),
+        super::corpus::real(&format!("{folder}.LOG1")),
+        super::corpus::real(&format!("{folder}.LOG2")),
+    ) else {
+        return;
+    };
+    let error = Hive::open(dirty(hive, 1622), Some(log1), Some(log2)).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
     assert!(error.hint_text().unwrap().contains("Give the right ones"), "{error:?}");
 }
