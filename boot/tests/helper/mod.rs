@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod windows;
+
 use landfall_boot::family::{Family, Scene};
 use landfall_boot::guest::{Fact, Guest};
 use landfall_boot::patch::{Action, Edit, PatchPlan};
