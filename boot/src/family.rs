@@ -36,6 +36,7 @@ pub const TABLE: &[&dyn Family] = &[
     &linux::suse::Suse,
     &linux::alpine::Alpine,
     &linux::arch::Arch,
+    &windows::planner::Windows,
 ];
 
 /// Agents of platforms that a user can keep or drop by name, of guests of all families.

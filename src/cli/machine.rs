@@ -31,6 +31,7 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
     let disks = guest.disk.iter().map(|(slot, file)| (slot.clone(), file.into())).collect();
     GuestChoice {
         root: guest.root.clone(),
+        discard_hibernation: guest.discard_hibernation,
         source: source::Wanted {
             choice,
             disks,

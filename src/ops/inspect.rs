@@ -76,6 +76,7 @@ impl Opened<'_> {
             root,
             keys: self.keys,
             secure_boot: self.loaded.machine.secure_boot,
+            discard_hibernation: self.choice.discard_hibernation,
             ..Options::default()
         }
     }

@@ -112,6 +112,8 @@ pub fn parse_size(text: &str) -> Result<Bytes, String> {
 pub struct GuestChoice {
     /// The volume with its root file system, where the user has chosen.
     pub root: Option<String>,
+    /// A hibernated Windows loses what it has in memory; without, it is refused.
+    pub discard_hibernation: bool,
     /// Services that are left as they are.
     pub keep: Vec<String>,
     /// Services that are switched off.

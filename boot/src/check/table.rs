@@ -3,6 +3,8 @@
 mod from_a;
 mod from_l;
 mod linux;
+mod windows;
+mod windows_disks;
 mod windows_settings;
 
 use super::Explanation;
@@ -10,7 +12,9 @@ use std::sync::LazyLock;
 
 /// Every finding that this crate can give, sorted by id.
 pub static TABLE: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
-    let mut rows = [from_a::ROWS, linux::ROWS, from_l::ROWS, windows_settings::ROWS].concat();
+    let mut rows =
+        [from_a::ROWS, linux::ROWS, from_l::ROWS, windows::ROWS, windows_disks::ROWS, windows_settings::ROWS]
+            .concat();
     rows.sort_by_key(|row| row.id);
     rows
 });

@@ -80,6 +80,7 @@ impl<D: Distribution> Family for D {
             boot_modes: facts::boot_modes(tree, scene.mounts)?,
             interfaces: network::interfaces(&network::read(tree, &packages)?),
             agents: agents::agents(tree, &packages)?,
+            windows: None,
         }))
     }
 

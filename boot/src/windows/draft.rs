@@ -124,8 +124,8 @@ impl<'a> Draft<'a> {
     /// Where it cannot be read as a hive.
     pub fn hive(&mut self, path: &str) -> Result<Option<&mut Registry>> {
         if !self.others.contains_key(path) {
-            let Some(keys) = hives::open(self.scene.tree, path)? else { return Ok(None) };
-            self.others.insert(path.to_owned(), Registry::new(keys));
+            let Some((hive, _)) = hives::open(self.scene.tree, path)? else { return Ok(None) };
+            self.others.insert(path.to_owned(), Registry::new(Box::new(hive)));
         }
         Ok(self.others.get_mut(path))
     }

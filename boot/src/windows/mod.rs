@@ -16,9 +16,16 @@ pub mod before;
 pub mod boot;
 pub mod data;
 pub mod draft;
+pub mod facts;
+pub mod hardware;
+pub mod hive;
 pub mod hives;
+pub mod planner;
 pub mod reg_file;
 pub mod registry;
+pub mod services;
+#[cfg(test)]
+mod tests;
 
 /// Where the files of the EFI system partition are, which Windows gives no letter. No name of NTFS holds a colon.
 pub const ESP: &str = "/:esp";

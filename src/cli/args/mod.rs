@@ -292,6 +292,9 @@ pub struct GuestArgs {
     /// Take the system on this volume, where there are several (inspect names them): disk0p1, vg0/root
     #[arg(long, value_name = "VOLUME")]
     pub root: Option<String>,
+    /// Let a hibernated Windows (by Fast Startup, too) lose what it has in memory: hiberfil.sys is removed from the copy
+    #[arg(long)]
+    pub discard_hibernation: bool,
     /// Read this disk of the machine from FILE, which lies elsewhere than its definition says: scsi0:0=/backup/web01.vmdk; or,
     /// beside a disk image that is the source, add FILE: disk1=/backup/data.vmdk
     #[arg(long, value_name = "SLOT=FILE", value_parser = parse_pair)]

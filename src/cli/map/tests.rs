@@ -107,6 +107,7 @@ fn guest(mounts: &[(&str, &str, Option<&str>)]) -> Guest {
         boot_modes: Vec::new(),
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     }
 }
 

@@ -158,6 +158,9 @@ struct WrittenMachine {
     #[schemars(with = "String")]
     #[serde(default)]
     root: Option<String>,
+    /// A hibernated Windows loses what it has in memory; it is refused otherwise.
+    #[serde(default)]
+    discard_hibernation: bool,
     /// The snapshot that is converted, by its name; the current state otherwise.
     #[schemars(with = "String")]
     #[serde(default)]
@@ -352,6 +355,7 @@ fn check_text(
                 kind,
                 guest: GuestChoice {
                     root: one.root.clone(),
+                    discard_hibernation: one.discard_hibernation,
                     keep: written.keep.clone(),
                     drop: written.drop.clone(),
                     source: source::Wanted {

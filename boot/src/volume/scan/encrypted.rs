@@ -79,6 +79,7 @@ impl Work<'_> {
                         ],
                         on: vec![locked.id.clone()],
                         may_hold_layers: true,
+                        owner: None,
                     };
                     if let Some(reach) = self.reach.get(&locked.id).cloned() {
                         self.reach.insert(place.id.clone(), reach);

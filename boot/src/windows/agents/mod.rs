@@ -272,4 +272,6 @@ fn stay(
 }
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod tests;

@@ -154,4 +154,6 @@ fn about(draft: &mut Draft<'_>, entry: &BootEntry) {
 }
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod tests;

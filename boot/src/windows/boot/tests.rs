@@ -15,10 +15,10 @@ use crate::windows::registry::tests::MemKeys;
 use landfall_image::Bytes;
 use proptest::prelude::*;
 
-const GUID: &str = "8e0f2c38-e4ea-47ba-b7fc-9d8c74dccf0b";
+pub(super) const GUID: &str = "8e0f2c38-e4ea-47ba-b7fc-9d8c74dccf0b";
 const LOADER: &str = "{733b62e5-f608-11eb-825c-c112f60133ab}";
 
-fn volume(id: &str, disk: usize, part_uuid: &str, offset: u64) -> Volume {
+pub(super) fn volume(id: &str, disk: usize, part_uuid: &str, offset: u64) -> Volume {
     Volume {
         id: VolumeId(id.into()),
         size: Bytes::gib(1),

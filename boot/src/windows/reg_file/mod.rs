@@ -127,4 +127,6 @@ fn refused(line: usize, says: impl std::fmt::Display) -> Error {
 }
 
 #[cfg(test)]
+mod merged;
+#[cfg(test)]
 mod tests;
