@@ -112,6 +112,9 @@ impl Walk<'_> {
         let mut before: Option<u32> = None;
         for leaf in hive.leaves(key)? {
             self.own(leaf.cell)?;
+            if leaf.len == 0 {
+                return Err(corrupt(leaf.cell, "a list of keys is empty"));
+            }
             for index in 0..leaf.len {
                 let child = hive.leaf_key(&leaf, index)?;
                 self.own(child)?;
