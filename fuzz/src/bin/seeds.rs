@@ -26,6 +26,9 @@ fn main() {
     seeds.ours();
     seeds.partitions();
     seeds.archives();
+    for (target, name, input) in landfall_fuzz::hives::seeds() {
+        seeds.put(target, name, &input);
+    }
     seeds.talk().expect("a server and a client");
     if let Some(corpus) = arguments.next() {
         seeds.real(&corpus).expect("the corpus can be read");
@@ -242,6 +245,7 @@ impl Seeds {
                 "raw" => &["partitions"],
                 "other" => &["vdi"],
                 "hyperv" if path.ends_with(".vmcx") => &["vmcx"],
+                "hive" => &["hive"],
                 _ => continue,
             };
             let stored = corpus.join(path);
@@ -254,9 +258,12 @@ impl Seeds {
             };
             if whole {
                 for target in targets {
-                    if *target == "vmcx" {
+                    if matches!(*target, "vmcx" | "hive") {
                         // Read whole, as it is: no sparse file.
-                        self.put("vmcx", &path.replace('/', "-"), &std::fs::read(&unpacked)?);
+                        let input = std::fs::read(&unpacked)?;
+                        if *target == "vmcx" || input.len() <= INPUT_MAX {
+                            self.put(target, &path.replace('/', "-"), &input);
+                        }
                         continue;
                     }
                     if *target == "luks" {

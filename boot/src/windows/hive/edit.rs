@@ -51,6 +51,9 @@ impl Hive {
     /// Says that from here on something is changed, and when: in this key.
     fn touch(&mut self, key: Key) -> Result<()> {
         self.changes += 1;
+        for (security, keys) in std::mem::take(&mut self.miscounted) {
+            self.cells.write(security, 12, &keys.to_le_bytes())?;
+        }
         self.cells.write(key.0, nk::WRITTEN, &self.now.to_le_bytes())
     }
 
@@ -81,7 +84,6 @@ impl Hive {
     /// A key that is in no list yet.
     fn add_key(&mut self, parent: Key, name: &str) -> Result<Key> {
         let security = self.cells.u32(parent.0, nk::SECURITY)?;
-        let keys = self.cells.u32(security, 12)?;
         let longest = self.cells.u16(parent.0, nk::LONGEST_SUBKEY)?;
         let (name, wide) = encoded(name);
         let len = u16::try_from(name.len()).unwrap_or(u16::MAX);
@@ -99,7 +101,8 @@ impl Hive {
         put(nk::SECURITY, &security.to_le_bytes());
         put(nk::NAME_LEN, &len.to_le_bytes());
         let cell = self.cells.add(&[&raw[..], &name].concat())?;
-        self.cells.write(security, 12, &(keys.saturating_add(1)).to_le_bytes())?;
+        let keys = self.cells.u32(security, 12)?;
+        self.cells.write(security, 12, &keys.saturating_add(1).to_le_bytes())?;
         // Only the lower half: the upper one holds flags since Vista.
         self.cells.write(parent.0, nk::LONGEST_SUBKEY, &longest.max(utf16).to_le_bytes())?;
         Ok(Key(cell))

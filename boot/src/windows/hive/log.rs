@@ -136,7 +136,10 @@ fn entry(log: &[u8], at: usize) -> Result<(Entry<'_>, usize), String> {
     if !len.is_multiple_of(SECTOR) {
         return Err(format!("has a length of {len}, no multiple of 512"));
     }
-    if le64(raw, 32) != Some(marvin32(&raw[..32])) || le64(raw, 24) != Some(marvin32(&raw[ENTRY_HEADER..])) {
+    let is_whole =
+        le64(raw, 32) == Some(marvin32(&raw[..32])) && le64(raw, 24) == Some(marvin32(&raw[ENTRY_HEADER..]));
+    // The fuzzer finds no hash by chance, and what it is to find lies behind it.
+    if !is_whole && !cfg!(fuzzing) {
         return Err("has a wrong hash".into());
     }
     let bins_len = field(16) as usize;

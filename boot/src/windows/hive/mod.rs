@@ -59,6 +59,8 @@ pub struct Hive {
     sequence: u32,
     /// FILETIME that edits get.
     now: u64,
+    /// Security descriptors that say a wrong number of keys: cell, number. Made right before anything is changed.
+    miscounted: Vec<(u32, u32)>,
 }
 
 /// A hive that was opened, and what that took.
@@ -172,8 +174,10 @@ impl Hive {
         };
         let cells = Cells::scan(bins).map_err(wrong)?;
         let changes = usize::from(replayed.is_some());
-        let hive = Hive { base, cells, tail, bins_len, changes, sealed: None, sequence, now: filetime() };
-        hive.validate().map_err(wrong)?;
+        let now = filetime();
+        let miscounted = Vec::new();
+        let mut hive = Hive { base, cells, tail, bins_len, changes, sealed: None, sequence, now, miscounted };
+        hive.miscounted = hive.walk().map_err(wrong)?.1;
         Ok(Opened { hive, replayed })
     }
 
@@ -187,7 +191,17 @@ impl Hive {
         let now = filetime();
         let empty = || Cells::scan(bins.clone()).and_then(|cells| Self::plant(cells, now));
         let cells = empty().unwrap_or_else(|error| unreachable!("a page has room for a key: {error}"));
-        Hive { base, cells, tail: Vec::new(), bins_len: PAGE, changes: 1, sealed: None, sequence: 0, now }
+        Hive {
+            base,
+            cells,
+            tail: Vec::new(),
+            bins_len: PAGE,
+            changes: 1,
+            sealed: None,
+            sequence: 0,
+            now,
+            miscounted: Vec::new(),
+        }
     }
 
     /// A root key and its descriptor in an empty bin.

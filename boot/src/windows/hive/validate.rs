@@ -2,7 +2,8 @@
 //!
 //! - Every cell is in use, long enough, and belongs to one thing only: no cycles, nothing shared but descriptors.
 //! - Keys name their parent; counts are those of the lists; names are sorted and occur once; hashes are right.
-//! - Descriptors are in one ring, and each says of how many keys it is.
+//! - Descriptors are in one ring, and each says of how many keys it is. A count that is wrong is no error, since Windows counts again
+//!   when it loads a hive: it is told, and made right by the first edit.
 //!
 //! Linear in the length of the hive, without recursion. Deliberately unchecked: what is inside of descriptors and data, cells that
 //! nothing leads to (Windows leaves some, too), and counts of keys that are in memory only.
@@ -22,6 +23,8 @@ pub struct Contents {
     pub values: usize,
     /// Cells that are in use and belong to none of these.
     pub lost_cells: usize,
+    /// Security descriptors that say a wrong number of keys.
+    pub miscounted: usize,
 }
 
 struct Walk<'a> {
@@ -30,17 +33,25 @@ struct Walk<'a> {
     owned: Bits,
     /// Keys of each descriptor.
     security: BTreeMap<u32, u32>,
+    /// Descriptors with another count than they say.
+    miscounted: Vec<(u32, u32)>,
     contents: Contents,
 }
 
 impl Hive {
     /// Checks all that the root leads to.
     pub fn validate(&self) -> Result<Contents> {
+        Ok(self.walk()?.0)
+    }
+
+    /// Checks all; what there is, and which descriptors are those of how many keys where they say another number.
+    pub(super) fn walk(&self) -> Result<(Contents, Vec<(u32, u32)>)> {
         let mut walk = Walk {
             hive: self,
             owned: Bits::new(self.cells.bins().len()),
             security: BTreeMap::new(),
-            contents: Contents { keys: 0, values: 0, lost_cells: 0 },
+            miscounted: Vec::new(),
+            contents: Contents { keys: 0, values: 0, lost_cells: 0, miscounted: 0 },
         };
         let root = self.root();
         self.check_key(root.0)?;
@@ -55,7 +66,8 @@ impl Hive {
         }
         walk.security()?;
         walk.contents.lost_cells = self.cells.in_use().saturating_sub(walk.owned.count());
-        Ok(walk.contents)
+        walk.contents.miscounted = walk.miscounted.len();
+        Ok((walk.contents, walk.miscounted))
     }
 }
 
@@ -112,6 +124,9 @@ impl Walk<'_> {
         let mut before: Option<u32> = None;
         for leaf in hive.leaves(key)? {
             self.own(leaf.cell)?;
+            if leaf.len == 0 {
+                return Err(corrupt(leaf.cell, "a list of keys is empty"));
+            }
             for index in 0..leaf.len {
                 let child = hive.leaf_key(&leaf, index)?;
                 self.own(child)?;
@@ -163,7 +178,7 @@ impl Walk<'_> {
             cells.read(cell, 20, len)?;
             let (said, keys) = (cells.u32(cell, 12)?, self.security.remove(&cell).unwrap_or(0));
             if said != keys {
-                return Err(corrupt(cell, format!("a descriptor is that of {keys} keys and says {said}")));
+                self.miscounted.push((cell, keys));
             }
             let next = cells.u32(cell, 4)?;
             if cells.u32(next, 8)? != cell {

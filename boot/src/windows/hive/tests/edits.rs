@@ -168,6 +168,24 @@ fn descriptors_are_counted_and_the_last_key_takes_its_own_along() {
 }
 
 #[test]
+fn a_wrong_count_of_a_descriptor_is_made_right_with_the_first_edit() {
+    for said in [1u32, 0, 99] {
+        let mut hive = Hive::new();
+        hive.create_key("a\\b").unwrap();
+        let security = hive.cells.u32(hive.root().0, nk::SECURITY).unwrap();
+        hive.cells.write(security, 12, &said.to_le_bytes()).unwrap();
+        let bytes = hive.finish().unwrap();
+        let mut hive = Hive::open(bytes.clone(), None, None).unwrap().hive;
+        assert_eq!((hive.validate().unwrap().miscounted, hive.is_changed()), (1, false));
+        assert!(!hive.delete_key("none").unwrap());
+        assert_eq!(hive.clone().finish().unwrap(), bytes);
+        hive.delete_key("a\\b").unwrap();
+        assert_eq!((hive.validate().unwrap().miscounted, hive.cells.u32(security, 12).unwrap()), (0, 2));
+        reopened(hive).create_key("c").unwrap();
+    }
+}
+
+#[test]
 fn what_windows_could_not_hold_is_refused() {
     let mut hive = Hive::new();
     let root = hive.root();

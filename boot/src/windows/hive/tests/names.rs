@@ -28,7 +28,7 @@ fn upper_case_is_that_of_ntfs() {
 #[test]
 fn names_are_stored_short_where_they_can_be() {
     assert_eq!(encoded("Größe"), (vec![b'G', b'r', 0xf6, 0xdf, b'e'], false));
-    assert_eq!(encoded("€").1, true);
+    assert!(encoded("€").1);
     let (bytes, wide) = encoded("a\u{1f4a9}");
     assert_eq!((bytes.len(), wide), (6, true));
     let name = |bytes| Name { bytes, wide: false };
