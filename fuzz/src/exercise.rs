@@ -2,6 +2,7 @@
 
 use crate::sparse::{self, Sparse};
 use crate::{limit_memory, repair};
+use landfall_boot::windows::reg_file::RegistryFile;
 use landfall_image::luks::Secret;
 use landfall_image::{
     Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, Source, formats, ova, partition,
@@ -99,6 +100,12 @@ pub fn hyperv(input: &[u8]) {
 /// The input as the definition in an archive of XCP-ng's.
 pub fn xen(input: &[u8]) {
     let _ = landfall::hypervisor::xen::read::parse(input, &Default::default());
+}
+
+/// The input as a file of regedit's.
+pub fn registry_file(input: &[u8]) {
+    let Ok(file) = RegistryFile::parse(input, "") else { return };
+    assert!(file.changes.iter().all(|change| change.line > 0 && !change.key.starts_with('\\')));
 }
 
 /// The input as an archive of XCP-ng's.

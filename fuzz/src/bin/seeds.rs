@@ -26,6 +26,7 @@ fn main() {
     seeds.ours();
     seeds.partitions();
     seeds.archives();
+    seeds.registry_files();
     for (target, name, input) in landfall_fuzz::hives::seeds() {
         seeds.put(target, name, &input);
     }
@@ -107,6 +108,17 @@ impl Seeds {
                 }
             }
         }
+    }
+
+    /// Files of regedit's, in both formats.
+    fn registry_files(&mut self) {
+        let body = "[HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services\\a]\r\n@=\"x\"\r\n\"b\\\\\"=dword:0000000a ; c\r\n\
+            \"d\"=hex(7):61,00,\\\r\n  00,00,00,00\r\n\"e\"=-\r\n[-HKEY_USERS\\.DEFAULT\\f]\r\n[HKEY_CLASSES_ROOT\\.g]\r\n\"h\"=hex(2):25,00\r\n";
+        let five = format!("Windows Registry Editor Version 5.00\r\n\r\n{body}");
+        let wide: Vec<u8> = five.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        self.put("reg_file", "utf8", five.as_bytes());
+        self.put("reg_file", "utf16", &[&[0xff, 0xfe], wide.as_slice()].concat());
+        self.put("reg_file", "ansi", format!("REGEDIT4\r\n\r\n{body}").as_bytes());
     }
 
     /// An archive of XCP-ng's, and its definition. The blocks are short, so that the input is.
