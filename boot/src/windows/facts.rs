@@ -2,6 +2,7 @@
 //!
 //! Sources: `SOFTWARE\Microsoft\Windows NT\CurrentVersion` and `SYSTEM\Select` (Microsoft, "Select"), compared with real hives.
 
+use super::boot::letters::Letter;
 use super::draft::{System, Version};
 use super::hardware;
 use super::registry::Registry;
@@ -23,6 +24,8 @@ pub struct Windows {
     pub control_set: Fact<String>,
     /// The clock that it expects in hardware is in universal time, else in local time.
     pub clock_is_universal: Fact<bool>,
+    /// Its drive letters.
+    pub letters: Vec<Letter>,
     /// Drivers of disks and network cards that it has, of those that matter to a move.
     pub drivers: Vec<Driver>,
 }
@@ -171,6 +174,7 @@ pub fn windows(
     registry: &Registry,
     software: &Registry,
     system: &System,
+    letters: Vec<Letter>,
 ) -> Result<Windows> {
     let of_software = system.path("System32/config/SOFTWARE");
     let of_system = system.path("System32/config/SYSTEM");
@@ -197,6 +201,7 @@ pub fn windows(
         build: Fact::new(text, of_software),
         control_set: Fact::new(system.control.clone(), of_system.clone()),
         clock_is_universal: Fact::new(universal, of_system),
+        letters,
         drivers,
     })
 }

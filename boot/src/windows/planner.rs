@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, System, Version};
 use super::registry::Registry;
-use super::{facts, hardware, hives};
+use super::{agents, boot, facts, hardware, hives, reg_file};
 use crate::check::Finding;
 use crate::family::{Family, Scene};
 use crate::guest::{Fact, Guest};
@@ -37,8 +37,12 @@ impl Family for Windows {
             // What it is, is known; that it cannot be read is for the plan to say.
             Err(_) => return Ok(Some(unread(scene, &of_system))),
         };
-        let Open { registry, software, system, .. } = &open;
+        let Open { registry, software, system, .. } = open;
+        let request = Request::default();
+        let draft = Draft::new(scene, &request, system, registry, software);
+        let Draft { system, registry, software, .. } = &draft;
         let Version { major, minor, build } = system.version;
+        let letters = boot::letters::letters(registry, scene.volumes)?;
         Ok(Some(Guest {
             family: "windows".into(),
             distribution: Fact::new(
@@ -50,7 +54,8 @@ impl Family for Windows {
             architecture: Fact::new(system.architecture.clone(), of_system),
             host_name: facts::host_name(registry, system)?,
             boot_modes: boot_modes(scene, system)?,
-            windows: Some(facts::windows(scene.tree, registry, software, system)?),
+            agents: agents::agents(&draft)?,
+            windows: Some(facts::windows(scene.tree, registry, software, system, letters)?),
             ..unread(scene, "")
         }))
     }
@@ -80,6 +85,10 @@ impl Family for Windows {
             return Ok(draft.finish());
         }
         hardware::plan(&mut draft, &[])?;
+        boot::plan(&mut draft)?;
+        agents::plan(&mut draft)?;
+        // Last: what a user says wins.
+        reg_file::plan(&mut draft)?;
         Ok(draft.finish())
     }
 }
