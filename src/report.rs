@@ -102,8 +102,11 @@ pub struct Change {
     pub what: String,
     /// Why.
     pub why: String,
-    /// Lines that go (`-…`) and lines that come (`+…`), of files that are text.
+    /// Lines that go (`-…`) and lines that come (`+…`), of files that are text and of the registry.
     pub lines: Vec<String>,
+    /// It is a hive of the registry.
+    #[serde(skip)]
+    pub is_registry: bool,
 }
 
 impl Change {
@@ -131,7 +134,8 @@ impl Change {
             Action::Symlink { target } => format!("link to {target}"),
             Action::Remove => "remove".to_owned(),
         };
-        Change { path: edit.path.clone(), what, why: edit.why.clone(), lines }
+        let is_registry = matches!(edit.action, Action::Registry(_));
+        Change { path: edit.path.clone(), what, why: edit.why.clone(), lines, is_registry }
     }
 }
 

@@ -15,6 +15,8 @@ use crate::report::failure::Failed;
 use crate::report::registration::Afterwards;
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
+use landfall_boot::windows::facts::Windows;
+use landfall_boot::windows::services::Start;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
@@ -266,6 +268,9 @@ fn guest_text(out: &mut String, report: &Inspected) {
         let (at, file_system, volume) = (shown(&mount.at), &mount.file_system, shown(&mount.volume.0));
         let _ = writeln!(out, "  {at}: {file_system} on {volume}{subvolume}{spec}");
     }
+    if let Some(windows) = &guest.windows {
+        windows_text(out, windows);
+    }
     for kernel in &guest.kernels {
         let initramfs = kernel.initramfs.as_deref().map_or("no initramfs".to_owned(), shown);
         let _ = writeln!(out, "  kernel {}: {initramfs}", shown(&kernel.version));
@@ -278,8 +283,37 @@ fn guest_text(out: &mut String, report: &Inspected) {
     let _ = writeln!(out, "  read through: {}", report.read_through);
 }
 
+/// What a Windows guest has beside that.
+fn windows_text(out: &mut String, windows: &Windows) {
+    let (build, edition) = (shown(&windows.build.value), shown(&windows.edition.value));
+    let _ = writeln!(out, "  version {build}, edition {edition}, starts from {}", windows.control_set.value);
+    let clock = if windows.clock_is_universal.value { "universal" } else { "local" };
+    let _ = writeln!(out, "  takes the machine's clock for {clock} time");
+    for letter in &windows.letters {
+        let device = match (&letter.volume, &letter.partition) {
+            (Some(volume), _) => shown(&volume.0),
+            (None, Some(_)) => format!("on none of the given disks: {}", shown(&letter.device)),
+            (None, None) => shown(&letter.device),
+        };
+        let _ = writeln!(out, "  {} {device}", shown(&letter.letter));
+    }
+    let of = |start: Start| {
+        let those = windows.drivers.iter().filter(move |driver| driver.is_there && driver.start == start);
+        those.map(|driver| driver.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    for (start, says) in [(Start::Boot, "start with the machine"), (Start::Demand, "start on demand")] {
+        let names = of(start);
+        if !names.is_empty() {
+            let _ = writeln!(out, "  drivers that {says}: {names}");
+        }
+    }
+}
+
 /// Changed lines of one file that are shown.
 const LINES_SHOWN: usize = 12;
+
+/// Of a registry, in which every line is an edit of its own.
+const REGISTRY_LINES_SHOWN: usize = 90;
 
 fn inspected_text(report: &Inspected, changes: &str) -> String {
     let mut out = format!("\n{}", map::text(report));
@@ -311,12 +345,12 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         let _ = writeln!(out, "\n{changes}");
         for edit in &report.edits {
             let _ = writeln!(out, "  {}\n      {}: {}", edit.path, edit.what, edit.why);
-            for line in edit.lines.iter().take(LINES_SHOWN) {
+            let most = if edit.is_registry { REGISTRY_LINES_SHOWN } else { LINES_SHOWN };
+            for line in edit.lines.iter().take(most) {
                 let _ = writeln!(out, "      {line}");
             }
-            if edit.lines.len() > LINES_SHOWN {
-                let _ =
-                    writeln!(out, "      … {} more lines (--json has all)", edit.lines.len() - LINES_SHOWN);
+            if edit.lines.len() > most {
+                let _ = writeln!(out, "      … {} more lines (--json has all)", edit.lines.len() - most);
             }
         }
     } else {
