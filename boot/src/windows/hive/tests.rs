@@ -8,6 +8,7 @@ mod logs;
 mod model;
 mod names;
 mod readers;
+mod validate;
 
 use super::read::nk;
 use super::{Hive, Key};

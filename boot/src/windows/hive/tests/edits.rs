@@ -132,7 +132,7 @@ fn cells_are_used_again_and_bins_appended() {
         hive.delete_value(key, if round % 2 == 0 { "a" } else { "b" }).unwrap();
     }
     assert!(hive.cells.bins().len() <= 6 * PAGE, "{} bytes", hive.cells.bins().len());
-    hive.set(key, "large", &Data::binary(vec![3; 16000])).unwrap();
+    hive.set(key, "large", &Data::binary(vec![3; 40_000])).unwrap();
     hive.delete_key("k").unwrap();
     assert_eq!(hive.validate().unwrap().lost_cells, 0);
     assert_eq!(hive.cells.in_use(), 2, "the root and its descriptor");
