@@ -105,6 +105,9 @@ fn bios_disks_are_found_and_written() {
     assert!(says.contains("disk0p2") && says.contains("disk1p1"), "{says}");
     let seen = looked_at(&[&two, &alone], Some(&sandbox), Some("disk0p2"));
     assert_eq!(mounts(&seen), [("/", "disk0p2", "ntfs"), (BOOT_AT, "disk0p1", "ntfs")]);
+    let seen = looked_at(&[&two, &alone], Some(&sandbox), Some("disk0p1"));
+    assert_eq!(ids(&seen), ["no-operating-system"]);
+    assert!(seen.plan.findings[0].remedy.contains("disk0p2, disk1p1"), "{:?}", seen.plan.findings[0]);
     // Without a sandbox nothing of it is seen.
     let seen = looked_at(&[&two], None, None);
     assert_eq!(ids(&seen), ["sandbox-needed"]);
@@ -196,7 +199,8 @@ fn what_is_not_opened_is_named() {
     let bitlocker = copy("bitlocker");
     poke(&bitlocker, c + 3, b"-FVE-FS-");
     let seen = looked_at(&[&bitlocker], Some(&sandbox), None);
-    assert_eq!(ids(&seen), ["windows-bitlocker"]);
+    // A boot sector without its metadata.
+    assert_eq!(ids(&seen), ["windows-bitlocker", "windows-bitlocker-not-opened"]);
     assert!(
         seen.plan.findings[0].says.contains("disk0p2")
             && seen.plan.findings[0].remedy.contains("manage-bde -off")
@@ -224,5 +228,13 @@ fn what_is_not_opened_is_named() {
     let mut found = ids(&seen);
     found.sort_unstable();
     found.dedup();
-    assert_eq!(found, ["windows-bitlocker-data", "windows-data-not-opened", "windows-ntfs-old"]);
+    assert_eq!(
+        found,
+        [
+            "windows-bitlocker-data",
+            "windows-bitlocker-not-opened",
+            "windows-data-not-opened",
+            "windows-ntfs-old"
+        ]
+    );
 }

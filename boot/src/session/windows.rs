@@ -190,6 +190,15 @@ pub(super) fn choose<'l>(
         .filter_map(|looked| Some(format!("{} ({})", looked.name(), looked.root.as_ref()?.name)))
         .collect();
     match (left.as_slice(), linux.as_slice()) {
+        ([], _) if looked.iter().all(|looked| looked.root.is_none()) && !installations.is_empty() => {
+            let names: Vec<String> = installations.iter().map(Installation::choice).collect();
+            let wanted = wanted.map_or("", |wanted| wanted.0.as_str());
+            Some(Err(Finding::new(
+                "no-operating-system",
+                format!("{wanted} was chosen as root, but holds no Windows"),
+                format!("choose one of: {}", names.join(", ")),
+            )))
+        }
         ([], _) => None,
         ([only], []) => Some(Ok(*only)),
         (several, linux) => {

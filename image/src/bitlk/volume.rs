@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 /// Bytes that are decrypted at once.
 const PIECE: u64 = 256 << 10;
 
-/// The header that lies elsewhere: 8 KiB nearly always.
-const HEADER_AT_MOST: u64 = 1 << 20;
+/// The beginning that lies elsewhere: 8 KiB, and of BitLocker To Go some MiB, in whose place a small FAT has its reader.
+const HEADER_AT_MOST: u64 = 64 << 20;
 
 pub(super) struct Volume {
     below: Arc<dyn DiskMut>,

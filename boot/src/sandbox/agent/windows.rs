@@ -139,6 +139,9 @@ fn listing(parent: &OwnedFd, upcase: Option<&[u16]>) -> rustix::io::Result<Folde
         if let Ok(name) = entry?.file_name().to_str() {
             folder.entry(folded(name, upcase)).or_default().push(name.to_owned());
         }
+        if folder.len() > NAMES_AT_MOST {
+            return Err(Errno::OVERFLOW);
+        }
     }
     Ok(folder)
 }
