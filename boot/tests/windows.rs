@@ -203,7 +203,7 @@ fn what_is_not_opened_is_named() {
     assert_eq!(ids(&seen), ["windows-bitlocker", "windows-bitlocker-not-opened"]);
     assert!(
         seen.plan.findings[0].says.contains("disk0p2")
-            && seen.plan.findings[0].remedy.contains("manage-bde -off")
+            && seen.plan.findings[0].remedy.contains("--passphrase-file")
     );
     // Both partitions of a disk that was made dynamic.
     let dynamic = copy("dynamic");
