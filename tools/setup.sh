@@ -191,6 +191,8 @@ demo)
     ;;
 test)
     need mkfs.xfs xfsprogs
+    need ntfs-3g ntfs-3g
+    need setfattr attr
     need xfs_repair xfsprogs
     need mkfs.vfat dosfstools
     need mcopy mtools

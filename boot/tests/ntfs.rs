@@ -206,7 +206,7 @@ fn packed_and_sparse_files_and_links() {
         );
         // Junctions that would lead out, and round and round.
         for (name, target) in
-            [("out", "C:\\..\\..\\..\\etc"), ("loop", "C:\\loop"), ("users", "C:\\USERS\\public")]
+            [("out", "C:\\..\\..\\..\\etc"), ("loop", "C:\\loop"), ("people", "C:\\USERS\\public")]
         {
             std::fs::create_dir(at(name)).unwrap();
             fuse.set_attribute(name, "system.ntfs_reparse_data", &junction(target));
@@ -221,10 +221,7 @@ fn packed_and_sparse_files_and_links() {
     assert!(error.kind() == Kind::Unsupported && error.hint_text().unwrap().contains("compact"), "{error}");
     assert!(tree.exists("/documents AND settings/PUBLIC/desktop").unwrap());
     assert!(tree.names("/Users/all users").unwrap().contains(&"Microsoft".to_owned()));
-    assert!(
-        tree.names("/USERS/Public").unwrap() == tree.names("/users").unwrap()
-            || tree.exists("/users").unwrap()
-    );
+    assert!(tree.exists("/People/DESKTOP").unwrap(), "a link's target is of any case, too");
     assert!(!tree.exists("/out/passwd").unwrap() && !tree.exists("/out/hostname").unwrap());
     assert!(tree.exists("/loop/x").is_err());
     assert!(tree.names("/").unwrap().contains(&"loop".to_owned()), "it does not fail the walk");
@@ -342,4 +339,45 @@ fn a_damaged_volume_ends_in_time() {
     }
     eprintln!("{mounted} of 12 mounted, {written} written");
     assert!(mounted > 0);
+}
+
+/// A volume that Windows made, its journal left open as in a snapshot: replayed also where it is only read. The tables of this
+/// journal are empty, so that what is proven is the way, and no change to a file.
+#[test]
+fn a_volume_that_was_in_use_is_replayed() {
+    let Some(sandbox) = sandbox("a_volume_that_was_in_use_is_replayed") else { return };
+    let _one = one();
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
+    let corpus = std::env::var_os("LANDFALL_CORPUS").map_or(beside, PathBuf::from);
+    let Ok(packed) = std::fs::read(corpus.join("dfvfs/ntfs-fixed.vhd.zst")) else {
+        eprintln!("SKIPPED: there is no corpus at {}", corpus.display());
+        return;
+    };
+    // The partition begins at 64 KiB; the footer of the image lies behind it.
+    let mut raw = zstd::decode_all(&packed[..]).unwrap().split_off(64 << 10);
+    let sectors = usize::try_from(u64::from_le_bytes(raw[0x28..0x30].try_into().unwrap())).unwrap();
+    raw.truncate((sectors + 1) * 512);
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("c.raw");
+    let state = |image: &Path| ntfs::state(&*FileDisk::open(image)).unwrap().unwrap();
+    let mut opened = 0;
+    for at in
+        (0..raw.len() - 4096).step_by(4096).filter(|at| raw[*at..].starts_with(b"RSTR")).collect::<Vec<_>>()
+    {
+        let flags = at + usize::from(raw[at + 0x18]) + 0x0e;
+        assert_eq!(raw[flags], 2, "Windows left it clean");
+        raw[flags] = 0;
+        opened += 1;
+    }
+    assert_eq!(opened, 2);
+    std::fs::write(&image, &raw).unwrap();
+    assert_eq!(state(&image).log, ntfs::Log::Pending { version: (1, 1) });
+    let session = start(&sandbox, &image, true);
+    let tree = session.tree("w");
+    assert_eq!(tree.read("/PASSWORDS.TXT", Bytes(200)).unwrap().unwrap().len(), 126);
+    assert!(tree.exists("/A_directory/another_FILE").unwrap());
+    assert!(session.apply("w", &[put("/x", b"x")]).is_err(), "it is mounted to be read");
+    session.finish().unwrap();
+    assert_eq!(state(&image).log, ntfs::Log::Clean);
+    is_sound(&image, 0);
 }

@@ -363,6 +363,8 @@ fn told(doing: &str, failure: Failure) -> Error {
     };
     match failure.cause {
         Cause::Corrupt => corrupt(says),
+        Cause::Unsupported if failure.says.contains("has no driver") => Error::unsupported(says)
+            .hint("give the sandbox a kernel that has it (tools/fetch-sandbox-kernel.sh FOLDER takes one with ntfs3)"),
         Cause::Unsupported => Error::unsupported(says),
         Cause::Refused => Error::refused(says),
         Cause::Errno(number) => {
@@ -391,6 +393,8 @@ fn told(doing: &str, failure: Failure) -> Error {
                 30 | 95 if is_mount => unsupported(format!("{says}: {error}")),
                 // ENOENT, EEXIST (a second volume with the same identity), EFBIG of a mount.
                 2 | 17 | 27 if is_mount => Error::refused(format!("{says}: {error}")),
+                // ENOTUNIQ: folders of NTFS that tell case apart, as Linux programs on Windows make them.
+                76 => Error::refused(format!("{says}: names there differ in nothing but case")),
                 // ELOOP, ENAMETOOLONG: the guest's links.
                 36 | 40 => Error::corrupt(format!("{says}: {error}")),
                 // EIO, EINVAL (of a mount: no such file system in there), EUCLEAN, EBADMSG: the disks themselves

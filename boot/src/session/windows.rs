@@ -18,7 +18,7 @@ use crate::patch::{Action, Edit};
 use crate::sandbox::SandboxTree;
 use crate::tree::{GuestTree, NodeKind};
 use crate::volume::ntfs::{Log, State};
-use crate::volume::scan::{DYNAMIC, SPACES};
+use crate::volume::scan::{BITLOCKER, DYNAMIC, SPACES};
 use crate::volume::{Content, Scan, Volume, VolumeId};
 use crate::{Error, Kind, Result};
 use landfall_image::{DiskMut, partition};
@@ -190,6 +190,15 @@ pub(super) fn choose<'l>(
         .filter_map(|looked| Some(format!("{} ({})", looked.name(), looked.root.as_ref()?.name)))
         .collect();
     match (left.as_slice(), linux.as_slice()) {
+        ([], _) if looked.iter().all(|looked| looked.root.is_none()) && !installations.is_empty() => {
+            let names: Vec<String> = installations.iter().map(Installation::choice).collect();
+            let wanted = wanted.map_or("", |wanted| wanted.0.as_str());
+            Some(Err(Finding::new(
+                "no-operating-system",
+                format!("{wanted} was chosen as root, but holds no Windows"),
+                format!("choose one of: {}", names.join(", ")),
+            )))
+        }
         ([], _) => None,
         ([only], []) => Some(Ok(*only)),
         (several, linux) => {
@@ -238,6 +247,7 @@ pub(super) fn mounts(
         out.needed.push(mount);
     };
     add("/", root);
+    let mut findings: Vec<Finding> = about_own_encryption(root, scan).into_iter().collect();
     let with_efi = volumes_with(&|windows| windows.has_efi);
     // Without a store in it, it is still the place where one would have to be.
     let by_type = || {
@@ -289,12 +299,13 @@ pub(super) fn mounts(
         Err(several) => unclear.push(several),
     }
     for several in unclear {
-        out.findings.push(Finding::new(
+        findings.push(Finding::new(
             "windows-boot-unclear",
             format!("{} hold boot files of Windows each, and nothing tells which are used", several.join(" and ")),
             "leave out the disk that does not belong to the machine, or remove the boot files that are not used in the source machine",
         ));
     }
+    out.findings = findings;
     Ok(out)
 }
 
@@ -355,22 +366,10 @@ pub(super) fn about_storage(scan: &Scan, is_found: bool) -> Vec<Finding> {
     for volume in &scan.volumes {
         let id = &volume.id.0;
         let (kind, remedy) = match &volume.content {
-            Content::Encrypted { scheme } if scheme == "BitLocker" => {
-                let (row, remedy) = match is_found {
-                    true => (
-                        "windows-bitlocker-data",
-                        "have its recovery key at hand: Windows may ask for it once on new hardware",
-                    ),
-                    false => (
-                        "windows-bitlocker",
-                        "in the source machine run `manage-bde -off C:`, wait until `manage-bde -status` says that it is decrypted, shut it down, and convert again; suspending BitLocker is not enough",
-                    ),
-                };
-                findings.push(Finding::new(
-                    row,
-                    format!("{id} is encrypted with BitLocker, and cannot be seen into"),
-                    remedy,
-                ));
+            Content::Encrypted { scheme } if scheme == BITLOCKER => {
+                if !volume.is_opened_in(&scan.volumes) {
+                    findings.push(about_bitlocker(id, is_found));
+                }
                 continue;
             }
             Content::Member { of } if of == DYNAMIC => (
@@ -400,6 +399,37 @@ pub(super) fn about_storage(scan: &Scan, is_found: bool) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// A volume of BitLocker that stayed closed.
+fn about_bitlocker(id: &str, is_found: bool) -> Finding {
+    let says = format!("{id} is encrypted with BitLocker, and cannot be seen into");
+    match is_found {
+        true => Finding::new(
+            "windows-bitlocker-data",
+            says,
+            "have its recovery password at hand: Windows may ask for it once on new hardware",
+        ),
+        false => Finding::new(
+            "windows-bitlocker",
+            says,
+            "give its recovery password (48 digits with hyphens) in a file: --passphrase-file FILE; or suspend BitLocker in the source machine (`manage-bde -protectors -disable C: -rebootcount 0`), shut it down, and convert again",
+        ),
+    }
+}
+
+/// What is to be said where Windows itself lies on BitLocker.
+fn about_own_encryption(root: &Volume, scan: &Scan) -> Option<Finding> {
+    let is_bitlocker = |id: &VolumeId| {
+        let container = scan.volume(id).map(|volume| &volume.content);
+        matches!(container, Some(Content::Encrypted { scheme }) if scheme == BITLOCKER)
+    };
+    let container = root.on.iter().find(|id| is_bitlocker(id))?;
+    Some(Finding::new(
+        "windows-bitlocker-system",
+        format!("Windows lies on {}, which is encrypted with BitLocker and stays so", container.0),
+        "have its recovery password at hand for the first start, or suspend BitLocker in the source machine before the last copy",
+    ))
 }
 
 #[cfg(test)]

@@ -150,8 +150,8 @@ impl Volume {
             volumes.iter().any(|volume| volume.device_names.iter().any(|name| fits(name)))
         };
         match &self.content {
-            Content::Encrypted { .. } => {
-                let inner = scan::opened_id(&self.id);
+            Content::Encrypted { scheme } => {
+                let inner = scan::opened_id(&self.id, scheme);
                 volumes.iter().any(|volume| volume.id == inner)
             }
             Content::Member { of } if of == "linux-raid" => {

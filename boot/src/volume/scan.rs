@@ -2,7 +2,7 @@
 //!
 //! Layers are opened until nothing new appears, what is complete first:
 //! ```text
-//! disks -> partitions -> md arrays (with partitions of their own) -> LUKS -> LVM -> LUKS -> …
+//! disks -> partitions -> md arrays (with partitions of their own) -> LUKS, BitLocker -> LVM -> LUKS -> …
 //! ```
 //! One file each: [`arrays`], [`encrypted`], [`foreign`] (what Windows makes of partitions), [`groups`], [`reach`] (what lies below, against storage that lies on itself).
 //!
@@ -15,7 +15,7 @@ mod foreign;
 mod groups;
 mod reach;
 
-pub use encrypted::opened_id;
+pub use encrypted::{BITLOCKER, opened_id};
 pub use foreign::{DYNAMIC, SPACES};
 
 use super::lvm::{self, Physical};
@@ -336,7 +336,7 @@ impl<'k> Work<'k> {
             Content::Member { of } if of == "linux-raid" && place.may_hold_layers => {
                 self.member(&place, &view)?;
             }
-            Content::Encrypted { scheme } if scheme.starts_with("LUKS") => {
+            Content::Encrypted { scheme } if scheme.starts_with("LUKS") || scheme == BITLOCKER => {
                 self.locked.push(encrypted::Locked::new(&place, scheme, found.uuid.as_deref(), view.clone()));
             }
             _ => {}

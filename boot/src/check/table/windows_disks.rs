@@ -7,9 +7,10 @@ pub(super) const ROWS: &[Explanation] = &[
         id: "windows-bitlocker",
         severity: Severity::Blocks,
         text: "A volume is encrypted with BitLocker, and no system was found outside of it, so nothing of Windows can be read \
-               or changed. BitLocker has to be turned off in the source machine (`manage-bde -off C:`), which decrypts the \
-               volume; suspended protectors leave it encrypted. Turn it on again on the target, which gives it a new \
-               protector: the old one is bound to the TPM of the old machine.",
+               or changed. Its recovery password opens it, or the password that it asks for; a key in a TPM or on a USB stick \
+               does not. So does suspending BitLocker in the source machine (`manage-bde -protectors -disable C: -rebootcount \
+               0`), which also keeps the target from asking for the recovery password. `manage-bde -off C:` decrypts it for \
+               good.",
     },
     Explanation {
         id: "windows-bitlocker-data",
@@ -17,6 +18,28 @@ pub(super) const ROWS: &[Explanation] = &[
         text: "A data volume is encrypted with BitLocker. It is copied as it is, and Windows unlocks it on the target as \
                before, by a key on its system volume or by a password. Where it was bound to the machine's TPM, the recovery \
                key is asked for.",
+    },
+    Explanation {
+        id: "windows-bitlocker-key-wrong",
+        severity: Severity::Warns,
+        text: "A volume is encrypted with BitLocker, and the given key is neither its recovery password nor its password. The \
+               recovery password belongs to one volume: eight groups of six digits, which `manage-bde -protectors -get C:` shows. \
+               Another finding says so if the guest needs the volume to start.",
+    },
+    Explanation {
+        id: "windows-bitlocker-not-opened",
+        severity: Severity::Warns,
+        text: "A volume is encrypted with BitLocker in a state or a way that is not opened: its encryption is under way or \
+               paused, it encrypts only what is written, it is of Windows Vista, its metadata are damaged. It is copied as it \
+               is. Let the encryption finish, or turn BitLocker off in the source machine.",
+    },
+    Explanation {
+        id: "windows-bitlocker-system",
+        severity: Severity::Warns,
+        text: "Windows itself lies on a volume of BitLocker. It was opened, and what is changed is encrypted again with the same \
+               keys. A protector in the old machine's TPM does not work on the target, and the boot chain there is another: \
+               unless protection is suspended, Windows asks for the recovery password once. Have it at hand, and let BitLocker \
+               make a new protector afterwards.",
     },
     Explanation {
         id: "windows-boot-unclear",

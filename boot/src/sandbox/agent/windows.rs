@@ -10,7 +10,7 @@
 //! streams. A file with one name only is therefore written over: all of that stays. What has several names is a hard link
 //! of the component store (WinSxS) nearly always, whose file must not change: such a file is written beside and put in the
 //! place of that one name, with the rights and attributes of the old one. So are files that are compressed, sparse or a
-//! reparse point (WOF): the new one is a plain file. Short name and other streams go in these cases. A new file or folder gets
+//! reparse point (WOF): the new one is a plain file, or compressed where its folder says so. Short name and other streams go in these cases. A new file or folder gets
 //! the security id of its folder from ntfs3, which is to say its rights. Owner and mode that ntfs3 notes down for Linux
 //! ($LXUID and others, as WSL does) are taken away again.
 //!
@@ -139,6 +139,9 @@ fn listing(parent: &OwnedFd, upcase: Option<&[u16]>) -> rustix::io::Result<Folde
         if let Ok(name) = entry?.file_name().to_str() {
             folder.entry(folded(name, upcase)).or_default().push(name.to_owned());
         }
+        if folder.len() > NAMES_AT_MOST {
+            return Err(Errno::OVERFLOW);
+        }
     }
     Ok(folder)
 }
@@ -192,7 +195,9 @@ pub(super) fn copy_attributes(parent: &OwnedFd, name: &str, to: impl AsFd + Copy
         Err(Errno::NOENT | Errno::NODATA) => {}
         Err(e) => return Err(e),
     }
-    let kept = attributes(&from)? & !(SPARSE | REPARSE | COMPRESSED | ENCRYPTED);
+    // How its content is stored is its own: changing that on a file that is open crashes ntfs3 (6.12).
+    let own = attributes(to)? & (SPARSE | COMPRESSED);
+    let kept = own | attributes(&from)? & !(SPARSE | REPARSE | COMPRESSED | ENCRYPTED);
     rustix::fs::fsetxattr(to, ATTRIBUTES, &kept.to_ne_bytes(), XattrFlags::empty())
 }
 
@@ -202,7 +207,7 @@ fn open(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 /// FILE_ATTRIBUTE_… of an open file.
-fn attributes(file: &OwnedFd) -> rustix::io::Result<u32> {
+fn attributes(file: impl AsFd) -> rustix::io::Result<u32> {
     let mut raw = [0; 4];
     match rustix::fs::fgetxattr(file, ATTRIBUTES, &mut raw[..])? {
         4 => Ok(u32::from_ne_bytes(raw)),
