@@ -18,7 +18,6 @@ use landfall_boot::network_map::What;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
