@@ -20,7 +20,6 @@ use landfall_boot::windows::services::Start;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 /// What the arguments say of how a guest is found.

@@ -133,14 +133,14 @@ fn leave(draft: &mut Draft<'_>, agent: &Agent, services: &[&'static str], lists:
             continue;
         }
         let key = format!("Services\\{service}");
-        let why = format!("{title} has nothing to talk to at the target.");
+        let why = format!("Nothing at the target talks to {title}.");
         if Place::Control(&key, "Start").change(draft, Some(off.clone()), &why)? {
             done.push((*service).to_owned());
         }
     }
     for key in RUN {
         for entry in agent.run {
-            let why = format!("{title} has nothing to talk to at the target.");
+            let why = format!("Nothing at the target talks to {title}.");
             if Place::Software(key, entry).change(draft, None, &why)? {
                 done.push((*entry).to_owned());
             }
@@ -155,12 +155,12 @@ fn leave(draft: &mut Draft<'_>, agent: &Agent, services: &[&'static str], lists:
     }
     dependents(draft, agent, &may_go)?;
     let what = match done.is_empty() {
-        true => "nothing of it starts by itself here".to_owned(),
-        false => format!("it was switched off ({})", done.join(", ")),
+        true => "nothing of that starts by itself here".to_owned(),
+        false => format!("switched off: {}", done.join(", ")),
     };
     draft.find(
         "windows-agent-off",
-        format!("{title} is installed; {what}."),
+        format!("The guest has {title}; {what}."),
         format!(
             "Uninstall it on the target when the machine will not move back, or convert with --keep {}.",
             agent.name
@@ -224,7 +224,7 @@ fn stay(
     is_home: bool,
 ) -> Result<()> {
     let title = agent.title;
-    let why = format!("{title} was switched off by an earlier pass, and is at home here.");
+    let why = format!("An earlier pass switched off {title}, which is at home here or to be kept.");
     let off = Data::dword(DISABLED);
     let mut done = Vec::new();
     for service in services {
@@ -254,7 +254,7 @@ fn stay(
     if !done.is_empty() {
         draft.find(
             "windows-agent-enabled",
-            format!("{title} is installed and was switched on again: {}.", done.join(", ")),
+            format!("The guest has {title}; switched on again: {}.", done.join(", ")),
             format!("Convert with --drop {} to leave it off.", agent.name),
         );
     }
@@ -264,7 +264,7 @@ fn stay(
     {
         draft.find(
             "windows-agent-by-owner",
-            format!("{title} is installed, but somebody disabled its service {service}."),
+            format!("The guest has {title}, but somebody disabled the service {service}."),
             format!("Run `sc config \"{service}\" start= auto` on the target if it is wanted there."),
         );
     }

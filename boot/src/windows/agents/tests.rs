@@ -12,9 +12,9 @@ const MOUSE: &str = "ControlSet001\\Enum\\ACPI\\VMW0003\\4&1";
 
 /// A guest's two hives, which stay between passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Hives {
-    system: MemKeys,
-    software: MemKeys,
+pub(super) struct Hives {
+    pub system: MemKeys,
+    pub software: MemKeys,
 }
 
 fn service(name: &str, start: u32) -> (String, &'static str, Data) {
@@ -38,6 +38,7 @@ fn vmware() -> Hives {
             service("VMMemCtl", 2),
             service("VMRawDsk", 1),
             service("vmmouse", 3),
+            service("vsepflt", 0),
             service("pvscsi", 0),
             service("partmgr", 0),
             service("Other", 2),
@@ -58,7 +59,7 @@ fn vmware() -> Hives {
 }
 
 /// One pass: the plan, and the hives with it.
-fn pass(hives: &Hives, request: &Request) -> (PatchPlan, Hives) {
+pub(super) fn pass(hives: &Hives, request: &Request) -> (PatchPlan, Hives) {
     let tree = MemTree::new();
     let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
     let mut draft = draft(&scene, request, ten(), &[], &[]);
@@ -77,7 +78,7 @@ fn pass(hives: &Hives, request: &Request) -> (PatchPlan, Hives) {
     (plan, after)
 }
 
-fn to(platform: Platform) -> Request {
+pub(super) fn to(platform: Platform) -> Request {
     Request { platform, ..Request::default() }
 }
 
@@ -102,6 +103,7 @@ fn what_starts_by_itself_is_switched_off_filters_first() {
         ("VMMemCtl", 4),
         ("VMRawDsk", 4),
         ("vmmouse", 3),
+        ("vsepflt", 4),
         ("pvscsi", 0),
         ("partmgr", 0),
     ] {
@@ -149,6 +151,11 @@ fn what_somebody_changed_since_counts() {
     assert_eq!(start_of(&back, "VMTools"), Some(3));
     // Behind the one that it stood behind.
     assert_eq!(filters_of(&back, DISK_CLASS, "UpperFilters"), ["first", "vmrawdsk", "new", "PartMgr"]);
+    // Uninstalled at the target: a filter without its driver would keep disks from starting.
+    let (_, mut there) = pass(&vmware(), &to(Platform::Kvm));
+    there.system.delete("ControlSet001\\Services\\vsepflt").unwrap();
+    let (_, back) = pass(&there, &to(Platform::Esxi));
+    assert!(filters_of(&back, DISK_CLASS, "LowerFilters").is_empty());
     // Disabled by its owner before the first pass: nothing to give back, and said at home.
     let mut owner = vmware();
     owner.system.set(vmtools, "Start", &Data::dword(4)).unwrap();

@@ -84,7 +84,9 @@ fn partition(bytes: &[u8]) -> Option<Partition> {
 fn device_of(bytes: &[u8]) -> String {
     let units: Vec<u16> = bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
     let text = String::from_utf16_lossy(&units);
-    let name = text.trim_start_matches(['\\', '?', '_']);
+    // A name of a device; whatever else is no text at all.
+    let prefix = ["\\??\\", "_??_"].into_iter().find_map(|prefix| text.strip_prefix(prefix));
+    let name = prefix.unwrap_or_default();
     let parts = name.split('#').take(2).collect::<Vec<_>>().join(" ");
     let shown: String = parts.chars().filter(|letter| !letter.is_control()).take(80).collect();
     match shown.trim() {

@@ -11,7 +11,7 @@ use crate::windows::hives;
 use crate::windows::registry::Registry;
 use std::path::Path;
 
-/// What both understand: hivexregedit knows no comments behind data, and neither UTF-16 files nor marks.
+/// What both understand: hivexregedit makes no keys on the way to another, and knows no comments behind data.
 const FILE: &str = r#"Windows Registry Editor Version 5.00
 
 ; made for this test
@@ -28,8 +28,12 @@ const FILE: &str = r#"Windows Registry Editor Version 5.00
 "wide"=hex(b):01,00,00,00,00,00,00,80
 "gone"=dword:00000001
 
+[HKEY_LOCAL_MACHINE\SOFTWARE\Example\Deep]
+
 [HKEY_LOCAL_MACHINE\SOFTWARE\Example\Deep\Er]
 "a]b"="c"
+
+[HKEY_LOCAL_MACHINE\SOFTWARE\Example\Removed]
 
 [HKEY_LOCAL_MACHINE\SOFTWARE\Example\Removed\Below]
 "x"=dword:00000002
