@@ -3,10 +3,11 @@
 mod from_a;
 mod from_l;
 mod linux;
+mod windows_drivers;
 
 use super::Explanation;
 use std::sync::LazyLock;
 
 /// Every finding that this crate can give, sorted by id.
 pub static TABLE: LazyLock<Vec<Explanation>> =
-    LazyLock::new(|| [from_a::ROWS, linux::ROWS, from_l::ROWS].concat());
+    LazyLock::new(|| [from_a::ROWS, linux::ROWS, from_l::ROWS, windows_drivers::ROWS].concat());

@@ -13,6 +13,7 @@
 
 pub mod data;
 pub mod draft;
+pub mod drivers;
 pub mod hives;
 pub mod registry;
 
