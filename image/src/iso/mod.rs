@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::source::Source;
 use crate::units::{Bytes, FileOffset};
-use record::{Record, Scheme, u16_le, u32_le};
+use record::{Record, Scheme, u16_le};
 
 /// A sector: descriptors and folders are made of them whatever the size of a block.
 const SECTOR: u64 = 2048;

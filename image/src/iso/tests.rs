@@ -1,5 +1,6 @@
 //! Images that other programs made, read by all three kinds of names; damage.
 
+use super::record::u32_le;
 use super::*;
 use crate::error::Kind;
 use std::path::{Path, PathBuf};

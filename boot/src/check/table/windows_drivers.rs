@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Explanation] = &[
     Explanation {
         id: "windows-driver-nearest",
         severity: Severity::Notes,
-        text: "virtio-win has a folder for each version of Windows. Where there is none for the guest's, or \
+        text: "A folder of virtio-win is for one version of Windows. Where there is none for the guest's, or \
                its build is newer than those that landfall knows, the driver of the nearest older one is \
                taken: Windows keeps loading these, and the INF file says whether it is for the guest. Fetch \
                a newer virtio-win if the device does not start.",

@@ -108,7 +108,7 @@ pub(super) fn register(draft: &mut Draft<'_>, chosen: &Chosen) -> Result<String>
         runs_from_store: true,
     };
     files(draft, chosen, &label, &oem)?;
-    for install in installs(&chosen.package) {
+    for install in &chosen.package.installs {
         service::copy_files(draft, chosen, install, &place)?;
         service::write(draft, chosen, install, &place)?;
         lock(draft, chosen, install, &place)?;
@@ -152,11 +152,6 @@ fn repository(draft: &Draft<'_>, label: &str, file: &str) -> String {
 
 fn label(draft: &Draft<'_>, chosen: &Chosen) -> String {
     format!("{}_{}_{}", chosen.driver.inf(), decoration::architecture(&draft.system), chosen.identity())
-}
-
-/// Each installation that a device of the guest can have.
-fn installs(package: &Package) -> impl Iterator<Item = &Install> {
-    package.installs.iter()
 }
 
 /// The number of the processor's architecture (winnt.h).
@@ -391,7 +386,7 @@ fn configurations(
     let package = &chosen.package;
     let key = format!("{DATABASE}\\DriverPackages\\{label}");
     let mut names: Vec<&str> = Vec::new();
-    for install in installs(package) {
+    for install in &package.installs {
         names.push(&install.name);
         let key = format!("{key}\\Configurations\\{}", install.name);
         let service = install.function().map_or("", |service| service.name.as_str());
