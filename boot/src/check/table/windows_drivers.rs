@@ -26,7 +26,7 @@ pub(super) const ROWS: &[Explanation] = &[
                is made to start where the machine starts from its disk. Nothing needs to be done.",
     },
     Explanation {
-        id: "windows-driver-sha2",
+        id: "windows-driver-signing",
         severity: Severity::Warns,
         text: "Windows 7 and Server 2008 R2 load drivers that are signed with SHA-2 only with an update of \
                2015 (KB3033929) or 2019 (KB4474419), and stop at the start without it. The driver is not \

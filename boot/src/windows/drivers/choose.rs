@@ -304,7 +304,7 @@ fn is_taken(draft: &mut Draft<'_>, chosen: &Chosen, os: Option<&str>) -> Result<
     if is_seven && chosen.catalogue.needs_sha2 && draft.system.architecture == "x86_64" && !knows_sha2(draft)?
     {
         draft.find(
-            "windows-driver-sha2",
+            "windows-driver-signing",
             format!("The driver {name} is signed with SHA-2, and this Windows has no update that knows it (KB4474419 or KB3033929)."),
             "Install KB4474419 in the guest at the source and convert it again, or keep the AHCI controller and the e1000e card.",
         );

@@ -160,7 +160,7 @@ fn windows_7_needs_an_update_for_sha2() {
         guest.software = MemKeys::of(&[(&package(name), "CurrentState", Data::dword(state))]);
         let (installed, plan) = guest.plan(Some(&source), &[Driver::Viostor]);
         assert_eq!(installed.has(Driver::Viostor), usable, "{name}");
-        assert_eq!(ids(&plan), if usable { vec![] } else { vec!["windows-driver-sha2"] });
+        assert_eq!(ids(&plan), if usable { vec![] } else { vec!["windows-driver-signing"] });
     }
     let old = one(&Recipe::seven(Driver::Viostor), "viostor/w7/amd64");
     assert!(Guest::new(seven(), &Vec::new()).plan(Some(&old), &[Driver::Viostor]).1.findings.is_empty());
