@@ -115,7 +115,9 @@ impl Change {
         let mut lines = Vec::new();
         let what = match &edit.action {
             Action::Write { contents, .. } => {
-                lines = changed_lines(before.unwrap_or_default(), &contents.0);
+                if contents.is_text() {
+                    lines = changed_lines(before.unwrap_or_default(), &contents.0);
+                }
                 if before.is_some() { "edit".to_owned() } else { "new file".to_owned() }
             }
             Action::Copy { from } => format!("copy of {from}"),

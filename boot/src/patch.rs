@@ -84,7 +84,24 @@ pub enum Action {
 pub struct Text(#[serde(serialize_with = "as_lossy_text")] pub Vec<u8>);
 
 fn as_lossy_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+    match is_text(bytes) {
+        true => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
+        false => {
+            serializer.collect_str(&format_args!("{} bytes, blake3 {}", bytes.len(), blake3::hash(bytes)))
+        }
+    }
+}
+
+/// No text holds a zero; programs and signatures would fill a report with what nobody can read.
+fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0)
+}
+
+impl Text {
+    /// False for programs, signatures and the like.
+    pub fn is_text(&self) -> bool {
+        is_text(&self.0)
+    }
 }
 
 impl std::fmt::Debug for Text {

@@ -23,6 +23,7 @@ pub mod error;
 mod foreign;
 pub mod formats;
 pub mod gate;
+pub mod iso;
 pub mod limits;
 pub mod location;
 pub mod luks;

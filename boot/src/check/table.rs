@@ -5,6 +5,7 @@ mod from_l;
 mod linux;
 mod windows;
 mod windows_disks;
+mod windows_drivers;
 mod windows_settings;
 
 use super::Explanation;
@@ -12,9 +13,16 @@ use std::sync::LazyLock;
 
 /// Every finding that this crate can give, sorted by id.
 pub static TABLE: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
-    let mut rows =
-        [from_a::ROWS, linux::ROWS, from_l::ROWS, windows::ROWS, windows_disks::ROWS, windows_settings::ROWS]
-            .concat();
+    let mut rows = [
+        from_a::ROWS,
+        linux::ROWS,
+        from_l::ROWS,
+        windows::ROWS,
+        windows_disks::ROWS,
+        windows_drivers::ROWS,
+        windows_settings::ROWS,
+    ]
+    .concat();
     rows.sort_by_key(|row| row.id);
     rows
 });

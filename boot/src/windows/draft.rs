@@ -136,6 +136,13 @@ impl<'a> Draft<'a> {
         self.others.insert(path.to_owned(), hive);
     }
 
+    /// A hive in another file, for tests without one.
+    #[cfg(test)]
+    pub(crate) fn with_hive(mut self, path: &str, registry: Registry) -> Self {
+        self.others.insert(path.to_owned(), registry);
+        self
+    }
+
     /// A file as it will be after the edits so far; `None` where it is absent.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let planned = self.edits.iter().find(|edit| edit.path.eq_ignore_ascii_case(path));

@@ -16,6 +16,7 @@ pub mod before;
 pub mod boot;
 pub mod data;
 pub mod draft;
+pub mod drivers;
 pub mod facts;
 pub mod hardware;
 pub mod hive;
