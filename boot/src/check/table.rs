@@ -3,10 +3,14 @@
 mod from_a;
 mod from_l;
 mod linux;
+mod windows_network;
 
 use super::Explanation;
 use std::sync::LazyLock;
 
 /// Every finding that this crate can give, sorted by id.
-pub static TABLE: LazyLock<Vec<Explanation>> =
-    LazyLock::new(|| [from_a::ROWS, linux::ROWS, from_l::ROWS].concat());
+pub static TABLE: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
+    let mut rows = [from_a::ROWS, linux::ROWS, from_l::ROWS, windows_network::ROWS].concat();
+    rows.sort_by_key(|row| row.id);
+    rows
+});

@@ -13,7 +13,9 @@
 
 pub mod data;
 pub mod draft;
+pub mod first_boot;
 pub mod hives;
+pub mod network;
 pub mod registry;
 
 /// Where the files of the EFI system partition are, which Windows gives no letter. No name of NTFS holds a colon.
