@@ -1,8 +1,17 @@
-//! Findings of the network of Windows guests.
+//! Findings of the network of Windows guests and of their first start.
 
 use super::super::{Explanation, Severity};
 
 pub(super) const ROWS: &[Explanation] = &[
+    Explanation {
+        id: "windows-first-start",
+        severity: Severity::Notes,
+        text: "What only the running Windows can do, it does at its first start on the new hardware: a service starts a script, \
+               which sets up adapters and runs installers, restarts Windows at most once and removes itself. What came of it is in the files done.json and firstboot.log of the folder landfall \
+               below that of Windows. The event log says that the service did not start (7000, 7009), since it is no program \
+               for services; software that watches for intruders may report it for the same reason. Look into done.json \
+               before the machine is handed over.",
+    },
     Explanation {
         id: "windows-nic-ambiguous",
         severity: Severity::Warns,

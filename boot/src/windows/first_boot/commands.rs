@@ -19,7 +19,9 @@ pub struct Commands {
     pub soft: Vec<String>,
     /// Either of two: the first makes it, the second is for one that is there already. Arguments of netsh.
     pub either: Vec<(String, String)>,
-    /// Tried once: keys below Services, names, types and data.
+    /// Tried once; where one fails, the adapter is only partly set up. Arguments of netsh.
+    pub wants: Vec<String>,
+    /// Tried once in the same way: keys below Services, names, types and data.
     pub values: Vec<String>,
 }
 
@@ -29,7 +31,8 @@ pub fn of(adapter: &Adapter, version: Version) -> Commands {
     let set = &adapter.settings;
     match set.addresses.split_first() {
         Some((first, others)) => {
-            let mut line = format!("interface ipv4 set address name=%IDX% source=static {}", dotted(first.host));
+            let mut line =
+                format!("interface ipv4 set address name=%IDX% source=static {}", dotted(first.host));
             let mut gateways = set.gateways.iter();
             match gateways.next() {
                 Some((ip, metric)) => line.push_str(&gateway(*ip, *metric)),
@@ -56,7 +59,7 @@ pub fn of(adapter: &Adapter, version: Version) -> Commands {
         commands.soft.push(format!("interface ipv4 set dnsservers name=%IDX% source=dhcp{register}"));
     }
     for (at, server) in set.wins.iter().enumerate() {
-        commands.soft.push(match at {
+        commands.wants.push(match at {
             0 => format!("interface ipv4 set winsservers name=%IDX% source=static address={server}"),
             _ => format!("interface ipv4 add winsservers name=%IDX% address={server} index={}", at + 1),
         });
@@ -71,13 +74,17 @@ pub fn of(adapter: &Adapter, version: Version) -> Commands {
         if let Some(metric) = metric {
             let _ = write!(ends, " metric={metric}");
         }
-        commands.either.push((format!("interface {family} add {ends}"), format!("interface {family} set {ends}")));
+        commands
+            .either
+            .push((format!("interface {family} add {ends}"), format!("interface {family} set {ends}")));
     }
     if let Some(metric) = set.metric {
-        commands.soft.push(format!("interface ipv4 set interface interface=%IDX% metric={metric}"));
+        commands.wants.push(format!("interface ipv4 set interface interface=%IDX% metric={metric}"));
     }
     if let Some(mtu) = set.mtu {
-        commands.soft.push(format!("interface ipv4 set subinterface interface=%IDX% mtu={mtu} store=persistent"));
+        commands
+            .wants
+            .push(format!("interface ipv4 set subinterface interface=%IDX% mtu={mtu} store=persistent"));
     }
     if let Some(suffix) = &set.suffix {
         commands.values.push(format!("\"%TCPIP%\\%GUID%\" /v Domain /t REG_SZ /d {suffix}"));

@@ -1,8 +1,9 @@
 //! What has to be done in the started Windows: a script of ours that it runs once, at its first start on the new hardware.
 //!
 //! The means is a service whose program is cmd.exe, which starts the script and ends at once. The service control manager
-//! notes in the event log that the service did not start (7000, with 1053 or 1067), and what it started goes on: it ends the
-//! process that it made, never that one's children. What was weighed against it:
+//! notes in the event log that the service did not start (7000, with 1053), and what it started goes on: it ends the process
+//! that it made, never that one's children. Public tools that run commands on remote machines have relied on that in every
+//! version for many years, which is also why software that watches for intruders may report it. What was weighed against it:
 //!
 //! - `SYSTEM\Setup\CmdLine` runs before services and drivers are there, and a script that hangs keeps Windows from starting.
 //! - RunOnce waits for somebody to log on. A start script of the group policy belongs to the policy, which replaces it.
@@ -11,8 +12,9 @@
 //!
 //! The script is for cmd.exe alone, so that no policy for PowerShell stops it (AllSigned, Constrained Language), and reads
 //! nothing that Windows translates: `route print` gives the index of an adapter by its hardware address, netsh takes the index.
-//! A connection's name never gets into a command. PowerShell is asked with a command line, which AllSigned lets pass, where
-//! that finds nothing, and for what nothing else can do; where it fails, the rest goes on.
+//! A connection's name gets into a command only to restore it, and only if it holds nothing that means something there. PowerShell
+//! is asked with a command line, which AllSigned lets pass, where that finds nothing, and for what nothing else can do; where it
+//! fails, the rest goes on.
 //!
 //! The service depends on no other one, as it would not start where one of them is missing or off: the script waits instead,
 //! within bounds. It starts at most five times, restarts Windows at most once, and removes itself in any case.
@@ -110,6 +112,21 @@ impl Steps {
     }
 }
 
+impl Steps {
+    /// In a sentence.
+    fn shown(&self) -> String {
+        let mut parts: Vec<String> =
+            self.adapters.iter().map(|one| format!("the adapter {}", one.mac)).collect();
+        match self.routes.len() {
+            0 => {}
+            1 => parts.push("a route".into()),
+            count => parts.push(format!("{count} routes")),
+        }
+        parts.extend(self.commands.iter().map(|command| command.name.clone()));
+        parts.join(", ")
+    }
+}
+
 /// The program of the service. The second cmd.exe has no window and outlives the first.
 const PROGRAM: &str = r#"%SystemRoot%\System32\cmd.exe /d /c start "landfall" /b %SystemRoot%\System32\cmd.exe /d /c %SystemRoot%\landfall\firstboot.cmd"#;
 
@@ -149,6 +166,11 @@ pub fn plan(draft: &mut Draft<'_>, steps: &Steps) -> Result<()> {
             draft.registry.set(&key, name, data, why)?;
         }
         draft.software.delete(MARK, "What an earlier first start left.")?;
+        draft.find(
+            "windows-first-start",
+            format!("At its first start Windows runs {script} once: {}.", steps.shown()),
+            format!("Look into {folder}/done.json afterwards."),
+        );
     }
     // What an earlier one left would be taken for this one's. Its log stays.
     let is_ours = |name: &str| {

@@ -31,6 +31,8 @@ set /a STARTS=STARTS+1
 >starts.txt echo %STARTS%
 set RESULT=done
 set WANTS=
+rem Whoever could change this file would be the system: nobody but the system and administrators can, from now on.
+"%SYS%\icacls.exe" . /inheritance:r /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F /t /q >>firstboot.log 2>&1
 set ROUND=0
 call :log start %STARTS% of at most 5
 if %STARTS% GTR 5 goto given_up
@@ -132,11 +134,27 @@ call :netsh %*
 if errorlevel 1 set FAILED=1
 goto :eof
 
+:want
+call :netsh %*
+if errorlevel 1 set "STATE=partly"
+goto :eof
+
 :value
 >>firstboot.log echo reg add %*
 "%SYS%\reg.exe" add %* /f >>firstboot.log 2>&1
 if errorlevel 1 set "STATE=partly"
 goto :eof
+
+rem A route, once its gateway can be reached.
+:route
+set TRIED=0
+:route_again
+set /a TRIED=TRIED+1
+"%SYS%\route.exe" -p add %* >>firstboot.log 2>&1
+if not errorlevel 1 goto :eof
+if %TRIED% GEQ 3 exit /b 1
+call :wait
+goto route_again
 
 rem Number and seconds of a step that runs by itself.
 :step
@@ -271,6 +289,9 @@ fn one_adapter(text: &mut String, number: usize, adapter: &Adapter, commands: &C
     for netsh in &commands.soft {
         line(&format!("call :netsh {netsh}"));
     }
+    for netsh in &commands.wants {
+        line(&format!("call :want {netsh}"));
+    }
     if !commands.values.is_empty() {
         line(&format!("call :identify {}", spellings(&adapter.mac)));
         line("if defined GUID goto adapter{n}_known");
@@ -298,7 +319,7 @@ fn routes(text: &mut String, steps: &Steps) {
         let is_moved = route.new.is_some_and(|new| (new.0, new.1) != (route.old.0, route.old.1));
         if route.new.is_some() {
             let _ = writeln!(text, "call :log route {to} via {via}");
-            let _ = writeln!(text, "\"%SYS%\\route.exe\" -p add {} {via}{metric} >>firstboot.log 2>&1", spelled(to));
+            let _ = writeln!(text, "call :route {} {via}{metric}", spelled(to));
         }
         if is_moved {
             let _ = writeln!(text, "if errorlevel 1 goto route{number}_failed");
@@ -319,10 +340,14 @@ fn routes(text: &mut String, steps: &Steps) {
 }
 
 fn spelled(network: IpNet) -> String {
-    format!("{} mask {}", network.addr(), match network.netmask() {
-        IpAddr::V4(mask) => mask,
-        IpAddr::V6(_) => std::net::Ipv4Addr::BROADCAST,
-    })
+    format!(
+        "{} mask {}",
+        network.addr(),
+        match network.netmask() {
+            IpAddr::V4(mask) => mask,
+            IpAddr::V6(_) => std::net::Ipv4Addr::BROADCAST,
+        }
+    )
 }
 
 /// Old adapters are taken away only when every card of the machine was found and is known by its id: one of them could be
@@ -333,7 +358,9 @@ fn ghosts(text: &mut String, steps: &Steps, version: Version) {
     if steps.ghosts.is_empty() {
         return;
     }
-    text.push_str("\nrem Adapters of the old hardware, if every card was found and none of them is one of these.\n");
+    text.push_str(
+        "\nrem Adapters of the old hardware, if every card was found and none of them is one of these.\n",
+    );
     text.push_str("set LIVE=\nset ROUND=6\n\"%SYS%\\route.exe\" print >route.txt 2>nul\n");
     for mac in macs {
         let _ = writeln!(text, "call :find {}", spellings(mac));
@@ -347,7 +374,9 @@ fn ghosts(text: &mut String, steps: &Steps, version: Version) {
         one_ghost(text, at + 1, ghost, version);
     }
     text.push_str("goto ghosts_end\n");
-    text.push_str(":is_live\nset FOUND=\nfor %%l in (%LIVE%) do if /i \"%%l\"==\"%1\" set FOUND=1\ngoto :eof\n");
+    text.push_str(
+        ":is_live\nset FOUND=\nfor %%l in (%LIVE%) do if /i \"%%l\"==\"%1\" set FOUND=1\ngoto :eof\n",
+    );
     text.push_str(":ghosts_end\n");
 }
 

@@ -65,7 +65,9 @@ pub(super) fn steps() -> Steps {
             },
             Command {
                 name: "agent".into(),
-                line: "%SystemRoot%\\System32\\msiexec.exe /i %SystemRoot%\\landfall\\agent.msi /qn /norestart".into(),
+                line:
+                    "%SystemRoot%\\System32\\msiexec.exe /i %SystemRoot%\\landfall\\agent.msi /qn /norestart"
+                        .into(),
                 seconds: 20,
                 when: When::Last,
             },
@@ -76,7 +78,8 @@ pub(super) fn steps() -> Steps {
 fn run(tree: &MemTree, steps: &Steps, system: System, registry: &[(&str, &str, Data)]) -> PatchPlan {
     let request = Request::default();
     let scene = Scene { tree, volumes: &[], mounts: &[] };
-    let mut draft = draft(&scene, &request, system, registry, &[("landfall", "FirstStart", Data::text("done"))]);
+    let mut draft =
+        draft(&scene, &request, system, registry, &[("landfall", "FirstStart", Data::text("done"))]);
     plan(&mut draft, steps).unwrap();
     draft.finish()
 }

@@ -37,8 +37,7 @@ pub fn matched(interfaces: &[WindowsInterface], nics: &[Nic]) -> Matched {
             open.push(card);
             continue;
         };
-        let of_mac: Vec<usize> =
-            cards.iter().copied().filter(|at| has(interfaces.get(*at), mac)).collect();
+        let of_mac: Vec<usize> = cards.iter().copied().filter(|at| has(interfaces.get(*at), mac)).collect();
         match latest(interfaces, &of_mac) {
             Some(interface) => {
                 result.ghosts.extend(of_mac.iter().copied().filter(|other| *other != interface));
@@ -82,7 +81,8 @@ fn latest(interfaces: &[WindowsInterface], candidates: &[usize]) -> Option<usize
         return Some(*only);
     }
     let rest = if unmarked.is_empty() { candidates } else { &unmarked };
-    let arrivals: Option<Vec<(u64, usize)>> = rest.iter().map(|at| Some((known(at)?.arrived?, *at))).collect();
+    let arrivals: Option<Vec<(u64, usize)>> =
+        rest.iter().map(|at| Some((known(at)?.arrived?, *at))).collect();
     if let Some(last) = arrivals.and_then(|arrivals| arrivals.into_iter().max()) {
         return Some(last.1);
     }
@@ -113,7 +113,8 @@ fn rest(
     let is_static = |at: &usize| interfaces.get(*at).is_some_and(|one| one.settings.is_static());
     if !unknown.is_empty() && unknown.len() == open.len() && has_slots {
         let pairs = by_slot.iter().zip(open);
-        let pairs: Vec<Match> = pairs.map(|(interface, card)| Match { interface: *interface, card: *card }).collect();
+        let pairs: Vec<Match> =
+            pairs.map(|(interface, card)| Match { interface: *interface, card: *card }).collect();
         if unknown.iter().any(is_static) {
             let named = pairs.iter().filter_map(|pair| {
                 let mac = nics.get(pair.card)?.mac.as_deref().unwrap_or("without an address");
@@ -131,13 +132,19 @@ fn rest(
             let Some(one) = interfaces.get(*at) else { continue };
             result.findings.push((
                 "windows-nic-unmatched",
-                format!("{} ({}) has addresses of its own, and nothing tells which card it is on.", one.shown(), one.description),
+                format!(
+                    "{} ({}) has addresses of its own, and nothing tells which card it is on.",
+                    one.shown(),
+                    one.description
+                ),
                 "Set them on the target by hand, or put the cards' hardware addresses into the definition.",
             ));
         }
     }
     for at in ghosts.iter().filter(|at| is_static(at)) {
-        let (Some(one), Some((mac, _))) = (interfaces.get(*at), interfaces.get(*at).and_then(|one| one.macs.first())) else {
+        let (Some(one), Some((mac, _))) =
+            (interfaces.get(*at), interfaces.get(*at).and_then(|one| one.macs.first()))
+        else {
             continue;
         };
         result.findings.push((

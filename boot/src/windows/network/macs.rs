@@ -60,7 +60,15 @@ mod tests {
         assert_eq!(from_text("00-0c-29-F3-FF-DE").as_deref(), mac);
         let device = r"PCI\VEN_8086&DEV_10D3&SUBSYS_07D015AD&REV_00\000C29FFFFF3FFDE00";
         assert_eq!(from_device(device).as_deref(), mac);
-        for none in ["", "000C29F3FFD", "000C29F3FFDEE", "010C29F3FFDE", "000000000000", "zz0C29F3FFDE", "é00C29F3FFD"] {
+        for none in [
+            "",
+            "000C29F3FFD",
+            "000C29F3FFDEE",
+            "010C29F3FFDE",
+            "000000000000",
+            "zz0C29F3FFDE",
+            "é00C29F3FFD",
+        ] {
             assert_eq!(from_text(none), None, "{none}");
         }
         for none in [

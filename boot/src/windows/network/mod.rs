@@ -67,7 +67,8 @@ pub fn plan(draft: &mut Draft<'_>, steps: &mut Steps) -> Result<()> {
         readdress::plan(draft, map, &mut network, &found.pairs)?;
     }
     let nics = draft.request.nics.clone();
-    let at_target = |card: usize| nics.get(card).and_then(|nic| nic.new_mac.clone().or_else(|| nic.mac.clone()));
+    let at_target =
+        |card: usize| nics.get(card).and_then(|nic| nic.new_mac.clone().or_else(|| nic.mac.clone()));
     steps.cards.extend((0..nics.len()).map(|card| at_target(card)));
     let mut gateways = Vec::new();
     let mut is_needed = false;
@@ -96,7 +97,10 @@ pub fn plan(draft: &mut Draft<'_>, steps: &mut Steps) -> Result<()> {
         if adapter.name.is_none() && !interface.name.is_empty() {
             draft.find(
                 "windows-nic-name",
-                format!("The connection {:?} gets another name: its own is not put into a command.", interface.name),
+                format!(
+                    "The connection {:?} gets another name: its own is not put into a command.",
+                    interface.name
+                ),
                 "Rename it on the target where programs go by the name.",
             );
         }
@@ -202,13 +206,16 @@ fn tell_of_renewal(draft: &mut Draft<'_>, network: &Network) {
         if !hosts.is_empty() && !interface.is_cleared {
             draft.find(
                 "windows-nic-renewed",
-                format!("{} has {}, which are not carried: the target gives the machine its addresses.", interface.shown(), hosts.join(", ")),
+                format!(
+                    "{} has {}, which are not carried: the target gives the machine its addresses.",
+                    interface.shown(),
+                    hosts.join(", ")
+                ),
                 "Give the machine these addresses in the platform's network settings.",
             );
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,9 @@
 
 use super::super::draft::System;
 use super::super::registry::Registry;
+use super::macs;
 use super::nsi::{self, Luid, Rows};
 use super::settings::{Address, CLEARED, Kind, Route, Settings, WindowsInterface};
-use super::macs;
 use crate::Result;
 use crate::network_map::Host;
 use ipnet::{IpNet, Ipv4Net};
@@ -65,10 +65,10 @@ pub fn read(registry: &Registry, system: &System) -> Result<Network> {
     let connections = system.key(&format!("Control\\Network\\{NET}"));
     let bound = |service: &str| registry.texts(&system.key(&format!("Services\\{service}\\Linkage")), "Bind");
     let (v4, v6) = (bound("Tcpip")?, bound("Tcpip6")?);
-    let is_in = |list: &[String], guid: &str| {
-        list.iter().any(|name| name.to_ascii_lowercase().ends_with(guid))
-    };
-    let names: Vec<String> = registry.subkeys(&connections)?.into_iter().filter(|name| is_guid(name)).collect();
+    let is_in =
+        |list: &[String], guid: &str| list.iter().any(|name| name.to_ascii_lowercase().ends_with(guid));
+    let names: Vec<String> =
+        registry.subkeys(&connections)?.into_iter().filter(|name| is_guid(name)).collect();
     if names.len() > ADAPTERS_AT_MOST {
         network.unread.push(format!("there are {} adapters, and {ADAPTERS_AT_MOST} were read", names.len()));
     }
@@ -97,11 +97,17 @@ pub fn read(registry: &Registry, system: &System) -> Result<Network> {
         network.interfaces.push(interface);
     }
     let parameters = system.key("Services\\Tcpip\\Parameters");
-    for value in registry.values(&format!("{parameters}\\PersistentRoutes"))?.into_iter().take(VALUES_AT_MOST) {
+    for value in registry.values(&format!("{parameters}\\PersistentRoutes"))?.into_iter().take(VALUES_AT_MOST)
+    {
         match persistent_route(&value.name) {
             Some(route) => network.routes.push(route),
             None => network.unread.push(format!("the persistent route {:?}", value.name)),
         }
+    }
+    // `route -p add` leaves a row with the adapter, too.
+    let is_of_machine = |route: &Route| network.routes.iter().any(|one| (one.0, one.1) == (route.0, route.1));
+    for interface in &mut network.interfaces {
+        interface.settings.routes.retain(|route| !is_of_machine(route));
     }
     let list = registry.text(&parameters, "SearchList")?.unwrap_or_default();
     network.search = words(&list).map(str::to_owned).collect();
@@ -305,6 +311,7 @@ fn persistent_route(name: &str) -> Option<Route> {
     let (ip, mask) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let network = Ipv4Net::with_netmask(ip, mask).ok()?.trunc();
     let next: Ipv4Addr = parts.next()?.parse().ok()?;
-    let metric = parts.next().and_then(|metric| metric.parse().ok()).filter(|metric| (1..=9999).contains(metric));
+    let metric =
+        parts.next().and_then(|metric| metric.parse().ok()).filter(|metric| (1..=9999).contains(metric));
     Some((IpNet::V4(network), next.into(), metric))
 }

@@ -94,7 +94,8 @@ fn adapter(on: &mut On<'_, '_>, set: &mut Settings) {
     servers(on, &mut set.servers, true);
     servers(on, &mut set.servers_v6, false);
     for server in &mut set.wins {
-        if let Some(IpAddr::V4(new)) = on.neighbour_text(&server.to_string()).and_then(|new| new.parse().ok()) {
+        if let Some(IpAddr::V4(new)) = on.neighbour_text(&server.to_string()).and_then(|new| new.parse().ok())
+        {
             *server = new;
         }
     }

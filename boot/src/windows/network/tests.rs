@@ -29,7 +29,8 @@ fn nics(macs: &[&str]) -> Request {
 fn adapter(number: usize, name: &str, device: &str, mac: &str) -> Values {
     let guid = GUIDS[number];
     let class = format!("Control\\Class\\{{4d36e972-e325-11ce-bfc1-08002be10318}}\\000{number}");
-    let connection = format!("Control\\Network\\{{4D36E972-E325-11CE-BFC1-08002BE10318}}\\{}", guid.to_uppercase());
+    let connection =
+        format!("Control\\Network\\{{4D36E972-E325-11CE-BFC1-08002BE10318}}\\{}", guid.to_uppercase());
     let connection = format!("{connection}\\Connection");
     let mut values = vec![
         (class.clone(), "NetCfgInstanceId", Data::text(guid)),
@@ -44,7 +45,8 @@ fn adapter(number: usize, name: &str, device: &str, mac: &str) -> Values {
         let setup = format!("Control\\NetworkSetup2\\Interfaces\\{guid}\\Kernel");
         values.push((setup, "PermanentAddress", Data::binary(octets)));
     }
-    let below = |(key, name, data): (String, &str, Data)| (format!("ControlSet001\\{key}"), name.to_owned(), data);
+    let below =
+        |(key, name, data): (String, &str, Data)| (format!("ControlSet001\\{key}"), name.to_owned(), data);
     values.into_iter().map(below).collect()
 }
 
@@ -55,7 +57,11 @@ fn set_up(number: usize, address: &str, gateway: &str, servers: &str) -> Values 
         (key.clone(), "EnableDHCP".into(), Data::dword(0)),
         (key.clone(), "IPAddress".into(), Data::texts(address.split(' '))),
         (key.clone(), "SubnetMask".into(), Data::texts(address.split(' ').map(|_| "255.255.255.0"))),
-        (key.clone(), "DefaultGateway".into(), Data::texts(gateway.split(' ').filter(|text| !text.is_empty()))),
+        (
+            key.clone(),
+            "DefaultGateway".into(),
+            Data::texts(gateway.split(' ').filter(|text| !text.is_empty())),
+        ),
         (key.clone(), "DefaultGatewayMetric".into(), Data::texts(["0"])),
         (key, "NameServer".into(), Data::text(servers)),
     ]
@@ -104,10 +110,21 @@ fn server() -> Values {
     let nsi = |module: &str, table| {
         format!("ControlSet001\\Control\\Nsi\\{{eb004a{module}-9b1a-11d4-9123-0050047759bc}}\\{table}")
     };
-    let row = |prefix: u8| Data::binary([&[0xff; 8][..], &[16, 0, 0, 0, 16, 0, 0, 0, prefix, 0, 0, 0]].concat());
+    let row =
+        |prefix: u8| Data::binary([&[0xff; 8][..], &[16, 0, 0, 0, 16, 0, 0, 0, prefix, 0, 0, 0]].concat());
     values.push((nsi("01", 10), "000000008000060020010db8000100000000000000000005".into(), row(64)));
     let default = format!("{}{}", "00".repeat(40), "0000000080000600".repeat(2));
     values.push((nsi("01", 16), format!("{default}20010db8000100000000000000000001"), Data::binary([])));
+    let row = |network: &str, length: u8, next: &str| {
+        let luid = "0000000080000600".repeat(2);
+        format!("00000000{network}{length:02x}{}{luid}{next}00000000", "00".repeat(15))
+    };
+    // The route of the machine has a row of its adapter, too, and so has a gateway; one is of the adapter alone.
+    for name in
+        [row("0a090000", 16, "0a0100fe"), row("00000000", 0, "0a010001"), row("0a080000", 16, "0a0100fd")]
+    {
+        values.push((nsi("00", 16), name, Data::binary([])));
+    }
     let routes = "ControlSet001\\Services\\Tcpip\\Parameters\\PersistentRoutes".to_owned();
     values.push((routes.clone(), "10.9.0.0,255.255.0.0,10.1.0.254,5".into(), Data::text("")));
     values.push((routes.clone(), "0.0.0.0,0.0.0.0,10.1.0.1,-1".into(), Data::text("")));
@@ -261,7 +278,10 @@ fn export(hive: &std::path::Path, key: &str, into: &mut Values) {
         let (name, data) = match line.strip_prefix("@=") {
             Some(data) => (String::new(), data),
             None => {
-                let Some((name, data)) = line.strip_prefix('"').and_then(|line| line.split_once("\"=")) else { continue };
+                let Some((name, data)) = line.strip_prefix('"').and_then(|line| line.split_once("\"="))
+                else {
+                    continue;
+                };
                 (name.replace("\\\\", "\\"), data)
             }
         };
@@ -312,5 +332,9 @@ fn real_hives_tell_their_adapters() {
     insta::assert_debug_snapshot!("windows_10", cards);
     // What Windows keeps and what the device says of itself are two sources.
     assert_eq!(cards[0].macs[0].0, cards[0].macs[1].0);
-    assert!(facts(&ten).iter().any(|one| one.mac.as_deref() == Some("00:0c:29:f3:ff:de") && one.addresses == ["dhcp"]));
+    assert!(
+        facts(&ten)
+            .iter()
+            .any(|one| one.mac.as_deref() == Some("00:0c:29:f3:ff:de") && one.addresses == ["dhcp"])
+    );
 }
