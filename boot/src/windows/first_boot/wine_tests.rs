@@ -199,7 +199,7 @@ fn what_fails_for_a_while_is_tried_again_and_what_is_there_is_set(wine: &Wine) {
     let steps = Steps { commands: Vec::new(), ..steps() };
     wine.prepare(
         &steps,
-        "dnsservers name=12 source=static|1|2\ninterface ipv6 add address|1\nreg add|1\npowershell|5\n",
+        "ipv4 set dnsservers name=12 source=static|1|2\ninterface ipv6 add address|1\nreg add|1\npowershell|5\n",
     );
     wine.start();
     let calls = wine.calls();

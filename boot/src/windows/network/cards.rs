@@ -32,6 +32,7 @@ pub fn matched(interfaces: &[WindowsInterface], nics: &[Nic]) -> Matched {
     let mut result = Matched::default();
     let cards: Vec<usize> = indices(interfaces, |one| one.kind == Kind::Card);
     let mut open: Vec<usize> = Vec::new();
+    let mut unclear: Vec<usize> = Vec::new();
     for (card, nic) in nics.iter().enumerate() {
         let Some(mac) = &nic.mac else {
             open.push(card);
@@ -45,6 +46,7 @@ pub fn matched(interfaces: &[WindowsInterface], nics: &[Nic]) -> Matched {
             }
             None if of_mac.is_empty() => open.push(card),
             None => {
+                unclear.extend(of_mac.iter().copied());
                 let names: Vec<&str> =
                     of_mac.iter().filter_map(|at| interfaces.get(*at)).map(WindowsInterface::shown).collect();
                 result.findings.push((
@@ -55,8 +57,13 @@ pub fn matched(interfaces: &[WindowsInterface], nics: &[Nic]) -> Matched {
             }
         }
     }
-    let taken: Vec<usize> =
-        result.pairs.iter().map(|pair| pair.interface).chain(result.ghosts.iter().copied()).collect();
+    let taken: Vec<usize> = result
+        .pairs
+        .iter()
+        .map(|pair| pair.interface)
+        .chain(result.ghosts.iter().copied())
+        .chain(unclear)
+        .collect();
     let left: Vec<usize> = cards.iter().copied().filter(|at| !taken.contains(at)).collect();
     rest(interfaces, nics, &left, &open, cards.len(), &mut result);
     result.pairs.sort_by_key(|pair| pair.card);

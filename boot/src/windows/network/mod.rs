@@ -165,7 +165,7 @@ fn tell_of(draft: &mut Draft<'_>, interface: &WindowsInterface) {
     }
     if interface.is_without_v6 {
         draft.find(
-            "windows-nic-ipv6-off",
+            "windows-nic-protocol-off",
             format!("IPv6 is switched off on {}, and will be on on the new adapter.", interface.shown()),
             "Switch it off on the target: Disable-NetAdapterBinding -ComponentID ms_tcpip6, or in the adapter's properties.",
         );

@@ -199,19 +199,25 @@ struct Values<'a> {
 }
 
 impl Values<'_> {
-    fn texts(&self, name: &str) -> Result<Vec<String>> {
+    /// The texts of a list, each with a place of its own.
+    fn list(&self, name: &str) -> Result<Vec<String>> {
         let texts = self.registry.texts(&self.key, name)?;
-        Ok(texts.iter().flat_map(|text| words(text)).map(str::to_owned).take(VALUES_AT_MOST).collect())
+        Ok(texts.iter().map(|text| text.trim().to_owned()).take(VALUES_AT_MOST).collect())
     }
-    fn all<T: FromStr>(&mut self, name: &str) -> Result<Vec<T>> {
+    /// Words of a text that stand for a list.
+    fn words(&self, name: &str) -> Result<Vec<String>> {
+        let text = self.registry.text(&self.key, name)?.unwrap_or_default();
+        Ok(words(&text).map(str::to_owned).collect())
+    }
+    fn all<T: FromStr>(&mut self, name: &str, texts: Vec<String>) -> Vec<T> {
         let mut found = Vec::new();
-        for text in self.texts(name)? {
+        for text in texts.into_iter().filter(|text| !text.is_empty()) {
             match text.parse() {
                 Ok(value) => found.push(value),
                 Err(_) => self.unread.push(format!("{name} {text:?}")),
             }
         }
-        Ok(found)
+        found
     }
     fn number(&self, name: &str) -> Result<Option<u32>> {
         self.registry.dword(&self.key, name)
@@ -237,7 +243,8 @@ fn settings(
     if !set.is_dhcp {
         static_v4(&mut values, rows, luid, &mut set)?;
     }
-    set.servers = values.all::<IpAddr>("NameServer")?;
+    let servers = values.words("NameServer")?;
+    set.servers = values.all::<IpAddr>("NameServer", servers);
     set.suffix = registry.text(&values.key, "Domain")?.filter(|text| !text.is_empty());
     if set.suffix.as_deref().is_some_and(|suffix| !is_suffix(suffix)) {
         values.unread.push(format!("Domain {:?}", set.suffix.take().unwrap_or_default()));
@@ -250,10 +257,13 @@ fn settings(
     set.metric = values.number("InterfaceMetric")?.filter(|metric| (1..=9999).contains(metric));
     set.mtu = values.number("MTU")?.filter(|mtu| (576..=65535).contains(mtu));
     values.key = key("Tcpip6");
-    set.servers_v6 = values.all::<std::net::Ipv6Addr>("NameServer")?.into_iter().map(IpAddr::V6).collect();
+    let servers = values.words("NameServer")?;
+    set.servers_v6 =
+        values.all::<std::net::Ipv6Addr>("NameServer", servers).into_iter().map(IpAddr::V6).collect();
     values.key = system.key(&format!("Services\\NetBT\\Parameters\\Interfaces\\Tcpip_{guid}"));
     set.netbios = values.number("NetbiosOptions")?.filter(|option| matches!(option, 1 | 2));
-    set.wins = values.all::<Ipv4Addr>("NameServerList")?;
+    let wins = values.list("NameServerList")?;
+    set.wins = values.all::<Ipv4Addr>("NameServerList", wins);
     if let Some(luid) = luid {
         let own = rows.addresses.iter().filter(|(owner, host, _)| *owner == luid && host.ip.is_ipv6());
         set.addresses_v6 = own.map(|(_, host, _)| *host).take(VALUES_AT_MOST).collect();
@@ -269,12 +279,12 @@ fn settings(
 }
 
 fn static_v4(values: &mut Values<'_>, rows: &Rows, luid: Option<Luid>, set: &mut Settings) -> Result<()> {
-    let masks = values.texts("SubnetMask")?;
+    let masks = values.list("SubnetMask")?;
     let is_skipped = |ip: Ipv4Addr| {
         let mut rows = rows.addresses.iter();
         rows.any(|(owner, host, skips)| Some(*owner) == luid && host.ip == IpAddr::V4(ip) && *skips)
     };
-    for (at, text) in values.texts("IPAddress")?.iter().enumerate() {
+    for (at, text) in values.list("IPAddress")?.iter().enumerate() {
         let mask: Option<Ipv4Addr> = masks.get(at).and_then(|mask| mask.parse().ok());
         let net = text.parse().ok().zip(mask).and_then(|(ip, mask)| Ipv4Net::with_netmask(ip, mask).ok());
         match net {
@@ -286,11 +296,12 @@ fn static_v4(values: &mut Values<'_>, rows: &Rows, luid: Option<Luid>, set: &mut
             None => values.unread.push(format!("IPAddress {text:?} with SubnetMask {:?}", masks.get(at))),
         }
     }
-    let mut metrics = values.texts("DefaultGatewayMetric")?;
+    let mut metrics = values.list("DefaultGatewayMetric")?;
     if metrics.is_empty() {
-        metrics = values.texts("GatewayCostMetric")?;
+        metrics = values.list("GatewayCostMetric")?;
     }
-    for (at, gateway) in values.all::<Ipv4Addr>("DefaultGateway")?.into_iter().enumerate() {
+    let gateways = values.list("DefaultGateway")?;
+    for (at, gateway) in values.all::<Ipv4Addr>("DefaultGateway", gateways).into_iter().enumerate() {
         let metric = metrics.get(at).and_then(|metric| metric.parse().ok());
         if !gateway.is_unspecified() {
             set.gateways.push((gateway.into(), metric.filter(|metric| (1..=9999).contains(metric))));
