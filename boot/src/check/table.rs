@@ -6,6 +6,7 @@ mod linux;
 mod windows;
 mod windows_disks;
 mod windows_drivers;
+mod windows_network;
 mod windows_settings;
 
 use super::Explanation;
@@ -20,6 +21,7 @@ pub static TABLE: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
         windows::ROWS,
         windows_disks::ROWS,
         windows_drivers::ROWS,
+        windows_network::ROWS,
         windows_settings::ROWS,
     ]
     .concat();
