@@ -264,6 +264,23 @@ fn virtualbox_knows_more() {
     );
     assert_eq!(machine.smbios.uuid.unwrap().to_string(), "39a69c87-0433-4945-8e25-b89431544a28");
     assert_eq!((ids(&parsed), machine.nvram.as_deref()), (Vec::new(), Some("x.nvram")));
+    // Devices for which it writes no items, and what is not known of it.
+    let more = "<Description>the shop</Description><ExtraData><ExtraDataItem name='a' value='b'/><ExtraDataItem name='GUI/X' value='b'/></ExtraData><Warp/><Hardware>\
+                <UART><Port slot='0' enabled='true'/></UART><LPT><Port slot='0' enabled='false'/></LPT><Flux/>\
+                <SharedFolders><SharedFolder name='x' hostPath='/etc'/></SharedFolders>\
+                <HostPci><Devices><Device/></Devices></HostPci>";
+    let parsed = read(&text.replace("<Hardware>", more)).unwrap();
+    assert_eq!(parsed.machine.annotation.as_deref(), Some("the shop"));
+    assert_eq!(
+        ids(&parsed),
+        ["definition-device-left-out", "definition-device-left-out", "device-passthrough"],
+        "{:?}",
+        parsed.findings
+    );
+    assert_eq!(
+        parsed.unread,
+        ["vbox:Machine/ExtraData (1 settings)", "vbox:Machine/Warp", "vbox:Machine/Hardware/Flux"]
+    );
 }
 
 /// oVirt's is of the oldest shape, with ids of its own.

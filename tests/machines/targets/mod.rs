@@ -226,7 +226,7 @@ fn every_script_is_clean() {
     // One card, for which no network was chosen.
     let mut single = usual();
     single.nics.truncate(1);
-    single.nics[0].network = None;
+    single.nics[0].network = Some("elsewhere".into());
     for target in OURS {
         for machine in [usual(), hostile(), single.clone(), Machine::new("bare", Bytes::mib(1))] {
             let rendered = render(target, &machine, None, &networks(), "/out");
