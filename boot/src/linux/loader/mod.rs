@@ -73,7 +73,7 @@ pub fn plan(
     let known = files(draft)?;
     let paths = [known.entries, known.configs, known.environments].concat();
     if !found.is_empty() {
-        serial_console(draft, grub.is_some(), &paths)?;
+        serial_console(draft, grub.is_some(), &paths, images)?;
     }
     let needed = drivers::needed(draft, request);
     let sources = [grub2::sources(draft)?, bls::sources(draft)?];
@@ -303,12 +303,21 @@ fn others(draft: &mut Draft<'_>, guest: &Guest, found: &[&str], systemd_boot: Op
     Ok(())
 }
 
-fn serial_console(draft: &mut Draft<'_>, has_grub: bool, paths: &[String]) -> Result<()> {
+fn serial_console(
+    draft: &mut Draft<'_>,
+    has_grub: bool,
+    paths: &[String],
+    images: &[uki::Image],
+) -> Result<()> {
+    let has_one = |text: &str| ["console=ttyS", "console=ttyAMA"].iter().any(|name| text.contains(name));
     for path in paths {
-        let config = draft.read_text(path)?.unwrap_or_default();
-        if ["console=ttyS", "console=ttyAMA"].iter().any(|console| config.contains(console)) {
+        if has_one(&draft.read_text(path)?.unwrap_or_default()) {
             return Ok(());
         }
+    }
+    // Images have their parameters built in.
+    if images.iter().any(|image| has_one(&String::from_utf8_lossy(&image.cmdline))) {
+        return Ok(());
     }
     draft.find(
         "linux-no-serial-console",

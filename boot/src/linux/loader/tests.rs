@@ -503,16 +503,17 @@ mod images {
         let look = |tree: &MemTree| {
             let (plan, default) = plan_on(tree, &volumes, &mounts, Firmware::Uefi);
             let kernels = Copies::read(tree, &mounts).unwrap().kernels();
-            let mut found: Vec<String> = ids(&plan).iter().map(|id| (*id).to_owned()).collect();
-            found.retain(|id| id != "linux-no-serial-console");
+            let found: Vec<String> = ids(&plan).iter().map(|id| (*id).to_owned()).collect();
             (found, default, kernels.len())
         };
         let version = Some("6.6.1-arch1-1".to_owned());
-        let open = tree(&image("root=UUID=r00t rw", false));
+        let open = tree(&image("root=UUID=r00t rw console=ttyS0", false));
         assert_eq!(look(&open), (vec![], version.clone(), 1));
-        let by_name = tree(&image("root=/dev/sda2 rw", false));
+        let silent = tree(&image("root=UUID=r00t rw", false));
+        assert_eq!(look(&silent).0, ["linux-no-serial-console"]);
+        let by_name = tree(&image("root=/dev/sda2 rw console=ttyS0", false));
         assert_eq!(look(&by_name), (vec!["linux-uki-parameters".to_owned()], version.clone(), 1));
-        let signed = tree(&image("rw", true));
+        let signed = tree(&image("rw console=ttyS0", true));
         assert_eq!(look(&signed), (vec!["linux-uki-fixed".to_owned()], version, 0));
         let beside = signed.file("/boot/grub/grub.cfg", "");
         assert_eq!(look(&beside).0, ["linux-uki-left"]);
