@@ -5,6 +5,7 @@ firmware=efi
 fstab='/dev/sda2	/	ext4	errors=remount-ro	0	1
 /dev/sda1	/boot/efi	vfat	umask=0077	0	1'
 modules='ext4 sd_mod vmw_pvscsi vmxnet3'
+alone=''
 
 inside() {
     printf '%s\n' '[Match]' 'Name=ens192' '' '[Network]' 'Address=10.20.30.40/24' >"$root/etc/systemd/network/10-lan.network"
@@ -19,6 +20,11 @@ inside() {
             --os-release=@/etc/os-release --cmdline=@/etc/kernel/cmdline --output=/tmp/uki.efi
         mv "$root/tmp/uki.efi" "$work/esp/EFI/Linux/debian-$version.efi"
     done
+    [ -z "$alone" ] || {
+        mkdir "$work/esp/EFI/BOOT"
+        mv "$work/esp/EFI/Linux/debian-$version.efi" "$work/esp/EFI/BOOT/BOOTX64.EFI"
+        rm -r "$work/esp/EFI/systemd" "$work/esp/EFI/Linux" "$work/esp/loader"
+    }
 }
 
 disks() {

@@ -95,7 +95,10 @@ pub fn default_kernel(draft: &mut Draft<'_>, copies: &Copies) -> Result<Option<S
         Some(image) => Some(image),
         None => legacy::default_image(draft)?,
     };
-    image.map_or(Ok(None), |image| version_behind(draft.scene.tree, &image))
+    match image {
+        Some(image) => version_behind(draft.scene.tree, &image),
+        None => Ok(uki::fallback(images).and_then(|image| image.version.clone())),
+    }
 }
 
 /// A kernel whose initramfs lies beside its boot entry or in one image with it, on the ESP or the extended boot partition:
@@ -129,6 +132,16 @@ impl Copies {
             image.look(&versions);
         }
         Ok(copies)
+    }
+
+    /// The unified kernel image of the guest's that firmware without boot entries starts.
+    pub fn fallback(&self) -> Option<&str> {
+        uki::fallback(&self.images).map(|image| image.path.as_str())
+    }
+
+    /// True where systemd-boot would find a unified kernel image of the guest's.
+    pub fn has_listed(&self) -> bool {
+        self.images.iter().any(|image| image.is_own && image.is_listed)
     }
 
     /// Every unified kernel image with the parameters that it has built in.
