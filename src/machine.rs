@@ -129,6 +129,16 @@ impl Cpus {
         }
     }
 
+    /// `count` of these processors, 1 and up, in no more sockets than these have: systems are licensed by sockets, and some use two only.
+    pub fn fewer(&self, count: u32) -> Cpus {
+        let count = count.clamp(1, self.count.max(1));
+        let threads = self.threads_per_core.max(1);
+        let threads = if count.is_multiple_of(threads) { threads } else { 1 };
+        let cores = count / threads;
+        let sockets = (1..=self.sockets()).rev().find(|sockets| cores.is_multiple_of(*sockets)).unwrap_or(1);
+        Cpus::new(count, cores / sockets, threads)
+    }
+
     /// Sockets, 1 and up.
     pub fn sockets(&self) -> u32 {
         (self.count / self.cores_per_socket.saturating_mul(self.threads_per_core).max(1)).max(1)
@@ -303,7 +313,23 @@ pub fn is_folder_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_mac;
+    use super::{Cpus, parse_mac};
+
+    #[test]
+    fn fewer_processors_are_in_no_more_sockets() {
+        for (cpus, count, expected) in [
+            (Cpus::new(12, 6, 1), 8, Cpus::new(8, 4, 1)),
+            (Cpus::new(12, 6, 1), 7, Cpus::new(7, 7, 1)),
+            (Cpus::new(8, 2, 2), 6, Cpus::new(6, 3, 2)),
+            (Cpus::new(8, 2, 2), 5, Cpus::new(5, 5, 1)),
+            (Cpus::new(8, 1, 1), 3, Cpus::new(3, 1, 1)),
+            (Cpus::new(8, 8, 1), 1, Cpus::new(1, 1, 1)),
+            (Cpus::new(2, 1, 1), 9, Cpus::new(2, 1, 1)),
+        ] {
+            assert_eq!(cpus.fewer(count), expected, "{count} of {cpus:?}");
+            assert!(cpus.fewer(count).sockets() <= cpus.sockets());
+        }
+    }
 
     #[test]
     fn hardware_addresses_are_normalised() {

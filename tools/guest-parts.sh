@@ -199,6 +199,7 @@ scsi0:1.present = "TRUE"
 scsi0:1.deviceType = "scsi-hardDisk"
 scsi0:1.fileName = "${name}_1.vmdk"
 END
+    [ -z "$more" ] || echo "$more"
     card 0 40 192
     [ "$nics" = 1 ] || card 1 41 224
 }

@@ -47,6 +47,7 @@ firmware=bios
 generator=initramfs-tools
 default=0
 nics=1
+more=''
 subformat=monolithicSparse
 distribution
 . "$tools/guests/$layout.sh"

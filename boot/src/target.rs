@@ -445,6 +445,9 @@ pub struct Request {
     /// What its network becomes there, where that is another.
     #[serde(default)]
     pub network_map: Option<crate::network_map::NetworkMap>,
+    /// Where the drivers of virtio devices for Windows are, on this host: a folder or an ISO image.
+    #[serde(default)]
+    pub virtio_win: Option<std::path::PathBuf>,
     /// What the user wants changed in its registry.
     #[serde(default)]
     pub registry: Option<crate::windows::reg_file::RegistryFile>,
@@ -468,6 +471,7 @@ impl Default for Request {
             nics: Vec::new(),
             services: Services::default(),
             network_map: None,
+            virtio_win: None,
             registry: None,
         }
     }

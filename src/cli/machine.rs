@@ -4,6 +4,7 @@ use super::args::{self, Convert, GuestArgs, HardwareArgs, Inspect, Prove, Servic
 use super::map::{self, line::shown};
 use super::text::{self, print_json};
 use super::{Surroundings, register};
+use crate::hypervisor::text::shell_word;
 use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
@@ -59,6 +60,7 @@ fn choice_with(guest: &GuestArgs, services: &ServiceArgs, at: &TargetArgs) -> Re
         keep: services.keep.clone(),
         drop: services.drop.clone(),
         map: at.map.as_deref().map(load_map).transpose()?,
+        virtio_win: at.virtio_win.clone(),
         registry: at.registry.as_deref().map(load_registry).transpose()?,
         ..choice(guest)
     })
@@ -231,11 +233,11 @@ fn converted_text(report: &Converted, folder: &str, is_registered: bool) -> Stri
         true => trial_hardware(&report.written),
         false => "",
     };
-    let _ = writeln!(out, "  prove that it boots:  landfall prove {}{hardware}", text::shell_word(folder));
+    let _ = writeln!(out, "  prove that it boots:  landfall prove {}{hardware}", shell_word(folder));
     if !is_registered {
         let scripts = report.files.iter().filter(|file| file.starts_with("register."));
         for script in scripts {
-            let script = text::shell_word(&format!("{folder}/{script}"));
+            let script = shell_word(&format!("{folder}/{script}"));
             let _ = writeln!(out, "  register it:          {script}");
         }
     }

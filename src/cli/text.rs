@@ -53,15 +53,6 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '.' } else { c }).collect()
 }
 
-/// A path as one word for a shell, for commands that are there to be copied.
-pub fn shell_word(path: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
-    match !path.is_empty() && path.chars().all(plain) {
-        true => path.to_owned(),
-        false => format!("'{}'", path.replace('\'', r"'\''")),
-    }
-}
-
 /// Prints a failure where a person (standard error) or a program (standard output) looks for it.
 pub fn failure(failure: &Failure, as_json: bool) {
     match failure {
@@ -166,10 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_do_not_steer_the_terminal_or_the_shell() {
+    fn names_do_not_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[2J\r\nb\tc\u{9b}m"), "a.[2J.\nb\tc.m");
-        assert_eq!(shell_word("/out/web01"), "/out/web01");
-        assert_eq!(shell_word("/out/web 01"), "'/out/web 01'");
-        assert_eq!(shell_word("/out/$(x)'"), r"'/out/$(x)'\'''");
     }
 }

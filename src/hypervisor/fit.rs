@@ -35,6 +35,22 @@ pub fn disks<'a>(
     Ok(machine.disks.iter().zip(&placement.disks).collect())
 }
 
+/// Refuses more network cards than the target gives a machine.
+///
+/// # Errors
+/// Unsupported, with the way out.
+pub fn cards_at_most(machine: &Machine, at_most: usize, title: &str) -> Result<()> {
+    match machine.nics.len() {
+        cards if cards > at_most => Err(Error::unsupported(format!(
+            "has {cards} network cards; {title} takes {at_most}"
+        ))
+        .hint(
+            "take cards out of a copy of the definition, or let one card carry several networks as VLANs, and convert again",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What QEMU, and every product around it, calls the bus that a disk hangs on: `virtio`, `scsi`, `sata`, `ide`.
 ///
 /// # Errors
@@ -228,6 +244,26 @@ mod tests {
         let told = |network, networks: &Networks| usual_network(&nic(network), networks, "br0").is_some();
         assert!(told(Some("LAN"), &Networks::default()) && told(Some("DMZ"), &mapped));
         assert!(!told(Some("LAN"), &mapped) && !told(Some("br0"), &mapped) && !told(None, &mapped));
+    }
+
+    #[test]
+    fn no_target_gets_more_cards_than_it_has_places_for() {
+        use crate::hypervisor::{attach, target};
+        use landfall_boot::target::Devices;
+        for (name, at_most) in [("esxi", 10), ("ova", 10), ("proxmox", 32)] {
+            let row = target(name).unwrap();
+            for (cards, fine) in [(at_most, true), (at_most + 1, false)] {
+                let mut machine = Machine::new("web01", Bytes::gib(1));
+                machine.nics = (0..cards).map(|n| NicSlot::new(format!("ethernet{n}"))).collect();
+                let machine = attach::adapt(&machine, row.platform, &Devices::default()).unwrap();
+                let rendered = (row.render)(&machine, &Placement::default());
+                assert_eq!(rendered.is_ok(), fine, "{name} {cards}");
+                let error = rendered.err();
+                assert!(
+                    error.is_none_or(|error| error.hint_text().is_some_and(|hint| hint.contains("VLANs")))
+                );
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,15 @@ pub fn shell(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// [`shell`], without quotes where none are needed: for commands that people read and copy.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text.to_owned(),
+        false => shell(text),
+    }
+}
+
 /// `text` as a literal string of PowerShell, in which nothing is expanded. PowerShell ends such a string at typographic
 /// quotes, too (its language specification, section 2.3.5.2), so that they are doubled like the plain one.
 pub fn powershell(text: &str) -> String {
@@ -56,6 +65,9 @@ mod tests {
     #[test]
     fn words_stay_words() {
         assert_eq!(shell("it's $(x) `y`"), r"'it'\''s $(x) `y`'");
+        assert_eq!(shell_word("/out/web01"), "/out/web01");
+        assert_eq!(shell_word("/out/web 01"), "'/out/web 01'");
+        assert_eq!(shell_word("/out/$(x)'"), r"'/out/$(x)'\'''");
         for quote in ['\'', '\u{2018}', '\u{2019}', '\u{201a}', '\u{201b}'] {
             assert_eq!(powershell(&format!("a{quote}$(x)")), format!("'a{quote}{quote}$(x)'"));
         }

@@ -52,7 +52,7 @@ pub struct Done {
 /// where the source can change unseen.
 pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped) -> Option<String> {
     /// Grows when the same words come to mean another machine.
-    const MEANING: u32 = 1;
+    const MEANING: u32 = 2;
     let map = wanted.guest.map.as_ref().map(|map| map.resolve(&loaded.source_name, &loaded.machine));
     // Where a rule stands is not what it does.
     let rules = map.into_iter().flat_map(|map| map.rules).map(|rule| Rule { place: String::new(), ..rule });
@@ -88,6 +88,12 @@ pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped
         "macs": mapped.macs,
         "uuid": mapped.uuid,
     });
+    if let Some(path) = &guest.virtio_win {
+        said["virtio_win"] = serde_json::json!(path);
+    }
+    if guest.discard_hibernation {
+        said["discard_hibernation"] = serde_json::json!(true);
+    }
     if let Some(file) = &guest.registry {
         said["registry"] = serde_json::json!(file.changes);
     }

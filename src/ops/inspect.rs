@@ -18,7 +18,7 @@ use landfall_boot::volume::VolumeId;
 use landfall_image::formats::Image;
 use landfall_image::luks::Secret;
 use landfall_image::{Disk, DiskMut, Error, GuestOffset, Kind, Overlay, Result, partition};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,6 +64,7 @@ impl Opened<'_> {
                 .as_ref()
                 .map(|map| map.resolve(&self.loaded.source_name, machine))
                 .filter(|map| !map.rules.is_empty()),
+            virtio_win: self.choice.virtio_win.clone(),
             registry: self.choice.registry.clone(),
         }
     }
@@ -165,6 +166,11 @@ pub fn inspect(
     };
     let inspection = session::inspect(&opened.disks(), &opened.request(), &opened.options(sandbox.as_ref()))?;
     let mut inspected = opened.report(inspection);
+    let lost_disks: HashSet<usize> = unreadable.iter().map(|(index, _)| *index).collect();
+    if !lost_disks.is_empty() && lost_disks.len() == inspected.disks.len() {
+        // That no system is on disks which nobody could look at is not known.
+        inspected.findings.retain(|finding| finding.id != "no-operating-system");
+    }
     for (index, why) in unreadable {
         if let Some(disk) = inspected.disks.get_mut(index) {
             disk.unreadable = Some(why);

@@ -101,10 +101,11 @@ pub fn parse_size(text: &str) -> Result<Bytes, String> {
         "m" => 20,
         "g" => 30,
         "t" => 40,
-        _ => return Err("units are K, M, G and T".into()),
+        _ => return Err(format!("{text:?} is no size: units are K, M, G and T")),
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).filter(|&n| n > 0);
-    bytes.map(Bytes).ok_or_else(|| "a whole number above 0 with K, M, G or T is wanted".into())
+    let wanted = "a whole number above 0 with K, M, G or T is wanted";
+    bytes.map(Bytes).ok_or_else(|| format!("{text:?} is no size: {wanted}"))
 }
 
 /// How a guest is found on a machine's disks, and what is wanted of it.
@@ -122,6 +123,8 @@ pub struct GuestChoice {
     pub source: source::Wanted,
     /// What becomes of it and its network at the target.
     pub map: Option<map::MapFile>,
+    /// Where the drivers of virtio devices for Windows are: a folder or an ISO image.
+    pub virtio_win: Option<PathBuf>,
     /// What is changed in a Windows guest's registry.
     pub registry: Option<RegistryFile>,
 }

@@ -4,10 +4,10 @@
 //! To read another kind of archive: a row of [`KINDS`], whose function gives the definition, and an [`Archive`] that opens its
 //! disks.
 
-use super::source::{open_as, said};
+use super::source::{disk_option, open_as, said, skip_option};
 use super::{Context, disk};
 use crate::event::Event;
-use crate::hypervisor::text::one_line;
+use crate::hypervisor::text::{one_line, shell};
 use crate::hypervisor::vmware::vmsd;
 use crate::hypervisor::{Beside, Choice, Parsed, ovf};
 use crate::machine::{Backing, DiskSlot};
@@ -80,7 +80,7 @@ impl Archive for Package {
             }
             // What is no file is none of its members.
             _ => Err(Error::refused(format!("{} is no file of the package: {:?}", disk.slot, disk.file))
-                .hint(format!("name an image with --disk {}=FILE", disk.slot))),
+                .hint(format!("name an image with {}", disk_option(&disk.slot, "FILE")))),
         }
     }
 }
@@ -97,9 +97,10 @@ impl Archive for xva::Archive {
         self.disk(&disk.file).map_err(|error| match error.kind() {
             Kind::Corrupt => error,
             _ => error.hint(format!(
-                "name its image with --disk {0}=FILE, leave it out with --skip-disk {0}, or export the machine with its disks: \
+                "name its image with {}, leave it out with {}, or export the machine with its disks: \
                  xe vm-export vm=NAME filename=NAME.xva",
-                disk.slot
+                disk_option(&disk.slot, "FILE"),
+                skip_option(&disk.slot)
             )),
         })
     }
@@ -165,16 +166,16 @@ fn same_length(file: &ovf::File, len: Bytes) -> Result<()> {
     }
 }
 
-/// Where a disk of the package is: a member of that very name.
+/// Where a disk of the package is: a member of that very name, which does not lead out of the package (`Package::open` sees to it).
 fn member(package: &Package, disk: &DiskSlot) -> Result<PathBuf> {
     let name = disk.file.as_str();
     match package.members().iter().any(|member| member.name == name) {
         true => Ok(package.path().join(name)),
         false => Err(Error::corrupt(format!("has no member {name:?}, which is the disk {}", disk.slot))
             .hint(format!(
-                "it holds {}; name the disk with --disk {}=FILE",
+                "it holds {}; name the disk with {}",
                 package.disks().join(", "),
-                disk.slot
+                disk_option(&disk.slot, "FILE")
             ))),
     }
 }
@@ -185,15 +186,17 @@ pub fn is_whole(disk: &DiskSlot) -> Result<()> {
     match disk.format.as_deref() {
         Some(format) if Format::from_name(format).is_none() => {
             let how = match format {
-                "gzip" => format!("unpack it (gunzip -c '{file}' > '{file}.unpacked')"),
-                "chunks" => format!("join its pieces (cat '{file}'.0???????? > '{file}')"),
+                "gzip" => {
+                    format!("unpack it (gunzip -c {} > {})", shell(file), shell(&format!("{file}.unpacked")))
+                }
+                "chunks" => format!("join its pieces (cat {0}.0???????? > {0})", shell(file)),
                 _ => "unpack it".to_owned(),
             };
             Err(Error::unsupported(format!(
                 "the disk {} lies in {file:?} as {format}, which is not read in place",
                 disk.slot
             ))
-            .hint(format!("{how}, and name the result with --disk {}=FILE", disk.slot)))
+            .hint(format!("{how}, and name the result with {}", disk_option(&disk.slot, "FILE"))))
         }
         _ => Ok(()),
     }

@@ -131,8 +131,7 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     let mut earlier = None;
     if accelerator == Accelerator::Tcg && seen.may_be_the_emulators_fault() {
         context.observer.event(Event::Step(
-            "The kernel died of an exception, for which the emulation can be to blame: trying once more"
-                .into(),
+            "The kernel died of what the emulation can be to blame for: trying once more".into(),
         ));
         fs::rename(folder.join(SERIAL_LOG), folder.join(EARLIER_LOG))
             .map_err(cannot("cannot rename a log in"))?;

@@ -126,10 +126,13 @@ pub fn check(machine: &Machine) -> Result<()> {
             ))
             .hint(instead));
         }
-        if model == Some(DiskModel::Lsi) && machine.firmware == Firmware::Uefi {
-            return Err(Error::unsupported(
-                "the UEFI firmware for QEMU has no driver for LSI controllers: the trial would say nothing about the guest",
-            )
+        // Debian's and Red Hat's builds of OVMF leave both drivers out.
+        let is_unseen = matches!(model, Some(DiskModel::Lsi | DiskModel::Pvscsi));
+        if let Some(model) = model.filter(|_| is_unseen && machine.firmware == Firmware::Uefi) {
+            return Err(Error::unsupported(format!(
+                "the UEFI firmware for QEMU has no driver for {} disks: the trial would say nothing about the guest",
+                model.name()
+            ))
             .hint("prove it with --hardware sata,e1000e or nvme,e1000e"));
         }
         if model == Some(DiskModel::Ide) && machine.secure_boot {
@@ -529,9 +532,11 @@ mod tests {
             let error = check(&machine).unwrap_err();
             assert!(error.hint_text().unwrap().contains("--hardware"), "{error}");
         }
-        let mut uefi = Hardware::parse("lsi").unwrap().apply(&machine(1));
-        uefi.firmware = Firmware::Uefi;
-        assert!(check(&uefi).is_err());
+        for unseen in ["lsi", "pvscsi"] {
+            let mut uefi = Hardware::parse(unseen).unwrap().apply(&machine(1));
+            uefi.firmware = Firmware::Uefi;
+            assert!(check(&uefi).unwrap_err().to_string().contains(unseen));
+        }
         let mut secure = Hardware::parse("ide").unwrap().apply(&machine(1));
         (secure.firmware, secure.secure_boot) = (Firmware::Uefi, true);
         assert!(check(&secure).is_err());

@@ -237,6 +237,14 @@ fn a_lost_disk_does_not_hide_the_others() {
     ] {
         assert!(text.contains(words), "{words}:\n{text}");
     }
+    assert!(text.contains("[no-operating-system]"), "{text}");
+    // Of disks that nobody could look at it is not said that nothing is on them.
+    let bare = folder.path().join("bare.vmx");
+    fs::write(&bare, "config.version = \"8\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"lost.vmdk\"\n").unwrap();
+    let output = landfall().arg("inspect").arg(&bare).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("[disk-unreadable]"), "{text}");
+    assert!(!text.contains("no-operating-system") && !text.contains("hold nothing"), "{text}");
     // What is to be converted needs all of its disks.
     let output =
         landfall().args(["convert", "--to", "kvm", "-o"]).arg(folder.path()).arg(&vmx).output().unwrap();

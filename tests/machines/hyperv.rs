@@ -145,5 +145,5 @@ fn an_exported_folder_is_read_whole() {
     std::fs::remove_file(&disk).unwrap();
     let output = landfall().arg("inspect").arg(&export).output().unwrap();
     let says = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!output.status.success() && says.contains("--disk SCSI 0:0=FILE"), "{says}");
+    assert!(!output.status.success() && says.contains("--disk 'SCSI 0:0=FILE'"), "{says}");
 }

@@ -311,7 +311,7 @@ fn shellcheck_finds_nothing_in_the_script() {
         }
     }
     // What these two find are the quotes that keep a name from being run.
-    let output = Command::new("shellcheck").args(["-e", "SC2016,SC1003"]).args(&files).output().unwrap();
+    let output = Command::new("shellcheck").args(&files).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 

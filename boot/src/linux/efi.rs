@@ -2,14 +2,15 @@
 //! to lie where every firmware looks without one: `\EFI\BOOT\BOOTX64.EFI` (UEFI 2.10, 3.5.1.1).
 //!
 //! What starts is a loader of a distribution's folder, as its own tools would put it there with `--removable`: shim with
-//! GRUB beside it, GRUB alone, or systemd-boot. What lies there already is judged in [`present`]. Deliberately absent: rEFInd and kernels that the firmware starts by itself;
-//! they need files or parameters that only the lost boot entry knows.
+//! GRUB beside it, GRUB alone, or systemd-boot. What lies there already is judged in [`present`]. A unified kernel image that
+//! a boot entry started by itself is found by systemd-boot, where the guest has its package. Deliberately absent: rEFInd and
+//! plain kernels that the firmware starts by itself; they need files or parameters that only the lost boot entry knows.
 
 mod present;
 
 use super::device::Devices;
 use super::draft::Draft;
-use super::loader::pe::Pe;
+use super::loader::{Copies, pe::Pe};
 use super::{facts, grub_image};
 use crate::Result;
 use crate::guest::Guest;
@@ -90,7 +91,7 @@ const FOLDERS: &[(&str, &[&str])] = &[
 ];
 
 /// Plans the fallback loader, if the target starts by UEFI.
-pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<()> {
+pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request, copies: &Copies) -> Result<()> {
     if request.firmware != Firmware::Uefi || !facts::can_start(guest, "uefi") {
         if request.firmware == Firmware::Uefi
             && draft.scene.volumes.iter().any(|volume| volume.part_type.as_deref() == Some(ESP_TYPE))
@@ -119,6 +120,9 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<(
         None => format!("{efi}/BOOT"),
     };
     let present = facts::find_name(tree, &boot, names.fallback)?.map(|name| format!("{boot}/{name}"));
+    if present.is_some() && present.as_deref() == copies.fallback() {
+        return Ok(());
+    }
     let vendor = vendor(tree, &efi, &guest.distribution.value, names)?;
     let systemd_boot = facts::find_path(tree, &efi, &["systemd", names.systemd_boot])?;
     // Both may be there; the guest's own configuration tells which of the two it is kept up to date by.
@@ -154,13 +158,24 @@ pub fn plan(draft: &mut Draft<'_>, guest: &Guest, request: &Request) -> Result<(
             },
         },
         (None, None) if present.is_some() => {}
-        (_, None) => no_loader(draft, &efi, &boot, names)?,
+        (_, None) => {
+            let packaged = format!("{PACKAGED}/{}", names.systemd_boot);
+            match copies.has_listed() && tree.exists(&packaged)? {
+                true => copy(draft, &packaged, &boot, names.fallback, FINDS_IMAGES)?,
+                false => no_loader(draft, &efi, &boot, names)?,
+            }
+        }
     }
     Ok(())
 }
 
 const WHY: &str =
     "UEFI boot entries do not move with the disks; every firmware starts this file without one.";
+
+const FINDS_IMAGES: &str = "The boot entry that started the unified kernel image does not move with the disks; systemd-boot in the fallback's place finds it.";
+
+/// Where systemd-boot's packages keep it.
+const PACKAGED: &str = "/usr/lib/systemd/boot/efi";
 
 /// Behind the name of a program that had to make room.
 const OLD: &str = "landfall-old";

@@ -123,7 +123,7 @@ impl<D: Distribution> Family for D {
         keep::plan(&mut draft, &kernels, &known, request)?;
         console::plan(&mut draft, guest, request)?;
         loader::plan(&mut draft, &copies, guest, request, &packages)?;
-        efi::plan(&mut draft, guest, request)?;
+        efi::plan(&mut draft, guest, request, &copies)?;
         agents::plan(&mut draft, &packages, request, guest)?;
         if let Some(file) = &request.registry {
             draft.find(

@@ -174,6 +174,11 @@ pub fn plan(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
     plan_cards(draft, ready)
 }
 
+/// True where virtio devices are out of question because nobody gave their drivers.
+fn lacks_virtio(draft: &Draft<'_>) -> bool {
+    matches!(draft.request.platform, Platform::Kvm | Platform::Ahv) && draft.request.virtio_win.is_none()
+}
+
 fn about_disks(draft: &mut Draft<'_>, offered: &[&Way]) {
     let platform = draft.request.platform;
     let names: Vec<&str> = offered.iter().map(|way| way.model.name()).collect();
@@ -190,6 +195,8 @@ fn about_disks(draft: &mut Draft<'_>, offered: &[&Way]) {
                 _ => "Install the target's storage driver in the running guest before the move.",
             },
         ),
+        // That there are no virtio drivers was said.
+        (Some(_), _) if lacks_virtio(draft) => {}
         (Some(chosen), Some(wanted)) if chosen != wanted.model => {
             let (chosen, wanted) = (chosen.name(), wanted.model.name());
             let remedy = match platform {
@@ -258,6 +265,7 @@ fn plan_cards(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
                 "Look at the network in the trial; install the card's driver from its medium if it is missing.",
             );
         }
+        Some(_) if lacks_virtio(draft) => {}
         Some(chosen) if chosen.name() != wanted => {
             let chosen = chosen.name();
             draft.find(

@@ -1,8 +1,10 @@
 //! The family of Windows guests: its facts, and the order of the parts that plan.
 
 use super::draft::{Draft, System, Version};
+use super::drivers::{self, Driver, Installed};
+use super::first_boot::{self, Command, Steps, When};
 use super::registry::Registry;
-use super::{agents, boot, facts, hardware, hives, reg_file};
+use super::{agents, boot, facts, hardware, hives, network, reg_file, services};
 use crate::check::Finding;
 use crate::family::{Family, Scene};
 use crate::guest::{Fact, Guest};
@@ -45,15 +47,13 @@ impl Family for Windows {
         let letters = boot::letters::letters(registry, scene.volumes)?;
         Ok(Some(Guest {
             family: "windows".into(),
-            distribution: Fact::new(
-                if system.is_server { "windows-server" } else { "windows" },
-                of_system.clone(),
-            ),
+            distribution: Fact::new("windows", of_system.clone()),
             version: Fact::new(format!("{major}.{minor}.{build}"), system.path("System32/config/SOFTWARE")),
             name: facts::name(software, system)?,
             architecture: Fact::new(system.architecture.clone(), of_system),
             host_name: facts::host_name(registry, system)?,
             boot_modes: boot_modes(scene, system)?,
+            interfaces: network::facts(&network::interfaces(registry, system)?),
             agents: agents::agents(&draft)?,
             windows: Some(facts::windows(scene.tree, registry, software, system, letters)?),
             ..unread(scene, "")
@@ -84,13 +84,73 @@ impl Family for Windows {
         if !is_supported(&mut draft) {
             return Ok(draft.finish());
         }
-        hardware::plan(&mut draft, &[])?;
+        let installed = virtio(&mut draft)?;
+        let ready: Vec<&str> = installed.usable.iter().map(|driver| driver.service()).collect();
+        hardware::plan(&mut draft, &ready)?;
         boot::plan(&mut draft)?;
         agents::plan(&mut draft)?;
+        let mut steps = Steps::default();
+        steps.commands.extend(installed.packages.iter().filter_map(|package| add_package(&draft, package)));
+        network::plan(&mut draft, &mut steps)?;
+        if !steps.is_empty() {
+            let lines = boot::settings::commands_after_first_start(&draft)?;
+            steps.commands.extend(lines.into_iter().map(|line| Command {
+                name: "give back what was set for the first start".into(),
+                line,
+                seconds: 60,
+                when: When::Last,
+            }));
+        }
+        first_boot::plan(&mut draft, &steps)?;
         // Last: what a user says wins.
         reg_file::plan(&mut draft)?;
         Ok(draft.finish())
     }
+}
+
+/// Puts in the drivers of virtio devices that the target has, where they are given. Without them nothing is said where the guest
+/// has those of its disks and cards already.
+fn virtio(draft: &mut Draft<'_>) -> Result<Installed> {
+    let wanted: &[Driver] = match draft.request.platform {
+        Platform::Kvm => Driver::ALL,
+        Platform::Ahv => &[Driver::Vioscsi, Driver::Netkvm, Driver::Balloon, Driver::Vioserial],
+        Platform::Esxi | Platform::Hyperv | Platform::Azure | Platform::Xen => {
+            return Ok(Installed::default());
+        }
+    };
+    if let Some(path) = &draft.request.virtio_win {
+        let source = drivers::source::open(path)?;
+        return drivers::plan(draft, Some(&*source), wanted);
+    }
+    let mut has_disks = false;
+    for driver in wanted.iter().filter(|driver| driver.is_storage()) {
+        has_disks |=
+            services::is_installed(&draft.registry, &draft.system, draft.scene.tree, driver.service())?;
+    }
+    let card = Driver::Netkvm.service();
+    let has_card = services::is_installed(&draft.registry, &draft.system, draft.scene.tree, card)?;
+    match has_disks && has_card {
+        true => Ok(Installed::default()),
+        false => drivers::plan(draft, None, wanted),
+    }
+}
+
+/// A package that is registered already, once more by Windows' own tool: it takes what stands there, and says in the log what it
+/// does not like.
+fn add_package(draft: &Draft<'_>, package: &str) -> Option<Command> {
+    let below = package.strip_prefix(&format!("{}/", draft.system.folder))?.replace('/', "\\");
+    let name = below.rsplit('\\').next()?.trim_end_matches(".inf").to_owned();
+    let (add, install) = match draft.system.version >= Version::TEN {
+        true => ("/add-driver", "/install"),
+        false => ("-i -a", ""),
+    };
+    let line = format!("%SystemRoot%\\System32\\pnputil.exe {add} \"%SystemRoot%\\{below}\" {install}");
+    Some(Command {
+        name: format!("driver {name}"),
+        line: line.trim_end().to_owned(),
+        seconds: 300,
+        when: When::First,
+    })
 }
 
 const UNREADABLE: &str =
@@ -181,7 +241,7 @@ fn is_supported(draft: &mut Draft<'_>) -> bool {
         draft.request.firmware == Firmware::Uefi && matches!(platform, Platform::Hyperv | Platform::Azure);
     if generation_2 && (version < Version::EIGHT || draft.system.architecture == "i686") {
         draft.find(
-            "windows-no-generation-2",
+            "windows-no-second-generation",
             format!(
                 "Windows {major}.{minor} of {} does not start on Hyper-V's generation 2.",
                 draft.system.architecture

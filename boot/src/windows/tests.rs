@@ -166,7 +166,7 @@ fn what_is_not_taken_is_named() {
     for (bytes, request, id) in [
         (software("5.2"), to(Platform::Kvm, Firmware::Bios), "windows-too-old"),
         (software("6.0"), to(Platform::Kvm, Firmware::Bios), "windows-old"),
-        (software("6.1"), to(Platform::Hyperv, Firmware::Uefi), "windows-no-generation-2"),
+        (software("6.1"), to(Platform::Hyperv, Firmware::Uefi), "windows-no-second-generation"),
         (hive(&[]), to(Platform::Kvm, Firmware::Bios), "windows-version-unknown"),
         (b"regf".to_vec(), to(Platform::Kvm, Firmware::Bios), "windows-registry-unreadable"),
     ] {

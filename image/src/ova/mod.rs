@@ -31,7 +31,7 @@ use crate::tar;
 use crate::units::{Bytes, FileOffset};
 use manifest::Hasher;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Endings of disks in packages.
 const DISKS: &[&str] = &["vmdk", "vhd", "vhdx", "qcow2", "vdi", "img", "raw"];
@@ -81,6 +81,16 @@ fn header(name: &str, size: Bytes) -> Result<tar::Header> {
 
 fn has_ending(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|has| has.eq_ignore_ascii_case(ending))
+}
+
+/// True for a name that leads nowhere but below the place that it is joined to.
+fn stays_inside(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// `text` as one word of a shell, in commands that are there to be copied.
+fn word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The name without the number of a chunk or the ending of a compressor, and which of them it had.
@@ -149,6 +159,11 @@ impl Package {
 
     fn read(archive: Source) -> Result<Package> {
         let members = tar::members(&archive)?;
+        // A member is opened by the package's path and its own name: an absolute name would be a file of this host.
+        if let Some(member) = members.iter().find(|member| !stays_inside(&member.name)) {
+            let says = format!("the member {:?} has a name that leads out of the package", member.name);
+            return Err(archive.corrupt(says).at(member.at));
+        }
         Ok(Package { archive, members })
     }
 
@@ -197,20 +212,20 @@ impl Package {
             }));
         };
         let source = self.archive.window(member.at, member.len)?;
-        let package = self.path().display();
+        let (package, member) = (word(&self.path().display().to_string()), word(name));
         let unwrap = |says: String, how: String| Err(self.archive.unsupported(says).hint(how));
         match bare(name) {
             (rest, Some(Wrapped::Chunk)) => unwrap(
                 format!("its disk {rest:?} is cut into chunks"),
-                format!("join them: tar -xf '{package}' && cat '{rest}'.0???????? > '{rest}'"),
+                format!("join them: tar -xf {package} && cat {0}.0???????? > {0}", word(rest)),
             ),
             (rest, Some(Wrapped::Gzip)) => unwrap(
                 format!("its disk {name:?} is compressed with gzip"),
-                format!("unpack it: tar -xOf '{package}' '{name}' | gunzip > '{rest}'"),
+                format!("unpack it: tar -xOf {package} {member} | gunzip > {}", word(rest)),
             ),
             (_, None) if source.head(3)? == [0x1f, 0x8b, 8] => unwrap(
                 format!("its disk {name:?} is compressed with gzip"),
-                format!("unpack it: tar -xOf '{package}' '{name}' | gunzip > '{name}'"),
+                format!("unpack it: tar -xOf {package} {member} | gunzip > {member}"),
             ),
             (_, None) => Ok(source),
         }

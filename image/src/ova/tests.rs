@@ -144,6 +144,10 @@ fn wrapped_disks_are_refused_by_name() {
         assert!(matches!(error.kind(), Kind::Unsupported | Kind::Corrupt));
         assert!(error.hint_text().is_some());
     }
+    // What is there to be copied runs nothing else.
+    let path = package(dir.path(), &[("a.ovf", b"<x/>"), ("x';id;'.vmdk.gz", b"\x1f\x8b\x08x")]);
+    let error = open(&path).err().unwrap();
+    assert!(error.hint_text().unwrap().contains(r"'x'\'';id;'\''.vmdk.gz'"), "{error:?}");
     let path = package(dir.path(), &[("a.ovf", b"<x/>"), ("x.iso", b"x")]);
     assert_eq!(open(&path).err().unwrap().kind(), Kind::Unsupported);
     // Only the first of the chunks is listed.
@@ -247,6 +251,9 @@ fn headers_that_lie_are_errors() {
         ("no number", forged(b"d", b"12x", b'0').to_vec(), Kind::Corrupt),
         ("a name twice", [forged(b"d", b"0", b'0'), forged(b"./d", b"0", b'0')].concat(), Kind::Corrupt),
         ("no name", forged(b"", b"0", b'0').to_vec(), Kind::Corrupt),
+        ("a file of the host", forged(b"/etc/passwd", b"0", b'0').to_vec(), Kind::Corrupt),
+        ("a file beside it", forged(b"../d.vmdk", b"0", b'0').to_vec(), Kind::Corrupt),
+        ("a file somewhere", forged(b"a/../../d.vmdk", b"0", b'0').to_vec(), Kind::Corrupt),
         ("no UTF-8", forged(b"\xff", b"0", b'0').to_vec(), Kind::Corrupt),
         ("a link", forged(b"d.vmdk", b"0", b'2').to_vec(), Kind::Unsupported),
         ("a hard link", forged(b"d.vmdk", b"0", b'1').to_vec(), Kind::Unsupported),

@@ -270,6 +270,9 @@ pub struct TargetArgs {
     /// routes in the guest, as this file says (TOML; see the README)
     #[arg(long, visible_alias = "network-map", value_name = "FILE")]
     pub map: Option<PathBuf>,
+    /// Give a Windows guest the virtio drivers of this folder or ISO image (virtio-win), where the target has virtio devices
+    #[arg(long, value_name = "PATH")]
+    pub virtio_win: Option<PathBuf>,
     /// Change a Windows guest's registry as this file of regedit's says (.reg); inspect shows each edit with the previous value
     #[arg(long, value_name = "FILE")]
     pub registry: Option<PathBuf>,

@@ -13,6 +13,8 @@
 #
 # Needs the Azure CLI, logged in (az login), with the role Storage Blob Data Contributor on the account; azcopy is used where
 # it is here, since it is faster. Can be run again after a failure: complete uploads of the same data are kept.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

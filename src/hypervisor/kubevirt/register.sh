@@ -6,6 +6,8 @@
 #
 # The cluster is kubectl's current one; NAMESPACE is its current one where it is not named. What virtctl needs to reach the
 # upload proxy (--uploadproxy-url=..., --insecure) can be set in VIRTCTL_OPTIONS.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

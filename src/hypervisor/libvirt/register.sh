@@ -6,6 +6,8 @@
 #                                     copy the disks into that folder first
 #
 # The connection is LIBVIRT_DEFAULT_URI, or qemu:///system.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

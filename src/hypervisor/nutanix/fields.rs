@@ -1,5 +1,6 @@
 //! Paths into JSON whose producers do not agree on the writing of names, and a note of what was looked at.
 
+use landfall_image::{Error, Result};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,38 +20,57 @@ impl<'a> Fields<'a> {
 
     /// The value at the end of the first path that leads to one: `spec/name`. `null` is none.
     pub fn at(&self, paths: &[&str]) -> Option<Fields<'a>> {
-        let found = paths.iter().find_map(|path| {
-            path.split('/')
-                .try_fold(self.value, |value, name| value.get(name))
-                .filter(|value| !value.is_null())
-        })?;
-        self.seen.borrow_mut().insert(found);
-        Some(Fields { value: found, seen: self.seen })
+        Some(Fields { value: self.look(paths, |_| true)?.1, seen: self.seen })
+    }
+
+    /// The value at the end of the first path that leads to one, and that path. It is marked as read where it is `fine`: a value of another
+    /// type than the one that is wanted stays among the unread.
+    fn look<'p>(&self, paths: &[&'p str], fine: fn(&Value) -> bool) -> Option<(&'p str, &'a Value)> {
+        let find = |path: &&'p str| {
+            let found = path.split('/').try_fold(self.value, |value, name| value.get(name));
+            found.filter(|value| !value.is_null()).map(|value| (*path, value))
+        };
+        let (path, found) = paths.iter().find_map(find)?;
+        if fine(found) {
+            self.seen.borrow_mut().insert(found);
+        }
+        Some((path, found))
     }
 
     /// The text there: a string, or a number as it is written.
     pub fn text(&self, paths: &[&str]) -> Option<String> {
-        match self.at(paths)?.value {
+        match self.look(paths, |value| value.is_string() || value.is_number())?.1 {
             Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         }
     }
 
-    /// The number there.
-    pub fn number(&self, paths: &[&str]) -> Option<u64> {
-        self.at(paths)?.value.as_u64()
+    /// The whole number there; some programs put it in quotes, or write it with a fraction of zero.
+    ///
+    /// # Errors
+    /// Corrupt where something else is there: a machine with a number left out would be another one.
+    pub fn number(&self, paths: &[&str]) -> Result<Option<u64>> {
+        let Some((path, value)) = self.look(paths, |_| true) else { return Ok(None) };
+        let text = match value {
+            Value::Number(number) => number.to_string(),
+            Value::String(text) => text.trim().to_owned(),
+            _ => String::new(),
+        };
+        let whole = text.strip_suffix(".0").unwrap_or(&text).parse().ok();
+        let wrong = || Error::corrupt(format!("{path} = {value}, where a whole number is wanted"));
+        whole.map(Some).ok_or_else(wrong)
     }
 
     /// Whether it is true there.
     pub fn is(&self, paths: &[&str]) -> bool {
-        self.at(paths).is_some_and(|found| found.value.as_bool().unwrap_or(false))
+        self.look(paths, Value::is_boolean).is_some_and(|(_, value)| value.as_bool().unwrap_or(false))
     }
 
     /// The elements of the list there.
     pub fn list(&self, paths: &[&str]) -> Vec<Fields<'a>> {
-        let Some(found) = self.at(paths) else { return Vec::new() };
-        let elements = found.value.as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some((_, found)) = self.look(paths, Value::is_array) else { return Vec::new() };
+        let elements = found.as_array().map(Vec::as_slice).unwrap_or_default();
         elements.iter().map(|value| Fields { value, seen: self.seen }).collect()
     }
 
@@ -59,10 +79,14 @@ impl<'a> Fields<'a> {
         self.value.as_bool().unwrap_or(false)
     }
 
-    /// The string that it is.
+    /// The string that it is. It counts as read once [`Fields::known`] says so.
     pub fn word(&self) -> Option<&'a str> {
-        self.seen.borrow_mut().insert(self.value);
         self.value.as_str()
+    }
+
+    /// Marks it as read.
+    pub fn known(&self) {
+        self.seen.borrow_mut().insert(self.value);
     }
 
     /// Names and strings in it.
@@ -142,12 +166,30 @@ mod tests {
         let value = serde_json::json!({ "a": { "b": 1, "c": "x", "d": null, "e": [] }, "list": [{ "f": 1, "g": 2 }, { "g": 3 }] });
         let seen = RefCell::default();
         let root = Fields::root(&value, &seen);
-        assert_eq!(root.number(&["a/x", "a/b"]), Some(1));
+        assert_eq!(root.number(&["a/x", "a/b"]).unwrap(), Some(1));
         assert_eq!(
-            root.list(&["list"]).iter().map(|one| one.number(&["f"])).collect::<Vec<_>>(),
+            root.list(&["list"]).iter().map(|one| one.number(&["f"]).unwrap()).collect::<Vec<_>>(),
             [Some(1), None]
         );
         assert_eq!((root.text(&["a/b"]).as_deref(), root.text(&["a/d"])), (Some("1"), None));
         assert_eq!(root.unseen(), ["a/c", "list/g"]);
+    }
+
+    /// What has another type than is wanted is not lost: it is refused where a number is wanted, and else named.
+    #[test]
+    fn other_types_are_not_passed_over() {
+        let value =
+            serde_json::json!({ "a": "1024", "b": 2.0, "c": 1.5, "d": [1], "e": "x,y", "f": "yes", "g": -1 });
+        let seen = RefCell::default();
+        let root = Fields::root(&value, &seen);
+        assert_eq!((root.number(&["a"]).unwrap(), root.number(&["b"]).unwrap()), (Some(1024), Some(2)));
+        for wrong in ["c", "d", "e", "g"] {
+            let error = root.number(&[wrong]).unwrap_err();
+            assert!(error.to_string().contains("where a whole number is wanted"), "{error}");
+        }
+        let other = RefCell::default();
+        let root = Fields::root(&value, &other);
+        assert!(root.list(&["e"]).is_empty() && !root.is(&["f"]) && root.text(&["d"]).is_none());
+        assert_eq!(root.unseen(), ["a", "b", "c", "d", "e", "f", "g"]);
     }
 }

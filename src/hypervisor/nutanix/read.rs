@@ -75,7 +75,8 @@ pub fn parse(bytes: &[u8], choice: &Choice) -> Result<Parsed> {
     let mut machine = general(&vm, &mut findings)?;
     machine.disks = disks(&vm, &mut findings)?;
     machine.nics = nics(&vm, &mut findings)?;
-    boot(&vm, &mut machine);
+    boot(&vm, &mut machine)?;
+    state(&vm, &mut findings);
     for (what, paths) in [
         (
             "graphics cards",
@@ -96,10 +97,6 @@ pub fn parse(bytes: &[u8], choice: &Choice) -> Result<Parsed> {
         "metadata/uuid",
         "metadata/kind",
         "api_version",
-        "spec/resources/power_state",
-        "power_state",
-        "powerState",
-        "state",
         "logical_timestamp",
         "config/logical_timestamp",
         "vm_logical_timestamp",
@@ -150,8 +147,8 @@ fn choose<'a>(document: &'a Value, choice: &Choice) -> Result<&'a Value> {
 
 fn general(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Machine> {
     let memory = match (
-        vm.number(&["memorySizeBytes"]),
-        vm.number(&["spec/resources/memory_size_mib", "memory_mb", "config/memory_mb"]),
+        vm.number(&["memorySizeBytes"])?,
+        vm.number(&["spec/resources/memory_size_mib", "memory_mb", "config/memory_mb"])?,
     ) {
         (Some(bytes), _) => Bytes(bytes),
         (None, Some(mib)) => Bytes(mib.saturating_mul(1 << 20)),
@@ -164,7 +161,7 @@ fn general(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Machine> {
     let mut machine = Machine::new(name, memory);
     machine.annotation = vm.text(&["description", "spec/description", "config/annotation"]);
     let number = |paths: &[&str]| -> Result<u32> {
-        let number = vm.number(paths).unwrap_or(1);
+        let number = vm.number(paths)?.unwrap_or(1);
         let fine = u32::try_from(number).ok().filter(|_| (1..=CPUS_AT_MOST).contains(&number));
         fine.ok_or_else(|| {
             Error::corrupt(format!("{} = {number}; 1 to {CPUS_AT_MOST} are possible", paths[0]))
@@ -266,7 +263,7 @@ fn place(disk: &Fields<'_>) -> Result<(Bus, String)> {
         "diskAddress/index",
         "disk_address/device_index",
         "addr/index",
-    ]);
+    ])?;
     let model = match bus.as_str() {
         "scsi" => Bus::VirtioScsi,
         "ide" => Bus::Ide,
@@ -304,9 +301,15 @@ fn disks(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Vec<DiskSlot>> 
                 "Convert its disks by themselves, and name them with --disk.",
             ));
         }
+        if disk.is(&["shared"]) && group.is_none() {
+            findings.push(finding::DISK_SHARED.finding(
+                format!("{slot} is shared with other machines at the source."),
+                "Convert all machines of the cluster while they are off.",
+            ));
+        }
         let file = group.or(id).ok_or_else(|| Error::corrupt(format!("{slot} is a disk without an id")))?;
-        let size = disk.number(&["disk_size_bytes", "backingInfo/diskSizeBytes", "size", "vmdisk_size"]);
-        let mib = disk.number(&["disk_size_mib"]);
+        let size = disk.number(&["disk_size_bytes", "backingInfo/diskSizeBytes", "size", "vmdisk_size"])?;
+        let mib = disk.number(&["disk_size_mib"])?;
         let size = size.or(mib.and_then(|mib| mib.checked_mul(1 << 20)));
         disk.know(&[
             "disk_address/device_uuid",
@@ -383,10 +386,16 @@ fn nics(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Vec<NicSlot>> {
                 "Look what the service chain or the mirror is for.",
             ));
         }
-        if !card
-            .list(&["trunked_vlan_list", "nicNetworkInfo/trunkedVlans", "networkInfo/trunkedVlans"])
-            .is_empty()
-        {
+        let mode = card.text(&["vlan_mode", "nicNetworkInfo/vlanMode", "networkInfo/vlanMode"]);
+        let is_trunk = mode.is_some_and(|mode| mode.to_ascii_uppercase().contains("TRUNK"));
+        let lists = [
+            "trunked_vlan_list",
+            "trunked_networks",
+            "nicNetworkInfo/trunkedVlans",
+            "networkInfo/trunkedVlans",
+        ];
+        if is_trunk || !card.list(&lists).is_empty() {
+            card.at(&lists).iter().for_each(Fields::know_all);
             findings.push(finding::NOT_HELD.finding(
                 format!("nic{index} is a trunk of several VLANs, which is not carried over."),
                 "Let the target's port pass these VLANs on.",
@@ -396,7 +405,6 @@ fn nics(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Vec<NicSlot>> {
             "uuid",
             "nic_uuid",
             "extId",
-            "vlan_mode",
             "subnet_reference/kind",
             "subnet_reference/uuid",
             "network_uuid",
@@ -407,7 +415,7 @@ fn nics(vm: &Fields<'_>, findings: &mut Vec<Finding>) -> Result<Vec<NicSlot>> {
     Ok(nics)
 }
 
-fn boot(vm: &Fields<'_>, machine: &mut Machine) {
+fn boot(vm: &Fields<'_>, machine: &mut Machine) -> Result<()> {
     let device = [
         "spec/resources/boot_config/boot_device/disk_address",
         "boot/disk_address",
@@ -416,7 +424,7 @@ fn boot(vm: &Fields<'_>, machine: &mut Machine) {
     ];
     if let Some(address) = vm.at(&device) {
         let bus = address.text(&["adapter_type", "device_bus", "busType", "bus"]).unwrap_or_default();
-        let index = address.number(&["device_index", "index"]).unwrap_or(0);
+        let index = address.number(&["device_index", "index"])?.unwrap_or(0);
         let slot = format!("{}.{index}", bus.to_ascii_lowercase());
         machine.boot_disk = machine.disks.iter().position(|disk| disk.slot == slot);
     }
@@ -426,14 +434,44 @@ fn boot(vm: &Fields<'_>, machine: &mut Machine) {
         "boot/boot_device_order",
         "config/boot/boot_device_order",
     ]);
-    for word in order.iter().filter_map(|word| word.word()) {
+    for (entry, word) in order.iter().filter_map(|entry| Some((entry, entry.word()?))) {
         let device = match word.trim_start_matches('k').to_ascii_uppercase().as_str() {
             "DISK" => Some(BootDevice::Disk),
             "CDROM" => Some(BootDevice::Cdrom),
-            "NETWORK" if !machine.nics.is_empty() => Some(BootDevice::Nic(0)),
-            _ => None,
+            // v2 has another word for it.
+            "NETWORK" | "NIC" => Some(BootDevice::Nic(0)).filter(|_| !machine.nics.is_empty()),
+            _ => continue,
         };
+        entry.known();
         machine.boot_order.extend(device.filter(|device| !machine.boot_order.contains(device)));
+    }
+    // A card as the only device that is named.
+    let card = [
+        "spec/resources/boot_config/boot_device/mac_address",
+        "boot/mac_addr",
+        "bootConfig/bootDevice/macAddress",
+    ];
+    let card = vm.text(&card).and_then(|mac| parse_mac(&mac));
+    let card = card.and_then(|mac| machine.nics.iter().position(|nic| nic.mac.as_ref() == Some(&mac)));
+    if let Some(card) = card.filter(|_| machine.boot_order.is_empty()) {
+        machine.boot_order = vec![BootDevice::Nic(card), BootDevice::Disk];
+    }
+    Ok(())
+}
+
+/// Whether it ran when the answer was given: then its disks may have been copied in the middle of their work.
+fn state(vm: &Fields<'_>, findings: &mut Vec<Finding>) {
+    let state = vm.text(&["spec/resources/power_state", "power_state", "powerState", "state"]);
+    match state.unwrap_or_default().trim_start_matches('k').to_ascii_uppercase().as_str() {
+        "ON" => findings.push(finding::RUNNING.finding(
+            "The machine was on when Prism was asked.",
+            "Shut it down at the source before its disks are copied, or take them from a recovery point.",
+        )),
+        "SUSPENDED" | "PAUSED" => findings.push(finding::SUSPENDED.finding(
+            "The machine is suspended or paused at the source: what is in its memory is lost.",
+            "Resume it and shut it down there for a clean copy.",
+        )),
+        _ => {}
     }
 }
 

@@ -7,6 +7,8 @@
 #
 # SOURCE_URL is the folder with the disks as the cluster fetches it: https://server/folder, nfs://server/folder.
 # CONTAINER takes the images: the one that was chosen at the conversion where it is not named.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

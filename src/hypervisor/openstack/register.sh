@@ -7,6 +7,8 @@
 # FLAVOR has to have the machine's processors and memory. NETWORK takes the cards for which none was chosen at the conversion.
 # The cloud is the one of OS_CLOUD or the other OS_* variables. With Heat instead: upload the images by the lines below, then
 # openstack stack create -t heat.yaml with their names as parameters.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

@@ -5,7 +5,7 @@ use super::items::{self, Item, types};
 use super::{units, vendor};
 use crate::finding;
 use crate::hypervisor::{Parsed, vmware};
-use crate::machine::{Backing, Bus, Cpus, DiskSlot, Machine, NicSlot, parse_mac};
+use crate::machine::{Backing, BootDevice, Bus, Cpus, DiskSlot, Machine, NicSlot, parse_mac};
 use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Result};
 use std::collections::{HashMap, HashSet};
@@ -27,8 +27,10 @@ pub(super) fn machine(envelope: &Envelope<'_>) -> Result<Parsed> {
         .or(envelope.system.text_at("Description"))
         .map(str::to_owned);
     machine.os_label = label(envelope);
-    (machine.disks, machine.boot_disk) = disks(envelope, &items)?;
+    let boot = Boot::read(envelope, &items, &mut unread);
+    (machine.disks, machine.boot_disk) = disks(envelope, &items, boot.disk)?;
     machine.nics = nics(&items, &mut findings)?;
+    machine.boot_order = boot.order;
     let mut rest = vendor::Rest { machine, findings, unread };
     vendor::read(envelope, hardware, &items, &mut rest)?;
     let vendor::Rest { machine, mut findings, mut unread } = rest;
@@ -47,11 +49,55 @@ pub(super) fn machine(envelope: &Envelope<'_>) -> Result<Parsed> {
         "VirtualHardwareSection",
         "AnnotationSection",
         "ProductSection",
+        "BootOrderSection",
         "Machine",
     ];
     let own = envelope.system.children.iter().map(envelope::kind);
     unread.extend(own.filter(|name| !READ.contains(name)).map(str::to_owned));
     Ok(Parsed { machine, findings, unread })
+}
+
+/// What the machine tries to start from, as vSphere writes it beside the hardware: one section for each device, in order.
+#[derive(Default)]
+struct Boot<'a> {
+    order: Vec<BootDevice>,
+    /// The id of the item that is the disk.
+    disk: Option<&'a str>,
+}
+
+impl<'a> Boot<'a> {
+    fn read(envelope: &Envelope<'a>, items: &[Item<'_>], unread: &mut Vec<String>) -> Boot<'a> {
+        let mut boot = Boot::default();
+        let sections =
+            envelope.system.children.iter().filter(|child| envelope::kind(child) == "BootOrderSection");
+        for section in sections.filter(|section| envelope.is_chosen(section)) {
+            let id = section.attribute("instanceId");
+            let device = match section.attribute("type").unwrap_or_default() {
+                "disk" => {
+                    boot.disk = boot.disk.or(id);
+                    BootDevice::Disk
+                }
+                "cdrom" => BootDevice::Cdrom,
+                "floppy" => BootDevice::Floppy,
+                "net" | "network" | "ethernet" => {
+                    let mut cards = items.iter().filter(|item| item.resource == types::ETHERNET);
+                    BootDevice::Nic(cards.position(|card| Some(card.id) == id).unwrap_or(0))
+                }
+                other => {
+                    unread.push(format!("BootOrderSection {other}"));
+                    continue;
+                }
+            };
+            if !boot.order.contains(&device) {
+                boot.order.push(device);
+            }
+        }
+        // The disk alone is what is tried where nothing is said.
+        if boot.order == [BootDevice::Disk] {
+            boot.order.clear();
+        }
+        boot
+    }
 }
 
 /// What the descriptor calls the operating system: VMware's name, VirtualBox', or in words.
@@ -145,11 +191,15 @@ fn controllers<'a>(items: &[Item<'a>]) -> Result<HashMap<&'a str, Controller>> {
 
 /// Its disks, and the one that it starts from where the descriptor says it. Those with a place are in the order of their places, by which
 /// the guest finds them: kinds of controllers as they come first, then by their numbers and units. Others stay where their items are.
-fn disks(envelope: &Envelope<'_>, items: &[Item<'_>]) -> Result<(Vec<DiskSlot>, Option<usize>)> {
+fn disks(
+    envelope: &Envelope<'_>,
+    items: &[Item<'_>],
+    first: Option<&str>,
+) -> Result<(Vec<DiskSlot>, Option<usize>)> {
     let controllers = controllers(items)?;
     let mut out: Vec<(Option<Place>, DiskSlot)> = Vec::new();
     let mut kinds: Vec<&str> = Vec::new();
-    let mut boot = None;
+    let (mut boot, mut marked) = (None, None);
     let mut taken = HashSet::new();
     for item in items.iter().filter(|item| matches!(item.resource, types::DISK | types::LOGICAL_DISK)) {
         let controller = item.text("Parent").and_then(|parent| controllers.get(parent));
@@ -173,8 +223,8 @@ fn disks(envelope: &Envelope<'_>, items: &[Item<'_>]) -> Result<(Vec<DiskSlot>, 
         match item.text("HostResource") {
             Some(resource) => {
                 let (disk, file) = find(envelope, item, resource)?;
-                if disk.boots && boot.is_none() {
-                    boot = Some(slot.slot.clone());
+                if disk.boots && marked.is_none() {
+                    marked = Some(slot.slot.clone());
                 }
                 fill(&mut slot, &disk, file, item)?;
             }
@@ -185,9 +235,13 @@ fn disks(envelope: &Envelope<'_>, items: &[Item<'_>]) -> Result<(Vec<DiskSlot>, 
                 }
             }
         }
+        if first == Some(item.id) {
+            boot = Some(slot.slot.clone());
+        }
         out.push((rank, slot));
     }
     let disks = by_place(out);
+    let boot = boot.or(marked);
     let boot = boot.and_then(|slot| disks.iter().position(|disk| disk.slot == slot));
     Ok((disks, boot.filter(|index| *index > 0)))
 }
@@ -343,6 +397,15 @@ fn left_out(items: &[Item<'_>], findings: &mut Vec<Finding>, unread: &mut Vec<St
             "Give the machine such adapters at the target.",
         ));
     }
+    let is_physical =
+        |item: &&Item<'_>| item.resource == types::OTHER && item.sub_type().contains("passthrough");
+    let physical: Vec<&str> = items.iter().filter(is_physical).map(Item::name).collect();
+    if !physical.is_empty() {
+        findings.push(finding::PASSTHROUGH.finding(
+            format!("Devices of the host cannot be carried over: {}.", physical.join(", ")),
+            "Give the machine such devices at the target, or remove their drivers from the guest.",
+        ));
+    }
     const READ: &[u32] = &[
         types::PROCESSOR,
         types::MEMORY,
@@ -359,7 +422,11 @@ fn left_out(items: &[Item<'_>], findings: &mut Vec<Finding>, unread: &mut Vec<St
             READ.contains(&item.resource) || kinds.iter().any(|(wanted, _)| wanted.contains(&item.resource));
         let is_channel = item.resource == types::OTHER
             && (item.sub_type() == "vmware.vmci" || item.sub_type().contains("tpm"));
-        if is_known || is_channel || matches!(item.resource, types::FIBRE_CHANNEL | types::ISCSI) {
+        if is_known
+            || is_channel
+            || is_physical(&item)
+            || matches!(item.resource, types::FIBRE_CHANNEL | types::ISCSI)
+        {
             continue;
         }
         let what = format!("{} (ResourceType {} {})", item.name(), item.resource, item.sub_type());

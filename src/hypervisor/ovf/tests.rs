@@ -87,6 +87,39 @@ fn a_usual_machine() {
     assert_eq!(parsed.unread, ["Config memoryHotAddEnabled", "ExtraConfig guestinfo.x"]);
 }
 
+/// vSphere says beside the hardware what a machine starts from: the second disk here, after a card.
+#[test]
+fn the_boot_order_beside_the_hardware_is_read() {
+    let disks = DISK.replace("</DiskSection>", "<Disk ovf:diskId='e' ovf:capacity='1'/></DiskSection>");
+    let items = [
+        item(6, 3, "<rasd:Address>0</rasd:Address>"),
+        disk_item(4, 0, "ovf:/disk/d"),
+        disk_item(5, 1, "ovf:/disk/e"),
+        item(10, 6, ""),
+        item(10, 7, ""),
+        item(1, 8, "<rasd:ResourceSubType>vmware.pcipassthrough.dynamic</rasd:ResourceSubType>"),
+    ]
+    .concat();
+    let with = |sections: &str| {
+        let text = ovf(FILE, &disks, &items);
+        read(&text.replace("</VirtualSystem>", &format!("{sections}</VirtualSystem>"))).unwrap()
+    };
+    let section = |kind: &str, id: u32| {
+        format!(
+            "<vmw:BootOrderSection vmw:instanceId='{id}' vmw:type='{kind}'><Info/></vmw:BootOrderSection>"
+        )
+    };
+    let parsed = with(&[section("net", 7), section("disk", 5), section("disk", 4)].concat());
+    assert_eq!((parsed.machine.boot_disk, parsed.machine.boot_disk()), (Some(1), 1));
+    assert_eq!(parsed.machine.boot_order, [BootDevice::Nic(1), BootDevice::Disk]);
+    assert_eq!(parsed.unread, Vec::<String>::new());
+    // What it is given of its host is no note among others.
+    assert!(ids(&parsed).contains(&"device-passthrough"), "{:?}", parsed.findings);
+    let parsed = with(&[section("disk", 4), section("hologram", 9)].concat());
+    assert_eq!((parsed.machine.boot_disk, parsed.machine.boot_order), (None, Vec::new()));
+    assert_eq!(parsed.unread, ["BootOrderSection hologram"]);
+}
+
 #[test]
 fn configurations_and_properties() {
     let sections = format!(
@@ -231,6 +264,23 @@ fn virtualbox_knows_more() {
     );
     assert_eq!(machine.smbios.uuid.unwrap().to_string(), "39a69c87-0433-4945-8e25-b89431544a28");
     assert_eq!((ids(&parsed), machine.nvram.as_deref()), (Vec::new(), Some("x.nvram")));
+    // Devices for which it writes no items, and what is not known of it.
+    let more = "<Description>the shop</Description><ExtraData><ExtraDataItem name='a' value='b'/><ExtraDataItem name='GUI/X' value='b'/></ExtraData><Warp/><Hardware>\
+                <UART><Port slot='0' enabled='true'/></UART><LPT><Port slot='0' enabled='false'/></LPT><Flux/>\
+                <SharedFolders><SharedFolder name='x' hostPath='/etc'/></SharedFolders>\
+                <HostPci><Devices><Device/></Devices></HostPci>";
+    let parsed = read(&text.replace("<Hardware>", more)).unwrap();
+    assert_eq!(parsed.machine.annotation.as_deref(), Some("the shop"));
+    assert_eq!(
+        ids(&parsed),
+        ["definition-device-left-out", "definition-device-left-out", "device-passthrough"],
+        "{:?}",
+        parsed.findings
+    );
+    assert_eq!(
+        parsed.unread,
+        ["vbox:Machine/ExtraData (1 settings)", "vbox:Machine/Warp", "vbox:Machine/Hardware/Flux"]
+    );
 }
 
 /// oVirt's is of the oldest shape, with ids of its own.

@@ -147,6 +147,10 @@ fn virtualbox(own: &Element, rest: &mut Rest) -> Result<()> {
         }
         nic.connected = adapter.attribute("cable") != Some("false");
     }
+    if machine.annotation.is_none() {
+        machine.annotation = own.text_at("Description").map(str::to_owned);
+    }
+    virtualbox_rest(own, hardware, rest);
     if own.child("Snapshot").is_some() {
         rest.findings.push(
             finding::SNAPSHOTS
@@ -154,6 +158,80 @@ fn virtualbox(own: &Element, rest: &mut Rest) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What VirtualBox' own description has of devices that no item stands for, and what of it nothing reads.
+fn virtualbox_rest(own: &Element, hardware: &Element, rest: &mut Rest) {
+    // What is read, what the items say, and what is a matter of the host's screen and of VirtualBox alone.
+    const MACHINE: &[&str] =
+        &["Info", "Description", "Hardware", "StorageControllers", "Snapshot", "ExtraData", "MediaRegistry"];
+    const HARDWARE: &[&str] = &[
+        "AudioAdapter",
+        "BIOS",
+        "Boot",
+        "CPU",
+        "Chipset",
+        "Clipboard",
+        "Display",
+        "DragAndDrop",
+        "EmulatedUSB",
+        "Firmware",
+        "Guest",
+        "GuestProperties",
+        "HID",
+        "HPET",
+        "HostPci",
+        "IO",
+        "Keyboard",
+        "LPT",
+        "Memory",
+        "NVRAM",
+        "Network",
+        "Paravirt",
+        "Pointing",
+        "RTC",
+        "Recording",
+        "RemoteDisplay",
+        "SharedFolders",
+        "StorageControllers",
+        "TrustedPlatformModule",
+        "UART",
+        "USB",
+        "USBController",
+        "VideoCapture",
+    ];
+    let on = |element: &Element| element.attribute("enabled") == Some("true");
+    let any = |path: &str, child: &str| {
+        hardware.at(path).is_some_and(|list| list.all(child).any(|one| child != "Port" || on(one)))
+    };
+    for (there, what) in [
+        (any("UART", "Port"), "serial ports"),
+        (any("LPT", "Port"), "parallel ports"),
+        (any("SharedFolders", "SharedFolder"), "shared folders"),
+    ] {
+        if there {
+            rest.findings
+                .push(finding::DEVICE_LEFT_OUT.finding(format!("Left out at the target: {what}."), ""));
+        }
+    }
+    if any("HostPci/Devices", "Device") {
+        rest.findings.push(finding::PASSTHROUGH.finding(
+            "PCI devices of the host cannot be carried over.",
+            "Give the machine such devices at the target, or remove their drivers from the guest.",
+        ));
+    }
+    // How its window lay on the screen is no setting of the machine.
+    let is_setting = |item: &&Element| !item.attribute("name").is_some_and(|name| name.starts_with("GUI/"));
+    let extra = own.child("ExtraData").map_or(0, |data| data.all("ExtraDataItem").filter(is_setting).count());
+    if extra > 0 {
+        rest.unread.push(format!("vbox:Machine/ExtraData ({extra} settings)"));
+    }
+    let strange = |within: &Element, known: &[&str], path: &str| -> Vec<String> {
+        let names = within.children.iter().map(|child| child.name.as_str());
+        names.filter(|name| !known.contains(name)).map(|name| format!("{path}/{name}")).collect()
+    };
+    rest.unread.extend(strange(own, MACHINE, "vbox:Machine"));
+    rest.unread.extend(strange(hardware, HARDWARE, "vbox:Machine/Hardware"));
 }
 
 /// oVirt's elements beside the sections.

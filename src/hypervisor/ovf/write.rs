@@ -6,7 +6,7 @@
 
 use crate::finding;
 use crate::hypervisor::vmware::vmx::spaced;
-use crate::hypervisor::vmware::write::{HARDWARE, USUAL_NETWORK, mebibytes, not_held, stem};
+use crate::hypervisor::vmware::write::{CARDS_AT_MOST, HARDWARE, USUAL_NETWORK, mebibytes, not_held, stem};
 use crate::hypervisor::xml::{self, Xml, empty, is_plain, parent, text};
 use crate::hypervisor::{Artifact, Placement, Rendered, attach, fit, guests};
 use crate::machine::{Bus, Machine, NicSlot};
@@ -39,6 +39,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
             format!("{} disks are placed, the machine has {}", placement.disks.len(), machine.disks.len());
         return Err(Error::corrupt(says));
     }
+    fit::cards_at_most(machine, CARDS_AT_MOST, "vSphere")?;
     let controllers = controllers(machine)?;
     let descriptor = xml::document(|xml| envelope(xml, machine, placement, &controllers))?;
     let mut findings = not_held(machine);

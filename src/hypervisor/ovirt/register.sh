@@ -7,6 +7,8 @@
 # STORAGE_DOMAIN takes the disks: the one that was chosen at the conversion where it is not named.
 # The engine is named by variables: OVIRT_URL (https://engine.example.org), OVIRT_USERNAME (admin@internal),
 # OVIRT_PASSWORD_FILE and OVIRT_CAFILE (the engine's certificate authority).
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

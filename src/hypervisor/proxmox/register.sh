@@ -6,6 +6,8 @@
 #
 # STORAGE takes the disks: the one that was chosen at the conversion, or the node's only one for images. ID is the machine's
 # number: the one that was chosen at the conversion, or the next free one.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

@@ -67,12 +67,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
             options,
         });
     }
-    if machine.nics.len() > NICS_AT_MOST {
-        return Err(Error::unsupported(format!(
-            "has {} network cards; {TITLE} takes {NICS_AT_MOST}",
-            machine.nics.len()
-        )));
-    }
+    fit::cards_at_most(machine, NICS_AT_MOST, TITLE)?;
     for (index, nic) in machine.nics.iter().enumerate() {
         let value = written.nic(nic, placement)?;
         written.set(&format!("net{index}"), value);

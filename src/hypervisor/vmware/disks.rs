@@ -44,7 +44,15 @@ pub(super) fn drives(keys: &Keys, findings: &mut Vec<Finding>) -> Result<Drives>
             };
             // IDE controllers are always there; the others say so.
             let controller_here = bus == Bus::Ide || keys.flag(&format!("{controller}.present"), false);
-            if !controller_here || !keys.flag(&format!("{slot}.present"), false) {
+            let here = keys.flag(&format!("{slot}.present"), false);
+            if here && !controller_here {
+                let file = keys.text(&format!("{slot}.filename")).unwrap_or("no file");
+                findings.push(finding::NOT_HELD.finding(
+                    format!("{slot} ({file}) hangs on {controller}, which the machine does not have: it is left out, as VMware leaves it out."),
+                    format!("If it is a disk of the machine, write {controller}.present = \"TRUE\" into a copy of the definition."),
+                ));
+            }
+            if !here || !controller_here {
                 keys.done_with(&format!("{slot}."));
                 continue;
             }
@@ -89,7 +97,8 @@ fn drive(
         }
     }
     if file.is_empty() {
-        return Err(Error::corrupt(format!("{slot} is a disk without a file name")));
+        return Err(Error::corrupt(format!("{slot} is a disk without a file name"))
+            .hint("write the name of its image into a copy of the definition, or take its lines out"));
     }
     keys.is_sure(&format!("{slot}.filename"))?;
     if matches!(kind, Kind::Raw) {

@@ -43,7 +43,9 @@ impl Keys {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let mut raw = BTreeMap::new();
         let mut strange = Vec::new();
-        for (number, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        // Some editors of old end lines with a carriage return alone. Within a value it is written as |0D.
+        let end = if bytes.contains(&b'\n') { b'\n' } else { b'\r' };
+        for (number, line) in bytes.split(|&b| b == end).enumerate() {
             let line = line.trim_ascii();
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
@@ -138,7 +140,8 @@ impl Keys {
         let Some(text) = self.text(key) else { return Ok(None) };
         match text.parse::<u64>() {
             Ok(number) if number <= at_most => Ok(Some(number)),
-            _ => Err(Error::corrupt(format!("{key} = {text:?}; a number up to {at_most} is possible"))),
+            _ => Err(Error::corrupt(format!("{key} = {text:?}; a number up to {at_most} is possible"))
+                .hint("correct that line in a copy of the definition and of what lies beside it")),
         }
     }
 

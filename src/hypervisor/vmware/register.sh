@@ -6,6 +6,8 @@
 #   ./register.sh DATASTORE
 #
 # The connection is GOVC_URL with GOVC_USERNAME and GOVC_PASSWORD (https://github.com/vmware/govmomi).
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

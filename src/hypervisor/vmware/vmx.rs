@@ -82,7 +82,8 @@ fn firmware(keys: &Keys) -> Result<Firmware> {
         None => Ok(Firmware::Bios),
         Some(text) if text.eq_ignore_ascii_case("bios") => Ok(Firmware::Bios),
         Some(text) if text.eq_ignore_ascii_case("efi") => Ok(Firmware::Uefi),
-        Some(other) => Err(Error::unsupported(format!("firmware = {other:?}; bios and efi are known"))),
+        Some(other) => Err(Error::unsupported(format!("firmware = {other:?}; bios and efi are known"))
+            .hint("write one of them into a copy of the definition, and name the copy")),
     }
 }
 
@@ -130,8 +131,11 @@ fn smbios(keys: &Keys, machine: &mut Machine, findings: &mut Vec<Finding>) -> Re
 /// `56 4d 9b ef ac d9 b4 e0-c8 f0 ae a8 b9 10 35 15`, as VMware writes a UUID.
 fn uuid(text: &str) -> Result<Uuid> {
     let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    Uuid::parse_str(&hex)
-        .map_err(|_| Error::corrupt(format!("uuid.bios = {text:?}; 16 octets in hexadecimal are wanted")))
+    Uuid::parse_str(&hex).map_err(|_| {
+        Error::corrupt(format!("uuid.bios = {text:?}; 16 octets in hexadecimal are wanted")).hint(
+            "correct that line in a copy of the definition, or take it out: the machine gets a new id then",
+        )
+    })
 }
 
 /// A UUID as VMware writes it.

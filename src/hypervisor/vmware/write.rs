@@ -20,6 +20,9 @@ use std::fmt::Write;
 /// Hardware of ESXi 7.0: the oldest that is still in use, and knows secure boot and NVMe.
 pub(in crate::hypervisor) const HARDWARE: u32 = 17;
 
+/// ethernet0 to ethernet9: the maximum of every release, in which more are not looked at.
+pub(in crate::hypervisor) const CARDS_AT_MOST: usize = 10;
+
 /// The network that ESXi makes when it is installed.
 pub(in crate::hypervisor) const USUAL_NETWORK: &str = "VM Network";
 
@@ -55,6 +58,7 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
             format!("{} disks are placed, the machine has {}", placement.disks.len(), machine.disks.len());
         return Err(Error::corrupt(says));
     }
+    fit::cards_at_most(machine, CARDS_AT_MOST, "vSphere")?;
     let mut findings = Vec::new();
     let lines = lines(machine, placement, &mut findings)?;
     let mut text = String::from(".encoding = \"UTF-8\"\n");

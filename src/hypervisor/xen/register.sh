@@ -6,6 +6,8 @@
 #
 # Runs where xe does: on a host of the pool, or elsewhere with XE_EXTRA_ARGS="server=HOST,username=root,password-file=FILE".
 # TIMEOFFSET=SECONDS says how far a clock of local time is ahead of UTC; the offset of this host otherwise.
+# A name may look like code, and a list may have one word.
+# shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
 
 name=@NAME@

@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 /// The network that every pool has.
 const USUAL_NETWORK: &str = "Pool-wide network associated with eth0";
+/// Virtual interfaces of a machine, by the configuration limits of XenServer 8 and XCP-ng 8.
+const CARDS_AT_MOST: usize = 7;
 /// What a storage repository of VHD files holds: all others hold more.
 const VHD_AT_MOST: Bytes = Bytes::gib(2040);
 /// What a string of SMBIOS may be: printable ASCII, at most so many.
@@ -377,6 +379,12 @@ fn lost(machine: &Machine, findings: &mut Vec<Finding>) {
         || machine.tags.iter().any(|tag| !holds(tag))
     {
         what.push("control characters in the annotation or a tag, which are left out".to_owned());
+    }
+    if machine.nics.len() > CARDS_AT_MOST {
+        findings.push(finding::NOT_HELD.finding(
+            format!("The machine has {} network cards; {TITLE} supports {CARDS_AT_MOST}.", machine.nics.len()),
+            "Let one card carry several networks as VLANs, and take cards out before the import if it is refused.",
+        ));
     }
     for device in &machine.boot_order {
         match device {

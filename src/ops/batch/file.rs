@@ -84,6 +84,8 @@ pub(crate) struct WrittenFleet {
     #[schemars(with = "String")]
     #[serde(default)]
     map: Option<Spanned<String>>,
+    /// The folder or ISO image with virtio drivers for Windows guests (virtio-win).
+    virtio_win: Option<PathBuf>,
     /// The file of registry edits (.reg) of machines that name none.
     #[schemars(with = "String")]
     #[serde(default)]
@@ -366,6 +368,7 @@ fn check_text(
                         hardware: hardware(one)?,
                     },
                     map: map.cloned(),
+                    virtio_win: written.virtio_win.as_ref().map(|path| folder.join(path)),
                     registry: registry.cloned(),
                 },
             });

@@ -47,6 +47,8 @@ pub(super) fn find(folder: &Path, source: &Spanned<String>) -> Checked<Vec<PathB
         found = below;
     }
     if found.is_empty() {
+        // The folder of a bare file name is empty.
+        let folder = if folder == Path::new("") { Path::new(".") } else { folder };
         return Err(wrong(at, format!("nothing is found by {text:?}"))
             .hint(format!("look into {}; paths are relative to the file's folder", folder.display())));
     }

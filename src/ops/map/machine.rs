@@ -88,9 +88,11 @@ pub(super) fn check(written: &WrittenRule) -> Result<MachineRule> {
     let mut rule = MachineRule::default();
     if let Some(name) = &written.name {
         let text = name.get_ref();
-        if !crate::ops::is_folder_name(&text.replace("{name}", "x")) {
+        let whole = text.replace("{name}", "x");
+        // A misspelt {name} would call every machine the same.
+        if !crate::ops::is_folder_name(&whole) || whole.contains(['{', '}']) {
             return Err(wrong(name.span().start, format!("{text:?} is no name for a machine")).hint(
-                "write it without / and control characters; {name} stands for the name at the source",
+                "write it without / and control characters; {name} stands for the name at the source, and there is no other {word}",
             ));
         }
         rule.name = Some(text.clone());
@@ -98,6 +100,10 @@ pub(super) fn check(written: &WrittenRule) -> Result<MachineRule> {
     for (from, to) in &written.networks {
         if from.trim().is_empty() || to.get_ref().trim().is_empty() {
             return Err(wrong(to.span().start, "a network has an empty name"));
+        }
+        if matches!(to.get_ref().trim(), "bridge:" | "ovs:") {
+            return Err(wrong(to.span().start, format!("{:?} names no bridge", to.get_ref()))
+                .hint("write the bridge's name behind it: bridge:br0"));
         }
         rule.networks.push((from.clone(), to.get_ref().clone()));
     }
@@ -145,10 +151,16 @@ pub(super) fn check(written: &WrittenRule) -> Result<MachineRule> {
             return Err(wrong(at, format!("{to} is an address of a group of cards, not of one"))
                 .hint("the second digit of a card's address is even"));
         }
+        if to == "00:00:00:00:00:00" {
+            return Err(wrong(at, format!("{to} is no address of a card")));
+        }
         if rule.macs.values().any(|known| *known == to) {
             return Err(wrong(at, format!("{to} is given twice")));
         }
-        rule.macs.insert(from, to);
+        // Two ways to write one address.
+        if rule.macs.insert(from.clone(), to).is_some() {
+            return Err(wrong(at, format!("{from} becomes two addresses")));
+        }
     }
     Ok(rule)
 }
@@ -198,8 +210,7 @@ pub(super) fn apply(
         last(rules, |rule| rule.cpus_at_most).filter(|(_, most)| *most < machine.cpus.count)
     {
         say(place, format!("the machine gets {most} processors instead of {}.", machine.cpus.count));
-        mapped.cpus =
-            Some(Cpus::new(most, machine.cpus.cores_per_socket.min(most), machine.cpus.threads_per_core));
+        mapped.cpus = Some(machine.cpus.fewer(most));
     }
     if let Some((place, most)) =
         last(rules, |rule| rule.memory_at_most).filter(|(_, most)| *most < machine.memory)
@@ -315,7 +326,7 @@ mod tests {
         let mapped = map.place("web01", None, &machine(), Platform::Kvm);
         assert_eq!(mapped.name.as_deref(), Some("web01-dr"));
         assert_eq!((mapped.storage.as_deref(), mapped.id), (Some("fast"), Some(120)));
-        assert_eq!(mapped.cpus, Some(Cpus { count: 6, cores_per_socket: 1, threads_per_core: 1 }));
+        assert_eq!(mapped.cpus, Some(Cpus { count: 6, cores_per_socket: 3, threads_per_core: 1 }));
         assert_eq!(mapped.memory, Some(Bytes::gib(4)));
         let networks: Vec<_> = mapped.networks.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         assert_eq!(networks, [("VM Network", "LAN"), ("Backup", "default")]);
@@ -365,6 +376,13 @@ mod tests {
             ("[[rule]]\nnetwork = \"LAN\"\nstorage = \"a\"\n", "line 1: the rule is for some cards"),
             ("[[rule]]\nnetworks = { \"a\" = \"\" }\n", "line 2: a network has an empty name"),
             ("[[rule]]\nstorage = \"\"\n", "line 2: \"\" is no name of a storage"),
+            ("[[rule]]\nname = \"{nme}-dr\"\n", "line 2: \"{nme}-dr\" is no name"),
+            ("[[rule]]\nnetworks = { \"a\" = \"bridge:\" }\n", "line 2: \"bridge:\" names no bridge"),
+            (
+                "[[rule]]\nmacs = { \"00:50:56:00:00:0a\" = \"52:54:00:00:00:01\", \"00-50-56-00-00-0A\" = \"52:54:00:00:00:02\" }\n",
+                "line 2: 00:50:56:00:00:0a becomes two addresses",
+            ),
+            ("[[rule]]\nmacs = { \"00:50:56:00:00:01\" = \"000000000000\" }\n", "is no address of a card"),
         ] {
             let error = parse(text, "map.toml").unwrap_err().to_string();
             assert!(error.contains(expected), "{text}\n{error}");

@@ -13,6 +13,7 @@ pub use variables::beside as variables_beside;
 use super::{Context, packaged, state};
 use crate::event::Event;
 use crate::finding;
+use crate::hypervisor::text::shell_word;
 use crate::hypervisor::{self, Beside, Choice, Variables};
 use crate::machine::{DiskSlot, Machine};
 use landfall_boot::check::Finding;
@@ -229,9 +230,19 @@ fn read(context: &Context<'_>, path: &Path, ending: &str, wanted: &Wanted, diges
     })
 }
 
+/// The option that says where a disk lies, to be copied: places of Hyper-V have a blank in them.
+pub fn disk_option(slot: &str, file: &str) -> String {
+    format!("--disk {}", shell_word(&format!("{slot}={file}")))
+}
+
+/// The option that leaves a disk out.
+pub fn skip_option(slot: &str) -> String {
+    format!("--skip-disk {}", shell_word(slot))
+}
+
 /// The failure to open a disk, with the way out that is always there.
 pub fn with_another_file(error: Error, slot: &str) -> Error {
-    let another = format!("name a good copy with --disk {slot}=FILE");
+    let another = format!("name a good copy with {}", disk_option(slot, "FILE"));
     match error.hint_text().map(str::to_owned) {
         _ if error.kind() == Kind::Interrupted => error,
         Some(hint) if hint.contains("--disk") => error,
@@ -253,7 +264,7 @@ fn only_once(disk: &DiskSlot, image: Image, others: &[Image]) -> Result<Image> {
             disk.slot, disk.file
         ))
         .in_file(&path)
-        .hint(format!("name the file of each with --disk: --disk {}=FILE", disk.slot))),
+        .hint(format!("name the file of each with --disk: {}", disk_option(&disk.slot, "FILE")))),
     }
 }
 
@@ -332,6 +343,14 @@ fn read_definition(path: &Path) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
     use landfall_image::testing::MemDisk;
+
+    /// What is to be copied is one word for a shell, whatever the definition calls a place.
+    #[test]
+    fn options_can_be_copied() {
+        assert_eq!(super::disk_option("scsi0:0", "FILE"), "--disk scsi0:0=FILE");
+        assert_eq!(super::disk_option("SCSI 0:0", "FILE"), "--disk 'SCSI 0:0=FILE'");
+        assert_eq!(super::skip_option("a'$(id)"), r"--skip-disk 'a'\''$(id)'");
+    }
 
     fn crc32(bytes: &[u8]) -> [u8; 4] {
         let step = |crc: u32, byte: &u8| {

@@ -5,6 +5,7 @@
 
 use super::super::packaged::{self, Archive};
 use super::super::{Context, disk, exported};
+use super::disk_option;
 use crate::hypervisor::Beside;
 use crate::machine::{Backing, DiskSlot};
 use landfall_image::formats::Image;
@@ -86,7 +87,7 @@ impl Origin<'_> {
                 "{} is {what}, {name:?}, which does not lie beside the definition",
                 disk.slot
             ))
-            .hint(format!("copy it here as an image and name that with --disk {}=FILE", disk.slot))
+            .hint(format!("copy it here as an image and name that with {}", disk_option(&disk.slot, "FILE")))
         };
         match disk.backing {
             Backing::File => {}
@@ -94,8 +95,8 @@ impl Origin<'_> {
                 let error = elsewhere("an address in the network");
                 return Err(match name.starts_with("nbd") {
                     true => error.hint(format!(
-                        "if it is to be read from there, name it: --disk {}={name}; or copy it here as an image",
-                        disk.slot
+                        "if it is to be read from there, name it: {}; or copy it here as an image",
+                        disk_option(&disk.slot, name)
                     )),
                     false => error,
                 });
@@ -119,9 +120,9 @@ impl Origin<'_> {
                 beside(last).ok().or_else(|| exported::disk(definition, last)).ok_or_else(|| {
                     let allow = first.hint_text().filter(|hint| hint.contains("--allow")).map(str::to_owned);
                     let beside = format!(
-                        "put {last} beside {}, or name it with --disk {}=FILE",
+                        "put {last} beside {}, or name it with {}",
                         definition.display(),
-                        disk.slot
+                        disk_option(&disk.slot, "FILE")
                     );
                     first.hint(match allow {
                         Some(allow) => format!("{beside}; or, {allow}"),

@@ -2,6 +2,7 @@
 //! names such a disk as it names any other.
 
 use super::place::Origin;
+use super::{disk_option, skip_option};
 use crate::finding;
 use crate::machine::{Backing, DiskSlot};
 use landfall_boot::check::Finding;
@@ -45,7 +46,9 @@ pub(super) fn refused(disk: &DiskSlot, kind: &str, error: &Error) -> Error {
         None => refused,
     };
     refused.hint(format!(
-        "connect that device to this host and name it: --disk {slot}=/dev/DEVICE; or convert it to a virtual disk at the source \
-         (vmkfstools -i, or a migration of its storage) and copy that; or leave it out with --skip-disk {slot}"
+        "connect that device to this host and name it: {}; or convert it to a virtual disk at the source \
+         (vmkfstools -i, or a migration of its storage) and copy that; or leave it out with {}",
+        disk_option(slot, "/dev/DEVICE"),
+        skip_option(slot)
     ))
 }

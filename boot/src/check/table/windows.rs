@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Explanation] = &[
                with --virtio-win; for others install them in the running guest before the move.",
     },
     Explanation {
-        id: "windows-no-generation-2",
+        id: "windows-no-second-generation",
         severity: Severity::Blocks,
         text: "Machines of generation 2 and those of Azure with UEFI have no emulated devices. Windows starts there from version \
                8 and 2012 of x86_64 on. An older one has to stay on a hypervisor that emulates a disk controller for UEFI, or \

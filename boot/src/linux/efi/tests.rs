@@ -29,7 +29,8 @@ fn run(tree: &MemTree, architecture: &str) -> PatchPlan {
     let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
     let mut draft = Draft::new(&scene);
     let request = Request { platform: Platform::Kvm, firmware: Firmware::Uefi, ..Request::default() };
-    plan(&mut draft, &guest, &request).unwrap();
+    let copies = Copies::read(tree, &mounts).unwrap();
+    plan(&mut draft, &guest, &request, &copies).unwrap();
     draft.finish()
 }
 
@@ -286,4 +287,32 @@ fn loaders_of_32_bit_firmware_block() {
 #[test]
 fn an_empty_partition_blocks() {
     assert!(run(&MemTree::new().file("/boot/efi/EFI/x/y.efi", ""), "x86_64").is_blocked());
+}
+
+/// An image that only a boot entry started, and one that lies in the fallback's place itself.
+#[test]
+fn images_that_the_firmware_starts() {
+    use crate::linux::loader::pe::tests::program;
+    let image = |kernel: &[u8]| program(&[(".uname", b"6.12"), (".linux", kernel), (".initrd", b"i")], false);
+    let with_modules = MemTree::new().file("/usr/lib/modules/6.12/modules.dep", "");
+    let alone = with_modules.clone().file("/boot/efi/EFI/Linux/debian.efi", image(b"k"));
+    let plan = run(&alone, "x86_64");
+    let found: Vec<_> = plan.findings.iter().map(|finding| finding.id).collect();
+    assert_eq!((plan.edits.len(), found), (0, vec!["linux-no-efi-loader"]));
+    let packaged = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+    let expected = [format!("/boot/efi/EFI/BOOT/BOOTX64.EFI <- {packaged}")];
+    assert_eq!(copies(&run(&alone.file(packaged, "s"), "x86_64")), expected);
+
+    let long = image(&vec![7; 5 << 20]);
+    let tree = with_modules.file("/boot/efi/EFI/BOOT/BOOTX64.EFI", &long).file(packaged, "s");
+    let plan = run(&tree, "x86_64");
+    assert_eq!((plan.edits.len(), plan.findings.len()), (0, 0), "{:?}", plan.findings);
+    // Beside systemd-boot it is still what the guest starts by; another system's is not.
+    let beside = tree.file("/boot/efi/EFI/systemd/systemd-bootx64.efi", "s");
+    assert_eq!(run(&beside, "x86_64").findings.len(), 0);
+    let foreign = MemTree::new()
+        .file("/boot/efi/EFI/BOOT/BOOTX64.EFI", &long)
+        .file("/boot/efi/EFI/systemd/systemd-bootx64.efi", "s");
+    let found: Vec<_> = run(&foreign, "x86_64").findings.iter().map(|finding| finding.id).collect();
+    assert_eq!(found, ["linux-efi-fallback-unknown"]);
 }

@@ -73,7 +73,7 @@ pub fn plan(
     let known = files(draft)?;
     let paths = [known.entries, known.configs, known.environments].concat();
     if !found.is_empty() {
-        serial_console(draft, grub.is_some(), &paths)?;
+        serial_console(draft, grub.is_some(), &paths, images)?;
     }
     let needed = drivers::needed(draft, request);
     let sources = [grub2::sources(draft)?, bls::sources(draft)?];
@@ -95,7 +95,10 @@ pub fn default_kernel(draft: &mut Draft<'_>, copies: &Copies) -> Result<Option<S
         Some(image) => Some(image),
         None => legacy::default_image(draft)?,
     };
-    image.map_or(Ok(None), |image| version_behind(draft.scene.tree, &image))
+    match image {
+        Some(image) => version_behind(draft.scene.tree, &image),
+        None => Ok(uki::fallback(images).and_then(|image| image.version.clone())),
+    }
 }
 
 /// A kernel whose initramfs lies beside its boot entry or in one image with it, on the ESP or the extended boot partition:
@@ -129,6 +132,16 @@ impl Copies {
             image.look(&versions);
         }
         Ok(copies)
+    }
+
+    /// The unified kernel image of the guest's that firmware without boot entries starts.
+    pub fn fallback(&self) -> Option<&str> {
+        uki::fallback(&self.images).map(|image| image.path.as_str())
+    }
+
+    /// True where systemd-boot would find a unified kernel image of the guest's.
+    pub fn has_listed(&self) -> bool {
+        self.images.iter().any(|image| image.is_own && image.is_listed)
     }
 
     /// Every unified kernel image with the parameters that it has built in.
@@ -303,12 +316,21 @@ fn others(draft: &mut Draft<'_>, guest: &Guest, found: &[&str], systemd_boot: Op
     Ok(())
 }
 
-fn serial_console(draft: &mut Draft<'_>, has_grub: bool, paths: &[String]) -> Result<()> {
+fn serial_console(
+    draft: &mut Draft<'_>,
+    has_grub: bool,
+    paths: &[String],
+    images: &[uki::Image],
+) -> Result<()> {
+    let has_one = |text: &str| ["console=ttyS", "console=ttyAMA"].iter().any(|name| text.contains(name));
     for path in paths {
-        let config = draft.read_text(path)?.unwrap_or_default();
-        if ["console=ttyS", "console=ttyAMA"].iter().any(|console| config.contains(console)) {
+        if has_one(&draft.read_text(path)?.unwrap_or_default()) {
             return Ok(());
         }
+    }
+    // Images have their parameters built in.
+    if images.iter().any(|image| has_one(&String::from_utf8_lossy(&image.cmdline))) {
+        return Ok(());
     }
     draft.find(
         "linux-no-serial-console",

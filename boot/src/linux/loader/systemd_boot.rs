@@ -25,6 +25,7 @@ pub(super) fn default_kernel(
     entries: &[Entry],
     images: &[Image],
 ) -> Result<Option<String>> {
+    let images: Vec<&Image> = images.iter().filter(|image| image.is_listed).collect();
     let mut pattern = None;
     for root in facts::boot_folders(draft.scene.tree, draft.scene.mounts)? {
         let path = facts::find_path(draft.scene.tree, &root, &["loader", "loader.conf"])?;
@@ -47,7 +48,7 @@ pub(super) fn default_kernel(
     if let Some(image) = images.iter().find(|image| fits(image.id())) {
         return Ok(image.version.clone());
     }
-    Ok(match (sorted.first(), images) {
+    Ok(match (sorted.first(), images.as_slice()) {
         (Some(entry), []) => entry.kernel_version(),
         (None, images) => uki::newest(images).and_then(|image| image.version.clone()),
         (Some(_), _) => None,

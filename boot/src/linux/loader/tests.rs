@@ -504,16 +504,17 @@ mod images {
         let look = |tree: &MemTree| {
             let (plan, default) = plan_on(tree, &volumes, &mounts, Firmware::Uefi);
             let kernels = Copies::read(tree, &mounts).unwrap().kernels();
-            let mut found: Vec<String> = ids(&plan).iter().map(|id| (*id).to_owned()).collect();
-            found.retain(|id| id != "linux-no-serial-console");
+            let found: Vec<String> = ids(&plan).iter().map(|id| (*id).to_owned()).collect();
             (found, default, kernels.len())
         };
         let version = Some("6.6.1-arch1-1".to_owned());
-        let open = tree(&image("root=UUID=r00t rw", false));
+        let open = tree(&image("root=UUID=r00t rw console=ttyS0", false));
         assert_eq!(look(&open), (vec![], version.clone(), 1));
-        let by_name = tree(&image("root=/dev/sda2 rw", false));
+        let silent = tree(&image("root=UUID=r00t rw", false));
+        assert_eq!(look(&silent).0, ["linux-no-serial-console"]);
+        let by_name = tree(&image("root=/dev/sda2 rw console=ttyS0", false));
         assert_eq!(look(&by_name), (vec!["linux-uki-parameters".to_owned()], version.clone(), 1));
-        let signed = tree(&image("rw", true));
+        let signed = tree(&image("rw console=ttyS0", true));
         assert_eq!(look(&signed), (vec!["linux-uki-fixed".to_owned()], version, 0));
         let beside = signed.file("/boot/grub/grub.cfg", "");
         assert_eq!(look(&beside).0, ["linux-uki-left"]);
@@ -549,6 +550,32 @@ mod images {
         let unknown = at("arch.efi", &of(b"k"));
         let (plan, _) = plan_on(&unknown, &volumes, &mounts, Firmware::Uefi);
         assert!(ids(&plan).contains(&"linux-uki-fixed"), "{:?}", plan.findings);
+    }
+
+    /// What the firmware starts by itself is a kernel, too, and what it starts without boot entries is the default.
+    #[test]
+    fn images_outside_the_usual_folder() {
+        let line = b"root=UUID=r00t console=ttyS0";
+        let of = |version: &[u8], kernel: &[u8]| {
+            let sections: [(&str, &[u8]); 4] =
+                [(".uname", version), (".cmdline", line), (".linux", kernel), (".initrd", b"i")];
+            program(&sections, false)
+        };
+        let long = vec![7; 5 << 20];
+        let tree = MemTree::new()
+            .file("/efi/EFI/boot/bootx64.efi", of(b"6.6.1", &long))
+            .file("/efi/EFI/arch/linux.efi", of(b"6.6.2", &long))
+            .file("/efi/EFI/arch/short.efi", of(b"6.6.2", b"k"))
+            .file("/usr/lib/modules/6.6.1/modules.dep", "")
+            .file("/usr/lib/modules/6.6.2/modules.dep", "");
+        let volumes = [volume(0, 2, "ext4", "r00t")];
+        let mounts = [mount("/", &volumes[0], "UUID=r00t")];
+        let (plan, default) = plan_on(&tree, &volumes, &mounts, Firmware::Uefi);
+        assert_eq!((default.as_deref(), ids(&plan)), (Some("6.6.1"), Vec::new()));
+        let mut kernels: Vec<_> = Copies::read(&tree, &mounts).unwrap().kernels();
+        kernels.sort_by(|a, b| a.version.cmp(&b.version));
+        let paths: Vec<_> = kernels.iter().map(|kernel| kernel.image.as_str()).collect();
+        assert_eq!(paths, ["/efi/EFI/boot/bootx64.efi", "/efi/EFI/arch/linux.efi"]);
     }
 
     /// Images are long: the facts take one look, and the plan another.

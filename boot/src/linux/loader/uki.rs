@@ -1,5 +1,5 @@
 //! Unified kernel images (UAPI.5): kernel, initramfs and kernel parameters in sections of one EFI program, which systemd-boot
-//! or the firmware starts.
+//! starts from `\EFI\Linux`, or the firmware from wherever it lies.
 //!
 //! ```text
 //! .linux the kernel   .initrd the initramfs   .cmdline parameters   .uname the version   .osrel os-release
@@ -27,9 +27,16 @@ const IMAGE_AT_MOST: Bytes = Bytes::mib(512);
 /// Two or three images are usual; an ESP does not hold more.
 const IMAGES_AT_MOST: usize = 16;
 
+/// A loader is a few MiB long, a kernel with its initramfs is longer.
+const ELSEWHERE_AT_LEAST: Bytes = Bytes::mib(4);
+
 /// An image.
 pub(super) struct Image {
     pub path: String,
+    /// It lies where systemd-boot looks.
+    pub is_listed: bool,
+    /// The guest has the modules of its kernel: it is not another system's.
+    pub is_own: bool,
     /// By its own word, by the kernel's, or by its name.
     pub version: Option<String>,
     pub cmdline: Vec<u8>,
@@ -41,21 +48,29 @@ pub(super) struct Image {
 pub(super) fn read(tree: &dyn GuestTree, mounts: &[Mount]) -> Result<Vec<Image>> {
     let mut images = Vec::new();
     for root in facts::boot_folders(tree, mounts)? {
-        let Some(folder) = facts::find_path(tree, &root, &["EFI", "Linux"])? else { continue };
-        for name in tree.names(&folder)? {
-            if !name.to_ascii_lowercase().ends_with(".efi") || images.len() >= IMAGES_AT_MOST {
-                continue;
-            }
-            let path = format!("{folder}/{name}");
-            if let Ok(Some(bytes)) = tree.read(&path, IMAGE_AT_MOST) {
-                images.extend(parse(path, &bytes));
+        let Some(efi) = facts::find_path(tree, &root, &["EFI"])? else { continue };
+        for folder in tree.names(&efi)?.into_iter().take(facts::VENDORS_AT_MOST) {
+            let is_listed = folder.eq_ignore_ascii_case("Linux");
+            let folder = format!("{efi}/{folder}");
+            for name in tree.names(&folder)? {
+                if !name.to_ascii_lowercase().ends_with(".efi") || images.len() >= IMAGES_AT_MOST {
+                    continue;
+                }
+                let path = format!("{folder}/{name}");
+                let is_long =
+                    || Ok(tree.metadata(&path)?.is_some_and(|meta| meta.size >= ELSEWHERE_AT_LEAST));
+                if (is_listed || is_long()?)
+                    && let Ok(Some(bytes)) = tree.read(&path, IMAGE_AT_MOST)
+                {
+                    images.extend(parse(path, is_listed, &bytes));
+                }
             }
         }
     }
     Ok(images)
 }
 
-fn parse(path: String, bytes: &[u8]) -> Option<Image> {
+fn parse(path: String, is_listed: bool, bytes: &[u8]) -> Option<Image> {
     let pe = Pe::parse(bytes)?;
     let has = |name: &str| pe.sections.iter().any(|section| section.name == name);
     if !has(".linux") {
@@ -78,6 +93,8 @@ fn parse(path: String, bytes: &[u8]) -> Option<Image> {
         cmdline: pe.section(".cmdline").unwrap_or_default().to_vec(),
         fixed,
         path,
+        is_listed,
+        is_own: true,
     })
 }
 
@@ -112,7 +129,10 @@ impl Image {
         }
         match versions.in_name(self.id()) {
             Some(version) => self.version = Some(version),
-            None => self.fixed = self.fixed.or(Some("its kernel has no folder of modules in the guest")),
+            None => {
+                self.is_own = false;
+                self.fixed = self.fixed.or(Some("its kernel has no folder of modules in the guest"));
+            }
         }
     }
 
@@ -175,8 +195,17 @@ pub(super) fn plan(draft: &mut Draft<'_>, images: &[Image], request: &Request, a
 }
 
 /// The one that systemd-boot starts of several.
-pub(super) fn newest(images: &[Image]) -> Option<&Image> {
-    images.iter().max_by(|a, b| version::compare(a.id(), b.id()))
+pub(super) fn newest<'i>(images: &[&'i Image]) -> Option<&'i Image> {
+    images.iter().copied().max_by(|a, b| version::compare(a.id(), b.id()))
+}
+
+/// The one that firmware without boot entries starts.
+pub(super) fn fallback(images: &[Image]) -> Option<&Image> {
+    images.iter().find(|image| {
+        let path = image.path.to_ascii_uppercase();
+        image.is_own
+            && ["/EFI/BOOT/BOOTX64.EFI", "/EFI/BOOT/BOOTAA64.EFI"].iter().any(|name| path.ends_with(name))
+    })
 }
 
 /// An image with its initramfs rewritten; anything else goes to `change` as it is.

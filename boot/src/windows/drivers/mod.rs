@@ -58,6 +58,17 @@ impl Driver {
         }
     }
 
+    /// Its service.
+    pub fn service(self) -> &'static str {
+        match self {
+            Driver::Viostor => "viostor",
+            Driver::Vioscsi => "vioscsi",
+            Driver::Netkvm => "netkvm",
+            Driver::Balloon => "BALLOON",
+            Driver::Vioserial => "VirtioSerial",
+        }
+    }
+
     /// Its INF file, in lower case.
     pub fn inf(self) -> &'static str {
         match self {

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 /// others' is narrow.
 const ON_A_WIDE_CONTROLLER: usize = 15;
 const ON_A_CONTROLLER: usize = 7;
+/// No hypervisor runs as many; each is compared with those before it.
+const DRIVES_AT_MOST: usize = 4096;
 const SECTOR_AT_MOST: u64 = 1 << 20;
 
 /// The hard disks, in the order in which libvirt keeps them. CD and floppy drives are left out, but for their place in the boot order.
@@ -23,6 +25,10 @@ pub fn read(
     order: &mut Order,
     report: &mut Report,
 ) -> Result<Vec<DiskSlot>> {
+    let drives = devices.all("disk").count();
+    if drives > DRIVES_AT_MOST {
+        return Err(Error::refused(format!("has {drives} drives; at most {DRIVES_AT_MOST} are read")));
+    }
     let controllers = scsi_controllers(devices)?;
     let mut disks: Vec<DiskSlot> = Vec::new();
     for element in sorted(devices) {

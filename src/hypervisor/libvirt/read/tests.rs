@@ -226,6 +226,8 @@ fn content_elsewhere_is_named() {
     }
     let three = disk("dev='vda' bus='virtio'", "").repeat(3);
     assert!(read(PC, &three).is_err());
+    let many = disk("dev='vda' bus='virtio'", "").repeat(5000);
+    assert!(read(PC, &many).unwrap_err().to_string().contains("5000 drives"));
 }
 
 /// A container that the host opens would stay closed if it were read as raw.

@@ -181,6 +181,9 @@ fn what_has_no_sense_is_refused() {
         ("/memory_mb", json!(u64::MAX), Kind::Corrupt),
         ("/num_vcpus", json!(0), Kind::Corrupt),
         ("/num_vcpus", json!(4096), Kind::Corrupt),
+        ("/num_vcpus", json!(2.5), Kind::Corrupt),
+        ("/num_cores_per_vcpu", json!([2]), Kind::Corrupt),
+        ("/vm_disk_info/1/size", json!("2 GB"), Kind::Corrupt),
         ("/uuid", json!("x"), Kind::Corrupt),
         ("/vm_disk_info/1/disk_address/device_bus", json!("floppy"), Kind::Unsupported),
         ("/vm_nics/0/mac_address", json!("50:6b"), Kind::Corrupt),
@@ -191,4 +194,34 @@ fn what_has_no_sense_is_refused() {
     for text in ["", "{", "null", "{\"config\":{\"num_vcpus\":1}}", deep.as_str()] {
         assert_eq!(parse(text.as_bytes(), &Choice::default()).unwrap_err().kind(), Kind::Corrupt);
     }
+}
+
+/// What stands between the copy and the machine is told, in the words of every version.
+#[test]
+fn what_matters_is_not_only_named() {
+    let mut vm = v2();
+    vm["power_state"] = json!("on");
+    vm["num_vcpus"] = json!("2");
+    vm["boot"]["boot_device_order"] = json!(["NIC", "DISK", "HOLOGRAM"]);
+    vm["vm_disk_info"][1]["shared"] = json!(true);
+    vm["vm_nics"][0]["vlan_mode"] = json!("Trunked");
+    vm["vm_nics"][0]["trunked_networks"] = json!([7, 8]);
+    let parsed = read(&vm);
+    assert_eq!(parsed.machine.cpus, Cpus::new(4, 2, 1));
+    assert_eq!(parsed.machine.boot_order, [BootDevice::Nic(0), BootDevice::Disk]);
+    let told = |id: &str, word: &str| {
+        parsed.findings.iter().any(|finding| finding.id == id && finding.says.contains(word))
+    };
+    assert!(told("machine-running", "was on") && told("disk-shared", "scsi.1"), "{:?}", parsed.findings);
+    assert!(told("definition-not-held", "nic0 is a trunk"), "{:?}", parsed.findings);
+    // A word that is not known, and a list that is none.
+    assert!(parsed.unread.contains(&"boot/boot_device_order".to_owned()), "{:?}", parsed.unread);
+    vm["boot"]["boot_device_order"] = json!("kDisk,kCdrom");
+    assert!(read(&vm).unread.contains(&"boot/boot_device_order".to_owned()));
+    // One card alone.
+    vm["boot"] = json!({ "mac_addr": "50:6B:8D:00:00:02" });
+    vm["power_state"] = json!("suspended");
+    let parsed = read(&vm);
+    assert_eq!(parsed.machine.boot_order, [BootDevice::Nic(1), BootDevice::Disk]);
+    assert!(parsed.findings.iter().any(|finding| finding.id == "machine-suspended"));
 }

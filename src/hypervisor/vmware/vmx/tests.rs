@@ -77,6 +77,37 @@ fn a_usual_machine() {
 }
 
 #[test]
+fn a_disk_without_its_controller_is_not_lost_in_silence() {
+    let text = format!("{WEB01}scsi3:1.present = \"TRUE\"\nscsi3:1.fileName = \"far.vmdk\"\n");
+    let parsed = parse(text.as_bytes(), &Choice::default()).unwrap();
+    assert_eq!(parsed.machine.disks.len(), 3);
+    let told = parsed.findings.iter().find(|finding| finding.says.contains("far.vmdk")).unwrap();
+    assert!(told.id == "definition-not-held" && told.remedy.contains("scsi3.present"), "{told:?}");
+}
+
+#[test]
+fn lines_may_end_with_a_carriage_return_alone() {
+    let usual = parse(WEB01.as_bytes(), &Choice::default()).unwrap();
+    for end in ["\r", "\r\n"] {
+        assert_eq!(parse(WEB01.replace('\n', end).as_bytes(), &Choice::default()).unwrap(), usual, "{end:?}");
+    }
+}
+
+/// Whoever has to put it right at night is told how.
+#[test]
+fn every_mistake_has_a_way_out() {
+    for (from, to) in [
+        ("memSize = \"2048\"", "memSize = \"lots\""),
+        ("uuid.bios = \"56", "uuid.bios = \"zz"),
+        ("scsi0:0.fileName = \"web01.vmdk\"", "scsi0:0.fileName = \"\""),
+        ("numvcpus = \"4\"", "firmware = \"coreboot\""),
+    ] {
+        let error = parse(WEB01.replace(from, to).as_bytes(), &Choice::default()).unwrap_err();
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("copy of the definition")), "{error}");
+    }
+}
+
+#[test]
 fn the_owners_boot_disk_is_started_and_the_disks_keep_their_order() {
     for (order, expected) in
         [("scsi0:2", Some(1)), ("nvme0:0, SCSI0:10,scsi0:0", Some(2)), ("scsi0:0,scsi0:2", None), ("x", None)]
