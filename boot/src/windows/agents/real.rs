@@ -1,7 +1,6 @@
 //! Agents in hives of real machines: two with VMware Tools, one with VirtualBox additions; there and back.
 
 use super::tests::{Hives, pass, to};
-use super::*;
 use crate::target::{Platform, Request, Services};
 use crate::testing::{corpus, unpack};
 use crate::windows::hive::Hive;
