@@ -217,6 +217,8 @@ fn what_is_not_opened_is_named() {
     assert_eq!(ids(&seen), ["windows-system-not-opened"; 2]);
     assert!(of(&seen.volumes[0].content).contains("Dynamic Disk"));
     let refs = copy("refs");
+    // Its boot sector is none of a BIOS: no jump, no parameters.
+    poke(&refs, c, &[0; 512]);
     poke(&refs, c + 3, b"ReFS\0\0\0\0");
     poke(&refs, c + 16, b"FSRS");
     assert_eq!(ids(&looked_at(&[&refs], Some(&sandbox), None)), ["windows-system-not-opened"]);

@@ -6,7 +6,7 @@
 //! XFS       0          0 "XFSB" · 4 block size · 32 UUID · 48 log start · 108 label · 144 free blocks
 //! btrfs     64 KiB     0 checksum · 0x20 UUID · 0x40 "_BHRfS_M" · 0x70 bytes · 0x78 bytes used · 0x88 devices · 0x12B label
 //! swap      0          page end - 10: "SWAPSPACE2" or a suspend mark · 0x400 version · 0x40C UUID · 0x41C label
-//! NTFS      0          see volume::ntfs                ReFS      0          3 "ReFS" · 16 "FSRS"
+//! NTFS      0          see volume::ntfs
 //! exFAT     0          3 "EXFAT   " · 0x58 cluster heap · 0x60 root cluster · 0x64 serial · 0x6C, 0x6D shifts
 //! ISO 9660  32 KiB     1 "CD001" · 40 label · 813 created · 830 modified
 //! ```
@@ -166,12 +166,6 @@ pub fn ntfs(reader: &Reader<'_>) -> Result<Option<Probe>> {
         _ => None,
     };
     Ok(Some(Probe::file_system("ntfs").uuid(id).label(record.as_deref().and_then(ntfs::label))))
-}
-
-/// ReFS, of any version (libyal: Resilient File System format). It has neither label nor UUID in its boot sector.
-pub fn refs(reader: &Reader<'_>) -> Result<Option<Probe>> {
-    let is_refs = reader.has(3, b"ReFS\0\0\0\0")? && reader.has(16, b"FSRS")?;
-    Ok(is_refs.then(|| Probe::file_system("refs")))
 }
 
 /// exFAT.

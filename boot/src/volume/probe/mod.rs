@@ -125,7 +125,7 @@ const CONTAINERS: &[Prober] = &[
 
 /// File systems and swap. Two at once contradict each other.
 const FILE_SYSTEMS: &[Prober] =
-    &[fat::vfat, fs::swap, fs::xfs, fs::ext, fs::btrfs, fs::ntfs, fs::refs, fs::exfat, fs::named];
+    &[fat::vfat, fs::swap, fs::xfs, fs::ext, fs::btrfs, fs::ntfs, fs::exfat, fs::named];
 
 /// What lies in `disk`, which is one volume.
 pub fn probe(disk: &dyn Disk) -> Result<Probe> {
