@@ -88,7 +88,7 @@ pub struct Ghost {
 pub struct Command {
     /// What it does, for the log: letters, digits, blanks.
     pub name: String,
-    /// One line for cmd.exe, ASCII. `%` is a variable's, as everywhere in it: `%SystemRoot%\System32\msiexec.exe /i … /qn`.
+    /// A program with its arguments, one line of ASCII without `&|<>^`. `%` is a variable's, as everywhere in it: `%SystemRoot%\System32\msiexec.exe /i … /qn`.
     pub line: String,
     /// After so many seconds the script goes on without it, at most 3600.
     pub seconds: u32,
@@ -187,12 +187,13 @@ pub fn plan(draft: &mut Draft<'_>, steps: &Steps) -> Result<()> {
 }
 
 fn check(command: &Command) -> Result<()> {
-    let is_line = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && !b"&|<>^".contains(&byte);
+    let is_line = |text: &str| !text.is_empty() && text.bytes().all(is_plain);
     let is_name = command.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" -_.".contains(&byte));
     // cmd.exe takes 8191 characters in a line.
     if !is_line(&command.line) || !is_name || !is_line(&command.name) || command.line.len() > 8000 {
         return Err(Error::refused(format!(
-            "the first start cannot run {:?}: a command is one line of ASCII of at most 8000 characters",
+            "the first start cannot run {:?}: a command is a program with its arguments, one line of ASCII without any of &|<>^, of at most 8000 characters",
             command.line
         )));
     }

@@ -154,9 +154,16 @@ fn a_command_that_is_no_line_is_refused() {
     let request = Request::default();
     let tree = MemTree::new().dir("/Windows");
     let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
-    for (line, name, seconds) in
-        [("a\nb", "x", 1), ("", "x", 1), ("é", "x", 1), ("a", "x & y", 1), ("a", "x", 0), ("a", "x", 3601)]
-    {
+    for (line, name, seconds) in [
+        ("a\nb", "x", 1),
+        ("", "x", 1),
+        ("é", "x", 1),
+        ("a & b", "x", 1),
+        ("a >b", "x", 1),
+        ("a", "x & y", 1),
+        ("a", "x", 0),
+        ("a", "x", 3601),
+    ] {
         let mut draft = draft(&scene, &request, ten(), &[], &[]);
         let command = Command { name: name.into(), line: line.into(), seconds, when: When::Last };
         let steps = Steps { commands: vec![command], ..Steps::default() };

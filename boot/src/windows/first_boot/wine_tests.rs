@@ -99,6 +99,10 @@ impl Wine {
 
     /// Puts the script there, and programs that end as the rules say: `part of the line|code|so many times`.
     fn prepare(&self, steps: &Steps, rules: &str) {
+        // An earlier script removes itself a little later, and must not remove this one.
+        if self.drive("windows/landfall/done.json").exists() {
+            self.left();
+        }
         for folder in ["stub", "windows/landfall"] {
             let _ = std::fs::remove_dir_all(self.drive(folder));
             std::fs::create_dir_all(self.drive(folder)).unwrap();
@@ -248,7 +252,6 @@ fn an_adapter_that_never_comes_ends_it_all_the_same(wine: &Wine) {
 fn a_step_that_hangs_is_left_alone(wine: &Wine) {
     let mut steps = Steps { commands: steps().commands, ..Steps::default() };
     steps.commands[1].line = "C:\\windows\\system32\\ping.exe -n 60 127.0.0.1".into();
-    steps.commands[0].line += " & exit /b 3010";
     wine.prepare(&steps, "pnputil|3010\n");
     wine.start();
     assert_eq!(wine.calls().matches("shutdown").count(), 1, "3010 wants a restart");

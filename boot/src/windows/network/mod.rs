@@ -69,7 +69,7 @@ pub fn plan(draft: &mut Draft<'_>, steps: &mut Steps) -> Result<()> {
     let nics = draft.request.nics.clone();
     let at_target =
         |card: usize| nics.get(card).and_then(|nic| nic.new_mac.clone().or_else(|| nic.mac.clone()));
-    steps.cards.extend((0..nics.len()).map(|card| at_target(card)));
+    steps.cards.extend((0..nics.len()).map(&at_target));
     let mut gateways = Vec::new();
     let mut is_needed = false;
     for pair in &found.pairs {

@@ -64,8 +64,9 @@ fn table_rows(registry: &Registry, key: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>>
 
 fn digits(name: &str) -> Option<Vec<u8>> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let is_row =
-        name.len() % 2 == 0 && name.len() <= 256 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_row = name.len().is_multiple_of(2)
+        && name.len() <= 256
+        && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_row { None } else { name.as_bytes().chunks_exact(2).map(pair).collect() }
 }
 
