@@ -1,5 +1,6 @@
 //! The neutral virtual machine: what every hypervisor's definition is read into and written from.
 
+pub use landfall_boot::target::Clock;
 use landfall_boot::target::Firmware;
 use landfall_image::Bytes;
 use serde::{Deserialize, Serialize};
@@ -166,16 +167,6 @@ pub struct Smbios {
     /// The product family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-}
-
-/// Base of the virtual real-time clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Clock {
-    /// UTC, as Linux wants it.
-    Utc,
-    /// Local time, as Windows wants it.
-    LocalTime,
 }
 
 /// What a disk is attached to.

@@ -12,7 +12,7 @@ use images::PartitionTable;
 use landfall_boot::Guest;
 use landfall_boot::check::{Finding, Severity};
 use landfall_boot::network_map::Moved;
-use landfall_boot::patch::{Action, Edit};
+use landfall_boot::patch::{Action, Edit, RegistryChange, RegistryEdit};
 use landfall_boot::target::Devices;
 use landfall_boot::volume::{Array, Volume, VolumeGroup};
 use landfall_image::Bytes;
@@ -102,8 +102,11 @@ pub struct Change {
     pub what: String,
     /// Why.
     pub why: String,
-    /// Lines that go (`-…`) and lines that come (`+…`), of files that are text.
+    /// Lines that go (`-…`) and lines that come (`+…`), of files that are text and of the registry.
     pub lines: Vec<String>,
+    /// It is a hive of the registry.
+    #[serde(skip)]
+    pub is_registry: bool,
 }
 
 impl Change {
@@ -112,7 +115,9 @@ impl Change {
         let mut lines = Vec::new();
         let what = match &edit.action {
             Action::Write { contents, .. } => {
-                lines = changed_lines(before.unwrap_or_default(), &contents.0);
+                if contents.is_text() {
+                    lines = changed_lines(before.unwrap_or_default(), &contents.0);
+                }
                 if before.is_some() { "edit".to_owned() } else { "new file".to_owned() }
             }
             Action::Copy { from } => format!("copy of {from}"),
@@ -124,11 +129,39 @@ impl Change {
                 }
                 what
             }
+            Action::Registry(edits) => {
+                lines = edits.0.iter().flat_map(registry_lines).collect();
+                "edit of the registry".to_owned()
+            }
             Action::Symlink { target } => format!("link to {target}"),
             Action::Remove => "remove".to_owned(),
         };
-        Change { path: edit.path.clone(), what, why: edit.why.clone(), lines }
+        let is_registry = matches!(edit.action, Action::Registry(_));
+        Change { path: edit.path.clone(), what, why: edit.why.clone(), lines, is_registry }
     }
+}
+
+/// An edit of the registry: its reason, then lines that go and lines that come.
+fn registry_lines(edit: &RegistryEdit) -> Vec<String> {
+    let key = &edit.key;
+    let value = |name: &str| match name {
+        "" => "(default)".to_owned(),
+        name => format!("{name:?}"),
+    };
+    let mut lines = vec![format!(" [{key}] {}", edit.why)];
+    match &edit.change {
+        RegistryChange::Create => lines.push("+(a new key)".to_owned()),
+        RegistryChange::Set { name, data, was } => {
+            lines.extend(was.iter().map(|was| format!("-{} = {was}", value(name))));
+            lines.push(format!("+{} = {data}", value(name)));
+        }
+        RegistryChange::DeleteValue { name, was } => lines.push(format!("-{} = {was}", value(name))),
+        RegistryChange::Delete { was } => {
+            lines.push("-(the key, with all below it)".to_owned());
+            lines.extend(was.iter().map(|(name, was)| format!("-{} = {was}", value(name))));
+        }
+    }
+    lines
 }
 
 /// Lines that go and lines that come, in order.

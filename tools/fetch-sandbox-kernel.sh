@@ -2,6 +2,8 @@
 # Puts the kernel of the patch sandbox into DEST: Debian's linux-image-cloud-amd64, unpacked, not installed
 # (DEST/boot/vmlinuz-*, DEST/lib/modules/*). Needs no root. Does nothing where DEST already holds one.
 #
+# It has to have ntfs3, for Windows. Debian 12's own kernel (6.1) does not: there it comes from the backports.
+#
 #   tools/fetch-sandbox-kernel.sh DEST
 set -eu
 
@@ -14,7 +16,9 @@ package=linux-image-cloud-amd64
 
 have() {
     for kernel in "$dest"/boot/vmlinuz-*; do
-        [ -s "$kernel" ] && [ -d "$dest/lib/modules/${kernel##*/vmlinuz-}/kernel" ] && return 0
+        [ -s "$kernel" ] || continue
+        set -- "$dest/lib/modules/${kernel##*/vmlinuz-}/kernel/fs/ntfs3"/ntfs3.ko*
+        [ -e "$1" ] && return 0
     done
     return 1
 }
@@ -35,7 +39,8 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # The package that the metapackage stands for, and a download of it. The second try is with package lists of our
-# own: an ordinary user cannot refresh the system's, which may be absent or name a version that is gone.
+# own: an ordinary user cannot refresh the system's, which may be absent or name a version that is gone. So is the third,
+# from the backports of the same mirror.
 apt_options=
 resolve() {
     # shellcheck disable=SC2086
@@ -44,7 +49,9 @@ resolve() {
 }
 download() {
     image=$(resolve)
-    [ -n "$image" ] || return 1
+    # linux-image-6.12.95+deb12-cloud-amd64
+    version=${image#linux-image-}
+    [ -n "$image" ] && dpkg --compare-versions "${version%%[!0-9.]*}" ge 6.2 || return 1
     # shellcheck disable=SC2086
     (cd "$work" && apt-get $apt_options -qq -o APT::Sandbox::User= download "$image" >&2)
 }
@@ -53,8 +60,17 @@ if ! download; then
     apt_options="-o Dir::State::lists=$work/lists -o Dir::Cache=$work/cache -o APT::Sandbox::User="
     # shellcheck disable=SC2086
     if ! { apt-get $apt_options -qq update >&2 && download; }; then
-        echo "$0: cannot download $package: check the network and /etc/apt/sources.list" >&2
-        exit 1
+        release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+        mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' | sed -n "s/^$release //p" | head -n 1)
+        keys=/usr/share/keyrings/debian-archive-keyring.gpg
+        mkdir -p "$work/sources"
+        echo "deb [signed-by=$keys] $mirror $release-backports main" >"$work/sources/backports.list"
+        apt_options="$apt_options -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$work/sources"
+        # shellcheck disable=SC2086
+        if ! { [ -n "$mirror" ] && apt-get $apt_options -qq update >&2 && download; }; then
+            echo "$0: cannot download $package 6.2 or newer: check the network and /etc/apt/sources.list" >&2
+            exit 1
+        fi
     fi
 fi
 
@@ -75,6 +91,6 @@ for folder in "$modules"/*; do
     chmod a+r "$dest/boot/vmlinuz-$version"
 done
 if ! have; then
-    echo "$0: the package holds no kernel with modules" >&2
+    echo "$0: the package holds no kernel with modules, ntfs3 among them" >&2
     exit 1
 fi

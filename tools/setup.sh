@@ -191,6 +191,8 @@ demo)
     ;;
 test)
     need mkfs.xfs xfsprogs
+    need ntfs-3g ntfs-3g
+    need setfattr attr
     need xfs_repair xfsprogs
     need mkfs.vfat dosfstools
     need mcopy mtools
@@ -219,9 +221,11 @@ test)
     need objcopy binutils
     need c++ g++
     need python3 python3
+    need hivexregedit libwin-hivex-perl
+    /usr/bin/python3 -c "import hivex" 2>/dev/null || missing="$missing python3-hivex"
     need shellcheck shellcheck
     /usr/bin/python3 -c "import yaml" 2>/dev/null || missing="$missing python3-yaml"
-    for library in qcow vhdi vmdk; do
+    for library in qcow vhdi vmdk regf; do
         /usr/bin/python3 -c "import py$library" 2>/dev/null || missing="$missing python3-lib$library"
     done
     # The vSphere that machines are registered at, and a second client of it.

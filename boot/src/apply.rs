@@ -5,6 +5,7 @@ mod archives;
 use crate::linux::initramfs::Rewritten;
 use crate::patch::{Action, Edit, Label, PatchPlan};
 use crate::tree::GuestTree;
+use crate::windows::hives;
 use crate::{Error, Result};
 use archives::{Archive, Outcome};
 use landfall_image::Bytes;
@@ -119,6 +120,10 @@ pub fn materialise_with_report(plan: &PatchPlan, tree: &dyn GuestTree) -> Result
                     done.changes.push(Change::Put { path: path.clone(), bytes, mode: 0o600 });
                 }
                 done.archives.push((path, archive.new));
+            }
+            Action::Registry(edits) => {
+                let bytes = hives::edited(tree, &path, &edits.0)?;
+                done.changes.push(Change::Put { path, bytes, mode: 0o644 });
             }
             Action::Symlink { target } => done.changes.push(Change::Symlink { path, target: target.clone() }),
             Action::Remove => done.changes.push(Change::Remove { path }),

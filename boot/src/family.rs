@@ -7,6 +7,7 @@ use crate::patch::PatchPlan;
 use crate::target::Request;
 use crate::tree::GuestTree;
 use crate::volume::Volume;
+use crate::windows;
 
 /// A guest as it lies there: its files and what they lie on.
 pub struct Scene<'a> {
@@ -35,7 +36,19 @@ pub const TABLE: &[&dyn Family] = &[
     &linux::suse::Suse,
     &linux::alpine::Alpine,
     &linux::arch::Arch,
+    &windows::planner::Windows,
 ];
+
+/// Agents of platforms that a user can keep or drop by name, of guests of all families.
+pub fn agents() -> Vec<&'static str> {
+    let mut names = linux::agents::names();
+    for name in windows::agents::names() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
 
 /// The family of the guest and its facts; `None` where no family knows it.
 pub fn recognise(scene: &Scene<'_>) -> Result<Option<(&'static dyn Family, Guest)>> {

@@ -1,6 +1,7 @@
 //! Facts about a guest, each with the path that proved it.
 
 use crate::volume::VolumeId;
+use crate::windows::facts::Windows;
 use serde::Serialize;
 
 /// A value and where it was read.
@@ -46,6 +47,9 @@ pub struct Guest {
     pub interfaces: Vec<Interface>,
     /// Agents of the old platform: `open-vm-tools`.
     pub agents: Vec<Fact<String>>,
+    /// What only a Windows guest has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
 }
 
 /// An installed kernel.

@@ -35,6 +35,7 @@ pub mod target;
 mod testing;
 pub mod tree;
 pub mod volume;
+pub mod windows;
 
 pub use check::{Finding, Severity};
 pub use guest::Guest;

@@ -3,7 +3,8 @@
 
 use crate::check::{Finding, Severity};
 use crate::network_map::Moved;
-use crate::target::Devices;
+use crate::target::{Clock, Devices};
+use crate::windows::data::Data;
 use serde::Serialize;
 
 /// Everything that will be done to a guest, and everything that was found.
@@ -19,6 +20,9 @@ pub struct PatchPlan {
     /// What the network map changes in them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Moved>,
+    /// What the guest takes the virtual real-time clock for, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
 }
 
 /// One path and what becomes of it.
@@ -63,6 +67,8 @@ pub enum Action {
     },
     /// An initramfs is rewritten with more in it.
     Initramfs(InitramfsEdit),
+    /// Keys and values of the registry hive in this file.
+    Registry(RegistryEdits),
     /// The path becomes a symbolic link.
     Symlink {
         /// As it is written into the link.
@@ -78,7 +84,24 @@ pub enum Action {
 pub struct Text(#[serde(serialize_with = "as_lossy_text")] pub Vec<u8>);
 
 fn as_lossy_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+    match is_text(bytes) {
+        true => serializer.serialize_str(&String::from_utf8_lossy(bytes)),
+        false => {
+            serializer.collect_str(&format_args!("{} bytes, blake3 {}", bytes.len(), blake3::hash(bytes)))
+        }
+    }
+}
+
+/// No text holds a zero; programs and signatures would fill a report with what nobody can read.
+fn is_text(bytes: &[u8]) -> bool {
+    !bytes.contains(&0)
+}
+
+impl Text {
+    /// False for programs, signatures and the like.
+    pub fn is_text(&self) -> bool {
+        is_text(&self.0)
+    }
 }
 
 impl std::fmt::Debug for Text {
@@ -121,6 +144,52 @@ pub struct InitramfsEdit {
     /// Hardware addresses of network cards in its files, old and new.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<(String, String)>,
+}
+
+/// What is changed in one hive, in the order in which it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct RegistryEdits(pub Vec<RegistryEdit>);
+
+/// A key of a registry hive, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegistryEdit {
+    /// Below the hive's root: `ControlSet001\Services\viostor`.
+    pub key: String,
+    /// What is done.
+    pub change: RegistryChange,
+    /// Why, in one sentence for the report.
+    pub why: String,
+}
+
+/// What can be done to a registry key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistryChange {
+    /// It is made, with those above it.
+    Create,
+    /// A value of it is set; missing keys are made.
+    Set {
+        /// Name of the value, empty for the default one.
+        name: String,
+        /// What it becomes.
+        data: Data,
+        /// What it was, where it was.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        was: Option<Data>,
+    },
+    /// A value of it is removed.
+    DeleteValue {
+        /// Name of the value.
+        name: String,
+        /// What it was.
+        was: Data,
+    },
+    /// It is removed with all below it.
+    Delete {
+        /// Values that it had.
+        was: Vec<(String, Data)>,
+    },
 }
 
 /// A name that changes with the hypervisor, and one that stays.

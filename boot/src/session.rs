@@ -12,34 +12,36 @@
 
 mod beyond;
 mod boot_disk;
+mod look;
 mod mapped;
 mod mounts;
 mod readers;
 mod roots;
 mod subvolumes;
 mod unseen;
+mod windows;
 mod write;
 
+pub use windows::{BOOT_AT, ESP_AT};
 pub use write::{Applied, Patched, Written, patch};
 
 use crate::check::{Finding, Severity};
 use crate::family::{self, Family, Scene};
 use crate::guest::{Guest, Mount};
-use crate::linux::lenient::Lenient;
 use crate::linux::secure_boot;
 use crate::patch::{Action, PatchPlan, Text};
-use crate::sandbox::{DISKS_AT_MOST, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::target::{Firmware, Request};
 use crate::tree::ext4::may_be_readable_elsewhere;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
 use crate::volume::device_name::{Name, classify};
 use crate::volume::scan::without_repetition;
 use crate::volume::{Array, Content, Scan, Volume, VolumeGroup, VolumeId, scan_until};
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use landfall_image::DiskMut;
 use landfall_image::luks::{Effort, Secret};
 use mounts::Planned;
-use readers::{GUEST, MOUNTABLE, NotMounted, Readers};
+use readers::{GUEST, NotMounted, Readers};
 use roots::{Choice, Looked};
 use serde::Serialize;
 use std::sync::Arc;
@@ -56,6 +58,8 @@ pub struct Options<'a> {
     pub keys: &'a [Secret],
     /// The target enforces UEFI secure boot.
     pub secure_boot: bool,
+    /// A hibernated Windows (by Fast Startup, too) loses what it has in memory, and starts anew. Without, it is refused.
+    pub discard_hibernation: bool,
     /// Who recognises guests.
     pub families: &'a [&'a dyn Family],
 }
@@ -63,7 +67,14 @@ pub struct Options<'a> {
 impl Default for Options<'_> {
     /// No sandbox, nothing chosen, no key, every family.
     fn default() -> Self {
-        Options { sandbox: None, root: None, keys: &[], secure_boot: false, families: family::TABLE }
+        Options {
+            sandbox: None,
+            root: None,
+            keys: &[],
+            secure_boot: false,
+            discard_hibernation: false,
+            families: family::TABLE,
+        }
     }
 }
 
@@ -181,24 +192,24 @@ impl Work<'_, '_> {
         *findings = without_repetition(std::mem::take(findings));
         let scan = &mapped::learn(self.scan, &looked);
         out.volumes.clone_from(&scan.volumes);
-        let chosen = match roots::choose(&looked, scan, self.options.root.as_ref()) {
-            Choice::One(chosen, notes) => {
-                findings.extend(notes);
-                chosen
+        let wanted = self.options.root.as_ref();
+        let (planned, edits, name) = match windows::choose(&looked, scan, wanted) {
+            Some(Ok(installation)) => {
+                findings.extend(windows::about_storage(scan, true));
+                let edits = installation.hibernation(self.options.discard_hibernation, findings);
+                let planned = windows::mounts(&installation, &looked, scan, self.disks)?;
+                findings.extend(windows::about_states(&planned.needed, &looked));
+                (planned, edits, installation.name())
             }
-            Choice::None(finding) => {
-                // That it was not found is no news where it could not be looked for.
-                if !findings.iter().any(|finding| finding.id == "sandbox-needed") {
-                    findings.push(finding);
-                }
+            Some(Err(finding)) => {
+                findings.push(finding);
                 return Ok(None);
             }
+            None => match self.choose_linux(&looked, scan, findings)? {
+                Some((planned, name)) => (planned, Vec::new(), name),
+                None => return Ok(None),
+            },
         };
-        let (Some(root), Some(volume)) = (&chosen.root, scan.volume(&chosen.id)) else {
-            return Ok(None);
-        };
-        let path_of: &mounts::PathOf<'_> = &|volume, wanted| self.subvolume_path(volume, wanted, &looked);
-        let planned = mounts::plan(chosen, volume, root, scan, path_of)?;
         let Planned { mounts, needed, findings: about_mounts } = planned;
         let complete = !about_mounts.iter().any(|finding| finding.severity == Severity::Blocks);
         findings.extend(about_mounts);
@@ -206,7 +217,10 @@ impl Work<'_, '_> {
         if needed.is_empty() {
             return Ok(None);
         }
-        let scene = Mounting { volumes: &scan.volumes, mounts: &mounts, needed: &needed, complete };
+        // What will not be written need not be able to be: a volume that waits for chkdsk can be read.
+        let read_only = !self.writable || findings.iter().any(|finding| finding.severity == Severity::Blocks);
+        let scene =
+            Mounting { volumes: &scan.volumes, mounts: &mounts, needed: &needed, complete, read_only };
         let (read, reader) = match self.read(&scene) {
             Ok(read) => read,
             Err(why) => {
@@ -217,7 +231,7 @@ impl Work<'_, '_> {
         if read.guest.is_none() {
             findings.push(Finding::new(
                 "guest-not-recognised",
-                format!("{} holds {}, which no guest family of this version knows", chosen.name(), root.name),
+                format!("{name}, which no guest family of this version knows"),
                 "install the target's drivers in the running guest, then use landfall disk convert",
             ));
         }
@@ -229,6 +243,9 @@ impl Work<'_, '_> {
         }
         out.guest = read.guest;
         out.plan.edits = read.plan.edits;
+        if complete {
+            out.plan.edits.splice(0..0, edits);
+        }
         out.plan.devices = read.plan.devices;
         out.plan.moved = read.plan.moved;
         out.before = read.before;
@@ -237,111 +254,37 @@ impl Work<'_, '_> {
         Ok(Some(Ready { needed, mounted: reader == Reader::Sandbox }))
     }
 
-    /// Looks for root file systems and boot loaders on every volume that may have them.
-    fn look_at_all(&self, findings: &mut Vec<Finding>) -> Result<Vec<Looked>> {
-        let mut looked = Vec::new();
-        let mut left = Vec::new();
-        for volume in &self.scan.volumes {
-            let Content::FileSystem { name } = &volume.content else { continue };
-            if !MOUNTABLE.contains(&name.as_str()) || self.scan.view(&volume.id).is_none() {
-                continue;
+    /// What the Linux guest mounts that is chosen, and what it is for people: `disk0p2 holds Debian`. `None`, and a finding,
+    /// where there is none.
+    fn choose_linux(
+        &self,
+        looked: &[Looked],
+        scan: &Scan,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<(Planned, String)>> {
+        let chosen = match roots::choose(looked, scan, self.options.root.as_ref()) {
+            Choice::One(chosen, notes) => {
+                findings.extend(notes);
+                chosen
             }
-            let seen = match self.readers.direct(&volume.id)? {
-                Some(tree) => match roots::look(&volume.id, &*tree) {
-                    Ok(seen) => Some(seen),
-                    Err(error) if may_be_readable_elsewhere(&error) => {
-                        self.readers.give_up_direct(&volume.id);
-                        None
-                    }
-                    Err(error) if error.kind() == Kind::Refused => {
-                        findings.push(not_looked_at(volume, name, &error));
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
-                None => None,
-            };
-            match seen {
-                Some(seen) => looked.push(seen),
-                // No root lies on FAT, and a boot loader's word is not worth a sandbox.
-                None if name == "vfat" => {}
-                None => left.push((volume, name)),
+            Choice::None(finding) => {
+                let of_windows = windows::about_storage(scan, false);
+                // That it was not found is no news where it could not be looked for, or where Windows hides it.
+                if !of_windows.is_empty() && !looked.iter().any(|looked| looked.root.is_some()) {
+                    findings.extend(of_windows);
+                } else if !findings.iter().any(|finding| finding.id == "sandbox-needed") {
+                    findings.push(finding);
+                }
+                return Ok(None);
             }
-        }
-        let explained = self.explained(&looked);
-        left.retain(|(volume, _)| !explained.contains(&volume.id));
-        if left.is_empty() {
-            return Ok(looked);
-        }
-        if !self.readers.has_sandbox() {
-            let names: Vec<_> =
-                left.iter().map(|(volume, name)| format!("{} ({name})", volume.id.0)).collect();
-            let nothing = looked.iter().all(|looked| looked.root.is_none());
-            findings.push(Finding::new(
-                if nothing { "sandbox-needed" } else { "volume-not-looked-at" },
-                format!("{} cannot be read without the sandbox", names.join(", ")),
-                "install QEMU and a kernel for the sandbox",
-            ));
-            return Ok(looked);
-        }
-        // btrfs last: which of its subvolumes are looked at depends on what loaders elsewhere say.
-        left.sort_by_key(|(_, name)| *name == "btrfs");
-        // More than one sandbox takes.
-        let mut not_taken = Vec::new();
-        for (index, (volume, name)) in left.into_iter().enumerate() {
-            if index >= DISKS_AT_MOST {
-                not_taken.push(volume.id.0.as_str());
-                continue;
-            }
-            let root = format!("look{index}");
-            let seen = match name == "btrfs" {
-                true => self.look_at_subvolumes(volume, &root, &looked),
-                false => self.look_in_sandbox(volume, name, &root).map(|seen| vec![seen]),
-            };
-            match seen {
-                Ok(seen) => looked.extend(seen),
-                Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
-                Err(error) => findings.push(not_looked_at(volume, name, &error)),
-            }
-        }
-        if let Some(first) = not_taken.first() {
-            findings.push(Finding::new(
-                "volume-not-looked-at",
-                format!(
-                    "{first} and {} others are not looked at: the sandbox takes {DISKS_AT_MOST} file systems",
-                    not_taken.len() - 1
-                ),
-                "leave out disks that do not belong to the machine, if it may start from there",
-            ));
-        }
-        // In the order of the volumes, however they were read.
-        looked.sort_by_key(|seen| self.scan.volumes.iter().position(|volume| volume.id == seen.id));
-        Ok(looked)
-    }
-
-    fn look_in_sandbox(&self, volume: &Volume, file_system: &str, root: &str) -> Result<Looked> {
-        let session = self.readers.session()?;
-        session.mount(&volume.id.0, file_system, root, "/", true)?;
-        let seen = look_leniently(&volume.id, &session.tree(root));
-        session.unmount(root, "/")?;
-        seen
-    }
-
-    /// Volumes that need not be looked at: the only root seen so far knows itself, a boot loader starts it, and it mounts
-    /// them elsewhere.
-    fn explained(&self, looked: &[Looked]) -> Vec<VolumeId> {
-        let candidates: Vec<_> = looked.iter().filter(|looked| looked.root.is_some()).collect();
-        let [only] = candidates.as_slice() else { return Vec::new() };
-        let scan = &mapped::learn(self.scan, looked);
-        let (Some(root), Some(volume)) = (&only.root, scan.volume(&only.id)) else { return Vec::new() };
-        if !roots::is_started(&only.id, looked, &scan.volumes)
-            || !roots::is_its_own_root(only, volume, root, &scan.volumes)
-        {
-            return Vec::new();
-        }
-        let mut explained = mounts::explained(volume, &root.fstab, scan);
-        explained.retain(|id| !roots::is_started(id, looked, &scan.volumes));
-        explained
+        };
+        let (Some(root), Some(volume)) = (&chosen.root, scan.volume(&chosen.id)) else {
+            return Ok(None);
+        };
+        findings.extend(windows::about_storage(scan, true));
+        let path_of: &mounts::PathOf<'_> = &|volume, wanted| self.subvolume_path(volume, wanted, looked);
+        let planned = mounts::plan(chosen, volume, root, scan, path_of)?;
+        Ok(Some((planned, format!("{} holds {}", chosen.name(), root.name))))
     }
 
     /// Reads the guest: straight from the disk, or by the sandbox where that is not possible.
@@ -364,7 +307,7 @@ impl Work<'_, '_> {
                 None => NotMounted::Failed(error),
             });
         }
-        let session = self.readers.mount_all(scene.needed, !self.writable)?;
+        let session = self.readers.mount_all(scene.needed, scene.read_only)?;
         let read = self.recognise_and_plan(scene, &session.tree(GUEST)).map_err(NotMounted::Failed)?;
         Ok((read, Reader::Sandbox))
     }
@@ -380,7 +323,8 @@ impl Work<'_, '_> {
             // Without all its file systems a plan would be made for half a guest.
             if scene.complete && read.plan.findings.is_empty() {
                 read.plan = family.plan(&in_scene, &guest, self.request)?;
-                if self.options.secure_boot && self.request.firmware == Firmware::Uefi {
+                let is_linux = !windows::is_root(scene.needed);
+                if is_linux && self.options.secure_boot && self.request.firmware == Firmware::Uefi {
                     read.plan.findings.extend(secure_boot::check(&in_scene, &guest, &read.plan)?);
                 }
                 read.before = before(&read.plan, tree)?;
@@ -389,16 +333,6 @@ impl Work<'_, '_> {
             break;
         }
         Ok(read)
-    }
-}
-
-/// Looks at one file system, of which a part may be damaged or full of loops: what that does not hide is found.
-fn look_leniently(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
-    let lenient = Lenient::new(tree);
-    let looked = roots::look(id, &lenient)?;
-    match lenient.failed().into_iter().next() {
-        Some((path, error)) if looked.root.is_none() => Err(Error::corrupt(format!("{path}: {error}"))),
-        _ => Ok(looked),
     }
 }
 
@@ -418,16 +352,13 @@ struct Mounting<'m> {
     needed: &'m [Mount],
     /// Nothing that is needed is missing.
     complete: bool,
-}
-
-fn not_looked_at(volume: &Volume, name: &str, error: &Error) -> Finding {
-    let says = format!("{} ({name}) cannot be read: {error}", volume.id.0);
-    Finding::new("volume-not-looked-at", says, error.hint_text().unwrap_or(CHECK_IT))
+    read_only: bool,
 }
 
 const SANDBOX_NEEDS: &str = "install qemu-system-x86_64 and bwrap, and a kernel for the sandbox (tools/fetch-sandbox-kernel.sh FOLDER)";
 
-const CHECK_IT: &str = "check it in the source machine (fsck, xfs_repair, btrfs check), then convert again";
+const CHECK_IT: &str =
+    "check it in the source machine (fsck, xfs_repair, btrfs check, chkdsk), then convert again";
 
 impl NotMounted {
     /// What stands in the way, where it is not the sandbox or the host.

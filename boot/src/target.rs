@@ -420,6 +420,16 @@ pub enum Firmware {
     Uefi,
 }
 
+/// Base of the virtual real-time clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// UTC, as Linux wants it.
+    Utc,
+    /// Local time, as Windows wants it.
+    LocalTime,
+}
+
 /// What is to be made of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -435,9 +445,15 @@ pub struct Request {
     /// What its network becomes there, where that is another.
     #[serde(default)]
     pub network_map: Option<crate::network_map::NetworkMap>,
+    /// Where the drivers of virtio devices for Windows are, on this host: a folder or an ISO image.
+    #[serde(default)]
+    pub virtio_win: Option<std::path::PathBuf>,
+    /// What the user wants changed in its registry.
+    #[serde(default)]
+    pub registry: Option<crate::windows::reg_file::RegistryFile>,
 }
 
-/// Services by the names of [`crate::linux::agents::names`].
+/// Services by the names of [`crate::family::agents`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Services {
     /// Left as they are.
@@ -455,6 +471,8 @@ impl Default for Request {
             nics: Vec::new(),
             services: Services::default(),
             network_map: None,
+            virtio_win: None,
+            registry: None,
         }
     }
 }

@@ -2,9 +2,14 @@
 
 use crate::sparse::{self, Sparse};
 use crate::{limit_memory, repair};
+use landfall_boot::windows::reg_file::RegistryFile;
+use landfall_boot::windows::draft::{System, Version};
+use landfall_boot::windows::drivers::inf::{Inf, install};
+use landfall_boot::windows::drivers::signature;
+use landfall_image::iso::Iso;
 use landfall_image::luks::Secret;
 use landfall_image::{
-    Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, Source, formats, ova, partition,
+    Bytes, Disk, Error, ExtentKind, Format, GuestOffset, GuestRange, OpenOptions, Source, formats, ova, partition,
     xva,
 };
 use std::fs::{File, OpenOptions as FileOptions};
@@ -101,6 +106,12 @@ pub fn xen(input: &[u8]) {
     let _ = landfall::hypervisor::xen::read::parse(input, &Default::default());
 }
 
+/// The input as a file of regedit's.
+pub fn registry_file(input: &[u8]) {
+    let Ok(file) = RegistryFile::parse(input, "") else { return };
+    assert!(file.changes.iter().all(|change| change.line > 0 && !change.key.starts_with('\\')));
+}
+
 /// The input as an archive of XCP-ng's.
 pub fn archive(input: &[u8]) {
     let path = write(input);
@@ -110,6 +121,44 @@ pub fn archive(input: &[u8]) {
     for name in archive.disks() {
         if let Ok(image) = archive.disk(name) {
             let _ = disk(&*image.disk);
+        }
+    }
+}
+
+/// The input as the INF file of a driver, for each machine that there is; as its catalogue and its program.
+pub fn inf(input: &[u8]) {
+    let _ = signature::Catalogue::parse(input);
+    let _ = signature::Program::parse(input);
+    let _ = signature::lists(input, input);
+    let Ok(inf) = Inf::parse(input) else { return };
+    for (architecture, is_server) in [("x86_64", false), ("i686", false), ("aarch64", true)] {
+        let system = System {
+            folder: "/Windows".into(),
+            version: Version { build: 20348, ..Version::TEN },
+            architecture: architecture.into(),
+            is_server,
+            control: "ControlSet001".into(),
+        };
+        let Ok(package) = install::Package::read(&inf, &system) else { continue };
+        let copies = package.installs.iter().flat_map(|install| &install.copies);
+        for path in package.files.iter().chain(copies.map(|copy| &copy.to)) {
+            assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".."), "{path}");
+        }
+    }
+}
+
+/// The input as an optical disc: its folders to some depth, and their files.
+pub fn iso(input: &[u8]) {
+    let path = write(input);
+    let Ok(iso) = Source::open(&path).and_then(Iso::open) else { return };
+    let mut folders = vec![iso.root().clone()];
+    for _ in 0..WALKS {
+        let Some(folder) = folders.pop() else { break };
+        let Ok(entries) = iso.list(&folder) else { continue };
+        for entry in entries.into_iter().take(EXTENTS) {
+            let _ = iso.read(&entry, Bytes::kib(64));
+            let _ = iso.find(&entry.name);
+            folders.push(entry);
         }
     }
 }

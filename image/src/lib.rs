@@ -7,6 +7,7 @@
 //! A format never imports another format; they meet through [`disk::Disk`]. This crate names no operating
 //! system: it knows partitions, but not what lies in them.
 
+pub mod bitlk;
 pub mod blocks;
 pub mod chain;
 pub mod check;
@@ -22,6 +23,7 @@ pub mod error;
 mod foreign;
 pub mod formats;
 pub mod gate;
+pub mod iso;
 pub mod limits;
 pub mod location;
 pub mod luks;

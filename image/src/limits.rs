@@ -142,3 +142,9 @@ pub const XVA_OBJECTS: usize = 65_536;
 
 /// Members of an XVA that are none of its own, and are told by name.
 pub const XVA_STRANGERS: usize = 16;
+
+/// The list of one folder of an optical disc image, which is read whole: 100 bytes a name.
+pub const ISO_FOLDER: Bytes = Bytes::mib(4);
+
+/// Names in one folder of an optical disc image. Those of driver discs have a few dozen.
+pub const ISO_ENTRIES: usize = 16_384;

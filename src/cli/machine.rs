@@ -8,6 +8,7 @@ use crate::hypervisor::text::shell_word;
 use crate::hypervisor::{self, Choice, Networks};
 use crate::machine::Machine;
 use crate::ops::convert::{self, Wanted};
+use crate::ops::load_registry;
 use crate::ops::map::load as load_map;
 use crate::ops::{self, Context, Failure, GuestChoice, inspect, prove, source};
 use crate::proof::{Outcome, Proof, hardware};
@@ -15,10 +16,11 @@ use crate::report::failure::Failed;
 use crate::report::registration::Afterwards;
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
+use landfall_boot::windows::facts::Windows;
+use landfall_boot::windows::services::Start;
 use landfall_image::Error;
 use landfall_image::create::{CreateOptions, FileOptions};
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 /// What the arguments say of how a guest is found.
@@ -31,6 +33,7 @@ pub fn choice(guest: &GuestArgs) -> GuestChoice {
     let disks = guest.disk.iter().map(|(slot, file)| (slot.clone(), file.into())).collect();
     GuestChoice {
         root: guest.root.clone(),
+        discard_hibernation: guest.discard_hibernation,
         source: source::Wanted {
             choice,
             disks,
@@ -52,11 +55,13 @@ fn hardware_of(args: &HardwareArgs) -> source::Hardware {
 }
 
 /// The same, with what is to become of its services and its network.
-fn choice_with(guest: &GuestArgs, services: &ServiceArgs, map: Option<&Path>) -> Result<GuestChoice, Error> {
+fn choice_with(guest: &GuestArgs, services: &ServiceArgs, at: &TargetArgs) -> Result<GuestChoice, Error> {
     Ok(GuestChoice {
         keep: services.keep.clone(),
         drop: services.drop.clone(),
-        map: map.map(load_map).transpose()?,
+        map: at.map.as_deref().map(load_map).transpose()?,
+        virtio_win: at.virtio_win.clone(),
+        registry: at.registry.as_deref().map(load_registry).transpose()?,
         ..choice(guest)
     })
 }
@@ -79,7 +84,7 @@ pub fn inspect(args: &Inspect, as_json: bool, context: &Context<'_>) -> Result<u
         kind: args.at.disk_format.clone(),
         create: CreateOptions::default(),
         networks: networks(&args.at),
-        guest: choice_with(&args.guest, &args.services, args.at.map.as_deref())?,
+        guest: choice_with(&args.guest, &args.services, &args.at)?,
         register: None,
     };
     let inspected = inspect::inspect(context, &wanted, None)?;
@@ -109,7 +114,7 @@ pub fn convert(
             ..CreateOptions::default()
         },
         networks: networks(&args.at),
-        guest: choice_with(&args.guest, &args.services, args.at.map.as_deref())?,
+        guest: choice_with(&args.guest, &args.services, &args.at)?,
         register: args.register.as_ref().map(|at| register::wanted(at, &args.place, surroundings)),
     };
     let done = convert::convert(context, &wanted, &args.output)?;
@@ -264,6 +269,9 @@ fn guest_text(out: &mut String, report: &Inspected) {
         let (at, file_system, volume) = (shown(&mount.at), &mount.file_system, shown(&mount.volume.0));
         let _ = writeln!(out, "  {at}: {file_system} on {volume}{subvolume}{spec}");
     }
+    if let Some(windows) = &guest.windows {
+        windows_text(out, windows);
+    }
     for kernel in &guest.kernels {
         let initramfs = kernel.initramfs.as_deref().map_or("no initramfs".to_owned(), shown);
         let _ = writeln!(out, "  kernel {}: {initramfs}", shown(&kernel.version));
@@ -276,8 +284,37 @@ fn guest_text(out: &mut String, report: &Inspected) {
     let _ = writeln!(out, "  read through: {}", report.read_through);
 }
 
+/// What a Windows guest has beside that.
+fn windows_text(out: &mut String, windows: &Windows) {
+    let (build, edition) = (shown(&windows.build.value), shown(&windows.edition.value));
+    let _ = writeln!(out, "  version {build}, edition {edition}, starts from {}", windows.control_set.value);
+    let clock = if windows.clock_is_universal.value { "universal" } else { "local" };
+    let _ = writeln!(out, "  takes the machine's clock for {clock} time");
+    for letter in &windows.letters {
+        let device = match (&letter.volume, &letter.partition) {
+            (Some(volume), _) => shown(&volume.0),
+            (None, Some(_)) => format!("on none of the given disks: {}", shown(&letter.device)),
+            (None, None) => shown(&letter.device),
+        };
+        let _ = writeln!(out, "  {} {device}", shown(&letter.letter));
+    }
+    let of = |start: Start| {
+        let those = windows.drivers.iter().filter(move |driver| driver.is_there && driver.start == start);
+        those.map(|driver| driver.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    for (start, says) in [(Start::Boot, "start with the machine"), (Start::Demand, "start on demand")] {
+        let names = of(start);
+        if !names.is_empty() {
+            let _ = writeln!(out, "  drivers that {says}: {names}");
+        }
+    }
+}
+
 /// Changed lines of one file that are shown.
 const LINES_SHOWN: usize = 12;
+
+/// Of a registry, in which every line is an edit of its own.
+const REGISTRY_LINES_SHOWN: usize = 90;
 
 fn inspected_text(report: &Inspected, changes: &str) -> String {
     let mut out = format!("\n{}", map::text(report));
@@ -309,12 +346,12 @@ fn inspected_text(report: &Inspected, changes: &str) -> String {
         let _ = writeln!(out, "\n{changes}");
         for edit in &report.edits {
             let _ = writeln!(out, "  {}\n      {}: {}", edit.path, edit.what, edit.why);
-            for line in edit.lines.iter().take(LINES_SHOWN) {
+            let most = if edit.is_registry { REGISTRY_LINES_SHOWN } else { LINES_SHOWN };
+            for line in edit.lines.iter().take(most) {
                 let _ = writeln!(out, "      {line}");
             }
-            if edit.lines.len() > LINES_SHOWN {
-                let _ =
-                    writeln!(out, "      … {} more lines (--json has all)", edit.lines.len() - LINES_SHOWN);
+            if edit.lines.len() > most {
+                let _ = writeln!(out, "      … {} more lines (--json has all)", edit.lines.len() - most);
             }
         }
     } else {

@@ -58,7 +58,7 @@ pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped
     let rules = map.into_iter().flat_map(|map| map.rules).map(|rule| Rule { place: String::new(), ..rule });
     let guest = &wanted.guest;
     let hardware = &guest.source.hardware;
-    let said = serde_json::json!({
+    let mut said = serde_json::json!({
         "meaning": MEANING,
         "source": loaded.state()?,
         "target": wanted.target.name,
@@ -88,6 +88,15 @@ pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped
         "macs": mapped.macs,
         "uuid": mapped.uuid,
     });
+    if let Some(path) = &guest.virtio_win {
+        said["virtio_win"] = serde_json::json!(path);
+    }
+    if guest.discard_hibernation {
+        said["discard_hibernation"] = serde_json::json!(true);
+    }
+    if let Some(file) = &guest.registry {
+        said["registry"] = serde_json::json!(file.changes);
+    }
     Some(blake3::hash(said.to_string().as_bytes()).to_hex().to_string())
 }
 

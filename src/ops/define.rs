@@ -197,6 +197,7 @@ mod tests {
             part_type: None,
             disk: 0,
             partition,
+            offset: None,
             device_names: Vec::new(),
             free: None,
             on: Vec::new(),

@@ -64,6 +64,8 @@ impl Opened<'_> {
                 .as_ref()
                 .map(|map| map.resolve(&self.loaded.source_name, machine))
                 .filter(|map| !map.rules.is_empty()),
+            virtio_win: self.choice.virtio_win.clone(),
+            registry: self.choice.registry.clone(),
         }
     }
 
@@ -75,6 +77,7 @@ impl Opened<'_> {
             root,
             keys: self.keys,
             secure_boot: self.loaded.machine.secure_boot,
+            discard_hibernation: self.choice.discard_hibernation,
             ..Options::default()
         }
     }
@@ -89,6 +92,8 @@ impl Opened<'_> {
             source: self.loaded.path.display().to_string(),
             machine: Machine {
                 boot_disk: inspection.boot_disk.or(self.loaded.machine.boot_disk),
+                // The guest knows best what it takes the clock for.
+                clock: inspection.plan.clock.unwrap_or(self.loaded.machine.clock),
                 ..self.loaded.machine.clone()
             },
             disks: disks.collect(),

@@ -13,6 +13,7 @@ mod packaged;
 mod packing;
 pub mod prove;
 pub mod register;
+mod registry;
 pub mod source;
 mod state;
 mod toml_file;
@@ -22,10 +23,12 @@ use crate::machine::is_folder_name;
 use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
 use landfall_boot::target::Platform;
+use landfall_boot::windows::reg_file::RegistryFile;
 use landfall_image::convert::{Cancel, Options, RateLimit};
 use landfall_image::luks::Secret;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Bytes, Error, Gate, Kind};
+pub use registry::load as load_registry;
 use std::path::PathBuf;
 
 /// What every operation is given.
@@ -110,6 +113,8 @@ pub fn parse_size(text: &str) -> Result<Bytes, String> {
 pub struct GuestChoice {
     /// The volume with its root file system, where the user has chosen.
     pub root: Option<String>,
+    /// A hibernated Windows loses what it has in memory; without, it is refused.
+    pub discard_hibernation: bool,
     /// Services that are left as they are.
     pub keep: Vec<String>,
     /// Services that are switched off.
@@ -118,6 +123,10 @@ pub struct GuestChoice {
     pub source: source::Wanted,
     /// What becomes of it and its network at the target.
     pub map: Option<map::MapFile>,
+    /// Where the drivers of virtio devices for Windows are: a folder or an ISO image.
+    pub virtio_win: Option<PathBuf>,
+    /// What is changed in a Windows guest's registry.
+    pub registry: Option<RegistryFile>,
 }
 
 impl GuestChoice {
@@ -131,7 +140,7 @@ impl GuestChoice {
 
     /// Refuses what contradicts itself, or names no service that is known.
     pub fn check(&self) -> Result<(), Error> {
-        let known = landfall_boot::linux::agents::names();
+        let known = landfall_boot::family::agents();
         if let Some(name) = self.keep.iter().chain(&self.drop).find(|name| !known.contains(&name.as_str())) {
             return Err(Error::refused(format!("{name:?} is no service that is known"))
                 .hint(format!("known are {}", known.join(", "))));

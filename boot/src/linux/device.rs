@@ -296,6 +296,7 @@ pub(super) mod tests {
             part_type: Some("0x83".into()),
             disk,
             partition: Some(partition),
+            offset: None,
             device_names: Vec::new(),
             free: None,
             on: Vec::new(),
@@ -372,6 +373,7 @@ pub(super) mod tests {
             id: VolumeId(id.into()),
             device_names: vec![name.into()],
             partition: None,
+            offset: None,
             ..volume(0, 1, "ext4", id)
         };
         for inner in [
@@ -390,6 +392,7 @@ pub(super) mod tests {
         let logical = |content: &str, uuid: &str, name: &str| Volume {
             device_names: vec![format!("/dev/mapper/vg0-{name}")],
             partition: None,
+            offset: None,
             ..volume(0, 2, content, uuid)
         };
         let mut volumes =

@@ -181,7 +181,13 @@ impl<'a> Draft<'a> {
     /// The plan, worst findings first.
     pub fn finish(mut self) -> PatchPlan {
         self.findings.sort_by_key(|finding| finding.severity);
-        PatchPlan { edits: self.edits, findings: self.findings, devices: self.devices, moved: self.moved }
+        PatchPlan {
+            edits: self.edits,
+            findings: self.findings,
+            devices: self.devices,
+            moved: self.moved,
+            clock: None,
+        }
     }
 
     fn planned(&self, path: &str) -> Option<&Edit> {
@@ -202,7 +208,9 @@ impl<'a> Draft<'a> {
         let here = self.in_real_folder(path);
         match action {
             Action::Remove | Action::Symlink { .. } => here,
-            Action::Write { .. } | Action::Copy { .. } | Action::Initramfs(_) => self.behind(&here),
+            Action::Write { .. } | Action::Copy { .. } | Action::Initramfs(_) | Action::Registry(_) => {
+                self.behind(&here)
+            }
         }
     }
 

@@ -80,6 +80,7 @@ impl<D: Distribution> Family for D {
             boot_modes: facts::boot_modes(tree, scene.mounts)?,
             interfaces: network::interfaces(&network::read(tree, &packages)?),
             agents: agents::agents(tree, &packages)?,
+            windows: None,
         }))
     }
 
@@ -124,6 +125,13 @@ impl<D: Distribution> Family for D {
         loader::plan(&mut draft, &copies, guest, request, &packages)?;
         efi::plan(&mut draft, guest, request, &copies)?;
         agents::plan(&mut draft, &packages, request, guest)?;
+        if let Some(file) = &request.registry {
+            draft.find(
+                "linux-registry-file",
+                format!("{} holds edits of a Windows registry, and this guest is Linux.", file.name),
+                "Leave --registry out for this machine.",
+            );
+        }
         selinux::plan(&mut draft)?;
         for (path, error) in lenient.failed() {
             draft.find(

@@ -137,6 +137,7 @@ mod tests {
             boot_modes: vec![Fact::new("uefi", "/boot/efi/EFI/debian/shimx64.efi")],
             interfaces: Vec::new(),
             agents: Vec::new(),
+            windows: None,
         };
         let scene = Scene { tree, volumes: &[], mounts: &[] };
         check(&scene, &guest, &PatchPlan::default()).unwrap().iter().map(|finding| finding.id).collect()

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind, Read, Write};
 
 /// Changes with every change of the types below.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Largest message. Paths are at most 4096 bytes; requests with many paths are cut by the host.
 pub(crate) const MESSAGE_AT_MOST: usize = 256 << 10;
@@ -52,6 +52,8 @@ pub(crate) enum Request {
     Metadata { root: String, path: String, follow: bool },
     /// For each path [`Reply::Content`], a stream and [`Reply::Done`]; or [`Reply::Absent`].
     Read { root: String, paths: Vec<String>, at_most: u64 },
+    /// The first `len` bytes of a file, [`PIECE`] at most: [`Reply::Content`], a stream and [`Reply::Done`]; or [`Reply::Absent`].
+    Head { root: String, path: String, len: u32 },
     /// [`Reply::Content`] and a stream that holds a postcard `Vec<Entry>`, then [`Reply::Done`].
     List { root: String, path: String },
     /// [`Reply::Link`] or [`Reply::Absent`].

@@ -1,15 +1,19 @@
 //! The host's side: one machine with one guest's volumes, from start to finish.
 
+mod tree;
+
+pub use tree::SandboxTree;
+#[cfg(test)]
+pub(super) use tree::content;
+
 use super::machine::{DISKS_AT_MOST, Machine, NewDisk, Port, unexpected};
-use super::protocol::{
-    self, Cause, Failure, LISTING_AT_MOST, Listing, MountedAs, PIECE, Reply, Request, Subvolume,
-};
+use super::protocol::{self, Cause, Failure, MountedAs, PIECE, Reply, Request, Subvolume};
 use super::{Accelerator, Sandbox};
 use crate::apply::Change;
-use crate::tree::{Entry, GuestTree, Meta};
+use crate::tree::{Entry, Meta};
 use crate::{Error, Kind, Result};
 use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, nbd};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
@@ -21,11 +25,6 @@ use std::time::{Duration, Instant};
 const CALL_WITHIN: Duration = Duration::from_secs(60);
 /// Mounting replays a journal, unmounting writes everything.
 const MOUNT_WITHIN: Duration = Duration::from_secs(600);
-/// Content moves at 50 MiB/s under emulation; a hundredth of it is a machine in trouble.
-const BYTES_PER_SECOND: u64 = 512 << 10;
-
-/// Bytes of paths in one request.
-const PATHS_AT_MOST: usize = 64 << 10;
 
 /// A running sandbox. Dropped without [`finish`](Session::finish) it ends at once, and what was written may be
 /// incomplete: throw the overlays away then.
@@ -34,6 +33,8 @@ pub struct Session {
     servers: Servers,
     volumes: Vec<Volume>,
     known: Mutex<Known>,
+    /// Roots that are mounted beside others, as the agent calls them: `guest.esp`.
+    beside: Mutex<BTreeSet<String>>,
     restored: bool,
     accelerator: Accelerator,
     started: Instant,
@@ -110,14 +111,15 @@ impl Session {
             servers,
             volumes,
             known: Mutex::default(),
+            beside: Mutex::default(),
             started: Instant::now(),
             start_seconds: begin.elapsed().as_secs_f64(),
         })
     }
 
     /// Mounts the volume `id` as `fs` (the kernel's name: `ext4`, `xfs`, `btrfs`, `vfat`, `ntfs`) at `at` of the root
-    /// named `root`. The first mount of a root is at `/`; others are at folders of the guest. A dirty journal is
-    /// replayed, also with `read_only`.
+    /// named `root`. The first mount of a root is at `/`; others are at folders of the guest, or at a reserved name that lies
+    /// in no folder (`/:esp`: a colon and up to 16 small letters). A dirty journal is replayed, also with `read_only`.
     pub fn mount(&self, id: &str, fs: &str, root: &str, at: &str, read_only: bool) -> Result<()> {
         self.mount_subvolume(id, fs, root, at, read_only, None).map(|_| ())
     }
@@ -137,17 +139,27 @@ impl Session {
         let (target, volume) =
             found.ok_or_else(|| Error::refused(format!("the sandbox was not given a volume {id}")))?;
         self.forget();
+        let beside = tree::beside(at).filter(|(_, rest)| *rest == "/");
+        let (root, at) = match beside {
+            Some((name, _)) => (format!("{root}.{name}"), "/".to_owned()),
+            None => (root.to_owned(), at.to_owned()),
+        };
         let request = Request::Mount(protocol::Mount {
             target: u16::try_from(target).unwrap_or(u16::MAX),
             serial: volume.serial.clone(),
             fs: fs.to_owned(),
-            root: root.to_owned(),
-            at: at.to_owned(),
+            root: root.clone(),
+            at,
             read_only,
             subvolume: subvolume.cloned(),
         });
         match self.ask(&format!("mount {id}"), MOUNT_WITHIN, &request)? {
-            Reply::Mounted(mounted) => Ok(mounted),
+            Reply::Mounted(mounted) => {
+                if beside.is_some() {
+                    lock(&self.beside).insert(root);
+                }
+                Ok(mounted)
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -155,7 +167,9 @@ impl Session {
     /// Unmounts what was mounted there.
     pub fn unmount(&self, root: &str, at: &str) -> Result<()> {
         self.forget();
-        let request = Request::Unmount { root: root.to_owned(), at: at.to_owned() };
+        let (root, at) = self.place(root, at);
+        let request = Request::Unmount { root: root.clone(), at };
+        lock(&self.beside).remove(&root);
         self.done("unmount", MOUNT_WITHIN, &request)
     }
 
@@ -164,26 +178,29 @@ impl Session {
         SandboxTree { session: self, root: root.to_owned() }
     }
 
-    /// Makes the changes, in their order. The first that fails ends it; of that file the old content is still there.
+    /// Makes the changes, in their order. The first that fails ends it; of that file the old content is still there, unless
+    /// it is written over ([`Change::Put`]).
     /// Returns the paths that were marked as not to be changed (`chattr +i`), or whose folder was.
     pub fn apply(&self, root: &str, changes: &[Change]) -> Result<Vec<String>> {
         self.forget();
         let mut immutable = Vec::new();
         for change in changes {
-            if self.apply_one(root.to_owned(), change)? {
+            if self.apply_one(root, change)? {
                 immutable.push(change.path().to_owned());
             }
         }
         Ok(immutable)
     }
 
-    fn apply_one(&self, root: String, change: &Change) -> Result<bool> {
+    fn apply_one(&self, root: &str, change: &Change) -> Result<bool> {
+        let asked = change.path();
+        let (root, path) = self.place(root, asked);
         match change {
-            Change::Put { path, bytes, mode } => {
-                let doing = format!("write {path}");
+            Change::Put { bytes, mode, .. } => {
+                let doing = format!("write {asked}");
                 let size = bytes.len() as u64;
-                let request = Request::Put { root, path: path.clone(), mode: *mode, size };
-                let within = CALL_WITHIN + Duration::from_secs(size / BYTES_PER_SECOND);
+                let request = Request::Put { root, path, mode: *mode, size };
+                let within = CALL_WITHIN + Duration::from_secs(size / tree::BYTES_PER_SECOND);
                 self.with_port(&doing, within, |port| {
                     port.send(&doing, &request)?;
                     for piece in bytes.chunks(PIECE).chain([&[][..]]) {
@@ -196,16 +213,16 @@ impl Session {
                     }
                 })
             }
-            Change::Symlink { path, target } => self.changed(
-                &format!("link {path}"),
-                &Request::Symlink { root, path: path.clone(), target: target.clone() },
-            ),
-            Change::Remove { path } => {
-                self.changed(&format!("remove {path}"), &Request::Remove { root, path: path.clone() })
+            Change::Symlink { target, .. } => {
+                let request = Request::Symlink { root, path, target: target.clone() };
+                self.changed(&format!("link {asked}"), &request)
             }
-            Change::Label { path, context } => {
-                let request = Request::Label { root, path: path.clone(), context: context.clone() };
-                self.done(&format!("label {path}"), CALL_WITHIN, &request).map(|()| false)
+            Change::Remove { .. } => {
+                self.changed(&format!("remove {asked}"), &Request::Remove { root, path })
+            }
+            Change::Label { context, .. } => {
+                let request = Request::Label { root, path, context: context.clone() };
+                self.done(&format!("label {asked}"), CALL_WITHIN, &request).map(|()| false)
             }
         }
     }
@@ -259,6 +276,17 @@ impl Session {
     /// How the machine runs.
     pub fn accelerator(&self) -> Accelerator {
         self.accelerator
+    }
+
+    /// Where the agent has a path: the root that it lies in, and the path there.
+    fn place(&self, root: &str, path: &str) -> (String, String) {
+        if let Some((name, rest)) = tree::beside(path) {
+            let other = format!("{root}.{name}");
+            if lock(&self.beside).contains(&other) {
+                return (other, rest.to_owned());
+            }
+        }
+        (root.to_owned(), path.to_owned())
     }
 
     fn forget(&self) {
@@ -330,10 +358,13 @@ fn told(doing: &str, failure: Failure) -> Error {
         says.push_str(&format!(" (the kernel says: {})", plain(last)));
     }
     let corrupt = |says| {
-        Error::corrupt(says).hint("check the file system inside the running guest (fsck), then convert again")
+        Error::corrupt(says)
+            .hint("check the file system inside the running guest (fsck, chkdsk), then convert again")
     };
     match failure.cause {
         Cause::Corrupt => corrupt(says),
+        Cause::Unsupported if failure.says.contains("has no driver") => Error::unsupported(says)
+            .hint("give the sandbox a kernel that has it (tools/fetch-sandbox-kernel.sh FOLDER takes one with ntfs3)"),
         Cause::Unsupported => Error::unsupported(says),
         Cause::Refused => Error::refused(says),
         Cause::Errno(number) => {
@@ -345,6 +376,16 @@ fn told(doing: &str, failure: Failure) -> Error {
                 )
             };
             match number {
+                22 if is_mount && failure.kernel.iter().any(|line| line.contains("Unknown parameter")) => {
+                    Error::unsupported(format!("{says}: the kernel does not know how"))
+                        .hint("give the sandbox a kernel of 6.2 or newer (tools/fetch-sandbox-kernel.sh)")
+                }
+                // EOPNOTSUPP of a file: ntfs3 says why.
+                95 if !is_mount && failure.kernel.iter().any(|line| line.contains("ntfs3")) => {
+                    Error::unsupported(says).hint(
+                        "unpack it in the running guest: `compact /u /exe` for a compressed program, `compact /compactos:never` for all; decrypt or rehydrate other files",
+                    )
+                }
                 // EINVAL, EROFS (features that may only be read) and EOPNOTSUPP of a mount.
                 22 if is_mount && failure.kernel.iter().any(|line| is_of_a_newer_kernel(line)) => {
                     unsupported(format!("{says}: {error}"))
@@ -352,6 +393,8 @@ fn told(doing: &str, failure: Failure) -> Error {
                 30 | 95 if is_mount => unsupported(format!("{says}: {error}")),
                 // ENOENT, EEXIST (a second volume with the same identity), EFBIG of a mount.
                 2 | 17 | 27 if is_mount => Error::refused(format!("{says}: {error}")),
+                // ENOTUNIQ: folders of NTFS that tell case apart, as Linux programs on Windows make them.
+                76 => Error::refused(format!("{says}: names there differ in nothing but case")),
                 // ELOOP, ENAMETOOLONG: the guest's links.
                 36 | 40 => Error::corrupt(format!("{says}: {error}")),
                 // EIO, EINVAL (of a mount: no such file system in there), EUCLEAN, EBADMSG: the disks themselves
@@ -373,146 +416,6 @@ fn is_of_a_newer_kernel(line: &str) -> bool {
     says("feature") && (says("unknown") || says("unsupported"))
         || says("not supported by kernel")
         || says("cannot be safely mounted by this kernel")
-}
-
-/// The files of one root of a session. Answers are remembered until something is changed.
-pub struct SandboxTree<'a> {
-    session: &'a Session,
-    root: String,
-}
-
-impl SandboxTree<'_> {
-    fn meta(&self, path: &str, follow: bool) -> Result<Option<Meta>> {
-        let key = (self.root.clone(), path.to_owned(), follow);
-        if let Some(known) = lock(&self.session.known).metadata.get(&key) {
-            return Ok(*known);
-        }
-        let request = Request::Metadata { root: self.root.clone(), path: path.to_owned(), follow };
-        let meta = match self.session.ask(&format!("look at {path}"), CALL_WITHIN, &request)? {
-            Reply::Meta(meta) => Some(meta),
-            Reply::Absent => None,
-            other => return Err(unexpected(&other)),
-        };
-        lock(&self.session.known).metadata.insert(key, meta);
-        Ok(meta)
-    }
-
-    fn read_some(&self, paths: &[String], at_most: Bytes) -> Result<Vec<Option<Vec<u8>>>> {
-        let Some(first) = paths.first() else { return Ok(Vec::new()) };
-        let doing = format!("read {first}");
-        let within = CALL_WITHIN + Duration::from_secs(at_most.0.min(1 << 40) / BYTES_PER_SECOND);
-        let request = Request::Read { root: self.root.clone(), paths: paths.to_vec(), at_most: at_most.0 };
-        self.session.with_port(&doing, within, |port| {
-            port.send(&doing, &request)?;
-            let mut contents = Vec::new();
-            let mut failed = None;
-            // After a failure the rest of the answers must be heard, too.
-            for _ in paths {
-                match content(port, &doing, at_most.0)? {
-                    Ok(content) => contents.push(content),
-                    Err(failure) => failed = failed.or(Some(failure)),
-                }
-            }
-            Ok(failed.map_or(Ok(contents), Err))
-        })
-    }
-}
-
-/// One file or listing off the port.
-pub(super) fn content(
-    port: &mut Port<'_>,
-    doing: &str,
-    at_most: u64,
-) -> Result<std::result::Result<Option<Vec<u8>>, Failure>> {
-    match port.receive(doing)? {
-        Reply::Absent => return Ok(Ok(None)),
-        Reply::Failed(failure) => return Ok(Err(failure)),
-        Reply::Content => {}
-        other => return Err(unexpected(&other)),
-    }
-    let (mut bytes, mut piece) = (Vec::new(), Vec::new());
-    while protocol::receive_piece(port, &mut piece).map_err(|e| port.error(doing, e))? {
-        if (bytes.len() as u64).saturating_add(piece.len() as u64) > at_most {
-            return Err(Error::refused(format!(
-                "the sandbox sends more than the {} that were asked for ({doing})",
-                Bytes(at_most)
-            )));
-        }
-        bytes.extend_from_slice(&piece);
-    }
-    match port.receive(doing)? {
-        Reply::Done => Ok(Ok(Some(bytes))),
-        Reply::Failed(failure) => Ok(Err(failure)),
-        other => Err(unexpected(&other)),
-    }
-}
-
-impl GuestTree for SandboxTree<'_> {
-    fn metadata(&self, path: &str) -> Result<Option<Meta>> {
-        self.meta(path, true)
-    }
-
-    fn link_metadata(&self, path: &str) -> Result<Option<Meta>> {
-        self.meta(path, false)
-    }
-
-    fn read(&self, path: &str, at_most: Bytes) -> Result<Option<Vec<u8>>> {
-        Ok(self.read_some(&[path.to_owned()], at_most)?.pop().flatten())
-    }
-
-    fn list(&self, path: &str) -> Result<Option<Vec<Entry>>> {
-        let key = (self.root.clone(), path.to_owned());
-        if let Some(known) = lock(&self.session.known).listings.get(&key) {
-            return Ok(known.clone());
-        }
-        let doing = format!("list {path}");
-        let request = Request::List { root: self.root.clone(), path: path.to_owned() };
-        let bytes = self.session.with_port(&doing, CALL_WITHIN, |port| {
-            port.send(&doing, &request)?;
-            // Twice, since their form on the wire is not quite what the agent counted.
-            content(port, &doing, 2 * LISTING_AT_MOST as u64)
-        })?;
-        let listing = bytes
-            .map(|bytes| postcard::from_bytes::<Listing>(&bytes))
-            .transpose()
-            .map_err(|e| Error::corrupt(format!("the sandbox's listing of {path} cannot be read: {e}")))?;
-        lock(&self.session.known).listings.insert(key, listing.clone());
-        Ok(listing)
-    }
-
-    fn read_link(&self, path: &str) -> Result<Option<String>> {
-        let request = Request::ReadLink { root: self.root.clone(), path: path.to_owned() };
-        match self.session.ask(&format!("read the link {path}"), CALL_WITHIN, &request)? {
-            Reply::Link(target) => Ok(Some(target)),
-            Reply::Absent => Ok(None),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn free_space(&self, path: &str) -> Result<Option<Bytes>> {
-        let request = Request::FreeSpace { root: self.root.clone(), path: path.to_owned() };
-        match self.session.ask(&format!("ask for the free space at {path}"), CALL_WITHIN, &request)? {
-            Reply::Space(bytes) => Ok(Some(Bytes(bytes))),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn read_many(&self, paths: &[String], at_most: Bytes) -> Result<Vec<Option<Vec<u8>>>> {
-        let mut contents = Vec::new();
-        let mut rest = paths;
-        while !rest.is_empty() {
-            // As many as fit into one request, one at least.
-            let mut len = 0usize;
-            let fit = rest.iter().take_while(|path| {
-                len = len.saturating_add(path.len()).saturating_add(8);
-                len <= PATHS_AT_MOST
-            });
-            let (now, later) = rest.split_at(fit.count().max(1));
-            contents.extend(self.read_some(now, at_most)?);
-            rest = later;
-        }
-        Ok(contents)
-    }
 }
 
 /// A volume's disk that keeps the first error it gave: inside, it is but an `EIO`.

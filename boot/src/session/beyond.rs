@@ -12,7 +12,7 @@ use crate::tree::{GuestTree, GuestTreeExt};
 use crate::volume::{Content, Volume, VolumeId};
 
 /// GUIDs of partition types.
-const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+pub(super) const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
 
 const UNITS: &str = "/etc/systemd/system";
@@ -172,6 +172,7 @@ mod tests {
             part_type: Some(kind.into()),
             disk,
             partition: Some(partition),
+            offset: None,
             device_names: Vec::new(),
             free: None,
             on: Vec::new(),

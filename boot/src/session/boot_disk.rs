@@ -1,9 +1,11 @@
 //! Which disk the firmware has to start. It is the first one nearly always; where it is another, the machine's definition
 //! has to say so, because target firmware tries the first one only.
 //!
-//! By UEFI it is the disk with the EFI system partition that the guest mounts. By BIOS it is told by the boot code on the
+//! By UEFI it is the disk with the EFI system partition that the guest mounts. Windows tells by BIOS, too: its boot manager lies
+//! on a volume that is known. By BIOS it is told by the boot code on the
 //! disks: the first one if it has any, else the only one that has a loader of Linux.
 
+use super::windows::{BOOT_AT, ESP_AT, is_root};
 use crate::Result;
 use crate::check::Finding;
 use crate::guest::{Guest, Mount};
@@ -25,6 +27,14 @@ pub(super) fn find(
         let mount = mounts.iter().find(|mount| mount.at == at)?;
         volumes.iter().find(|volume| volume.id == mount.volume).map(|volume| volume.disk)
     };
+    if is_root(mounts) {
+        let (disk, why) = match firmware {
+            Firmware::Uefi => (disk_of(ESP_AT), "has the EFI system partition of the guest"),
+            Firmware::Bios => (disk_of(BOOT_AT).or_else(|| disk_of("/")), "has the boot manager of Windows"),
+        };
+        let disk = disk.filter(|disk| *disk > 0);
+        return Ok((disk, disk.map(|disk| not_first(disk, why)).into_iter().collect()));
+    }
     if firmware == Firmware::Uefi {
         let is_esp = |mount: &&Mount| {
             mount.file_system == "vfat" && ["/boot/efi", "/efi", "/boot"].contains(&mount.at.as_str())
@@ -125,6 +135,7 @@ mod tests {
             boot_modes: vec![Fact::new(mode, "")],
             interfaces: Vec::new(),
             agents: Vec::new(),
+            windows: None,
         }
     }
 

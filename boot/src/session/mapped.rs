@@ -116,10 +116,13 @@ pub(super) fn learn(scan: &Scan, looked: &[Looked]) -> Scan {
 fn volume(of: &Of, scan: &Scan) -> Option<VolumeId> {
     match of {
         Of::Encrypted(spec) => match Names::default().resolve(spec, "auto", &scan.volumes) {
-            Meant::Volume(container) if matches!(container.content, Content::Encrypted { .. }) => {
-                let id = opened_id(&container.id);
-                scan.volume(&id).map(|volume| volume.id.clone())
-            }
+            Meant::Volume(container) => match &container.content {
+                Content::Encrypted { scheme } => {
+                    let id = opened_id(&container.id, scheme);
+                    scan.volume(&id).map(|volume| volume.id.clone())
+                }
+                _ => None,
+            },
             _ => None,
         },
         Of::Array(uuid) => {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 
 /// Kernel names of the file systems that a root or boot volume may have and that the sandbox mounts.
-pub(super) const MOUNTABLE: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "vfat"];
+pub(super) const MOUNTABLE: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "ntfs"];
 
 /// Name of the guest's root in the sandbox.
 pub(super) const GUEST: &str = "guest";

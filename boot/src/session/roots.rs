@@ -16,6 +16,7 @@ use super::beyond::Beyond;
 use super::mapped::{self, Mapped};
 use super::subvolumes::{self, Place};
 use super::unseen;
+use super::windows::OfWindows;
 use crate::linux::fstab::Fstab;
 use crate::sandbox::Subvolume;
 use crate::tree::{CONFIG_AT_MOST, GuestTree, GuestTreeExt};
@@ -34,6 +35,8 @@ pub(super) struct Looked {
     pub loader_roots: Vec<LoaderRoot>,
     /// Names that its configuration gives to encrypted volumes and arrays.
     pub mapped: Vec<Mapped>,
+    /// Windows and what starts it.
+    pub windows: OfWindows,
 }
 
 impl Looked {
@@ -124,7 +127,7 @@ pub(super) fn look(id: &VolumeId, tree: &dyn GuestTree) -> Result<Looked> {
     if root.is_some() {
         mapped.extend(mapped::of_tree(tree)?);
     }
-    Ok(Looked { id: id.clone(), subvolume: None, root, loader_roots, mapped })
+    Ok(Looked { id: id.clone(), subvolume: None, root, loader_roots, mapped, windows: OfWindows::default() })
 }
 
 /// A configuration file; one that is absurdly long, or is no file, is none.

@@ -8,8 +8,9 @@
 //! Deliberately absent: a list of all subvolumes. The kernel gives it by an ioctl, which takes unsafe code, and a machine
 //! with snapper or containers has hundreds that nobody starts.
 
+use super::Work;
+use super::look::look_leniently;
 use super::roots::{self, LoaderRoot, Looked};
-use super::{Work, look_leniently};
 use crate::sandbox::{Session, Subvolume};
 use crate::tree::walk::normalise;
 use crate::tree::{GuestTree, NodeKind};

@@ -30,6 +30,7 @@ impl Family for Anything {
             boot_modes: Vec::new(),
             interfaces: Vec::new(),
             agents: scene.tree.names("/boot")?.into_iter().map(|name| Fact::new(name, "/boot")).collect(),
+            windows: None,
         }))
     }
     fn plan(&self, _: &Scene<'_>, _: &Guest, _: &Request) -> Result<PatchPlan> {

@@ -10,7 +10,7 @@ use crate::sandbox::Finished;
 use crate::target::Request;
 use crate::tree::GuestTree;
 use crate::tree::ext4::may_be_readable_elsewhere;
-use crate::volume::{Content, Scan, scan_until};
+use crate::volume::{Content, Scan, ntfs, scan_until};
 use crate::{Error, Kind, Result};
 use landfall_image::{Bytes, DiskMut};
 use serde::Serialize;
@@ -135,6 +135,7 @@ fn apply(
     }));
     let sandbox = readers.finish().map_err(NotMounted::Failed)?;
     let sandbox = sandbox.ok_or_else(|| NotMounted::Failed(Error::refused("the sandbox is gone")))?;
+    still_clean(scan, ready).map_err(NotMounted::Failed)?;
     let write_seconds = begin.elapsed().as_secs_f64() - materialise_seconds;
     let verified_by = verify(scan, options, ready, &changes)?;
     let applied = Applied {
@@ -147,6 +148,22 @@ fn apply(
         verify_seconds: begin.elapsed().as_secs_f64() - materialise_seconds - write_seconds,
     };
     Ok((applied, found))
+}
+
+/// Fails where the kernel has marked a volume of Windows dirty, which it does when it meets an error while writing.
+fn still_clean(scan: &Scan, ready: &Ready) -> Result<()> {
+    for mount in ready.needed.iter().filter(|mount| mount.file_system == "ntfs") {
+        let Some(view) = scan.view(&mount.volume) else { continue };
+        let state = ntfs::state(&*view)?;
+        if state.is_none_or(|state| state.is_dirty || state.log != ntfs::Log::Clean) {
+            return Err(Error::corrupt(format!(
+                "the kernel met an error in the file system of {} while it wrote to it",
+                mount.volume.0
+            ))
+            .hint("run chkdsk /f for this volume in the source machine, then convert again"));
+        }
+    }
+    Ok(())
 }
 
 /// What is to be said of the initramfs files: those that stay as they are, and what is doubtful in the others.

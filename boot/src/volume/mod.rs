@@ -6,7 +6,7 @@
 //! One file each: [`probe`] (superblock magic, UUID, label), [`md`] (arrays), [`lvm`] (physical volumes, metadata text,
 //! segments of all kinds), [`view`] (segments on disks as one [`DiskMut`](landfall_image::DiskMut)), `parity` (levels 4, 5
 //! and 6), `thin` and `cache` (device-mapper's thin and cached volumes) with `persistent` (the format of their metadata),
-//! [`scan`](mod@scan) (all of a machine, layer by layer, with what is encrypted),
+//! [`ntfs`] (in which state a volume of Windows was left), [`scan`](mod@scan) (all of a machine, layer by layer, with what is encrypted),
 //! [`device_name`] (what a name in a guest's configuration consists of), [`names`] (which volume it means).
 
 mod cache;
@@ -15,6 +15,7 @@ pub(crate) mod field;
 pub mod lvm;
 pub mod md;
 pub mod names;
+pub mod ntfs;
 mod parity;
 mod persistent;
 pub mod probe;
@@ -42,7 +43,7 @@ pub struct VolumeId(pub String);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Content {
-    /// A file system by its kernel name (`ext4`, `ext3`, `ext2`, `xfs`, `btrfs`, `vfat`, `ntfs`).
+    /// A file system by its kernel name (`ext4`, `ext3`, `ext2`, `xfs`, `btrfs`, `vfat`, `ntfs`), or another that is only known.
     FileSystem {
         /// Kernel name.
         name: String,
@@ -62,7 +63,8 @@ pub enum Content {
         /// `LUKS2`.
         scheme: String,
     },
-    /// Part of an md array, a ZFS pool and the like. An array that was opened is a volume of its own; a pool is not opened.
+    /// Part of an md array, a ZFS pool, a Dynamic Disk and the like. An array that was opened is a volume of its own; a pool is
+    /// not opened.
     Member {
         /// `linux-raid`, `zfs`.
         of: String,
@@ -94,6 +96,9 @@ pub struct Volume {
     pub disk: usize,
     /// Partition number on its disk, 1 and up; `None` for whatever is no partition of a disk.
     pub partition: Option<u32>,
+    /// Where it begins on its disk; `None` for whatever is no partition of a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<Bytes>,
     /// Names under which a running Linux may have it, besides `sdX`: `/dev/vg0/root`, `/dev/mapper/vg0-root`.
     pub device_names: Vec<String>,
     /// Free space of the file system, as its superblock counts it (of btrfs before copies of metadata); `None` where that
@@ -145,8 +150,8 @@ impl Volume {
             volumes.iter().any(|volume| volume.device_names.iter().any(|name| fits(name)))
         };
         match &self.content {
-            Content::Encrypted { .. } => {
-                let inner = scan::opened_id(&self.id);
+            Content::Encrypted { scheme } => {
+                let inner = scan::opened_id(&self.id, scheme);
                 volumes.iter().any(|volume| volume.id == inner)
             }
             Content::Member { of } if of == "linux-raid" => {

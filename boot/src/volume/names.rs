@@ -208,6 +208,7 @@ mod tests {
             part_type: None,
             disk,
             partition: Some(partition),
+            offset: None,
             device_names: Vec::new(),
             free: None,
             on: Vec::new(),
@@ -221,6 +222,7 @@ mod tests {
         volumes.push(Volume {
             id: VolumeId("vg/root".into()),
             partition: None,
+            offset: None,
             device_names: vec!["/dev/vg/root".into(), "/dev/mapper/vg-root".into()],
             ..volume(0, 3, "ext4")
         });

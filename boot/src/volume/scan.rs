@@ -2,26 +2,28 @@
 //!
 //! Layers are opened until nothing new appears, what is complete first:
 //! ```text
-//! disks -> partitions -> md arrays (with partitions of their own) -> LUKS -> LVM -> LUKS -> …
+//! disks -> partitions -> md arrays (with partitions of their own) -> LUKS, BitLocker -> LVM -> LUKS -> …
 //! ```
-//! One file each: [`arrays`], [`encrypted`], [`groups`], [`reach`] (what lies below, against storage that lies on itself).
+//! One file each: [`arrays`], [`encrypted`], [`foreign`] (what Windows makes of partitions), [`groups`], [`reach`] (what lies below, against storage that lies on itself).
 //!
 //! Deliberately absent: arrays, physical volumes and partitions inside logical volumes. LVM and the kernel leave them alone
 //! too, unless they are told otherwise, for those are mostly disks of other machines.
 
 mod arrays;
 mod encrypted;
+mod foreign;
 mod groups;
 mod reach;
 
-pub use encrypted::opened_id;
+pub use encrypted::{BITLOCKER, opened_id};
+pub use foreign::{DYNAMIC, SPACES};
 
 use super::lvm::{self, Physical};
 use super::view::View;
 use super::{Array, Content, Probe, Volume, VolumeGroup, VolumeId, md, probe};
 use crate::{Finding, Kind, Result, limits};
 use landfall_image::luks::{Effort, Secret};
-use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange, partition};
+use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, partition};
 use reach::Reach;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -174,6 +176,8 @@ struct Place {
     on: Vec<VolumeId>,
     /// Arrays and physical volumes are looked for in it.
     may_hold_layers: bool,
+    /// By the partition table it belongs to this, whatever seems to lie in it.
+    owner: Option<&'static str>,
 }
 
 impl<'k> Work<'k> {
@@ -258,6 +262,7 @@ impl<'k> Work<'k> {
                     device_names: device_names.clone(),
                     on: on.clone(),
                     may_hold_layers: true,
+                    owner: None,
                 };
                 let whole = GuestRange::new(GuestOffset(0), disk.size());
                 self.place(place, View::part(disk.clone(), whole)?)?;
@@ -282,6 +287,7 @@ impl<'k> Work<'k> {
                 id: VolumeId(format!("{name}p{}", entry.number)),
                 disk: *index,
                 device_names: device_names.iter().map(|name| part_name(name, entry.number)).collect(),
+                owner: foreign::owner(disk, &entry)?,
                 entry: Some(entry),
                 on: on.clone(),
                 may_hold_layers: true,
@@ -313,7 +319,10 @@ impl<'k> Work<'k> {
         if !self.has_room() {
             return Ok(());
         }
-        let found = probe::probe(&view)?;
+        let found = match place.owner {
+            Some(owner) => Probe::member(owner),
+            None => probe::probe(&view)?,
+        };
         self.ambiguous(&place.id, &found);
         let view = Arc::new(view);
         match &found.content {
@@ -327,7 +336,7 @@ impl<'k> Work<'k> {
             Content::Member { of } if of == "linux-raid" && place.may_hold_layers => {
                 self.member(&place, &view)?;
             }
-            Content::Encrypted { scheme } if scheme.starts_with("LUKS") => {
+            Content::Encrypted { scheme } if scheme.starts_with("LUKS") || scheme == BITLOCKER => {
                 self.locked.push(encrypted::Locked::new(&place, scheme, found.uuid.as_deref(), view.clone()));
             }
             _ => {}
@@ -345,6 +354,10 @@ impl<'k> Work<'k> {
             // Of a disk: an array's partitions have names of their own.
             partition: match place.device_names.as_slice() {
                 [] => place.entry.as_ref().map(|entry| entry.number),
+                _ => None,
+            },
+            offset: match place.device_names.as_slice() {
+                [] => place.entry.as_ref().map(|entry| Bytes(entry.range.start().0)),
                 _ => None,
             },
             device_names: place.device_names,
@@ -369,9 +382,11 @@ impl<'k> Work<'k> {
     fn pools(&mut self) {
         for volume in &self.out.volumes {
             let Content::Member { of } = &volume.content else { continue };
-            // Arrays and logical volumes have findings of their own.
+            // Arrays, logical volumes and what Windows has have findings of their own.
             let is_whole = self.mirrored.iter().any(|(name, _)| *name == volume.id.0);
-            if of == "linux-raid" || of.starts_with("lvm") || is_whole {
+            let has_own =
+                of == "linux-raid" || of.starts_with("lvm") || [DYNAMIC, SPACES].contains(&of.as_str());
+            if has_own || is_whole {
                 continue;
             }
             self.out.findings.push(Finding::new(

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod windows;
+
 use landfall_boot::family::{Family, Scene};
 use landfall_boot::guest::{Fact, Guest};
 use landfall_boot::patch::{Action, Edit, PatchPlan};
@@ -98,6 +100,7 @@ pub fn any_guest(scene: &Scene<'_>) -> Result<Option<Guest>> {
         boot_modes: Vec::new(),
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     }))
 }
 

@@ -26,6 +26,11 @@ fn main() {
     seeds.ours();
     seeds.partitions();
     seeds.archives();
+    seeds.registry_files();
+    for (target, name, input) in landfall_fuzz::hives::seeds() {
+        seeds.put(target, name, &input);
+    }
+    seeds.drivers();
     seeds.talk().expect("a server and a client");
     if let Some(corpus) = arguments.next() {
         seeds.real(&corpus).expect("the corpus can be read");
@@ -102,6 +107,45 @@ impl Seeds {
                     }
                     let _ = std::fs::remove_dir_all(&folder);
                 }
+            }
+        }
+    }
+
+    /// Files of regedit's, in both formats.
+    fn registry_files(&mut self) {
+        let body = "[HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services\\a]\r\n@=\"x\"\r\n\"b\\\\\"=dword:0000000a ; c\r\n\
+            \"d\"=hex(7):61,00,\\\r\n  00,00,00,00\r\n\"e\"=-\r\n[-HKEY_USERS\\.DEFAULT\\f]\r\n[HKEY_CLASSES_ROOT\\.g]\r\n\"h\"=hex(2):25,00\r\n";
+        let five = format!("Windows Registry Editor Version 5.00\r\n\r\n{body}");
+        let wide: Vec<u8> = five.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        self.put("reg_file", "utf8", five.as_bytes());
+        self.put("reg_file", "utf16", &[&[0xff, 0xfe], wide.as_slice()].concat());
+        self.put("reg_file", "ansi", format!("REGEDIT4\r\n\r\n{body}").as_bytes());
+    }
+
+    /// An INF file, and discs of the three kinds of names.
+    fn drivers(&mut self) {
+        const INF: &str = "[Version]\nClassGuid={4D36E97B-E325-11CE-BFC1-08002BE10318}\nProvider=%V%\nCatalogFile=a.cat\n\
+            DriverVer=12/02/2021,1.2.3.4\n[Manufacturer]\n%V%=M,NTx86.6.1,NTamd64.10.0...14393\n[M.NTamd64.10.0...14393]\n\
+            %D%=I, PCI\\VEN_1AF4&DEV_1001, \\ ; two\n PCI\\CC_01\n[I.NT]\nCopyFiles=F,@b.dll\nAddReg=R\n[F]\na.sys,,,2\n\
+            [SourceDisksNames]\n1=x,,,sub\n[SourceDisksFiles]\na.sys=1,dir\n[DestinationDirs]\nF=12,d\nDefaultDestDir=11\n\
+            [R]\nHKR,\"a\\b\",\"5\",0x10001,1\nHKR,,m,0x10000,a,\"b\"\"c\"\nHKR,,x,1,01,fe\n[I.NT.HW]\nAddReg=R\n\
+            [I.NT.Services]\nAddService=s,2,S,L,,n\n[S]\nServiceType=1\nStartType=%T%\nErrorControl=1\n\
+            ServiceBinary=%12%\\a.sys\nDependencies=p\nAddReg=R\n[L]\nAddReg=R\n[I.NT.Wdf]\nKmdfService=s,W\n[W]\n\
+            KmdfLibraryVersion=1.15\n[Strings]\nV=\"v\"\nD=d%%\nT=0x3\n[Strings.0409]\nV=x\n";
+        self.put("inf", "ours", INF.as_bytes());
+        let wide: Vec<u8> = INF.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        self.put("inf", "ours-wide", &[&[0xff, 0xfe], wide.as_slice()].concat());
+        let tree = self.scratch.join("disc");
+        std::fs::create_dir_all(tree.join("Driver/w10/a name of more than eight")).expect("folders");
+        std::fs::write(tree.join("Driver/w10/a name of more than eight/driver.inf"), INF).expect("a file");
+        for (name, options) in
+            [("rock", &["-r", "-J"][..]), ("joliet", &["-J"]), ("long", &["-iso-level", "4"]), ("udf", &["-udf", "-r"])]
+        {
+            let image = self.scratch.join("disc.iso");
+            let mut tool = std::process::Command::new("genisoimage");
+            match tool.arg("-quiet").args(options).arg("-o").arg(&image).arg(&tree).status() {
+                Ok(status) if status.success() => self.file("iso", &format!("genisoimage-{name}"), &image),
+                _ => eprintln!("SKIPPED: seeds of discs: genisoimage is not installed"),
             }
         }
     }
@@ -242,6 +286,7 @@ impl Seeds {
                 "raw" => &["partitions"],
                 "other" => &["vdi"],
                 "hyperv" if path.ends_with(".vmcx") => &["vmcx"],
+                "hive" => &["hive"],
                 _ => continue,
             };
             let stored = corpus.join(path);
@@ -254,9 +299,12 @@ impl Seeds {
             };
             if whole {
                 for target in targets {
-                    if *target == "vmcx" {
+                    if matches!(*target, "vmcx" | "hive") {
                         // Read whole, as it is: no sparse file.
-                        self.put("vmcx", &path.replace('/', "-"), &std::fs::read(&unpacked)?);
+                        let input = std::fs::read(&unpacked)?;
+                        if *target == "vmcx" || input.len() <= INPUT_MAX {
+                            self.put(target, &path.replace('/', "-"), &input);
+                        }
                         continue;
                     }
                     if *target == "luks" {

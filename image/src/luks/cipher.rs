@@ -1,5 +1,5 @@
 //! Sectors and their ciphers: AES in the modes xts and cbc, with the initialisation vectors plain, plain64 and
-//! essiv, as dm-crypt defines them.
+//! essiv and eboiv, as dm-crypt defines them.
 
 use super::hash::Hash;
 use crate::error::{Error, Result};
@@ -12,9 +12,9 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 const BLOCK: usize = 16;
 
 /// The unit that initialisation vectors count, and that every key has been used with: a sector of 512 bytes.
-pub(super) const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
-type Block = GenericArray<u8, U16>;
+pub(crate) type Block = GenericArray<u8, U16>;
 
 /// Decrypts and encrypts sectors, from any thread. Shows nothing of its keys.
 pub(crate) struct SectorCipher {
@@ -42,10 +42,14 @@ enum Iv {
     Plain64,
     /// The sector's number, encrypted with the hashed key.
     Essiv(Box<dyn Aes>),
+    /// The number of the sector by its own size (BitLocker, XTS).
+    Large,
+    /// The first byte's number, encrypted with the key (BitLocker in CBC uses it).
+    Eboiv(Box<dyn Aes>),
 }
 
 /// AES with a key of any length.
-trait Aes: Send + Sync {
+pub(crate) trait Aes: Send + Sync {
     fn encrypt(&self, block: &mut Block);
     fn encrypt_all(&self, blocks: &mut [Block]);
     fn decrypt(&self, blocks: &mut [Block]);
@@ -66,7 +70,8 @@ impl<C: BlockEncrypt + BlockDecrypt + BlockSizeUser<BlockSize = U16> + ZeroizeOn
     }
 }
 
-fn aes(key: &[u8]) -> Result<Box<dyn Aes>> {
+/// AES with this key, of 16, 24 or 32 bytes.
+pub(crate) fn aes(key: &[u8]) -> Result<Box<dyn Aes>> {
     let bad = |_| Error::unsupported(format!("AES with a key of {} bytes", key.len()));
     Ok(match key.len() {
         16 => Box::new(Aes128::new_from_slice(key).map_err(bad)?),
@@ -89,7 +94,7 @@ impl SectorCipher {
         let unsupported = || {
             let shown: String = format!("{cipher}-{mode}").chars().take(80).collect();
             Error::unsupported(format!(
-                "is encrypted with {shown:?}; aes-xts and aes-cbc with plain, plain64 and essiv are read"
+                "is encrypted with {shown:?}; aes-xts and aes-cbc with plain, plain64, essiv and eboiv are read"
             ))
             .hint("decrypt it with cryptsetup into a raw image first")
         };
@@ -100,6 +105,7 @@ impl SectorCipher {
         let iv = match iv.split_once(':') {
             None if iv == "plain" => Iv::Plain,
             None if iv == "plain64" => Iv::Plain64,
+            None if iv == "eboiv" => Iv::Eboiv(aes(key)?),
             Some(("essiv", hash)) => {
                 let hash = Hash::from_name(hash).ok_or_else(unsupported)?;
                 let salt = Zeroizing::new(hash.of(&[key]));
@@ -116,6 +122,11 @@ impl SectorCipher {
             _ => return Err(unsupported()),
         };
         Ok(SectorCipher { mode, iv, sector_size })
+    }
+
+    /// With sectors that are numbered by their own size, not in units of 512 bytes.
+    pub fn counting_own_sectors(self) -> SectorCipher {
+        SectorCipher { iv: Iv::Large, ..self }
     }
 
     /// Bytes that are encrypted as one: reads start and end on multiples of it.
@@ -179,6 +190,15 @@ impl SectorCipher {
             Iv::Plain64 => iv[..8].copy_from_slice(&sector.to_le_bytes()),
             Iv::Essiv(cipher) => {
                 iv[..8].copy_from_slice(&sector.to_le_bytes());
+                cipher.encrypt(&mut iv);
+            }
+            Iv::Large => {
+                let number = sector / (self.sector_size / SECTOR) as u64;
+                iv[..8].copy_from_slice(&number.to_le_bytes());
+            }
+            Iv::Eboiv(cipher) => {
+                let byte = sector.wrapping_mul(SECTOR as u64);
+                iv[..8].copy_from_slice(&byte.to_le_bytes());
                 cipher.encrypt(&mut iv);
             }
         }

@@ -36,7 +36,7 @@ impl Effort {
     /// # Errors
     /// [`Kind::Interrupted`](crate::Kind::Interrupted) when it was cancelled, [`Kind::Refused`](crate::Kind::Refused) where
     /// less is left.
-    pub(super) fn spend(&mut self, steps: u64) -> Result<()> {
+    pub(crate) fn spend(&mut self, steps: u64) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Error::interrupted());
         }

@@ -21,7 +21,7 @@ mod luks2;
 mod tests;
 mod volume;
 
-pub(crate) use cipher::SectorCipher;
+pub(crate) use cipher::{Aes, Block, SECTOR, SectorCipher, aes};
 pub(crate) use disk::read_decrypted;
 pub use disk::{open, probe};
 pub use effort::Effort;
@@ -30,7 +30,6 @@ pub use volume::open_volume;
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::units::FileOffset;
-use cipher::SECTOR;
 use container::Container;
 use effort::Slots;
 use zeroize::Zeroizing;
@@ -48,7 +47,7 @@ impl Secret {
         Secret(Zeroizing::new(bytes))
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

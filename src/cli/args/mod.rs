@@ -270,6 +270,12 @@ pub struct TargetArgs {
     /// routes in the guest, as this file says (TOML; see the README)
     #[arg(long, visible_alias = "network-map", value_name = "FILE")]
     pub map: Option<PathBuf>,
+    /// Give a Windows guest the virtio drivers of this folder or ISO image (virtio-win), where the target has virtio devices
+    #[arg(long, value_name = "PATH")]
+    pub virtio_win: Option<PathBuf>,
+    /// Change a Windows guest's registry as this file of regedit's says (.reg); inspect shows each edit with the previous value
+    #[arg(long, value_name = "FILE")]
+    pub registry: Option<PathBuf>,
 }
 
 /// Services that a user wants otherwise than landfall would do it.
@@ -289,6 +295,9 @@ pub struct GuestArgs {
     /// Take the system on this volume, where there are several (inspect names them): disk0p1, vg0/root
     #[arg(long, value_name = "VOLUME")]
     pub root: Option<String>,
+    /// Let a hibernated Windows (by Fast Startup, too) lose what it has in memory: hiberfil.sys is removed from the copy
+    #[arg(long)]
+    pub discard_hibernation: bool,
     /// Read this disk of the machine from FILE, which lies elsewhere than its definition says: scsi0:0=/backup/web01.vmdk; or,
     /// beside a disk image that is the source, add FILE: disk1=/backup/data.vmdk
     #[arg(long, value_name = "SLOT=FILE", value_parser = parse_pair)]
@@ -401,7 +410,7 @@ fn disk_kinds() -> clap::builder::PossibleValuesParser {
 }
 
 fn service_names() -> clap::builder::PossibleValuesParser {
-    landfall_boot::linux::agents::names().into()
+    landfall_boot::family::agents().into()
 }
 
 fn parse_hardware(text: &str) -> Result<Hardware, String> {

@@ -30,6 +30,7 @@ fn volume(name: &str, mib: u64, content: Content, on: &[&str]) -> Volume {
         part_type: None,
         disk: 0,
         partition: name.contains('p').then_some(1),
+        offset: None,
         device_names: Vec::new(),
         free: None,
         on: on.iter().map(|name| id(name)).collect(),
@@ -106,6 +107,7 @@ fn guest(mounts: &[(&str, &str, Option<&str>)]) -> Guest {
         boot_modes: Vec::new(),
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     }
 }
 

@@ -18,12 +18,14 @@
 //! Paths are relative to the file's folder. An entry of its own stands for what a pattern found; the same machine can go to two
 //! targets, under two names.
 
+use super::pattern::find;
 use crate::hypervisor::{self, Choice, Target};
 use crate::machine::parse_mac;
 use crate::ops::map::{self, MapFile};
 use crate::ops::toml_file::{self, Wrong, wrong};
-use crate::ops::{GuestChoice, parse_size, source};
+use crate::ops::{GuestChoice, load_registry, parse_size, source};
 use landfall_boot::target::Firmware;
+use landfall_boot::windows::reg_file::RegistryFile;
 use landfall_image::create::Compression;
 use landfall_image::{Bytes, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -82,6 +84,12 @@ pub(crate) struct WrittenFleet {
     #[schemars(with = "String")]
     #[serde(default)]
     map: Option<Spanned<String>>,
+    /// The folder or ISO image with virtio drivers for Windows guests (virtio-win).
+    virtio_win: Option<PathBuf>,
+    /// The file of registry edits (.reg) of machines that name none.
+    #[schemars(with = "String")]
+    #[serde(default)]
+    registry: Option<Spanned<String>>,
     /// Kind of image of the disks of machines that name none; the target's usual one otherwise.
     #[schemars(with = "String", extend("enum" = hypervisor::disk_kinds()))]
     #[serde(default)]
@@ -144,10 +152,17 @@ struct WrittenMachine {
     #[schemars(with = "String")]
     #[serde(default)]
     map: Option<Spanned<String>>,
+    /// Its file of registry edits (.reg).
+    #[schemars(with = "String")]
+    #[serde(default)]
+    registry: Option<Spanned<String>>,
     /// The volume with its root file system, where several could be.
     #[schemars(with = "String")]
     #[serde(default)]
     root: Option<String>,
+    /// A hibernated Windows loses what it has in memory; it is refused otherwise.
+    #[serde(default)]
+    discard_hibernation: bool,
     /// The snapshot that is converted, by its name; the current state otherwise.
     #[schemars(with = "String")]
     #[serde(default)]
@@ -190,7 +205,7 @@ struct WrittenMachine {
 
 /// A list of agents.
 fn agents(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": { "enum": landfall_boot::linux::agents::names() } })
+    json_schema!({ "type": "array", "items": { "enum": landfall_boot::family::agents() } })
 }
 
 /// The words for firmware.
@@ -198,9 +213,6 @@ const FIRMWARES: [(&str, Firmware); 2] = [("bios", Firmware::Bios), ("uefi", Fir
 
 /// The words for compressions.
 const COMPRESSIONS: [(&str, Compression); 2] = [("zlib", Compression::Zlib), ("zstd", Compression::Zstd)];
-
-/// Files that one pattern finds, at most.
-const FOUND_AT_MOST: usize = 100_000;
 
 /// Reads the file at `path`. `output` and `to` of the command line count before the file's.
 pub fn load(path: &Path, output: Option<&Path>, to: Option<&'static Target>) -> Result<Fleet> {
@@ -210,7 +222,7 @@ pub fn load(path: &Path, output: Option<&Path>, to: Option<&'static Target>) -> 
     check(&written, &folder, output, to)?.map_err(|wrong| wrong.in_text(&text).in_file(path))
 }
 
-type Checked<T> = std::result::Result<T, Wrong>;
+pub(super) type Checked<T> = std::result::Result<T, Wrong>;
 
 /// Errors of files that it names are their own; complaints are about places in this one.
 fn check(
@@ -219,14 +231,33 @@ fn check(
     output: Option<&Path>,
     to: Option<&'static Target>,
 ) -> Result<Checked<Fleet>> {
-    let mut maps = BTreeMap::new();
-    for name in written.map.iter().chain(written.machine.iter().filter_map(|one| one.get_ref().map.as_ref()))
-    {
-        if !maps.contains_key(name.get_ref()) {
-            maps.insert(name.get_ref().clone(), map::load(&folder.join(name.get_ref()))?);
+    let machines = || written.machine.iter().map(Spanned::get_ref);
+    let maps = written.map.iter().chain(machines().filter_map(|one| one.map.as_ref()));
+    let registries = written.registry.iter().chain(machines().filter_map(|one| one.registry.as_ref()));
+    let named = Named {
+        maps: load_each(maps, |name| map::load(&folder.join(name)))?,
+        registries: load_each(registries, |name| load_registry(&folder.join(name)))?,
+    };
+    Ok(check_text(written, folder, output, to, &named))
+}
+
+/// Files that it names, by their names.
+struct Named {
+    maps: BTreeMap<String, MapFile>,
+    registries: BTreeMap<String, RegistryFile>,
+}
+
+fn load_each<'w, T>(
+    names: impl Iterator<Item = &'w Spanned<String>>,
+    load: impl Fn(&str) -> Result<T>,
+) -> Result<BTreeMap<String, T>> {
+    let mut loaded = BTreeMap::new();
+    for name in names.map(Spanned::get_ref) {
+        if !loaded.contains_key(name) {
+            loaded.insert(name.clone(), load(name)?);
         }
     }
-    Ok(check_text(written, folder, output, to, &maps))
+    Ok(loaded)
 }
 
 fn check_text(
@@ -234,7 +265,7 @@ fn check_text(
     folder: &Path,
     output: Option<&Path>,
     to: Option<&'static Target>,
-    maps: &BTreeMap<String, MapFile>,
+    named: &Named,
 ) -> Checked<Fleet> {
     let size = |given: &Option<Spanned<String>>| {
         given
@@ -295,7 +326,9 @@ fn check_text(
             configuration: one.configuration.clone(),
         };
         let disks = one.disks.iter().map(|(slot, file)| (slot.clone(), folder.join(file))).collect();
-        let map = one.map.as_ref().or(written.map.as_ref()).and_then(|name| maps.get(name.get_ref()));
+        let map = one.map.as_ref().or(written.map.as_ref()).and_then(|name| named.maps.get(name.get_ref()));
+        let registry = one.registry.as_ref().or(written.registry.as_ref());
+        let registry = registry.and_then(|name| named.registries.get(name.get_ref()));
         let found = find(folder, &one.source)?;
         if let (Some(name), true) = (&one.name, found.len() > 1) {
             return Err(wrong(name.span().start, format!("{} machines cannot have one name", found.len()))
@@ -324,6 +357,7 @@ fn check_text(
                 kind,
                 guest: GuestChoice {
                     root: one.root.clone(),
+                    discard_hibernation: one.discard_hibernation,
                     keep: written.keep.clone(),
                     drop: written.drop.clone(),
                     source: source::Wanted {
@@ -334,6 +368,8 @@ fn check_text(
                         hardware: hardware(one)?,
                     },
                     map: map.cloned(),
+                    virtio_win: written.virtio_win.as_ref().map(|path| folder.join(path)),
+                    registry: registry.cloned(),
                 },
             });
         }
@@ -419,53 +455,6 @@ fn taken(
             )))
         }
     }
-}
-
-/// The files that a pattern finds, in the order of their names; the path itself where it has no `*` or `?`.
-fn find(folder: &Path, source: &Spanned<String>) -> Checked<Vec<PathBuf>> {
-    let text = source.get_ref();
-    let at = source.span().start;
-    if text.trim().is_empty() {
-        return Err(wrong(at, "source is empty"));
-    }
-    if !text.contains(['*', '?']) {
-        return Ok(vec![folder.join(text)]);
-    }
-    let mut found = vec![match text.starts_with('/') {
-        true => PathBuf::from("/"),
-        false => folder.to_owned(),
-    }];
-    for part in text.split('/').filter(|part| !part.is_empty()) {
-        if !part.contains(['*', '?']) {
-            for path in &mut found {
-                path.push(part);
-            }
-            found.retain(|path| path.symlink_metadata().is_ok());
-            continue;
-        }
-        let mut below = Vec::new();
-        for path in &found {
-            let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-            let Ok(entries) = std::fs::read_dir(here) else { continue };
-            let mut names: Vec<_> =
-                entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-            // A hidden file is none that a person means.
-            names.retain(|name| !name.starts_with('.') && landfall_boot::network_map::fits(part, name));
-            names.sort();
-            below.extend(names.into_iter().map(|name| path.join(name)));
-            if below.len() > FOUND_AT_MOST {
-                return Err(wrong(at, format!("{text:?} finds more than {FOUND_AT_MOST} files")));
-            }
-        }
-        found = below;
-    }
-    if found.is_empty() {
-        // The folder of a bare file name is empty.
-        let folder = if folder == Path::new("") { Path::new(".") } else { folder };
-        return Err(wrong(at, format!("nothing is found by {text:?}"))
-            .hint(format!("look into {}; paths are relative to the file's folder", folder.display())));
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! several hosts at once.
 
 mod file;
+mod pattern;
 mod report;
 mod survey;
 

@@ -542,6 +542,12 @@ pub(super) const ROWS: &[Explanation] = &[
                needed.",
     },
     Explanation {
+        id: "linux-registry-file",
+        severity: Severity::Warns,
+        text: "A file of registry edits was given (--registry), and this guest is Linux, which has no registry. Nothing of \
+               it was done. Leave the option out for this machine.",
+    },
+    Explanation {
         id: "linux-resume-lost",
         severity: Severity::Warns,
         text: "The device to resume from after hibernation is named in a way that changes with the hypervisor, \

@@ -19,6 +19,7 @@ fn guest(family: &str, distribution: &str) -> Guest {
         boot_modes: Vec::new(),
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     }
 }
 

@@ -44,7 +44,7 @@ impl Machine {
                 }
                 Action::Symlink { target } => changes.push(Change::Symlink { path, target: target.clone() }),
                 Action::Remove => changes.push(Change::Remove { path }),
-                Action::Initramfs(_) => {}
+                Action::Initramfs(_) | Action::Registry(_) => {}
             }
         }
         self.tree.apply(&changes).unwrap();
@@ -226,6 +226,7 @@ fn ubuntu_24_04() -> Machine {
         id: VolumeId("ubuntu-vg/ubuntu-lv".into()),
         device_names: vec!["/dev/ubuntu-vg/ubuntu-lv".into(), "/dev/mapper/ubuntu--vg-ubuntu--lv".into()],
         partition: None,
+        offset: None,
         part_uuid: None,
         ..volume(0, 9, "ext4", "1v1v")
     });

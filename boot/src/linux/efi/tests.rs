@@ -24,6 +24,7 @@ fn run(tree: &MemTree, architecture: &str) -> PatchPlan {
         boot_modes: vec![Fact::new("uefi", "")],
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     };
     let scene = Scene { tree, volumes: &volumes, mounts: &mounts };
     let mut draft = Draft::new(&scene);

@@ -23,6 +23,7 @@ pub fn guest(modes: &[&str], mounts: &[Mount]) -> Guest {
         boot_modes: modes.iter().map(|mode| Fact::new(*mode, "")).collect(),
         interfaces: Vec::new(),
         agents: Vec::new(),
+        windows: None,
     }
 }
 

@@ -15,7 +15,7 @@ mod leases;
 mod netplan;
 mod networkd;
 mod new_address;
-mod readdress;
+pub(crate) mod readdress;
 mod renewed;
 mod settings;
 mod udev;

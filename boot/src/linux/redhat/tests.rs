@@ -58,6 +58,7 @@ pub(in crate::linux) fn logical(group: &str, name: &str, file_system: &str, uuid
         id: VolumeId(format!("{group}/{name}")),
         device_names: vec![format!("/dev/{group}/{name}"), format!("/dev/mapper/{group}-{name}")],
         partition: None,
+        offset: None,
         part_uuid: None,
         ..volume(0, 9, file_system, uuid)
     }

@@ -3,15 +3,17 @@
 //! Every path is resolved by the kernel (`openat2` with `RESOLVE_IN_ROOT`), which takes the root's folder for `/`.
 //! Nothing but regular files is ever opened for reading or writing: a pipe would block and a device is none of ours.
 
-use super::flags::Unlocked;
-use crate::apply::OVERHEAD;
+use super::place::{Place, XATTRS_AT_MOST, fill};
+use super::windows;
 use crate::sandbox::protocol::{Cause, Failure, LISTING_AT_MOST, Listing};
+use crate::tree::walk::{self, Step};
 use crate::tree::{Entry, Meta, NodeKind};
 use landfall_image::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Where the roots of all guests' file systems are mounted.
@@ -20,10 +22,6 @@ pub(super) const ROOTS: &str = "/guest";
 /// Links followed in a last component, as many as the kernel follows.
 const LINKS_AT_MOST: usize = 40;
 
-/// Extended attributes of one file: the kernel's own bounds for the list and for one value.
-const XATTRS_AT_MOST: usize = 64 << 10;
-
-const MSDOS_MAGIC: i128 = 0x4d44;
 const EXT4_MAGIC: i128 = 0xef53;
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -78,7 +76,63 @@ impl Root {
         }
     }
 
+    /// A handle on `path`; on NTFS by any case of its names.
     fn resolve(&self, path: &str, follow: bool) -> rustix::io::Result<OwnedFd> {
+        let is_ntfs = windows::is_ntfs(&self.folder);
+        if !is_ntfs || windows::may_be_asked(path) {
+            match self.resolve_exactly(path, follow) {
+                Err(Errno::NOENT) if is_ntfs => {}
+                done => return done,
+            }
+        }
+        let stored = self.stored_path(path, follow)?.ok_or(Errno::NOENT)?;
+        self.resolve_exactly(&stored, false)
+    }
+
+    /// The path on NTFS that `path` means, free of links and with all names as they are stored.
+    fn stored_path(&self, path: &str, follow: bool) -> rustix::io::Result<Option<String>> {
+        let mut stored = HashMap::from([(String::new(), String::new())]);
+        let mut failed = None;
+        let resolved = walk::resolve(path, follow, |real| {
+            let step = self.stored_step(real, &mut stored);
+            step.map_err(|e| {
+                failed = Some(e);
+                crate::Error::io("cannot resolve", e.into())
+            })
+        });
+        match (resolved, failed) {
+            (_, Some(e)) => Err(e),
+            (Err(_), None) => Err(Errno::LOOP),
+            (Ok(real), None) => {
+                let real = real.as_deref().map(|real| real.trim_end_matches('/'));
+                let found = real.and_then(|real| stored.get(real).cloned());
+                Ok(found.map(|path| if path.is_empty() { "/".into() } else { path }))
+            }
+        }
+    }
+
+    /// What stands at a path whose parents are known, and how it is called.
+    fn stored_step(
+        &self,
+        real: &str,
+        stored: &mut HashMap<String, String>,
+    ) -> rustix::io::Result<Option<Step>> {
+        let (parent, name) = real.rsplit_once('/').unwrap_or_default();
+        let Some(parent) = stored.get(parent).cloned() else { return Err(Errno::NOENT) };
+        let folder = self.resolve_exactly(if parent.is_empty() { "/" } else { &parent }, false)?;
+        let Some(name) = windows::stored_name(&folder, name)? else { return Ok(None) };
+        let path = format!("{parent}/{name}");
+        let fd = self.resolve_exactly(&path, false)?;
+        stored.insert(real.to_owned(), path);
+        let kind = meta(&rustix::fs::fstat(&fd)?).kind;
+        if kind != NodeKind::Symlink {
+            return Ok(Some(Step::Node(kind)));
+        }
+        let target = rustix::fs::readlinkat(&fd, "", Vec::new())?;
+        Ok(target.into_string().ok().map(Step::Link))
+    }
+
+    fn resolve_exactly(&self, path: &str, follow: bool) -> rustix::io::Result<OwnedFd> {
         let mut flags = OFlags::PATH | OFlags::CLOEXEC;
         if !follow {
             flags |= OFlags::NOFOLLOW;
@@ -198,11 +252,9 @@ impl Root {
         // only estimates what is free.
         let free = free_space(&place.parent)
             .map_err(|e| Failure::errno(format!("cannot ask for the free space at {path}"), &e.into()))?;
-        let fits_over = |old: &Stat| {
-            let room = free.saturating_add(held(old));
-            size > free && old.st_nlink == 1 && size.saturating_add(OVERHEAD.0) <= room
-        };
-        if let Some(old) = existing.as_ref().filter(|old| fits_over(old)) {
+        if let Some(old) = &existing
+            && place.is_written_over(old, size, free)?
+        {
             return place.unlocked(|| place.write_over(old, size, pieces).map(Some));
         }
         if size > free {
@@ -239,6 +291,12 @@ impl Root {
     /// Puts a link in place of what is there.
     pub(super) fn symlink(&self, path: &str, target: &str) -> Result<bool> {
         let place = self.place(path, false)?;
+        if windows::is_ntfs(&place.parent) {
+            return Err(Failure::new(
+                Cause::Unsupported,
+                format!("{path} cannot become a link: it is on NTFS"),
+            ));
+        }
         if let Some(existing) = place.existing()?
             && meta(&existing).kind == NodeKind::Dir
         {
@@ -263,7 +321,7 @@ impl Root {
         if meta(&stat(&parent, path)?).kind != NodeKind::Dir {
             return Ok(false);
         }
-        let place = Place { parent, name, path: path.to_owned() };
+        let place = Place::new(parent, name, path)?;
         if place.existing()?.is_none() {
             return Ok(false);
         }
@@ -309,7 +367,7 @@ impl Root {
         for _ in 0..LINKS_AT_MOST {
             let (parent_path, name) = split(&wanted)?;
             let parent = self.make_folders(&parent_path)?;
-            let place = Place { parent, name, path: path.to_owned() };
+            let place = Place::new(parent, name, path)?;
             let is_link = place.existing()?.is_some_and(|existing| meta(&existing).kind == NodeKind::Symlink);
             if !follow || !is_link {
                 return Ok(place);
@@ -345,151 +403,24 @@ impl Root {
             walked.push_str(part);
             here = match self.resolve(&walked, true) {
                 Err(Errno::NOENT) => {
+                    if windows::is_ntfs(&here) && !windows::may_be_asked(part) {
+                        return Err(failed(Errno::NOENT));
+                    }
                     rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(0o755)).map_err(failed)?;
-                    self.resolve(&walked, true).map_err(failed)?
+                    windows::forget();
+                    let made = self.resolve(&walked, true).map_err(failed)?;
+                    if windows::is_ntfs(&made) {
+                        reopen(&made, OFlags::RDONLY | OFlags::DIRECTORY)
+                            .and_then(|made| windows::forget_owner(&made))
+                            .map_err(failed)?;
+                    }
+                    made
                 }
                 found => found.map_err(failed)?,
             };
         }
         Ok(here)
     }
-}
-
-/// Where something is to be written.
-struct Place {
-    parent: OwnedFd,
-    name: String,
-    /// As the host called it, for messages.
-    path: String,
-}
-
-impl Place {
-    fn existing(&self) -> Result<Option<Stat>> {
-        match rustix::fs::statat(&self.parent, &*self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(Failure::errno(format!("cannot look at {}", self.path), &e.into())),
-        }
-    }
-
-    /// Makes a change while neither the folder nor the file is marked as not to be changed. What replaces the file is
-    /// marked as it was. True where there was a mark.
-    fn unlocked(&self, change: impl FnOnce() -> Result<Option<File>>) -> Result<bool> {
-        let failed = |what: &str, e: Errno| {
-            let says = format!("cannot {what} the flag that keeps {} from being changed", self.path);
-            Failure::errno(says, &e.into())
-        };
-        let unlocked = Unlocked::lift(&self.parent, &self.name).map_err(|e| failed("lift", e))?;
-        let was_immutable = unlocked.is_lifted();
-        let changed = change();
-        let successor = changed.as_ref().ok().and_then(Option::as_ref);
-        let restored = unlocked.restore(successor).map_err(|e| failed("set", e));
-        changed.and(restored).map(|()| was_immutable)
-    }
-
-    /// A name in the same folder that nothing has yet.
-    fn beside(&self) -> String {
-        (0..1000)
-            .map(|n| format!(".landfall-{n}.tmp"))
-            .find(|name| {
-                rustix::fs::statat(&self.parent, &**name, AtFlags::SYMLINK_NOFOLLOW)
-                    .is_err_and(|e| e == Errno::NOENT)
-            })
-            .unwrap_or_default()
-    }
-
-    /// Writes over the file, whose owner, mode and attributes stay. Cut off in between it would be lost: the disks are
-    /// overlays, which are thrown away then.
-    fn write_over(&self, old: &Stat, size: u64, pieces: &mut dyn Pieces) -> Result<File> {
-        let path = &self.path;
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(&self.parent, &*self.name, flags, Mode::empty())
-            .map_err(|e| Failure::errno(format!("cannot open {path} for writing"), &e.into()))?;
-        let mut file = File::from(file);
-        let now = rustix::fs::fstat(&file)
-            .map_err(|e| Failure::errno(format!("cannot look at {path}"), &e.into()))?;
-        if (now.st_dev, now.st_ino) != (old.st_dev, old.st_ino) {
-            return Err(Failure::new(Cause::Refused, format!("{path} was replaced while it was written")));
-        }
-        // What it held is free only once the file system has said so on the disk.
-        file.set_len(0)
-            .and_then(|()| file.sync_all())
-            .map_err(|e| Failure::errno(format!("cannot empty {path}"), &e))?;
-        fill(&mut file, path, size, pieces)?;
-        file.sync_all().map_err(|e| Failure::errno(format!("cannot write {path} to the disk"), &e))?;
-        Ok(file)
-    }
-
-    /// Gives the new file the owner, the mode and the extended attributes of the one that it replaces.
-    fn dress(&self, file: &File, existing: Option<&Stat>, mode: u32) -> Result<()> {
-        let failed = |what: &str, e: Errno| {
-            Failure::errno(format!("cannot set the {what} of {}", self.path), &e.into())
-        };
-        let now = rustix::fs::fstat(file).map_err(|e| failed("mode", e))?;
-        let is_fat = rustix::fs::fstatfs(file).is_ok_and(|fs| i128::from(fs.f_type) == MSDOS_MAGIC);
-        if let Some(existing) = existing
-            && (existing.st_uid, existing.st_gid) != (now.st_uid, now.st_gid)
-        {
-            let (uid, gid) =
-                (rustix::fs::Uid::from_raw(existing.st_uid), rustix::fs::Gid::from_raw(existing.st_gid));
-            rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(|e| failed("owner", e))?;
-        }
-        // After the owner, whose change drops the set-uid bits and the capabilities. FAT has no modes.
-        if !is_fat {
-            let mode = existing.map_or(mode, |existing| existing.st_mode) & 0o7777;
-            rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(|e| failed("mode", e))?;
-        }
-        if existing.is_some() {
-            self.copy_xattrs(file).map_err(|e| failed("extended attributes", e))?;
-        }
-        Ok(())
-    }
-
-    fn copy_xattrs(&self, to: &File) -> rustix::io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let from = rustix::fs::openat(&self.parent, &*self.name, flags, Mode::empty())?;
-        let mut names = vec![0u8; XATTRS_AT_MOST];
-        let len = match rustix::fs::flistxattr(&from, &mut names[..]) {
-            Err(Errno::OPNOTSUPP) => return Ok(()),
-            len => len?,
-        };
-        let mut value = vec![0u8; XATTRS_AT_MOST];
-        for name in names.get(..len).unwrap_or_default().split(|&byte| byte == 0) {
-            if name.is_empty() {
-                continue;
-            }
-            let len = rustix::fs::fgetxattr(&from, name, &mut value[..])?;
-            let value = value.get(..len).unwrap_or_default();
-            rustix::fs::fsetxattr(to, name, value, XattrFlags::empty())?;
-        }
-        Ok(())
-    }
-
-    fn rename(&self, from: &str) -> Result<()> {
-        rustix::fs::renameat(&self.parent, from, &self.parent, &*self.name)
-            .map_err(|e| Failure::errno(format!("cannot put the new {} in its place", self.path), &e.into()))
-    }
-}
-
-/// Bytes on the disk that a file holds.
-fn held(file: &Stat) -> u64 {
-    u64::try_from(file.st_blocks).unwrap_or(0).saturating_mul(512)
-}
-
-/// Writes the pieces, which must be `size` bytes together.
-fn fill(file: &mut File, path: &str, size: u64, pieces: &mut dyn Pieces) -> Result<()> {
-    let mut len: u64 = 0;
-    while let Some(piece) = pieces.next().map_err(|e| Failure::errno("cannot receive the content", &e))? {
-        len = len.saturating_add(piece.len() as u64);
-        if len > size {
-            break;
-        }
-        file.write_all(piece).map_err(|e| Failure::errno(format!("cannot write {path}"), &e))?;
-    }
-    if len == size {
-        return Ok(());
-    }
-    Err(Failure::new(Cause::Refused, format!("{path} was announced with {size} bytes; there came {len}")))
 }
 
 /// The folder and the name of an absolute path.
@@ -508,7 +439,11 @@ fn reopen(fd: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
 }
 
 fn stat(fd: &OwnedFd, path: &str) -> Result<Stat> {
-    rustix::fs::fstat(fd).map_err(|e| Failure::errno(format!("cannot look at {path}"), &e.into()))
+    rustix::fs::fstat(fd).map_err(|e| stat_error(path, e))
+}
+
+pub(super) fn stat_error(path: &str, error: Errno) -> Failure {
+    Failure::errno(format!("cannot look at {path}"), &error.into())
 }
 
 fn free_space(fd: impl AsFd) -> rustix::io::Result<u64> {
@@ -519,7 +454,7 @@ fn free_space(fd: impl AsFd) -> rustix::io::Result<u64> {
     Ok(blocks.saturating_mul(fs.f_frsize))
 }
 
-fn not_a_file(path: &str, kind: NodeKind) -> Failure {
+pub(super) fn not_a_file(path: &str, kind: NodeKind) -> Failure {
     let what = match kind {
         NodeKind::Dir => "a folder",
         NodeKind::Symlink => "a link",

@@ -1,12 +1,15 @@
 //! The sandbox's PID 1: mounts the guest's file systems and does to their files what the host asks, nothing else.
 //!
 //! It runs no program of the guest and none besides itself. Cut by phase: this file starts the machine and answers
-//! requests, [`mounts`] mounts and unmounts, [`files`] reads and writes below a root, [`flags`] lifts what locks a file.
+//! requests, [`mounts`] mounts and unmounts, [`files`] reads and writes below a root, [`place`] how a file is written, [`flags`] lifts
+//! what locks a file, [`windows`] knows what is particular to NTFS and FAT.
 
 mod files;
 mod flags;
 mod klog;
 mod mounts;
+mod place;
+mod windows;
 
 use super::protocol::{self, Cause, Failure, Reply, Request};
 use files::{Pieces, Root};
@@ -129,6 +132,17 @@ fn wait_for<T>(mut ask: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Opt
 /// Answers one request. An error is one of the port; everything else goes to the host as [`Reply::Failed`].
 fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) -> io::Result<()> {
     let log = klog::Mark::now();
+    let changes = matches!(
+        request,
+        Request::Mount(_)
+            | Request::Unmount { .. }
+            | Request::Put { .. }
+            | Request::Symlink { .. }
+            | Request::Remove { .. }
+    );
+    if changes {
+        windows::forget();
+    }
     let reply = match request {
         Request::Begin { version, nonce, unix_seconds, nanos, seed } => {
             begin(unix_seconds, nanos, &seed).map(|()| {
@@ -149,6 +163,7 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
             .and_then(|root| root.metadata(&path, follow))
             .map(|meta| meta.map_or(Reply::Absent, Reply::Meta)),
         Request::Read { root, paths, at_most } => return read(port, &root, &paths, at_most),
+        Request::Head { root, path, len } => return head(port, &root, &path, len),
         Request::List { root, path } => return list(port, &root, &path),
         Request::ReadLink { root, path } => Root::open(&root)
             .and_then(|root| root.read_link(&path))
@@ -173,6 +188,9 @@ fn answer<P: Read + Write>(port: &mut P, mounts: &mut Mounts, request: Request) 
         Request::Sync => mounts.sync().map(|()| Reply::Done),
         Request::Finish => mounts.finish().map(|()| Reply::Done),
     };
+    if changes {
+        windows::forget();
+    }
     let reply = reply.unwrap_or_else(|mut failure| {
         failure.kernel = log.lines();
         Reply::Failed(failure)
@@ -254,6 +272,34 @@ fn read<P: Read + Write>(port: &mut P, root: &str, paths: &[String], at_most: u6
         }
     }
     Ok(())
+}
+
+/// The beginning of a file, however long that is.
+fn head<P: Write>(port: &mut P, root: &str, path: &str, len: u32) -> io::Result<()> {
+    let log = klog::Mark::now();
+    let read = Root::open(root).and_then(|root| root.open_file(path, u64::MAX)).and_then(|file| {
+        let Some(file) = file else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let at_most = u64::from(len).min(protocol::PIECE as u64);
+        let failed = |e: io::Error| Failure::errno(format!("cannot read {path}"), &e);
+        file.take(at_most).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(Some(bytes))
+    });
+    match read {
+        Ok(Some(bytes)) => {
+            protocol::send(port, &Reply::Content)?;
+            if !bytes.is_empty() {
+                protocol::send_piece(port, &bytes)?;
+            }
+            protocol::send_piece(port, &[])?;
+            protocol::send(port, &Reply::Done)
+        }
+        Ok(None) => protocol::send(port, &Reply::Absent),
+        Err(mut failure) => {
+            failure.kernel = log.lines();
+            protocol::send(port, &Reply::Failed(failure))
+        }
+    }
 }
 
 fn list<P: Write>(port: &mut P, root: &str, path: &str) -> io::Result<()> {

@@ -40,7 +40,9 @@ fn kernel_name(fs: &str) -> (&str, &'static str) {
         // A balance that was cut short would go on, and move everything.
         "btrfs" => ("btrfs", "skip_balance,nodiscard"),
         "vfat" => ("vfat", "iocharset=iso8859-1,utf8=1,shortname=mixed,errors=remount-ro"),
-        "ntfs" => ("ntfs3", "iocharset=utf8"),
+        // No names that Windows could not open. Case is ours (see `windows`). "force" is not among the options: it mounts a
+        // volume that waits for chkdsk.
+        "ntfs" => ("ntfs3", "iocharset=utf8,windows_names"),
         other => (other, ""),
     }
 }
@@ -122,12 +124,20 @@ impl Mounts {
                 .map_err(|e| Failure::errno(format!("cannot look at the folder {at}"), &e))?,
             None => PathBuf::from(top),
         };
-        let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
-        if read_only {
-            flags |= MountFlags::RDONLY;
-        }
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
         let options = std::ffi::CString::new(options).unwrap_or_default();
-        rustix::mount::mount(&device, &*point_path, name, flags, &*options).map_err(|e| {
+        let mount = |flags| rustix::mount::mount(&device, &*point_path, name, flags, &*options);
+        let mounted = match (read_only, name) {
+            // ntfs3 replays the log only where it may write; without, a volume that was in use is full of contradictions.
+            (true, "ntfs3") => match mount(flags) {
+                Ok(()) => rustix::mount::mount_remount(&*point_path, flags | MountFlags::RDONLY, &*options),
+                // It waits for chkdsk, or the log cannot be replayed: it can be read all the same.
+                Err(_) => mount(flags | MountFlags::RDONLY),
+            },
+            (true, _) => mount(flags | MountFlags::RDONLY),
+            (false, _) => mount(flags),
+        };
+        mounted.map_err(|e| {
             let what = match subvolume {
                 Some(Subvolume::Path(path)) => format!("the subvolume {path} "),
                 Some(Subvolume::Id(id)) => format!("the subvolume {id} "),
@@ -137,6 +147,9 @@ impl Mounts {
         })?;
         let errors = ext4_errors(&device);
         self.0.push(Mount { root: root.into(), at: at.into(), device, read_only, errors });
+        if name == "ntfs3" {
+            super::windows::learn(&real_path);
+        }
         let mut mounted = MountedAs::default();
         if name == "btrfs" {
             let table = fs::read_to_string("/proc/self/mountinfo")

@@ -6,12 +6,13 @@
 //! XFS       0          0 "XFSB" · 4 block size · 32 UUID · 48 log start · 108 label · 144 free blocks
 //! btrfs     64 KiB     0 checksum · 0x20 UUID · 0x40 "_BHRfS_M" · 0x70 bytes · 0x78 bytes used · 0x88 devices · 0x12B label
 //! swap      0          page end - 10: "SWAPSPACE2" or a suspend mark · 0x400 version · 0x40C UUID · 0x41C label
-//! NTFS      0          3 "NTFS    " · 0x0B sector · 0x0D cluster · 0x30 MFT · 0x40 record size · 0x48 serial
+//! NTFS      0          see volume::ntfs
 //! exFAT     0          3 "EXFAT   " · 0x58 cluster heap · 0x60 root cluster · 0x64 serial · 0x6C, 0x6D shifts
 //! ISO 9660  32 KiB     1 "CD001" · 40 label · 813 created · 830 modified
 //! ```
 
 use super::super::field::{be16, be32, be64, bytes, le16, le32, le64, text, text_utf16, uuid};
+use super::super::ntfs;
 use super::{Probe, Reader};
 use crate::Result;
 use crate::volume::Content;
@@ -158,60 +159,13 @@ pub fn swap(reader: &Reader<'_>) -> Result<Option<Probe>> {
 /// NTFS.
 pub fn ntfs(reader: &Reader<'_>) -> Result<Option<Probe>> {
     let Some(raw) = reader.bytes(0, 512)? else { return Ok(None) };
-    let Some((serial, volume_at, record_len)) = parse_ntfs(&raw) else { return Ok(None) };
-    let id = (serial != 0).then(|| format!("{serial:016X}"));
-    let record = reader.bytes(volume_at, record_len)?;
-    let label = record.as_deref().and_then(ntfs_label);
-    Ok(Some(Probe::file_system("ntfs").uuid(id).label(label)))
-}
-
-/// Serial number, and where record 3 of the MFT ($Volume) lies.
-fn parse_ntfs(raw: &[u8]) -> Option<(u64, u64, usize)> {
-    if bytes(raw, 3, 8)? != b"NTFS    " {
-        return None;
-    }
-    let sector = u64::from(le16(raw, 0x0b)?);
-    if !(256..=4096).contains(&sector) || !sector.is_power_of_two() {
-        return None;
-    }
-    // Above 128 the byte is a negative power of two, as with the record size.
-    let per_cluster = match *raw.get(0x0d)? {
-        0 => return None,
-        count @ 1..=128 if count.is_power_of_two() => u64::from(count),
-        shift @ 240..=249 => 1_u64.checked_shl(u32::from(256 - u16::from(shift)))?,
-        _ => return None,
+    let Some(boot) = ntfs::Boot::parse(&raw) else { return Ok(None) };
+    let id = (boot.serial != 0).then(|| format!("{:016X}", boot.serial));
+    let record = match (boot.record_at(3), usize::try_from(boot.record)) {
+        (Some(at), Ok(len)) => reader.bytes(at, len)?,
+        _ => None,
     };
-    let cluster = sector.checked_mul(per_cluster)?;
-    let record = match *raw.get(0x40)? {
-        shift @ 128.. => 1_u64.checked_shl(u32::from(256 - u16::from(shift)))?,
-        count => u64::from(count).checked_mul(cluster)?,
-    };
-    if !(512..=65536).contains(&record) {
-        return None;
-    }
-    let volume = le64(raw, 0x30)?.checked_mul(cluster)?.checked_add(3 * record)?;
-    Some((le64(raw, 0x48)?, volume, usize::try_from(record).ok()?))
-}
-
-/// The volume name (attribute 0x60) of a $Volume record.
-fn ntfs_label(record: &[u8]) -> Option<String> {
-    if !record.starts_with(b"FILE") {
-        return None;
-    }
-    let mut at = usize::from(le16(record, 0x14)?);
-    loop {
-        let kind = le32(record, at)?;
-        let len = usize::try_from(le32(record, at + 4)?).ok()?;
-        if kind == 0x60 {
-            let value_len = usize::try_from(le32(record, at.checked_add(16)?)?).ok()?;
-            let value_at = at.checked_add(usize::from(le16(record, at.checked_add(20)?)?))?;
-            return text_utf16(bytes(record, value_at, value_len)?);
-        }
-        if kind == u32::MAX || len < 16 {
-            return None;
-        }
-        at = at.checked_add(len).filter(|&at| at < record.len())?;
-    }
+    Ok(Some(Probe::file_system("ntfs").uuid(id).label(record.as_deref().and_then(ntfs::label))))
 }
 
 /// exFAT.
@@ -320,20 +274,4 @@ pub fn iso9660(reader: &Reader<'_>) -> Result<Option<Probe>> {
         })
     });
     Ok(Some(Probe::file_system("iso9660").uuid(stamp).label(bytes(&raw, 40, 32).and_then(text))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ntfs_record_with_a_broken_attribute_has_no_label() {
-        let mut record = vec![0; 1024];
-        record[..4].copy_from_slice(b"FILE");
-        record[0x14] = 0x38;
-        assert_eq!(ntfs_label(&record), None, "length 0 would loop");
-        record[0x38 + 4..0x38 + 8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(ntfs_label(&record), None);
-        assert_eq!(ntfs_label(&record[..0x39]), None);
-    }
 }

@@ -39,7 +39,8 @@ impl Probe {
     fn file_system(name: &str) -> Probe {
         Probe::new(Content::FileSystem { name: name.into() })
     }
-    fn member(of: &str) -> Probe {
+    /// Part of something.
+    pub fn member(of: &str) -> Probe {
         Probe::new(Content::Member { of: of.into() })
     }
     fn encrypted(scheme: &str) -> Probe {

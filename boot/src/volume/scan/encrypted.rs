@@ -1,9 +1,10 @@
-//! Volumes encrypted with LUKS.
+//! Volumes encrypted with LUKS or BitLocker.
 
 use super::{Place, Work};
 use crate::volume::VolumeId;
 use crate::volume::view::View;
 use crate::{Finding, Kind, Result, limits};
+use landfall_image::bitlk::{self, Outcome};
 use landfall_image::luks;
 use landfall_image::{Disk, DiskMut, GuestOffset, GuestRange};
 use std::sync::Arc;
@@ -36,15 +37,23 @@ impl Locked {
 }
 
 /// The volume that an encrypted one becomes when it is open.
-pub fn opened_id(container: &VolumeId) -> VolumeId {
-    VolumeId(format!("{}:luks", container.0))
+pub fn opened_id(container: &VolumeId, scheme: &str) -> VolumeId {
+    let suffix = if scheme == BITLOCKER { "bitlocker" } else { "luks" };
+    VolumeId(format!("{}:{suffix}", container.0))
 }
+
+/// The scheme of volumes of Windows.
+pub const BITLOCKER: &str = "BitLocker";
 
 impl Work<'_> {
     /// Opens the encrypted volumes that were not tried yet. True where one was opened.
     pub(super) fn encrypted(&mut self) -> Result<bool> {
         let mut is_new = false;
         for locked in std::mem::take(&mut self.locked) {
+            if locked.scheme == BITLOCKER {
+                is_new |= self.bitlocker(&locked)?;
+                continue;
+            }
             if self.keys.is_empty() {
                 self.out.findings.push(Finding::new(
                     "luks-locked",
@@ -69,7 +78,7 @@ impl Work<'_> {
                     let plain = locked.uuid.replace('-', "");
                     let whole = GuestRange::new(GuestOffset(0), disk.size());
                     let place = Place {
-                        id: opened_id(&locked.id),
+                        id: opened_id(&locked.id, &locked.scheme),
                         disk: locked.disk,
                         entry: None,
                         device_names: vec![
@@ -79,6 +88,7 @@ impl Work<'_> {
                         ],
                         on: vec![locked.id.clone()],
                         may_hold_layers: true,
+                        owner: None,
                     };
                     if let Some(reach) = self.reach.get(&locked.id).cloned() {
                         self.reach.insert(place.id.clone(), reach);
@@ -104,6 +114,57 @@ impl Work<'_> {
         Ok(is_new)
     }
 
+    /// Opens a volume of BitLocker: where protection is suspended without a key. One that stays closed is spoken of when it is
+    /// known whether the system lies in it.
+    fn bitlocker(&mut self, locked: &Locked) -> Result<bool> {
+        let keys = std::iter::once(None).chain(self.keys.iter().map(Some));
+        let mut wrong = false;
+        for key in keys {
+            self.tried += usize::from(key.is_some());
+            if self.tried > limits::LUKS_VOLUMES {
+                break;
+            }
+            match bitlk::open_volume(locked.view.clone(), key, &mut self.effort) {
+                Ok(Outcome::Opened(disk)) => {
+                    let whole = GuestRange::new(GuestOffset(0), disk.size());
+                    let place = Place {
+                        id: opened_id(&locked.id, &locked.scheme),
+                        disk: locked.disk,
+                        entry: None,
+                        device_names: Vec::new(),
+                        on: vec![locked.id.clone()],
+                        may_hold_layers: false,
+                        owner: None,
+                    };
+                    if let Some(reach) = self.reach.get(&locked.id).cloned() {
+                        self.reach.insert(place.id.clone(), reach);
+                    }
+                    self.place(place, View::part(disk, whole)?)?;
+                    return Ok(true);
+                }
+                Ok(Outcome::Locked(_)) => {}
+                Ok(Outcome::Wrong) => wrong = true,
+                Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
+                Err(error) => {
+                    self.out.findings.push(Finding::new(
+                        "windows-bitlocker-not-opened",
+                        format!("{} is encrypted with BitLocker, and cannot be opened: {error}", locked.id.0),
+                        error.hint_text().unwrap_or("decrypt it in the source machine (manage-bde -off)"),
+                    ));
+                    return Ok(false);
+                }
+            }
+        }
+        if wrong {
+            self.out.findings.push(Finding::new(
+                "windows-bitlocker-key-wrong",
+                format!("{} is encrypted with BitLocker, and the key that was given does not open it", locked.id.0),
+                "give its recovery password, 48 digits with hyphens, as the first line of a file: --passphrase-file FILE",
+            ));
+        }
+        Ok(false)
+    }
+
     /// The volume decrypted by the first key that fits, `None` where none does, or why it cannot be opened.
     fn unlock(&mut self, locked: &Locked) -> Result<Result<Option<Arc<dyn DiskMut>>>> {
         // A slot that cannot be used may not hide one that another key opens.
@@ -122,6 +183,9 @@ impl Work<'_> {
     /// Volumes that lie too deep to be tried.
     pub(super) fn encrypted_at_the_end(&mut self) {
         for locked in std::mem::take(&mut self.locked) {
+            if locked.scheme == BITLOCKER {
+                continue;
+            }
             self.out.findings.push(Finding::new(
                 "luks-not-opened",
                 locked.says(&format!("; it lies deeper than {} layers of storage", limits::STORAGE_LAYERS)),

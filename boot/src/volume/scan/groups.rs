@@ -107,8 +107,15 @@ impl Work<'_> {
                     }
                 };
                 self.reach.insert(id.clone(), reach);
-                let place =
-                    Place { id, disk: logical.disk, entry: None, device_names, on, may_hold_layers: false };
+                let place = Place {
+                    id,
+                    disk: logical.disk,
+                    entry: None,
+                    device_names,
+                    on,
+                    may_hold_layers: false,
+                    owner: None,
+                };
                 self.place(place, view)
             }
             Mapping::NotOpened { of, why, hint } => {
@@ -131,6 +138,7 @@ impl Work<'_> {
                     part_type: None,
                     disk: logical.disk,
                     partition: None,
+                    offset: None,
                     device_names,
                     free: None,
                     on,

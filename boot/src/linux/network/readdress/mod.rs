@@ -14,8 +14,8 @@ mod netplan;
 mod networkd;
 mod outcome;
 mod routes;
-mod site;
-mod system;
+pub(crate) mod site;
+pub(crate) mod system;
 mod values;
 mod wicked;
 

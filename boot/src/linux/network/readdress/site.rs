@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Id, sentence, remedy.
-pub(super) type Found = (&'static str, String, String);
+pub(crate) type Found = (&'static str, String, String);
 
 /// A gateway in a file: whose, as it was, as it will be.
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     pub interface: String,
     pub old: IpAddr,
     pub new: IpAddr,
@@ -20,7 +20,7 @@ pub(super) struct Gateway {
 
 /// The map, and what was done by it so far.
 #[derive(Default)]
-pub(super) struct Site<'a> {
+pub(crate) struct Site<'a> {
     pub rules: Vec<&'a Rule>,
     cards: BTreeMap<String, BTreeSet<usize>>,
     /// Names that netplan's ids stand for.
@@ -140,7 +140,7 @@ impl<'a> Site<'a> {
 }
 
 /// The rules for one interface, while one file is changed.
-pub(super) struct On<'s, 'a> {
+pub(crate) struct On<'s, 'a> {
     site: &'s mut Site<'a>,
     rules: Vec<&'a Rule>,
     name: String,

@@ -122,7 +122,8 @@ fn resolv_conf(old: &[u8], path: &str, site: &mut Site<'_>) -> Option<Vec<u8>> {
     edits.finish()
 }
 
-fn hosts(old: &[u8], path: &str, site: &mut Site<'_>) -> Option<Vec<u8>> {
+/// Own addresses in a hosts file; those of others are only told of.
+pub(crate) fn hosts(old: &[u8], path: &str, site: &mut Site<'_>) -> Option<Vec<u8>> {
     let mut edits = Edits::new(old);
     for (words, line) in worded(old) {
         let Some(first) = words.first() else { continue };

@@ -1,0 +1,87 @@
+//! Settings for the first start on other hardware.
+//!
+//! - The SAN policy: every disk is new there, and one that is found on a bus that could be shared would stay offline.
+//! - Fast Startup: a shut-down guest would wake up on other hardware.
+//! - The clock: what the guest takes the virtual real-time clock for.
+//! - A boot trial: a guest that restarts after a stop error tells nothing.
+
+use crate::Result;
+use crate::target::Clock;
+use crate::windows::before::Place;
+use crate::windows::data::{Data, REG_DWORD};
+use crate::windows::draft::{Draft, Version};
+
+const PARTITION_MANAGER: &str = "Services\\partmgr\\Parameters";
+const SAN_POLICY: Place<'static> = Place::Control(PARTITION_MANAGER, "SanPolicy");
+/// All disks come online, and can be written to.
+const ONLINE_ALL: u32 = 1;
+
+/// The same at every target.
+pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
+    SAN_POLICY.change(
+        draft,
+        Some(Data::dword(ONLINE_ALL)),
+        "Every disk is a new one at the target: all of them come online with their letters.",
+    )?;
+    fast_startup(draft)?;
+    draft.clock = Some(clock(draft)?);
+    Ok(())
+}
+
+/// Windows 8 brought it. It stays off: a guest that is moved once is moved again.
+fn fast_startup(draft: &mut Draft<'_>) -> Result<()> {
+    let (key, name) = (draft.system.key("Control\\Session Manager\\Power"), "HiberbootEnabled");
+    let is_set = draft.registry.value(&key, name)?.is_some();
+    // A server has it off without a word.
+    if draft.system.version < Version::EIGHT || draft.system.is_server && !is_set {
+        return Ok(());
+    }
+    draft.registry.set(
+        &key,
+        name,
+        Data::dword(0),
+        "Fast Startup is switched off: what it keeps on the disk when the guest is shut down is of the old hardware.",
+    )
+}
+
+/// What the guest takes the virtual real-time clock for: local time, unless it was told otherwise.
+///
+/// # Errors
+/// Where the hive is damaged.
+pub fn clock(draft: &Draft<'_>) -> Result<Clock> {
+    let key = draft.system.key("Control\\TimeZoneInformation");
+    let is_universal = draft.registry.dword(&key, "RealTimeIsUniversal")?.is_some_and(|number| number != 0);
+    Ok(if is_universal { Clock::Utc } else { Clock::LocalTime })
+}
+
+/// For a boot trial, in a throw-away copy: a stop error stays on the screen.
+///
+/// # Errors
+/// Where the hive is damaged.
+pub fn plan_trial(draft: &mut Draft<'_>) -> Result<()> {
+    let key = draft.system.key("Control\\CrashControl");
+    draft.registry.set(
+        &key,
+        "AutoReboot",
+        Data::dword(0),
+        "In a boot trial a stop error is to stay on the screen, not to restart the machine.",
+    )
+}
+
+/// Command lines that give back, once the guest has seen all its disks at the target, what was set for its first start. A
+/// disk that came online stays so.
+///
+/// # Errors
+/// Where the hive is damaged.
+pub fn commands_after_first_start(draft: &Draft<'_>) -> Result<Vec<String>> {
+    let key = format!("HKLM\\SYSTEM\\CurrentControlSet\\{PARTITION_MANAGER}");
+    let before = SAN_POLICY.before(draft)?;
+    Ok(match before {
+        None => Vec::new(),
+        Some(Some(data)) if data.kind == REG_DWORD => {
+            let was = data.as_dword().unwrap_or(ONLINE_ALL);
+            vec![format!("reg.exe add \"{key}\" /v SanPolicy /t REG_DWORD /d {was} /f")]
+        }
+        Some(_) => vec![format!("reg.exe delete \"{key}\" /v SanPolicy /f")],
+    })
+}

@@ -1,0 +1,246 @@
+//! Whole plans for Windows guests: over hives that are made here, and over real ones of other machines.
+
+use super::data::Data;
+use super::hive::Hive;
+use super::planner::Windows;
+use super::registry::Keys;
+use crate::apply::{Change, materialise};
+use crate::family::{Family, Scene};
+use crate::patch::{Action, PatchPlan, RegistryChange};
+use crate::target::{DiskModel, Firmware, NicModel, Platform, Request};
+use crate::testing::{corpus, unpack};
+use crate::tree::mem::MemTree;
+
+type Values<'v> = &'v [(&'v str, &'v str, Data)];
+
+/// A hive file with these values.
+fn hive(values: Values<'_>) -> Vec<u8> {
+    let mut hive = Hive::new();
+    for (key, name, data) in values {
+        Keys::set(&mut hive, key, name, data).unwrap();
+    }
+    hive.finish().unwrap()
+}
+
+fn service(name: &str, start: u32) -> [(String, &'static str, Data); 2] {
+    let key = format!("ControlSet001\\Services\\{name}");
+    let path = format!("System32\\drivers\\{name}.sys");
+    [(key.clone(), "Start", Data::dword(start)), (key, "ImagePath", Data::expand(&path))]
+}
+
+/// A boot configuration whose default entry starts Windows.
+fn store() -> Vec<u8> {
+    const MANAGER: &str = "Objects\\{9dea862c-5cdd-4e70-acc1-f32b344d4795}";
+    const LOADER: &str = "{7254a080-1510-4e85-ac0f-e7fb3d444736}";
+    let of_manager = |below: &str| format!("{MANAGER}\\{below}");
+    let of_loader = |below: &str| format!("Objects\\{LOADER}\\{below}");
+    let values = [
+        (of_manager("Description"), "Type", Data::dword(0x1010_0002)),
+        (of_manager("Elements\\23000003"), "Element", Data::text(LOADER)),
+        (of_loader("Description"), "Type", Data::dword(0x1020_0003)),
+        (of_loader("Elements\\12000002"), "Element", Data::text("\\Windows\\system32\\winload.exe")),
+        (of_loader("Elements\\22000002"), "Element", Data::text("\\Windows")),
+    ];
+    let values: Vec<_> = values.iter().map(|(key, name, data)| (key.as_str(), *name, data.clone())).collect();
+    hive(&values)
+}
+
+/// A Windows 10 with the drivers that are inbox there, as one that ran on VMware's LSI SAS leaves them.
+fn ten() -> MemTree {
+    let mut values = vec![
+        ("Select".to_owned(), "Default", Data::dword(1)),
+        ("ControlSet001\\Control\\ProductOptions".to_owned(), "ProductType", Data::text("WinNT")),
+        (
+            "ControlSet001\\Control\\Session Manager\\Environment".to_owned(),
+            "PROCESSOR_ARCHITECTURE",
+            Data::text("AMD64"),
+        ),
+        (
+            "DriverDatabase\\DeviceIds\\PCI\\VEN_8086&DEV_10D3".to_owned(),
+            "x.inf",
+            Data::binary([1, 255, 0, 0]),
+        ),
+    ];
+    let mut tree = MemTree::new().file("/bootmgr", "").file("/Windows/System32/winload.exe", "");
+    let inbox =
+        ["storahci", "stornvme", "LSI_SAS", "atapi", "intelide", "pciide", "vmbus", "storvsc", "netvsc"];
+    for name in inbox {
+        values.extend(service(name, if name == "netvsc" { 3 } else { 0 }));
+        if !["LSI_SAS", "netvsc"].contains(&name) {
+            let key = format!("ControlSet001\\Services\\{name}\\StartOverride");
+            values.push((key, "0", Data::dword(3)));
+        }
+        tree = tree.file(&format!("/Windows/System32/drivers/{name}.sys"), "MZ");
+    }
+    let values: Vec<_> = values.iter().map(|(key, name, data)| (key.as_str(), *name, data.clone())).collect();
+    let version = "Microsoft\\Windows NT\\CurrentVersion";
+    let software = [
+        (version, "CurrentMajorVersionNumber", Data::dword(10)),
+        (version, "CurrentMinorVersionNumber", Data::dword(0)),
+        (version, "CurrentBuildNumber", Data::text("19045")),
+        (version, "UBR", Data::dword(3803)),
+        (version, "ProductName", Data::text("Windows 10 Pro")),
+        (version, "DisplayVersion", Data::text("22H2")),
+        (version, "EditionID", Data::text("Professional")),
+    ];
+    tree.file("/Windows/System32/config/SYSTEM", hive(&values))
+        .file("/Boot/BCD", store())
+        .file("/:esp/EFI/Microsoft/Boot/BCD", store())
+        .file("/:esp/EFI/Microsoft/Boot/bootmgfw.efi", "MZ")
+        .file("/Windows/System32/config/SOFTWARE", hive(&software))
+}
+
+fn plan(tree: &MemTree, request: &Request) -> PatchPlan {
+    let scene = Scene { tree, volumes: &[], mounts: &[] };
+    let guest = Windows.recognise(&scene).unwrap().unwrap();
+    Windows.plan(&scene, &guest, request).unwrap()
+}
+
+fn to(platform: Platform, firmware: Firmware) -> Request {
+    Request { platform, firmware, ..Request::default() }
+}
+
+/// Keys whose values are set, with what they become: `Services\atapi Start 0`.
+fn edits(plan: &PatchPlan) -> Vec<String> {
+    let mut all = Vec::new();
+    for edit in &plan.edits {
+        let Action::Registry(edits) = &edit.action else { continue };
+        for edit in &edits.0 {
+            if let RegistryChange::Set { name, data, .. } = &edit.change {
+                let key = edit.key.trim_start_matches("ControlSet001\\");
+                all.push(format!("{key} {name} {}", data.as_dword().unwrap_or(99)));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_facts_of_a_guest() {
+    let tree = ten();
+    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+    let guest = Windows.recognise(&scene).unwrap().unwrap();
+    insta::assert_json_snapshot!(guest);
+}
+
+#[test]
+fn every_target_gets_devices_that_the_guest_drives() {
+    let tree = ten();
+    use DiskModel::{Ide, Lsi, Nvme, Sata, Vmbus};
+    use NicModel::{E1000, E1000e, Netvsc};
+    for (platform, firmware, disks, cards) in [
+        (Platform::Kvm, Firmware::Bios, vec![Sata, Ide], vec![E1000e]),
+        (Platform::Kvm, Firmware::Uefi, vec![Sata], vec![E1000e]),
+        (Platform::Ahv, Firmware::Uefi, vec![Sata], vec![E1000]),
+        (Platform::Esxi, Firmware::Bios, vec![Sata, Nvme, Lsi, Ide], vec![E1000e]),
+        (Platform::Hyperv, Firmware::Bios, vec![Vmbus, Ide], vec![Netvsc]),
+        (Platform::Hyperv, Firmware::Uefi, vec![Vmbus], vec![Netvsc]),
+        (Platform::Azure, Firmware::Uefi, vec![Vmbus], vec![Netvsc]),
+        (Platform::Xen, Firmware::Bios, vec![Ide], vec![E1000]),
+    ] {
+        let plan = plan(&tree, &to(platform, firmware));
+        assert_eq!((plan.devices.disks.clone(), plan.devices.cards.clone()), (disks, cards), "{platform:?}");
+        assert!(!plan.is_blocked(), "{platform:?}: {:?}", plan.findings);
+        let edits = edits(&plan);
+        for driver in ["storahci", "atapi", "intelide", "vmbus", "storvsc", "stornvme"] {
+            assert!(edits.contains(&format!("Services\\{driver}\\StartOverride 0 0")), "{driver}: {edits:?}");
+        }
+    }
+}
+
+/// Without its file no driver counts, whatever the registry says.
+#[test]
+fn a_guest_without_drivers_is_blocked() {
+    let mut tree = ten();
+    let gone: Vec<Change> = ["storahci", "intelide"]
+        .iter()
+        .map(|name| Change::Remove { path: format!("/Windows/System32/drivers/{name}.sys") })
+        .collect();
+    tree.apply(&gone).unwrap();
+    let plan = plan(&tree, &to(Platform::Kvm, Firmware::Bios));
+    assert!(plan.is_blocked());
+    assert_eq!(plan.findings[0].id, "windows-no-disk-driver");
+}
+
+#[test]
+fn a_second_pass_finds_nothing_to_do_and_another_target_starts_from_the_first() {
+    let mut tree = ten();
+    let request = to(Platform::Hyperv, Firmware::Bios);
+    let changes = materialise(&plan(&tree, &request), &tree).unwrap();
+    assert!(changes.iter().any(|change| change.path().ends_with("/SYSTEM")));
+    tree.apply(&changes).unwrap();
+    assert_eq!(plan(&tree, &request).edits, []);
+    let back = plan(&tree, &to(Platform::Esxi, Firmware::Bios));
+    assert_eq!(edits(&back), Vec::<String>::new(), "the first pass made every inbox driver start");
+}
+
+#[test]
+fn what_is_not_taken_is_named() {
+    let version = "Microsoft\\Windows NT\\CurrentVersion";
+    let software = |text: &str| {
+        hive(&[
+            (version, "CurrentVersion", Data::text(text)),
+            (version, "CurrentBuildNumber", Data::text("1")),
+        ])
+    };
+    for (bytes, request, id) in [
+        (software("5.2"), to(Platform::Kvm, Firmware::Bios), "windows-too-old"),
+        (software("6.0"), to(Platform::Kvm, Firmware::Bios), "windows-old"),
+        (software("6.1"), to(Platform::Hyperv, Firmware::Uefi), "windows-no-second-generation"),
+        (hive(&[]), to(Platform::Kvm, Firmware::Bios), "windows-version-unknown"),
+        (b"regf".to_vec(), to(Platform::Kvm, Firmware::Bios), "windows-registry-unreadable"),
+    ] {
+        let tree = ten().file("/Windows/System32/config/SOFTWARE", bytes);
+        let plan = plan(&tree, &request);
+        assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:?}", plan.findings);
+    }
+}
+
+/// Real SYSTEM hives: what a move to KVM without virtio-win changes in them.
+#[test]
+fn real_hives_are_planned_for() {
+    let Some(corpus) = corpus() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let regipy = corpus.join("hives/regipy");
+    for (name, at, minor) in [("SYSTEM", regipy.clone(), 1), ("SYSTEM_B", regipy.join("SYSTEM_B"), 0)] {
+        let read = |name: &str| std::fs::read(unpack(&at, name, folder.path())).unwrap();
+        let system = read(name);
+        let version = "Microsoft\\Windows NT\\CurrentVersion";
+        let text = if minor == 1 { "6.1" } else { "10.0" };
+        let build = if minor == 1 { "7601" } else { "16299" };
+        let software = hive(&[
+            (version, "CurrentVersion", Data::text(text)),
+            (version, "CurrentBuildNumber", Data::text(build)),
+        ]);
+        let mut tree = MemTree::new()
+            .file("/bootmgr", "")
+            .file("/Boot/BCD", store())
+            .file("/Windows/System32/config/SYSTEM", &system)
+            .file("/Windows/System32/config/SOFTWARE", software);
+        if minor == 0 {
+            for log in ["LOG1", "LOG2"] {
+                tree = tree
+                    .file(&format!("/Windows/System32/config/SYSTEM.{log}"), read(&format!("{name}.{log}")));
+            }
+        }
+        for driver in super::hardware::drivers_of_interest() {
+            for file in [driver, "vmstorfl", "E1G60I32", "e1i65x64"] {
+                tree = tree.file(&format!("/Windows/System32/drivers/{file}.sys"), "MZ");
+                tree = tree.file(&format!("/Windows/system32/drivers/{file}.sys"), "MZ");
+                tree = tree.file(&format!("/Windows/system32/DRIVERS/{file}.sys"), "MZ");
+                let lower = file.to_lowercase();
+                tree = tree.file(&format!("/Windows/system32/drivers/{lower}.sys"), "MZ");
+                tree = tree.file(&format!("/Windows/System32/drivers/{lower}.sys"), "MZ");
+            }
+        }
+        let plan = plan(&tree, &to(Platform::Kvm, Firmware::Bios));
+        insta::assert_json_snapshot!(format!("real_{name}"), plan);
+        let changes = materialise(&plan, &tree).unwrap();
+        let of_system = changes.iter().find(|change| change.path().ends_with("/SYSTEM"));
+        let Some(Change::Put { bytes, .. }) = of_system else { panic!("{}", changes.len()) };
+        assert!(bytes.len() >= system.len() - 4096);
+        // What was written is whole, and asks for nothing more.
+        tree.apply(&changes).unwrap();
+        assert_eq!(self::plan(&tree, &to(Platform::Kvm, Firmware::Bios)).edits, []);
+    }
+}
