@@ -4,20 +4,23 @@
 #
 # It has to have ntfs3, for Windows. Debian 12's own kernel (6.1) does not: there it comes from the backports.
 #
-#   tools/fetch-sandbox-kernel.sh DEST
+#   tools/fetch-sandbox-kernel.sh DEST [any]     any: the distribution's own kernel, whatever it has
 set -eu
 
-if [ $# -ne 1 ]; then
-    echo "usage: $0 DEST" >&2
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${2:-any}" != any ]; then
+    echo "usage: $0 DEST [any]" >&2
     exit 2
 fi
 dest=$1
+any=${2:-}
 package=linux-image-cloud-amd64
 
 have() {
     for kernel in "$dest"/boot/vmlinuz-*; do
         [ -s "$kernel" ] || continue
-        set -- "$dest/lib/modules/${kernel##*/vmlinuz-}/kernel/fs/ntfs3"/ntfs3.ko*
+        modules=$dest/lib/modules/${kernel##*/vmlinuz-}/kernel
+        [ -z "$any" ] || [ ! -d "$modules" ] || return 0
+        set -- "$modules/fs/ntfs3"/ntfs3.ko*
         [ -e "$1" ] && return 0
     done
     return 1
@@ -51,7 +54,8 @@ download() {
     image=$(resolve)
     # linux-image-6.12.95+deb12-cloud-amd64
     version=${image#linux-image-}
-    [ -n "$image" ] && dpkg --compare-versions "${version%%[!0-9.]*}" ge 6.2 || return 1
+    [ -n "$image" ] || return 1
+    [ -n "$any" ] || dpkg --compare-versions "${version%%[!0-9.]*}" ge 6.2 || return 1
     # shellcheck disable=SC2086
     (cd "$work" && apt-get $apt_options -qq -o APT::Sandbox::User= download "$image" >&2)
 }
@@ -91,6 +95,6 @@ for folder in "$modules"/*; do
     chmod a+r "$dest/boot/vmlinuz-$version"
 done
 if ! have; then
-    echo "$0: the package holds no kernel with modules, ntfs3 among them" >&2
+    echo "$0: the package holds no kernel with the modules that are wanted" >&2
     exit 1
 fi

@@ -4,7 +4,7 @@
 #   tools/make-arrays.sh FOLDER                   FOLDER/NAME.N.raw, disk N of the fixture NAME (see arrays-init.sh)
 #   tools/make-arrays.sh --check FOLDER IMAGES    what the kernel, mdadm, lvm2 and e2fsck say of the fixtures in IMAGES
 #
-# md and device-mapper work in a virtual machine: a distribution's kernel (tools/fetch-sandbox-kernel.sh) with an
+# md and device-mapper work in a virtual machine: the distribution's kernel (tools/fetch-sandbox-kernel.sh) with an
 # initramfs of this machine's tools and three of Debian's packages. Needs no root; QEMU, lvm2, cryptsetup, e2fsprogs.
 set -eu
 
@@ -44,9 +44,13 @@ program() {
     done
 }
 
-initrd=$folder/initrd
+# Not the sandbox's: md has no linear arrays from 6.8 to 6.13.
+"$here/fetch-sandbox-kernel.sh" "$folder/kernel" any
+kernel=$(ls "$folder"/kernel/boot/vmlinuz-* | tail -n 1)
+version=${kernel##*/vmlinuz-}
+# With the modules of that kernel.
+initrd=$folder/initrd-$version
 if [ ! -s "$initrd" ] || [ "$here/arrays-init.sh" -nt "$initrd" ]; then
-    "$here/fetch-sandbox-kernel.sh" "$folder/../sandbox"
     fetch mdadm sbin/mdadm
     fetch busybox-static bin/busybox
     fetch thin-provisioning-tools usr/sbin/pdata_tools
@@ -67,19 +71,21 @@ if [ ! -s "$initrd" ] || [ "$here/arrays-init.sh" -nt "$initrd" ]; then
     # The hosts' name goes into names of arrays.
     echo 'HOMEHOST guest' > "$root/etc/mdadm.conf"
     install -m 755 "$here/arrays-init.sh" "$root/init"
-    version=$(ls "$folder/../sandbox/lib/modules" | tail -n 1)
     modules=$root/lib/modules/$version
     mkdir -p "$modules/kernel"
-    for part in drivers/md drivers/scsi drivers/virtio drivers/dax fs/ext4 fs/jbd2 fs/mbcache.ko crypto lib arch/x86/crypto; do
-        [ ! -e "$folder/../sandbox/lib/modules/$version/kernel/$part" ] ||
-            (cd "$folder/../sandbox/lib/modules/$version" && cp -r --parents "kernel/$part" "$modules")
+    for part in drivers/md drivers/scsi drivers/virtio drivers/dax fs/ext4 fs/jbd2 fs/mbcache.ko fs/mbcache.ko.xz \
+        crypto lib arch/x86/crypto; do
+        [ ! -e "$folder/kernel/lib/modules/$version/kernel/$part" ] ||
+            (cd "$folder/kernel/lib/modules/$version" && cp -r --parents "kernel/$part" "$modules")
     done
-    cp "$folder/../sandbox/lib/modules/$version"/modules.builtin* "$folder/../sandbox/lib/modules/$version"/modules.order "$modules"
+    cp "$folder/kernel/lib/modules/$version"/modules.builtin* "$folder/kernel/lib/modules/$version"/modules.order "$modules"
+    # busybox loads no compressed ones.
+    find "$modules" -name '*.ko.xz' -exec unxz {} +
+    sed -i 's/\.ko\.xz$/.ko/' "$modules/modules.order"
     depmod -b "$root" "$version"
     (cd "$root" && find . | cpio --quiet -o -H newc) | gzip -1 > "$initrd.partial"
     mv "$initrd.partial" "$initrd"
 fi
-kernel=$(ls "$folder"/../sandbox/boot/vmlinuz-* | tail -n 1)
 
 # What is made; fewer for a try, by FIXTURES="NAME:DISKS …".
 fixtures='r1-12:2 r1-10-disk:2 r1-090:2 r0-12:2 linear-090:2 r10-12:3 r10-four:4 linear:2 stale:2 rebuilding:2

@@ -248,6 +248,7 @@ impl Work<'_, '_> {
         }
         out.plan.devices = read.plan.devices;
         out.plan.moved = read.plan.moved;
+        out.plan.clock = read.plan.clock;
         out.before = read.before;
         out.plan.findings.extend(read.plan.findings);
         out.reader = Some(reader);
