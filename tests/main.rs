@@ -9,3 +9,4 @@ mod refusals;
 mod registrations;
 mod sources;
 mod tidy;
+mod windows;

@@ -46,6 +46,8 @@ rate_limit = "200M"
 scratch_at_most = "4G"
 keep = ["cloud-init"]
 drop = ["qemu-guest-agent"]
+virtio_win = "virtio-win.iso"
+registry = "site.reg"
 [[machine]]
 source = "web01.vmx"
 to = "proxmox"
@@ -63,6 +65,8 @@ nvram = "web01_VARS.fd"
 snapshot = "before"
 system = "a"
 configuration = "small"
+registry = "site.reg"
+discard_hibernation = true
 "#;
 
 fn examples(file: &str) -> Vec<String> {
@@ -79,6 +83,7 @@ fn said(kind: &str, text: &str) -> String {
     let path = folder.path().join("file.toml");
     fs::write(&path, text).unwrap();
     fs::write(folder.path().join("map.toml"), MAP).unwrap();
+    fs::write(folder.path().join("site.reg"), "Windows Registry Editor Version 5.00\r\n").unwrap();
     let mut command = landfall();
     match kind {
         "map-file" => command.args(["map", "check"]),

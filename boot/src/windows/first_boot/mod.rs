@@ -165,7 +165,7 @@ pub fn plan(draft: &mut Draft<'_>, steps: &Steps) -> Result<()> {
         ] {
             draft.registry.set(&key, name, data, why)?;
         }
-        draft.software.delete(MARK, "What an earlier first start left.")?;
+        draft.software.delete_value(MARK, "FirstStart", "What an earlier first start left.")?;
         draft.find(
             "windows-first-start",
             format!("At its first start Windows runs {script} once: {}.", steps.shown()),
