@@ -11,7 +11,9 @@ if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${2:-any}" != any ]; then
     echo "usage: $0 DEST [any]" >&2
     exit 2
 fi
-dest=$1
+# apt takes relative paths for paths below /etc/apt.
+mkdir -p "$1"
+dest=$(cd "$1" && pwd)
 any=${2:-}
 package=linux-image-cloud-amd64
 
@@ -36,7 +38,6 @@ for tool in apt-get apt-cache dpkg-deb; do
     fi
 done
 
-mkdir -p "$dest"
 work=$(mktemp -d "$dest/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
