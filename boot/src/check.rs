@@ -6,6 +6,7 @@
 mod table;
 
 use serde::Serialize;
+use std::collections::BTreeMap;
 pub use table::TABLE;
 
 /// How much a finding matters.
@@ -66,6 +67,41 @@ impl Finding {
     pub fn new(id: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
         const UNKNOWN: Explanation = Explanation { id: "", severity: Severity::Blocks, text: "" };
         Explanation { id, ..*explain(id).unwrap_or(&UNKNOWN) }.finding(says, remedy)
+    }
+}
+
+/// More findings of one kind help nobody; a hostile guest could give a million.
+const FINDINGS_PER_ID_AT_MOST: usize = 64;
+
+/// The findings of a plan while it grows: no two of them alike, and not more of one kind than help.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    all: Vec<Finding>,
+    /// How many an id has given.
+    counts: BTreeMap<&'static str, usize>,
+}
+
+impl Findings {
+    /// One finding.
+    pub(crate) fn find(&mut self, id: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
+        let count = self.counts.entry(id).or_default();
+        if *count > FINDINGS_PER_ID_AT_MOST {
+            return;
+        }
+        let finding = match *count == FINDINGS_PER_ID_AT_MOST {
+            true => Finding::new(id, "There are more findings of this kind than are listed.", remedy),
+            false => Finding::new(id, says, remedy),
+        };
+        if !self.all.contains(&finding) {
+            *count += 1;
+            self.all.push(finding);
+        }
+    }
+
+    /// All of them, the worst first.
+    pub(crate) fn finish(mut self) -> Vec<Finding> {
+        self.all.sort_by_key(|finding| finding.severity);
+        self.all
     }
 }
 

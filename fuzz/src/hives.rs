@@ -5,7 +5,8 @@
 //! the hashes of entries are not asked for in the fuzzer's build.
 
 use crate::limit_memory;
-use landfall_boot::windows::hive::{Data, Hive, Key};
+use landfall_boot::windows::data::Data;
+use landfall_boot::windows::hive::{Hive, Key};
 use landfall_boot::{Error, Kind};
 use std::sync::Once;
 

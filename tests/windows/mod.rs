@@ -3,7 +3,8 @@
 //! came of it. Nothing of Windows runs: that is what these tests cannot prove.
 
 use crate::boots::{alone, fingerprint, landfall, text};
-use landfall_boot::windows::hive::{Data, Hive};
+use landfall_boot::windows::data::Data;
+use landfall_boot::windows::hive::Hive;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,8 +43,8 @@ fn system(path: &Path) {
     let mut values = vec![
         ("Select".to_owned(), "Default", Data::dword(1)),
         ("Select".to_owned(), "Current", Data::dword(1)),
-        (format!("{control}\\ProductOptions"), "ProductType", Data::string("ServerNT")),
-        (format!("{control}\\Session Manager\\Environment"), "PROCESSOR_ARCHITECTURE", Data::string("AMD64")),
+        (format!("{control}\\ProductOptions"), "ProductType", Data::text("ServerNT")),
+        (format!("{control}\\Session Manager\\Environment"), "PROCESSOR_ARCHITECTURE", Data::text("AMD64")),
         (format!("{control}\\Session Manager\\Power"), "HiberbootEnabled", Data::dword(1)),
         (format!("{services}\\partmgr\\Parameters"), "SanPolicy", Data::dword(3)),
         (format!("{services}\\VMTools"), "Start", Data::dword(2)),
@@ -60,16 +61,16 @@ fn system(path: &Path) {
         }
     }
     let connection = format!("{control}\\Network\\{CLASS}\\{ADAPTER}\\Connection");
-    values.push((connection.clone(), "Name", Data::string("Ethernet0")));
+    values.push((connection.clone(), "Name", Data::text("Ethernet0")));
     let device = "PCI\\VEN_15AD&DEV_07B0&SUBSYS_07B015AD&REV_01\\FF56500000AABBCC00";
-    values.push((connection, "PnpInstanceID", Data::string(device)));
+    values.push((connection, "PnpInstanceID", Data::text(device)));
     let address = format!("{services}\\Tcpip\\Parameters\\Interfaces\\{ADAPTER}");
     for (name, data) in [
         ("EnableDHCP", Data::dword(0)),
-        ("IPAddress", Data::multi_string(["10.20.30.40"])),
-        ("SubnetMask", Data::multi_string(["255.255.255.0"])),
-        ("DefaultGateway", Data::multi_string(["10.20.30.1"])),
-        ("NameServer", Data::string("10.20.30.2")),
+        ("IPAddress", Data::texts(["10.20.30.40"])),
+        ("SubnetMask", Data::texts(["255.255.255.0"])),
+        ("DefaultGateway", Data::texts(["10.20.30.1"])),
+        ("NameServer", Data::text("10.20.30.2")),
     ] {
         values.push((address.clone(), name, data));
     }
@@ -88,10 +89,10 @@ fn software(path: &Path) {
         &[
             (version, "CurrentMajorVersionNumber", Data::dword(10)),
             (version, "CurrentMinorVersionNumber", Data::dword(0)),
-            (version, "CurrentBuildNumber", Data::string("17763")),
-            (version, "ProductName", Data::string("Windows Server 2019 Standard")),
-            (version, "EditionID", Data::string("ServerStandard")),
-            (version, "SystemRoot", Data::string("C:\\Windows")),
+            (version, "CurrentBuildNumber", Data::text("17763")),
+            (version, "ProductName", Data::text("Windows Server 2019 Standard")),
+            (version, "EditionID", Data::text("ServerStandard")),
+            (version, "SystemRoot", Data::text("C:\\Windows")),
         ],
     );
 }
@@ -101,11 +102,11 @@ fn store(path: &Path) {
     let loader = |below: &str| format!("Objects\\{LOADER}\\{below}");
     let values = [
         (manager("Description"), "Type", Data::dword(0x1010_0002)),
-        (manager("Elements\\23000003"), "Element", Data::string(LOADER)),
+        (manager("Elements\\23000003"), "Element", Data::text(LOADER)),
         (loader("Description"), "Type", Data::dword(0x1020_0003)),
-        (loader("Elements\\12000002"), "Element", Data::string("\\Windows\\system32\\winload.efi")),
-        (loader("Elements\\12000004"), "Element", Data::string("Windows Server")),
-        (loader("Elements\\22000002"), "Element", Data::string("\\Windows")),
+        (loader("Elements\\12000002"), "Element", Data::text("\\Windows\\system32\\winload.efi")),
+        (loader("Elements\\12000004"), "Element", Data::text("Windows Server")),
+        (loader("Elements\\22000002"), "Element", Data::text("\\Windows")),
     ];
     let values: Vec<_> = values.iter().map(|(key, name, data)| (key.as_str(), *name, data.clone())).collect();
     hive(path, &values);

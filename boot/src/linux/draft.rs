@@ -2,7 +2,7 @@
 
 use super::keep::Builder;
 use crate::Result;
-use crate::check::Finding;
+use crate::check::Findings;
 use crate::family::Scene;
 use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, Text};
@@ -24,9 +24,7 @@ pub struct Draft<'a> {
     index: BTreeMap<String, usize>,
     /// Folders to their real paths.
     folders: RefCell<BTreeMap<String, String>>,
-    findings: Vec<Finding>,
-    /// How many findings an id has given.
-    counts: BTreeMap<&'static str, usize>,
+    findings: Findings,
     /// What the network map changes in the edits.
     pub moved: Vec<Moved>,
     /// Files to take out of every initramfs (without leading `/`).
@@ -36,9 +34,6 @@ pub struct Draft<'a> {
     /// Hardware addresses to replace in every initramfs, old and new.
     pub addresses_inside: Vec<(String, String)>,
 }
-
-/// More findings of one kind help nobody; a hostile guest could give a million.
-const FINDINGS_PER_ID_AT_MOST: usize = 64;
 
 impl<'a> Draft<'a> {
     /// An empty plan for the guest.
@@ -50,8 +45,7 @@ impl<'a> Draft<'a> {
             edits: Vec::new(),
             index: BTreeMap::new(),
             folders: RefCell::default(),
-            findings: Vec::new(),
-            counts: BTreeMap::new(),
+            findings: Findings::default(),
             moved: Vec::new(),
             gone_inside: BTreeSet::new(),
             renamed_inside: Vec::new(),
@@ -164,26 +158,14 @@ impl<'a> Draft<'a> {
 
     /// One finding.
     pub fn find(&mut self, id: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        let count = self.counts.entry(id).or_default();
-        if *count > FINDINGS_PER_ID_AT_MOST {
-            return;
-        }
-        let finding = match *count == FINDINGS_PER_ID_AT_MOST {
-            true => Finding::new(id, "There are more findings of this kind than are listed.", remedy),
-            false => Finding::new(id, says, remedy),
-        };
-        if !self.findings.contains(&finding) {
-            *count += 1;
-            self.findings.push(finding);
-        }
+        self.findings.find(id, says, remedy);
     }
 
     /// The plan, worst findings first.
-    pub fn finish(mut self) -> PatchPlan {
-        self.findings.sort_by_key(|finding| finding.severity);
+    pub fn finish(self) -> PatchPlan {
         PatchPlan {
             edits: self.edits,
-            findings: self.findings,
+            findings: self.findings.finish(),
             devices: self.devices,
             moved: self.moved,
             clock: None,

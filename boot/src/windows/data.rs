@@ -1,5 +1,9 @@
 //! A registry value's data: a type and bytes (Microsoft, Win32, "Registry Value Types").
+//!
+//! Getters are lenient, as programs have to be with what others stored: text without a final zero or with an odd byte, numbers
+//! stored as bytes. Deliberately absent: the structures inside of resource lists and device properties.
 
+use crate::volume::field::{array, le32, le64};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
 
@@ -15,6 +19,8 @@ pub const REG_BINARY: u32 = 3;
 pub const REG_DWORD: u32 = 4;
 /// The same, big-endian.
 pub const REG_DWORD_BIG_ENDIAN: u32 = 5;
+/// The target of a key that is a symbolic link.
+pub const REG_LINK: u32 = 6;
 /// Several texts, each with a final zero, and one more zero.
 pub const REG_MULTI_SZ: u32 = 7;
 /// A number of 64 bits.
@@ -23,7 +29,7 @@ pub const REG_QWORD: u32 = 11;
 /// Data of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Data {
-    /// The type, which need not be one of the known ones.
+    /// The type, which need not be one of the known ones: device properties have types of their own.
     pub kind: u32,
     /// As they lie in the hive.
     pub bytes: Vec<u8>,
@@ -50,7 +56,7 @@ impl Data {
     pub fn expand(text: &str) -> Data {
         Data { kind: REG_EXPAND_SZ, ..Data::text(text) }
     }
-    /// `REG_MULTI_SZ`
+    /// `REG_MULTI_SZ`. An empty text would end the list for every reader, so there must be none among them.
     pub fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Data {
         let mut bytes = Vec::new();
         for text in texts {
@@ -64,37 +70,35 @@ impl Data {
         Data { kind: REG_BINARY, bytes: bytes.into() }
     }
 
-    /// A number, whichever of its types it has.
+    /// The number, of any type that holds one of 32 bits: also four bytes of binary, which programs store by mistake.
     pub fn as_dword(&self) -> Option<u32> {
-        let bytes: [u8; 4] = self.bytes.get(..4)?.try_into().ok()?;
         match self.kind {
-            REG_DWORD if self.bytes.len() == 4 => Some(u32::from_le_bytes(bytes)),
-            REG_DWORD_BIG_ENDIAN if self.bytes.len() == 4 => Some(u32::from_be_bytes(bytes)),
-            REG_QWORD if self.bytes.get(4..) == Some(&[0; 4]) => Some(u32::from_le_bytes(bytes)),
+            REG_DWORD => le32(&self.bytes, 0),
+            REG_DWORD_BIG_ENDIAN => array(&self.bytes, 0).map(u32::from_be_bytes),
+            REG_QWORD => le64(&self.bytes, 0).and_then(|number| number.try_into().ok()),
+            REG_BINARY | REG_NONE if self.bytes.len() == 4 => le32(&self.bytes, 0),
             _ => None,
         }
     }
 
-    /// A text up to its first zero; `None` for other types. What is no UTF-16 is replaced.
+    /// The text up to its first zero, of the types that hold one. What is no UTF-16 is replaced.
     pub fn as_text(&self) -> Option<String> {
-        matches!(self.kind, REG_SZ | REG_EXPAND_SZ).then(|| {
+        let is_text = matches!(self.kind, REG_SZ | REG_EXPAND_SZ | REG_LINK);
+        is_text.then(|| {
             let units = self.units();
-            let end = units.iter().position(|unit| *unit == 0).unwrap_or(units.len());
-            String::from_utf16_lossy(units.get(..end).unwrap_or_default())
+            String::from_utf16_lossy(units.split(|unit| *unit == 0).next().unwrap_or_default())
         })
     }
 
-    /// Several texts, or one.
+    /// The texts up to the empty one; a single text counts as a list of one.
     pub fn as_texts(&self) -> Option<Vec<String>> {
         match self.kind {
-            REG_MULTI_SZ => Some(
-                self.units()
-                    .split(|unit| *unit == 0)
-                    .filter(|text| !text.is_empty())
-                    .map(String::from_utf16_lossy)
-                    .collect(),
-            ),
-            _ => self.as_text().map(|text| vec![text]),
+            REG_MULTI_SZ => {
+                let units = self.units();
+                let texts = units.split(|unit| *unit == 0).take_while(|text| !text.is_empty());
+                Some(texts.map(String::from_utf16_lossy).collect())
+            }
+            _ => self.as_text().map(|text| if text.is_empty() { Vec::new() } else { vec![text] }),
         }
     }
 
@@ -115,13 +119,15 @@ impl Display for Data {
             REG_DWORD_BIG_ENDIAN => "REG_DWORD_BIG_ENDIAN",
             REG_MULTI_SZ => "REG_MULTI_SZ",
             REG_QWORD => "REG_QWORD",
+            REG_LINK => "REG_LINK",
             other => return write!(f, "type {other:#x}{}", Hex(&self.bytes)),
         };
         f.write_str(name)?;
-        match (self.kind, self.as_dword(), self.as_text(), self.as_texts()) {
-            (_, Some(number), ..) => write!(f, " {number}"),
-            (_, _, Some(text), _) => write!(f, " {text:?}"),
-            (_, _, _, Some(texts)) => write!(f, " {texts:?}"),
+        let is_bytes = matches!(self.kind, REG_BINARY | REG_NONE);
+        match (self.as_dword().filter(|_| !is_bytes), self.as_text(), self.as_texts()) {
+            (Some(number), ..) => write!(f, " {number}"),
+            (_, Some(text), _) => write!(f, " {text:?}"),
+            (_, _, Some(texts)) => write!(f, " {texts:?}"),
             _ => Hex(&self.bytes).fmt(f),
         }
     }

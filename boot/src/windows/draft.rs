@@ -3,16 +3,13 @@
 use super::hives;
 use super::registry::Registry;
 use crate::Result;
-use crate::check::Finding;
+use crate::check::Findings;
 use crate::family::Scene;
 use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, RegistryEdits, Text};
 use crate::target::{Clock, Devices, Request};
 use crate::tree::{CONFIG_AT_MOST, GuestTreeExt};
 use std::collections::BTreeMap;
-
-/// More findings of one kind help nobody; a hostile guest could give a million.
-const FINDINGS_PER_ID_AT_MOST: usize = 64;
 
 /// What every part that plans has to know of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +86,7 @@ pub struct Draft<'a> {
     /// Further hives by their files: the boot configuration.
     others: BTreeMap<String, Registry>,
     edits: Vec<Edit>,
-    findings: Vec<Finding>,
-    counts: BTreeMap<&'static str, usize>,
+    findings: Findings,
 }
 
 impl<'a> Draft<'a> {
@@ -113,8 +109,7 @@ impl<'a> Draft<'a> {
             clock: None,
             others: BTreeMap::new(),
             edits: Vec::new(),
-            findings: Vec::new(),
-            counts: BTreeMap::new(),
+            findings: Findings::default(),
         }
     }
 
@@ -124,23 +119,25 @@ impl<'a> Draft<'a> {
     /// Where it cannot be read as a hive.
     pub fn hive(&mut self, path: &str) -> Result<Option<&mut Registry>> {
         if !self.others.contains_key(path) {
-            let Some((hive, _)) = hives::open(self.scene.tree, path)? else { return Ok(None) };
+            let Some((hive, replayed)) = hives::open(self.scene.tree, path)? else { return Ok(None) };
+            self.replayed(replayed);
             self.others.insert(path.to_owned(), Registry::new(Box::new(hive)));
         }
         Ok(self.others.get_mut(path))
+    }
+
+    /// Tells of what was replayed into a hive, if anything was.
+    pub fn replayed(&mut self, note: Option<String>) {
+        if let Some(note) = note {
+            let remedy = "Nothing is to be done; Windows does the same when it starts after a loss of power.";
+            self.find("windows-registry-replayed", note, remedy);
+        }
     }
 
     /// Puts a hive in the place of a file's: for tests of what plans.
     #[cfg(test)]
     pub(crate) fn put_hive(&mut self, path: &str, hive: Registry) {
         self.others.insert(path.to_owned(), hive);
-    }
-
-    /// A hive in another file, for tests without one.
-    #[cfg(test)]
-    pub(crate) fn with_hive(mut self, path: &str, registry: Registry) -> Self {
-        self.others.insert(path.to_owned(), registry);
-        self
     }
 
     /// A file as it will be after the edits so far; `None` where it is absent.
@@ -186,18 +183,7 @@ impl<'a> Draft<'a> {
 
     /// One finding.
     pub fn find(&mut self, id: &'static str, says: impl Into<String>, remedy: impl Into<String>) {
-        let count = self.counts.entry(id).or_default();
-        if *count > FINDINGS_PER_ID_AT_MOST {
-            return;
-        }
-        let finding = match *count == FINDINGS_PER_ID_AT_MOST {
-            true => Finding::new(id, "There are more findings of this kind than are listed.", remedy),
-            false => Finding::new(id, says, remedy),
-        };
-        if !self.findings.contains(&finding) {
-            *count += 1;
-            self.findings.push(finding);
-        }
+        self.findings.find(id, says, remedy);
     }
 
     /// The plan, worst findings first. The registry is written last: what it refers to is there by then.
@@ -215,10 +201,9 @@ impl<'a> Draft<'a> {
                 self.edits.push(Edit { path, action, why, labels: Vec::new() });
             }
         }
-        self.findings.sort_by_key(|finding| finding.severity);
         PatchPlan {
             edits: self.edits,
-            findings: self.findings,
+            findings: self.findings.finish(),
             devices: self.devices,
             moved: self.moved,
             clock: self.clock,

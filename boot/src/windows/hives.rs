@@ -4,7 +4,7 @@
 //! guest's file is replaced in one step or not at all. Its logs stay as they are: no entry of theirs can apply any more.
 
 use super::data::Data;
-use super::hive::{self, Hive, limits};
+use super::hive::{Hive, limits};
 use super::registry::{self, Keys, Value};
 use crate::patch::RegistryEdit;
 use crate::tree::GuestTree;
@@ -55,10 +55,6 @@ pub fn edited(tree: &dyn GuestTree, path: &str, edits: &[RegistryEdit]) -> Resul
     hive.finish().map_err(name)
 }
 
-fn data(data: hive::Data) -> Data {
-    Data { kind: data.kind, bytes: data.bytes }
-}
-
 impl Keys for Hive {
     fn exists(&self, key: &str) -> Result<bool> {
         Ok(self.key(key)?.is_some())
@@ -70,18 +66,18 @@ impl Keys for Hive {
     fn values(&self, key: &str) -> Result<Vec<Value>> {
         let Some(key) = self.key(key)? else { return Ok(Vec::new()) };
         let values = Hive::values(self, key)?.into_iter();
-        Ok(values.map(|(name, found)| Value { name, data: data(found) }).collect())
+        Ok(values.map(|(name, data)| Value { name, data }).collect())
     }
     fn value(&self, key: &str, name: &str) -> Result<Option<Data>> {
         let Some(key) = self.key(key)? else { return Ok(None) };
-        Ok(Hive::value(self, key, name)?.map(data))
+        Hive::value(self, key, name)
     }
     fn create(&mut self, key: &str) -> Result<()> {
         self.create_key(key).map(|_| ())
     }
     fn set(&mut self, key: &str, name: &str, data: &Data) -> Result<()> {
         let key = self.create_key(key)?;
-        Hive::set(self, key, name, &hive::Data { kind: data.kind, bytes: data.bytes.clone() })
+        Hive::set(self, key, name, data)
     }
     fn delete_value(&mut self, key: &str, name: &str) -> Result<()> {
         let Some(key) = self.key(key)? else { return Ok(()) };

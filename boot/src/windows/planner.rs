@@ -75,11 +75,7 @@ impl Family for Windows {
         };
         let mut draft = Draft::new(scene, request, system, registry, software);
         for note in notes {
-            draft.find(
-                "windows-registry-replayed",
-                note,
-                "Nothing is to be done; Windows does the same when it starts after a loss of power.",
-            );
+            draft.replayed(Some(note));
         }
         if !is_supported(&mut draft) {
             return Ok(draft.finish());

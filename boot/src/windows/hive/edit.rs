@@ -9,10 +9,10 @@
 //! descriptors of one's own, volatile keys.
 
 use super::cells::{NIL, corrupt, offset};
-use super::data::Data;
 use super::names::{encoded, folded};
 use super::read::{FLAG_LATIN, FLAG_NO_DELETE, FLAG_PREDEFINED, INLINE, PIECE, Stored, nk, vk};
 use super::{Hive, Key, limits};
+use crate::windows::data::Data;
 use crate::{Error, Result};
 
 impl Hive {

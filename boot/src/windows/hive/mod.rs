@@ -15,7 +15,6 @@
 
 mod base;
 mod cells;
-mod data;
 mod edit;
 pub mod limits;
 mod lists;
@@ -27,7 +26,6 @@ mod read;
 mod tests;
 mod validate;
 
-pub use data::{Data, kind};
 pub use log::Replayed;
 pub use validate::Contents;
 

@@ -15,10 +15,10 @@
 //! none. Deliberately absent: keys that lie in memory only (volatile ones), of which a hive file holds nothing but counts.
 
 use super::cells::{NIL, corrupt};
-use super::data::Data;
 use super::names::{Name, folded};
 use super::{Hive, Key};
 use crate::Result;
+use crate::windows::data::Data;
 
 pub const FLAG_NO_DELETE: u16 = 8;
 pub const FLAG_ROOT: u16 = 4;

@@ -74,8 +74,8 @@ impl Guest {
         let scene = Scene { tree: &self.tree, volumes: &[], mounts: &[] };
         let request = Request::default();
         let keys = |keys: &MemKeys| Registry::new(Box::new(keys.clone()));
-        let draft = draft(&scene, &request, self.system.clone(), &[], &[]);
-        let mut draft = draft.with_hive(DRIVERS, keys(&self.drivers));
+        let mut draft = draft(&scene, &request, self.system.clone(), &[], &[]);
+        draft.put_hive(DRIVERS, keys(&self.drivers));
         (draft.registry, draft.software) = (keys(&self.registry), keys(&self.software));
         let installed = super::plan(&mut draft, source, wanted).unwrap();
         (installed, draft.finish())

@@ -1,8 +1,9 @@
 //! Real hives, read as the manifest of the corpus says: what three other readers agree on.
 
-use super::super::{Data, Hive, Key};
+use super::super::{Hive, Key};
 use crate::Kind;
 use crate::testing;
+use crate::windows::data::Data;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 

@@ -1,9 +1,10 @@
 //! Damage: a hive or a log with flipped bytes is refused or read, and edited or not, within bounds and without a panic.
 
-use super::super::{Data, Hive};
+use super::super::Hive;
 use super::corpus::real;
 use super::model::Random;
 use crate::Kind;
+use crate::windows::data::Data;
 use std::time::Instant;
 
 /// The base block's checksum made right, so that what lies behind it is reached.

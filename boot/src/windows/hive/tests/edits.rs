@@ -2,10 +2,11 @@
 
 use super::super::cells::{NIL, PAGE};
 use super::super::read::nk;
-use super::super::{Data, Hive, Key, kind, limits};
+use super::super::{Hive, Key, limits};
 use super::corpus::real;
 use super::{all_keys, lengths};
 use crate::Kind;
+use crate::windows::data::*;
 
 fn reopened(hive: Hive) -> Hive {
     Hive::open(hive.finish().unwrap(), None, None).unwrap().hive
@@ -13,24 +14,24 @@ fn reopened(hive: Hive) -> Hive {
 
 #[test]
 fn data_are_what_windows_makes_of_them() {
-    assert_eq!(Data::string("é").bytes, [0xe9, 0, 0, 0]);
-    assert_eq!(Data::multi_string(["a", "b"]).bytes, b"a\0\0\0b\0\0\0\0\0");
-    assert_eq!(Data::multi_string([]).bytes, [0, 0]);
+    assert_eq!(Data::text("é").bytes, [0xe9, 0, 0, 0]);
+    assert_eq!(Data::texts(["a", "b"]).bytes, b"a\0\0\0b\0\0\0\0\0");
+    assert_eq!(Data::texts::<&str>([]).bytes, [0, 0]);
     assert_eq!((Data::dword(3).bytes, Data::qword(3).bytes.len()), (vec![3, 0, 0, 0], 8));
     let data = |kind, bytes: &[u8]| Data { kind, bytes: bytes.to_vec() };
-    assert_eq!(Data::expand_string("%SystemRoot%").as_text().unwrap(), "%SystemRoot%");
-    assert_eq!(data(kind::SZ, b"a\0b\0x").as_text().unwrap(), "ab", "no NUL, an odd byte");
-    assert_eq!(data(kind::SZ, b"a\0\0\0b\0").as_text().unwrap(), "a");
-    assert_eq!(data(kind::SZ, b"").as_text().unwrap(), "");
-    assert_eq!(data(kind::MULTI_SZ, b"a\0\0\0b\0").as_texts().unwrap(), ["a", "b"]);
-    assert_eq!(data(kind::MULTI_SZ, b"\0\0").as_texts().unwrap(), [""; 0]);
-    assert_eq!(Data::string("x").as_texts().unwrap(), ["x"]);
-    assert_eq!((Data::binary([1]).as_text(), Data::string("1").as_dword()), (None, None));
-    assert_eq!(data(kind::DWORD_BIG_ENDIAN, &[0, 0, 1, 2]).as_dword(), Some(0x102));
+    assert_eq!(Data::expand("%SystemRoot%").as_text().unwrap(), "%SystemRoot%");
+    assert_eq!(data(REG_SZ, b"a\0b\0x").as_text().unwrap(), "ab", "no NUL, an odd byte");
+    assert_eq!(data(REG_SZ, b"a\0\0\0b\0").as_text().unwrap(), "a");
+    assert_eq!(data(REG_SZ, b"").as_text().unwrap(), "");
+    assert_eq!(data(REG_MULTI_SZ, b"a\0\0\0b\0").as_texts().unwrap(), ["a", "b"]);
+    assert_eq!(data(REG_MULTI_SZ, b"\0\0").as_texts().unwrap(), [""; 0]);
+    assert_eq!(Data::text("x").as_texts().unwrap(), ["x"]);
+    assert_eq!((Data::binary([1]).as_text(), Data::text("1").as_dword()), (None, None));
+    assert_eq!(data(REG_DWORD_BIG_ENDIAN, &[0, 0, 1, 2]).as_dword(), Some(0x102));
     assert_eq!(Data::qword(1 << 32).as_dword(), None);
     assert_eq!(Data::qword(7).as_dword(), Some(7));
     assert_eq!(Data::binary([1, 0, 0, 0]).as_dword(), Some(1));
-    assert_eq!(data(kind::DWORD, &[1, 0]).as_dword(), None);
+    assert_eq!(data(REG_DWORD, &[1, 0]).as_dword(), None);
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn a_new_hive_holds_what_is_put_into_it() {
         let byte = u8::try_from(n).unwrap() + 1;
         hive.set(key, &format!("v{size}"), &Data::binary(vec![byte; size])).unwrap();
     }
-    hive.set(key, "", &Data::string("unnamed")).unwrap();
+    hive.set(key, "", &Data::text("unnamed")).unwrap();
     hive.set(key, "Ключ", &Data { kind: 0xffff_0012, bytes: vec![1, 2] }).unwrap();
     let contents = hive.validate().unwrap();
     assert_eq!((contents.keys, contents.values, contents.lost_cells), (4, sizes.len() + 2, 0));

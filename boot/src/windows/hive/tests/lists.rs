@@ -1,9 +1,10 @@
 //! Lists of subkeys of every kind, long and short.
 
+use super::super::Hive;
 use super::super::read::nk;
-use super::super::{Data, Hive};
 use super::corpus::real;
 use super::lengths;
+use crate::windows::data::Data;
 
 /// In a scattered order, each once.
 fn scattered(count: usize) -> impl Iterator<Item = usize> {

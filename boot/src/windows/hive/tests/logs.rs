@@ -2,8 +2,9 @@
 //! also tested with real ones (corpus.rs).
 
 use super::super::marvin::marvin32;
-use super::super::{Data, Hive, Key};
+use super::super::{Hive, Key};
 use crate::Kind;
+use crate::windows::data::Data;
 
 /// A hive before and after some edits, of equal length.
 fn pair() -> (Vec<u8>, Vec<u8>) {

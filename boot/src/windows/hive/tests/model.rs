@@ -1,8 +1,9 @@
 //! Thousands of random edits, compared with a map that gets the same: what is read, before and after a write, is what the map holds.
 
-use super::super::{Data, Hive, Key};
+use super::super::{Hive, Key};
 use super::corpus::real;
 use super::lengths;
+use crate::windows::data::Data;
 use std::collections::BTreeMap;
 
 /// Numbers that look random and come again with the same seed (xorshift).

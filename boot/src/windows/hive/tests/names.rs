@@ -1,8 +1,9 @@
 //! Names as Windows compares them.
 
+use super::super::Hive;
 use super::super::names::{Name, encoded, folded, upper};
-use super::super::{Data, Hive};
 use crate::testing::Tool;
+use crate::windows::data::Data;
 
 #[test]
 fn upper_case_is_that_of_ntfs() {
@@ -62,7 +63,7 @@ fn every_letter_is_found_in_any_case() {
     ];
     for name in names {
         let key = hive.create_key(name).unwrap();
-        hive.set(key, name, &Data::string(name)).unwrap();
+        hive.set(key, name, &Data::text(name)).unwrap();
     }
     assert_eq!(hive.validate().unwrap().keys, names.len() + 1);
     for (name, other) in names.into_iter().zip([

@@ -1,8 +1,9 @@
 //! Hives that were made and edited here, as libhivex and libregf read them: exactly what was meant is different.
 
-use super::super::{Data, Hive};
+use super::super::Hive;
 use super::corpus::{line, lines, real};
 use crate::testing;
+use crate::windows::data::Data;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -96,8 +97,8 @@ fn two_readers_find_all_of_a_new_hive() {
     for size in [0, 1, 2, 3, 4, 5, 16343, 16344, 16345, 32688, 32689, 100_000] {
         hive.set(key, &format!("Size {size}"), &Data::binary(vec![0x5a; size])).unwrap();
     }
-    hive.set(key, "", &Data::string("unnamed")).unwrap();
-    hive.set(key, "значение", &Data::multi_string(["a", "b"])).unwrap();
+    hive.set(key, "", &Data::text("unnamed")).unwrap();
+    hive.set(key, "значение", &Data::texts(["a", "b"])).unwrap();
     hive.set(key, "Qword", &Data::qword(1 << 40)).unwrap();
     let mut ours = set(&lines(&hive));
     let written = hive.finish().unwrap();
@@ -134,7 +135,7 @@ fn edits_of_real_hives_are_what_changes_and_all_that_changes() {
         let services = &stored(&hive, services);
         let new = format!("{services}\\viostor-new");
         let key = hive.create_key(&format!("{new}\\Parameters")).unwrap();
-        let image = Data::expand_string(r"system32\drivers\viostor.sys");
+        let image = Data::expand(r"system32\drivers\viostor.sys");
         hive.set(key, "ImagePath", &image).unwrap();
         hive.set(key, "Large", &Data::binary(vec![9; 15_000])).unwrap();
         // Of a value and a key that were there, one is changed and one goes with all below.

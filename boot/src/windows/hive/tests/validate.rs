@@ -1,8 +1,9 @@
 //! Each rule of a valid hive, broken once.
 
+use super::super::Hive;
 use super::super::read::nk;
-use super::super::{Data, Hive};
 use crate::Kind;
+use crate::windows::data::Data;
 
 /// A hive whose records are the places to break: two keys with values, one of them in pieces, and a long list.
 fn sound() -> Hive {
