@@ -2,6 +2,8 @@
 //! `tools/make-windows-disk.sh` with hives that are made here. hivexregedit and ntfscat, which share no code with landfall, read what
 //! came of it. Nothing of Windows runs: that is what these tests cannot prove.
 
+mod virtio;
+
 use crate::boots::{alone, fingerprint, landfall, text};
 use landfall_boot::windows::data::Data;
 use landfall_boot::windows::hive::Hive;
@@ -36,8 +38,17 @@ fn hive(path: &Path, values: &[(&str, &str, Data)]) {
     fs::write(path, hive.finish().unwrap()).unwrap();
 }
 
+/// Where the guest keeps account of its drivers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guest {
+    /// As Windows 7 does.
+    Plain,
+    /// In the database of Windows 8 and newer, of which `oem0.inf` is taken.
+    WithDatabase,
+}
+
 /// SYSTEM of a Windows Server 2019 that runs on VMware's paravirtual devices, with an address of its own.
-fn system(path: &Path) {
+fn system(path: &Path, guest: Guest) {
     let services = "ControlSet001\\Services";
     let control = "ControlSet001\\Control";
     let mut values = vec![
@@ -73,6 +84,11 @@ fn system(path: &Path) {
         ("NameServer", Data::text("10.20.30.2")),
     ] {
         values.push((address.clone(), name, data));
+    }
+    if guest == Guest::WithDatabase {
+        let class = "DriverDatabase\\DeviceIds\\{4d36e97b-e325-11ce-bfc1-08002be10318}";
+        values.push(("DriverDatabase".to_owned(), "OemInfMap", Data::binary([0x80])));
+        values.push((class.to_owned(), "c_scsiadapter.inf", Data::binary([])));
     }
     // The partition of C: as MountedDevices has it: the first three fields of a GUID are little-endian.
     let guid = [0x54, 0x2c, 0x9a, 0x6e, 0x1b, 0x3f, 0x7a, 0x4d, 0x9c, 0x80, 0, 0, 0, 0, 0, 3];
@@ -113,12 +129,13 @@ fn store(path: &Path) {
 }
 
 /// `vm/win01.vmx` with the disk beside it.
-fn machine(folder: &Path) -> Option<PathBuf> {
+fn machine(folder: &Path, guest: Guest) -> Option<PathBuf> {
     let hives = folder.join("hives");
     let vm = folder.join("vm");
     fs::create_dir_all(&hives).unwrap();
     fs::create_dir_all(&vm).unwrap();
-    system(&hives.join("SYSTEM"));
+    system(&hives.join("SYSTEM"), guest);
+    hive(&hives.join("DRIVERS"), &[("DriverDatabase", "Version", Data::dword(1))]);
     software(&hives.join("SOFTWARE"));
     store(&hives.join("BCD"));
     fs::write(hives.join("driver"), "MZ").unwrap();
@@ -128,6 +145,7 @@ fn machine(folder: &Path) -> Option<PathBuf> {
         .arg(vm.join("win01-flat.vmdk"))
         .arg(at("Windows/System32/config/SYSTEM", "SYSTEM"))
         .arg(at("Windows/System32/config/SOFTWARE", "SOFTWARE"))
+        .args((guest == Guest::WithDatabase).then(|| at("Windows/System32/config/DRIVERS", "DRIVERS")))
         .arg(at(":esp/EFI/Microsoft/Boot/BCD", "BCD"))
         .arg(at("Windows/System32/drivers/pvscsi.sys", "driver"))
         .arg(at("Windows/System32/drivers/vmxnet3ndis6.sys", "driver"))
@@ -153,10 +171,14 @@ fn machine(folder: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Converts; the folder that was written, and the report.
-fn convert(source: &Path, to: &str, into: &Path) -> (PathBuf, Value) {
-    let output =
-        landfall().args(["convert", "--to", to, "--json", "-o"]).arg(into).arg(source).output().unwrap();
+/// Converts, with these drivers; the folder that was written, and the report.
+fn convert(source: &Path, to: &str, into: &Path, virtio_win: Option<&Path>) -> (PathBuf, Value) {
+    let mut command = landfall();
+    command.args(["convert", "--to", to, "--json", "-o"]).arg(into);
+    if let Some(drivers) = virtio_win {
+        command.arg("--virtio-win").arg(drivers);
+    }
+    let output = command.arg(source).output().unwrap();
     assert!(output.status.success(), "{to}: {}", text(&output));
     (into.join("win01"), serde_json::from_slice(&output.stdout).unwrap())
 }
@@ -165,8 +187,13 @@ fn findings(report: &Value) -> Vec<&str> {
     report["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect()
 }
 
-/// A file of C: as ntfscat reads it from a raw disk.
-fn file(raw: &Path, name: &str, scratch: &Path) -> PathBuf {
+fn to_raw(disk: &Path, raw: &Path) {
+    let out = Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(raw).output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+}
+
+/// C: of a raw disk.
+fn volume(raw: &Path, scratch: &Path) -> PathBuf {
     let table = Command::new("sfdisk")
         .arg("-d")
         .arg(raw)
@@ -184,6 +211,12 @@ fn file(raw: &Path, name: &str, scratch: &Path) -> PathBuf {
     let (start, len) = (number("start=") * 512, number("size=") * 512);
     let range = usize::try_from(start).unwrap()..usize::try_from(start + len).unwrap();
     fs::write(&volume, &bytes[range]).unwrap();
+    volume
+}
+
+/// A file of C: as ntfscat reads it from a raw disk.
+fn file(raw: &Path, name: &str, scratch: &Path) -> PathBuf {
+    let volume = volume(raw, scratch);
     let out = Command::new("ntfscat").arg("-f").arg(&volume).arg(name).output().unwrap();
     assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
     let path = scratch.join(name.rsplit('/').next().unwrap());
@@ -237,10 +270,10 @@ fn a_machine_goes_round() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let Some(vmx) = machine(folder.path()) else { return };
+    let Some(vmx) = machine(folder.path(), Guest::Plain) else { return };
     let source = fingerprint(&at("vm"));
 
-    let (kvm, report) = convert(&vmx, "kvm", &at("kvm"));
+    let (kvm, report) = convert(&vmx, "kvm", &at("kvm"), None);
     assert!(findings(&report).contains(&"windows-no-virtio-win"), "{report:#}");
     let definition = fs::read_to_string(kvm.join("domain.xml")).unwrap();
     assert!(definition.contains("bus=\"sata\"") && definition.contains("e1000e"), "{definition}");
@@ -249,11 +282,6 @@ fn a_machine_goes_round() {
         "Windows takes the clock for local time: {definition}"
     );
     let raw = at("kvm.raw");
-    let to_raw = |disk: &Path, raw: &Path| {
-        let out =
-            Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(disk).arg(raw).output().unwrap();
-        assert!(out.status.success(), "{}", text(&out));
-    };
     to_raw(&kvm.join("disk0.qcow2"), &raw);
     let system = file(&raw, "Windows/System32/config/SYSTEM", folder.path());
     insta::assert_snapshot!("kvm_system", differences(&at("hives/SYSTEM"), &system));
@@ -261,12 +289,12 @@ fn a_machine_goes_round() {
     assert!(script.contains("10.20.30.40") && script.contains("00-50-56-aa-bb-cc"), "{script}");
 
     // On to Hyper-V: the first pass made its drivers start, too.
-    let (hyperv, report) = convert(&kvm, "hyperv", &at("hyperv"));
+    let (hyperv, report) = convert(&kvm, "hyperv", &at("hyperv"), None);
     assert!(hyperv.join("register.ps1").is_file());
     assert!(!report["edits"].to_string().contains("StartOverride"), "{:#}", report["edits"]);
 
     // Back to VMware: its tools are given back, and its own controller, which has its driver.
-    let (esxi, report) = convert(&kvm, "esxi", &at("esxi"));
+    let (esxi, report) = convert(&kvm, "esxi", &at("esxi"), None);
     let vmx_back = fs::read_to_string(esxi.join("win01.vmx")).unwrap();
     assert!(vmx_back.contains("pvscsi") && vmx_back.contains("vmxnet3"), "{vmx_back}");
     to_raw(&esxi.join("disk0-flat.vmdk"), &raw);

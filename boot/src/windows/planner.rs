@@ -131,12 +131,15 @@ fn virtio(draft: &mut Draft<'_>) -> Result<Installed> {
     }
 }
 
+/// `pnputil /add-driver` is of Windows 10 version 1607.
+const ADDS_DRIVERS: Version = Version { build: 14393, ..Version::TEN };
+
 /// A package that is registered already, once more by Windows' own tool: it takes what stands there, and says in the log what it
 /// does not like.
 fn add_package(draft: &Draft<'_>, package: &str) -> Option<Command> {
     let below = package.strip_prefix(&format!("{}/", draft.system.folder))?.replace('/', "\\");
     let name = below.rsplit('\\').next()?.trim_end_matches(".inf").to_owned();
-    let (add, install) = match draft.system.version >= Version::TEN {
+    let (add, install) = match draft.system.version >= ADDS_DRIVERS {
         true => ("/add-driver", "/install"),
         false => ("-i -a", ""),
     };
@@ -247,4 +250,30 @@ fn is_supported(draft: &mut Draft<'_>) -> bool {
         return false;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::mem::MemTree;
+    use crate::windows::draft::tests::{draft, ten};
+
+    /// Windows 10 knows the new words from its version 1607 on.
+    #[test]
+    fn pnputil_is_spoken_to_as_it_understands() {
+        let tree = MemTree::new();
+        let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+        let request = Request::default();
+        for (build, words) in [
+            (10240, "pnputil.exe -i -a \"%SystemRoot%\\INF\\x.inf\""),
+            (14393, "pnputil.exe /add-driver \"%SystemRoot%\\INF\\x.inf\" /install"),
+        ] {
+            let system = System { version: Version { build, ..Version::TEN }, ..ten() };
+            let draft = draft(&scene, &request, system, &[], &[]);
+            let command = add_package(&draft, "/Windows/INF/x.inf").unwrap();
+            assert!(command.line.ends_with(words), "{}", command.line);
+            assert_eq!(command.name, "driver x");
+            assert!(add_package(&draft, "/elsewhere/x.inf").is_none());
+        }
+    }
 }

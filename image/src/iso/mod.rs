@@ -8,7 +8,7 @@
 //! folder: records (see record.rs), none across a boundary of 2048 bytes
 //! ```
 //! Deliberately absent: pure UDF images (bridge images hold ISO 9660 as well), interleaved files, folders that Rock Ridge
-//! moved because they lay deeper than eight levels, compressed files (zisofs), other sessions than the first.
+//! moved because they lay deeper than eight levels, compressed files (zisofs), associated files, other sessions than the first.
 
 mod record;
 #[cfg(test)]
@@ -168,7 +168,7 @@ impl Iso {
             while rest.first().is_some_and(|length| *length > 0) {
                 let record = Record::parse(rest).ok_or_else(|| self.cut_off(folder))?;
                 rest = rest.get(record.length..).unwrap_or_default();
-                if record.is_itself_or_parent() {
+                if record.is_itself_or_parent() || record.is_associated() {
                     continue;
                 }
                 let piece = record.extent(self.block);

@@ -1,7 +1,7 @@
 //! One record of a folder, and the name that it gives (ECMA-119, 9.1; IEEE P1281 and P1282; the Joliet specification).
 //!
 //! ```text
-//! +0 length u8, +1 blocks of attributes u8, +2 first block u32 LE, +10 bytes u32 LE, +25 flags u8 (2 folder, 0x80 goes on)
+//! +0 length u8, +1 blocks of attributes u8, +2 first block u32 LE, +10 bytes u32 LE, +25 flags u8 (2 folder, 4 associated, 0x80 goes on)
 //! +26 unit u8, +27 gap u8 (interleaved), +32 length of the name u8, +33 name, a zero where that makes it even, then entries
 //! entries: [signature; 2] [length u8] [version u8] …   NM name, CE goes on elsewhere, SL link, PN device, ZF compressed
 //! ```
@@ -70,6 +70,10 @@ impl<'b> Record<'b> {
     }
     pub fn is_interleaved(&self) -> bool {
         self.unit != 0 || self.gap != 0
+    }
+    /// It holds what another system keeps beside the file of the same name, and comes before it.
+    pub fn is_associated(&self) -> bool {
+        self.flags & 4 != 0
     }
     pub fn is_itself_or_parent(&self) -> bool {
         matches!(self.name, [0 | 1])

@@ -110,8 +110,11 @@ fn damage_is_an_error_and_never_a_panic() {
     assert_eq!(kind(broken(16 * 2048 + 128, &[0, 9])), Kind::Corrupt);
     assert_eq!(kind(broken(16 * 2048 + 158, &u32::MAX.to_le_bytes())), Kind::Corrupt);
     assert_eq!(kind(broken(16 * 2048 + 166, &u32::MAX.to_le_bytes())), Kind::Refused);
-    // The record of the third name is too short for one.
+    // The third name: what another system keeps beside a file is no file, and its record may be too short for one.
     let third = root + usize::from(good[root]) + usize::from(good[root + usize::from(good[root])]);
+    let names = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>();
+    assert_eq!(names(broken(third + 25, &[good[third + 25]]).unwrap()), ["NetKVM", "viostor"]);
+    assert_eq!(names(broken(third + 25, &[good[third + 25] | 4]).unwrap()), ["viostor"]);
     assert_eq!(kind(broken(third, &[20])), Kind::Corrupt);
     // A cut image opens, and says so where it ends.
     std::fs::write(&path, &good[..root + 2048]).unwrap();

@@ -317,7 +317,8 @@ fn is_taken(draft: &mut Draft<'_>, chosen: &Chosen, os: Option<&str>) -> Result<
 /// itself signed so.
 fn knows_sha2(draft: &Draft<'_>) -> Result<bool> {
     const ROLLUP: [u32; 2] = [7601, 24535];
-    const INSTALLED: u32 = 0x70;
+    // Installed, installed for good, and installed but with all its files replaced by those of a later update.
+    const INSTALLED: [u32; 3] = [0x70, 0x80, 0x50];
     let key = "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages";
     for name in draft.software.subkeys(key)? {
         let folded = name.to_lowercase();
@@ -330,7 +331,8 @@ fn knows_sha2(draft: &Draft<'_>) -> Result<bool> {
             Some(rest) => ["kb4474419~", "kb3033929~"].iter().any(|update| rest.starts_with(update)),
             None => false,
         };
-        if knows && draft.software.dword(&format!("{key}\\{name}"), "CurrentState")? == Some(INSTALLED) {
+        let state = || draft.software.dword(&format!("{key}\\{name}"), "CurrentState");
+        if knows && state()?.is_some_and(|state| INSTALLED.contains(&state)) {
             return Ok(true);
         }
     }

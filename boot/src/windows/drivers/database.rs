@@ -29,6 +29,7 @@ use crate::tree::GuestTreeExt;
 use crate::windows::data::{Data, REG_NONE};
 use crate::windows::draft::{Draft, Version};
 use crate::windows::registry::Registry;
+use crate::windows::services;
 
 /// Catalogues of drivers are kept below this folder, by the number of the system's policy for them.
 const CATALOGUES: &str = "System32/CatRoot/{F750E6C3-38EE-11D1-85E5-00C04FC295EE}";
@@ -130,7 +131,7 @@ fn keep(draft: &mut Draft<'_>, chosen: &Chosen, newer: &Known) -> Result<bool> {
     let Some((_, function)) = chosen.function() else { return Ok(false) };
     let key = draft.system.key(&format!("Services\\{}", function.name));
     if chosen.driver.is_storage() {
-        if draft.registry.value(&key, "ImagePath")?.is_none() {
+        if !services::is_installed(&draft.registry, &draft.system, draft.scene.tree, &function.name)? {
             return Ok(false);
         }
         let why = format!("Windows starts from disks of the driver {}.", function.name);

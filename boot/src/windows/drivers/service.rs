@@ -13,6 +13,9 @@ use crate::windows::draft::Draft;
 /// Place among the drivers of its load order group: what installers of virtio-win give it.
 const TAG: u32 = 0x21;
 
+/// `SERVICE_DISABLED`
+const DISABLED: u32 = 4;
+
 /// How the package lies in the guest.
 pub(super) struct Place<'p> {
     /// Folder of the package, below that of Windows: `System32\DriverStore\FileRepository\…`.
@@ -127,8 +130,10 @@ pub(super) fn write(
         if let Some(display) = display {
             set("DisplayName", Data::text(&display))?;
         }
-        // Someone may have switched off what the machine does not start from.
-        if boots || registry.dword(&key, "Start")?.is_none() {
+        // Someone may have switched off what the machine does not start from; but its cards become those of this driver.
+        let start = registry.dword(&key, "Start")?;
+        let is_off_in_vain = start == Some(DISABLED) && chosen.driver == super::Driver::Netkvm;
+        if boots || start.is_none() || is_off_in_vain {
             registry.set(&key, "Start", Data::dword(service.start), &why)?;
         }
         if boots {

@@ -191,6 +191,8 @@ set "STATE=failed"
 if "%RC%"=="0" set "STATE=done"
 if "%RC%"=="3010" set "STATE=done"
 if "%RC%"=="1641" set "STATE=done"
+rem pnputil found no device for the package, or one that has a better driver: it is in the store now.
+if "%RC%"=="259" set "STATE=done"
 :step_told
 if not "%STATE%"=="done" set RESULT=partly
 goto :eof

@@ -33,9 +33,7 @@ pub fn interfaces(registry: &Registry, system: &System) -> Result<Vec<WindowsInt
 pub fn facts(interfaces: &[WindowsInterface]) -> Vec<Interface> {
     let listed = interfaces.iter().filter(|one| one.kind != Kind::Software || one.settings.is_static());
     let fact = |one: &WindowsInterface| {
-        let hosts = one.settings.addresses.iter().map(|address| address.host);
-        let hosts = hosts.chain(one.settings.addresses_v6.iter().copied());
-        let shown = hosts.map(|host| format!("{}/{}", host.ip, host.prefix.unwrap_or(0)));
+        let shown = one.hosts().map(|host| format!("{}/{}", host.ip, host.prefix.unwrap_or(0)));
         Interface {
             name: one.shown().to_owned(),
             mac: one.macs.first().map(|(mac, _)| mac.clone()),
@@ -172,6 +170,11 @@ fn tell_of(draft: &mut Draft<'_>, interface: &WindowsInterface) {
     }
 }
 
+/// Its addresses in a sentence.
+fn shown(interface: &WindowsInterface) -> String {
+    interface.hosts().map(|host| host.ip.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 fn tell_of_software(draft: &mut Draft<'_>, network: &Network) {
     for interface in &network.interfaces {
         let (what, remedy) = match interface.kind {
@@ -183,13 +186,24 @@ fn tell_of_software(draft: &mut Draft<'_>, network: &Network) {
                 "a port of a virtual switch of Hyper-V in the guest",
                 "Connect the switch to the new card on the target: Set-VMSwitch -NetAdapterName.",
             ),
+            Kind::Software if interface.device.is_empty() && interface.settings.is_static() => {
+                draft.find(
+                    "windows-nic-unmatched",
+                    format!(
+                        "{} has addresses of its own ({}), and Windows does not say which device it is on.",
+                        interface.shown(),
+                        shown(interface)
+                    ),
+                    "Ignore this if the adapter is gone; else set them on the target by hand.",
+                );
+                continue;
+            }
             Kind::Card | Kind::Software => continue,
         };
-        let addresses: Vec<String> =
-            interface.settings.addresses.iter().map(|address| address.host.ip.to_string()).collect();
+        let addresses = shown(interface);
         let with = match addresses.is_empty() {
             true => String::new(),
-            false => format!(" with {}", addresses.join(", ")),
+            false => format!(" with {addresses}"),
         };
         draft.find(
             "windows-nic-virtual",
@@ -201,15 +215,13 @@ fn tell_of_software(draft: &mut Draft<'_>, network: &Network) {
 
 fn tell_of_renewal(draft: &mut Draft<'_>, network: &Network) {
     for interface in network.interfaces.iter().filter(|one| one.kind == Kind::Card) {
-        let hosts = interface.settings.addresses.iter().map(|address| address.host.ip.to_string());
-        let hosts: Vec<String> = hosts.collect();
-        if !hosts.is_empty() && !interface.is_cleared {
+        if interface.settings.is_static() && !interface.is_cleared {
             draft.find(
                 "windows-nic-renewed",
                 format!(
                     "{} has {}, which are not carried: the target gives the machine its addresses.",
                     interface.shown(),
-                    hosts.join(", ")
+                    shown(interface)
                 ),
                 "Give the machine these addresses in the platform's network settings.",
             );

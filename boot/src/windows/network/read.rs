@@ -97,8 +97,12 @@ pub fn read(registry: &Registry, system: &System) -> Result<Network> {
         network.interfaces.push(interface);
     }
     let parameters = system.key("Services\\Tcpip\\Parameters");
-    for value in registry.values(&format!("{parameters}\\PersistentRoutes"))?.into_iter().take(VALUES_AT_MOST)
-    {
+    let routes = registry.values(&format!("{parameters}\\PersistentRoutes"))?;
+    if routes.len() > VALUES_AT_MOST {
+        let beyond = format!("of {} persistent routes what follows the first {VALUES_AT_MOST}", routes.len());
+        network.unread.push(beyond);
+    }
+    for value in routes.into_iter().take(VALUES_AT_MOST) {
         match persistent_route(&value.name) {
             Some(route) => network.routes.push(route),
             None => network.unread.push(format!("the persistent route {:?}", value.name)),
@@ -200,8 +204,11 @@ struct Values<'a> {
 
 impl Values<'_> {
     /// The texts of a list, each with a place of its own.
-    fn list(&self, name: &str) -> Result<Vec<String>> {
+    fn list(&mut self, name: &str) -> Result<Vec<String>> {
         let texts = self.registry.texts(&self.key, name)?;
+        if texts.len() > VALUES_AT_MOST {
+            self.unread.push(format!("{name} from place {} of {} on", VALUES_AT_MOST + 1, texts.len()));
+        }
         Ok(texts.iter().map(|text| text.trim().to_owned()).take(VALUES_AT_MOST).collect())
     }
     /// Words of a text that stand for a list.
@@ -300,11 +307,13 @@ fn static_v4(values: &mut Values<'_>, rows: &Rows, luid: Option<Luid>, set: &mut
     if metrics.is_empty() {
         metrics = values.list("GatewayCostMetric")?;
     }
-    let gateways = values.list("DefaultGateway")?;
-    for (at, gateway) in values.all::<Ipv4Addr>("DefaultGateway", gateways).into_iter().enumerate() {
+    // Each has its metric at the same place.
+    for (at, gateway) in values.list("DefaultGateway")?.into_iter().enumerate() {
         let metric = metrics.get(at).and_then(|metric| metric.parse().ok());
-        if !gateway.is_unspecified() {
-            set.gateways.push((gateway.into(), metric.filter(|metric| (1..=9999).contains(metric))));
+        for gateway in values.all::<Ipv4Addr>("DefaultGateway", vec![gateway]) {
+            if !gateway.is_unspecified() {
+                set.gateways.push((gateway.into(), metric.filter(|metric| (1..=9999).contains(metric))));
+            }
         }
     }
     Ok(())

@@ -35,8 +35,8 @@ pub fn plan(draft: &mut Draft<'_>, map: &NetworkMap, network: &mut Network, pair
     }
     for interface in network.interfaces.iter().filter(|one| one.kind != Kind::Card) {
         let place = interface.place();
-        for address in &interface.settings.addresses {
-            site.whole(&place).leftover(&address.host.ip.to_string());
+        for host in interface.hosts() {
+            site.whole(&place).leftover(&host.ip.to_string());
         }
     }
     let place = "Services\\Tcpip\\Parameters\\PersistentRoutes";

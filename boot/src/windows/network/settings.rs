@@ -113,6 +113,11 @@ impl Settings {
 }
 
 impl WindowsInterface {
+    /// The addresses that it has for good, of both families.
+    pub fn hosts(&self) -> impl Iterator<Item = Host> {
+        let hosts = self.settings.addresses.iter().map(|address| address.host);
+        hosts.chain(self.settings.addresses_v6.iter().copied())
+    }
     /// Its name in sentences.
     pub fn shown(&self) -> &str {
         if self.name.is_empty() { &self.guid } else { &self.name }

@@ -249,6 +249,49 @@ fn software_and_platforms_that_renew_are_told_of() {
     request.platform = Platform::Azure;
     let (plan, steps) = run(&values, &request);
     assert!(steps.is_empty() && ids(&plan).contains(&"windows-nic-renewed"));
+    // An address of IPv6 alone is one, too.
+    request.network_map = None;
+    let mut values = adapter(0, "Ethernet0", &card(0), A);
+    let nsi = "ControlSet001\\Control\\Nsi\\{eb004a01-9b1a-11d4-9123-0050047759bc}\\10";
+    let row = [&[0xff; 8][..], &[16, 0, 0, 0, 16, 0, 0, 0, 64, 0, 0, 0]].concat();
+    let name = "000000008000060020010db8000100000000000000000005";
+    values.push((nsi.into(), name.into(), Data::binary(row)));
+    let says = run(&values, &request).0.findings.iter().map(|one| one.says.clone()).collect::<Vec<_>>();
+    assert!(says.len() == 1 && says[0].contains("2001:db8:1::5"), "{says:?}");
+}
+
+/// What is not carried is said: an adapter without a device, and what is more than is read.
+#[test]
+fn no_address_is_lost_in_silence() {
+    let gone = [adapter(0, "old", "", ""), set_up(0, "10.1.0.5", "", "")].concat();
+    let (plan, steps) = run(&gone, &nics(&[A]));
+    assert!(steps.is_empty());
+    assert_eq!(ids(&plan), ["windows-nic-unmatched"]);
+    assert!(plan.findings[0].says.contains("10.1.0.5"), "{:?}", plan.findings);
+
+    let many: Vec<String> = (0..600).map(|at| format!("10.1.{}.{}", at / 250, 1 + at % 250)).collect();
+    let mut values = [adapter(0, "a", &card(0), A), set_up(0, &many.join(" "), "", "")].concat();
+    for at in 0..600 {
+        let name = format!("10.{}.{}.0,255.255.255.0,10.1.0.254,1", 2 + at / 250, at % 250);
+        let key = "ControlSet001\\Services\\Tcpip\\Parameters\\PersistentRoutes";
+        values.push((key.into(), name, Data::text("")));
+    }
+    let (plan, steps) = run(&values, &nics(&[A]));
+    assert_eq!((steps.adapters[0].settings.addresses.len(), steps.routes.len()), (512, 512));
+    let says: Vec<&str> = plan.findings.iter().map(|one| one.says.as_str()).collect();
+    for what in ["IPAddress from place 513 of 600", "of 600 persistent routes"] {
+        assert!(says.iter().any(|says| says.contains(what)), "{says:?}");
+    }
+}
+
+/// A gateway that is not understood does not give its metric to the next.
+#[test]
+fn gateways_keep_their_metrics() {
+    let mut values = [adapter(0, "a", &card(0), A), set_up(0, "10.1.0.5", "nonsense 10.1.0.1", "")].concat();
+    let place = values.iter().position(|(_, name, _)| name == "DefaultGatewayMetric").unwrap();
+    values[place].2 = Data::texts(["7", "9"]);
+    let (_, steps) = run(&values, &nics(&[A]));
+    assert_eq!(steps.adapters[0].settings.gateways, [("10.1.0.1".parse().unwrap(), Some(9))]);
 }
 
 #[test]

@@ -252,12 +252,17 @@ impl Package {
     }
 }
 
-/// Files of the package, from `[SourceDisksFiles]` with and without the architecture.
+/// Files of the package, from `[SourceDisksFiles]` with and without the architecture; a file that both name is where the
+/// first says.
 fn files(inf: &Inf, arch: &str) -> Result<Vec<String>> {
     let mut files: Vec<String> = Vec::new();
-    for section in [format!("SourceDisksFiles.{arch}"), "SourceDisksFiles".to_owned()] {
-        for line in inf.lines(&section) {
+    let own = format!("SourceDisksFiles.{arch}");
+    for section in [own.as_str(), "SourceDisksFiles"] {
+        for line in inf.lines(section) {
             let Some(key) = &line.key else { continue };
+            if section != own && inf.line(&own, key)?.is_some() {
+                continue;
+            }
             let path = source(inf, arch, line, &inf.expand(key)?)?;
             if !files.iter().any(|other| other.eq_ignore_ascii_case(&path)) {
                 files.push(path);

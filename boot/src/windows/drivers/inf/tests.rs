@@ -183,3 +183,16 @@ fn the_closest_installation_is_taken() {
         assert_eq!(closest(section, names.into_iter(), &ten()), found, "{section}");
     }
 }
+
+/// The list of the architecture goes before the common one.
+#[test]
+fn a_file_lies_where_its_own_architecture_says() {
+    let text = "[Version]\nClassGuid={4D36E97B-E325-11CE-BFC1-08002BE10318}\nDriverVer=01/01/2020,1.0\n\
+                [SourceDisksNames]\n1=d,,,\n[SourceDisksFiles]\nx.sys=1,i386\ny.dll=1\n\
+                [SourceDisksFiles.amd64]\nX.SYS=1,amd64\n";
+    let package = install::Package::read(&inf(text), &ten()).unwrap();
+    assert_eq!(package.files, ["amd64/X.SYS", "y.dll"]);
+    let package =
+        install::Package::read(&inf(text), &System { architecture: "i686".into(), ..ten() }).unwrap();
+    assert_eq!(package.files, ["i386/x.sys", "y.dll"]);
+}

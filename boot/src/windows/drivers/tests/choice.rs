@@ -152,6 +152,10 @@ fn windows_7_needs_an_update_for_sha2() {
         ("Package_for_KB4474419~31bf3856ad364e35~amd64~~6.1.3.2", 0x70, true),
         ("Package_for_KB3033929~31bf3856ad364e35~amd64~~6.1.1.1", 0x70, true),
         ("Package_for_RollupFix~31bf3856ad364e35~amd64~~7601.24535.1.4", 0x70, true),
+        // A later update took its place, and brought what it brought; it cannot be taken away again; it is not there yet.
+        ("Package_for_KB3033929~31bf3856ad364e35~amd64~~6.1.1.1", 0x50, true),
+        ("Package_for_KB4474419~31bf3856ad364e35~amd64~~6.1.3.2", 0x80, true),
+        ("Package_for_KB4474419~31bf3856ad364e35~amd64~~6.1.3.2", 0x60, false),
         ("Package_for_RollupFix~31bf3856ad364e35~amd64~~7601.23964.1.4", 0x70, false),
         ("Package_for_KB4474419~31bf3856ad364e35~amd64~~6.1.3.2", 0x40, false),
         ("Package_for_KB44744190~31bf3856ad364e35~amd64~~6.1.3.2", 0x70, false),

@@ -193,11 +193,11 @@ fn a_second_pass_changes_nothing() {
 fn a_boot_driver_is_made_to_start_again() {
     let mut guest = Guest::ten();
     let source = forge::tree();
-    let wanted = [Driver::Vioscsi, Driver::Balloon];
+    let wanted = [Driver::Vioscsi, Driver::Balloon, Driver::Netkvm];
     guest.apply(&guest.plan(Some(&source), &wanted).1);
     let keys = &mut guest.registry;
     use crate::windows::registry::Keys;
-    for service in ["vioscsi", "BALLOON"] {
+    for service in ["vioscsi", "BALLOON", "netkvm"] {
         let key = format!("ControlSet001\\Services\\{service}");
         keys.set(&key, "Start", &Data::dword(4)).unwrap();
         keys.set(&format!("{key}\\StartOverride"), "0", &Data::dword(3)).unwrap();
@@ -205,7 +205,10 @@ fn a_boot_driver_is_made_to_start_again() {
     let (_, plan) = guest.plan(Some(&source), &wanted);
     let Action::Registry(edits) = &plan.edits[0].action else { panic!() };
     let keys: Vec<&str> = edits.0.iter().map(|edit| edit.key.as_str()).collect();
-    assert_eq!(keys, ["ControlSet001\\Services\\vioscsi", "ControlSet001\\Services\\vioscsi\\StartOverride"]);
+    let services = "ControlSet001\\Services";
+    let expected = ["vioscsi", "vioscsi\\StartOverride", "netkvm"].map(|key| format!("{services}\\{key}"));
+    assert_eq!(keys, expected);
+    assert_eq!(set(&plan, "SYSTEM", &expected[2], "Start"), Some(&Data::dword(3)));
 }
 
 /// The same driver in another version: the newer one wins, whichever it is.
@@ -233,6 +236,11 @@ fn an_older_version_is_updated_and_a_newer_one_kept() {
         plan.findings[0].says.contains("100.95.104.26200")
             && plan.findings[0].says.contains("100.90.104.21500")
     );
+    // A newer one whose program is gone starts nothing.
+    guest.tree = files();
+    let (installed, plan) = guest.plan(Some(&old), &[Driver::Viostor]);
+    assert_eq!((installed.usable, ids(&plan)), (vec![Driver::Viostor], vec![]));
+    assert!(plan.edits.iter().any(|edit| edit.path == "/Windows/System32/drivers/viostor.sys"));
 }
 
 /// Windows itself has added the same package, under its own label: that one is completed, and what Windows wrote stays.
