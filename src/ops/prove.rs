@@ -117,7 +117,7 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
             sandbox: &sandbox,
             accelerator,
             within: wanted.within,
-            probed: !instrumented.is_empty(),
+            probed: probe::speaks(&instrumented),
             variables: loaded
                 .variables
                 .as_ref()

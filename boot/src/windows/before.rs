@@ -4,8 +4,8 @@
 //! ```text
 //! HKEY_LOCAL_MACHINE\SOFTWARE\landfall\Before\SYSTEM\CurrentControlSet\Services\VMTools    Start = REG_DWORD 2
 //! ```
-//! A value that was absent is kept as an empty `REG_NONE`. Deliberately absent: keys that were made or removed, since
-//! nothing here removes a key.
+//! A value that was absent is kept as an empty `REG_NONE`. Deliberately absent: what is right at every hypervisor, and so is
+//! never given back (start types of inbox drivers, Fast Startup), and whole keys.
 
 use super::data::{Data, REG_NONE};
 use super::draft::Draft;
@@ -41,8 +41,8 @@ impl<'p> Place<'p> {
         }
     }
 
-    /// Where the value of before is kept.
-    fn kept(&self) -> String {
+    /// Where the value of before is kept, below SOFTWARE.
+    pub fn kept(&self) -> String {
         match self {
             Place::Control(key, _) => format!("{BEFORE}\\SYSTEM\\CurrentControlSet\\{key}"),
             Place::Software(key, _) => format!("{BEFORE}\\SOFTWARE\\{key}"),

@@ -119,15 +119,15 @@ impl<'a> Draft<'a> {
     /// Where it cannot be read as a hive.
     pub fn hive(&mut self, path: &str) -> Result<Option<&mut Registry>> {
         if !self.others.contains_key(path) {
-            let Some((hive, replayed)) = hives::open(self.scene.tree, path)? else { return Ok(None) };
-            self.replayed(replayed);
-            self.others.insert(path.to_owned(), Registry::new(Box::new(hive)));
+            let Some((registry, note)) = hives::registry(self.scene.tree, path)? else { return Ok(None) };
+            self.replayed(note);
+            self.others.insert(path.to_owned(), registry);
         }
         Ok(self.others.get_mut(path))
     }
 
     /// Tells of what was replayed into a hive, if anything was.
-    pub fn replayed(&mut self, note: Option<String>) {
+    pub fn replayed(&mut self, note: hives::Replayed) {
         if let Some(note) = note {
             let remedy = "Nothing is to be done; Windows does the same when it starts after a loss of power.";
             self.find("windows-registry-replayed", note, remedy);

@@ -62,8 +62,10 @@ const E1000E: Card = Card {
     drivers: &["e1iexpress", "e1i65x64", "e1i68x64", "e1qexpress", "e1kexpress", "e1express"],
     id: Some("VEN_8086&DEV_10D3"),
 };
-/// 82545, 82540.
-const E1000: Card = Card { model: NicModel::E1000, drivers: &["E1G60"], id: Some("VEN_8086&DEV_100F") };
+/// The same driver for both kinds: VMware has the 82545, QEMU the 82540.
+const E1000_VMWARE: Card =
+    Card { model: NicModel::E1000, drivers: &["E1G60"], id: Some("VEN_8086&DEV_100F") };
+const E1000: Card = Card { id: Some("VEN_8086&DEV_100E"), ..E1000_VMWARE };
 const RTL8139: Card =
     Card { model: NicModel::Rtl8139, drivers: &["RTL8023x64", "rtl8139"], id: Some("VEN_10EC&DEV_8139") };
 const VMXNET3: Card = card(NicModel::Vmxnet3, &["vmxnet3ndis6", "vmxnet3"]);
@@ -88,7 +90,7 @@ fn cards(platform: Platform) -> &'static [Card] {
     match platform {
         Platform::Kvm => &[VIRTIO_NET, E1000E, E1000],
         Platform::Ahv => &[VIRTIO_NET, E1000],
-        Platform::Esxi => &[VMXNET3, E1000E, E1000],
+        Platform::Esxi => &[VMXNET3, E1000E, E1000_VMWARE],
         Platform::Hyperv | Platform::Azure => &[NETVSC],
         Platform::Xen => &[E1000, RTL8139],
     }
@@ -171,7 +173,30 @@ pub fn plan(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
             services::set_start(draft, driver, Start::Boot, why)?;
         }
     }
-    plan_cards(draft, ready)
+    plan_cards(draft, ready)?;
+    about_policy(draft)
+}
+
+/// Tells of a group policy that keeps new devices from being installed (Microsoft, DeviceInstallation.admx). What it allows
+/// hinders nothing, and what it does to devices that are there (`…Retroactive`) comes with a value of these.
+fn about_policy(draft: &mut Draft<'_>) -> Result<()> {
+    const KEY: &str = "Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions";
+    const DENIES: [&str; 5] =
+        ["DenyUnspecified", "DenyDeviceClasses", "DenyDeviceIDs", "DenyInstanceIDs", "DenyRemovableDevices"];
+    let mut found = Vec::new();
+    for name in DENIES {
+        if draft.software.dword(KEY, name)?.is_some_and(|number| number != 0) {
+            found.push(name);
+        }
+    }
+    if !found.is_empty() {
+        draft.find(
+            "windows-device-restrictions",
+            format!("A group policy keeps devices from being installed ({}), and at the target all are new.", found.join(", ")),
+            "Take \"Device Installation Restrictions\" from the machine before the move, or allow the target's disk controller and network card there.",
+        );
+    }
+    Ok(())
 }
 
 /// True where virtio devices are out of question because nobody gave their drivers.

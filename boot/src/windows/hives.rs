@@ -5,7 +5,7 @@
 
 use super::data::Data;
 use super::hive::{Hive, limits};
-use super::registry::{self, Keys, Value};
+use super::registry::{self, Keys, Registry, Value};
 use crate::patch::RegistryEdit;
 use crate::tree::GuestTree;
 use crate::{Error, Kind, Result};
@@ -39,6 +39,15 @@ pub fn open(tree: &dyn GuestTree, path: &str) -> Result<Option<(Hive, Replayed)>
         )
     });
     Ok(Some((opened.hive, replayed)))
+}
+
+/// The same for a plan to read and change.
+///
+/// # Errors
+/// As [`open`].
+pub fn registry(tree: &dyn GuestTree, path: &str) -> Result<Option<(Registry, Replayed)>> {
+    let Some((hive, replayed)) = open(tree, path)? else { return Ok(None) };
+    Ok(Some((Registry::of_file(Box::new(hive), path), replayed)))
 }
 
 /// The whole file with the edits in it.

@@ -21,8 +21,8 @@ struct Open {
     registry: Registry,
     software: Registry,
     system: System,
-    /// What was replayed.
-    notes: Vec<String>,
+    /// What was replayed into each.
+    notes: [hives::Replayed; 2],
 }
 
 impl Family for Windows {
@@ -52,7 +52,7 @@ impl Family for Windows {
             name: facts::name(software, system)?,
             architecture: Fact::new(system.architecture.clone(), of_system),
             host_name: facts::host_name(registry, system)?,
-            boot_modes: boot_modes(scene, system)?,
+            boot_modes: boot_modes(scene)?,
             interfaces: network::facts(&network::interfaces(registry, system)?),
             agents: agents::agents(&draft)?,
             windows: Some(facts::windows(scene.tree, registry, software, system, letters)?),
@@ -75,7 +75,7 @@ impl Family for Windows {
         };
         let mut draft = Draft::new(scene, request, system, registry, software);
         for note in notes {
-            draft.replayed(Some(note));
+            draft.replayed(note);
         }
         if !is_supported(&mut draft) {
             return Ok(draft.finish());
@@ -102,6 +102,26 @@ impl Family for Windows {
         reg_file::plan(&mut draft)?;
         Ok(draft.finish())
     }
+}
+
+/// What a boot trial changes in its throw-away copy, and nothing else: a stop error stays on the screen. No edit where there
+/// is no Windows, or its registry cannot be read: the trial shows then what comes of that.
+///
+/// # Errors
+/// Where files cannot be read.
+pub fn plan_trial(scene: &Scene<'_>) -> Result<PatchPlan> {
+    let Some(folder) = facts::folders(scene.tree)?.into_iter().next() else {
+        return Ok(PatchPlan::default());
+    };
+    let Open { registry, software, system, .. } = match open(scene, &folder) {
+        Ok(open) => open,
+        Err(error) if error.kind() == Kind::Io => return Err(error),
+        Err(_) => return Ok(PatchPlan::default()),
+    };
+    let request = Request::default();
+    let mut draft = Draft::new(scene, &request, system, registry, software);
+    boot::settings::plan_trial(&mut draft)?;
+    Ok(draft.finish())
 }
 
 /// Puts in the drivers of virtio devices that the target has, where they are given. Without them nothing is said where the guest
@@ -156,22 +176,18 @@ const UNREADABLE: &str =
     "Start the guest once where it ran, shut it down completely (shutdown /s /t 0), and convert again.";
 
 fn open(scene: &Scene<'_>, folder: &str) -> Result<Open> {
-    let mut notes = Vec::new();
-    let mut hive = |name: &str| -> Result<Registry> {
+    let hive = |name: &str| -> Result<(Registry, hives::Replayed)> {
         let path = format!("{folder}/System32/config/{name}");
-        let absent = || Error::corrupt(format!("{path} is absent"));
-        let (hive, replayed) = hives::open(scene.tree, &path)?.ok_or_else(absent)?;
-        notes.extend(replayed);
-        Ok(Registry::new(Box::new(hive)))
+        hives::registry(scene.tree, &path)?.ok_or_else(|| Error::corrupt(format!("{path} is absent")))
     };
-    let (registry, software) = (hive("SYSTEM")?, hive("SOFTWARE")?);
+    let ((registry, of_system), (software, of_software)) = (hive("SYSTEM")?, hive("SOFTWARE")?);
     let system = facts::system(scene.tree, folder, &registry, &software)?;
     let none = || {
         Error::corrupt(format!(
             "{folder}/System32/config/SYSTEM names no control set that it has: its key Select is absent or damaged"
         ))
     };
-    Ok(Open { registry, software, system: system.ok_or_else(none)?, notes })
+    Ok(Open { registry, software, system: system.ok_or_else(none)?, notes: [of_system, of_software] })
 }
 
 /// A Windows of which nothing else is known.
@@ -194,17 +210,10 @@ fn unread(scene: &Scene<'_>, proof: &str) -> Guest {
 }
 
 /// How it can start: by the boot manager and its store.
-fn boot_modes(scene: &Scene<'_>, system: &System) -> Result<Vec<Fact<String>>> {
+fn boot_modes(scene: &Scene<'_>) -> Result<Vec<Fact<String>>> {
     let mut modes = Vec::new();
-    for path in ["/:boot/bootmgr", "/bootmgr", "/:esp/bootmgr"] {
-        if scene.tree.exists(path)? && scene.tree.exists(&system.path("System32/winload.exe"))? {
-            modes.push(Fact::new("bios", path));
-            break;
-        }
-    }
-    let path = "/:esp/EFI/Microsoft/Boot/bootmgfw.efi";
-    if scene.tree.exists(path)? {
-        modes.push(Fact::new("uefi", path));
+    for (firmware, name) in [(Firmware::Bios, "bios"), (Firmware::Uefi, "uefi")] {
+        modes.extend(boot::loader::manager(scene.tree, firmware)?.map(|path| Fact::new(name, path)));
     }
     Ok(modes)
 }

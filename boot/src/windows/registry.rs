@@ -5,6 +5,8 @@
 use super::data::Data;
 use crate::Result;
 use crate::patch::{RegistryChange, RegistryEdit};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// A value of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +50,27 @@ pub fn apply(keys: &mut dyn Keys, edit: &RegistryEdit) -> Result<()> {
     }
 }
 
+/// A key and a value of it, or the key itself: what a plan settled. Lower case.
+pub type Decided = (String, Option<String>);
+
 /// A hive and the edits so far.
 pub struct Registry {
     keys: Box<dyn Keys>,
     edits: Vec<RegistryEdit>,
+    decided: BTreeSet<Decided>,
+    /// For errors.
+    file: Option<PathBuf>,
 }
 
 impl Registry {
     /// Nothing edited yet.
     pub fn new(keys: Box<dyn Keys>) -> Registry {
-        Registry { keys, edits: Vec::new() }
+        Registry { keys, edits: Vec::new(), decided: BTreeSet::new(), file: None }
+    }
+
+    /// That of a file, which errors of edits name.
+    pub fn of_file(keys: Box<dyn Keys>, path: &str) -> Registry {
+        Registry { file: Some(path.into()), ..Registry::new(keys) }
     }
 
     /// True where there is such a key.
@@ -91,6 +104,7 @@ impl Registry {
 
     /// Makes a key, if it is not there.
     pub fn create(&mut self, key: &str, why: &str) -> Result<()> {
+        self.decide(key, None);
         if !self.keys.exists(key)? {
             self.edit(key, RegistryChange::Create, why)?;
         }
@@ -99,6 +113,7 @@ impl Registry {
 
     /// The value becomes this, if it is not so already. Missing keys are made.
     pub fn set(&mut self, key: &str, name: &str, data: Data, why: &str) -> Result<()> {
+        self.decide(key, Some(name));
         let was = self.keys.value(key, name)?;
         if was.as_ref() == Some(&data) {
             return Ok(());
@@ -108,6 +123,7 @@ impl Registry {
 
     /// Removes a value, if it is there.
     pub fn delete_value(&mut self, key: &str, name: &str, why: &str) -> Result<()> {
+        self.decide(key, Some(name));
         match self.keys.value(key, name)? {
             Some(was) => self.edit(key, RegistryChange::DeleteValue { name: name.to_owned(), was }, why),
             None => Ok(()),
@@ -116,6 +132,7 @@ impl Registry {
 
     /// Removes a key with all below it, if it is there.
     pub fn delete(&mut self, key: &str, why: &str) -> Result<()> {
+        self.decide(key, None);
         if !self.keys.exists(key)? {
             return Ok(());
         }
@@ -129,14 +146,26 @@ impl Registry {
         &self.edits
     }
 
+    /// What the plan settled so far, also where it was so already and there is no edit of it.
+    pub fn decided(&self) -> &BTreeSet<Decided> {
+        &self.decided
+    }
+
     /// The edits.
     pub fn finish(self) -> Vec<RegistryEdit> {
         self.edits
     }
 
+    fn decide(&mut self, key: &str, name: Option<&str>) {
+        self.decided.insert((key.to_lowercase(), name.map(str::to_lowercase)));
+    }
+
     fn edit(&mut self, key: &str, change: RegistryChange, why: &str) -> Result<()> {
         let edit = RegistryEdit { key: key.to_owned(), change, why: why.to_owned() };
-        apply(&mut *self.keys, &edit)?;
+        apply(&mut *self.keys, &edit).map_err(|error| match &self.file {
+            Some(file) => error.in_file(file),
+            None => error,
+        })?;
         self.edits.push(edit);
         Ok(())
     }

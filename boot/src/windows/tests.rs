@@ -196,6 +196,103 @@ fn what_is_not_taken_is_named() {
     }
 }
 
+/// Only what denies counts, and only where it is on.
+#[test]
+fn a_policy_against_new_devices_is_told_of() {
+    let version = "Microsoft\\Windows NT\\CurrentVersion";
+    let policy = "Policies\\Microsoft\\Windows\\DeviceInstall\\Restrictions";
+    for (name, value, is_told) in [
+        ("DenyUnspecified", 1, true),
+        ("denydeviceclasses", 1, true),
+        ("DenyDeviceIDs", 0, false),
+        ("AllowDeviceIDs", 1, false),
+        ("DenyDeviceIDsRetroactive", 1, false),
+    ] {
+        let software = hive(&[
+            (version, "CurrentVersion", Data::text("6.3")),
+            (version, "CurrentBuildNumber", Data::text("9600")),
+            (policy, name, Data::dword(value)),
+        ]);
+        let tree = ten().file("/Windows/System32/config/SOFTWARE", software);
+        let plan = plan(&tree, &to(Platform::Kvm, Firmware::Bios));
+        let told = plan.findings.iter().find(|finding| finding.id == "windows-device-restrictions");
+        assert_eq!(told.is_some(), is_told, "{name}");
+        assert!(told.is_none_or(|finding| finding.says.to_lowercase().contains(&name.to_lowercase())));
+        assert!(!plan.is_blocked());
+    }
+}
+
+#[test]
+fn a_trial_keeps_a_stop_error_on_the_screen_and_changes_nothing_else() {
+    let trial =
+        |tree: &MemTree| super::planner::plan_trial(&Scene { tree, volumes: &[], mounts: &[] }).unwrap();
+    let plan = trial(&ten());
+    assert_eq!(edits(&plan), ["Control\\CrashControl AutoReboot 0"]);
+    assert_eq!((plan.edits.len(), plan.findings.len()), (1, 0));
+    let mut tree = ten();
+    tree.apply(&materialise(&plan, &tree).unwrap()).unwrap();
+    assert_eq!(trial(&tree).edits, []);
+    // What cannot be read is tried as it is.
+    for tree in [MemTree::new(), ten().file("/Windows/System32/config/SOFTWARE", "regf")] {
+        assert_eq!(trial(&tree).edits, []);
+    }
+}
+
+/// The card of QEMU and that of VMware have one name and two ids.
+#[test]
+fn a_package_counts_for_the_card_that_the_target_has() {
+    let database = |id: &str| {
+        let values = [
+            ("Select", "Default", Data::dword(1)),
+            (
+                "ControlSet001\\Control\\Session Manager\\Environment",
+                "PROCESSOR_ARCHITECTURE",
+                Data::text("AMD64"),
+            ),
+        ];
+        let key = format!("DriverDatabase\\DeviceIds\\PCI\\{id}");
+        let mut all = values.to_vec();
+        all.push((&key, "nete1g3e.inf", Data::binary([1, 255, 0, 0])));
+        ten().file("/Windows/System32/config/SYSTEM", hive(&all))
+    };
+    let (qemu, vmware) = (database("VEN_8086&DEV_100E"), database("VEN_8086&DEV_100F"));
+    for (tree, platform, has) in [
+        (&qemu, Platform::Ahv, true),
+        (&qemu, Platform::Xen, true),
+        (&qemu, Platform::Esxi, false),
+        (&vmware, Platform::Esxi, true),
+        (&vmware, Platform::Kvm, false),
+    ] {
+        let plan = plan(tree, &to(platform, Firmware::Bios));
+        let lacks = plan.findings.iter().any(|finding| finding.id == "windows-no-nic-driver");
+        assert_eq!(lacks, !has, "{platform:?}");
+    }
+}
+
+/// Whichever hive it is; and what cannot be done to one names its file.
+#[test]
+fn a_hive_that_was_replayed_is_told_of() {
+    let Some(corpus) = corpus() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = "/Windows/System32/config/DRIVERS";
+    let mut tree = ten();
+    for ending in ["", ".LOG1", ".LOG2"] {
+        let name = format!("SYSTEM_B{ending}");
+        let bytes =
+            std::fs::read(unpack(&corpus.join("hives/regipy/SYSTEM_B"), &name, folder.path())).unwrap();
+        tree = tree.file(&format!("{path}{ending}"), bytes);
+    }
+    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+    let request = Request::default();
+    let mut draft = super::draft::tests::draft(&scene, &request, super::draft::tests::ten(), &[], &[]);
+    let drivers = draft.hive(path).unwrap().unwrap();
+    let error = drivers.create(&"k".repeat(300), "").unwrap_err();
+    assert!(error.to_string().contains(path), "{error}");
+    let findings = draft.finish().findings;
+    assert_eq!(findings[0].id, "windows-registry-replayed");
+    assert!(findings[0].says.starts_with(path), "{}", findings[0].says);
+}
+
 /// Real SYSTEM hives: what a move to KVM without virtio-win changes in them.
 #[test]
 fn real_hives_are_planned_for() {

@@ -4,6 +4,14 @@ use super::super::{Explanation, Severity};
 
 pub(super) const ROWS: &[Explanation] = &[
     Explanation {
+        id: "windows-device-restrictions",
+        severity: Severity::Warns,
+        text: "A group policy keeps Windows from installing devices that it names, or that no other policy names, and at the \
+               target every device is a new one. Where it hits the disk controller Windows stops with \
+               INACCESSIBLE_BOOT_DEVICE; where it hits the network card the machine has no network. The policy is left as it \
+               is. Take it from the machine before the move, or allow the target's devices in it.",
+    },
+    Explanation {
         id: "windows-hive-unreadable",
         severity: Severity::Warns,
         text: "A hive that is not needed to start Windows could not be read, so what depends on it was not checked. Start the \

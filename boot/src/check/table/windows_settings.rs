@@ -61,6 +61,13 @@ pub(super) const ROWS: &[Explanation] = &[
                the system partition was left out. Give all disks of the machine, or write the files anew with `bcdboot`.",
     },
     Explanation {
+        id: "windows-boot-other-volume",
+        severity: Severity::Warns,
+        text: "The machine holds several Windows, and its boot configuration starts another one than the one that was \
+               prepared for the target. That one may not start there. Choose it with --root instead, or make the \
+               prepared one the default with `bcdedit /default` in the source machine.",
+    },
+    Explanation {
         id: "windows-boot-path",
         severity: Severity::Warns,
         text: "The default entry of the boot configuration names a loader of the other kind of firmware: winload.exe is \

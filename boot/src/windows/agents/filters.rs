@@ -57,6 +57,21 @@ fn has(names: &[&str], name: &str) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
+fn at(names: &[String], name: &str) -> Option<usize> {
+    names.iter().position(|other| other.eq_ignore_ascii_case(name))
+}
+
+/// Puts those of `filters` into a list that stand in `others` and not in it, each behind the one that it stands behind there.
+fn insert(names: &mut Vec<String>, others: &[String], filters: &[&str]) {
+    for (index, filter) in others.iter().enumerate() {
+        if !has(filters, filter) || at(names, filter).is_some() {
+            continue;
+        }
+        let above = others.iter().take(index).rev().find_map(|name| at(names, name));
+        names.insert(above.map_or(0, |above| above + 1), filter.clone());
+    }
+}
+
 impl List {
     fn place(&self) -> Place<'_> {
         Place::Control(&self.key, self.value)
@@ -68,11 +83,18 @@ impl List {
         if rest.len() == self.names.len() {
             return Ok(false);
         }
-        // What an earlier pass took out has its place in the list that is kept already.
         if self.before.is_empty() {
             let was = self.place().now(draft)?;
             self.place().keep(draft, was)?;
             self.before.clone_from(&self.names);
+        } else {
+            // What an earlier pass took out has its place there already; what came since gets one.
+            let mut before = self.before.clone();
+            insert(&mut before, &self.names, filters);
+            if before != self.before {
+                self.place().keep(draft, Some(Data::texts(&before)))?;
+                self.before = before;
+            }
         }
         let data = (!rest.is_empty()).then(|| Data::texts(&rest));
         self.place().put(draft, data, why)?;
@@ -80,22 +102,13 @@ impl List {
         Ok(true)
     }
 
-    /// Puts those of `filters` back that landfall took out, each behind the one that it stood behind. True where one came
-    /// back.
+    /// Puts those of `filters` back that landfall took out. True where one came back.
     pub fn put_back(&mut self, draft: &mut Draft<'_>, filters: &[&str], why: &str) -> Result<bool> {
         if self.before.is_empty() {
             return Ok(false);
         }
         let mut names = self.names.clone();
-        let at =
-            |names: &[String], name: &str| names.iter().position(|other| other.eq_ignore_ascii_case(name));
-        for (index, filter) in self.before.iter().enumerate() {
-            if !has(filters, filter) || at(&names, filter).is_some() {
-                continue;
-            }
-            let above = self.before.iter().take(index).rev().find_map(|name| at(&names, name));
-            names.insert(above.map_or(0, |above| above + 1), filter.clone());
-        }
+        insert(&mut names, &self.before, filters);
         let is_changed = names != self.names;
         if is_changed {
             let kept = self.place().before(draft)?.flatten().filter(|_| names == self.before);

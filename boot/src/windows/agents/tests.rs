@@ -209,6 +209,21 @@ fn two_agents_share_a_list_of_filters() {
     assert!(!whole.software.exists("landfall").unwrap());
 }
 
+/// A filter that came after the first pass gets its place in what is kept, too.
+#[test]
+fn what_came_between_two_passes_comes_back() {
+    let (_, mut there) = pass(&vmware(), &to(Platform::Kvm));
+    there.system.set("ControlSet001\\Services\\VBoxGuest", "Start", &Data::dword(1)).unwrap();
+    there.system.set("ControlSet001\\Services\\VBoxMouse", "Start", &Data::dword(3)).unwrap();
+    there.system.set(DISK_CLASS, "UpperFilters", &Data::texts(["first", "PartMgr", "VBoxMouse"])).unwrap();
+    let (_, there) = pass(&there, &to(Platform::Kvm));
+    assert_eq!(filters_of(&there, DISK_CLASS, "UpperFilters"), ["first", "PartMgr"]);
+    let services = Services { keep: vec!["virtualbox-guest-additions".into()], drop: vec![] };
+    let (_, back) = pass(&there, &Request { services, ..to(Platform::Esxi) });
+    assert_eq!(filters_of(&back, DISK_CLASS, "UpperFilters"), ["first", "vmrawdsk", "PartMgr", "VBoxMouse"]);
+    assert!(!back.software.exists("landfall").unwrap());
+}
+
 #[test]
 fn a_filter_without_which_there_is_no_network_stays() {
     let ndi = |run: Option<u32>| {

@@ -11,7 +11,7 @@ use super::super::{BOOT, ESP};
 use super::stores;
 use crate::patch::Action;
 use crate::target::Firmware;
-use crate::tree::GuestTreeExt;
+use crate::tree::{GuestTree, GuestTreeExt};
 use crate::windows::draft::Draft;
 use crate::{Kind, Result};
 use landfall_image::Bytes;
@@ -27,19 +27,34 @@ fn own() -> String {
     format!("{ESP}/EFI/Microsoft/Boot/bootmgfw.efi")
 }
 
+fn first_of(tree: &dyn GuestTree, paths: Vec<String>) -> Result<Option<String>> {
+    for path in paths {
+        if tree.exists(&path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// The boot manager that the firmware starts; `None` where it, or its store, is not there.
+///
+/// # Errors
+/// As the guest's files'.
+pub fn manager(tree: &dyn GuestTree, firmware: Firmware) -> Result<Option<String>> {
+    if first_of(tree, stores(firmware))?.is_none() {
+        return Ok(None);
+    }
+    let managers = match firmware {
+        Firmware::Uefi => vec![own()],
+        Firmware::Bios => vec![format!("{BOOT}/bootmgr"), "/bootmgr".to_owned()],
+    };
+    first_of(tree, managers)
+}
+
 /// True where the disk has what the request's firmware starts from; else there is a finding that blocks.
 pub(super) fn is_there(draft: &mut Draft<'_>) -> Result<bool> {
-    let tree = draft.scene.tree;
-    let any = |paths: &[String]| -> Result<bool> {
-        for path in paths {
-            if tree.exists(path)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    let uefi = any(&stores(Firmware::Uefi))? && any(&[own()])?;
-    let bios = any(&stores(Firmware::Bios))? && any(&[format!("{BOOT}/bootmgr"), "/bootmgr".to_owned()])?;
+    let has = |firmware| Ok::<_, crate::Error>(manager(draft.scene.tree, firmware)?.is_some());
+    let (uefi, bios) = (has(Firmware::Uefi)?, has(Firmware::Bios)?);
     match (draft.request.firmware, uefi, bios) {
         (Firmware::Uefi, true, _) | (Firmware::Bios, _, true) => return Ok(true),
         (Firmware::Uefi, false, true) => draft.find(

@@ -114,6 +114,19 @@ fn about(draft: &mut Draft<'_>, entry: &BootEntry) {
             "Give all disks of the machine, or rebuild the boot configuration in the source machine with `bcdboot C:\\Windows`.",
         );
     }
+    let own = draft.scene.mounts.iter().find(|mount| mount.at == "/").map(|mount| &mount.volume);
+    if let (Some(volume), Some(own)) = (&entry.volume, own)
+        && volume != own
+    {
+        draft.find(
+            "windows-boot-other-volume",
+            format!(
+                "The boot entry {name:?} starts Windows from {}, and this plan is for the one on {}.",
+                volume.0, own.0
+            ),
+            "Make this Windows the default in the source machine with `bcdedit /default`, or choose the other one with --root.",
+        );
+    }
     let ends = match draft.request.firmware {
         Firmware::Uefi => ".efi",
         Firmware::Bios => ".exe",

@@ -75,13 +75,15 @@ pub fn plan_trial(draft: &mut Draft<'_>) -> Result<()> {
 /// Where the hive is damaged.
 pub fn commands_after_first_start(draft: &Draft<'_>) -> Result<Vec<String>> {
     let key = format!("HKLM\\SYSTEM\\CurrentControlSet\\{PARTITION_MANAGER}");
-    let before = SAN_POLICY.before(draft)?;
-    Ok(match before {
-        None => Vec::new(),
-        Some(Some(data)) if data.kind == REG_DWORD => {
+    let Some(before) = SAN_POLICY.before(draft)? else { return Ok(Vec::new()) };
+    let give_back = match before {
+        Some(data) if data.kind == REG_DWORD => {
             let was = data.as_dword().unwrap_or(ONLINE_ALL);
-            vec![format!("reg.exe add \"{key}\" /v SanPolicy /t REG_DWORD /d {was} /f")]
+            format!("reg.exe add \"{key}\" /v SanPolicy /t REG_DWORD /d {was} /f")
         }
-        Some(_) => vec![format!("reg.exe delete \"{key}\" /v SanPolicy /f")],
-    })
+        _ => format!("reg.exe delete \"{key}\" /v SanPolicy /f"),
+    };
+    // A later pass must not take it for what was there before that one.
+    let forget = format!("reg.exe delete \"HKLM\\SOFTWARE\\{}\" /v SanPolicy /f", SAN_POLICY.kept());
+    Ok(vec![give_back, forget])
 }

@@ -268,6 +268,17 @@ fn an_entry_that_cannot_start_is_told_of() {
     assert_eq!(ids(&plan), ["windows-boot-device-missing", "windows-boot-path", "windows-boot-safe-mode"]);
 }
 
+#[test]
+fn an_entry_for_another_windows_is_told_of() {
+    for (id, expected) in [("disk0p3", &[][..]), ("disk0p4", &["windows-boot-other-volume"])] {
+        let volumes = [volume(id, 0, GUID, 0)];
+        let store = Some(store(&[]));
+        let plan =
+            Case { tree: uefi(), firmware: Firmware::Uefi, store, volumes: &volumes, system: &[] }.plan();
+        assert_eq!(ids(&plan), expected);
+    }
+}
+
 fn mbr_letter(signature: u32, offset: u64) -> Data {
     Data::binary([signature.to_le_bytes().as_slice(), &offset.to_le_bytes()].concat())
 }
@@ -344,7 +355,12 @@ fn settings_are_given_back_after_the_first_start() {
         let mut draft = draft(&scene, &request, ten(), &[values, vec![universal]].concat(), &[]);
         settings::plan(&mut draft).unwrap();
         assert_eq!(draft.registry.dword(key, "SanPolicy").unwrap(), Some(1));
-        assert_eq!(settings::commands_after_first_start(&draft).unwrap().concat(), expected);
+        let forget = "reg.exe delete \"HKLM\\SOFTWARE\\landfall\\Before\\SYSTEM\\CurrentControlSet\\Services\\partmgr\\Parameters\" /v SanPolicy /f";
+        let lines = settings::commands_after_first_start(&draft).unwrap();
+        match expected {
+            "" => assert!(lines.is_empty()),
+            _ => assert_eq!(lines, [expected, forget]),
+        }
         assert_eq!(draft.clock, Some(Clock::Utc));
         settings::plan_trial(&mut draft).unwrap();
         assert_eq!(

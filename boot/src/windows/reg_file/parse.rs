@@ -21,7 +21,8 @@ pub(super) fn parse(text: &Text) -> Result<Vec<Change>> {
             Some(b'[') => {
                 let (key, is_deleted) = key(line, number)?;
                 let at = roots::place(key).map_err(|(says, hint)| refused(number, says).hint(hint))?;
-                if is_deleted && at.key.is_empty() {
+                // A root of the registry alone may lie below a hive's own root: HKEY_CLASSES_ROOT.
+                if is_deleted && (at.key.is_empty() || !key.contains('\\')) {
                     return Err(
                         refused(number, format!("would remove all of {key}")).hint("name a key below it")
                     );
@@ -146,9 +147,11 @@ impl<'t> Parser<'t> {
             if bytes.len() > DATA_AT_MOST {
                 return Err(refused(number, format!("data of more than {DATA_AT_MOST} bytes")));
             }
+            // A comment or nothing where the list was to go on is no end of it; hex(0): alone has no bytes.
+            let is_nothing = list.is_empty() && self.next > number;
             match (goes_on, ends_in_comma) {
-                (false, false) => return Ok(bytes),
-                (false, true) => return Err(broken_off(self.next)),
+                (false, false) if !is_nothing => return Ok(bytes),
+                (false, _) => return Err(broken_off(self.next)),
                 (true, false) if !list.is_empty() => {
                     return Err(refused(self.next, "a line that goes on lacks the comma before its \\"));
                 }

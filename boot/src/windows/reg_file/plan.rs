@@ -2,11 +2,11 @@
 
 use super::{Change, Hive, RegistryFile, What};
 use crate::Result;
-use crate::patch::RegistryChange;
 use crate::windows::boot::store_path;
 use crate::windows::data::Data;
 use crate::windows::draft::Draft;
-use crate::windows::registry::Registry;
+use crate::windows::registry::{Decided, Registry};
+use std::collections::{BTreeMap, BTreeSet};
 
 const CURRENT: &str = "CurrentControlSet";
 
@@ -14,7 +14,8 @@ const CURRENT: &str = "CurrentControlSet";
 pub fn plan(draft: &mut Draft<'_>) -> Result<()> {
     let request = draft.request;
     let Some(file) = &request.registry else { return Ok(()) };
-    let decided = decided(draft);
+    // Of each hive, what the parts before have settled.
+    let mut decided: BTreeMap<Hive, BTreeSet<Decided>> = BTreeMap::new();
     let mut done = 0;
     for change in &file.changes {
         let key = match change.hive {
@@ -26,11 +27,12 @@ pub fn plan(draft: &mut Draft<'_>) -> Result<()> {
             absent(draft, file, change);
             continue;
         };
+        let of_hive = decided.entry(change.hive).or_insert_with(|| registry.decided().clone());
         let before = registry.edits().len();
         apply(registry, &key, &change.what, &why)?;
         if registry.edits().len() > before {
             done += 1;
-            contradiction(draft, file, change, &key, &decided);
+            contradiction(draft, file, change, &key, of_hive);
         }
     }
     draft.find(
@@ -101,55 +103,33 @@ fn absent(draft: &mut Draft<'_>, file: &RegistryFile, change: &Change) {
     );
 }
 
-/// A key, and a value of it, that a part before has decided: lower case.
-type Decided = (Hive, String, Option<String>);
-
-fn decided(draft: &Draft<'_>) -> Vec<Decided> {
-    let mut out = Vec::new();
-    for (hive, registry) in [(Hive::System, &draft.registry), (Hive::Software, &draft.software)] {
-        for edit in registry.edits() {
-            let name = match &edit.change {
-                RegistryChange::Set { name, .. } | RegistryChange::DeleteValue { name, .. } => {
-                    Some(name.to_lowercase())
-                }
-                RegistryChange::Create | RegistryChange::Delete { .. } => None,
-            };
-            out.push((hive, edit.key.to_lowercase(), name));
-        }
-    }
-    out
-}
-
 /// Tells of a line that changed what a part before had decided.
 fn contradiction(
     draft: &mut Draft<'_>,
     file: &RegistryFile,
     change: &Change,
     key: &str,
-    decided: &[Decided],
+    decided: &BTreeSet<Decided>,
 ) {
     let lower = key.to_lowercase();
     let is_in = |other: &str| {
         other.strip_prefix(&lower).is_some_and(|rest| rest.is_empty() || rest.starts_with('\\'))
     };
-    let found = decided.iter().any(|(hive, other, value)| {
-        *hive == change.hive
-            && match &change.what {
-                What::Create => false,
-                What::Delete => is_in(other),
-                What::Set { name, .. } | What::DeleteValue { name } => {
-                    *other == lower && value.as_deref().is_none_or(|value| value == name.to_lowercase())
-                }
-            }
-    });
+    let found = match &change.what {
+        What::Create => false,
+        What::Delete => decided.iter().any(|(other, _)| is_in(other)),
+        What::Set { name, .. } | What::DeleteValue { name } => {
+            decided.contains(&(lower.clone(), None)) || decided.contains(&(lower, Some(name.to_lowercase())))
+        }
+    };
     if found {
         draft.find(
             "windows-registry-conflict",
             format!(
-                "{}, line {}: {key} is also changed by landfall; the file's line counts.",
+                "{}, line {}: {key} is also decided by landfall; the file's line counts.",
                 file.name, change.line
             ),
-            "Take the line out of the file, unless the machine is to start without landfall's edit of it.",
+            "Take the line out of the file, unless the machine is to start without what landfall decided.",
         );
     }
 }

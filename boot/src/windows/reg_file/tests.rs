@@ -6,6 +6,7 @@ use crate::target::Request;
 use crate::tree::mem::MemTree;
 use crate::windows::data::REG_MULTI_SZ;
 use crate::windows::draft::tests::{draft, ten};
+use crate::windows::registry::tests::MemKeys;
 use proptest::prelude::*;
 
 const HEAD: &str = "Windows Registry Editor Version 5.00\r\n\r\n";
@@ -126,6 +127,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ("[HKEY_LOCAL_MACHINE\\DRIVERS\\a]", "is no hive that Windows loads"),
         ("[HKEY_LOCAL_MACHINE]", "itself is no hive"),
         ("[-HKEY_LOCAL_MACHINE\\SOFTWARE]", "would remove all of"),
+        ("[-HKEY_CLASSES_ROOT]", "would remove all of"),
         ("[HKEY_LOCAL_MACHINE\\SOFTWARE\\]", "empty name"),
         ("[HKEY_LOCAL_MACHINE\\SOFTWARE\\a\\\\b]", "empty name"),
         ("[HKEY_LOCAL_MACHINE\\SOFTWARE\\a", "lacks a ]"),
@@ -153,6 +155,8 @@ fn what_is_not_understood_is_refused_with_its_line() {
             "[HKLM\\SOFTWARE\\a]\n\"b\"=hex:01,\\\n\n[HKLM\\SOFTWARE\\c]",
             "line 4: the list of bytes breaks off",
         ),
+        ("[HKLM\\SOFTWARE\\a]\n\"b\"=hex:01,\\\n; 02\n\"c\"=\"d\"", "line 5: the list of bytes breaks off"),
+        ("[HKLM\\SOFTWARE\\a]\n\"b\"=hex:\\\n;", "line 5: the list of bytes breaks off"),
         ("[HKLM\\SOFTWARE\\a]\n\"b\"=hex:01\\\n02", "lacks the comma"),
         ("[-HKLM\\SOFTWARE\\a]\n\"b\"=\"c\"", "line 4: a value of a key that is removed"),
         ("[HKLM\\SOFTWARE\\a]\n\"b\"=\"\u{7}\"", "line 4: holds the control character U+0007"),
@@ -231,11 +235,41 @@ fn edits_come_last_and_tell_what_was() {
         [
             (
                 "windows-registry-conflict",
-                "site.reg, line 4: ControlSet001\\Services\\a is also changed by landfall; the file's line counts."
+                "site.reg, line 4: ControlSet001\\Services\\a is also decided by landfall; the file's line counts."
             ),
             ("windows-registry-file", "site.reg: 4 of 7 lines change the registry."),
         ]
     );
+}
+
+/// Also where there was nothing to edit, and in hives besides the two.
+#[test]
+fn what_was_decided_and_so_already_is_told_of_too() {
+    const STORE: &str = "/:esp/EFI/Microsoft/Boot/BCD";
+    let body = r#"[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Services\a]
+"Start"=dword:4
+"Other"=dword:1
+[HKEY_LOCAL_MACHINE\BCD00000000\Objects\x\Elements\16000046]
+"Element"=hex:01
+"#;
+    let request = Request {
+        registry: Some(parse(&format!("{HEAD}{body}")).unwrap()),
+        firmware: crate::target::Firmware::Uefi,
+        ..Request::default()
+    };
+    let tree = MemTree::new().file(STORE, "");
+    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+    let registry = [("ControlSet001\\Services\\A", "start", Data::dword(0))];
+    let mut draft = draft(&scene, &request, ten(), &registry, &[]);
+    draft.put_hive(STORE, crate::windows::registry::Registry::new(Box::new(MemKeys::default())));
+    draft.registry.set("ControlSet001\\Services\\a", "Start", Data::dword(0), "Ours.").unwrap();
+    assert!(draft.registry.edits().is_empty());
+    draft.hive(STORE).unwrap().unwrap().delete("Objects\\x\\Elements\\16000046", "Ours.").unwrap();
+    plan(&mut draft).unwrap();
+    let plan = draft.finish();
+    let conflicts = plan.findings.iter().filter(|finding| finding.id == "windows-registry-conflict");
+    let said: Vec<_> = conflicts.map(|finding| finding.says.split(':').next().unwrap()).collect();
+    assert_eq!(said, ["site.reg, line 4", "site.reg, line 7"]);
 }
 
 #[test]
