@@ -12,6 +12,7 @@
 
 mod beyond;
 mod boot_disk;
+mod hiding;
 mod look;
 mod mapped;
 mod mounts;
@@ -38,6 +39,7 @@ use crate::volume::device_name::{Name, classify};
 use crate::volume::scan::without_repetition;
 use crate::volume::{Array, Content, Scan, Volume, VolumeGroup, VolumeId, scan_until};
 use crate::{Error, Result};
+use hiding::Hiding;
 use landfall_image::DiskMut;
 use landfall_image::luks::{Effort, Secret};
 use mounts::Planned;
@@ -193,20 +195,21 @@ impl Work<'_, '_> {
         let scan = &mapped::learn(self.scan, &looked);
         out.volumes.clone_from(&scan.volumes);
         let wanted = self.options.root.as_ref();
-        let (planned, edits, name) = match windows::choose(&looked, scan, wanted) {
+        let (planned, edits, name, hidden) = match windows::choose(&looked, scan, wanted) {
             Some(Ok(installation)) => {
                 findings.extend(windows::about_storage(scan, true));
+                findings.extend(installation.asleep_beside(&looked));
                 let edits = installation.hibernation(self.options.discard_hibernation, findings);
                 let planned = windows::mounts(&installation, &looked, scan, self.disks)?;
                 findings.extend(windows::about_states(&planned.needed, &looked));
-                (planned, edits, installation.name())
+                (planned, edits, installation.name(), installation.others())
             }
             Some(Err(finding)) => {
                 findings.push(finding);
                 return Ok(None);
             }
             None => match self.choose_linux(&looked, scan, findings)? {
-                Some((planned, name)) => (planned, Vec::new(), name),
+                Some((planned, name)) => (planned, Vec::new(), name, Vec::new()),
                 None => return Ok(None),
             },
         };
@@ -219,8 +222,14 @@ impl Work<'_, '_> {
         }
         // What will not be written need not be able to be: a volume that waits for chkdsk can be read.
         let read_only = !self.writable || findings.iter().any(|finding| finding.severity == Severity::Blocks);
-        let scene =
-            Mounting { volumes: &scan.volumes, mounts: &mounts, needed: &needed, complete, read_only };
+        let scene = Mounting {
+            volumes: &scan.volumes,
+            mounts: &mounts,
+            needed: &needed,
+            hidden: &hidden,
+            complete,
+            read_only,
+        };
         let (read, reader) = match self.read(&scene) {
             Ok(read) => read,
             Err(why) => {
@@ -318,6 +327,7 @@ impl Work<'_, '_> {
         if let Some(finding) = doubtful(scene.needed, tree)? {
             read.plan.findings.push(finding);
         }
+        let tree = &Hiding { tree, hidden: scene.hidden };
         let in_scene = Scene { tree, volumes: scene.volumes, mounts: scene.mounts };
         for family in self.options.families {
             let Some(guest) = family.recognise(&in_scene)? else { continue };
@@ -351,6 +361,8 @@ struct Mounting<'m> {
     volumes: &'m [Volume],
     mounts: &'m [Mount],
     needed: &'m [Mount],
+    /// Folders of the root that belong to other systems.
+    hidden: &'m [String],
     /// Nothing that is needed is missing.
     complete: bool,
     read_only: bool,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind, Read, Write};
 
 /// Changes with every change of the types below.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// Largest message. Paths are at most 4096 bytes; requests with many paths are cut by the host.
 pub(crate) const MESSAGE_AT_MOST: usize = 256 << 10;
@@ -83,6 +83,8 @@ pub(crate) struct Mount {
     pub(crate) root: String,
     pub(crate) at: String,
     pub(crate) read_only: bool,
+    /// The journal of an NTFS that is mounted to be read is replayed before, which writes to it.
+    pub(crate) replay: bool,
     /// Of btrfs; without it the default subvolume.
     pub(crate) subvolume: Option<Subvolume>,
 }

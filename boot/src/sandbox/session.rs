@@ -11,6 +11,7 @@ use super::protocol::{self, Cause, Failure, MountedAs, PIECE, Reply, Request, Su
 use super::{Accelerator, Sandbox};
 use crate::apply::Change;
 use crate::tree::{Entry, Meta};
+use crate::volume::ntfs::{self, Log};
 use crate::{Error, Kind, Result};
 use landfall_image::{Bytes, Disk, DiskMut, GuestOffset, GuestRange, nbd};
 use std::collections::{BTreeSet, HashMap};
@@ -64,6 +65,16 @@ struct Volume {
     id: String,
     serial: String,
     disk: Arc<Watched>,
+}
+
+/// What a volume is mounted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing on it changes.
+    Look,
+    /// Its journal is replayed.
+    Read,
+    Write,
 }
 
 /// Answers about paths that stay true until something is changed.
@@ -124,6 +135,11 @@ impl Session {
         self.mount_subvolume(id, fs, root, at, read_only, None).map(|_| ())
     }
 
+    /// Mounts a volume at `/` to look at it: that of a Windows which sleeps must stay as it is, so NTFS is not replayed.
+    pub fn mount_to_look(&self, id: &str, fs: &str, root: &str) -> Result<()> {
+        self.mount_as(id, fs, root, "/", Access::Look, None).map(|_| ())
+    }
+
     /// [`mount`](Self::mount), of btrfs with the subvolume that is to be mounted (without one its default), and what
     /// it turned out to be. One volume can be mounted several times.
     pub fn mount_subvolume(
@@ -135,9 +151,27 @@ impl Session {
         read_only: bool,
         subvolume: Option<&Subvolume>,
     ) -> Result<MountedAs> {
+        let access = if read_only { Access::Read } else { Access::Write };
+        self.mount_as(id, fs, root, at, access, subvolume)
+    }
+
+    fn mount_as(
+        &self,
+        id: &str,
+        fs: &str,
+        root: &str,
+        at: &str,
+        access: Access,
+        subvolume: Option<&Subvolume>,
+    ) -> Result<MountedAs> {
         let found = self.volumes.iter().enumerate().find(|(_, volume)| volume.id == id);
         let (target, volume) =
             found.ok_or_else(|| Error::refused(format!("the sandbox was not given a volume {id}")))?;
+        // A volume that waits for chkdsk is Windows's to repair, journal and all.
+        let replay = access == Access::Read
+            && fs == "ntfs"
+            && ntfs::state(&*volume.disk)?
+                .is_some_and(|state| !state.is_dirty && matches!(state.log, Log::Pending { .. }));
         self.forget();
         let beside = tree::beside(at).filter(|(_, rest)| *rest == "/");
         let (root, at) = match beside {
@@ -150,7 +184,8 @@ impl Session {
             fs: fs.to_owned(),
             root: root.clone(),
             at,
-            read_only,
+            read_only: access != Access::Write,
+            replay,
             subvolume: subvolume.cloned(),
         });
         match self.ask(&format!("mount {id}"), MOUNT_WITHIN, &request)? {
@@ -395,6 +430,12 @@ fn told(doing: &str, failure: Failure) -> Error {
                 2 | 17 | 27 if is_mount => Error::refused(format!("{says}: {error}")),
                 // ENOTUNIQ: folders of NTFS that tell case apart, as Linux programs on Windows make them.
                 76 => Error::refused(format!("{says}: names there differ in nothing but case")),
+                // EOVERFLOW of our own.
+                75 => Error::refused(format!("{says}: a folder there has more names than are looked through")),
+                // EINVAL of a file: what ntfs3 says of damage.
+                22 if failure.kernel.iter().any(|line| line.contains("ntfs3")) => {
+                    corrupt(format!("{says}: {error}"))
+                }
                 // ELOOP, ENAMETOOLONG: the guest's links.
                 36 | 40 => Error::corrupt(format!("{says}: {error}")),
                 // EIO, EINVAL (of a mount: no such file system in there), EUCLEAN, EBADMSG: the disks themselves

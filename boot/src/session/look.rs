@@ -8,7 +8,8 @@ use crate::linux::lenient::Lenient;
 use crate::sandbox::DISKS_AT_MOST;
 use crate::tree::GuestTree;
 use crate::tree::ext4::may_be_readable_elsewhere;
-use crate::volume::{Content, Volume, VolumeId, ntfs};
+use crate::volume::ntfs::{self, Log, State};
+use crate::volume::{Content, Volume, VolumeId};
 use crate::{Error, Kind, Result};
 
 impl Work<'_, '_> {
@@ -63,6 +64,7 @@ impl Work<'_, '_> {
         left.sort_by_key(|(_, name)| *name == "btrfs");
         // More than one sandbox takes.
         let mut not_taken = Vec::new();
+        let mut failed = Vec::new();
         for (index, (volume, name)) in left.into_iter().enumerate() {
             if index >= DISKS_AT_MOST {
                 not_taken.push(volume.id.0.as_str());
@@ -71,14 +73,16 @@ impl Work<'_, '_> {
             let root = format!("look{index}");
             let seen = match name == "btrfs" {
                 true => self.look_at_subvolumes(volume, &root, &looked),
-                false => self.look_in_sandbox(volume, name, &root).map(|seen| vec![seen]),
+                false => self.look_in_sandbox(volume, name, &root, false).map(|seen| vec![seen]),
             };
             match seen {
                 Ok(seen) => looked.extend(seen),
                 Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
-                Err(error) => findings.push(not_looked_at(volume, name, &error)),
+                Err(error) => failed.push((volume, name, error)),
             }
         }
+        self.look_again(&mut looked, &mut failed)?;
+        findings.extend(failed.iter().map(|(volume, name, error)| not_looked_at(volume, name, error)));
         if let Some(first) = not_taken.first() {
             findings.push(Finding::new(
                 "volume-not-looked-at",
@@ -94,14 +98,57 @@ impl Work<'_, '_> {
         Ok(looked)
     }
 
-    fn look_in_sandbox(&self, volume: &Volume, file_system: &str, root: &str) -> Result<Looked> {
+    /// Where nothing was found: what the journals of volumes that were in use hide. No Windows sleeps on one of them, or its
+    /// file would have been seen.
+    fn look_again<'s>(
+        &self,
+        looked: &mut Vec<Looked>,
+        failed: &mut Vec<(&'s Volume, &'s String, Error)>,
+    ) -> Result<()> {
+        let is_something = |seen: &Looked| {
+            seen.root.is_some() || !seen.windows.folders.is_empty() || seen.windows.hibernated.is_some()
+        };
+        if looked.iter().any(is_something) {
+            return Ok(());
+        }
+        for volume in &self.scan.volumes {
+            let is_ntfs = volume.content == Content::FileSystem { name: "ntfs".into() };
+            let Some(view) = self.scan.view(&volume.id).filter(|_| is_ntfs) else { continue };
+            let Some(State { is_dirty: false, log: Log::Pending { .. }, .. }) = ntfs::state(&*view)? else {
+                continue;
+            };
+            match self.look_in_sandbox(volume, "ntfs", "again", true) {
+                Ok(seen) => {
+                    failed.retain(|(other, ..)| other.id != volume.id);
+                    looked.retain(|other| other.id != volume.id);
+                    looked.push(seen);
+                }
+                Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
+                // It was said why, or there is nothing on it.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at one file system; `replay` its journal, which changes it, where what lies on it is not seen without.
+    fn look_in_sandbox(
+        &self,
+        volume: &Volume,
+        file_system: &str,
+        root: &str,
+        replay: bool,
+    ) -> Result<Looked> {
         // Before it is mounted, which replays its log.
         let state = match (file_system, self.scan.view(&volume.id)) {
             ("ntfs", Some(view)) => ntfs::state(&*view)?,
             _ => None,
         };
         let session = self.readers.session()?;
-        session.mount(&volume.id.0, file_system, root, "/", true)?;
+        match replay {
+            true => session.mount(&volume.id.0, file_system, root, "/", true)?,
+            false => session.mount_to_look(&volume.id.0, file_system, root)?,
+        }
         let tree = session.tree(root);
         let seen = match file_system {
             "ntfs" => windows::look(&volume.id, &tree, state),

@@ -20,6 +20,7 @@ use crate::tree::{GuestTree, NodeKind};
 use crate::volume::ntfs::{Log, State};
 use crate::volume::scan::{BITLOCKER, DYNAMIC, SPACES};
 use crate::volume::{Content, Scan, Volume, VolumeId};
+use crate::windows::facts;
 use crate::{Error, Kind, Result};
 use landfall_image::{DiskMut, partition};
 use std::sync::Arc;
@@ -32,13 +33,10 @@ pub const BOOT_AT: &str = "/:boot";
 /// The file with what a hibernated system had in memory.
 const HIBERNATION_FILE: &str = "/hiberfil.sys";
 
-/// Folders of a root that are looked into for a system.
-const FOLDERS_AT_MOST: usize = 32;
-
 /// What was seen of Windows on one volume.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfWindows {
-    /// Folders with an installation, as they are called there.
+    /// Folders with an installation, as they are called there: `/Windows`.
     pub folders: Vec<String>,
     /// `/bootmgr` and `/Boot/BCD`, or what started Windows XP.
     pub has_boot: bool,
@@ -54,19 +52,17 @@ pub(super) struct OfWindows {
 pub(super) fn look(id: &VolumeId, tree: &SandboxTree<'_>, state: Option<State>) -> Result<Looked> {
     let lenient = Lenient::new(tree);
     let mut windows = boot_files(&lenient)?;
-    windows.folders = folders(&lenient)?;
+    windows.folders = facts::folders(&lenient)?;
     if windows.folders.is_empty()
         && let Some((path, error)) = lenient.failed().into_iter().next()
     {
         return Err(Error::corrupt(format!("{path}: {error}")));
     }
-    if !windows.folders.is_empty() {
-        windows.hibernated = match tree.head(HIBERNATION_FILE, 4096) {
-            Ok(head) => head.and_then(|head| hibernation(&head)),
-            Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
-            Err(error) => Some(error.says().to_owned()),
-        };
-    }
+    windows.hibernated = match tree.head(HIBERNATION_FILE, 4096) {
+        Ok(head) => head.and_then(|head| hibernation(&head)),
+        Err(error) if matches!(error.kind(), Kind::Io | Kind::Interrupted) => return Err(error),
+        Err(error) => Some(error.says().to_owned()),
+    };
     windows.state = state;
     Ok(Looked {
         id: id.clone(),
@@ -86,27 +82,6 @@ pub(super) fn boot_files(tree: &dyn GuestTree) -> Result<OfWindows> {
     let has_boot =
         is_file("/bootmgr")? && is_file("/Boot/BCD")? || is_file("/ntldr")? && is_file("/boot.ini")?;
     Ok(OfWindows { has_boot, has_efi: is_file("/EFI/Microsoft/Boot/BCD")?, ..OfWindows::default() })
-}
-
-/// Folders of a root in which a Windows is installed, as they are called there; the usual names go before others.
-pub(crate) fn folders(tree: &dyn GuestTree) -> Result<Vec<String>> {
-    let entries = tree.list("/")?.unwrap_or_default();
-    let all = entries.into_iter().filter(|entry| entry.kind == NodeKind::Dir).map(|entry| entry.name);
-    let is_usual = |name: &String| ["windows", "winnt"].iter().any(|usual| name.eq_ignore_ascii_case(usual));
-    let (usual, others): (Vec<String>, Vec<String>) = all.partition(is_usual);
-    let mut found = Vec::new();
-    for names in [usual, others] {
-        for name in names.into_iter().take(FOLDERS_AT_MOST) {
-            let hive = tree.metadata(&format!("/{name}/System32/config/SYSTEM"))?;
-            if hive.is_some_and(|meta| meta.kind == NodeKind::File) {
-                found.push(name);
-            }
-        }
-        if !found.is_empty() {
-            break;
-        }
-    }
-    Ok(found)
 }
 
 /// The mark of a hibernation file that holds a system; `None` where it holds none (any more).
@@ -129,15 +104,41 @@ pub(super) struct Installation<'l> {
 impl Installation<'_> {
     /// For people: `disk0p2 holds Windows (in /Windows)`.
     pub(super) fn name(&self) -> String {
-        format!("{} holds Windows (in /{})", self.looked.id.0, self.folder)
+        format!("{} holds Windows (in {})", self.looked.id.0, self.folder)
     }
 
     /// For choosing it: `disk0p2`, and with its folder where a volume has several.
     fn choice(&self) -> String {
         match self.looked.windows.folders.len() {
             0 | 1 => self.looked.id.0.clone(),
-            _ => format!("{}:/{}", self.looked.id.0, self.folder),
+            _ => format!("{}:{}", self.looked.id.0, self.folder),
         }
+    }
+
+    /// Folders with other installations on its volume.
+    pub(super) fn others(&self) -> Vec<String> {
+        let all = self.looked.windows.folders.iter();
+        all.filter(|folder| *folder != self.folder).cloned().collect()
+    }
+
+    /// Other systems that sleep. Each believes to know all volumes that it had mounted, also the one that is to be written to.
+    pub(super) fn asleep_beside(&self, looked: &[Looked]) -> Vec<Finding> {
+        let others = looked.iter().filter(|other| {
+            !std::ptr::eq(*other, self.looked)
+                && !other.windows.folders.is_empty()
+                && other.windows.hibernated.is_some()
+        });
+        let finding = |other: &Looked| {
+            Finding::new(
+                "windows-hibernated",
+                format!(
+                    "another Windows, on {}, is hibernated, and may hold parts of {} in memory",
+                    other.id.0, self.looked.id.0
+                ),
+                "start it in the source machine, run `powercfg /h off` and then `shutdown /s /t 0`, and convert again; or leave out its disk, if it has one of its own",
+            )
+        };
+        others.map(finding).collect()
     }
 
     /// What becomes of a suspended system.
@@ -203,7 +204,7 @@ pub(super) fn choose<'l>(
         ([only], []) => Some(Ok(*only)),
         (several, linux) => {
             let mut names: Vec<String> =
-                several.iter().map(|one| format!("{} (/{})", one.choice(), one.folder)).collect();
+                several.iter().map(|one| format!("{} ({})", one.choice(), one.folder)).collect();
             names.extend_from_slice(linux);
             Some(Err(Finding::new(
                 "root-several",
@@ -235,7 +236,8 @@ pub(super) fn mounts(
         let seen = looked.iter().filter(|looked| has(&looked.windows));
         seen.filter_map(|looked| scan.volume(&looked.id)).collect()
     };
-    let mut add = |at: &str, volume: &Volume| {
+    let disk_of = |mount: &Mount| scan.volume(&mount.volume).map(|volume| volume.disk);
+    let add = |out: &mut Planned, at: &str, volume: &Volume| {
         let mount = Mount {
             at: at.into(),
             volume: volume.id.clone(),
@@ -246,7 +248,7 @@ pub(super) fn mounts(
         out.mounts.push(mount.clone());
         out.needed.push(mount);
     };
-    add("/", root);
+    add(&mut out, "/", root);
     let mut findings: Vec<Finding> = about_own_encryption(root, scan).into_iter().collect();
     let with_efi = volumes_with(&|windows| windows.has_efi);
     // Without a store in it, it is still the place where one would have to be.
@@ -271,12 +273,16 @@ pub(super) fn mounts(
         Ok(found) => {
             let volume = found.and_then(|id| scan.volume(&id)).or_else(by_type);
             if let Some(volume) = volume.filter(|volume| volume.id != root.id) {
-                add(ESP_AT, volume);
+                add(&mut out, ESP_AT, volume);
             }
         }
         Err(several) => unclear.push(several),
     }
-    let with_boot = volumes_with(&|windows| windows.has_boot);
+    let mut with_boot = volumes_with(&|windows| windows.has_boot);
+    // Beside an EFI system partition of its own the boot files of another disk start nothing.
+    if out.mounts.iter().any(|mount| mount.at == ESP_AT && disk_of(mount) == Some(root.disk)) {
+        with_boot.retain(|volume| volume.disk == root.disk);
+    }
     let mut active = Vec::new();
     for volume in &with_boot {
         if is_active(volume, disks)? {
@@ -293,7 +299,7 @@ pub(super) fn mounts(
         Ok(found) => {
             if let Some(volume) = found.and_then(|id| scan.volume(&id)).filter(|volume| volume.id != root.id)
             {
-                add(BOOT_AT, volume);
+                add(&mut out, BOOT_AT, volume);
             }
         }
         Err(several) => unclear.push(several),
@@ -325,9 +331,17 @@ fn is_active(volume: &Volume, disks: &[Arc<dyn DiskMut>]) -> Result<bool> {
 pub(super) fn about_states(needed: &[Mount], looked: &[Looked]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for mount in needed {
-        let seen = looked.iter().find(|looked| looked.id == mount.volume);
-        let Some(state) = seen.and_then(|looked| looked.windows.state.as_ref()) else { continue };
+        let seen = looked.iter().find(|looked| looked.id == mount.volume && mount.file_system == "ntfs");
+        let Some(seen) = seen else { continue };
         let id = &mount.volume.0;
+        let Some(state) = &seen.windows.state else {
+            findings.push(Finding::new(
+                "windows-ntfs-log-damaged",
+                format!("the records of {id} that tell in which state it was left cannot be read"),
+                "in the source machine run `chkdsk /f` for this volume, shut the machine down, then convert again",
+            ));
+            continue;
+        };
         let (major, minor) = state.version;
         if major < 3 {
             findings.push(Finding::new(
@@ -436,18 +450,6 @@ fn about_own_encryption(root: &Volume, scan: &Scan) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::tree::mem::MemTree;
-
-    #[test]
-    fn installations_are_found_by_what_is_in_them() {
-        let hive = |folder: &str| format!("/{folder}/System32/config/SYSTEM");
-        let tree =
-            MemTree::new().file(&hive("Windows"), "").file("/Windows.old/Windows/System32/config/SYSTEM", "");
-        assert_eq!(folders(&tree).unwrap(), ["Windows"]);
-        assert_eq!(folders(&MemTree::new().file(&hive("WIN2K3"), "")).unwrap(), ["WIN2K3"]);
-        let two = MemTree::new().file(&hive("WINDOWS"), "").file(&hive("winnt"), "").file(&hive("Other"), "");
-        assert_eq!(folders(&two).unwrap(), ["WINDOWS", "winnt"]);
-        assert!(folders(&MemTree::new().dir("/Windows/System32/config/SYSTEM")).unwrap().is_empty());
-    }
 
     #[test]
     fn a_hibernation_file_is_told_by_its_mark() {

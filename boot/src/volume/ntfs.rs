@@ -233,7 +233,8 @@ fn log_state(raw: &[u8]) -> Log {
     }
     let size = usize::try_from(le32(raw, 0x10).unwrap_or(4096)).unwrap_or(4096);
     let second = if (512..=RESTART_PAGES / 2).contains(&size) { raw.get(size..) } else { raw.get(4096..) };
-    let newest = [first, second.and_then(restart)].into_iter().flatten().max_by_key(|(last, ..)| *last);
+    // Of two equal ones the first counts, as for the kernel: the last of the greatest is taken.
+    let newest = [second.and_then(restart), first].into_iter().flatten().max_by_key(|(last, ..)| *last);
     match newest {
         Some((_, _, true)) => Log::Clean,
         Some((_, version, false)) => Log::Pending { version },
@@ -311,6 +312,8 @@ mod tests {
             (page(9, 0, 0), page(8, u16::MAX, 0), pending),
             (page(9, 0, 0), page(10, u16::MAX, 0), Log::Clean),
             (page(9, 0, 2), page(8, 0, 0), Log::Clean),
+            (page(9, 0, 0), page(9, 0, 2), pending),
+            (page(9, 0, 2), page(9, 0, 0), Log::Clean),
             (vec![0xff; 4096], page(8, 0, 0), Log::Clean),
             (vec![0; 4096], page(8, 0, 0), pending),
             (vec![0; 4096], vec![0; 4096], Log::Unknown),

@@ -9,7 +9,7 @@ use super::registry::Registry;
 use super::services::{self, Start};
 use crate::Result;
 use crate::guest::Fact;
-use crate::tree::{GuestTree, GuestTreeExt};
+use crate::tree::{GuestTree, GuestTreeExt, NodeKind};
 use landfall_image::Bytes;
 use serde::Serialize;
 
@@ -45,13 +45,26 @@ pub struct Driver {
 
 const CURRENT_VERSION: &str = "Microsoft\\Windows NT\\CurrentVersion";
 
-/// The folders of Windows on a volume, as they are called there: `/Windows`. A folder counts that holds the SYSTEM hive.
+/// Folders of a root that are looked into for a system.
+const FOLDERS_AT_MOST: usize = 32;
+
+/// The folders of Windows on a volume, as they are called there: `/Windows`. A folder counts that holds the SYSTEM hive; those
+/// of other names than the usual ones only where there is none of these.
 pub fn folders(tree: &dyn GuestTree) -> Result<Vec<String>> {
+    let entries = tree.list("/")?.unwrap_or_default();
+    let all = entries.into_iter().filter(|entry| entry.kind == NodeKind::Dir).map(|entry| entry.name);
+    let is_usual = |name: &String| ["windows", "winnt"].iter().any(|usual| name.eq_ignore_ascii_case(usual));
+    let (usual, others): (Vec<String>, Vec<String>) = all.partition(is_usual);
     let mut found = Vec::new();
-    for name in tree.names("/")? {
-        let is_usual = ["windows", "winnt"].iter().any(|usual| name.eq_ignore_ascii_case(usual));
-        if is_usual && tree.exists(&format!("/{name}/System32/config/SYSTEM"))? {
-            found.push(format!("/{name}"));
+    for names in [usual, others] {
+        for name in names.into_iter().take(FOLDERS_AT_MOST) {
+            let hive = tree.metadata(&format!("/{name}/System32/config/SYSTEM"))?;
+            if hive.is_some_and(|meta| meta.kind == NodeKind::File) {
+                found.push(format!("/{name}"));
+            }
+        }
+        if !found.is_empty() {
+            break;
         }
     }
     Ok(found)
@@ -286,5 +299,17 @@ mod tests {
             let system = system(&tree, "/WINNT", &registry(&select), &software(&[])).unwrap().unwrap();
             assert_eq!(system.architecture, found);
         }
+    }
+
+    #[test]
+    fn installations_are_found_by_what_is_in_them() {
+        let hive = |folder: &str| format!("/{folder}/System32/config/SYSTEM");
+        let tree =
+            MemTree::new().file(&hive("Windows"), "").file("/Windows.old/Windows/System32/config/SYSTEM", "");
+        assert_eq!(folders(&tree).unwrap(), ["/Windows"]);
+        assert_eq!(folders(&MemTree::new().file(&hive("WIN2K3"), "")).unwrap(), ["/WIN2K3"]);
+        let two = MemTree::new().file(&hive("WINDOWS"), "").file(&hive("winnt"), "").file(&hive("Other"), "");
+        assert_eq!(folders(&two).unwrap(), ["/WINDOWS", "/winnt"]);
+        assert!(folders(&MemTree::new().dir("/Windows/System32/config/SYSTEM")).unwrap().is_empty());
     }
 }

@@ -9,7 +9,7 @@
 use super::damaged;
 use super::diffuser::Diffuser;
 use super::metadata::{Metadata, Protection, Sealed};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::luks::{Aes, Block, Effort, SECTOR, Secret, SectorCipher, aes};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -34,7 +34,13 @@ pub(super) fn clear(metadata: &Metadata) -> Result<Option<Key>> {
         if let (Protection::Clear, Some(key), Some(sealed)) =
             (master.protection, &master.clear, &master.sealed)
         {
-            return unseal(key, sealed);
+            match unseal(key, sealed) {
+                Ok(Some(opened)) => return Ok(Some(opened)),
+                // Another copy may be sound.
+                Ok(None) => {}
+                Err(error) if error.kind() == Kind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(None)
@@ -51,7 +57,12 @@ pub(super) fn unlock(metadata: &Metadata, secret: &Secret, effort: &mut Effort) 
             _ => continue,
         };
         let (Some(start), Some(salt), Some(sealed)) = (start, &master.salt, &master.sealed) else { continue };
-        effort.spend(ROUNDS)?;
+        effort.spend(ROUNDS).map_err(|error| match error.kind() {
+            Kind::Refused => {
+                error.hint("give fewer keys, or decrypt it in the source machine (manage-bde -off)")
+            }
+            _ => error,
+        })?;
         let key = stretched(start, salt);
         if let Some(master) = unseal(&*key, sealed)? {
             return Ok(Some(master));

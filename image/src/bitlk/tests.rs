@@ -1,6 +1,8 @@
 //! Against volumes of Windows: the images that cryptsetup's own tests bring (`tests/bitlk-images.tar.xz` of its source), with the
 //! SHA-256 of what is in them. They are looked for in `LANDFALL_BITLK_IMAGES`.
 
+mod made;
+
 use super::*;
 use crate::disk::{Disk, Extent, ExtentKind};
 use crate::units::{Bytes, GuestOffset, GuestRange};

@@ -5,13 +5,10 @@ use super::diffuser::Diffuser;
 use super::metadata::{BLOCK, Metadata};
 use crate::disk::{self, Disk, DiskMut, Extent, ExtentKind};
 use crate::error::{Error, Result};
+use crate::luks::sectors::{self, Sectors, index};
 use crate::luks::{SECTOR, SectorCipher};
 use crate::units::{Bytes, GuestOffset, GuestRange};
-use std::sync::{Arc, Mutex, PoisonError};
-use zeroize::Zeroizing;
-
-/// Bytes that are decrypted at once.
-const PIECE: u64 = 256 << 10;
+use std::sync::{Arc, Mutex};
 
 /// The beginning that lies elsewhere: 8 KiB, and of BitLocker To Go some MiB, in whose place a small FAT has its reader.
 const HEADER_AT_MOST: u64 = 64 << 20;
@@ -27,7 +24,6 @@ pub(super) struct Volume {
     hidden: Vec<(u64, u64)>,
     cipher: SectorCipher,
     diffuser: Option<Diffuser>,
-    /// Held while a part of a sector is changed: the rest of it must not change meanwhile.
     parts: Mutex<()>,
 }
 
@@ -69,7 +65,35 @@ impl Volume {
         }
     }
 
-    /// Whole sectors that lie at `at` of the disk, by which place they are encrypted.
+    /// Hands each piece of a range to `work`: where it lies on the disk, and its place in the range.
+    fn pieces(
+        &self,
+        at: GuestOffset,
+        len: usize,
+        mut work: impl FnMut(Option<u64>, std::ops::Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        disk::check_bounds(self.size(), at, len)?;
+        let (mut here, end) = (at.0, at.0 + len as u64);
+        while here < end {
+            let (place, until) = self.place(here);
+            let until = until.min(end);
+            work(place, index(here - at.0)..index(until - at.0))?;
+            here = until;
+        }
+        Ok(())
+    }
+}
+
+/// By their places on the disk, by which they are encrypted.
+impl Sectors for Volume {
+    fn sector(&self) -> u64 {
+        self.sector
+    }
+
+    fn parts(&self) -> &Mutex<()> {
+        &self.parts
+    }
+
     fn read_whole(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.below.read_at(GuestOffset(at), buf)?;
         self.cipher.decrypt(at / SECTOR as u64, buf);
@@ -86,36 +110,6 @@ impl Volume {
         self.cipher.encrypt(at / SECTOR as u64, data);
         self.below.write_at(GuestOffset(at), data)
     }
-
-    /// The whole sectors around `len` bytes at `at`. Places begin and end on sectors.
-    fn around(&self, at: u64, len: u64) -> (u64, usize) {
-        let start = at / self.sector * self.sector;
-        let end = (at + len).div_ceil(self.sector) * self.sector;
-        (start, index(end - start))
-    }
-
-    /// Hands each piece of a range to `work`: where it lies on the disk, and its place in the range.
-    fn pieces(
-        &self,
-        at: GuestOffset,
-        len: usize,
-        mut work: impl FnMut(Option<u64>, std::ops::Range<usize>) -> Result<()>,
-    ) -> Result<()> {
-        disk::check_bounds(self.size(), at, len)?;
-        let (mut here, end) = (at.0, at.0 + len as u64);
-        while here < end {
-            let (place, until) = self.place(here);
-            let until = until.min(end).min(here / PIECE * PIECE + PIECE);
-            work(place, index(here - at.0)..index(until - at.0))?;
-            here = until;
-        }
-        Ok(())
-    }
-}
-
-/// A distance inside one buffer.
-fn index(distance: u64) -> usize {
-    usize::try_from(distance).unwrap_or(usize::MAX)
 }
 
 impl Disk for Volume {
@@ -135,57 +129,27 @@ impl Disk for Volume {
     }
 
     fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        self.pieces(at, buf.len(), |place, range| {
-            let buf = &mut buf[range];
-            let Some(place) = place else {
-                buf.fill(0);
-                return Ok(());
-            };
-            let (start, len) = self.around(place, buf.len() as u64);
-            if len == buf.len() {
-                return self.read_whole(start, buf);
+        self.pieces(at, buf.len(), |place, range| match place {
+            // Places begin and end on sectors, so those around any part of one are inside of it.
+            Some(place) => self.read_part(place, &mut buf[range]),
+            None => {
+                buf[range].fill(0);
+                Ok(())
             }
-            let mut whole = Zeroizing::new(vec![0; len]);
-            self.read_whole(start, &mut whole)?;
-            let inside = index(place - start);
-            buf.copy_from_slice(&whole[inside..inside + buf.len()]);
-            Ok(())
         })
     }
 }
 
 impl DiskMut for Volume {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
-        self.pieces(at, data.len(), |place, range| {
-            let data = &data[range];
-            let Some(place) = place else {
-                return Err(Error::refused("where BitLocker keeps its metadata nothing is written"));
-            };
-            let (start, len) = self.around(place, data.len() as u64);
-            let mut whole = Zeroizing::new(vec![0; len]);
-            let inside = index(place - start);
-            let _parts = if len == data.len() {
-                None
-            } else {
-                let held = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-                self.read_whole(start, &mut whole)?;
-                Some(held)
-            };
-            whole[inside..inside + data.len()].copy_from_slice(data);
-            self.write_whole(start, &mut whole)
+        self.pieces(at, data.len(), |place, range| match place {
+            Some(place) => self.write_part(place, &data[range]),
+            None => Err(Error::refused("where BitLocker keeps its metadata nothing is written")),
         })
     }
 
     fn zero_at(&self, range: GuestRange) -> Result<()> {
-        let range = disk::clip(range, self.size());
-        let zeros = vec![0; index(PIECE)];
-        let (mut at, end) = (range.start().0, range.end().0);
-        while at < end {
-            let len = PIECE.min(end - at);
-            self.write_at(GuestOffset(at), &zeros[..index(len)])?;
-            at += len;
-        }
-        Ok(())
+        sectors::zero(range, self.size(), |at, zeros| self.write_at(at, zeros))
     }
 
     fn flush(&self) -> Result<()> {

@@ -17,6 +17,7 @@ mod effort;
 mod hash;
 mod luks1;
 mod luks2;
+pub(crate) mod sectors;
 #[cfg(test)]
 mod tests;
 mod volume;

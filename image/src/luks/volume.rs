@@ -1,15 +1,12 @@
 //! A guest's encrypted volume as a disk that is read and written: decrypted on the way up, encrypted on the way down.
 
 use super::container::OnDisk;
+use super::sectors::{self, Sectors};
 use super::{Attempt, Effort, SECTOR, Secret, SectorCipher, Unlocked, attempt};
 use crate::disk::{self, Disk, DiskMut, Extent, ExtentKind};
 use crate::error::{Error, Result};
 use crate::units::{Bytes, GuestOffset, GuestRange};
-use std::sync::{Arc, Mutex, PoisonError};
-use zeroize::Zeroizing;
-
-/// Bytes that are encrypted at once.
-const PIECE: usize = 256 << 10;
+use std::sync::{Arc, Mutex};
 
 /// Opens the encrypted volume that lies on `disk`; `None` where the key opens none of its key slots. The work for it comes
 /// out of `effort`.
@@ -51,59 +48,34 @@ struct Volume {
     len: u64,
     cipher: SectorCipher,
     iv_tweak: u64,
-    /// Held while a part of a sector is changed: the rest of it must not change meanwhile.
     parts: Mutex<()>,
 }
 
 impl Volume {
+    fn number(&self, at: u64) -> u64 {
+        (at / SECTOR as u64).wrapping_add(self.iv_tweak)
+    }
+}
+
+impl Sectors for Volume {
     fn sector(&self) -> u64 {
         self.cipher.sector_size() as u64
     }
 
-    fn number(&self, at: u64) -> u64 {
-        (at / SECTOR as u64).wrapping_add(self.iv_tweak)
+    fn parts(&self) -> &Mutex<()> {
+        &self.parts
     }
 
-    /// Whole sectors.
     fn read_whole(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.below.read_at(GuestOffset(self.payload_at + at), buf)?;
         self.cipher.decrypt(self.number(at), buf);
         Ok(())
     }
 
-    /// Whole sectors; `data` is encrypted in place.
     fn write_whole(&self, at: u64, data: &mut [u8]) -> Result<()> {
         self.cipher.encrypt(self.number(at), data);
         self.below.write_at(GuestOffset(self.payload_at + at), data)
     }
-
-    /// The whole sectors around `len` bytes at `at`: where they begin and end.
-    fn around(&self, at: u64, len: usize) -> (u64, u64) {
-        let sector = self.sector();
-        let end = at + len as u64;
-        // The volume is a whole number of sectors, so their end is inside of it.
-        (at / sector * sector, end.div_ceil(sector) * sector)
-    }
-
-    fn write_piece(&self, at: u64, data: &[u8]) -> Result<()> {
-        let (start, end) = self.around(at, data.len());
-        let mut whole = Zeroizing::new(vec![0; index(end - start)]);
-        let inside = index(at - start);
-        let _parts = if whole.len() == data.len() {
-            None
-        } else {
-            let held = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-            self.read_whole(start, &mut whole)?;
-            Some(held)
-        };
-        whole[inside..inside + data.len()].copy_from_slice(data);
-        self.write_whole(start, &mut whole)
-    }
-}
-
-/// A distance inside one buffer.
-fn index(distance: u64) -> usize {
-    usize::try_from(distance).unwrap_or(usize::MAX)
 }
 
 impl Disk for Volume {
@@ -122,53 +94,21 @@ impl Disk for Volume {
         Ok(if range.is_empty() { Vec::new() } else { vec![all] })
     }
 
+    // The volume is a whole number of sectors, so those around any part of it are inside.
     fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
         disk::check_bounds(self.size(), at, buf.len())?;
-        let (start, end) = self.around(at.0, buf.len());
-        if end - start == buf.len() as u64 {
-            return self.read_whole(start, buf);
-        }
-        let (mut at, mut rest) = (at.0, buf);
-        while !rest.is_empty() {
-            let len = rest.len().min(PIECE);
-            let (now, later) = rest.split_at_mut(len);
-            let (start, end) = self.around(at, len);
-            let mut whole = Zeroizing::new(vec![0; index(end - start)]);
-            self.read_whole(start, &mut whole)?;
-            let inside = index(at - start);
-            now.copy_from_slice(&whole[inside..inside + len]);
-            at += len as u64;
-            rest = later;
-        }
-        Ok(())
+        self.read_part(at.0, buf)
     }
 }
 
 impl DiskMut for Volume {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
         disk::check_bounds(self.size(), at, data.len())?;
-        let (mut at, mut rest) = (at.0, data);
-        while !rest.is_empty() {
-            // Up to where pieces meet on sectors.
-            let len = (PIECE - index(at % PIECE as u64)).min(rest.len());
-            let (now, later) = rest.split_at(len);
-            self.write_piece(at, now)?;
-            at += len as u64;
-            rest = later;
-        }
-        Ok(())
+        self.write_part(at.0, data)
     }
 
     fn zero_at(&self, range: GuestRange) -> Result<()> {
-        let range = disk::clip(range, self.size());
-        let zeros = vec![0; PIECE];
-        let (mut at, end) = (range.start().0, range.end().0);
-        while at < end {
-            let len = (PIECE as u64 - at % PIECE as u64).min(end - at);
-            self.write_piece(at, &zeros[..index(len)])?;
-            at += len;
-        }
-        Ok(())
+        sectors::zero(range, self.size(), |at, zeros| self.write_at(at, zeros))
     }
 
     fn flush(&self) -> Result<()> {

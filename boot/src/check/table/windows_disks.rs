@@ -61,7 +61,8 @@ pub(super) const ROWS: &[Explanation] = &[
         text: "Windows was hibernated, or shut down with Fast Startup, which hibernates the kernel: hiberfil.sys holds a system \
                that believes in the old hardware and in file systems that stand still. Changing those and resuming it \
                destroys data. Switch hibernation off in the source machine (`powercfg /h off`) and shut it down with `shutdown \
-               /s /t 0`; or convert with --discard-hibernation, which removes the file.",
+               /s /t 0`; or convert with --discard-hibernation, which removes the file of the system that is converted. Another Windows \
+               that sleeps beside it has to be started and shut down.",
     },
     Explanation {
         id: "windows-hibernation-discarded",
@@ -88,8 +89,8 @@ pub(super) const ROWS: &[Explanation] = &[
     Explanation {
         id: "windows-ntfs-log-damaged",
         severity: Severity::Blocks,
-        text: "The journal of a volume of Windows begins with nothing that is known, so nobody can say whether the volume is \
-               complete. Windows itself repairs that. Run `chkdsk /f` in the source machine, shut it down, and convert again.",
+        text: "The journal of a volume of Windows begins with nothing that is known, or the records that tell of its state \
+               cannot be read, so nobody can say whether the volume is complete. Windows itself repairs that. Run `chkdsk /f` in the source machine, shut it down, and convert again.",
     },
     Explanation {
         id: "windows-ntfs-old",

@@ -285,21 +285,7 @@ fn head<P: Write>(port: &mut P, root: &str, path: &str, len: u32) -> io::Result<
         file.take(at_most).read_to_end(&mut bytes).map_err(failed)?;
         Ok(Some(bytes))
     });
-    match read {
-        Ok(Some(bytes)) => {
-            protocol::send(port, &Reply::Content)?;
-            if !bytes.is_empty() {
-                protocol::send_piece(port, &bytes)?;
-            }
-            protocol::send_piece(port, &[])?;
-            protocol::send(port, &Reply::Done)
-        }
-        Ok(None) => protocol::send(port, &Reply::Absent),
-        Err(mut failure) => {
-            failure.kernel = log.lines();
-            protocol::send(port, &Reply::Failed(failure))
-        }
-    }
+    send_content(port, &log, read)
 }
 
 fn list<P: Write>(port: &mut P, root: &str, path: &str) -> io::Result<()> {
@@ -310,7 +296,16 @@ fn list<P: Write>(port: &mut P, root: &str, path: &str) -> io::Result<()> {
             .map(Some)
             .map_err(|e| Failure::new(Cause::Refused, format!("cannot list {path}: {e}"))),
     });
-    match listing {
+    send_content(port, &log, listing)
+}
+
+/// Bytes as a stream, or why there are none.
+fn send_content<P: Write>(
+    port: &mut P,
+    log: &klog::Mark,
+    content: Result<Option<Vec<u8>>, Failure>,
+) -> io::Result<()> {
+    match content {
         Ok(Some(bytes)) => {
             protocol::send(port, &Reply::Content)?;
             bytes.chunks(protocol::PIECE).try_for_each(|piece| protocol::send_piece(port, piece))?;

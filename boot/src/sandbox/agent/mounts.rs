@@ -82,7 +82,7 @@ fn is_known(name: &str) -> bool {
 
 impl Mounts {
     pub(super) fn mount(&mut self, wanted: &protocol::Mount) -> Result<MountedAs> {
-        let protocol::Mount { target, serial, fs, root, at, read_only, subvolume } = wanted;
+        let protocol::Mount { target, serial, fs, root, at, read_only, replay, subvolume } = wanted;
         let (fs, root, at, read_only) = (fs.as_str(), root.as_str(), at.as_str(), *read_only);
         if !is_root_name(root) {
             return Err(Failure::new(Cause::Refused, format!("{root:?} is no name of a root")));
@@ -128,8 +128,9 @@ impl Mounts {
         let options = std::ffi::CString::new(options).unwrap_or_default();
         let mount = |flags| rustix::mount::mount(&device, &*point_path, name, flags, &*options);
         let mounted = match (read_only, name) {
-            // ntfs3 replays the log only where it may write; without, a volume that was in use is full of contradictions.
-            (true, "ntfs3") => match mount(flags) {
+            // ntfs3 replays the log only where it may write; without, a volume that was in use may contradict itself. Where it
+            // may write, it empties the log of any volume, also a clean one.
+            (true, "ntfs3") if *replay => match mount(flags) {
                 Ok(()) => rustix::mount::mount_remount(&*point_path, flags | MountFlags::RDONLY, &*options),
                 // It waits for chkdsk, or the log cannot be replayed: it can be read all the same.
                 Err(_) => mount(flags | MountFlags::RDONLY),

@@ -74,8 +74,6 @@ impl Place {
             .unwrap_or_default()
     }
 
-    /// Writes over the file, whose owner, mode and attributes stay. Cut off in between it would be lost: the disks are
-    /// overlays, which are thrown away then.
     /// True where a file of `size` bytes is written over `old` and not beside it: where there is no room for both; and on
     /// NTFS, where a file is more than its content (see [`windows`]).
     pub(super) fn is_written_over(&self, old: &Stat, size: u64, free: u64) -> Result<bool> {
@@ -83,9 +81,13 @@ impl Place {
         if old.st_nlink != 1 || !fits {
             return Ok(false);
         }
-        Ok(size > free || windows::is_kept(&self.parent, &self.name, &self.path)?)
+        // Asked for in any case: what Windows has encrypted is an error.
+        let is_kept = windows::is_kept(&self.parent, &self.name, &self.path)?;
+        Ok(size > free || is_kept)
     }
 
+    /// Writes over the file, whose owner, mode and attributes stay. Cut off in between it would be lost: the disks are
+    /// overlays, which are thrown away then.
     pub(super) fn write_over(&self, old: &Stat, size: u64, pieces: &mut dyn Pieces) -> Result<File> {
         let path = &self.path;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;

@@ -10,9 +10,9 @@
 //! streams. A file with one name only is therefore written over: all of that stays. What has several names is a hard link
 //! of the component store (WinSxS) nearly always, whose file must not change: such a file is written beside and put in the
 //! place of that one name, with the rights and attributes of the old one. So are files that are compressed, sparse or a
-//! reparse point (WOF): the new one is a plain file, or compressed where its folder says so. Short name and other streams go in these cases. A new file or folder gets
-//! the security id of its folder from ntfs3, which is to say its rights. Owner and mode that ntfs3 notes down for Linux
-//! ($LXUID and others, as WSL does) are taken away again.
+//! reparse point (WOF): the new one is a plain file, or compressed where its folder says so. Short name and other streams
+//! go in these cases. A new file or folder gets the security id of its folder from ntfs3, which is to say its rights. Owner
+//! and mode that ntfs3 notes down for Linux ($LXUID and others, as WSL does) are taken away again.
 //!
 //! Sources: the kernel's `fs/ntfs3/namei.c`, `dir.c`, `inode.c`, `xattr.c` (6.12); [MS-FSCC] 2.6 (attributes).
 
@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -41,8 +42,12 @@ const ENCRYPTED: u32 = 0x4000;
 /// A security descriptor: one access control list has 64 KiB at most, and there are two.
 const SECURITY_AT_MOST: usize = 192 << 10;
 
-/// Names that are remembered, of all folders; the machine has little memory.
-const NAMES_AT_MOST: usize = 1 << 18;
+/// Bytes of names that are remembered, of all folders: the machine has 256 MiB in all, and a name may take four times what
+/// it counts as. WinSxS has 4 MiB of them.
+const NAMES_AT_MOST: usize = 16 << 20;
+
+/// What each name counts as besides its bytes.
+const NAME_OVERHEAD: usize = 64;
 
 /// $UpCase has a unit for each unit of UTF-16.
 const UPCASE_BYTES: usize = 2 << 16;
@@ -55,6 +60,7 @@ type Folder = HashMap<Vec<u16>, Vec<String>>;
 struct Known {
     /// By device and inode.
     folders: HashMap<(u64, u64), Rc<Folder>>,
+    /// Bytes of their names.
     names: usize,
     /// $UpCase of each NTFS volume, by device.
     upcase: HashMap<u64, Rc<Vec<u16>>>,
@@ -84,7 +90,12 @@ pub(super) fn may_be_asked(path: &str) -> bool {
 
 /// Reads the table by which the NTFS volume mounted at `point` ignores case. Without one, Unicode's rules are used.
 pub(super) fn learn(point: &Path) {
-    let Ok(table) = std::fs::read(point.join("$UpCase")) else { return };
+    let mut table = Vec::new();
+    let read = std::fs::File::open(point.join("$UpCase"))
+        .and_then(|file| file.take(UPCASE_BYTES as u64 + 1).read_to_end(&mut table));
+    if read.is_err() {
+        return;
+    }
     let Ok(stat) = rustix::fs::stat(point) else { return };
     if table.len() == UPCASE_BYTES {
         let units = table.chunks_exact(2).map(|unit| unit.try_into().map_or(0, u16::from_le_bytes)).collect();
@@ -109,13 +120,14 @@ pub(super) fn stored_name(parent: &OwnedFd, asked: &str) -> rustix::io::Result<O
     let folder = match KNOWN.with_borrow(|known| known.folders.get(&key).cloned()) {
         Some(folder) => folder,
         None => {
-            let folder = Rc::new(listing(parent, upcase.as_deref().map(Vec::as_slice))?);
+            let (folder, len) = listing(parent, upcase.as_deref().map(Vec::as_slice), NAMES_AT_MOST)?;
+            let folder = Rc::new(folder);
             KNOWN.with_borrow_mut(|known| {
-                if known.names > NAMES_AT_MOST {
+                if known.names + len > NAMES_AT_MOST {
                     known.folders.clear();
                     known.names = 0;
                 }
-                known.names += folder.len();
+                known.names += len;
                 known.folders.insert(key, Rc::clone(&folder));
             });
             folder
@@ -131,19 +143,22 @@ pub(super) fn stored_name(parent: &OwnedFd, asked: &str) -> rustix::io::Result<O
     }
 }
 
-fn listing(parent: &OwnedFd, upcase: Option<&[u16]>) -> rustix::io::Result<Folder> {
+/// The names in a folder, and the bytes that they count as, `at_most` so many.
+fn listing(parent: &OwnedFd, upcase: Option<&[u16]>, at_most: usize) -> rustix::io::Result<(Folder, usize)> {
     let path = format!("/proc/self/fd/{}", parent.as_raw_fd());
     let open = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut folder = Folder::new();
+    let mut len: usize = 0;
     for entry in rustix::fs::Dir::read_from(&open)? {
         if let Ok(name) = entry?.file_name().to_str() {
+            len = len.saturating_add(name.len()).saturating_add(NAME_OVERHEAD);
+            if len > at_most {
+                return Err(Errno::OVERFLOW);
+            }
             folder.entry(folded(name, upcase)).or_default().push(name.to_owned());
         }
-        if folder.len() > NAMES_AT_MOST {
-            return Err(Errno::OVERFLOW);
-        }
     }
-    Ok(folder)
+    Ok((folder, len))
 }
 
 fn folded(name: &str, upcase: Option<&[u16]>) -> Vec<u16> {
@@ -246,5 +261,11 @@ mod tests {
         assert_eq!(stored("new").unwrap(), None, "it is remembered");
         forget();
         assert_eq!(stored("new").unwrap().as_deref(), Some("New"));
+        let len = |at_most| listing(&folder, None, at_most).map(|(_, len)| len);
+        let all = len(usize::MAX).unwrap();
+        assert_eq!((len(all), len(all - 1)), (Ok(all), Err(Errno::OVERFLOW)));
+        // Names that differ in case only are many, too.
+        std::fs::write(dir.path().join("bOTH"), "").unwrap();
+        assert_eq!(len(all), Err(Errno::OVERFLOW));
     }
 }

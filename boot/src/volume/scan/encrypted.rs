@@ -122,7 +122,16 @@ impl Work<'_> {
         for key in keys {
             self.tried += usize::from(key.is_some());
             if self.tried > limits::LUKS_VOLUMES {
-                break;
+                self.out.findings.push(Finding::new(
+                    "windows-bitlocker-not-opened",
+                    format!(
+                        "{} is encrypted with BitLocker, and not opened: {} keys are tried on all volumes together at most",
+                        locked.id.0,
+                        limits::LUKS_VOLUMES
+                    ),
+                    "give the keys alone that the guest needs to start, or leave out disks that do not belong to it",
+                ));
+                return Ok(false);
             }
             match bitlk::open_volume(locked.view.clone(), key, &mut self.effort) {
                 Ok(Outcome::Opened(disk)) => {
