@@ -93,7 +93,7 @@ fn catalogue(files: &[&[u8]], scratch: &Path) -> Vec<u8> {
         let made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", &key, "-out", &certificate];
         run(&[&made[..], &subject].concat());
     }
-    let list: Vec<u8> = files.iter().flat_map(|file| Sha256::digest(file)).collect();
+    let list: Vec<u8> = files.iter().flat_map(Sha256::digest).collect();
     fs::write(scratch.join("list"), list).unwrap();
     let kind = ["-nodetach", "-binary", "-md", "sha256", "-econtent_type", "1.3.6.1.4.1.311.10.1"];
     let (list, certificate, key, signed) = (at("list"), at("certificate"), at("key"), at("signed"));

@@ -10,7 +10,6 @@ use crate::family::{Family, Scene};
 use crate::guest::{Fact, Guest};
 use crate::patch::PatchPlan;
 use crate::target::{Firmware, Platform, Request};
-use crate::tree::GuestTreeExt;
 use crate::{Error, Kind, Result};
 
 /// Windows, of every version.

@@ -246,7 +246,7 @@ fn firmware_and_disk_have_to_agree() {
     }
     // Files in Windows' own volume, and no loader of UEFI.
     let tree = MemTree::new().file("/Boot/BCD", "").file("/bootmgr", "");
-    let volumes = [volume("disk0p1", 0, "5cbea03e-01", 0x10_0000)];
+    let volumes = [volume("disk0p3", 0, "5cbea03e-01", 0x10_0000)];
     let at = |(key, name), data| (key, name, data);
     let exe = at(element(LOADER, 0x1200_0002), Data::text("\\Windows\\system32\\winload.exe"));
     let mbr = at(element(LOADER, 0x2100_0001), Data::binary(mbr_device()));

@@ -118,7 +118,7 @@ pub fn plan(
     let Some(source) = source else {
         draft.find(
             "windows-no-virtio-win",
-            "There are no virtio drivers to give to Windows: the machine gets a disk controller and a network card that Windows drives by itself.",
+            "There are no virtio drivers to give to Windows: the machine gets an AHCI (or IDE) disk controller and an e1000e (or e1000) network card, which Windows drives by itself.",
             "Name a virtio-win folder or ISO image with --virtio-win, or keep the slower devices.",
         );
         return Ok(installed);
