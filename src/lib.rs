@@ -16,3 +16,4 @@ pub mod proof;
 pub mod registrar;
 pub mod report;
 pub mod schema;
+pub mod vault;

@@ -1,0 +1,386 @@
+//! A machine in the vault: its journal and its base, and the disks that they make, as they are now and as they were at a point.
+
+use super::base::Base;
+use super::journal::map::{Run, Source};
+use super::journal::segment::Segment;
+use super::journal::start::Found;
+use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, State, View};
+use super::upkeep;
+use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, ExtentKind, GuestOffset, GuestRange, Result};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A machine that is protected.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    journal: Journal,
+    base: Base,
+    home: Home,
+    pins: Mutex<Pins>,
+    /// What changes the journal's past: one at a time.
+    pub(super) upkeep: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Pins {
+    /// Points that somebody reads: how often each.
+    points: BTreeMap<u64, usize>,
+    /// Points up to here are in the base, or are going there: they cannot be read any more.
+    floor: u64,
+}
+
+impl Machine {
+    /// Opens or begins what the vault has of a machine. `home.dir` is its journal's folder, `bases` its base's.
+    ///
+    /// # Errors
+    /// As [`Journal::open`] and [`Base::open`].
+    pub fn open(name: &str, home: &Home, bases: &str, limits: Limits) -> Result<(Machine, Found)> {
+        let (base, begun) = Base::open(&home.storage, bases)?;
+        let (journal, found) = Journal::open(home.clone(), limits, base.through() + 1)?;
+        let pins = Pins { floor: begun.unwrap_or_else(|| base.through()), ..Pins::default() };
+        let machine = Machine {
+            name: name.to_owned(),
+            journal,
+            base,
+            home: home.clone(),
+            pins: Mutex::new(pins),
+            upkeep: Mutex::new(()),
+        };
+        if let Some(through) = begun {
+            upkeep::fold_again(&machine, through)?;
+        }
+        Ok((machine, found))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The base.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Where its journal lies.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The number of a disk by its name.
+    pub fn disk_number(&self, name: &str) -> Option<u32> {
+        let state = self.journal.state();
+        state.disks.iter().find(|(_, info)| info.name == name).map(|(number, _)| *number)
+    }
+
+    /// Adds a disk, or changes the size of the one of that name.
+    ///
+    /// # Errors
+    /// As [`Journal::set_disk`].
+    pub fn set_disk(&self, info: &DiskInfo) -> Result<u32> {
+        let number = match self.disk_number(&info.name) {
+            Some(number) => number,
+            // A number that was used once is in the journal or in the base: the record's own number never was.
+            None => u32::try_from(self.journal.last() + 1)
+                .map_err(|_| Error::refused("the journal has had too many records to take another disk"))?,
+        };
+        if self.journal.state().disks.get(&number) != Some(info) {
+            self.journal.set_disk(number, info)?;
+        }
+        Ok(number)
+    }
+
+    /// A disk as it is now, to be read and written.
+    ///
+    /// # Errors
+    /// Where the machine has none of that name.
+    pub fn live(self: &Arc<Self>, name: &str) -> Result<Live> {
+        let number = self.disk_number(name).ok_or_else(|| {
+            Error::refused(format!("{} has no disk {name:?}", self.name))
+                .hint("landfall status shows the disks of a machine")
+        })?;
+        Ok(Live { machine: Arc::clone(self), number })
+    }
+
+    /// Sets a checkpoint and returns when it is durable. `time` is in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Journal::sync`].
+    pub fn checkpoint(&self, time: u64, mark: &Mark) -> Result<u64> {
+        let sequence = self.journal.hold().checkpoint(time, mark)?;
+        self.journal.sync()?;
+        Ok(sequence)
+    }
+
+    /// The points that can be recovered, oldest first: those that are durable and not given up.
+    ///
+    /// # Errors
+    /// As [`Journal::checkpoints`].
+    pub fn points(&self) -> Result<Vec<Checkpoint>> {
+        let mut points = self.journal.checkpoints()?;
+        let (durable, floor) = (self.journal.durable(), self.pins().floor);
+        points.retain(|point| floor < point.sequence && point.sequence <= durable);
+        Ok(points)
+    }
+
+    /// The machine as it was at a point, for as long as the answer lives.
+    ///
+    /// # Errors
+    /// Where there is no such point (any more).
+    pub fn at(self: &Arc<Self>, point: u64) -> Result<Point> {
+        {
+            let mut pins = self.pins();
+            if point <= pins.floor {
+                return Err(Error::refused(format!("{} has no point {point} (any more)", self.name))
+                    .hint("landfall points list shows the points that there are"));
+            }
+            // From here on the base stays behind it.
+            *pins.points.entry(point).or_default() += 1;
+        }
+        let pin = Pin { machine: Arc::clone(self), point };
+        let view = self.journal.view(point)?;
+        Ok(Point(Arc::new(Inner { view, pin })))
+    }
+
+    fn pins(&self) -> std::sync::MutexGuard<'_, Pins> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The points that somebody reads.
+    pub fn pinned(&self) -> Vec<u64> {
+        self.pins().points.keys().copied().collect()
+    }
+
+    /// Gives up the points up to a record; false where somebody reads one of them.
+    pub(super) fn give_up(&self, through: u64) -> bool {
+        let mut pins = self.pins();
+        if pins.points.range(..=through).next().is_some() {
+            return false;
+        }
+        pins.floor = pins.floor.max(through);
+        true
+    }
+}
+
+/// Keeps a point from being given up.
+#[derive(Debug)]
+struct Pin {
+    machine: Arc<Machine>,
+    point: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.machine.pins();
+        if let Some(count) = pins.points.get_mut(&self.point) {
+            *count -= 1;
+            if *count == 0 {
+                pins.points.remove(&self.point);
+            }
+        }
+    }
+}
+
+/// A machine as it was at a point.
+#[derive(Clone, Debug)]
+pub struct Point(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    view: View,
+    pin: Pin,
+}
+
+impl Point {
+    /// Its disks and attachments.
+    pub fn state(&self) -> &State {
+        &self.0.view.state
+    }
+
+    /// One of its disks, by its number.
+    ///
+    /// # Errors
+    /// Where it had no such disk.
+    pub fn disk(&self, number: u32) -> Result<PointDisk> {
+        let info = self.state().disks.get(&number).cloned().ok_or_else(|| {
+            Error::refused(format!("{} had no disk number {number}", self.0.pin.machine.name))
+        })?;
+        Ok(PointDisk { point: self.clone(), number, info })
+    }
+}
+
+/// A disk as it was at a point. Nobody can write to it.
+#[derive(Clone, Debug)]
+pub struct PointDisk {
+    point: Point,
+    number: u32,
+    info: DiskInfo,
+}
+
+impl Disk for PointDisk {
+    fn size(&self) -> Bytes {
+        Bytes(self.info.size)
+    }
+
+    fn sector_size(&self) -> Bytes {
+        Bytes(u64::from(self.info.sector))
+    }
+
+    fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
+        let (view, base) = (&self.point.0.view, &self.point.0.pin.machine.base);
+        let range = landfall_image::disk::clip(range, self.size());
+        extents(range, at_most, |range| view.locate(self.number, range), base, self.number)
+    }
+
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        landfall_image::disk::check_bounds(self.size(), at, buf.len())?;
+        let (view, base) = (&self.point.0.view, &self.point.0.pin.machine.base);
+        let (runs, rest) = view.locate(self.number, at.0..at.0 + buf.len() as u64)?;
+        let read = |segment, place, buf: &mut [u8]| view.read(segment, place, buf);
+        fill(at.0, buf, &runs, &rest, read, base, self.number)
+    }
+}
+
+/// The runs that the journal has of a range, and the parts that it says nothing about.
+type Located = (Vec<Run>, Vec<Range<u64>>);
+
+/// A disk as it is now.
+#[derive(Clone, Debug)]
+pub struct Live {
+    machine: Arc<Machine>,
+    number: u32,
+}
+
+impl Live {
+    fn info(&self) -> Option<DiskInfo> {
+        self.machine.journal.disk_info(self.number)
+    }
+
+    fn locate(&self, range: Range<u64>) -> Result<(Located, Vec<Arc<Segment>>)> {
+        let (search, segments) = self.machine.journal.locate(self.number, range)?;
+        Ok((search.finish(), segments))
+    }
+}
+
+impl Disk for Live {
+    fn size(&self) -> Bytes {
+        Bytes(self.info().map_or(0, |info| info.size))
+    }
+
+    fn sector_size(&self) -> Bytes {
+        Bytes(self.info().map_or(512, |info| u64::from(info.sector)))
+    }
+
+    fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
+        let range = landfall_image::disk::clip(range, self.size());
+        let locate = |range| self.locate(range).map(|(located, _)| located);
+        extents(range, at_most, locate, &self.machine.base, self.number)
+    }
+
+    fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
+        landfall_image::disk::check_bounds(self.size(), at, buf.len())?;
+        let ((runs, rest), segments) = self.locate(at.0..at.0 + buf.len() as u64)?;
+        let journal = &self.machine.journal;
+        let read = |segment, place, buf: &mut [u8]| journal.read(&segments, segment, place, buf);
+        fill(at.0, buf, &runs, &rest, read, &self.machine.base, self.number)
+    }
+}
+
+impl DiskMut for Live {
+    fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
+        self.machine.journal.write(self.number, at.0, data)
+    }
+
+    fn zero_at(&self, range: GuestRange) -> Result<()> {
+        self.machine.journal.zero(self.number, range.start().0, range.len().0)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.machine.journal.sync().map(|_| ())
+    }
+}
+
+fn fill(
+    at: u64,
+    buf: &mut [u8],
+    runs: &[Run],
+    rest: &[Range<u64>],
+    read: impl Fn(u64, u64, &mut [u8]) -> Result<()>,
+    base: &Base,
+    disk: u32,
+) -> Result<()> {
+    let inside = |range: &Range<u64>| index(range.start - at)..index(range.end - at);
+    for run in runs {
+        let buf = &mut buf[inside(&run.range)];
+        match run.source {
+            Source::Zero => buf.fill(0),
+            Source::Stored { segment, at } => read(segment, at, buf)?,
+        }
+    }
+    rest.iter().try_for_each(|range| base.read(disk, range.start, &mut buf[inside(range)]))
+}
+
+/// Bytes of a disk that are looked through for extents at once.
+const WINDOW: u64 = 64 << 20;
+
+fn extents(
+    range: GuestRange,
+    at_most: usize,
+    locate: impl Fn(Range<u64>) -> Result<Located>,
+    base: &Base,
+    disk: u32,
+) -> Result<Vec<Extent>> {
+    let mut found: Vec<Extent> = Vec::new();
+    let mut push = |range: Range<u64>, kind: ExtentKind| {
+        let range = GuestRange::between(GuestOffset(range.start), GuestOffset(range.end));
+        match found.last_mut().filter(|last| last.kind == kind && last.range.end() == range.start()) {
+            Some(last) => last.range = GuestRange::between(last.range.start(), range.end()),
+            None => found.push(Extent { range, kind }),
+        }
+        found.len()
+    };
+    let (mut at, end) = (range.start().0, range.end().0);
+    while at < end {
+        let until = end.min(at.saturating_add(WINDOW));
+        let (runs, rest) = locate(at..until)?;
+        let kind = |run: &Run| if run.source == Source::Zero { ExtentKind::Zero } else { ExtentKind::Data };
+        let mut parts: Vec<(Range<u64>, ExtentKind)> =
+            runs.iter().map(|run| (run.range.clone(), kind(run))).collect();
+        for range in rest {
+            let mut here = range.start;
+            while here < range.end {
+                let data = base.next_data(disk, here)?.filter(|data| data.start < range.end);
+                let Some(data) = data else {
+                    parts.push((here..range.end, ExtentKind::Zero));
+                    break;
+                };
+                if data.start > here {
+                    parts.push((here..data.start, ExtentKind::Zero));
+                }
+                here = data.end.min(range.end);
+                parts.push((data.start..here, ExtentKind::Data));
+            }
+        }
+        parts.sort_by_key(|(range, _)| range.start);
+        for (range, kind) in parts {
+            if push(range, kind) > at_most.max(1) {
+                found.pop();
+                return Ok(found);
+            }
+        }
+        at = until;
+    }
+    Ok(found)
+}
+
+/// A length inside of one buffer.
+fn index(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,280 @@
+//! What was received, kept so that any moment of it can be recovered.
+//!
+//! ```text
+//! writes -> journal (in order, checksummed) -> rewritten with fewer records where points are given up -> base (oldest point)
+//!                     |
+//! recovery point = a checkpoint in the journal: base + journal up to it = a Disk
+//! ```
+//!
+//! ```text
+//! VAULT/vault.json                   format, when it was made
+//! VAULT/lock                         held by the one service that works on it
+//! VAULT/machines/NAME/machine.json   the machine's own number, which its journal carries
+//! VAULT/machines/NAME/journal/       segments: every write, in order
+//! VAULT/machines/NAME/bases/         each disk at the oldest point
+//! ```
+//!
+//! The files tell everything that a recovery needs: which disks there were, the machine's definition, the points. Nothing else has to
+//! survive with them.
+
+pub mod base;
+pub mod compact;
+pub mod handles;
+pub mod journal;
+pub mod machine;
+pub mod name;
+pub mod retention;
+pub mod storage;
+pub mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+use handles::Handles;
+use journal::start::Found;
+use journal::{Home, Limits, Mark};
+use landfall_image::{Error, Result};
+use machine::Machine;
+use name::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use storage::{Folder, Storage};
+use uuid::Uuid;
+
+/// The format that is written and read.
+const FORMAT: u32 = 1;
+/// Files of segments that are kept open.
+const HANDLES: usize = 512;
+/// Records in memory, of all machines, above which those with the most close their segment: 48 bytes each.
+const RECORDS_IN_MEMORY: usize = 2 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    landfall_vault: u32,
+    id: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    id: Uuid,
+}
+
+/// A vault.
+#[derive(Debug)]
+pub struct Vault {
+    storage: Arc<dyn Storage>,
+    handles: Arc<Handles>,
+    in_memory: Arc<AtomicUsize>,
+    machines: RwLock<BTreeMap<Name, Arc<Machine>>>,
+    limits: Limits,
+    /// Released by the kernel, however the process ends.
+    _lock: Option<std::fs::File>,
+}
+
+/// A machine whose files could not be read when the vault was opened, or that lost something.
+#[derive(Debug)]
+pub struct Trouble {
+    /// Which.
+    pub machine: Name,
+    /// What could not be read; the machine is not there then.
+    pub error: Option<Error>,
+    /// What was found of writes that were interrupted.
+    pub found: Found,
+}
+
+impl Vault {
+    /// Opens a vault, or makes one in an empty folder.
+    ///
+    /// # Errors
+    /// Refused where another process works on it, or the folder holds something else; unsupported where a later version wrote it. A single
+    /// machine that cannot be read is no error: it is among the troubles.
+    pub fn open(root: &Path) -> Result<(Vault, Vec<Trouble>)> {
+        let failed = |doing| move |error| Error::io(doing, error).in_file(root);
+        std::fs::create_dir_all(root).map_err(failed("cannot make the vault's folder"))?;
+        let is_new = !root.join("vault.json").exists();
+        let mut entries = std::fs::read_dir(root).map_err(failed("cannot list"))?;
+        let is_ours =
+            |name: &std::ffi::OsStr| ["lock", "vault.json.new", "lost+found"].iter().any(|own| name == *own);
+        if is_new && entries.any(|entry| entry.is_ok_and(|entry| !is_ours(&entry.file_name()))) {
+            return Err(Error::refused("the folder is not empty, and no vault")
+                .in_file(root)
+                .hint("name an empty folder, or the vault's own"));
+        }
+        let lock =
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
+        let lock = lock.map_err(failed("cannot make the lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Error::refused("another process works on this vault")
+                .in_file(root)
+                .hint("ask that one (landfall status), or stop it: systemctl stop landfall")
+        })?;
+        let storage: Arc<dyn Storage> = Arc::new(Folder::new(root));
+        Vault::on(storage, Limits::default(), Some(lock))
+    }
+
+    fn on(
+        storage: Arc<dyn Storage>,
+        limits: Limits,
+        lock: Option<std::fs::File>,
+    ) -> Result<(Vault, Vec<Trouble>)> {
+        match storage.list("")?.iter().any(|name| name == "vault.json") {
+            true => {
+                let header: Header = read_json(&*storage, "vault.json")?;
+                if header.landfall_vault != FORMAT {
+                    return Err(Error::unsupported(format!(
+                        "a vault of format {}; this program knows {FORMAT}",
+                        header.landfall_vault
+                    ))
+                    .in_file(&storage.place("vault.json"))
+                    .hint("use the version of landfall that wrote it, or a later one"));
+                }
+            }
+            false => write_json(
+                &*storage,
+                "",
+                "vault.json",
+                &Header { landfall_vault: FORMAT, id: Uuid::new_v4() },
+            )?,
+        }
+        let vault = Vault {
+            storage,
+            handles: Arc::new(Handles::new(HANDLES)),
+            in_memory: Arc::default(),
+            machines: RwLock::default(),
+            limits,
+            _lock: lock,
+        };
+        vault.storage.make_dir("machines")?;
+        let mut troubles = Vec::new();
+        for name in vault.storage.list("machines")? {
+            let Ok(machine) = name.parse::<Name>() else { continue };
+            match vault.open_machine(&machine) {
+                Ok(found) if found.is_damaged() => troubles.push(Trouble { machine, error: None, found }),
+                Ok(_) => {}
+                Err(error) => troubles.push(Trouble { machine, error: Some(error), found: Found::default() }),
+            }
+        }
+        Ok((vault, troubles))
+    }
+
+    fn open_machine(&self, name: &Name) -> Result<Found> {
+        let dir = format!("machines/{name}");
+        let identity = match self.storage.list(&dir)?.iter().any(|file| file == "machine.json") {
+            true => read_json(&*self.storage, &format!("{dir}/machine.json"))?,
+            false => {
+                let identity = Identity { id: Uuid::new_v4() };
+                self.storage.make_dir(&dir)?;
+                write_json(&*self.storage, &dir, "machine.json", &identity)?;
+                identity
+            }
+        };
+        let home = Home {
+            storage: Arc::clone(&self.storage),
+            handles: Arc::clone(&self.handles),
+            dir: format!("{dir}/journal").into(),
+            machine: identity.id,
+            in_memory: Arc::clone(&self.in_memory),
+        };
+        let (machine, found) = Machine::open(name.as_str(), &home, &format!("{dir}/bases"), self.limits)?;
+        let mut machines = self.machines.write().unwrap_or_else(PoisonError::into_inner);
+        machines.insert(name.clone(), Arc::new(machine));
+        Ok(found)
+    }
+
+    /// The machines by their names.
+    pub fn machines(&self) -> BTreeMap<Name, Arc<Machine>> {
+        self.machines.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A machine.
+    ///
+    /// # Errors
+    /// Refused where there is none of that name.
+    pub fn machine(&self, name: &Name) -> Result<Arc<Machine>> {
+        let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
+        machines.get(name).cloned().ok_or_else(|| {
+            Error::refused(format!("the vault has no machine {:?}", name.as_str()))
+                .hint("landfall status shows those that it has")
+        })
+    }
+
+    /// A machine, begun where there is none.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn machine_or_new(&self, name: &Name) -> Result<Arc<Machine>> {
+        if !self.machines.read().unwrap_or_else(PoisonError::into_inner).contains_key(name) {
+            self.open_machine(name)?;
+        }
+        self.machine(name)
+    }
+
+    /// Sets one checkpoint on all of these machines at the same moment: no write to one of them is in it that came after a write to
+    /// another which is not. Returns when it is durable everywhere, with its record in each machine's journal.
+    ///
+    /// # Errors
+    /// As [`journal::Journal::sync`]; then it is on none, as far as anybody is told.
+    pub fn cut(&self, machines: &[Arc<Machine>], time: u64, mark: &Mark) -> Result<Vec<u64>> {
+        // Always in one order, so that two cuts cannot wait for one another.
+        let mut order: Vec<usize> = (0..machines.len()).collect();
+        order.sort_by_key(|at| machines[*at].name());
+        let group = (machines.len() > 1).then(Uuid::new_v4);
+        let mark = Mark { group, ..mark.clone() };
+        let mut sequences = vec![0; machines.len()];
+        {
+            let mut held = Vec::with_capacity(order.len());
+            for at in &order {
+                held.push((*at, machines[*at].journal().hold()));
+            }
+            for (at, held) in &mut held {
+                sequences[*at] = held.checkpoint(time, &mark)?;
+            }
+        }
+        // Nobody is told of it before it is durable on all.
+        for machine in machines {
+            machine.journal().sync_quietly()?;
+        }
+        for (machine, sequence) in machines.iter().zip(&sequences) {
+            machine.journal().publish(*sequence);
+        }
+        self.relieve();
+        Ok(sequences)
+    }
+
+    /// Closes segments of those that hold the most in memory, where all together hold too much.
+    pub fn relieve(&self) {
+        if self.in_memory.load(Ordering::Relaxed) <= RECORDS_IN_MEMORY {
+            return;
+        }
+        let mut machines: Vec<Arc<Machine>> = self.machines().into_values().collect();
+        machines.sort_by_key(|machine| std::cmp::Reverse(machine.journal().records_in_active()));
+        for machine in machines.iter().take(machines.len().div_ceil(4)) {
+            machine.journal().close_segment();
+        }
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(storage: &dyn Storage, path: &str) -> Result<T> {
+    let file = storage.open(path)?;
+    let len = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(1 << 20);
+    let mut raw = vec![0; len];
+    file.read_at(0, &mut raw)?;
+    serde_json::from_slice(&raw)
+        .map_err(|error| Error::corrupt(format!("cannot be read: {error}")).in_file(&storage.place(path)))
+}
+
+fn write_json(storage: &dyn Storage, dir: &str, name: &str, value: &impl Serialize) -> Result<()> {
+    let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    let raw = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
+    let new = format!("{path}.new");
+    storage.remove(&new)?;
+    let file = storage.create(&new)?;
+    file.write_at(0, &[&raw])?;
+    file.sync()?;
+    storage.rename(&new, &path)?;
+    storage.sync_dir(dir)
+}
