@@ -6,7 +6,7 @@
 //! ([`super::drivers`]). Deliberately absent: drivers' own settings; no value but `Start` and `StartOverride` is touched.
 
 use super::draft::{Draft, Version};
-use super::services::{self, Start};
+use super::services;
 use crate::Result;
 use crate::target::{DiskModel, Firmware, NicModel, Platform};
 
@@ -164,13 +164,13 @@ pub fn plan(draft: &mut Draft<'_>, ready: &[&str]) -> Result<()> {
     about_disks(draft, &offered);
     for driver in needed {
         let why = format!("{} starts from a disk that this driver drives.", platform.name());
-        services::set_start(draft, driver, Start::Boot, &why)?;
+        services::start_at_boot(draft, driver, &why)?;
     }
     for driver in EVERY_TARGET {
         if services::is_installed(&draft.registry, &draft.system, draft.scene.tree, driver)? {
             let why =
                 "It drives disks of other hypervisors, and leaves machines alone that have none of them.";
-            services::set_start(draft, driver, Start::Boot, why)?;
+            services::start_at_boot(draft, driver, why)?;
         }
     }
     plan_cards(draft, ready)?;

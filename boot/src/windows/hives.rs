@@ -22,10 +22,11 @@ pub fn open(tree: &dyn GuestTree, path: &str) -> Result<Option<(Hive, Replayed)>
     let name = |error: Error| error.in_file(Path::new(path));
     let Some(bytes) = tree.read(path, limits::HIVE)? else { return Ok(None) };
     let log = |ending: &str| tree.read(&format!("{path}{ending}"), limits::HIVE);
-    // Windows XP and 2003 have one; later ones keep an empty one of that name beside the two.
+    // Windows XP and 2003 have one log, and so has the boot configuration of later ones, with two empty files beside it. Other
+    // hives have two, and an empty file of the old name.
     let first = match log(".LOG1")? {
-        Some(first) => Some(first),
-        None => log(".LOG")?,
+        Some(first) if !first.is_empty() => Some(first),
+        _ => log(".LOG")?,
     };
     let opened = Hive::open(bytes, first, log(".LOG2")?).map_err(name)?;
     let replayed = opened.replayed.map(|replayed| {

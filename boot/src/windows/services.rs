@@ -136,18 +136,19 @@ pub fn is_installed(
     }
 }
 
-/// A driver that is there starts then, whatever Windows has noted in `StartOverride` since it saw no device for it.
-pub fn set_start(draft: &mut Draft<'_>, service: &str, start: Start, why: &str) -> Result<()> {
+/// The boot loader loads a driver that is there, whatever Windows has noted in `StartOverride` since it saw no device for it.
+pub fn start_at_boot(draft: &mut Draft<'_>, service: &str, why: &str) -> Result<()> {
     let key = key(&draft.system, service);
     if !draft.registry.exists(&key)? {
         return Ok(());
     }
-    draft.registry.set(&key, "Start", Data::dword(start.number()), why)?;
+    let boot = Data::dword(Start::Boot.number());
+    draft.registry.set(&key, "Start", boot.clone(), why)?;
     let overrides = override_key(&draft.system, service);
     for value in draft.registry.values(&overrides)? {
-        if value.data.as_dword().is_some_and(|number| number > start.number()) {
+        if value.data.as_dword().is_some() {
             let why = "Windows noted here that the driver is not to start with the machine.";
-            draft.registry.set(&overrides, &value.name, Data::dword(start.number()), why)?;
+            draft.registry.set(&overrides, &value.name, boot.clone(), why)?;
         }
     }
     Ok(())
@@ -187,16 +188,17 @@ mod tests {
         let values = [
             (r"ControlSet001\Services\storahci", "Start", Data::dword(0)),
             (r"ControlSet001\Services\storahci\StartOverride", "0", Data::dword(3)),
+            (r"ControlSet001\Services\storahci\StartOverride", "1", Data::dword(4)),
             (r"ControlSet001\Services\gone", "Start", Data::dword(9)),
         ];
         let mut draft = draft(&scene, &request, ten(), &values, &[]);
         let system = ten();
-        assert_eq!(effective_start(&draft.registry, &system, "storahci").unwrap(), Some(Start::Demand));
+        assert_eq!(effective_start(&draft.registry, &system, "storahci").unwrap(), Some(Start::Disabled));
         assert!(is_installed(&draft.registry, &system, &tree, "storahci").unwrap());
         assert!(!is_installed(&draft.registry, &system, &tree, "gone").unwrap());
         assert!(!is_installed(&draft.registry, &system, &tree, "absent").unwrap());
-        set_start(&mut draft, "storahci", Start::Boot, "").unwrap();
-        set_start(&mut draft, "absent", Start::Boot, "").unwrap();
+        start_at_boot(&mut draft, "storahci", "").unwrap();
+        start_at_boot(&mut draft, "absent", "").unwrap();
         assert_eq!(effective_start(&draft.registry, &system, "storahci").unwrap(), Some(Start::Boot));
         assert_eq!(draft.finish().edits.len(), 1);
     }

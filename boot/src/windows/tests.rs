@@ -1,8 +1,11 @@
 //! Whole plans for Windows guests: over hives that are made here, and over real ones of other machines.
 
 use super::data::Data;
+use super::drivers::Driver;
+use super::drivers::tests::forge::{MemSource, Recipe};
 use super::hive::Hive;
 use super::planner::Windows;
+use super::reg_file::RegistryFile;
 use super::registry::Keys;
 use crate::apply::{Change, materialise};
 use crate::family::{Family, Scene};
@@ -47,13 +50,18 @@ fn store() -> Vec<u8> {
 
 /// A Windows 10 with the drivers that are inbox there, as one that ran on VMware's LSI SAS leaves them.
 fn ten() -> MemTree {
+    ten_of("AMD64")
+}
+
+/// The same of another processor.
+fn ten_of(processor: &str) -> MemTree {
     let mut values = vec![
         ("Select".to_owned(), "Default", Data::dword(1)),
         ("ControlSet001\\Control\\ProductOptions".to_owned(), "ProductType", Data::text("WinNT")),
         (
             "ControlSet001\\Control\\Session Manager\\Environment".to_owned(),
             "PROCESSOR_ARCHITECTURE",
-            Data::text("AMD64"),
+            Data::text(processor),
         ),
         (
             "DriverDatabase\\DeviceIds\\PCI\\VEN_8086&DEV_10D3".to_owned(),
@@ -88,6 +96,12 @@ fn ten() -> MemTree {
         .file("/:esp/EFI/Microsoft/Boot/BCD", store())
         .file("/:esp/EFI/Microsoft/Boot/bootmgfw.efi", "MZ")
         .file("/Windows/System32/config/SOFTWARE", hive(&software))
+}
+
+/// SOFTWARE of a Windows before 10.
+fn software(version: &str) -> Vec<u8> {
+    let key = "Microsoft\\Windows NT\\CurrentVersion";
+    hive(&[(key, "CurrentVersion", Data::text(version)), (key, "CurrentBuildNumber", Data::text("1"))])
 }
 
 fn plan(tree: &MemTree, request: &Request) -> PatchPlan {
@@ -146,6 +160,50 @@ fn every_target_gets_devices_that_the_guest_drives() {
             assert!(edits.contains(&format!("Services\\{driver}\\StartOverride 0 0")), "{driver}: {edits:?}");
         }
     }
+    // Before Windows 8 LSI SAS is driven better than AHCI.
+    let seven = tree.file("/Windows/System32/config/SOFTWARE", software("6.1"));
+    let plan = plan(&seven, &to(Platform::Esxi, Firmware::Bios));
+    assert_eq!(plan.devices.disks, [Lsi, Sata, Nvme, Ide]);
+}
+
+/// What is put in is not in the guest yet, and the machine gets its devices all the same. Windows adds the packages once more.
+#[test]
+fn drivers_that_are_put_in_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = MemSource::default();
+    for driver in Driver::ALL {
+        Recipe::ten(*driver).put(&mut source, &format!("{}/w10/amd64", driver.folder()));
+    }
+    source.write(folder.path());
+    let request = Request { virtio_win: Some(folder.path().to_owned()), ..to(Platform::Kvm, Firmware::Uefi) };
+    let plan = plan(&ten(), &request);
+    assert!(!plan.is_blocked(), "{:?}", plan.findings);
+    assert_eq!(plan.devices.disks, [DiskModel::VirtioBlk, DiskModel::VirtioScsi, DiskModel::Sata]);
+    assert_eq!(plan.devices.cards, [NicModel::VirtioNet, NicModel::E1000e]);
+    let steps: Vec<String> = plan
+        .edits
+        .iter()
+        .filter_map(|edit| match &edit.action {
+            Action::Write { contents, .. } if edit.path.contains("/step") => {
+                Some(String::from_utf8_lossy(&contents.0).into_owned())
+            }
+            _ => None,
+        })
+        .collect();
+    let adds = steps.iter().filter(|step| step.contains("pnputil.exe /add-driver"));
+    assert_eq!(adds.count(), Driver::ALL.len());
+    assert_eq!(steps.iter().filter(|step| step.contains("/v SanPolicy")).count(), 2);
+}
+
+/// Also over what other parts have planned.
+#[test]
+fn what_a_user_says_wins() {
+    let text = "Windows Registry Editor Version 5.00\r\n\r\n\
+        [HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services\\storahci\\StartOverride]\r\n\"0\"=dword:3\r\n";
+    let registry = Some(RegistryFile::parse(text.as_bytes(), "site.reg").unwrap());
+    let plan = plan(&ten(), &Request { registry, ..to(Platform::Kvm, Firmware::Bios) });
+    assert_eq!(edits(&plan).last().unwrap(), "Services\\storahci\\StartOverride 0 3");
+    assert!(plan.findings.iter().any(|finding| finding.id == "windows-registry-conflict"));
 }
 
 /// Without its file no driver counts, whatever the registry says.
@@ -166,7 +224,10 @@ fn a_guest_without_drivers_is_blocked() {
 fn a_second_pass_finds_nothing_to_do_and_another_target_starts_from_the_first() {
     let mut tree = ten();
     let request = to(Platform::Hyperv, Firmware::Bios);
-    let changes = materialise(&plan(&tree, &request), &tree).unwrap();
+    let first = plan(&tree, &request);
+    // Where nothing has to be done in the running guest, nothing of ours is left there to run.
+    assert!(first.edits.iter().all(|edit| matches!(edit.action, Action::Registry(_))), "{:?}", first.edits);
+    let changes = materialise(&first, &tree).unwrap();
     assert!(changes.iter().any(|change| change.path().ends_with("/SYSTEM")));
     tree.apply(&changes).unwrap();
     assert_eq!(plan(&tree, &request).edits, []);
@@ -176,13 +237,6 @@ fn a_second_pass_finds_nothing_to_do_and_another_target_starts_from_the_first() 
 
 #[test]
 fn what_is_not_taken_is_named() {
-    let version = "Microsoft\\Windows NT\\CurrentVersion";
-    let software = |text: &str| {
-        hive(&[
-            (version, "CurrentVersion", Data::text(text)),
-            (version, "CurrentBuildNumber", Data::text("1")),
-        ])
-    };
     for (bytes, request, id) in [
         (software("5.2"), to(Platform::Kvm, Firmware::Bios), "windows-too-old"),
         (software("6.0"), to(Platform::Kvm, Firmware::Bios), "windows-old"),
@@ -193,6 +247,12 @@ fn what_is_not_taken_is_named() {
         let tree = ten().file("/Windows/System32/config/SOFTWARE", bytes);
         let plan = plan(&tree, &request);
         assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:?}", plan.findings);
+    }
+    // The firmware of generation 2 has 64 bits.
+    for (processor, is_taken) in [("x86", false), ("AMD64", true)] {
+        let plan = plan(&ten_of(processor), &to(Platform::Hyperv, Firmware::Uefi));
+        let told = plan.findings.iter().any(|finding| finding.id == "windows-no-second-generation");
+        assert_eq!((told, plan.devices.disks.is_empty()), (!is_taken, !is_taken), "{processor}");
     }
 }
 
@@ -266,6 +326,16 @@ fn a_package_counts_for_the_card_that_the_target_has() {
         let plan = plan(tree, &to(platform, Firmware::Bios));
         let lacks = plan.findings.iter().any(|finding| finding.id == "windows-no-nic-driver");
         assert_eq!(lacks, !has, "{platform:?}");
+    }
+    // Since Windows 8.1 most of the database lies apart; where that is damaged, nothing is known of it.
+    let key = "DriverDatabase\\DeviceIds\\PCI\\VEN_8086&DEV_100E";
+    let apart = hive(&[(key, "nete1g3e.inf", Data::binary([1, 255, 0, 0]))]);
+    for (drivers, has) in [(apart, true), (hive(&[]), false), (b"regf".to_vec(), false)] {
+        let is_damaged = drivers.len() == 4;
+        let tree = ten().file("/Windows/System32/config/DRIVERS", drivers);
+        let plan = plan(&tree, &to(Platform::Ahv, Firmware::Bios));
+        let told = |id| plan.findings.iter().any(|finding| finding.id == id);
+        assert_eq!((told("windows-no-nic-driver"), told("windows-hive-unreadable")), (!has, is_damaged));
     }
 }
 

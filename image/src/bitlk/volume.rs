@@ -53,7 +53,7 @@ impl Volume {
         Ok(Volume { below, len, sector, header_at, header_len, hidden, cipher, diffuser, parts })
     }
 
-    /// Where byte `at` lies on the disk, `None` for nowhere; and where that ends to be so.
+    /// Where byte `at` lies on the disk, `None` where no byte of it is; and where that ends to be so.
     fn place(&self, at: u64) -> (Option<u64>, u64) {
         if at < self.header_len {
             return (Some(self.header_at + at), self.header_len);

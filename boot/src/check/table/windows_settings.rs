@@ -31,8 +31,8 @@ pub(super) const ROWS: &[Explanation] = &[
         id: "windows-agent-network-filter",
         severity: Severity::Warns,
         text: "An agent of the old platform filters all network connections in a way that Windows cannot do without: \
-               with its driver switched off no card would have a connection. It was left on. Uninstall the agent, or \
-               unbind the filter with `netcfg -u`, in the running guest.",
+               with its driver switched off no card would have a connection. It was left on, as was what it waits for. \
+               Uninstall the agent, or unbind the filter with `netcfg -u`, in the running guest.",
     },
     Explanation {
         id: "windows-agent-off",

@@ -110,10 +110,11 @@ pub fn plan(draft: &mut Draft<'_>) -> Result<()> {
 fn leave(draft: &mut Draft<'_>, agent: &Agent, services: &[&'static str], lists: &mut [List]) -> Result<()> {
     let title = agent.title;
     let mandatory = mandatory(draft, services)?;
+    let stay = with_needed(draft, services, &mandatory)?;
     let may_go: Vec<&str> = services
         .iter()
         .copied()
-        .filter(|service| !DEVICES.contains(service) && !mandatory.contains(service))
+        .filter(|service| !DEVICES.contains(service) && !stay.contains(service))
         .collect();
     let mut done = Vec::new();
     for list in lists.iter_mut() {
@@ -190,17 +191,39 @@ fn mandatory(draft: &Draft<'_>, services: &[&'static str]) -> Result<Vec<&'stati
 /// `FilterRunType` of a filter without which cards work all the same.
 const OPTIONAL: u32 = 2;
 
+/// These, and what they wait for of an agent's services: they do not start without it.
+fn with_needed(
+    draft: &Draft<'_>,
+    services: &[&'static str],
+    these: &[&'static str],
+) -> Result<Vec<&'static str>> {
+    let mut all = these.to_vec();
+    let mut next = 0;
+    while let Some(service) = all.get(next) {
+        let needs = needs(draft, service)?;
+        let more = services.iter().copied().filter(|other| has(&needs, other) && !all.contains(other));
+        all.extend(more.collect::<Vec<_>>());
+        next += 1;
+    }
+    Ok(all)
+}
+
+/// What a service waits for.
+fn needs(draft: &Draft<'_>, service: &str) -> Result<Vec<String>> {
+    draft.registry.texts(&draft.system.key(&format!("Services\\{service}")), "DependOnService")
+}
+
+fn has(names: &[String], name: &str) -> bool {
+    names.iter().any(|other| other.eq_ignore_ascii_case(name))
+}
+
 /// Others' services that wait for one that was switched off.
 fn dependents(draft: &mut Draft<'_>, agent: &Agent, off: &[&str]) -> Result<()> {
-    let root = draft.system.key("Services");
-    for name in draft.registry.subkeys(&root)? {
-        let key = format!("{root}\\{name}");
-        let needs = draft.registry.texts(&key, "DependOnService")?;
-        let is = |other: &&&str| needs.iter().any(|needed| needed.eq_ignore_ascii_case(other));
-        let Some(needed) = off.iter().find(is) else { continue };
-        let is_its_own = agent.services.iter().any(|service| service.eq_ignore_ascii_case(&name));
-        let starts = draft.registry.dword(&key, "Start")?.is_some_and(|start| start < ON_DEMAND);
-        if is_its_own || !starts || start(draft, needed)? != Some(DISABLED) {
+    for name in draft.registry.subkeys(&draft.system.key("Services"))? {
+        let needs = needs(draft, &name)?;
+        let Some(needed) = off.iter().find(|other| has(&needs, other)) else { continue };
+        let starts = start(draft, &name)?.is_some_and(|start| start < ON_DEMAND);
+        if !starts || start(draft, needed)? != Some(DISABLED) {
             continue;
         }
         draft.find(

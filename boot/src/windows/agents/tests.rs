@@ -43,6 +43,8 @@ fn vmware() -> Hives {
             service("partmgr", 0),
             service("Other", 2),
             ("ControlSet001\\Services\\Other".into(), "DependOnService", Data::texts(["RPCSS", "vmtools"])),
+            service("OnDemand", 3),
+            ("ControlSet001\\Services\\OnDemand".into(), "DependOnService", Data::texts(["VMTools"])),
             (DISK_CLASS.into(), "UpperFilters", Data::texts(["first", "vmrawdsk", "PartMgr"])),
             (DISK_CLASS.into(), "LowerFilters", Data::texts(["vsepflt"])),
             (MOUSE.into(), "UpperFilters", Data::texts(["vmmouse"])),
@@ -54,6 +56,7 @@ fn vmware() -> Hives {
                 Data::text("\"C:\\Program Files\\VMware\\vmtoolsd.exe\" -n vmusr"),
             ),
             (RUN[0], "Others", Data::text("o.exe")),
+            (RUN[1], "VMware Tools", Data::text("\"C:\\Program Files (x86)\\VMware\\VMwareTray.exe\"")),
         ],
     )
 }
@@ -134,7 +137,7 @@ fn a_pass_back_gives_back_exactly() {
     let (plan, back) = pass(&third, &to(Platform::Esxi));
     assert_eq!(back.system, old.system);
     assert!(!back.software.exists("landfall").unwrap());
-    assert_eq!(back.software.values(RUN[0]).unwrap().len(), 2);
+    assert_eq!([0, 1].map(|at| back.software.values(RUN[at]).unwrap().len()), [2, 1]);
     let ids: Vec<_> = plan.findings.iter().map(|finding| finding.id).collect();
     assert_eq!(ids, ["windows-agent-enabled"]);
     let (nothing, _) = pass(&back, &to(Platform::Esxi));
@@ -156,13 +159,22 @@ fn what_somebody_changed_since_counts() {
     there.system.delete("ControlSet001\\Services\\vsepflt").unwrap();
     let (_, back) = pass(&there, &to(Platform::Esxi));
     assert!(filters_of(&back, DISK_CLASS, "LowerFilters").is_empty());
-    // Disabled by its owner before the first pass: nothing to give back, and said at home.
+    // Disabled by its owner before the first pass: nothing to give back, and said at home. Its filter stays out.
     let mut owner = vmware();
-    owner.system.set(vmtools, "Start", &Data::dword(4)).unwrap();
+    for service in ["VMTools", "vsepflt"] {
+        let key = format!("ControlSet001\\Services\\{service}");
+        owner.system.set(&key, "Start", &Data::dword(4)).unwrap();
+    }
     let (_, there) = pass(&owner, &to(Platform::Kvm));
-    let (plan, back) = pass(&there, &to(Platform::Esxi));
-    assert_eq!(start_of(&back, "VMTools"), Some(4));
-    assert!(plan.findings.iter().any(|finding| finding.id == "windows-agent-by-owner"));
+    let services = Services { keep: vec!["vmware-tools".into()], drop: vec![] };
+    let kept = Request { services, ..to(Platform::Hyperv) };
+    for (request, is_told) in [(to(Platform::Esxi), true), (kept, false)] {
+        let (plan, back) = pass(&there, &request);
+        assert_eq!((start_of(&back, "VMTools"), start_of(&back, "vmci")), (Some(4), Some(0)));
+        assert!(filters_of(&back, DISK_CLASS, "LowerFilters").is_empty());
+        let told = plan.findings.iter().any(|finding| finding.id == "windows-agent-by-owner");
+        assert_eq!(told, is_told);
+    }
 }
 
 #[test]
@@ -226,12 +238,19 @@ fn what_came_between_two_passes_comes_back() {
 
 #[test]
 fn a_filter_without_which_there_is_no_network_stays() {
+    let needs = |service: &str, others: &[&str]| {
+        (format!("ControlSet001\\Services\\{service}"), "DependOnService", Data::texts(others))
+    };
     let ndi = |run: Option<u32>| {
         let key = format!("ControlSet001\\{NETWORK_FILTERS}\\{{11111111-0000-0000-0000-000000000000}}\\Ndi");
         let mut values = vec![
             service("VMTools", 2),
             service("vnetflt", 1),
             (key.clone(), "Service", Data::text("VNETFLT")),
+            needs("vnetflt", &["TCPIP", "VSEPFLT"]),
+            service("vsepflt", 0),
+            needs("vsepflt", &["vmci", "vnetflt"]),
+            service("vmci", 1),
         ];
         values.extend(run.map(|run| (key, "FilterRunType", Data::dword(run))));
         hives(&values, &[])
@@ -239,6 +258,9 @@ fn a_filter_without_which_there_is_no_network_stays() {
     for (run, start) in [(Some(2), 4), (Some(1), 1), (None, 1)] {
         let (plan, after) = pass(&ndi(run), &to(Platform::Kvm));
         assert_eq!(start_of(&after, "vnetflt"), Some(start), "{run:?}");
+        // What it waits for stays with it.
+        assert_eq!(start_of(&after, "vmci"), Some(start), "{run:?}");
+        assert_eq!(start_of(&after, "VMTools"), Some(4));
         let told = plan.findings.iter().any(|finding| finding.id == "windows-agent-network-filter");
         assert_eq!(told, start == 1, "{run:?}");
     }

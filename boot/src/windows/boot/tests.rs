@@ -125,6 +125,17 @@ fn entries_are_found_through_what_they_inherit() {
 }
 
 #[test]
+fn recovery_counts_where_it_is_allowed() {
+    let at = |(key, name), data| (key, name, data);
+    for (allowed, count) in [(None, 1), (Some(1), 1), (Some(0), 0)] {
+        let mut extra = vec![at(element(LOADER, 0x1400_0008), Data::texts([BOOT_MANAGER]))];
+        extra.extend(allowed.map(|allowed| at(element(LOADER, 0x1600_0009), Data::binary([allowed]))));
+        let entries = Store::read(&store(&extra)).unwrap().entries(&[]);
+        assert_eq!(entries[0].recovery.len(), count, "{allowed:?}");
+    }
+}
+
+#[test]
 fn a_store_without_end_is_refused() {
     assert!(Store::read(&Registry::new(Box::new(MemKeys::default()))).is_err());
     let values: Vec<_> =
@@ -231,6 +242,17 @@ fn the_fallback_loader_is_replaced_only_by_a_newer_one_of_its_own() {
 }
 
 #[test]
+fn the_fallback_loader_is_named_after_the_processor() {
+    let (tree, request) = (uefi(), Request { firmware: Firmware::Uefi, ..Request::default() });
+    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+    for (architecture, name) in [("x86_64", "x64"), ("aarch64", "aa64"), ("i686", "ia32")] {
+        let mut draft = draft(&scene, &request, system_of(architecture), &[], &[]);
+        loader::fallback(&mut draft).unwrap();
+        assert_eq!(draft.finish().edits[0].path, format!("/:esp/EFI/Boot/boot{name}.efi"));
+    }
+}
+
+#[test]
 fn firmware_and_disk_have_to_agree() {
     let bios = || MemTree::new().file("/:boot/Boot/BCD", "").file("/:boot/bootmgr", "");
     let bare = |tree: MemTree, firmware| Case { tree, firmware, store: None, volumes: &[], system: &[] };
@@ -250,9 +272,12 @@ fn firmware_and_disk_have_to_agree() {
     let at = |(key, name), data| (key, name, data);
     let exe = at(element(LOADER, 0x1200_0002), Data::text("\\Windows\\system32\\winload.exe"));
     let mbr = at(element(LOADER, 0x2100_0001), Data::binary(mbr_device()));
-    let store = Some(store(&[exe, mbr]));
+    let graphics_off = at(element(LOADER, GRAPHICS_OFF), Data::binary([1]));
+    let store = Some(store(&[exe, mbr, graphics_off]));
     let plan = Case { tree, firmware: Firmware::Bios, store, volumes: &volumes, system: &[] }.plan();
     assert!(ids(&plan).is_empty(), "{:?}", plan.findings);
+    // BIOS has a display without graphics, too: the store stays as it is.
+    assert!(plan.edits.iter().all(|edit| !edit.path.ends_with("BCD")), "{:?}", plan.edits);
 }
 
 #[test]
@@ -331,43 +356,6 @@ fn copies_of_disks_are_told_of() {
             "windows-letter-missing"
         ]
     );
-}
-
-#[test]
-fn settings_are_given_back_after_the_first_start() {
-    let (tree, request) = (MemTree::new(), Request::default());
-    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
-    let key = "ControlSet001\\Services\\partmgr\\Parameters";
-    for (was, expected) in [
-        (
-            Some(2),
-            "reg.exe add \"HKLM\\SYSTEM\\CurrentControlSet\\Services\\partmgr\\Parameters\" /v SanPolicy /t REG_DWORD /d 2 /f",
-        ),
-        (
-            None,
-            "reg.exe delete \"HKLM\\SYSTEM\\CurrentControlSet\\Services\\partmgr\\Parameters\" /v SanPolicy /f",
-        ),
-        (Some(1), ""),
-    ] {
-        let values: Vec<_> = was.map(|was| (key, "SanPolicy", Data::dword(was))).into_iter().collect();
-        let universal =
-            ("ControlSet001\\Control\\TimeZoneInformation", "RealTimeIsUniversal", Data::qword(1));
-        let mut draft = draft(&scene, &request, ten(), &[values, vec![universal]].concat(), &[]);
-        settings::plan(&mut draft).unwrap();
-        assert_eq!(draft.registry.dword(key, "SanPolicy").unwrap(), Some(1));
-        let forget = "reg.exe delete \"HKLM\\SOFTWARE\\landfall\\Before\\SYSTEM\\CurrentControlSet\\Services\\partmgr\\Parameters\" /v SanPolicy /f";
-        let lines = settings::commands_after_first_start(&draft).unwrap();
-        match expected {
-            "" => assert!(lines.is_empty()),
-            _ => assert_eq!(lines, [expected, forget]),
-        }
-        assert_eq!(draft.clock, Some(Clock::Utc));
-        settings::plan_trial(&mut draft).unwrap();
-        assert_eq!(
-            draft.registry.dword("ControlSet001\\Control\\CrashControl", "AutoReboot").unwrap(),
-            Some(0)
-        );
-    }
 }
 
 /// A program with one section, which holds a version resource.

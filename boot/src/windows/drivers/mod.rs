@@ -19,7 +19,7 @@ mod service;
 pub mod signature;
 pub mod source;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::draft::{Draft, Version};
 use crate::Result;

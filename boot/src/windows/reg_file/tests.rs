@@ -272,6 +272,44 @@ fn what_was_decided_and_so_already_is_told_of_too() {
     assert_eq!(said, ["site.reg, line 4", "site.reg, line 7"]);
 }
 
+/// Also where the key lies above.
+#[test]
+fn a_key_that_is_removed_takes_with_it_what_was_decided() {
+    for (key, is_told) in [("Services\\a", true), ("Services", true), ("Services\\b", false)] {
+        let plan = plan_of(&format!("[-HKLM\\SYSTEM\\CurrentControlSet\\{key}]\n"), |draft| {
+            for service in ["a", "bb"] {
+                let key = format!("ControlSet001\\Services\\{service}");
+                draft.registry.set(&key, "Start", Data::dword(0), "Ours.").unwrap();
+            }
+        });
+        let told = plan.findings.iter().any(|finding| finding.id == "windows-registry-conflict");
+        assert_eq!(told, is_told, "{key}");
+    }
+}
+
+#[test]
+fn every_hive_is_changed_in_its_own_file() {
+    let files = [
+        ("HKLM\\SYSTEM", "System32/config/SYSTEM"),
+        ("HKLM\\SOFTWARE", "System32/config/SOFTWARE"),
+        ("HKLM\\SAM", "System32/config/SAM"),
+        ("HKLM\\SECURITY", "System32/config/SECURITY"),
+        ("HKU\\.DEFAULT", "System32/config/DEFAULT"),
+        ("HKU\\S-1-5-19", "ServiceProfiles/LocalService/NTUSER.DAT"),
+        ("HKU\\S-1-5-20", "ServiceProfiles/NetworkService/NTUSER.DAT"),
+    ];
+    for (hive, file) in files {
+        let plan = plan_of(&format!("[{hive}\\New]\n"), |draft| {
+            for (_, file) in files {
+                let empty = crate::windows::registry::Registry::new(Box::new(MemKeys::default()));
+                draft.put_hive(&draft.system.path(file), empty);
+            }
+        });
+        let paths: Vec<_> = plan.edits.iter().map(|edit| edit.path.as_str()).collect();
+        assert_eq!(paths, [format!("/Windows/{file}")]);
+    }
+}
+
 #[test]
 fn a_hive_that_is_not_there_blocks() {
     let plan = plan_of("[HKEY_LOCAL_MACHINE\\BCD00000000\\x]\n", |_| {});

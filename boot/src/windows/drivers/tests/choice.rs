@@ -4,7 +4,6 @@ use super::forge::{catalogue, program, tree};
 use super::*;
 use crate::Kind;
 use choose::folders;
-use std::path::Path;
 use std::process::Command;
 
 fn version(major: u32, minor: u32, build: u32) -> Version {
@@ -179,21 +178,13 @@ fn catalogues_say_who_signed_them() {
     assert_eq!(signature::file_version(&program(0x8664, [1, 2, 3, 4])), Some([1, 2, 3, 4]));
 }
 
-fn write(source: &MemSource, folder: &Path) {
-    for (path, bytes) in &source.0 {
-        let path = folder.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-}
-
 /// The same tree in a folder and in images that other programs made: the same plan.
 #[test]
 fn a_folder_and_an_image_give_the_same_plan() {
     let expected = Guest::ten().plan(Some(&tree()), Driver::ALL);
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("virtio-win");
-    write(&tree(), &folder);
+    tree().write(&folder);
     let source = source::open(&folder).unwrap();
     assert_eq!(Guest::ten().plan(Some(&*source), Driver::ALL), expected);
     assert_eq!(source.list("NETKVM").unwrap().unwrap().len(), forge::FOLDERS.len());

@@ -9,10 +9,22 @@ use landfall_image::Bytes;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// A source in memory.
 #[derive(Clone, Default)]
 pub struct MemSource(pub BTreeMap<String, Vec<u8>>);
+
+impl MemSource {
+    /// The same in a folder of the host.
+    pub fn write(&self, folder: &Path) {
+        for (path, bytes) in &self.0 {
+            let path = folder.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}
 
 impl DriverSource for MemSource {
     fn name(&self) -> String {

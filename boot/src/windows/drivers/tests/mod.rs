@@ -1,7 +1,7 @@
 //! Plans of drivers over a made tree of virtio-win, in memory, in a folder and in images.
 
 mod choice;
-mod forge;
+pub(in crate::windows) mod forge;
 mod hostile;
 mod real;
 

@@ -4,6 +4,7 @@
 use super::super::marvin::marvin32;
 use super::super::{Hive, Key};
 use crate::Kind;
+use crate::tree::mem::MemTree;
 use crate::windows::data::Data;
 
 /// A hive before and after some edits, of equal length.
@@ -130,6 +131,26 @@ fn both_formats_are_replayed() {
         assert_eq!((start(&clean.hive), clean.replayed), (Some(3), None));
         clean.hive.create_key("New").unwrap();
         assert_eq!(clean.hive.finish().unwrap()[4..12], [10, 0, 0, 0, 10, 0, 0, 0]);
+    }
+}
+
+/// The two logs, the one of Windows XP, and the one of a boot configuration.
+#[test]
+fn logs_are_found_beside_their_hive() {
+    let (before, after) = pair();
+    let (whole, none) = (log(&before, &after, 9), Vec::new());
+    for files in [
+        &[(".LOG1", &whole)][..],
+        &[(".LOG1", &whole), (".LOG2", &none), (".LOG", &none)],
+        &[(".LOG1", &none), (".LOG2", &whole)],
+        &[(".LOG", &whole)],
+        &[(".LOG", &whole), (".LOG1", &none), (".LOG2", &none)],
+    ] {
+        let tree = MemTree::new().file("/Boot/BCD", dirty(before.clone(), 9));
+        let tree =
+            files.iter().fold(tree, |tree, (ending, log)| tree.file(&format!("/Boot/BCD{ending}"), log));
+        let (hive, replayed) = crate::windows::hives::open(&tree, "/Boot/BCD").unwrap().unwrap();
+        assert_eq!((start(&hive), replayed.is_some()), (Some(0), true), "{files:?}");
     }
 }
 
