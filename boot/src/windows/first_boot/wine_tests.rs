@@ -268,7 +268,9 @@ fn a_step_that_hangs_is_left_alone(wine: &Wine) {
 }
 
 fn an_installer_that_succeeded_goes_and_one_that_failed_stays(wine: &Wine) {
-    let steps = Steps { commands: vec![steps().commands.remove(1)], ..Steps::default() };
+    let mut steps = Steps { commands: vec![steps().commands.remove(1)], ..Steps::default() };
+    // The clock is a stub, and runs fast.
+    steps.commands[0].seconds = 3600;
     let there = || wine.drive("windows/landfall/agents/a b.msi").exists();
     for wish in ["3010", "1641"] {
         wine.prepare(&steps, &format!("msiexec|{wish}\n"));
@@ -300,6 +302,8 @@ fn a_real_package_is_installed(wine: &Wine) {
     let path = wine.home.path().join("qemu-ga x86_64 (1).msi");
     std::fs::write(&path, &bytes).unwrap();
     let command = staged_command(AgentInstaller::open(&path).unwrap());
+    // The clock is a stub, and runs fast.
+    let command = super::Command { seconds: 3600, ..command };
     let steps = Steps { commands: vec![command.clone()], ..Steps::default() };
     wine.prepare(&steps, "");
     // Not the program that stands for it elsewhere.

@@ -159,7 +159,7 @@ mod tests {
         let Some(bytes) = program("x86_64", "VMware Tools", "12.3.5.22544099") else { return };
         let key: Vec<u8> = "StringFileInfo".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let resource = bytes.windows(key.len()).position(|window| window == key).unwrap() - 0x80;
-        for at in (0..0x400).chain(resource..resource + 0x400) {
+        for at in (0..0x400).chain(resource..bytes.len().min(resource + 0x400)) {
             for value in [0, 0xff] {
                 let mut bytes = bytes.clone();
                 bytes[at] = value;

@@ -52,17 +52,19 @@ pub fn package(processor: &str, product: &str, version: &str) -> Option<Vec<u8>>
   <Package InstallerVersion="200" Compressed="yes" InstallScope="perMachine"/>
   <Media Id="1" Cabinet="a.cab" EmbedCab="yes"/>
   <Directory Id="TARGETDIR" Name="SourceDir"><Directory Id="ProgramFilesFolder"><Directory Id="D" Name="Agent">
-   <Component Id="C" Guid="12345678-1234-4321-8765-1234567890ac"><File Id="F" Name="agent.txt" Source="{}" KeyPath="yes"/></Component>
+   <Component Id="C" Guid="12345678-1234-4321-8765-1234567890ac"><File Id="F" Name="agent.txt" Source="agent.txt" KeyPath="yes"/></Component>
   </Directory></Directory></Directory>
   <Feature Id="All" Level="1"><ComponentRef Id="C"/></Feature>
  </Product>
-</Wix>"#,
-        at("agent.txt").display()
+</Wix>"#
     );
     std::fs::write(at("a.wxs"), source).unwrap();
     std::fs::write(at("agent.txt"), "installed").unwrap();
-    let made =
-        Process::new(wixl).args(["-a", processor, "-o"]).args([at("a.msi"), at("a.wxs")]).output().unwrap();
+    let made = Process::new(wixl)
+        .args(["-a", processor, "-o", "a.msi", "a.wxs"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     Some(std::fs::read(at("a.msi")).unwrap())
 }
