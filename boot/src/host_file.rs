@@ -82,7 +82,9 @@ fn open(path: &Path) -> Result<File> {
     let cannot = |e| Error::io("cannot read", e).in_file(path);
     // Before it is opened: a pipe would wait for ever.
     if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(Error::refused("is not a regular file").in_file(path));
+        return Err(Error::refused("is not a regular file")
+            .in_file(path)
+            .hint("name the file itself, outside of any folder or image"));
     }
     File::open(path).map_err(cannot)
 }

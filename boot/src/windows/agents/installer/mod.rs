@@ -209,7 +209,7 @@ fn why_not(draft: &Draft<'_>, installer: &AgentInstaller, agent: &Agent, row: &R
         return Some(format!("--drop {} leaves that agent off", agent.name));
     }
     match &installer.architectures[..] {
-        [] => Some("it is for no processor that Windows runs on here".to_owned()),
+        [] => Some("it is for another processor than x86 or ARM64".to_owned()),
         some if some.contains(architecture) => None,
         some => Some(format!("it is for {}, and this Windows is for {architecture}", some.join(" and "))),
     }
@@ -274,9 +274,10 @@ fn stage(
     draft.find(
         "windows-installer-staged",
         format!(
-            "Windows installs {} at its first start: {path} ({}).",
+            "Windows installs {} at its first start: {path} ({}, SHA-256 {}).",
             installer.shown(),
-            installer.file.shown()
+            installer.file.size,
+            installer.file.sha256
         ),
         "Look into done.json and the logs beside it afterwards.",
     );
