@@ -104,6 +104,12 @@ pub struct Change {
     pub why: String,
     /// Lines that go (`-…`) and lines that come (`+…`), of files that are text and of the registry.
     pub lines: Vec<String>,
+    /// Length of a file that comes from this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Bytes>,
+    /// SHA-256 of such a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// It is a hive of the registry.
     #[serde(skip)]
     pub is_registry: bool,
@@ -121,6 +127,7 @@ impl Change {
                 if before.is_some() { "edit".to_owned() } else { "new file".to_owned() }
             }
             Action::Copy { from } => format!("copy of {from}"),
+            Action::Stage(file) => format!("copy of this host's {}", file.shown()),
             Action::Initramfs(edit) => {
                 let mut what = format!("add drivers: {}", edit.drivers.join(", "));
                 if !edit.files.is_empty() {
@@ -137,7 +144,19 @@ impl Change {
             Action::Remove => "remove".to_owned(),
         };
         let is_registry = matches!(edit.action, Action::Registry(_));
-        Change { path: edit.path.clone(), what, why: edit.why.clone(), lines, is_registry }
+        let staged = match &edit.action {
+            Action::Stage(file) => Some(file),
+            _ => None,
+        };
+        Change {
+            path: edit.path.clone(),
+            what,
+            why: edit.why.clone(),
+            lines,
+            size: staged.map(|file| file.size),
+            sha256: staged.map(|file| file.sha256.clone()),
+            is_registry,
+        }
     }
 }
 

@@ -221,6 +221,7 @@ test)
     need objcopy binutils
     need c++ g++
     need python3 python3
+    need wixl wixl
     need hivexregedit libwin-hivex-perl
     /usr/bin/python3 -c "import hivex" 2>/dev/null || missing="$missing python3-hivex"
     need shellcheck shellcheck

@@ -2,6 +2,7 @@
 
 mod archives;
 
+use crate::host_file::HostFile;
 use crate::linux::initramfs::Rewritten;
 use crate::patch::{Action, Edit, Label, PatchPlan};
 use crate::tree::GuestTree;
@@ -22,6 +23,15 @@ pub enum Change {
         path: String,
         /// The whole content.
         bytes: Vec<u8>,
+        /// Permission bits of a new file.
+        mode: u32,
+    },
+    /// The same with the content of a file of this host, which is read when its turn comes.
+    Stage {
+        /// Absolute guest path; a link in the last component is followed.
+        path: String,
+        /// The file.
+        file: HostFile,
         /// Permission bits of a new file.
         mode: u32,
     },
@@ -51,6 +61,7 @@ impl Change {
     pub fn path(&self) -> &str {
         match self {
             Change::Put { path, .. }
+            | Change::Stage { path, .. }
             | Change::Symlink { path, .. }
             | Change::Remove { path }
             | Change::Label { path, .. } => path,
@@ -100,6 +111,9 @@ pub fn materialise_with_report(plan: &PatchPlan, tree: &dyn GuestTree) -> Result
             Action::Copy { from } => {
                 let (bytes, mode) = copied(plan, edit, from, tree)?;
                 done.changes.push(Change::Put { path, bytes, mode });
+            }
+            Action::Stage(file) => {
+                done.changes.push(Change::Stage { path, file: file.clone(), mode: 0o644 });
             }
             Action::Initramfs(_) => {
                 let mut archive = match archives.next() {

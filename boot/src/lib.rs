@@ -24,6 +24,7 @@ pub mod apply;
 pub mod check;
 pub mod family;
 pub mod guest;
+pub mod host_file;
 pub mod limits;
 pub mod linux;
 pub mod network_map;

@@ -2,6 +2,7 @@
 //! anything is applied.
 
 use crate::check::{Finding, Severity};
+use crate::host_file::HostFile;
 use crate::network_map::Moved;
 use crate::target::{Clock, Devices};
 use crate::windows::data::Data;
@@ -65,6 +66,8 @@ pub enum Action {
         /// Absolute guest path.
         from: String,
     },
+    /// The file becomes a copy of a file of this host.
+    Stage(HostFile),
     /// An initramfs is rewritten with more in it.
     Initramfs(InitramfsEdit),
     /// Keys and values of the registry hive in this file.

@@ -448,6 +448,9 @@ pub struct Request {
     /// Where the drivers of virtio devices for Windows are, on this host: a folder or an ISO image.
     #[serde(default)]
     pub virtio_win: Option<std::path::PathBuf>,
+    /// Installers of agents for Windows, of which the guest gets those that are for it.
+    #[serde(default)]
+    pub agent_installers: Vec<crate::windows::agents::AgentInstaller>,
     /// What the user wants changed in its registry.
     #[serde(default)]
     pub registry: Option<crate::windows::reg_file::RegistryFile>,
@@ -472,6 +475,7 @@ impl Default for Request {
             services: Services::default(),
             network_map: None,
             virtio_win: None,
+            agent_installers: Vec::new(),
             registry: None,
         }
     }

@@ -16,6 +16,7 @@ use crate::report::failure::Failed;
 use crate::report::registration::Afterwards;
 use crate::report::{Converted, Inspected};
 use landfall_boot::network_map::What;
+use landfall_boot::windows::agents::AgentInstaller;
 use landfall_boot::windows::facts::Windows;
 use landfall_boot::windows::services::Start;
 use landfall_image::Error;
@@ -61,6 +62,11 @@ fn choice_with(guest: &GuestArgs, services: &ServiceArgs, at: &TargetArgs) -> Re
         drop: services.drop.clone(),
         map: at.map.as_deref().map(load_map).transpose()?,
         virtio_win: at.virtio_win.clone(),
+        agent_installers: at
+            .agent_installer
+            .iter()
+            .map(|path| AgentInstaller::open(path))
+            .collect::<Result<_, _>>()?,
         registry: at.registry.as_deref().map(load_registry).transpose()?,
         ..choice(guest)
     })

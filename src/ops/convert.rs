@@ -91,6 +91,10 @@ pub fn fingerprint(loaded: &source::Loaded, wanted: &Wanted<'_>, mapped: &Mapped
     if let Some(path) = &guest.virtio_win {
         said["virtio_win"] = serde_json::json!(path);
     }
+    if !guest.agent_installers.is_empty() {
+        let files = guest.agent_installers.iter().map(|one| (&one.name, &one.file.sha256));
+        said["agent_installers"] = serde_json::json!(files.collect::<Vec<_>>());
+    }
     if guest.discard_hibernation {
         said["discard_hibernation"] = serde_json::json!(true);
     }

@@ -65,6 +65,7 @@ impl Opened<'_> {
                 .map(|map| map.resolve(&self.loaded.source_name, machine))
                 .filter(|map| !map.rules.is_empty()),
             virtio_win: self.choice.virtio_win.clone(),
+            agent_installers: self.choice.agent_installers.clone(),
             registry: self.choice.registry.clone(),
         }
     }

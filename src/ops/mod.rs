@@ -23,6 +23,7 @@ use crate::machine::is_folder_name;
 use landfall_boot::check::Finding;
 pub use landfall_boot::sandbox::Settings;
 use landfall_boot::target::Platform;
+use landfall_boot::windows::agents::AgentInstaller;
 use landfall_boot::windows::reg_file::RegistryFile;
 use landfall_image::convert::{Cancel, Options, RateLimit};
 use landfall_image::luks::Secret;
@@ -125,6 +126,8 @@ pub struct GuestChoice {
     pub map: Option<map::MapFile>,
     /// Where the drivers of virtio devices for Windows are: a folder or an ISO image.
     pub virtio_win: Option<PathBuf>,
+    /// Installers of agents for Windows guests.
+    pub agent_installers: Vec<AgentInstaller>,
     /// What is changed in a Windows guest's registry.
     pub registry: Option<RegistryFile>,
 }

@@ -2,6 +2,7 @@
 //! `tools/make-windows-disk.sh` with hives that are made here. hivexregedit and ntfscat, which share no code with landfall, read what
 //! came of it. Nothing of Windows runs: that is what these tests cannot prove.
 
+mod installer;
 mod virtio;
 
 use crate::boots::{alone, fingerprint, landfall, text};

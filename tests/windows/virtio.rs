@@ -120,7 +120,7 @@ fn virtio_win(folder: &Path) -> PathBuf {
 }
 
 /// A file of C:.
-fn cat(volume: &Path, name: &str) -> Vec<u8> {
+pub(super) fn cat(volume: &Path, name: &str) -> Vec<u8> {
     let out = Command::new("ntfscat").arg("-f").arg(volume).arg(name).output().unwrap();
     assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
     out.stdout

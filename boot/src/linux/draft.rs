@@ -190,9 +190,11 @@ impl<'a> Draft<'a> {
         let here = self.in_real_folder(path);
         match action {
             Action::Remove | Action::Symlink { .. } => here,
-            Action::Write { .. } | Action::Copy { .. } | Action::Initramfs(_) | Action::Registry(_) => {
-                self.behind(&here)
-            }
+            Action::Write { .. }
+            | Action::Copy { .. }
+            | Action::Stage(_)
+            | Action::Initramfs(_)
+            | Action::Registry(_) => self.behind(&here),
         }
     }
 

@@ -132,6 +132,13 @@ impl<D: Distribution> Family for D {
                 "Leave --registry out for this machine.",
             );
         }
+        if let Some(installer) = request.agent_installers.first() {
+            draft.find(
+                "linux-agent-installer",
+                format!("{} is an installer for Windows, and this guest is Linux.", installer.name),
+                "Leave --agent-installer out for this machine.",
+            );
+        }
         selinux::plan(&mut draft)?;
         for (path, error) in lenient.failed() {
             draft.find(

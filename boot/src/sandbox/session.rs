@@ -1,5 +1,6 @@
 //! The host's side: one machine with one guest's volumes, from start to finish.
 
+mod changes;
 mod tree;
 
 pub use tree::SandboxTree;
@@ -7,9 +8,8 @@ pub use tree::SandboxTree;
 pub(super) use tree::content;
 
 use super::machine::{DISKS_AT_MOST, Machine, NewDisk, Port, unexpected};
-use super::protocol::{self, Cause, Failure, MountedAs, PIECE, Reply, Request, Subvolume};
+use super::protocol::{self, Cause, Failure, MountedAs, Reply, Request, Subvolume};
 use super::{Accelerator, Sandbox};
-use crate::apply::Change;
 use crate::tree::{Entry, Meta};
 use crate::volume::ntfs::{self, Log};
 use crate::{Error, Kind, Result};
@@ -211,62 +211,6 @@ impl Session {
     /// The files of a root.
     pub fn tree(&self, root: &str) -> SandboxTree<'_> {
         SandboxTree { session: self, root: root.to_owned() }
-    }
-
-    /// Makes the changes, in their order. The first that fails ends it; of that file the old content is still there, unless
-    /// it is written over ([`Change::Put`]).
-    /// Returns the paths that were marked as not to be changed (`chattr +i`), or whose folder was.
-    pub fn apply(&self, root: &str, changes: &[Change]) -> Result<Vec<String>> {
-        self.forget();
-        let mut immutable = Vec::new();
-        for change in changes {
-            if self.apply_one(root, change)? {
-                immutable.push(change.path().to_owned());
-            }
-        }
-        Ok(immutable)
-    }
-
-    fn apply_one(&self, root: &str, change: &Change) -> Result<bool> {
-        let asked = change.path();
-        let (root, path) = self.place(root, asked);
-        match change {
-            Change::Put { bytes, mode, .. } => {
-                let doing = format!("write {asked}");
-                let size = bytes.len() as u64;
-                let request = Request::Put { root, path, mode: *mode, size };
-                let within = CALL_WITHIN + Duration::from_secs(size / tree::BYTES_PER_SECOND);
-                self.with_port(&doing, within, |port| {
-                    port.send(&doing, &request)?;
-                    for piece in bytes.chunks(PIECE).chain([&[][..]]) {
-                        protocol::send_piece(port, piece).map_err(|e| port.error(&doing, e))?;
-                    }
-                    match port.receive(&doing)? {
-                        Reply::Changed { was_immutable } => Ok(Ok(was_immutable)),
-                        Reply::Failed(failure) => Ok(Err(failure)),
-                        other => Err(unexpected(&other)),
-                    }
-                })
-            }
-            Change::Symlink { target, .. } => {
-                let request = Request::Symlink { root, path, target: target.clone() };
-                self.changed(&format!("link {asked}"), &request)
-            }
-            Change::Remove { .. } => {
-                self.changed(&format!("remove {asked}"), &Request::Remove { root, path })
-            }
-            Change::Label { context, .. } => {
-                let request = Request::Label { root, path, context: context.clone() };
-                self.done(&format!("label {asked}"), CALL_WITHIN, &request).map(|()| false)
-            }
-        }
-    }
-
-    fn changed(&self, doing: &str, request: &Request) -> Result<bool> {
-        match self.ask(doing, CALL_WITHIN, request)? {
-            Reply::Changed { was_immutable } => Ok(was_immutable),
-            other => Err(unexpected(&other)),
-        }
     }
 
     /// Returns when everything written so far is on the volumes.

@@ -43,6 +43,9 @@ impl GuestTree for Hiding<'_> {
     fn read_many(&self, paths: &[String], at_most: Bytes) -> Result<Vec<Option<Vec<u8>>>> {
         self.tree.read_many(paths, at_most)
     }
+    fn sha256(&self, path: &str, at_most: Bytes) -> Result<Option<(Bytes, String)>> {
+        self.tree.sha256(path, at_most)
+    }
 }
 
 #[cfg(test)]

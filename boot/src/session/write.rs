@@ -63,6 +63,9 @@ impl Written {
             Change::Put { path, bytes, .. } => {
                 Written { path: path.clone(), done: "written", size: Some(Bytes(bytes.len() as u64)) }
             }
+            Change::Stage { path, file, .. } => {
+                Written { path: path.clone(), done: "written", size: Some(file.size) }
+            }
             Change::Symlink { path, .. } => Written { path: path.clone(), done: "linked", size: None },
             Change::Remove { path } => Written { path: path.clone(), done: "removed", size: None },
             Change::Label { path, .. } => Written { path: path.clone(), done: "labelled", size: None },
@@ -250,6 +253,10 @@ pub(super) fn compare(changes: &[Change], tree: &dyn GuestTree) -> Result<()> {
             Change::Put { path, bytes, .. } => {
                 let len = Bytes((bytes.len() as u64).saturating_add(1));
                 (path, tree.read(path, len)?.is_some_and(|found| found == *bytes))
+            }
+            Change::Stage { path, file, .. } => {
+                let len = Bytes(file.size.0.saturating_add(1));
+                (path, tree.sha256(path, len)? == Some((file.size, file.sha256.clone())))
             }
             Change::Symlink { path, target } => (path, tree.read_link(path)?.as_ref() == Some(target)),
             Change::Remove { path } => (path, tree.link_metadata(path)?.is_none()),

@@ -79,6 +79,15 @@ impl MemTree {
                     let mode = self.nodes.get(&path).map_or(*mode, |(_, mode)| *mode);
                     self.put(&path, Node::File(bytes.clone()), mode);
                 }
+                Change::Stage { path, file, mode } => {
+                    let path = self.target(path)?;
+                    let mut bytes = Vec::new();
+                    file.pieces(&mut |piece| {
+                        bytes.extend_from_slice(piece);
+                        Ok(())
+                    })?;
+                    self.put(&path, Node::File(bytes), *mode);
+                }
                 Change::Symlink { path, target } => {
                     let path = self.beside(path)?;
                     self.put(&path, Node::Symlink(target.clone()), 0o777);

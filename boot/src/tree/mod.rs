@@ -10,6 +10,7 @@ pub mod mem;
 pub mod mounted;
 pub mod walk;
 
+use crate::host_file::Digested;
 use crate::{Error, Result};
 use landfall_image::Bytes;
 
@@ -72,6 +73,15 @@ pub trait GuestTree {
 
     /// Free space for root on the file system that holds `path`, where the reader can tell.
     fn free_space(&self, path: &str) -> Result<Option<Bytes>>;
+
+    /// Length and SHA-256 of a regular file (links followed), of one at most that long. A reader that gets files in pieces
+    /// holds no more than one of them.
+    fn sha256(&self, path: &str, at_most: Bytes) -> Result<Option<(Bytes, String)>> {
+        let Some(bytes) = self.read(path, at_most)? else { return Ok(None) };
+        let mut digest = Digested::default();
+        digest.add(&bytes)?;
+        Ok(Some(digest.finish()))
+    }
 
     /// Many files at once: `None` for an absent one. A reader with a round trip per call does them in one.
     fn read_many(&self, paths: &[String], at_most: Bytes) -> Result<Vec<Option<Vec<u8>>>> {
@@ -137,5 +147,8 @@ impl<T: GuestTree + ?Sized> GuestTree for std::sync::Arc<T> {
     }
     fn read_many(&self, paths: &[String], at_most: Bytes) -> Result<Vec<Option<Vec<u8>>>> {
         (**self).read_many(paths, at_most)
+    }
+    fn sha256(&self, path: &str, at_most: Bytes) -> Result<Option<(Bytes, String)>> {
+        (**self).sha256(path, at_most)
     }
 }

@@ -97,6 +97,10 @@ impl GuestTree for Mounted<'_> {
         self.ask(path, true, |tree, inner| tree.read(inner, at_most))
     }
 
+    fn sha256(&self, path: &str, at_most: Bytes) -> Result<Option<(Bytes, String)>> {
+        self.ask(path, true, |tree, inner| tree.sha256(inner, at_most))
+    }
+
     fn list(&self, path: &str) -> Result<Option<Vec<Entry>>> {
         self.ask(path, true, |tree, inner| tree.list(inner))
     }

@@ -5,10 +5,11 @@ use super::registry::Registry;
 use crate::Result;
 use crate::check::Findings;
 use crate::family::Scene;
+use crate::host_file::HostFile;
 use crate::network_map::Moved;
 use crate::patch::{Action, Edit, PatchPlan, RegistryEdits, Text};
 use crate::target::{Clock, Devices, Request};
-use crate::tree::{CONFIG_AT_MOST, GuestTreeExt};
+use crate::tree::{CONFIG_AT_MOST, GuestTreeExt, Meta, NodeKind};
 use std::collections::BTreeMap;
 
 /// What every part that plans has to know of the guest.
@@ -157,6 +158,21 @@ impl<'a> Draft<'a> {
             self.push(path, Action::Write { contents: Text(contents), mode: 0o644 }, why);
         }
         Ok(())
+    }
+
+    /// True where the guest has that very file.
+    pub fn has(&self, path: &str, file: &HostFile) -> Result<bool> {
+        let is_alike = |meta: Meta| meta.kind == NodeKind::File && meta.size == file.size;
+        if !self.scene.tree.metadata(path)?.is_some_and(is_alike) {
+            return Ok(false);
+        }
+        let found = self.scene.tree.sha256(path, file.size)?;
+        Ok(found.is_some_and(|(_, sha256)| sha256 == file.sha256))
+    }
+
+    /// The file becomes a copy of this one of the host.
+    pub fn stage(&mut self, path: &str, file: &HostFile, why: &str) {
+        self.push(path, Action::Stage(file.clone()), why);
     }
 
     /// The path becomes a copy of another guest file, if it is absent.

@@ -83,9 +83,9 @@ impl Family for Windows {
         let ready: Vec<&str> = installed.usable.iter().map(|driver| driver.service()).collect();
         hardware::plan(&mut draft, &ready)?;
         boot::plan(&mut draft)?;
-        agents::plan(&mut draft)?;
         let mut steps = Steps::default();
         steps.commands.extend(installed.packages.iter().filter_map(|package| add_package(&draft, package)));
+        agents::plan(&mut draft, &mut steps)?;
         network::plan(&mut draft, &mut steps)?;
         if !steps.is_empty() {
             let lines = boot::settings::commands_after_first_start(&draft)?;
@@ -94,6 +94,7 @@ impl Family for Windows {
                 line,
                 seconds: 60,
                 when: When::Last,
+                installer: None,
             }));
         }
         first_boot::plan(&mut draft, &steps)?;
@@ -168,6 +169,7 @@ fn add_package(draft: &Draft<'_>, package: &str) -> Option<Command> {
         line: line.trim_end().to_owned(),
         seconds: 300,
         when: When::First,
+        installer: None,
     })
 }
 

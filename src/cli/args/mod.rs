@@ -273,6 +273,10 @@ pub struct TargetArgs {
     /// Give a Windows guest the virtio drivers of this folder or ISO image (virtio-win), where the target has virtio devices
     #[arg(long, value_name = "PATH")]
     pub virtio_win: Option<PathBuf>,
+    /// Put this installer of the target's agent into a Windows guest, which runs it at its first start (setup64.exe of VMware
+    /// Tools, qemu-ga-x86_64.msi, virtio-win-guest-tools.exe, …); of several, each guest gets the one that is for it
+    #[arg(long, value_name = "FILE")]
+    pub agent_installer: Vec<PathBuf>,
     /// Change a Windows guest's registry as this file of regedit's says (.reg); inspect shows each edit with the previous value
     #[arg(long, value_name = "FILE")]
     pub registry: Option<PathBuf>,

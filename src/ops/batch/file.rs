@@ -25,6 +25,7 @@ use crate::ops::map::{self, MapFile};
 use crate::ops::toml_file::{self, Wrong, wrong};
 use crate::ops::{GuestChoice, load_registry, parse_size, source};
 use landfall_boot::target::Firmware;
+use landfall_boot::windows::agents::AgentInstaller;
 use landfall_boot::windows::reg_file::RegistryFile;
 use landfall_image::create::Compression;
 use landfall_image::{Bytes, Result};
@@ -86,6 +87,9 @@ pub(crate) struct WrittenFleet {
     map: Option<Spanned<String>>,
     /// The folder or ISO image with virtio drivers for Windows guests (virtio-win).
     virtio_win: Option<PathBuf>,
+    /// Installers of agents for Windows guests; each guest gets the one that is for it.
+    #[serde(default)]
+    agent_installers: Vec<PathBuf>,
     /// The file of registry edits (.reg) of machines that name none.
     #[schemars(with = "String")]
     #[serde(default)]
@@ -236,6 +240,11 @@ fn check(
     let registries = written.registry.iter().chain(machines().filter_map(|one| one.registry.as_ref()));
     let named = Named {
         maps: load_each(maps, |name| map::load(&folder.join(name)))?,
+        installers: written
+            .agent_installers
+            .iter()
+            .map(|file| AgentInstaller::open(&folder.join(file)))
+            .collect::<Result<_>>()?,
         registries: load_each(registries, |name| load_registry(&folder.join(name)))?,
     };
     Ok(check_text(written, folder, output, to, &named))
@@ -244,6 +253,7 @@ fn check(
 /// Files that it names, by their names.
 struct Named {
     maps: BTreeMap<String, MapFile>,
+    installers: Vec<AgentInstaller>,
     registries: BTreeMap<String, RegistryFile>,
 }
 
@@ -369,6 +379,7 @@ fn check_text(
                     },
                     map: map.cloned(),
                     virtio_win: written.virtio_win.as_ref().map(|path| folder.join(path)),
+                    agent_installers: named.installers.clone(),
                     registry: registry.cloned(),
                 },
             });

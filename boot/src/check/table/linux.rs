@@ -25,6 +25,12 @@ pub(super) const ROWS: &[Explanation] = &[
                uninstalled with the distribution's tools once the machine stays.",
     },
     Explanation {
+        id: "linux-agent-installer",
+        severity: Severity::Warns,
+        text: "An agent's installer for Windows was given (--agent-installer), and this guest is Linux. Nothing of it was done. \
+               Leave the option out for this machine, and install the agent that the distribution has.",
+    },
+    Explanation {
         id: "linux-agent-missing",
         severity: Severity::Notes,
         text: "The target's guest agent shuts the machine down cleanly, reports its addresses and quiesces file \

@@ -117,6 +117,42 @@ pub(super) const ROWS: &[Explanation] = &[
                nested virtualisation at the target Windows starts without those. Offer it there if they are needed.",
     },
     Explanation {
+        id: "windows-installer-no-room",
+        severity: Severity::Warns,
+        text: "An agent's installer was given (--agent-installer), and the guest's system volume has no room for it. It was not \
+               put there. Free some room in the guest and convert again, or install the agent on the target.",
+    },
+    Explanation {
+        id: "windows-installer-staged",
+        severity: Severity::Notes,
+        text: "The installer of the target's agent was put into the guest, below the folder landfall of Windows, and is run \
+               there once, at the first start, without anybody at the screen; the script waits half an hour for it. A wish \
+               to restart is granted once. An installer that has succeeded is removed; one that failed stays to be \
+               run by hand. done.json, the step's log and the installer's own log (agents\\….log) tell what came of it.",
+    },
+    Explanation {
+        id: "windows-installer-there",
+        severity: Severity::Notes,
+        text: "An agent's installer was given (--agent-installer), and the guest has that agent in the same or a later version, \
+               or in one that cannot be compared. It stays as it is. Replace it in the running guest if that is wanted.",
+    },
+    Explanation {
+        id: "windows-installer-unfit",
+        severity: Severity::Warns,
+        text: "An installer was given (--agent-installer) that is not for this guest: its agent belongs to another \
+               platform than the target, it is for another processor, its agent is to be left off, or another installer of the \
+               same agent was named before. It was not put into the guest. Several installers can be given: each \
+               guest gets the one that is for it, and nothing is said of the others then.",
+    },
+    Explanation {
+        id: "windows-installer-unknown",
+        severity: Severity::Warns,
+        text: "An installer was given (--agent-installer) that is not known: landfall goes by the product's name in it, and runs only \
+               what it knows how to run without anybody at the screen. Known are VMware Tools, the QEMU guest agent, \
+               virtio-win-guest-tools, virtio-win's drivers, the SPICE agent, Nutanix Guest Tools, the tools of XenServer and XCP-ng, \
+               Azure's VM agent and the VirtualBox additions. Anything else can be installed on the target.",
+    },
+    Explanation {
         id: "windows-letter-missing",
         severity: Severity::Notes,
         text: "The guest remembers a drive letter for a partition that is on none of the given disks. It may be a stick \

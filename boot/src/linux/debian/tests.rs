@@ -44,7 +44,7 @@ impl Machine {
                 }
                 Action::Symlink { target } => changes.push(Change::Symlink { path, target: target.clone() }),
                 Action::Remove => changes.push(Change::Remove { path }),
-                Action::Initramfs(_) | Action::Registry(_) => {}
+                Action::Initramfs(_) | Action::Registry(_) | Action::Stage(_) => {}
             }
         }
         self.tree.apply(&changes).unwrap();

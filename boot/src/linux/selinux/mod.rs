@@ -85,7 +85,11 @@ fn new_paths(tree: &dyn GuestTree, path: &str, action: &Action) -> Result<Vec<(S
         Action::Remove => return Ok(Vec::new()),
         // A link is always made anew, in the place of what was there.
         Action::Symlink { .. } => kind = Kind::Link,
-        Action::Write { .. } | Action::Copy { .. } | Action::Initramfs(_) | Action::Registry(_) => {
+        Action::Write { .. }
+        | Action::Copy { .. }
+        | Action::Stage(_)
+        | Action::Initramfs(_)
+        | Action::Registry(_) => {
             // A link that leads nowhere is followed to where the file will be.
             for _ in 0..LINKS_AT_MOST {
                 if tree.exists(&path)? {

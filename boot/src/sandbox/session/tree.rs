@@ -4,6 +4,7 @@
 //! under no path, such as the one that Windows starts from. No file of Windows can have such a name.
 
 use super::{CALL_WITHIN, Session, lock};
+use crate::host_file::Digested;
 use crate::sandbox::machine::{Port, unexpected};
 use crate::sandbox::protocol::{self, Failure, LISTING_AT_MOST, Listing, PIECE, Reply, Request};
 use crate::tree::{Entry, GuestTree, Meta};
@@ -90,24 +91,40 @@ pub(in crate::sandbox) fn content(
     doing: &str,
     at_most: u64,
 ) -> Result<std::result::Result<Option<Vec<u8>>, Failure>> {
+    let mut bytes = Vec::new();
+    let got = pieces(port, doing, at_most, &mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(got.map(|there| there.map(|()| bytes)))
+}
+
+/// The same, given to `take` as it comes.
+fn pieces(
+    port: &mut Port<'_>,
+    doing: &str,
+    at_most: u64,
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<std::result::Result<Option<()>, Failure>> {
     match port.receive(doing)? {
         Reply::Absent => return Ok(Ok(None)),
         Reply::Failed(failure) => return Ok(Err(failure)),
         Reply::Content => {}
         other => return Err(unexpected(&other)),
     }
-    let (mut bytes, mut piece) = (Vec::new(), Vec::new());
+    let (mut len, mut piece) = (0u64, Vec::new());
     while protocol::receive_piece(port, &mut piece).map_err(|e| port.error(doing, e))? {
-        if (bytes.len() as u64).saturating_add(piece.len() as u64) > at_most {
+        len = len.saturating_add(piece.len() as u64);
+        if len > at_most {
             return Err(Error::refused(format!(
                 "the sandbox sends more than the {} that were asked for ({doing})",
                 Bytes(at_most)
             )));
         }
-        bytes.extend_from_slice(&piece);
+        take(&piece)?;
     }
     match port.receive(doing)? {
-        Reply::Done => Ok(Ok(Some(bytes))),
+        Reply::Done => Ok(Ok(Some(()))),
         Reply::Failed(failure) => Ok(Err(failure)),
         other => Err(unexpected(&other)),
     }
@@ -124,6 +141,19 @@ impl GuestTree for SandboxTree<'_> {
 
     fn read(&self, path: &str, at_most: Bytes) -> Result<Option<Vec<u8>>> {
         Ok(self.read_some(&[path.to_owned()], at_most)?.pop().flatten())
+    }
+
+    fn sha256(&self, path: &str, at_most: Bytes) -> Result<Option<(Bytes, String)>> {
+        let doing = format!("read {path}");
+        let within = CALL_WITHIN + Duration::from_secs(at_most.0.min(1 << 40) / BYTES_PER_SECOND);
+        let (root, inner) = self.session.place(&self.root, path);
+        let request = Request::Read { root, paths: vec![inner], at_most: at_most.0 };
+        let mut digest = Digested::default();
+        let there = self.session.with_port(&doing, within, |port| {
+            port.send(&doing, &request)?;
+            pieces(port, &doing, at_most.0, &mut |piece| digest.add(piece))
+        })?;
+        Ok(there.map(|()| digest.finish()))
     }
 
     fn list(&self, path: &str) -> Result<Option<Vec<Entry>>> {

@@ -10,14 +10,17 @@
 //! Hyper-V's integration services belong to Windows and are inert elsewhere: they are no agents here.
 
 mod filters;
-mod install;
+mod installer;
 mod table;
 
-pub use install::install_command;
+#[cfg(test)]
+pub(super) use installer::tests::package as made_package;
+pub use installer::{AgentInstaller, Form, Product};
 
 use super::before::Place;
 use super::data::Data;
 use super::draft::Draft;
+use super::first_boot::Steps;
 use crate::Result;
 use crate::guest::Fact;
 use filters::List;
@@ -66,8 +69,8 @@ pub fn agents(draft: &Draft<'_>) -> Result<Vec<Fact<String>>> {
 }
 
 /// Switches off what starts by itself and has nothing to talk to at the target, gives back what an earlier pass switched off
-/// and is at home there, tells of the rest.
-pub fn plan(draft: &mut Draft<'_>) -> Result<()> {
+/// and is at home there, stages the installers that were given, tells of the rest.
+pub fn plan(draft: &mut Draft<'_>, steps: &mut Steps) -> Result<()> {
     let request = draft.request;
     let named = |list: &[String], agent: &Agent| list.iter().any(|name| name == agent.name);
     let wanted = table::wanted(request.platform);
@@ -95,12 +98,16 @@ pub fn plan(draft: &mut Draft<'_>) -> Result<()> {
             stay(draft, agent, services, &mut lists, *is_home)?;
         }
     }
+    let staged = installer::plan(draft, steps)?;
+    has_wanted |= wanted.is_some_and(|(name, _)| staged.contains(&name));
     if let Some((name, remedy)) = wanted.filter(|_| !has_wanted) {
         let title = TABLE.iter().find(|agent| agent.name == name).map_or(name, |agent| agent.title);
         draft.find(
             "windows-agent-missing",
             format!("The target's guest agent ({title}) is not installed; the machine runs without it."),
-            format!("{remedy}, for clean shutdowns and consistent snapshots."),
+            format!(
+                "{remedy}, for clean shutdowns and consistent snapshots; or give its installer with --agent-installer."
+            ),
         );
     }
     Ok(())
@@ -297,4 +304,4 @@ fn stay(
 #[cfg(test)]
 mod real;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

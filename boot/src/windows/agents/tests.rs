@@ -4,6 +4,7 @@ use crate::patch::{Action, PatchPlan, RegistryChange, RegistryEdits};
 use crate::target::{Platform, Request, Services};
 use crate::tree::mem::MemTree;
 use crate::windows::draft::tests::{draft, ten};
+use crate::windows::first_boot::Command;
 use crate::windows::registry::tests::MemKeys;
 use crate::windows::registry::{Keys, Registry, apply};
 
@@ -68,7 +69,7 @@ pub(super) fn pass(hives: &Hives, request: &Request) -> (PatchPlan, Hives) {
     let mut draft = draft(&scene, request, ten(), &[], &[]);
     draft.registry = Registry::new(Box::new(hives.system.clone()));
     draft.software = Registry::new(Box::new(hives.software.clone()));
-    plan(&mut draft).unwrap();
+    plan(&mut draft, &mut Steps::default()).unwrap();
     let plan = draft.finish();
     let mut after = hives.clone();
     for edit in &plan.edits {
@@ -277,22 +278,17 @@ fn a_guest_without_agents_is_left_alone() {
     }
 }
 
-#[test]
-fn installers_run_without_anybody() {
-    let line = |agent, path| install_command(agent, path).map_err(|error| error.to_string());
-    assert_eq!(
-        line("qemu-guest-agent", "C:\\landfall\\qemu-ga-x86_64.msi").unwrap(),
-        "msiexec.exe /i \"C:\\landfall\\qemu-ga-x86_64.msi\" /qn /norestart REBOOT=ReallySuppress \
-         /l*v \"C:\\landfall\\qemu-ga-x86_64.msi.log\""
-    );
-    assert_eq!(
-        line("vmware-tools", "C:\\a b\\setup64.exe").unwrap(),
-        "\"C:\\a b\\setup64.exe\" /S /v\"/qn REBOOT=ReallySuppress\""
-    );
-    assert!(line("xen-guest-tools", "C:\\setup.exe").unwrap_err().contains("cannot be run"));
-    for path in ["", "a\".msi", "%TEMP%\\a.msi", "a&b.msi", "a\nb.msi"] {
-        assert!(line("vmware-tools", path).is_err(), "{path:?}");
-    }
+/// The step that runs this installer in a Windows 10 at KVM.
+pub fn staged_command(installer: AgentInstaller) -> Command {
+    let tree = MemTree::new().dir("/Windows");
+    let scene = Scene { tree: &tree, volumes: &[], mounts: &[] };
+    let request = Request { agent_installers: vec![installer], ..to(Platform::Kvm) };
+    let mut draft = draft(&scene, &request, ten(), &[], &[]);
+    let mut steps = Steps::default();
+    plan(&mut draft, &mut steps).unwrap();
+    let missing = draft.finish().findings.iter().any(|finding| finding.id == "windows-agent-missing");
+    assert!(!missing, "it will be there");
+    steps.commands.remove(0)
 }
 
 /// Names mean one agent, and nothing that the machine may start from is among what is switched off.

@@ -25,13 +25,15 @@ mod script;
 use super::data::Data;
 use super::draft::Draft;
 use super::network::settings::{Route as Way, Settings};
-use crate::tree::GuestTreeExt;
+use crate::tree::{GuestTreeExt, NodeKind};
 use crate::{Error, Result};
 
 /// Folder of the script, below that of Windows.
 const FOLDER: &str = "landfall";
 /// The script.
 const SCRIPT: &str = "landfall/firstboot.cmd";
+/// Folder of installers, below [`FOLDER`].
+pub const AGENTS: &str = "agents";
 /// Key of the service, below the control set.
 const SERVICE: &str = "Services\\landfall";
 /// Key in SOFTWARE where the script leaves what came of it.
@@ -94,6 +96,8 @@ pub struct Command {
     pub seconds: u32,
     /// Drivers of network cards come first.
     pub when: When,
+    /// Name of the file in [`AGENTS`] that it runs, and that goes when it has succeeded.
+    pub installer: Option<String>,
 }
 
 /// When a command runs.
@@ -181,6 +185,17 @@ pub fn plan(draft: &mut Draft<'_>, steps: &Steps) -> Result<()> {
     for name in draft.scene.tree.names(&folder)? {
         if is_ours(&name) && !kept.iter().any(|kept| kept.eq_ignore_ascii_case(&name)) {
             draft.remove(&format!("{folder}/{name}"), "It is of an earlier first start.")?;
+        }
+    }
+    // Those of an earlier plan; one that failed was left for a person. Logs stay.
+    let installers = format!("{folder}/{AGENTS}");
+    let is_wanted = |name: &str| {
+        let mut wanted = steps.commands.iter().filter_map(|command| command.installer.as_deref());
+        name.to_ascii_lowercase().ends_with(".log") || wanted.any(|other| other.eq_ignore_ascii_case(name))
+    };
+    for entry in draft.scene.tree.list(&installers)?.unwrap_or_default() {
+        if entry.kind == NodeKind::File && !is_wanted(&entry.name) {
+            draft.remove(&format!("{installers}/{}", entry.name), "It is of an earlier first start.")?;
         }
     }
     Ok(())

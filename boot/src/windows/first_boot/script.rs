@@ -4,7 +4,7 @@
 //! print goes to files and is read from there. `ping` to the machine itself is the clock: `timeout` wants a console.
 
 use super::commands::{self, Commands};
-use super::{Adapter, Command, Ghost, Steps, When};
+use super::{AGENTS, Adapter, Command, Ghost, Steps, When};
 use crate::windows::draft::Version;
 use crate::windows::network::settings::CLEARED;
 use ipnet::IpNet;
@@ -418,8 +418,11 @@ fn marker(text: &mut String, steps: &Steps) {
         }
         let _ = writeln!(text, "if not \"%STATE{number}%\"==\"done\" set RESULT=partly");
     }
-    for (at, _) in steps.commands.iter().enumerate() {
+    for (at, command) in steps.commands.iter().enumerate() {
         let _ = writeln!(text, "call :step_state {0}\nset \"STEP{0}=%STATE%\"", at + 1);
+        if let Some(installer) = &command.installer {
+            let _ = writeln!(text, "if \"%STATE%\"==\"done\" del /q \"{AGENTS}\\{installer}\" 2>nul");
+        }
     }
     text.push_str(">done.json echo {\"result\": \"%RESULT%\", \"starts\": %STARTS%, \"adapters\": [\n");
     for (at, adapter) in steps.adapters.iter().enumerate() {

@@ -62,14 +62,16 @@ pub(super) fn steps() -> Steps {
                 line: "%SystemRoot%\\System32\\pnputil.exe -i -a %SystemRoot%\\landfall\\netkvm.inf".into(),
                 seconds: 600,
                 when: When::First,
+                installer: None,
             },
             Command {
                 name: "agent".into(),
                 line:
-                    "%SystemRoot%\\System32\\msiexec.exe /i %SystemRoot%\\landfall\\agent.msi /qn /norestart"
+                    "%SystemRoot%\\System32\\msiexec.exe /i \"%SystemRoot%\\landfall\\agents\\a b.msi\" /qn"
                         .into(),
                 seconds: 20,
                 when: When::Last,
+                installer: Some("a b.msi".into()),
             },
         ],
     }
@@ -136,13 +138,16 @@ fn a_second_pass_changes_nothing_and_another_plan_replaces_the_first() {
 
     let tree = tree.file("/Windows/landfall/done.json", "{}").file("/Windows/landfall/STEP9.rc", "0");
     let tree = tree.file("/Windows/landfall/firstboot.log", "").file("/Windows/landfall/step1.log", "");
-    let other = Steps { commands: Vec::new(), ..steps() };
-    let plan = run(&tree, &other, ten(), &registry);
     let removed = |plan: &PatchPlan| {
         let gone = plan.edits.iter().filter(|edit| edit.action == Action::Remove);
         gone.map(|edit| edit.path.replace("/Windows/landfall/", "")).collect::<Vec<_>>()
     };
-    assert_eq!(removed(&plan), ["STEP9.rc", "done.json", "step1.cmd", "step2.cmd"]);
+    let tree =
+        tree.file("/Windows/landfall/agents/A B.msi", "").file("/Windows/landfall/agents/A B.msi.log", "");
+    assert_eq!(removed(&run(&tree, &steps(), ten(), &registry)), ["STEP9.rc", "done.json"]);
+    let other = Steps { commands: Vec::new(), ..steps() };
+    let plan = run(&tree, &other, ten(), &registry);
+    assert_eq!(removed(&plan), ["STEP9.rc", "done.json", "step1.cmd", "step2.cmd", "agents/A B.msi"]);
     let plan = run(&tree, &Steps::default(), ten(), &registry);
     assert!(removed(&plan).contains(&"firstboot.cmd".to_owned()));
     insta::assert_json_snapshot!(plan.edits.last().unwrap());
@@ -165,7 +170,8 @@ fn a_command_that_is_no_line_is_refused() {
         ("a", "x", 3601),
     ] {
         let mut draft = draft(&scene, &request, ten(), &[], &[]);
-        let command = Command { name: name.into(), line: line.into(), seconds, when: When::Last };
+        let command =
+            Command { name: name.into(), line: line.into(), seconds, when: When::Last, installer: None };
         let steps = Steps { commands: vec![command], ..Steps::default() };
         assert!(plan(&mut draft, &steps).is_err(), "{line:?} {name:?} {seconds}");
     }

@@ -67,6 +67,8 @@ fn the_script_does_what_it_should() {
         only_what_is_gone_is_taken_away,
         an_adapter_that_never_comes_ends_it_all_the_same,
         a_step_that_hangs_is_left_alone,
+        an_installer_that_succeeded_goes_and_one_that_failed_stays,
+        a_real_package_is_installed,
         it_gives_up_after_five_starts,
         the_service_leaves_the_script_running,
     ] {
@@ -129,6 +131,10 @@ impl Wine {
         put("firstboot.cmd", script::main(steps, Version { build: 19045, ..Version::TEN }));
         for (at, command) in steps.commands.iter().enumerate() {
             put(&format!("step{}.cmd", at + 1), script::command(at + 1, command));
+            if let Some(installer) = &command.installer {
+                std::fs::create_dir_all(self.drive("windows/landfall/agents")).unwrap();
+                std::fs::write(self.drive("windows/landfall/agents").join(installer), "MZ").unwrap();
+            }
         }
     }
 
@@ -174,7 +180,7 @@ fn wait(is_done: impl Fn() -> bool) {
 fn everything_is_set_up_and_the_script_is_gone(wine: &Wine) {
     wine.prepare(&steps(), "");
     wine.start();
-    assert_eq!(wine.left(), ["done.json", "firstboot.log", "step1.log", "step2.log"]);
+    assert_eq!(wine.left(), ["agents", "done.json", "firstboot.log", "step1.log", "step2.log"]);
     insta::assert_snapshot!(wine.calls());
     insta::assert_json_snapshot!(wine.done());
 }
@@ -259,6 +265,58 @@ fn a_step_that_hangs_is_left_alone(wine: &Wine) {
     let done = wine.done();
     assert_eq!((&done["steps"][0]["state"], &done["steps"][1]["state"]), (&"done".into(), &"late".into()));
     assert_eq!(wine.calls().matches("pnputil").count(), 1, "what ended is not done again");
+}
+
+fn an_installer_that_succeeded_goes_and_one_that_failed_stays(wine: &Wine) {
+    let mut steps = Steps { commands: vec![steps().commands.remove(1)], ..Steps::default() };
+    // The clock is a stub, and runs fast.
+    steps.commands[0].seconds = 3600;
+    let there = || wine.drive("windows/landfall/agents/a b.msi").exists();
+    for wish in ["3010", "1641"] {
+        wine.prepare(&steps, &format!("msiexec|{wish}\n"));
+        wine.start();
+        assert_eq!(wine.calls().matches("shutdown").count(), 1, "{wish} wants a restart");
+        assert!(there(), "nothing is over yet");
+        wine.start();
+        assert_eq!(
+            wine.calls().matches("msiexec /i C:\\windows\\landfall\\agents\\a b.msi /qn").count(),
+            1,
+            "{}",
+            wine.calls()
+        );
+        assert_eq!((wine.done()["steps"][0]["state"].clone(), there()), ("done".into(), false));
+    }
+    wine.prepare(&steps, "msiexec|1603\n");
+    wine.start();
+    assert_eq!((wine.done()["steps"][0]["state"].clone(), there()), ("failed".into(), true));
+    assert_eq!(wine.done()["result"], "partly");
+    assert!(!wine.calls().contains("shutdown"));
+}
+
+/// Wine's Windows Installer runs a real package by the command line that a plan has.
+fn a_real_package_is_installed(wine: &Wine) {
+    use crate::windows::agents::{AgentInstaller, tests::staged_command};
+    let Some(bytes) = crate::windows::agents::made_package("x64", "QEMU guest agent", "108.0.2") else {
+        return;
+    };
+    let path = wine.home.path().join("qemu-ga x86_64 (1).msi");
+    std::fs::write(&path, &bytes).unwrap();
+    let command = staged_command(AgentInstaller::open(&path).unwrap());
+    // The clock is a stub, and runs fast.
+    let command = super::Command { seconds: 3600, ..command };
+    let steps = Steps { commands: vec![command.clone()], ..Steps::default() };
+    wine.prepare(&steps, "");
+    // Not the program that stands for it elsewhere.
+    std::fs::write(wine.drive("windows/landfall/step1.cmd"), script::command(1, &command)).unwrap();
+    std::fs::write(wine.drive("windows/landfall/agents/qemu-ga x86_64 (1).msi"), &bytes).unwrap();
+    wine.start();
+    assert_eq!(wine.done()["steps"][0]["state"], "done", "{}", wine.text("windows/landfall/firstboot.log"));
+    let installed = ["Program Files", "Program Files (x86)"]
+        .map(|folder| wine.text(&format!("{folder}/Agent/agent.txt")));
+    assert!(installed.iter().any(|text| text == "installed"), "{installed:?}");
+    let left = std::fs::read_dir(wine.drive("windows/landfall/agents")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["qemu-ga x86_64 (1).msi.log"]);
 }
 
 fn it_gives_up_after_five_starts(wine: &Wine) {
