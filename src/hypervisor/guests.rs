@@ -149,6 +149,9 @@ pub fn by_id(os: &OsId, is_64_bit: bool) -> Guest {
     // Without a version it is the newest: Debian's testing, Arch.
     let major = match (os.distribution.as_str(), os.version.as_str()) {
         ("windows", version) if version == "8.1" || version.starts_with("8.1.") => 9,
+        ("windows-server", version) if version.ends_with(" R2") => {
+            version.trim_end_matches(" R2").parse::<u32>().map_or(u32::MAX, |year| year.saturating_add(1))
+        }
         (_, version) => version.split(['.', '-']).next().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
     };
     let row = ROWS.iter().filter(has).find(|row| row.from <= major).or_else(|| linux());

@@ -161,7 +161,42 @@ fn sectors(disk: usize, size: Bytes, platform: Platform) -> Finding {
 }
 
 fn os_id(guest: &Guest) -> OsId {
-    OsId { distribution: guest.distribution.value.clone(), version: guest.version.value.clone() }
+    let (distribution, version) = (guest.distribution.value.clone(), guest.version.value.clone());
+    let version = windows_release(&distribution, &version).map_or(version, str::to_owned);
+    OsId { distribution, version }
+}
+
+/// The release as which a Windows is sold, by the version of its kernel (Microsoft, "Operating System Version"): 6.1 is
+/// Windows 7, and one number stands for several releases of 10.0. `None` for other systems.
+fn windows_release(distribution: &str, kernel: &str) -> Option<&'static str> {
+    const CLIENTS: &[([u32; 3], &str)] = &[
+        ([10, 0, 22000], "11"),
+        ([10, 0, 0], "10"),
+        ([6, 3, 0], "8.1"),
+        ([6, 2, 0], "8"),
+        ([6, 1, 0], "7"),
+        ([6, 0, 0], "6"),
+        ([5, 0, 0], "5"),
+    ];
+    const SERVERS: &[([u32; 3], &str)] = &[
+        ([10, 0, 26100], "2025"),
+        ([10, 0, 20348], "2022"),
+        ([10, 0, 17763], "2019"),
+        ([10, 0, 0], "2016"),
+        ([6, 3, 0], "2012 R2"),
+        ([6, 2, 0], "2012"),
+        ([6, 1, 0], "2008 R2"),
+        ([6, 0, 0], "2008"),
+        ([5, 2, 0], "2003"),
+        ([5, 0, 0], "2000"),
+    ];
+    let releases = match distribution {
+        "windows" => CLIENTS,
+        "windows-server" => SERVERS,
+        _ => return None,
+    };
+    let numbers: Vec<u32> = kernel.split('.').map_while(|number| number.parse().ok()).collect();
+    releases.iter().find(|(from, _)| numbers.as_slice() >= from.as_slice()).map(|(_, name)| *name)
 }
 
 fn utf8(path: &Path) -> Result<String> {
@@ -176,8 +211,37 @@ fn utf8(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
     use crate::{hypervisor, report};
+    use crate::hypervisor::guests;
     use landfall_boot::target::DiskModel;
     use landfall_boot::volume::{Content, Volume, VolumeId};
+
+    /// A Windows is named after the kernel that was found, not after the number of the kernel: 6.1 is no Vista.
+    #[test]
+    fn every_windows_gets_its_own_name() {
+        for (distribution, kernel, vmx, proxmox, osinfo) in [
+            ("windows", "6.0.6003", "winvista-64", "wvista", "winvista"),
+            ("windows", "6.1.7601", "windows7-64", "win7", "win7"),
+            ("windows", "6.2.9200", "windows8-64", "win8", "win8"),
+            ("windows", "6.3.9600", "windows8-64", "win8", "win8.1"),
+            ("windows", "10.0.19045", "windows9-64", "win10", "win10"),
+            ("windows", "10.0.26200", "windows11-64", "win11", "win11"),
+            ("windows-server", "6.0.6003", "longhorn-64", "w2k8", "win2k8"),
+            ("windows-server", "6.1.7601", "windows7srv-64", "win7", "win2k8r2"),
+            ("windows-server", "6.2.9200", "windows8srv-64", "win8", "win2k12"),
+            ("windows-server", "6.3.9600", "windows8srv-64", "win8", "win2k12r2"),
+            ("windows-server", "10.0.14393", "windows9srv-64", "win10", "win2k16"),
+            ("windows-server", "10.0.17763", "windows2019srv-64", "win10", "win2k19"),
+            ("windows-server", "10.0.20348", "windows2019srvnext-64", "win11", "win2k22"),
+            ("windows-server", "10.0.26100", "windows2022srvnext-64", "win11", "win2k25"),
+        ] {
+            let version = windows_release(distribution, kernel).unwrap().to_owned();
+            let guest = guests::by_id(&OsId { distribution: distribution.into(), version }, true);
+            let names = (guest.vmx(99), guest.proxmox(), guest.osinfo());
+            assert_eq!(names, (vmx, proxmox, Some(osinfo.to_owned())), "{distribution} {kernel}");
+        }
+        assert_eq!(windows_release("windows", ""), None);
+        assert_eq!(windows_release("debian", "12"), None);
+    }
 
     /// A machine with one disk in sectors of 4096 bytes, with a partition on it or not.
     fn inspected(firmware: Firmware, partition: Option<u32>) -> Inspected {
