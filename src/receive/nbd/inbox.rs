@@ -42,6 +42,10 @@ impl Inbox {
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
+    /// True where nothing is here but the last `len` bytes.
+    pub fn is_only(&self, len: usize) -> bool {
+        self.end - self.start <= len
+    }
     /// True where what came last left no room behind it: there may be more.
     pub fn is_full(&self) -> bool {
         self.end == self.buffer.len()

@@ -29,5 +29,5 @@ mod stream;
 
 pub use config::{Config, Limits, Listen};
 pub use inbox::{INBOX_BUSY, INBOX_IDLE};
-pub use receiver::Receiver;
+pub use receiver::{Monitor, Receiver};
 pub use stats::{ExportStats, Stats, Tally};
