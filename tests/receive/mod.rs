@@ -40,14 +40,18 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    fn works(&self) -> Result<()> {
+        match self.broken.load(SeqCst) {
+            true => Err(Error::io("cannot reach the disk", std::io::Error::from_raw_os_error(5))),
+            false => Ok(()),
+        }
+    }
     fn note(&self, op: Op) -> Result<()> {
         let slow = *self.slow.lock().unwrap();
         if !slow.is_zero() {
             std::thread::sleep(slow);
         }
-        if self.broken.load(SeqCst) {
-            return Err(Error::io("cannot reach the disk", std::io::Error::from_raw_os_error(5)));
-        }
+        self.works()?;
         if self.full.load(SeqCst) && !matches!(op, Op::Flush) {
             return Err(Error::io("cannot write", std::io::Error::from_raw_os_error(28)));
         }
@@ -64,12 +68,11 @@ impl Disk for Recorder {
         self.inner.size()
     }
     fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {
+        self.works()?;
         self.inner.extents(range, at_most)
     }
     fn read_at(&self, at: GuestOffset, buf: &mut [u8]) -> Result<()> {
-        if self.broken.load(SeqCst) {
-            return Err(Error::io("cannot reach the disk", std::io::Error::from_raw_os_error(5)));
-        }
+        self.works()?;
         self.inner.read_at(at, buf)
     }
 }
@@ -192,6 +195,19 @@ impl Running {
                 return event.clone();
             }
             assert!(begin.elapsed() < Duration::from_secs(30), "no {text:?} in {events:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until its sums are like that: a client hears the end before it is counted.
+    fn until(&self, are: impl Fn(&Stats) -> bool) -> Stats {
+        let begin = Instant::now();
+        loop {
+            let stats = self.monitor.read();
+            if are(&stats) {
+                return stats;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{stats:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -57,6 +57,7 @@ impl Daemon {
     fn line(&mut self) -> Value {
         let mut line = String::new();
         self.qmp.read_line(&mut line).unwrap();
+        eprintln!("QMP {line}");
         serde_json::from_str(&line).unwrap()
     }
 
@@ -93,7 +94,9 @@ impl Daemon {
     fn io(&self, commands: &[String]) {
         let mut qemu_io = Command::new("qemu-io");
         qemu_io.args(["-f", "raw", "-t", "none"]);
-        commands.iter().for_each(|command| drop(qemu_io.args(["-c", command])));
+        for command in commands {
+            qemu_io.args(["-c", command]);
+        }
         output(qemu_io.arg(&self.writer));
     }
 }

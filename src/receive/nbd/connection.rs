@@ -117,9 +117,11 @@ struct Connection<'a> {
     /// Replies to be sent.
     out: Vec<u8>,
     tally: Tally,
-    /// When the request that comes began to come, or the last one was taken.
+    /// When the request that comes began to come, or something was done last.
     since: Instant,
     stopping: bool,
+    /// No request took the disk long of late.
+    quick: bool,
     /// Requests that the disk failed.
     disk_failures: u64,
 }
@@ -142,6 +144,7 @@ pub(super) async fn run(guest: Guest, common: &Common<'_>, stop: watch::Receiver
         tally: Tally::default(),
         since: Instant::now(),
         stopping: false,
+        quick: true,
         disk_failures: 0,
     };
     let ended = connection.serve(stop).await.unwrap_or_else(|error| Ended::Lost(error.to_string()));
@@ -169,15 +172,23 @@ fn length(request: &Request) -> usize {
     usize::try_from(request.len).unwrap_or(usize::MAX)
 }
 
+/// True for requests that wait for permanent storage.
+fn flushes(request: &Request) -> bool {
+    request.command == CMD_FLUSH || request.flags & CMD_FLAG_FUA != 0
+}
+
 impl Connection<'_> {
     async fn serve(&mut self, mut stop: watch::Receiver<bool>) -> Result<Ended> {
         loop {
-            self.proceed()?;
-            self.count();
             if !self.out.is_empty() {
                 self.stream.send(&self.out, self.common.limits.stall).await.map_err(lost)?;
                 self.out.clear();
-                // There may be more that can be done without waiting.
+                self.since = Instant::now();
+            }
+            self.proceed()?;
+            self.count();
+            if !self.out.is_empty() {
+                // And there may be more that can be done without waiting.
                 continue;
             }
             if let Stage::Over(ended) = &self.stage
@@ -245,6 +256,7 @@ impl Connection<'_> {
             Event::Read(Err(error)) => return Err(lost(error)),
             Event::Granted(share) => {
                 let share = share.ok_or_else(|| defect("memory is closed"))?;
+                self.since = Instant::now();
                 if let Stage::Waiting(request, _) = std::mem::replace(&mut self.stage, Stage::Requests) {
                     match request.command {
                         CMD_WRITE => self.begin_long(request, Vec::with_capacity(length(&request)), share),
@@ -271,6 +283,7 @@ impl Connection<'_> {
                         }
                         let reply = &done.reply[..len];
                         self.stream.send(reply, self.common.limits.stall).await.map_err(lost)?;
+                        self.since = Instant::now();
                     }
                     Err(refusal) => self.answer(&done.request, Err(refusal)),
                 }
@@ -312,8 +325,10 @@ impl Connection<'_> {
             }));
             self.since = Instant::now();
         }
-        while matches!(self.stage, Stage::Requests) && self.out.len() < GATHERED {
+        let began = Instant::now();
+        while matches!(self.stage, Stage::Requests) && self.out.len() < GATHERED && began.elapsed() < SLICE {
             let Some((request, data)) = self.take()? else { break };
+            self.since = began;
             if request.command == CMD_DISC {
                 self.stage = Stage::Over(Ended::Left);
             } else if answer::fetches(&request) {
@@ -324,9 +339,11 @@ impl Connection<'_> {
             } else if self.applying.is_some() {
                 self.held = Some((request, data));
                 break;
+            } else if self.quick && !flushes(&request) {
+                self.apply_run(began, request, data)?;
             } else {
-                // Disks may be slow: other connections' work goes to another thread meanwhile.
-                block_in_place(|| self.apply_run(request, data))?;
+                // Other connections' work goes to another thread meanwhile, which costs two switches.
+                block_in_place(|| self.apply_run(began, request, data))?;
             }
         }
         if self.stopping && self.held.is_none() && matches!(self.stage, Stage::Requests) && self.out.is_empty() {
@@ -344,21 +361,16 @@ impl Connection<'_> {
             self.grow();
         }
         match self.inbox.take()? {
-            Next::Whole(request, data) => {
-                if !self.inbox.is_empty() {
-                    self.since = Instant::now();
-                }
-                Ok(Some((request, data)))
-            }
+            Next::Whole(request, data) => Ok(Some((request, data))),
             Next::More => Ok(None),
             Next::Long(request) => {
                 let len = u64::from(request.len);
-                match self.spare.take() {
-                    Some((mut data, share)) if data.capacity() >= length(&request) => {
+                match self.spare.take().filter(|(data, _)| data.capacity() >= length(&request)) {
+                    Some((mut data, share)) => {
                         data.clear();
                         self.begin_long(request, data, share);
                     }
-                    _ => match self.common.memories.writes.try_share(len) {
+                    None => match self.common.memories.writes.try_share(len) {
                         Some(share) => self.begin_long(request, Vec::with_capacity(length(&request)), share),
                         None => {
                             let share = Box::pin(self.common.memories.writes.clone().share(len));
@@ -378,16 +390,18 @@ impl Connection<'_> {
     }
 
     /// Applies a request and those that follow it, as far as they are here, are of the same kind, and are quickly done.
-    fn apply_run(&mut self, mut request: Request, mut data: Range<usize>) -> Result<()> {
-        let began = Instant::now();
+    /// Whether the disk was slow decides where the next ones are applied.
+    fn apply_run(&mut self, began: Instant, mut request: Request, mut data: Range<usize>) -> Result<()> {
         loop {
             let outcome = self.subject.answers().apply(&request, self.inbox.data(data));
             self.answer(&request, outcome);
-            if self.out.len() >= GATHERED || began.elapsed() >= SLICE {
+            let elapsed = began.elapsed();
+            self.quick = elapsed < 2 * SLICE;
+            if self.out.len() >= GATHERED || elapsed >= SLICE {
                 return Ok(());
             }
             let Some(next) = self.take()? else { return Ok(()) };
-            if answer::fetches(&next.0) || next.0.command == CMD_DISC {
+            if answer::fetches(&next.0) || flushes(&next.0) || next.0.command == CMD_DISC {
                 self.held = Some(next);
                 return Ok(());
             }
@@ -411,7 +425,7 @@ impl Connection<'_> {
                 }
                 _ => {}
             }
-            tally.flushes += u64::from(request.command == CMD_FLUSH || request.flags & CMD_FLAG_FUA != 0);
+            tally.flushes += u64::from(flushes(request));
             self.out.extend(answer::simple(request.cookie, 0));
             return;
         };
