@@ -177,7 +177,8 @@ mod tests {
         assert_eq!((name.machine(), name.disk(), name.as_str()), ("web 01", "sda", "web 01/sda"));
         let long = "x".repeat(NAME_PART_AT_MOST);
         assert!(ExportName::parse(&format!("{long}/{long}")).is_some());
-        for bad in ["", "a", "/", "a/", "/a", "a/b/c", "../a", "a/..", "./a", "a/.b", "a\0/b", "a/b\n", "//"] {
+        for bad in ["", "a", "/", "a/", "/a", "a/b/c", "../a", "a/..", "./a", "a/.b", "a\0/b", "a/b\n", "//"]
+        {
             assert_eq!(ExportName::parse(bad), None, "{bad:?}");
         }
         assert_eq!(ExportName::parse(&format!("{long}x/a")), None);

@@ -29,14 +29,36 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "4 KiB random, depth 64, 4 connections", fio: &["--rw=randwrite", "--bs=4k", "--iodepth=64", "--numjobs=4"] },
-    Case { name: "4 KiB random, depth 64, 1 connection", fio: &["--rw=randwrite", "--bs=4k", "--iodepth=64", "--numjobs=1"] },
-    Case { name: "4 KiB random, depth 1, 1 connection", fio: &["--rw=randwrite", "--bs=4k", "--iodepth=1", "--numjobs=1"] },
-    Case { name: "64 KiB random, depth 16, 4 connections", fio: &["--rw=randwrite", "--bs=64k", "--iodepth=16", "--numjobs=4"] },
-    Case { name: "1 MiB sequential, depth 8, 1 connection", fio: &["--rw=write", "--bs=1M", "--iodepth=8", "--numjobs=1"] },
+    Case {
+        name: "4 KiB random, depth 64, 4 connections",
+        fio: &["--rw=randwrite", "--bs=4k", "--iodepth=64", "--numjobs=4"],
+    },
+    Case {
+        name: "4 KiB random, depth 64, 1 connection",
+        fio: &["--rw=randwrite", "--bs=4k", "--iodepth=64", "--numjobs=1"],
+    },
+    Case {
+        name: "4 KiB random, depth 1, 1 connection",
+        fio: &["--rw=randwrite", "--bs=4k", "--iodepth=1", "--numjobs=1"],
+    },
+    Case {
+        name: "64 KiB random, depth 16, 4 connections",
+        fio: &["--rw=randwrite", "--bs=64k", "--iodepth=16", "--numjobs=4"],
+    },
+    Case {
+        name: "1 MiB sequential, depth 8, 1 connection",
+        fio: &["--rw=write", "--bs=1M", "--iodepth=8", "--numjobs=1"],
+    },
     Case {
         name: "1 MiB sequential, depth 8, 4 connections",
-        fio: &["--rw=write", "--bs=1M", "--iodepth=8", "--numjobs=4", "--offset_increment=256M", "--size=256M"],
+        fio: &[
+            "--rw=write",
+            "--bs=1M",
+            "--iodepth=8",
+            "--numjobs=4",
+            "--offset_increment=256M",
+            "--size=256M",
+        ],
     },
 ];
 

@@ -78,7 +78,8 @@ fn disks_are_copied_in_and_out() {
         assert!(std::fs::read(&out).unwrap() == whole, "{name} out");
     }
     if let Some(mut qemu_img) = program("qemu-img", "qemu-utils") {
-        let map = output(qemu_img.args(["map", "--output=json", "-f", "raw", &running.uri("machine%202/sda")]));
+        let map =
+            output(qemu_img.args(["map", "--output=json", "-f", "raw", &running.uri("machine%202/sda")]));
         assert!(map.contains("\"zero\": true"), "{map}");
         running.wait_for("machine 2/sda: 0 left: the client left");
     }

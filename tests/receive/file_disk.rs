@@ -62,8 +62,7 @@ impl DiskMut for FileDisk {
             return Ok(());
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.file, flags, range.start().0, range.len().0)
-            .map_err(|e| failed(e.into()))
+        rustix::fs::fallocate(&self.file, flags, range.start().0, range.len().0).map_err(|e| failed(e.into()))
     }
     fn flush(&self) -> Result<()> {
         self.file.sync_data().map_err(failed)

@@ -201,10 +201,12 @@ fn limits_on_connections_hold_and_are_given_back() {
     running.until(|stats| stats.connections == 0);
     let mut guests: Vec<Raw> = (0..8).map(|_| Raw::start(&running.socket(), "web01/sda")).collect();
     assert!(Raw::connect(&running.socket()).hears_the_end(), "a ninth guest");
+    running.wait_for("web01/sda: 8 there");
     let mut last = guests.pop().unwrap();
     last.request(Request { flags: 0, command: CMD_DISC, cookie: 0, offset: 0, len: 0 });
     assert!(last.hears_the_end());
     running.wait_for("7 left: the client left");
+    running.until(|stats| stats.connections == 7);
     Raw::start(&running.socket(), "web01/sda").write(1, 0, b"x");
     assert_eq!(running.monitor.read().turned_away, 2);
 }

@@ -98,7 +98,11 @@ h.shutdown()
     );
     assert_eq!(running.wait_for("left"), "web01/sda: 0 left: the client left");
     let tally = running.monitor.read().total;
-    assert_eq!((tally.writes, tally.written_bytes, tally.zeroings, tally.flushes), (3, 4609, 5, 4), "{tally:?}");
+    assert_eq!(
+        (tally.writes, tally.written_bytes, tally.zeroings, tally.flushes),
+        (3, 4609, 5, 4),
+        "{tally:?}"
+    );
 }
 
 #[test]

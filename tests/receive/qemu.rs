@@ -27,10 +27,16 @@ impl Daemon {
     fn start(running: &Running) -> Option<Daemon> {
         let mut command = program("qemu-storage-daemon", "qemu-system-common")?;
         program("qemu-io", "qemu-utils")?;
-        let (raw, monitor, export) = (running.path("source.raw"), running.path("qmp"), running.path("writer"));
+        let (raw, monitor, export) =
+            (running.path("source.raw"), running.path("qmp"), running.path("writer"));
         std::fs::write(&raw, noise(3, usize::try_from(SIZE).unwrap())).unwrap();
         let child = command
-            .args(["--chardev", &format!("socket,id=m,path={monitor},server=on,wait=off"), "--monitor", "chardev=m"])
+            .args([
+                "--chardev",
+                &format!("socket,id=m,path={monitor},server=on,wait=off"),
+                "--monitor",
+                "chardev=m",
+            ])
             .args(["--blockdev", &format!("driver=file,node-name=file,filename={raw}")])
             .args(["--blockdev", "driver=raw,node-name=source,file=file"])
             .args(["--nbd-server", &format!("addr.type=unix,addr.path={export}")])
@@ -57,7 +63,6 @@ impl Daemon {
     fn line(&mut self) -> Value {
         let mut line = String::new();
         self.qmp.read_line(&mut line).unwrap();
-        eprintln!("QMP {line}");
         serde_json::from_str(&line).unwrap()
     }
 
@@ -187,6 +192,8 @@ fn a_full_disk_stops_the_job_and_a_source_that_dies_is_noticed() {
     daemon.ask("blockdev-mirror", job);
     let error = daemon.event("BLOCK_JOB_ERROR");
     assert_eq!(error["action"], "stop", "{error}");
+    // Requests that were under way fail, too; the job rests when all have.
+    while daemon.event("JOB_STATUS_CHANGE")["status"] != "paused" {}
     disk.full.store(false, SeqCst);
     daemon.ask("block-job-resume", json!({ "device": "job" }));
     daemon.event("BLOCK_JOB_READY");

@@ -1,8 +1,8 @@
 //! TLS: with a certificate of the authority a client is let in and known by it; without, it hears nothing.
 
 use super::*;
-use landfall_image::nbd::{Client, ClientOptions, TlsFiles, Uri};
 use landfall_image::Kind;
+use landfall_image::nbd::{Client, ClientOptions, TlsFiles, Uri};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use sha2::{Digest, Sha256};
 
@@ -22,7 +22,8 @@ impl Authority {
         std::fs::write(dir.path().join("ca-cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         let issuer = Issuer::new(params, key);
         let mut client_der = Vec::new();
-        for (file, names) in [("server", ["localhost", "127.0.0.1"]), ("client", ["web01", "web01.example"])] {
+        for (file, names) in [("server", ["localhost", "127.0.0.1"]), ("client", ["web01", "web01.example"])]
+        {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(names.map(String::from).to_vec()).unwrap();
             params.distinguished_name = rcgen::DistinguishedName::new();
@@ -143,7 +144,8 @@ fn before_tls_nothing_is_told() {
     }
     assert_eq!(ask(OPT_STARTTLS, b"x"), REP_ERR_INVALID);
     // Bytes sent in the clear behind STARTTLS are no part of what is said encrypted (CVE-2021-3716 was that).
-    let smuggled = [hostile::option(OPT_STARTTLS, b""), hostile::option(OPT_GO, &hostile::go("web01/sda"))].concat();
+    let smuggled =
+        [hostile::option(OPT_STARTTLS, b""), hostile::option(OPT_GO, &hostile::go("web01/sda"))].concat();
     stream.write_all(&smuggled).unwrap();
     let mut said = Vec::new();
     let _ = stream.read_to_end(&mut said);
@@ -152,7 +154,9 @@ fn before_tls_nothing_is_told() {
     // EXPORT_NAME has no answer but the end.
     let mut stream = std::net::TcpStream::connect(running.addresses[0]).unwrap();
     stream.read_exact(&mut [0; 18]).unwrap();
-    stream.write_all(&[&3u32.to_be_bytes()[..], &hostile::option(OPT_EXPORT_NAME, b"web01/sda")].concat()).unwrap();
+    stream
+        .write_all(&[&3u32.to_be_bytes()[..], &hostile::option(OPT_EXPORT_NAME, b"web01/sda")].concat())
+        .unwrap();
     assert_eq!(stream.read(&mut [0; 10]).unwrap_or(0), 0);
     assert!(running.shelf.asked.lock().unwrap().is_empty());
 }

@@ -9,9 +9,8 @@
 //! ```
 //!
 //! - Requests that change a disk are applied in the order in which they came on a connection, one at a time, and each is
-//!   answered when it has been applied. Short ones are applied as many as a read of the socket brought, on the spot (where
-//!   the disk has been slow, or has to flush, with another thread taking over the other connections); the data of a long
-//!   one are applied by another thread while the next are being received. Reads go on beside them.
+//!   answered when it has been applied: on the spot, or, where the disk has been slow or has to flush, while another
+//!   thread takes over the other connections. Reads go on beside them.
 //! - Memory: every connection has [`INBOX_IDLE`] bytes, more only out of shares of what [`Limits`] allows for all.
 //!   Where they are used up, clients wait: their sockets are not read meanwhile.
 //! - What one client does wrong ends its own connection, with a line in the log that says who, what and why.

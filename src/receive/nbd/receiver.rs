@@ -161,7 +161,9 @@ async fn attend(
             Ok(taken) => taken,
             // One that left in the queue, or too many open files for a while.
             Err(error) => {
-                shared.complaints.say(|more| tracing::warn!(%error, more, "an NBD client could not be let in"));
+                shared
+                    .complaints
+                    .say(|more| tracing::warn!(%error, more, "an NBD client could not be let in"));
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
@@ -214,10 +216,11 @@ async fn serve(
     stream: Stream,
     place: Place,
     tls: Option<Arc<ServerConfig>>,
-    (_slot, ticket): (OwnedSemaphorePermit, Ticket),
+    (slot, ticket): (OwnedSemaphorePermit, Ticket),
     mut stop: watch::Receiver<bool>,
 ) {
-    let _counted = Counted::new(&shared.ledger.connections);
+    // Given back in this order: who is not counted takes no place.
+    let _counted = (slot, Counted::new(&shared.ledger.connections));
     let host = Host {
         exports: &*shared.exports,
         limits: &shared.limits,
