@@ -174,8 +174,13 @@ impl Connection<'_> {
                 self.out.clear();
                 self.since = Instant::now();
             }
-            self.proceed()?;
+            let proceeded = self.proceed();
             self.count();
+            if proceeded.is_err() && !self.out.is_empty() {
+                // What was done before the client broke the protocol is still its due.
+                let _ = self.stream.send(&self.out, GOODBYE).await;
+            }
+            proceeded?;
             if !self.out.is_empty() {
                 // And there may be more that can be done without waiting.
                 continue;
