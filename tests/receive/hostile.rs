@@ -130,6 +130,20 @@ fn whoever_breaks_the_protocol_loses_its_own_connection_alone() {
     drop(Raw::start(&running.socket(), "web01/sda"));
     running.wait_for("web01/sda: 0 left: hung up without a goodbye");
     assert_eq!(disk.ops().len(), 1);
+    // One that says goodbye and does not wait for its answers has left all the same, and was heard.
+    let mut hasty = Raw::start(&running.socket(), "web01/sda");
+    (0..100).for_each(|cookie| hasty.write(cookie, 0, &[1; 4096]));
+    hasty.request(Request { flags: 0, command: CMD_DISC, cookie: 0, offset: 0, len: 0 });
+    drop(hasty);
+    running.wait_for("web01/sda: 0 left: the client left");
+    assert_eq!(disk.ops().len(), 101);
+    // What came before nonsense is done, and answered.
+    let mut odd = Raw::start(&running.socket(), "web01/sda");
+    let write = Request { flags: 0, command: CMD_WRITE, cookie: 7, offset: 0, len: 4 }.to_bytes();
+    odd.stream.write_all(&[&write[..], b"done", &[9; 28]].concat()).unwrap();
+    assert_eq!(odd.reply(), (7, 0));
+    assert!(odd.hears_the_end());
+    assert_eq!(disk.ops().len(), 102);
 }
 
 #[test]

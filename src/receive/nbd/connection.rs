@@ -140,7 +140,12 @@ pub(super) async fn run(guest: Guest, common: &Common<'_>, stop: watch::Receiver
         quick: true,
         disk_failures: 0,
     };
-    let ended = connection.serve(stop).await.unwrap_or_else(|error| Ended::Lost(error.to_string()));
+    let ended = match (connection.serve(stop).await, &connection.stage) {
+        (Ok(ended), _) => ended,
+        // It did not wait for the last answers.
+        (Err(_), Stage::Over(Ended::Left)) => Ended::Left,
+        (Err(error), _) => Ended::Lost(error.to_string()),
+    };
     connection.count();
     if connection.disk_failures > 1 {
         tracing::warn!(peer = %guest.peer, export = %guest.name, requests = connection.disk_failures, "the disk failed");
