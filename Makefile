@@ -6,7 +6,7 @@
 #   make fuzz    every parser against hostile input, FUZZ_SECONDS each; make fuzz-short: some seconds each
 #   make build   the program: target/landfall
 #   make matrix  the boots that take too long for make test
-#   make bench   disk conversion beside qemu-img, every pair of formats: a table and JSON
+#   make bench   disk conversion beside qemu-img, every pair of formats, and the NBD receiver beside nbdkit: tables, JSON
 #   make bench-machine   the whole conversion of a machine beside virt-v2v
 SHELL := /bin/sh
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
@@ -36,9 +36,10 @@ build: setup-build
 	$(CARGO) build --release
 	mkdir -p target && ln -sf "$$(tools/where.sh)" target/landfall
 
-bench: build setup-demo
+bench: build setup-demo setup-test
 	tools/bench-disk.sh target/bench
 	$(CARGO) bench --bench convert
+	$(CARGO) bench --bench receive
 
 bench-machine: build setup-demo
 	tools/bench-virt-v2v.sh

@@ -13,6 +13,7 @@ pub mod hypervisor;
 pub mod machine;
 pub mod ops;
 pub mod proof;
+pub mod receive;
 pub mod registrar;
 pub mod report;
 pub mod schema;

@@ -5,6 +5,7 @@ mod cli;
 mod disk;
 mod machines;
 mod readme;
+mod receive;
 mod refusals;
 mod registrations;
 mod sources;

@@ -214,6 +214,12 @@ test)
     need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu
     need setpriv util-linux
     need strace strace
+    # Clients of the NBD receiver, and the server that it is measured beside.
+    need qemu-storage-daemon qemu-system-common
+    need nbdinfo libnbd-bin
+    need nbdkit nbdkit
+    need fio fio
+    /usr/bin/python3 -c 'import nbd' 2>/dev/null || missing="$missing python3-libnbd"
     need systemd-analyze systemd
     need unmkinitramfs initramfs-tools-core
     need selabel_lookup selinux-utils

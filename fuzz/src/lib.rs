@@ -3,6 +3,7 @@
 
 pub mod exercise;
 pub mod hives;
+pub mod receiver;
 pub mod repair;
 pub mod sparse;
 pub mod talk;

@@ -270,6 +270,7 @@ impl Seeds {
         let [said, asked] = relay.join().expect("no panic")?;
         self.put("nbd_client", "session", &said);
         self.put("nbd_server", "session", &asked);
+        self.put("nbd_receiver", "session", &asked);
         Ok(())
     }
 

@@ -13,16 +13,18 @@
 //!
 //! [`Client`] reads an export as a [`Disk`](crate::Disk), [`create`] writes a disk to one. [`serve`] answers one client over a
 //! socket that the caller made: whoever holds the other end of the pair is allowed. [`Server`] listens, to many
-//! clients, with TLS where it is set up.
+//! clients, with TLS where it is set up. A server of another build (the receiver of replicated disks, which has
+//! thousands of clients) shares what has no socket in it: [`protocol`], [`handshake`] and [`answer`].
 //!
-//! Absent: the oldstyle handshake, extended headers, `FUA` and `RESIZE`, pre-shared keys, opportunistic TLS (a
+//! Absent: the oldstyle handshake, extended headers and `RESIZE`, pre-shared keys, opportunistic TLS (a
 //! connection is encrypted, or was never asked to be), and reconnection.
 
+pub mod answer;
 mod client;
 mod connection;
 mod greet;
-mod handshake;
-mod protocol;
+pub mod handshake;
+pub mod protocol;
 mod server;
 mod sink;
 mod stream;

@@ -1,6 +1,6 @@
 //! Disks served: to one client over a socket that is there, or to all that connect.
 
-use super::handshake::{self, Offer, lost};
+use super::handshake::{Chosen, Denied, Encryption, Handshake, Offer, Offers, Step};
 use super::stream::{Socket, Stream, TlsFiles};
 use super::transmit::{self, Room, Target};
 use super::{Export, Served};
@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::units::Bytes;
 use rustls::ServerConfig;
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -35,17 +35,70 @@ pub fn serve(disk: &dyn DiskMut, stream: &UnixStream, export: Export) -> Result<
     let stream = Stream::plain(Socket::Unix(stream.try_clone().map_err(lost)?));
     let offer = Offer {
         size: disk.size().0,
-        sector_size: disk.sector_size().0,
+        preferred: disk.sector_size().0,
         read_only: export.read_only,
-        name: "",
+        name: String::new(),
         description: None,
-        tls: None,
         many: false,
     };
-    let Some((stream, chosen)) = handshake::negotiate(stream, &offer)? else { return Ok(Served::default()) };
+    let Some((stream, chosen)) = negotiate(stream, &offer, None)? else { return Ok(Served::default()) };
     let writer = if export.read_only { None } else { Some(disk) };
     let (served, outcome) = transmit::run(Target { disk, writer }, &stream, &Room::default(), chosen);
     outcome.map(|()| served)
+}
+
+/// An error of the socket.
+pub(super) fn lost(error: io::Error) -> Error {
+    Error::io("the NBD connection failed", error)
+}
+
+/// The one disk, under its name and the empty one.
+impl Offers for Offer {
+    fn find(&self, name: &str) -> Result<Offer, Denied> {
+        if name.is_empty() || name == self.name { Ok(self.clone()) } else { Err(Denied::Unknown) }
+    }
+    fn list(&self) -> Vec<(String, String)> {
+        vec![(self.name.clone(), self.description.clone().unwrap_or_default())]
+    }
+}
+
+/// The stream and what was agreed on, where transmission begins; `None` where the client left.
+fn negotiate(
+    mut stream: Stream,
+    offer: &Offer,
+    tls: Option<&Arc<ServerConfig>>,
+) -> Result<Option<(Stream, Chosen)>> {
+    let encryption = if tls.is_some() { Encryption::Required } else { Encryption::None };
+    let (mut handshake, hello) = Handshake::new(encryption);
+    (&stream).write_all(&hello).map_err(lost)?;
+    let (mut message, mut out) = (Vec::new(), Vec::new());
+    loop {
+        message.resize(handshake.wants(), 0);
+        match (&stream).read_exact(&mut message) {
+            Ok(()) => {}
+            Err(e)
+                if handshake.is_between_messages()
+                    && matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) =>
+            {
+                return Ok(None);
+            }
+            Err(e) => return Err(lost(e)),
+        }
+        let step = handshake.take(&message, offer, &mut out);
+        let sent = (&stream).write_all(&out).map_err(lost);
+        out.clear();
+        match (step?, tls) {
+            // The client may be gone already: it need not wait for the last word.
+            (Step::Left, _) => return Ok(None),
+            (Step::Transmission(_, chosen), _) => return sent.map(|()| Some((stream, chosen))),
+            (Step::Encrypt, Some(tls)) => {
+                sent?;
+                stream = stream.into_tls_server(tls.clone())?;
+                handshake.encrypted();
+            }
+            _ => sent?,
+        }
+    }
 }
 
 /// What is served to all that connect.
@@ -298,11 +351,10 @@ impl Server {
         };
         let offer = Offer {
             size: target.disk.size().0,
-            sector_size: target.disk.sector_size().0,
+            preferred: target.disk.sector_size().0,
             read_only: target.writer.is_none(),
-            name: &self.options.export,
-            description: self.options.description.as_deref(),
-            tls: self.tls.as_ref(),
+            name: self.options.export.clone(),
+            description: self.options.description.clone(),
             many: self.options.connections > 1,
         };
         let stream = Stream::plain(socket);
@@ -310,7 +362,7 @@ impl Server {
         let greeted = stream
             .set_timeout(Some(GREETING))
             .map_err(lost)
-            .and_then(|()| handshake::negotiate(stream, &offer))
+            .and_then(|()| negotiate(stream, &offer, self.tls.as_ref()))
             .and_then(|agreed| match agreed {
                 None => Ok(None),
                 Some((stream, chosen)) => {

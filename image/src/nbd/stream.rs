@@ -140,10 +140,6 @@ impl Stream {
         Stream { socket, session: None, deadline: Mutex::new(None) }
     }
 
-    pub(super) fn is_encrypted(&self) -> bool {
-        self.session.is_some()
-    }
-
     /// Everything from here on is encrypted; the server has to prove that it is `host`.
     pub(super) fn into_tls_client(self, config: Arc<ClientConfig>, host: &str) -> Result<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
@@ -368,7 +364,7 @@ fn unusable(e: impl std::fmt::Display) -> Error {
 
 impl TlsFiles {
     /// For the side that connects: `ca` is needed, a certificate only where the server asks for it.
-    pub(super) fn client(&self) -> Result<Arc<ClientConfig>> {
+    pub fn client(&self) -> Result<Arc<ClientConfig>> {
         let Some(ca) = &self.ca else {
             return Err(Error::refused(
                 "TLS needs the certificate of the authority that vouches for the server",
@@ -386,7 +382,7 @@ impl TlsFiles {
     }
 
     /// For the side that listens: a certificate is needed; with `ca`, clients need one of that authority.
-    pub(super) fn server(&self) -> Result<Arc<ServerConfig>> {
+    pub fn server(&self) -> Result<Arc<ServerConfig>> {
         let Some((certificates, key)) = files::own(self)? else {
             return Err(Error::refused("a server with TLS needs a certificate and its key")
                 .hint("give their files with --tls-cert and --tls-key"));

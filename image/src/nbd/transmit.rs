@@ -2,12 +2,13 @@
 //! so that one slow request does not hold up the rest.
 
 use super::Served;
-use super::handshake::{ALLOCATION, Chosen, lost};
+use super::answer::{self, Answers, Refusal, SIMPLE_HEAD, grow};
+use super::handshake::Chosen;
 use super::protocol::*;
+use super::server::lost;
 use super::stream::Stream;
-use crate::disk::{Disk, DiskMut, ExtentKind};
+use crate::disk::{Disk, DiskMut};
 use crate::error::{Error, Kind, Result};
-use crate::units::{Bytes, GuestOffset, GuestRange, SECTOR_SIZE_BYTES as SECTOR};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -17,12 +18,6 @@ const WORKERS: usize = 4;
 const BUFFER_KEPT: usize = (2 << 20) + (64 << 10);
 /// Longer requests that are answered at once, over all connections of a server: each takes up to 32 MiB of memory.
 const LONG_REQUESTS: u32 = 2;
-/// Extents in one answer, and pieces that a read is answered in.
-const EXTENTS_AT_MOST: usize = 1024;
-const PIECES_AT_MOST: usize = 64;
-/// Head of a chunk that holds data: magic to length, and the offset.
-const DATA_HEAD: usize = 28;
-const SIMPLE_HEAD: usize = 16;
 
 /// What is served. Writes go to `writer`, which is the same disk.
 #[derive(Clone, Copy)]
@@ -69,10 +64,9 @@ impl Drop for Share<'_> {
 }
 
 struct Transmission<'a> {
-    target: Target<'a>,
+    answers: Answers<'a>,
     stream: &'a Stream,
     room: &'a Room,
-    chosen: Chosen,
     requests: Mutex<Requests<'a>>,
     replies: Mutex<()>,
     state: Mutex<State>,
@@ -100,10 +94,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn run(target: Target<'_>, stream: &Stream, room: &Room, chosen: Chosen) -> (Served, Result<()>) {
     let requests = Requests { from: BufReader::with_capacity(64 << 10, stream), done: false };
     let transmission = Transmission {
-        target,
+        answers: Answers { disk: target.disk, writer: target.writer, chosen },
         stream,
         room,
-        chosen,
         requests: Mutex::new(requests),
         replies: Mutex::new(()),
         state: Mutex::new(State::default()),
@@ -154,11 +147,13 @@ impl Transmission<'_> {
             served.requests = served.requests.saturating_add(1);
         }
         let done = self.answer(&request, buffer);
-        let reply = match &done {
-            Ok(len) => &buffer[..*len],
+        let refused;
+        let reply = match done {
+            Ok(len) => &buffer[..len],
             Err(refusal) => {
-                self.refuse(&request, refusal, buffer);
-                &buffer[..]
+                refused = self.answers.refuse(&request, &refusal);
+                self.note(&request, refusal);
+                &refused[..]
             }
         };
         let sent = {
@@ -180,188 +175,32 @@ impl Transmission<'_> {
 
     /// Does it and puts the reply into `buffer`; its length.
     fn answer(&self, request: &Request, buffer: &mut Vec<u8>) -> Result<usize, Refusal> {
-        let len = u64::from(request.len);
-        let range = GuestRange::new(GuestOffset(request.offset), Bytes(len));
-        let fits = request.offset.checked_add(len).is_some_and(|end| end <= self.target.disk.size().0);
-        let flags = match request.command {
-            CMD_READ if self.chosen.structured => CMD_FLAG_DF,
-            CMD_WRITE_ZEROES => CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO,
-            CMD_BLOCK_STATUS => CMD_FLAG_REQ_ONE,
-            _ => 0,
-        };
-        if request.flags & !flags != 0 {
-            return Err(Refusal::of(EINVAL));
-        }
-        let writes = matches!(request.command, CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES);
-        let done = match (request.command, self.target.writer) {
-            (CMD_READ, _) if len > REQUEST_AT_MOST.0 => return Err(Refusal::of(EOVERFLOW)),
-            (CMD_READ | CMD_CACHE, _) if !fits => return Err(Refusal::of(EINVAL)),
-            (CMD_READ, _) => {
+        if answer::fetches(request) {
+            let filled = self.answers.fetch(request, buffer)?;
+            if request.command == CMD_READ {
                 let read = &mut lock(&self.state).served.read;
-                read.0 = read.0.saturating_add(len);
-                self.read(request, range, buffer)
+                read.0 = read.0.saturating_add(u64::from(request.len));
             }
-            // Only a hint.
-            (CMD_CACHE, _) => Ok(None),
-            (CMD_BLOCK_STATUS, _) if !self.chosen.allocation || len == 0 || !fits => {
-                return Err(Refusal::of(EINVAL));
-            }
-            (CMD_BLOCK_STATUS, _) => self.status(request, range, buffer),
-            (CMD_FLUSH, _) if request.offset != 0 || len != 0 => return Err(Refusal::of(EINVAL)),
-            (CMD_FLUSH, None) => Ok(None),
-            (CMD_FLUSH, Some(writer)) => writer.flush().map(|()| None),
-            (CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES, None) => return Err(Refusal::of(EPERM)),
-            (CMD_WRITE | CMD_TRIM | CMD_WRITE_ZEROES, _) if !fits => return Err(Refusal::of(ENOSPC)),
-            (CMD_WRITE, Some(writer)) => {
-                let written = &mut lock(&self.state).served.written;
-                written.0 = written.0.saturating_add(len);
-                let len = usize::try_from(len).unwrap_or(usize::MAX);
-                writer.write_at(range.start(), buffer.get(..len).unwrap_or_default()).map(|()| None)
-            }
-            // A trimmed run may read as anything; zeros make the converted disk smaller.
-            (CMD_TRIM | CMD_WRITE_ZEROES, Some(writer)) => writer.zero_at(range).map(|()| None),
-            _ => return Err(Refusal::of(EINVAL)),
-        };
-        match done {
-            Ok(Some(len)) => Ok(len),
-            Ok(None) => {
-                simple(request.cookie, 0, buffer);
-                Ok(SIMPLE_HEAD)
-            }
-            Err(error) => Err(self.failed(request, error, writes)),
+            return Ok(filled);
         }
+        let len = if request.command == CMD_WRITE { request.len } else { 0 };
+        let data = buffer.get(..usize::try_from(len).unwrap_or(usize::MAX)).unwrap_or_default();
+        self.answers.apply(request, data)?;
+        let written = &mut lock(&self.state).served.written;
+        written.0 = written.0.saturating_add(u64::from(len));
+        grow(buffer, SIMPLE_HEAD);
+        buffer[..SIMPLE_HEAD].copy_from_slice(&answer::simple(request.cookie, 0));
+        Ok(SIMPLE_HEAD)
     }
 
-    fn failed(&self, request: &Request, error: Error, writes: bool) -> Refusal {
-        let errno = match error.io_error().map(std::io::Error::kind) {
-            Some(ErrorKind::StorageFull) if writes => ENOSPC,
-            _ => EIO,
-        };
+    /// Keeps what the disk said.
+    fn note(&self, request: &Request, refusal: Refusal) {
+        let Some(error) = refusal.error else { return };
         tracing::warn!(%error, request = ?request, "a disk under NBD failed");
-        let says = error.says().chars().take(200).collect();
         // Interrupted is the caller's own doing and says nothing about the disk.
         if error.kind() != Kind::Interrupted {
             lock(&self.state).first_error.get_or_insert(error);
         }
-        Refusal { errno, says }
-    }
-
-    fn read(&self, request: &Request, range: GuestRange, buffer: &mut Vec<u8>) -> Result<Option<usize>> {
-        let len = usize::try_from(request.len).unwrap_or(usize::MAX);
-        if !self.chosen.structured {
-            grow(buffer, SIMPLE_HEAD + len);
-            self.target.disk.read_at(range.start(), &mut buffer[SIMPLE_HEAD..SIMPLE_HEAD + len])?;
-            simple(request.cookie, 0, buffer);
-            return Ok(Some(SIMPLE_HEAD + len));
-        }
-        let mut filled = 0;
-        let mut here = range.start();
-        let mut extents = match request.flags & CMD_FLAG_DF == 0 {
-            true => self.target.disk.extents(range, PIECES_AT_MOST)?.into_iter(),
-            false => Vec::new().into_iter(),
-        };
-        while here < range.end() {
-            let (run, zero) = match extents.next() {
-                Some(extent) => (extent.range.intersect(range), extent.kind != ExtentKind::Data),
-                None => (GuestRange::between(here, range.end()), false),
-            };
-            here = run.end();
-            let done = if here >= range.end() { CHUNK_DONE } else { 0 };
-            let run_len = u32::try_from(run.len().0).unwrap_or(u32::MAX);
-            if zero {
-                grow(buffer, filled + DATA_HEAD + 4);
-                let chunk = &mut buffer[filled..filled + DATA_HEAD + 4];
-                head(chunk, done, CHUNK_OFFSET_HOLE, request.cookie, 12);
-                chunk[20..28].copy_from_slice(&run.start().0.to_be_bytes());
-                chunk[28..].copy_from_slice(&run_len.to_be_bytes());
-                filled += DATA_HEAD + 4;
-                continue;
-            }
-            let data = usize::try_from(run_len).unwrap_or(usize::MAX);
-            grow(buffer, filled + DATA_HEAD + data);
-            let chunk = &mut buffer[filled..filled + DATA_HEAD + data];
-            head(chunk, done, CHUNK_OFFSET_DATA, request.cookie, run_len.saturating_add(8));
-            chunk[20..28].copy_from_slice(&run.start().0.to_be_bytes());
-            self.target.disk.read_at(run.start(), &mut chunk[DATA_HEAD..])?;
-            filled += DATA_HEAD + data;
-        }
-        if filled == 0 {
-            // A read of nothing.
-            grow(buffer, 20);
-            head(&mut buffer[..20], CHUNK_DONE, CHUNK_NONE, request.cookie, 0);
-            filled = 20;
-        }
-        Ok(Some(filled))
-    }
-
-    fn status(&self, request: &Request, range: GuestRange, buffer: &mut Vec<u8>) -> Result<Option<usize>> {
-        let at_most = if request.flags & CMD_FLAG_REQ_ONE == 0 { EXTENTS_AT_MOST } else { 1 };
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        let mut add = |from: u64, to: u64, flags| match runs.last_mut() {
-            _ if from >= to => {}
-            Some(last) if last.1 == flags => {
-                last.0 = last.0.saturating_add(u32::try_from(to - from).unwrap_or(u32::MAX))
-            }
-            _ => runs.push((u32::try_from(to - from).unwrap_or(u32::MAX), flags)),
-        };
-        for extent in self.target.disk.extents(range, at_most)? {
-            let run = extent.range.intersect(range);
-            let (start, end) = (run.start().0, run.end().0);
-            if extent.kind == ExtentKind::Data {
-                add(start, end, 0);
-                continue;
-            }
-            // Clients that think in sectors take a sector that is partly zero for zero: only whole ones are named.
-            let last = if end == self.target.disk.size().0 { end } else { end / SECTOR * SECTOR };
-            let (from, to) = match start.next_multiple_of(SECTOR) {
-                first if first < last => (first, last),
-                _ => (end, end),
-            };
-            add(start, from, 0);
-            // Whether zeros take room is not known; they need not.
-            add(from, to, STATE_HOLE | STATE_ZERO);
-            add(to, end, 0);
-        }
-        if request.flags & CMD_FLAG_REQ_ONE != 0 {
-            runs.truncate(1);
-        }
-        buffer.clear();
-        buffer.resize(20, 0);
-        buffer.extend(ALLOCATION.to_be_bytes());
-        for (len, flags) in &runs {
-            buffer.extend(len.to_be_bytes());
-            buffer.extend(flags.to_be_bytes());
-        }
-        let len = u32::try_from(buffer.len() - 20).unwrap_or(u32::MAX);
-        head(buffer, CHUNK_DONE, CHUNK_BLOCK_STATUS, request.cookie, len);
-        Ok(Some(buffer.len()))
-    }
-
-    fn refuse(&self, request: &Request, refusal: &Refusal, buffer: &mut Vec<u8>) {
-        buffer.clear();
-        if !self.chosen.structured || !matches!(request.command, CMD_READ | CMD_BLOCK_STATUS) {
-            simple(request.cookie, refusal.errno, buffer);
-            buffer.truncate(SIMPLE_HEAD);
-            return;
-        }
-        buffer.resize(20, 0);
-        buffer.extend(refusal.errno.to_be_bytes());
-        buffer.extend(u16::try_from(refusal.says.len()).unwrap_or_default().to_be_bytes());
-        buffer.extend(refusal.says.bytes());
-        let len = u32::try_from(buffer.len() - 20).unwrap_or(u32::MAX);
-        head(buffer, CHUNK_DONE, CHUNK_ERROR, request.cookie, len);
-    }
-}
-
-/// Why a request is not done, in the protocol's number and, for people, in words.
-struct Refusal {
-    errno: u32,
-    says: String,
-}
-
-impl Refusal {
-    fn of(errno: u32) -> Refusal {
-        Refusal { errno, says: String::new() }
     }
 }
 
@@ -401,28 +240,4 @@ fn take<'a>(
         from.read_exact(&mut buffer[..len]).map_err(lost)?;
     }
     Ok(Some((request, share)))
-}
-
-/// Room for `len` bytes; what is there already is not cleared.
-fn grow(buffer: &mut Vec<u8>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-}
-
-/// A simple reply without data.
-fn simple(cookie: u64, errno: u32, buffer: &mut Vec<u8>) {
-    grow(buffer, SIMPLE_HEAD);
-    buffer[..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
-    buffer[4..8].copy_from_slice(&errno.to_be_bytes());
-    buffer[8..SIMPLE_HEAD].copy_from_slice(&cookie.to_be_bytes());
-}
-
-/// The head of a chunk, at the start of `chunk`.
-fn head(chunk: &mut [u8], flags: u16, kind: u16, cookie: u64, len: u32) {
-    chunk[..4].copy_from_slice(&CHUNK_MAGIC.to_be_bytes());
-    chunk[4..6].copy_from_slice(&flags.to_be_bytes());
-    chunk[6..8].copy_from_slice(&kind.to_be_bytes());
-    chunk[8..16].copy_from_slice(&cookie.to_be_bytes());
-    chunk[16..20].copy_from_slice(&len.to_be_bytes());
 }

@@ -1,0 +1,197 @@
+//! How replicated disks come in: who may send what, and where it goes. [`nbd`] is the server that hypervisors write to.
+//!
+//! ```text
+//! QEMU blockdev-mirror, qemu-img, nbdcopy … -> nbd::Receiver -> Exports -> DiskMut (the vault's live disk)
+//! ```
+//!
+//! Absent: what becomes of the writes. A receiver knows a disk that takes them in order, and nothing of recovery points.
+
+pub mod nbd;
+
+use landfall_image::{Bytes, DiskMut, Result};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Bytes in either half of an export's name.
+const NAME_PART_AT_MOST: usize = 200;
+
+/// The name of one disk of one machine, `MACHINE/DISK`, fit to be part of a path: neither half is empty, begins with a
+/// dot, or holds a slash or a control character.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExportName {
+    whole: String,
+    slash: usize,
+}
+
+impl ExportName {
+    /// The name in `text`; `None` where it is none.
+    pub fn parse(text: &str) -> Option<ExportName> {
+        let (machine, disk) = text.split_once('/')?;
+        let good = |part: &str| {
+            (1..=NAME_PART_AT_MOST).contains(&part.len())
+                && !part.starts_with('.')
+                && !part.contains(|c: char| c == '/' || c.is_control())
+        };
+        (good(machine) && good(disk)).then(|| ExportName { whole: text.to_owned(), slash: machine.len() })
+    }
+    /// The machine.
+    pub fn machine(&self) -> &str {
+        &self.whole[..self.slash]
+    }
+    /// The disk of it.
+    pub fn disk(&self) -> &str {
+        &self.whole[self.slash + 1..]
+    }
+    /// Both, with the slash.
+    pub fn as_str(&self) -> &str {
+        &self.whole
+    }
+}
+
+impl fmt::Display for ExportName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.whole)
+    }
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine, behind a socket that only this user can reach.
+    Local {
+        /// Its process, where the kernel says so.
+        pid: Option<i32>,
+        /// Its user.
+        uid: u32,
+    },
+    /// At this address.
+    Network(SocketAddr),
+}
+
+/// The certificate that a client has proved to be its own, signed by the authority of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its subject as RFC 4514 prints it, such as `CN=web01, O=Example`. Control characters are left out.
+    pub subject: String,
+    /// SHA-256 of the certificate in DER: its fingerprint.
+    pub sha256: [u8; 32],
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it is.
+    pub place: Place,
+    /// What it has proved; `None` on a local socket, and on a loopback address without TLS.
+    pub certificate: Option<Certificate>,
+}
+
+impl fmt::Display for Peer {
+    /// `192.0.2.7:40112 (CN=web01)`, `local user 0, process 812`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place {
+            Place::Local { pid: Some(pid), uid } => write!(f, "local user {uid}, process {pid}")?,
+            Place::Local { pid: None, uid } => write!(f, "local user {uid}")?,
+            Place::Network(address) => write!(f, "{address}")?,
+        }
+        match &self.certificate {
+            Some(certificate) => write!(f, " ({})", certificate.subject),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a client gets under a name.
+#[derive(Clone)]
+pub struct Opened {
+    /// Takes the writes. All connections of one export get the same disk, or views of it: what one wrote, the others
+    /// read, and one's flush covers what was written by all. A connection calls `write_at` and `zero_at` in the
+    /// order in which its requests came, one at a time, and answers when they have returned; other connections call
+    /// at the same time. `flush` returns when what was written is on permanent storage. `read_at` and `extents` are
+    /// called at any time, from many threads.
+    ///
+    /// Every connection keeps its `Arc` until it ends, so that a wrapper can count as a lease.
+    pub disk: Arc<dyn DiskMut>,
+    /// Writes are answered with `EPERM`.
+    pub read_only: bool,
+    /// The block size that clients should prefer: 4 KiB to 64 KiB, a power of two.
+    pub preferred: Bytes,
+    /// A text about it for people.
+    pub description: Option<String>,
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client said goodbye.
+    Left,
+    /// The receiver was told to stop.
+    Stopped,
+    /// Anything else: the client vanished, broke the protocol, or was too slow. Says what happened.
+    Lost(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Left => f.write_str("the client left"),
+            Ended::Stopped => f.write_str("the receiver was stopped"),
+            Ended::Lost(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What there is to be received into. The methods may block for a while, and are called from many threads at once.
+pub trait Exports: Send + Sync {
+    /// The export of that name as `peer` gets it; `None` where there is none, or none that this peer may know of. Asked
+    /// whenever a client wants to know about an export, not only when it begins to use it.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](landfall_image::Kind::Refused) where this peer must not have it, or not now: what the error
+    /// says is told to the client. Any other kind where it does not work.
+    fn open(&self, name: &ExportName, peer: &Peer) -> Result<Option<Opened>>;
+
+    /// The names that `peer` may know.
+    fn list(&self, peer: &Peer) -> Vec<ExportName>;
+
+    /// A client begins to use an export; `connections` of it are there now, this one included.
+    fn connected(&self, name: &ExportName, peer: &Peer, connections: usize) {
+        let _ = (name, peer, connections);
+    }
+
+    /// A client has ended; all that was acknowledged to it has been applied. `connections` of the export are left: with
+    /// 0, nobody sends any longer, and `why` says whether that was meant.
+    fn closed(&self, name: &ExportName, peer: &Peer, connections: usize, why: &Ended) {
+        let _ = (name, peer, connections, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_two_halves_and_cannot_leave_a_folder() {
+        let name = ExportName::parse("web 01/sda").unwrap();
+        assert_eq!((name.machine(), name.disk(), name.as_str()), ("web 01", "sda", "web 01/sda"));
+        let long = "x".repeat(NAME_PART_AT_MOST);
+        assert!(ExportName::parse(&format!("{long}/{long}")).is_some());
+        for bad in ["", "a", "/", "a/", "/a", "a/b/c", "../a", "a/..", "./a", "a/.b", "a\0/b", "a/b\n", "//"]
+        {
+            assert_eq!(ExportName::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(ExportName::parse(&format!("{long}x/a")), None);
+    }
+
+    #[test]
+    fn a_peer_is_said_in_one_line() {
+        let local = Peer { place: Place::Local { pid: Some(812), uid: 0 }, certificate: None };
+        assert_eq!(local.to_string(), "local user 0, process 812");
+        let far = Peer {
+            place: Place::Network("192.0.2.7:40112".parse().unwrap()),
+            certificate: Some(Certificate { subject: "CN=web01".into(), sha256: [0; 32] }),
+        };
+        assert_eq!(far.to_string(), "192.0.2.7:40112 (CN=web01)");
+    }
+}
