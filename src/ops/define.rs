@@ -210,8 +210,8 @@ fn utf8(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hypervisor, report};
     use crate::hypervisor::guests;
+    use crate::{hypervisor, report};
     use landfall_boot::target::DiskModel;
     use landfall_boot::volume::{Content, Volume, VolumeId};
 

@@ -46,7 +46,10 @@ impl Family for Windows {
         let letters = boot::letters::letters(registry, scene.volumes)?;
         Ok(Some(Guest {
             family: "windows".into(),
-            distribution: Fact::new(if system.is_server { "windows-server" } else { "windows" }, of_system.clone()),
+            distribution: Fact::new(
+                if system.is_server { "windows-server" } else { "windows" },
+                of_system.clone(),
+            ),
             version: Fact::new(format!("{major}.{minor}.{build}"), system.path("System32/config/SOFTWARE")),
             name: facts::name(software, system)?,
             architecture: Fact::new(system.architecture.clone(), of_system),
@@ -68,7 +71,7 @@ impl Family for Windows {
             Err(error) if error.kind() == Kind::Io => return Err(error),
             Err(error) => {
                 let remedy = error.hint_text().unwrap_or(UNREADABLE).to_owned();
-                let finding = Finding::new("windows-registry-unreadable", error.says(), remedy);
+                let finding = Finding::new("windows-registry-unreadable", error.to_string(), remedy);
                 return Ok(PatchPlan { findings: vec![finding], ..PatchPlan::default() });
             }
         };
