@@ -71,7 +71,7 @@ impl Family for Windows {
             Err(error) if error.kind() == Kind::Io => return Err(error),
             Err(error) => {
                 let remedy = error.hint_text().unwrap_or(UNREADABLE).to_owned();
-                let finding = Finding::new("windows-registry-unreadable", error.says(), remedy);
+                let finding = Finding::new("windows-registry-unreadable", error.to_string(), remedy);
                 return Ok(PatchPlan { findings: vec![finding], ..PatchPlan::default() });
             }
         };

@@ -246,7 +246,12 @@ fn what_is_not_taken_is_named() {
     ] {
         let tree = ten().file("/Windows/System32/config/SOFTWARE", bytes);
         let plan = plan(&tree, &request);
-        assert!(plan.findings.iter().any(|finding| finding.id == id), "{id}: {:?}", plan.findings);
+        let finding = plan.findings.iter().find(|finding| finding.id == id);
+        let finding = finding.unwrap_or_else(|| panic!("{id}: {:?}", plan.findings));
+        // Which of the two is damaged cannot be guessed.
+        if id == "windows-registry-unreadable" {
+            assert!(finding.says.contains("config/SOFTWARE"), "{}", finding.says);
+        }
     }
     // The firmware of generation 2 has 64 bits.
     for (processor, is_taken) in [("x86", false), ("AMD64", true)] {

@@ -182,7 +182,8 @@ pub(super) fn fill(file: &mut File, path: &str, size: u64, pieces: &mut dyn Piec
         file.write_all(piece).map_err(|e| Failure::errno(format!("cannot write {path}"), &e))?;
     }
     if len == size {
-        return Ok(());
+        return windows::all_is_valid(&*file)
+            .map_err(|e| Failure::errno(format!("cannot set the time of {path}"), &e.into()));
     }
     Err(Failure::new(Cause::Refused, format!("{path} was announced with {size} bytes; there came {len}")))
 }

@@ -197,6 +197,29 @@ pub(super) fn forget_owner(new: impl AsFd + Copy) -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Makes ntfs3 note down how much of a file that was just written holds data: it does so only where a time or the size has
+/// changed since it wrote the file's record last. Where it did that of its own accord in the middle of the last piece, the rest
+/// would be zeros for whoever mounts the volume next (6.12: `ni_write_inode`, `ni_update_parent`).
+pub(super) fn all_is_valid(written: impl AsFd + Copy) -> rustix::io::Result<()> {
+    if !is_ntfs(written) {
+        return Ok(());
+    }
+    let now = rustix::fs::fstat(written)?;
+    let times = rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: a_tick_later(now.st_mtime, now.st_mtime_nsec),
+    };
+    rustix::fs::futimens(written, &times)
+}
+
+/// NTFS counts in 100 ns.
+fn a_tick_later(seconds: i64, nanos: impl TryInto<i64>) -> rustix::fs::Timespec {
+    const TICK: i64 = 100;
+    const SECOND: i64 = 1_000_000_000;
+    let nanos = nanos.try_into().unwrap_or(0).saturating_add(TICK);
+    rustix::fs::Timespec { tv_sec: seconds.saturating_add(nanos / SECOND), tv_nsec: nanos % SECOND }
+}
+
 /// Gives the new file rights and attributes of the one that it is to replace.
 pub(super) fn copy_attributes(parent: &OwnedFd, name: &str, to: impl AsFd + Copy) -> rustix::io::Result<()> {
     let from = open(parent, name)?;
@@ -233,6 +256,16 @@ fn attributes(file: impl AsFd) -> rustix::io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tick_later_is_another_time_of_ntfs() {
+        let later = |seconds, nanos: i64| {
+            let time = a_tick_later(seconds, nanos);
+            (time.tv_sec, time.tv_nsec)
+        };
+        assert_eq!(later(5, 0), (5, 100));
+        assert_eq!(later(5, 999_999_950), (6, 50));
+    }
 
     #[test]
     fn names_fold_by_the_volumes_table() {

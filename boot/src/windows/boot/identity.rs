@@ -3,7 +3,8 @@
 //! Source: the boot configuration and MountedDevices of real machines; GUIDs lie there as Windows stores them, with the first
 //! three fields little-endian.
 
-use crate::volume::Volume;
+use crate::volume::scan::opened_id;
+use crate::volume::{Content, Volume};
 use landfall_image::Bytes;
 use std::fmt::{self, Display, Formatter};
 use uuid::Uuid;
@@ -26,9 +27,12 @@ pub enum Partition {
 }
 
 impl Partition {
-    /// Its volume; `None` where it is on none of the given disks.
+    /// Its volume, where it is encrypted and was opened what lies in it; `None` where it is on none of the given disks.
     pub fn find<'v>(&self, volumes: &'v [Volume]) -> Option<&'v Volume> {
-        volumes.iter().find(|volume| Partition::of(volume) == Some(*self))
+        let found = volumes.iter().find(|volume| Partition::of(volume) == Some(*self))?;
+        let Content::Encrypted { scheme } = &found.content else { return Some(found) };
+        let inner = opened_id(&found.id, scheme);
+        Some(volumes.iter().find(|volume| volume.id == inner).unwrap_or(found))
     }
 
     /// How Windows names a volume that is a partition of a disk.

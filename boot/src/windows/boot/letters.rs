@@ -151,18 +151,25 @@ fn system_letter(draft: &mut Draft<'_>, letters: &[Letter]) -> Result<()> {
     let Some(root) = draft.software.text(key, "SystemRoot")? else { return Ok(()) };
     let Some(own) = draft.scene.mounts.iter().find(|mount| mount.at == "/") else { return Ok(()) };
     let known = letters.iter().find(|letter| root.to_ascii_uppercase().starts_with(&letter.letter));
-    if let Some(letter) = known
-        && let Some(volume) = &letter.volume
-        && *volume != own.volume
-    {
-        draft.find(
+    let Some(letter) = known.filter(|letter| letter.partition.is_some()) else { return Ok(()) };
+    match &letter.volume {
+        Some(volume) if *volume == own.volume => {}
+        Some(volume) => draft.find(
             "windows-system-letter",
             format!(
                 "Windows calls itself {root}, but {} is {}, and it lies on {}.",
                 letter.letter, volume.0, own.volume.0
             ),
             "Leave out the disk that it was copied from (--skip-disk); otherwise nobody can log on.",
-        );
+        ),
+        None => draft.find(
+            "windows-system-letter",
+            format!(
+                "Windows calls itself {root}, but {} is for {}, which is on none of the given disks, and it lies on {}.",
+                letter.letter, letter.device, own.volume.0
+            ),
+            "Give the machine's own disk if this is a copy of it with another signature; else try whether somebody can log on before you rely on it.",
+        ),
     }
     Ok(())
 }

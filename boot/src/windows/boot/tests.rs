@@ -325,6 +325,34 @@ fn letters_are_those_of_volumes() {
     insta::assert_json_snapshot!("letters", letters);
 }
 
+/// A disk that got another signature when it was copied: Windows would call itself by a letter that is nobody's.
+#[test]
+fn a_letter_of_the_system_that_is_on_no_disk_is_told_of() {
+    let volumes = [volume("disk0p3", 0, "5cbea03e-01", 0x10_0000)];
+    for (letter, is_told) in [(mbr_letter(0x5cbe_a03e, 0x10_0000), false), (mbr_letter(7, 0x10_0000), true)] {
+        let system = [("MountedDevices", "\\DosDevices\\C:", letter)];
+        let tree = MemTree::new();
+        let plan =
+            Case { tree, firmware: Firmware::Bios, store: None, volumes: &volumes, system: &system }.plan();
+        assert_eq!(ids(&plan).contains(&"windows-system-letter"), is_told);
+    }
+}
+
+/// The boot configuration and the letters name the partition; Windows lies in what was opened there.
+#[test]
+fn an_opened_partition_stands_for_what_lies_in_it() {
+    let container = |scheme: &str| Volume {
+        content: Content::Encrypted { scheme: scheme.into() },
+        ..volume("disk0p3", 0, GUID, 0)
+    };
+    let inner = Volume { partition: None, part_uuid: None, ..volume("disk0p3:bitlocker", 0, "", 0) };
+    let partition = Partition::Gpt { guid: uuid::Uuid::try_parse(GUID).unwrap() };
+    let found = |volumes: &[Volume]| partition.find(volumes).map(|volume| volume.id.0.clone());
+    assert_eq!(found(&[container("BitLocker"), inner.clone()]).as_deref(), Some("disk0p3:bitlocker"));
+    assert_eq!(found(&[container("BitLocker")]).as_deref(), Some("disk0p3"));
+    assert_eq!(found(&[inner]), None);
+}
+
 #[test]
 fn copies_of_disks_are_told_of() {
     let volumes = [
