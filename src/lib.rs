@@ -11,6 +11,7 @@ pub mod event;
 pub mod finding;
 pub mod hypervisor;
 pub mod machine;
+pub mod name;
 pub mod ops;
 pub mod proof;
 pub mod receive;

@@ -2,9 +2,8 @@
 
 use super::base::Base;
 use super::journal::map::{Run, Source};
-use super::journal::segment::Segment;
 use super::journal::start::Found;
-use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, State, View};
+use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, Segments, State, View};
 use super::upkeep;
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, ExtentKind, GuestOffset, GuestRange, Result};
 use std::collections::BTreeMap;
@@ -263,7 +262,7 @@ impl Live {
         self.machine.journal.disk_info(self.number)
     }
 
-    fn locate(&self, range: Range<u64>) -> Result<(Located, Vec<Arc<Segment>>)> {
+    fn locate(&self, range: Range<u64>) -> Result<(Located, Segments)> {
         let (search, segments) = self.machine.journal.locate(self.number, range)?;
         Ok((search.finish(), segments))
     }

@@ -22,7 +22,6 @@ pub mod compact;
 pub mod handles;
 pub mod journal;
 pub mod machine;
-pub mod name;
 pub mod retention;
 pub mod storage;
 pub mod upkeep;
@@ -30,12 +29,12 @@ pub mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use crate::name::Name;
 use handles::Handles;
 use journal::start::Found;
 use journal::{Home, Limits, Mark};
 use landfall_image::{Error, Result};
 use machine::Machine;
-use name::Name;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -103,7 +103,7 @@ pub fn run(
 }
 
 fn sealed(machine: &Machine) -> Vec<Arc<Segment>> {
-    machine.journal().segments().into_iter().take_while(|segment| segment.log().is_none()).collect()
+    machine.journal().segments().iter().take_while(|segment| segment.log().is_none()).cloned().collect()
 }
 
 /// As many from the front as are looked at together; at least one, where there is one.

@@ -4,10 +4,11 @@
 //! cargo bench --bench receive -- [--runs N] [--seconds N] [--folder FOLDER]
 //! ```
 //!
-//! Behind the receiver is a raw file that is written with `pwrite`, as nbdkit's plugin does it, so that what is compared
-//! is the way of the bytes from the socket to the file. Both are run by turns on the same file, and their medians are
-//! compared: on a busy machine the numbers mean little, the ratios still something. Prints a table and writes
-//! `receive.json` to FOLDER (default: target/bench). Nothing here passes or fails.
+//! Behind the receiver is once a raw file that is written with `pwrite`, as nbdkit's plugin does it, so that what is compared
+//! is the way of the bytes from the socket to the file; and once a vault, with its journal, its checksums and a checkpoint
+//! every five seconds. All are run by turns, and their medians are compared: on a busy machine the numbers mean little, the
+//! ratios still something. Prints a table and writes `receive.json` to FOLDER (default: target/bench). Nothing here passes
+//! or fails.
 
 #[path = "../receive/file_disk.rs"]
 mod file_disk;
@@ -15,7 +16,10 @@ mod file_disk;
 use file_disk::FileDisk;
 use landfall::receive::nbd::{Config, Listen, Receiver};
 use landfall::receive::{ExportName, Exports, Opened, Peer};
-use landfall_image::Bytes;
+use landfall::vault::Vault;
+use landfall::vault::journal::{DiskInfo, Mark};
+use landfall::vault::upkeep;
+use landfall_image::{Bytes, DiskMut, GuestOffset};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -62,12 +66,13 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// One disk under one name.
-struct One(Opened);
+/// A disk for each of these names.
+struct Shelf(Vec<(&'static str, Opened)>);
 
-impl Exports for One {
-    fn open(&self, _: &ExportName, _: &Peer) -> landfall_image::Result<Option<Opened>> {
-        Ok(Some(self.0.clone()))
+impl Exports for Shelf {
+    fn open(&self, name: &ExportName, _: &Peer) -> landfall_image::Result<Option<Opened>> {
+        let found = self.0.iter().find(|(disk, _)| *disk == name.disk().as_str());
+        Ok(found.map(|(_, opened)| opened.clone()))
     }
     fn list(&self, _: &Peer) -> Vec<ExportName> {
         Vec::new()
@@ -156,43 +161,70 @@ fn main() {
     let file = folder.join("receive.raw");
     let disk = Arc::new(FileDisk::create(&file, SIZE));
     {
-        use landfall_image::{DiskMut, GuestOffset};
         let block = vec![0x5a; 1 << 20];
         (0..SIZE >> 20).for_each(|n| disk.write_at(GuestOffset(n << 20), &block).expect("can be written"));
         disk.flush().expect("can be flushed");
     }
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
-    let opened = Opened { disk, read_only: false, preferred: Bytes::kib(4), description: None };
+    let vault_dir = tempfile::tempdir_in(&folder).expect("a temporary folder");
+    let (vault, _) = Vault::open(vault_dir.path()).expect("a vault");
+    let machine = vault.machine_or_new(&"machine".parse().expect("a name")).expect("a machine");
+    let info = DiskInfo { name: "vault".into(), size: SIZE, sector: 512 };
+    machine.set_disk(&info).expect("a disk");
+    let live = Arc::new(machine.live("vault").expect("a disk"));
+    let opened = |disk: Arc<dyn DiskMut>| Opened {
+        disk,
+        read_only: false,
+        preferred: Bytes::kib(4),
+        description: None,
+    };
+    let shelf = Shelf(vec![("file", opened(disk)), ("vault", opened(live))]);
     let config = Config { listen: vec![Listen::Unix(ours.clone())], ..Config::default() };
-    let receiver = Receiver::bind(&config, Arc::new(One(opened))).expect("a receiver");
+    let receiver = Receiver::bind(&config, Arc::new(shelf)).expect("a receiver");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.spawn(receiver.run(std::future::pending()));
+    let keeper = Arc::clone(&machine);
+    std::thread::spawn(move || {
+        for time in 1.. {
+            std::thread::sleep(Duration::from_secs(5));
+            keeper.checkpoint(time * 5000, &Mark::default()).expect("a checkpoint");
+            keeper.journal().seal().expect("sealed");
+            // As short as it can be, or the bench fills the disk.
+            let retention = "5s every 5s".parse().expect("a rule");
+            upkeep::run(&keeper, &retention, &Default::default(), time * 5000, &|_| Ok(())).expect("kept up");
+        }
+    });
 
-    println!("| writes | landfall MB/s | nbdkit MB/s | ratio | p99 µs | nbdkit p99 µs | ratio |");
+    println!("| writes | nbdkit MB/s | file | vault | nbdkit p99 µs | file | vault |");
     println!("|---|---|---|---|---|---|---|");
     let mut results = Vec::new();
     for case in CASES {
-        let mut outcomes: [Vec<Outcome>; 2] = Default::default();
+        let mut outcomes: [Vec<Outcome>; 3] = Default::default();
         for _ in 0..runs {
-            outcomes[0].push(fio(case, &ours, "machine/disk", seconds));
             let nbdkit = Nbdkit::start(&theirs, &file);
-            outcomes[1].push(fio(case, &theirs, "", seconds));
+            outcomes[0].push(fio(case, &theirs, "", seconds));
             drop(nbdkit);
+            outcomes[1].push(fio(case, &ours, "machine/file", seconds));
+            outcomes[2].push(fio(case, &ours, "machine/vault", seconds));
         }
-        let [speed, theirs_speed] =
-            [0, 1].map(|n| median(outcomes[n].iter().map(|run| run.bytes_per_second / 1e6).collect()));
-        let [p99, theirs_p99] = [0, 1].map(|n| median(outcomes[n].iter().map(|run| run.p99_us).collect()));
+        let speed =
+            [0, 1, 2].map(|n| median(outcomes[n].iter().map(|run| run.bytes_per_second / 1e6).collect()));
+        let p99 = [0, 1, 2].map(|n| median(outcomes[n].iter().map(|run| run.p99_us).collect()));
         println!(
-            "| {} | {speed:.0} | {theirs_speed:.0} | {:.2} | {p99:.0} | {theirs_p99:.0} | {:.2} |",
+            "| {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.2} | {:.2} |",
             case.name,
-            speed / theirs_speed,
-            p99 / theirs_p99
+            speed[0],
+            speed[1] / speed[0],
+            speed[2] / speed[0],
+            p99[0],
+            p99[1] / p99[0],
+            p99[2] / p99[0]
         );
+        let one = |n: usize| serde_json::json!({ "mb_per_second": speed[n], "p99_us": p99[n] });
         results.push(serde_json::json!({
             "case": case.name, "runs": runs, "seconds": seconds,
-            "landfall": { "mb_per_second": speed, "p99_us": p99 },
-            "nbdkit": { "mb_per_second": theirs_speed, "p99_us": theirs_p99 },
+            "nbdkit": one(0), "file": one(1), "vault": one(2),
         }));
     }
     let json = serde_json::to_string_pretty(&results).expect("JSON");

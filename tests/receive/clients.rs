@@ -100,9 +100,14 @@ fn fio_verifies_what_it_wrote() {
     let running = Running::start();
     let disk = running.disk("web01/sda", 64 << 20);
     output(
-        fio.args(["--name=x", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-256k", "--iodepth=32"])
+        fio.current_dir(running.dir.path())
+            .args(["--name=x", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-256k", "--iodepth=32"])
             .args(["--numjobs=3", "--size=16M", "--offset_increment=16M", "--verify=crc32c", "--fsync=64"])
-            .args(["--verify_fatal=1", &format!("--uri={}", running.uri("web01/sda"))]),
+            .args([
+                "--verify_fatal=1",
+                "--verify_state_save=0",
+                &format!("--uri={}", running.uri("web01/sda")),
+            ]),
     );
     let ops = disk.ops();
     assert!(ops.contains(&Op::Flush), "fio flushes");

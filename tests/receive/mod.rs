@@ -8,6 +8,7 @@ mod nbdsh;
 mod order;
 mod qemu;
 mod tls;
+mod vault;
 
 use file_disk::FileDisk;
 use landfall::receive::nbd::{Config, Limits, Listen, Monitor, Receiver, Stats};

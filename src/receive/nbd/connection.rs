@@ -33,7 +33,11 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::Instant;
 
 /// Replies wait no longer than this for those of requests that came with theirs.
-const SLICE: Duration = Duration::from_millis(1);
+const SLICE: Duration = Duration::from_micros(250);
+/// What a connection does before others have their turn.
+const TURN: Duration = Duration::from_millis(1);
+/// A disk that takes longer for what is done in a turn is slow: other connections are not made to wait for it.
+const SLOW: Duration = Duration::from_millis(2);
 /// Bytes of replies that are gathered.
 const GATHERED: usize = 16 << 10;
 /// A read counts for this much memory at least, so that not too many threads read at once.
@@ -173,13 +177,21 @@ fn flushes(request: &Request) -> bool {
 
 impl Connection<'_> {
     async fn serve(&mut self, mut stop: watch::Receiver<bool>) -> Result<Ended> {
+        let mut worked = Duration::ZERO;
         loop {
+            if worked >= TURN {
+                // One whose requests never end would go on for long.
+                worked = Duration::ZERO;
+                tokio::task::yield_now().await;
+            }
             if !self.out.is_empty() {
                 self.stream.send(&self.out, self.common.limits.stall).await.map_err(lost)?;
                 self.out.clear();
                 self.since = Instant::now();
             }
-            let proceeded = self.proceed();
+            let began = Instant::now();
+            let proceeded = self.proceed(began);
+            worked += began.elapsed();
             self.count();
             if proceeded.is_err() && !self.out.is_empty() {
                 // What was done before the client broke the protocol is still its due.
@@ -296,8 +308,7 @@ impl Connection<'_> {
     }
 
     /// Does what can be done without waiting for the client or for another thread.
-    fn proceed(&mut self) -> Result<()> {
-        let began = Instant::now();
+    fn proceed(&mut self, began: Instant) -> Result<()> {
         if let Stage::Data(request, data, _) = &self.stage
             && data.len() == length(request)
             && let Stage::Data(request, data, share) = std::mem::replace(&mut self.stage, Stage::Requests)
@@ -375,7 +386,7 @@ impl Connection<'_> {
             true => answers.apply(&request, &data),
             false => block_in_place(|| answers.apply(&request, &data)),
         };
-        self.quick = began.elapsed() < 2 * SLICE;
+        self.quick = began.elapsed() < SLOW;
         self.answer(&request, outcome);
         if !self.common.memories.writes.is_scarce() {
             self.spare = Some((data, share));
@@ -389,7 +400,7 @@ impl Connection<'_> {
             let outcome = self.subject.answers().apply(&request, self.inbox.data(data));
             self.answer(&request, outcome);
             let elapsed = began.elapsed();
-            self.quick = elapsed < 2 * SLICE;
+            self.quick = elapsed < SLOW;
             if self.out.len() >= GATHERED || elapsed >= SLICE {
                 return Ok(());
             }

@@ -128,6 +128,9 @@ pub struct Home {
     pub in_memory: Arc<AtomicUsize>,
 }
 
+/// Complete segments, oldest first. Changed as a whole: who looks at it keeps what it was.
+pub type Segments = Arc<Vec<Arc<Segment>>>;
+
 /// The journal of a machine, to be read and written. See the module.
 #[derive(Debug)]
 pub struct Journal {
@@ -135,7 +138,7 @@ pub struct Journal {
     limits: Limits,
     active: Mutex<Active>,
     /// Complete segments, oldest first; none overlap, none is missing between.
-    segments: RwLock<Vec<Arc<Segment>>>,
+    segments: RwLock<Segments>,
     /// One at a time.
     sealing: Mutex<()>,
     durable: AtomicU64,
@@ -361,32 +364,38 @@ impl Journal {
         let Some(segment) = self.closed().into_iter().next() else { return Ok(false) };
         let sealed = Arc::new(segment.seal()?);
         let records = segment.log().map_or(0, |log| log.entries.len());
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = segments.iter_mut().find(|other| other.name == segment.name) {
-            *place = sealed;
-        }
+        self.change(|segments| {
+            if let Some(place) = segments.iter_mut().find(|other| other.name == segment.name) {
+                *place = sealed;
+            }
+        });
         self.home.in_memory.fetch_sub(records, Ordering::Relaxed);
         Ok(true)
     }
 
     /// All complete segments, oldest first.
-    pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn segments(&self) -> Segments {
+        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, work: impl FnOnce(&mut Vec<Arc<Segment>>)) {
+        work(Arc::make_mut(&mut self.segments.write().unwrap_or_else(PoisonError::into_inner)));
     }
 
     fn closed(&self) -> Vec<Arc<Segment>> {
-        self.segments().into_iter().filter(|segment| segment.log().is_some()).collect()
+        self.segments().iter().filter(|segment| segment.log().is_some()).cloned().collect()
     }
 
     /// Puts segments into the place of those that they were made of; `new` may be empty where the base has taken them.
     /// The files of the old go when the last view on them does.
     pub fn replace(&self, old: &[Arc<Segment>], new: Vec<Segment>) {
-        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let is_old = |segment: &Arc<Segment>| old.iter().any(|old| Arc::ptr_eq(old, segment));
-        let Some(place) = segments.iter().position(is_old) else { return };
-        segments.retain(|segment| !is_old(segment));
-        segments.splice(place..place, new.into_iter().map(Arc::new));
-        old.iter().for_each(|segment| segment.make_obsolete());
+        self.change(|segments| {
+            let is_old = |segment: &Arc<Segment>| old.iter().any(|old| Arc::ptr_eq(old, segment));
+            let Some(place) = segments.iter().position(is_old) else { return };
+            segments.retain(|segment| !is_old(segment));
+            segments.splice(place..place, new.into_iter().map(Arc::new));
+            old.iter().for_each(|segment| segment.make_obsolete());
+        });
     }
 
     /// The checkpoints of the journal in their order.
@@ -401,8 +410,8 @@ impl Journal {
             marks.filter_map(|entry| Some((*entry, Arc::clone(file.as_ref()?)))).collect()
         };
         let mut all = Vec::new();
-        for segment in self.segments() {
-            all.extend(checkpoints(&segment)?);
+        for segment in self.segments().iter() {
+            all.extend(checkpoints(segment)?);
         }
         for (entry, file) in active {
             // A segment that was closed meanwhile has them already.
@@ -417,7 +426,7 @@ impl Journal {
     ///
     /// # Errors
     /// Where an index cannot be read.
-    pub fn locate(&self, disk: u32, range: Range<u64>) -> Result<(Search, Vec<Arc<Segment>>)> {
+    pub fn locate(&self, disk: u32, range: Range<u64>) -> Result<(Search, Segments)> {
         let mut search = Search::new(range);
         let segments = {
             let mut active = locked(&self.active);
@@ -548,7 +557,7 @@ impl Journal {
         active.maps.clear();
         active.mapped = 0;
         let segment = Segment::open(writing.first, log, writing.file, &self.home);
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(segment));
+        self.change(|segments| segments.push(Arc::new(segment)));
     }
 }
 

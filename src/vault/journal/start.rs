@@ -82,7 +82,7 @@ impl Journal {
             home,
             limits,
             active: Mutex::new(active),
-            segments: RwLock::new(segments),
+            segments: RwLock::new(Arc::new(segments)),
             sealing: Mutex::new(()),
             durable: AtomicU64::new(next - 1),
             is_lost: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What the journal says of its disks up to a record; what it says nothing about is in the base. It stays readable whatever happens to
-/// the journal meanwhile, as long as the base is not moved past it: see [`Pins`](super::super::pins).
+/// the journal meanwhile, as long as the base is not moved past it, which [`Machine::at`](super::super::machine::Machine::at) sees to.
 #[derive(Debug)]
 pub struct View {
     /// The disks and attachments.
@@ -42,9 +42,9 @@ impl Journal {
             // It is in the one that is written to, which is closed: there is one kind of segment to look into.
             self.close_segment();
         }
-        let mut whole = self.segments();
-        let last = whole.iter().position(holds).ok_or_else(gone)?;
-        whole.truncate(last + 1);
+        let all = self.segments();
+        let last = all.iter().position(holds).ok_or_else(gone)?;
+        let mut whole = all[..=last].to_vec();
         let segment = Arc::clone(&whole[last]);
         let notes = notes(&segment)?;
         // Where it was given up, the records before it may have been rewritten: they no longer tell of it.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 const SMALL: Limits = Limits { records: 24, bytes: 96 << 10, closed: 2 };
 
-fn open(medium: &Medium) -> (Arc<Machine>, super::journal::start::Found) {
+fn try_open(medium: &Medium) -> landfall_image::Result<(Arc<Machine>, super::journal::start::Found)> {
     let storage: Arc<dyn Storage> = Arc::new(medium.clone());
     let home = Home {
         storage,
@@ -26,8 +26,12 @@ fn open(medium: &Medium) -> (Arc<Machine>, super::journal::start::Found) {
         machine: Uuid::from_u128(7),
         in_memory: Arc::default(),
     };
-    let (machine, found) = Machine::open("web01", &home, "web01/bases", SMALL).unwrap();
-    (Arc::new(machine), found)
+    let (machine, found) = Machine::open("web01", &home, "web01/bases", SMALL)?;
+    Ok((Arc::new(machine), found))
+}
+
+fn open(medium: &Medium) -> (Arc<Machine>, super::journal::start::Found) {
+    try_open(medium).unwrap()
 }
 
 /// A machine's disks by their names.
@@ -315,19 +319,10 @@ fn a_damaged_file_is_never_read_as_if_it_were_sound() {
         for at in (0..len).step_by(997) {
             let broken = medium.again();
             broken.flip(&path, at);
-            let storage: Arc<dyn Storage> = Arc::new(broken.clone());
-            let home = Home {
-                storage,
-                handles: Arc::new(Handles::new(4)),
-                dir: "web01/journal".into(),
-                machine: Uuid::from_u128(7),
-                in_memory: Arc::default(),
-            };
-            let Ok((machine, _)) = Machine::open("web01", &home, "web01/bases", SMALL) else {
+            let Ok((machine, _)) = try_open(&broken) else {
                 told += 1;
                 continue;
             };
-            let machine = Arc::new(machine);
             for (sequence, model) in &points {
                 let read = machine.at(*sequence).and_then(|point| {
                     let number = *point.state().disks.keys().next().unwrap();

@@ -1,4 +1,4 @@
-//! Names of machines and disks: they become names of folders and of exports, and come from strangers.
+//! Names of protected machines and of their disks: they become names of folders and of exports, and come from strangers.
 
 use landfall_image::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,11 @@ use std::str::FromStr;
 /// The longest name in bytes: exports are called `MACHINE/DISK`, and clients show both in one line.
 const LEN_AT_MOST: usize = 100;
 
-/// A name that is safe as the name of a folder: letters and digits of any script, `.`, `-`, `_`, `+`, `@` and single spaces inside. It neither
-/// begins with a dot nor ends with one.
+/// Besides letters, digits and single spaces: what inventories are full of, and neither a path nor a shell reads more into.
+const PUNCTUATION: &str = "-_.+@()#,&=[]{}~!'";
+
+/// A name that is safe as the name of a folder: letters and digits of any script, `-_.+@()#,&=[]{}~!'`, and single spaces inside. It
+/// neither begins with a dot nor ends with one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -27,7 +30,8 @@ impl FromStr for Name {
     /// # Errors
     /// Refused where it is not such a name.
     fn from_str(text: &str) -> Result<Name> {
-        let is_allowed = |letter: char| letter.is_alphanumeric() || "-_.+@ ".contains(letter);
+        let is_allowed =
+            |letter: char| letter.is_alphanumeric() || letter == ' ' || PUNCTUATION.contains(letter);
         let edge = |letter: Option<char>| letter.is_some_and(|letter| !". ".contains(letter));
         let is_name = text.len() <= LEN_AT_MOST
             && text.chars().all(is_allowed)
@@ -38,7 +42,7 @@ impl FromStr for Name {
             true => Ok(Name(text.to_owned())),
             false => Err(Error::refused(format!("{text:?} cannot be the name of a machine or disk")).hint(
                 format!(
-                    "use letters, digits, dot, dash, underscore, plus, at sign and single spaces, {LEN_AT_MOST} bytes at most, no dot at the beginning or end"
+                    "use letters, digits, single spaces and {PUNCTUATION}, {LEN_AT_MOST} bytes at most, and no dot at the beginning or end"
                 ),
             )),
         }
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn names_stay_inside_of_their_folder() {
-        for good in ["web01", "Datenbank Süd", "a", "vm-1.disk_0", "c++@x", "日本"] {
+        for good in ["web01", "Datenbank Süd", "a", "vm-1.disk_0", "c++@x", "日本", "web01 (old), #2"] {
             assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
         }
         let long = "a".repeat(101);
