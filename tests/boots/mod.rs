@@ -89,7 +89,9 @@ fn qemu_processes() -> usize {
         .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
         .filter(|line| {
             let line = String::from_utf8_lossy(line);
-            line.contains("qemu-system") && line.contains("landfall")
+            // The program, and not a shell or an editor that is told of it.
+            let program = line.split('\0').next().unwrap_or_default();
+            program.contains("qemu-system") && line.contains("landfall")
         })
         .count()
 }
