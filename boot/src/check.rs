@@ -184,8 +184,13 @@ mod tests {
     }
 
     /// Strings that look like ids.
-    const NO_IDS: &[&str] =
-        &["linux-raid", "linux-cloud-tools-common", "linux-cloud-tools-virtual", "linux-lts"];
+    const NO_IDS: &[&str] = &[
+        "linux-raid",
+        "linux-cloud-tools-common",
+        "linux-cloud-tools-virtual",
+        "linux-lts",
+        "windows-server",
+    ];
 
     fn collect(folder: &Path, code: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
