@@ -11,7 +11,7 @@
 //! back to the last point. Until then the machine takes nothing and has no points cut ([`lease`](super::lease)). Doing it again is
 //! no different from doing it once: what is the same already is not written, and a point that was cut is not cut again.
 
-use super::content::{self, Effort, is_written_since};
+use super::content::{self, Effort, is_written};
 use super::files;
 use super::lease::{BatchLease, Leases};
 use super::position::{self, Position};
@@ -149,7 +149,7 @@ fn safe_point(machine: &Arc<Machine>, now: u64) -> Result<Option<u64>> {
         return Ok(None);
     }
     if let Some(newest) = machine.points()?.last().map(|point| point.sequence) {
-        let is_same = machine.at(newest)?.state().disks == disks && !is_written_since(machine, None, newest)?;
+        let is_same = machine.at(newest)?.state().disks == disks && !is_written(machine, None, newest, u64::MAX)?;
         if is_same {
             return Ok(Some(newest));
         }
@@ -280,7 +280,39 @@ impl Batch {
             content::copy(&from, &live, changed.ranges(), false, effort)?;
         }
         journal.sync()?;
+        self.anchor()?;
         self.finish()
+    }
+
+    /// What the disks held by earlier batches, they hold again, though they were written to: said by another point, which is the same as
+    /// the one before.
+    fn anchor(&self) -> Result<()> {
+        let Some(before) = self.intent.before else { return Ok(()) };
+        if !is_written(&self.machine, None, before, u64::MAX)? {
+            return Ok(());
+        }
+        let mut held = Vec::new();
+        for disk in &self.intent.disks {
+            for way in position::WAYS {
+                let position: Option<Position<serde_json::Value>> = position::of(&self.machine, way, disk.as_str())?;
+                let Some(position) = position else { continue };
+                if position.was_lost(&self.machine, disk.as_str(), before)?.is_none() {
+                    held.push((position::attachment(way, disk.as_str()), position));
+                }
+            }
+        }
+        if held.is_empty() {
+            return Ok(());
+        }
+        let newest = self.machine.points()?.last().map_or(0, |point| point.time);
+        let point = self.machine.checkpoint(newest, &Mark::default())?;
+        for (name, position) in held {
+            let position = Position { point: Some(point), ..position };
+            let raw = serde_json::to_vec(&position)
+                .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
+            self.machine.journal().attach(&name, &raw)?;
+        }
+        self.machine.journal().sync().map(drop)
     }
 }
 

@@ -348,13 +348,16 @@ pub fn changed(machine: &Machine, disk: u32, after: u64, through: u64, size: Byt
     Ok(changed)
 }
 
-/// True where anything was written behind record `after`: to one disk, or to any.
+/// True where anything was written behind record `after`, up to `through`: to one disk, or to any.
 ///
 /// # Errors
 /// Where the journal cannot be read.
-pub fn is_written_since(machine: &Machine, disk: Option<u32>, after: u64) -> Result<bool> {
+pub fn is_written(machine: &Machine, disk: Option<u32>, after: u64, through: u64) -> Result<bool> {
+    if after >= through.min(machine.journal().last()) {
+        return Ok(false);
+    }
     let mut found = false;
-    each_record(machine, disk, after, u64::MAX, |_| {
+    each_record(machine, disk, after, through, |_| {
         found = true;
         false
     })?;

@@ -21,6 +21,9 @@ pub mod position;
 pub mod rbd;
 pub mod spool;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use crate::name::Name;
 use landfall_image::{Bytes, DiskMut, Result};
 use std::fmt;

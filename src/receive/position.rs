@@ -3,7 +3,7 @@
 //! Kept with the machine, in its journal, under `WAY:DISK` (`rbd:sda`), so that each point tells it of itself. It holds as long as nobody
 //! else writes to the disk: the journal is asked for that, whoever wrote.
 
-use super::content::is_written_since;
+use super::content::is_written;
 use super::digest::Verdict;
 use crate::vault::machine::Machine;
 use landfall_image::{Error, Result};
@@ -63,13 +63,21 @@ impl<S> Position<S> {
     /// # Errors
     /// Where the journal cannot be read.
     pub fn is_lost(&self, machine: &Machine, disk: &str) -> Result<Option<&'static str>> {
+        self.was_lost(machine, disk, u64::MAX)
+    }
+
+    /// Why it held no longer at record `then` of the journal; `None` where it did.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read.
+    pub fn was_lost(&self, machine: &Machine, disk: &str, then: u64) -> Result<Option<&'static str>> {
         let point = self.point.filter(|own| {
             // In memory, or a look at indexes: no content is read.
             machine.points().is_ok_and(|points| points.iter().any(|point| point.sequence == *own))
         });
         let Some(point) = point else { return Ok(Some("the point that was cut then was given up")) };
         let Some(number) = machine.disk_number(disk) else { return Ok(Some("the disk was removed since")) };
-        Ok(is_written_since(machine, Some(number), point)?.then_some("something else was written to it since"))
+        Ok(is_written(machine, Some(number), point, then)?.then_some("something else was written to it since"))
     }
 }
 

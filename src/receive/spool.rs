@@ -44,6 +44,9 @@ pub struct Request {
     /// It takes the place of all that the disk holds.
     #[serde(default)]
     pub replace: bool,
+    /// The machine has other disks, which stay as they are: they are not of the same moment, and whoever sends it knows that.
+    #[serde(default)]
+    pub apart: bool,
     /// The moment that it is of, in milliseconds since 1970, where that is known. The point gets this time, unless it lies before the newest
     /// point's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ mod hostile;
 mod nbdsh;
 mod order;
 mod qemu;
+mod rbd;
 mod tls;
 mod vault;
 

@@ -188,17 +188,28 @@ fn changed(found: &Sum, expected: &Sum) -> Error {
         .hint("check the vault's medium, and send the stream again")
 }
 
-/// That all are for this machine, and each for a disk of its own.
+/// That all are for this machine, each for a disk of its own, and no disk is left out.
 fn same_machine(machine: &Machine, uploads: &[Upload]) -> Result<()> {
     if let Some(other) = uploads.iter().find(|upload| upload.request.machine.as_str() != machine.name()) {
         let says = format!("is for {}, not for {}", other.request.machine, machine.name());
         return Err(named(Error::refused(says), other));
     }
-    let disks: BTreeSet<&Name> = uploads.iter().map(|upload| &upload.request.disk).collect();
-    match disks.len() == uploads.len() {
-        true => Ok(()),
-        false => Err(Error::refused("two streams are for one disk")
-            .hint("take them one after the other, the older one first: each has a point of its own")),
+    let disks: BTreeSet<&str> = uploads.iter().map(|upload| upload.request.disk.as_str()).collect();
+    if disks.len() < uploads.len() {
+        return Err(Error::refused("two streams are for one disk")
+            .hint("take them one after the other, the older one first: each has a point of its own"));
+    }
+    // A point is one moment of the machine, on all its disks.
+    let state = machine.journal().state();
+    let other = state.disks.values().find(|info| !disks.contains(info.name.as_str()));
+    match (other, uploads.iter().find(|upload| !upload.request.apart)) {
+        (Some(other), Some(upload)) => Err(named(
+            Error::refused(format!("is not for {}, which {} has, too", other.name, machine.name())).hint(
+                "send the streams of all disks that were taken at one moment (rbd group snap create), and take them together; or say that the others are of another moment (--apart)",
+            ),
+            upload,
+        )),
+        _ => Ok(()),
     }
 }
 

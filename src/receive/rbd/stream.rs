@@ -164,7 +164,7 @@ impl<R: Read> Stream<R> {
                     let bytes = Bytes(self.u64("the size of the disk")?);
                     if bytes > limits::DISK_SIZE {
                         let says = format!("says it is a disk of {} bytes; the limit is {}", bytes.0, limits::DISK_SIZE);
-                        return Err(Error::refused(says).at(FileOffset(at)));
+                        return Err(Error::refused(says).at(FileOffset(at)).hint(AGAIN));
                     }
                     size = Some(bytes);
                 }
