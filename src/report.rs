@@ -5,6 +5,7 @@
 
 pub mod failure;
 pub mod images;
+pub mod protection;
 pub mod registration;
 
 use crate::machine::Machine;

@@ -16,7 +16,7 @@ pub mod register;
 mod registry;
 pub mod source;
 mod state;
-mod toml_file;
+pub(crate) mod toml_file;
 
 use crate::event::Observer;
 use crate::machine::is_folder_name;
