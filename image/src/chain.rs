@@ -131,7 +131,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
                 by_name,
             },
         ));
-        let Some(parent) = layer.parent else { break };
+        let Some(parent) = layer.parent.filter(|_| !options.alone) else { break };
         (source, by_name) = parent::find(&here, &parent, &options.gate).map(|it| (it.source, it.by_name))?;
         options.format = parent.format;
         options.snapshot = None;
@@ -145,6 +145,13 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
         disk = Arc::new(Stacked { child, parent: disk });
     }
     Ok(Image { disk, layers: infos })
+}
+
+/// An image that was opened [`alone`](OpenOptions::alone), on the disk that is its parent: one that its format's own names do not
+/// lead to, such as an export in the network.
+pub fn over(child: Image, parent: Image) -> Image {
+    let layers = child.layers.into_iter().chain(parent.layers).collect();
+    Image { disk: Arc::new(Stacked { child: child.disk, parent: parent.disk }), layers }
 }
 
 /// The bytes of the image that `path` means: a file's own, or those of a disk in an OVA package; its format, where that
@@ -205,7 +212,8 @@ impl Disk for Stacked {
     }
 
     fn sector_size(&self) -> Bytes {
-        self.child.sector_size()
+        // A format that cannot tell says 512.
+        self.child.sector_size().max(self.parent.sector_size())
     }
 
     fn extents(&self, range: GuestRange, at_most: usize) -> Result<Vec<Extent>> {

@@ -54,6 +54,9 @@ pub struct OpenOptions {
     pub key: Option<Secret>,
     /// The disk of an archive with several, by its name there; only XVA has them.
     pub member: Option<String>,
+    /// Read this layer and none of its parents, whose names are not looked at: what it does not store is unallocated. For a
+    /// caller who has the parent ([`chain::over`](crate::chain::over)).
+    pub alone: bool,
 }
 
 /// One row of the table.

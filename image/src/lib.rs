@@ -17,6 +17,7 @@ pub mod convert;
 mod corpus;
 pub mod create;
 mod deflate;
+pub mod delta;
 pub mod digest;
 pub mod disk;
 pub mod error;

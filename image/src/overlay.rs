@@ -70,6 +70,17 @@ impl Overlay {
         Bytes(self.read_map().zero_blocks * BLOCK.0)
     }
 
+    /// What was written at the beginning of `range`, which is clipped to the disk and then not empty, and how far that goes.
+    pub(crate) fn written_at(&self, range: GuestRange) -> WrittenRun {
+        let range = disk::clip(range, self.size());
+        let part = self.read_map().first_part(range.start().0, range.end().0);
+        let what = part.place.map(|place| match place {
+            Place::Slot(_) => Written::Data,
+            Place::Zero => Written::Zero,
+        });
+        WrittenRun { range: GuestRange::between(GuestOffset(part.start), GuestOffset(part.end)), what }
+    }
+
     fn read_map(&self) -> std::sync::RwLockReadGuard<'_, Map> {
         self.map.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,6 +262,22 @@ impl DiskMut for Overlay {
     fn flush(&self) -> Result<()> {
         Ok(()) // every write has reached the file when it returns
     }
+}
+
+/// What became of a run of the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It was written over.
+    Data,
+    /// It was made zeros.
+    Zero,
+}
+
+/// A run of an overlay of which all was written in one way, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenRun {
+    pub range: GuestRange,
+    pub what: Option<Written>,
 }
 
 /// A distance inside one buffer, which was an index to begin with.

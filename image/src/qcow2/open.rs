@@ -72,6 +72,7 @@ fn open_layer(source: Source, options: &OpenOptions) -> Result<Layer> {
     };
     let parent = match &header.backing_file {
         None => None,
+        Some(_) if options.alone => None,
         Some(name) => Some(ParentRef {
             names: vec![local_name(name, "backing file")?.to_owned()],
             format: header.backing_format.as_deref().map(format).transpose()?,

@@ -54,6 +54,7 @@ impl<'a> Input<'a> {
             snapshot: self.snapshot.map(str::to_owned),
             key: context.key.clone(),
             member: None,
+            alone: false,
         }
     }
 }
