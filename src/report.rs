@@ -7,6 +7,7 @@ pub mod failure;
 pub mod images;
 pub mod protection;
 pub mod registration;
+pub mod serving;
 
 use crate::machine::Machine;
 use images::PartitionTable;

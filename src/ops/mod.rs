@@ -14,6 +14,7 @@ mod packing;
 pub mod prove;
 pub mod register;
 mod registry;
+pub mod serve;
 pub mod source;
 mod state;
 pub(crate) mod toml_file;

@@ -47,6 +47,8 @@ pub struct Config {
     pub vault: PathBuf,
     /// The folder of the local sockets.
     pub sockets: PathBuf,
+    /// The group of this machine that may read points through the local socket, besides this user: hypervisors run as users of their own.
+    pub points_group: Option<u32>,
     /// Where NBD clients come in.
     pub receive: Receive,
     /// What clients by their certificates may write to; where there is none, all that are let in may write to all.
@@ -230,6 +232,10 @@ pub(crate) struct Written {
     vault: Option<PathBuf>,
     /// The folder of the sockets for programs on this machine; by default /run/landfall.
     sockets: Option<PathBuf>,
+    /// The group of this machine that may read points through the local socket, by name or number: that of the hypervisor's
+    /// processes, such as libvirt-qemu.
+    #[schemars(with = "Option<String>")]
+    points_group: Option<Spanned<String>>,
     /// Where disks come in.
     receive: WrittenReceive,
     /// Where others ask, and order.
@@ -461,6 +467,7 @@ impl Written {
             alarm: self.alarm()?,
             vault: self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path),
             sockets: self.sockets.as_ref().map_or_else(|| PathBuf::from("/run/landfall"), path),
+            points_group: self.points_group.as_ref().map(group).transpose()?,
             receive,
             protect,
             machines,
@@ -579,6 +586,27 @@ impl Written {
             )),
         }
     }
+}
+
+/// The number of a group (group(5)).
+fn group(text: &Spanned<String>) -> Result<u32, Bad> {
+    let name = text.get_ref();
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group")
+        .map_err(|error| Error::io("cannot read", error).in_file(Path::new("/etc/group")))?;
+    let number = groups.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.first() == Some(&name.as_str())).then(|| fields.get(2)?.parse().ok())?
+    });
+    number.ok_or_else(|| {
+        bad(
+            text.span().start,
+            format!("this machine has no group {name:?}"),
+            "getent group shows those that there are",
+        )
+    })
 }
 
 /// 64 hexadecimal digits, in pairs with colons or not.

@@ -17,6 +17,7 @@ pub mod config;
 pub mod exports;
 mod rounds;
 pub mod rpo;
+pub mod run;
 mod status;
 pub mod stream;
 pub mod watched;
@@ -116,12 +117,9 @@ impl Service {
                 }
             }
         }
-        let service = Arc::new(service);
         // What was acknowledged before the end of the last service is in a point before anybody sends more.
-        for name in service.watched().keys() {
-            service.cut_now(name);
-        }
-        Ok(service)
+        service.last_points();
+        Ok(Arc::new(service))
     }
 
     /// Acknowledged writes may be missing: what the disks hold is no state of the machine before they were compared.

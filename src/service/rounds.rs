@@ -23,6 +23,17 @@ const AT_ONCE: usize = 8;
 /// How often it is looked for what is wrong.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// Does `work` until the service stops. It does not end by itself; should it, by a defect, the log says so and it begins again.
+pub(super) fn again_and_again(service: &Service, name: &str, work: fn(&Service)) {
+    while !service.is_stopping() {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(service)));
+        if ended.is_err() {
+            tracing::error!(name, "a defect of landfall ended a thread of the service; it begins again");
+            std::thread::sleep(WATCH);
+        }
+    }
+}
+
 impl Service {
     /// Sets points until the service stops. Takes a thread.
     pub fn set_points(&self) {
@@ -128,6 +139,13 @@ impl Service {
             && watched.has_more()
         {
             self.cut_in_time(std::slice::from_ref(name));
+        }
+    }
+
+    /// What was acknowledged last is in a point, as far as it is a state.
+    pub(super) fn last_points(&self) {
+        for name in self.watched().keys() {
+            self.cut_now(name);
         }
     }
 
