@@ -33,6 +33,7 @@ use catalog::Catalog;
 use config::Config;
 use landfall_image::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use stream::Stream;
@@ -86,6 +87,9 @@ impl Service {
     /// # Errors
     /// As [`Vault::open`] and [`Catalog::open`]. A machine that cannot be read is an alarm.
     pub fn open(config: Config) -> Result<Arc<Service>> {
+        // Everything of every machine is in there.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
+        made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
         let mut service = Service {
