@@ -28,6 +28,7 @@ use crate::receive::ExportName;
 use crate::report::protection::Point;
 use crate::vault::Vault;
 use crate::vault::journal::{DiskInfo, Mark};
+use crate::vault::machine::Machine;
 use alarms::Alarms;
 use catalog::Catalog;
 use config::Config;
@@ -139,10 +140,15 @@ impl Service {
     fn watch(&self, name: &Name, watched: Watched) {
         let machine = Arc::clone(watched.machine());
         self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
+        self.meet(name, &machine);
+    }
+
+    /// Streams for disks that have none yet.
+    fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         for info in machine.journal().state().disks.values() {
             let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
-            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(&machine, &info.name)));
+            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
         }
     }
 
@@ -230,7 +236,7 @@ impl Service {
             }
             if was.is_none() {
                 // Before the disk is there: nobody sees it without.
-                journal.attach(&format!("copying/{}", info.name), b"it was never copied")?;
+                journal.set_copying(&info.name, Some("it was never copied"))?;
             }
             machine.set_disk(&info)?;
         }
@@ -247,15 +253,6 @@ impl Service {
             self.meet(name, &machine);
         }
         Ok(())
-    }
-
-    /// Streams for disks that are new.
-    fn meet(&self, name: &Name, machine: &Arc<crate::vault::machine::Machine>) {
-        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        for info in machine.journal().state().disks.values() {
-            let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
-            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
-        }
     }
 
     /// Takes a disk out of a machine. Earlier points keep it.

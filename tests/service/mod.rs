@@ -1,7 +1,10 @@
 //! The service as a whole: the real program, with writers that do not wait for it to be well.
 
+mod days;
 mod kills;
 mod mirrors;
+mod simulated;
+mod unit;
 
 use crate::receive::vault::{BLOCK, BLOCKS, model, numbers, of_point};
 use landfall::service::config::Config;
