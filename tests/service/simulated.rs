@@ -23,6 +23,7 @@ const WRITES: u64 = 4;
 const BEGIN: u64 = 1_700_006_400_000;
 
 /// How it is after some days.
+#[allow(dead_code, reason = "the benchmark shows all of it")]
 #[derive(Clone, Copy, Debug)]
 pub struct After {
     pub days: u64,
