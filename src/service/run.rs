@@ -79,12 +79,7 @@ impl Bound {
             }
         };
         std::thread::scope(|scope| -> Result<()> {
-            let workers: [(&str, fn(&Service)); 3] = [
-                ("points", Service::set_points),
-                ("upkeep", Service::keep_order),
-                ("watch", Service::watch_out),
-            ];
-            for (name, work) in workers {
+            for (name, work) in rounds::WORK {
                 let service = &*service;
                 let started = std::thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
                     rounds::again_and_again(service, name, work);
