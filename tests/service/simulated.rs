@@ -63,7 +63,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
             }
             let now = BEGIN + second * 1000;
             machine.checkpoint(now, &Mark::default()).unwrap();
-            if second % UPKEEP == 0 {
+            if second.is_multiple_of(UPKEEP) {
                 let began = Instant::now();
                 upkeep::run(&machine, retention, &BTreeSet::new(), now, &|_| Ok(())).unwrap();
                 longest = longest.max(began.elapsed());
