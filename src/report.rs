@@ -5,7 +5,9 @@
 
 pub mod failure;
 pub mod images;
+pub mod protection;
 pub mod registration;
+pub mod serving;
 
 use crate::machine::Machine;
 use images::PartitionTable;

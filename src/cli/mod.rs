@@ -8,6 +8,7 @@ mod map;
 mod mapping;
 mod progress;
 mod register;
+mod serve;
 mod text;
 
 use crate::ops::Settings;
@@ -32,6 +33,8 @@ pub struct Surroundings {
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
+    /// The socket on which whoever started the program wants to hear of it (sd_notify(3)).
+    pub notify: Option<PathBuf>,
 }
 
 /// Runs one command. The exit code: 0 done, 1 refused, 2 failed.
@@ -107,6 +110,7 @@ fn dispatch(
         Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
+        Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

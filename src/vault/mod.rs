@@ -243,6 +243,14 @@ impl Vault {
         Ok(sequences)
     }
 
+    /// Ends in good order.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn close(&self) -> Result<()> {
+        self.machines().values().try_for_each(|machine| machine.journal().sync().map(drop))
+    }
+
     /// Closes segments of those that hold the most in memory, where all together hold too much.
     pub fn relieve(&self) {
         if self.in_memory.load(Ordering::Relaxed) <= RECORDS_IN_MEMORY {

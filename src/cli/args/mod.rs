@@ -1,8 +1,10 @@
 //! The command line's grammar.
 
 mod disk;
+mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
+pub use service::{LogForm, Serve};
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
@@ -93,6 +95,12 @@ pub enum Verb {
     /// keyring (secret-tool; attributes service=landfall, host, user) where the address names the user. libvirt has files of its
     /// own for them.
     Register(Register),
+    /// Run the service of the recovery site: receive replicated disks over NBD, keep recovery points
+    ///
+    /// Programs on this machine reach it through sockets in /run/landfall (receive.sock for disks that come in, points.sock for
+    /// points that are read, api.sock); others over TLS, as its file says. SIGTERM ends it in good order; after any other end
+    /// it goes on where it was.
+    Serve(Serve),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),

@@ -16,6 +16,7 @@
 //! Not here: which points are kept ([`retention`](super::retention)), rewriting ([`compact`](super::compact)), the base
 //! ([`base`](super::base)).
 
+mod copying;
 pub mod index;
 pub mod map;
 pub mod record;
@@ -571,8 +572,9 @@ impl Held<'_> {
     /// Sets a checkpoint. `time` is in milliseconds since 1970.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Refused where a disk is being copied ([`State::copying`]); where the file cannot be written.
     pub fn checkpoint(&mut self, time: u64, mark: &Mark) -> Result<u64> {
+        self.active.state.check_copied()?;
         let payload = match *mark == Mark::default() {
             true => Vec::new(),
             false => encoded(mark)?,
