@@ -7,6 +7,7 @@
 //! finish: ID.batch is removed
 //! ```
 //!
+//! From the first write to the point the journal itself says that the disks are being copied, so that no point is cut whatever happens.
 //! Where the service is killed between, `ID.batch` is found when it starts: the work is done again, from what is on the medium, or taken
 //! back to the last point. Until then the machine takes nothing and has no points cut ([`lease`](super::lease)). Doing it again is
 //! no different from doing it once: what is the same already is not written, and a point that was cut is not cut again.
@@ -21,6 +22,7 @@ use crate::vault::machine::{Live, Machine, Point};
 use crate::vault::storage::Storage;
 use landfall_image::{Bytes, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -47,7 +49,11 @@ pub struct Intent {
     pub disks: Vec<Name>,
     /// What it is, for people.
     pub says: String,
-    /// The point to go back to; `None` where the machine had no disk.
+    /// Those of them that the machine did not have before.
+    pub new: Vec<Name>,
+    /// The newest point when it was begun; `None` where there was none.
+    pub since: Option<u64>,
+    /// The point to go back to: that, or the last that was cut of it.
     pub before: Option<u64>,
     /// What is to be done.
     pub work: Work,
@@ -107,16 +113,18 @@ impl Batches {
     ) -> Result<Batch> {
         let name: Name = machine.name().parse()?;
         let lease = self.leases.batch(&name, disks, says)?;
-        let begun = safe_point(machine, now).and_then(|before| {
+        let begun = safe_point(machine, disks, now).and_then(|before| {
             let pin = before.map(|point| machine.at(point)).transpose()?;
-            let intent =
-                Intent { id: Uuid::new_v4(), machine: name, disks: disks.to_vec(), says: says.into(), before, work };
+            let new = disks.iter().filter(|disk| machine.disk_number(disk.as_str()).is_none()).cloned().collect();
+            let (disks, says) = (disks.to_vec(), says.to_owned());
+            let intent = Intent { id: Uuid::new_v4(), machine: name, disks, new, says, since: before, before, work };
             files::write(&*self.storage, &file(intent.id), &intent)?;
             Ok((intent, pin))
         });
         match begun {
             Ok((intent, pin)) => {
-                Ok(Batch { storage: Arc::clone(&self.storage), machine: Arc::clone(machine), lease, intent, _pin: pin })
+                let (storage, machine) = (Arc::clone(&self.storage), Arc::clone(machine));
+                Ok(Batch { storage, machine, lease, intent, pin, cut: BTreeMap::new() })
             }
             Err(error) => {
                 // Nothing was written to the disks. An intent that may have come to the medium all the same would be done later, which is
@@ -134,22 +142,49 @@ impl Batches {
     pub fn resume(&self, machine: &Arc<Machine>, intent: Intent) -> Result<Batch> {
         let lease = self.leases.take_over(&intent.machine)?;
         let pin = intent.before.and_then(|point| machine.at(point).ok());
-        Ok(Batch { storage: Arc::clone(&self.storage), machine: Arc::clone(machine), lease, intent, _pin: pin })
+        let cut = cut(machine, &intent)?;
+        Ok(Batch { storage: Arc::clone(&self.storage), machine: Arc::clone(machine), lease, intent, pin, cut })
     }
+}
+
+/// The points that were cut of a batch, by its parts: they tell it of themselves.
+fn cut(machine: &Arc<Machine>, intent: &Intent) -> Result<BTreeMap<usize, u64>> {
+    let mut cut = BTreeMap::new();
+    let points = machine.points()?;
+    for sequence in points.iter().rev().map(|point| point.sequence).take_while(|point| Some(*point) > intent.since) {
+        let point = machine.at(sequence)?;
+        for (name, raw) in &point.state().attachments {
+            let Some((way, disk)) = name.split_once(':').filter(|(way, _)| position::WAYS.contains(way)) else {
+                continue;
+            };
+            let position: Position<serde_json::Value> = position::parse(raw, way, disk)?;
+            if position.batch == intent.id {
+                cut.insert(position.part, sequence);
+            }
+        }
+    }
+    Ok(cut)
 }
 
 fn file(id: Uuid) -> String {
     format!("{id}.batch")
 }
 
-/// The point that has what the machine's disks hold now: the newest, or one that is cut. `None` where the machine has no disk.
-fn safe_point(machine: &Arc<Machine>, now: u64) -> Result<Option<u64>> {
-    let disks = machine.journal().state().disks;
-    if disks.is_empty() {
-        return Ok(None);
+/// The point that has what the machine's disks hold now: the newest, or one that is cut. Where a disk of the batch is between two moments
+/// already (a copy over NBD that was given up), the newest.
+fn safe_point(machine: &Arc<Machine>, disks: &[Name], now: u64) -> Result<Option<u64>> {
+    let state = machine.journal().state();
+    let copied = state.copying();
+    if let Some((disk, why)) = copied.iter().find(|(disk, _)| !disks.iter().any(|own| own.as_str() == **disk)) {
+        return Err(Error::refused(format!("{}/{disk} is being copied ({why}): there would be no point of all disks", machine.name()))
+            .hint("wait until that copy has ended"));
     }
-    if let Some(newest) = machine.points()?.last().map(|point| point.sequence) {
-        let is_same = machine.at(newest)?.state().disks == disks && !is_written(machine, None, newest, u64::MAX)?;
+    let newest = machine.points()?.last().map(|point| point.sequence);
+    if state.disks.is_empty() || !copied.is_empty() {
+        return Ok(newest.filter(|_| !state.disks.is_empty()));
+    }
+    if let Some(newest) = newest {
+        let is_same = machine.at(newest)?.state().disks == state.disks && !is_written(machine, None, newest, u64::MAX)?;
         if is_same {
             return Ok(Some(newest));
         }
@@ -166,7 +201,9 @@ pub struct Batch {
     lease: BatchLease,
     intent: Intent,
     /// Keeps the point to go back to.
-    _pin: Option<Point>,
+    pin: Option<Point>,
+    /// Points that were cut of it before, by its parts.
+    cut: BTreeMap<usize, u64>,
 }
 
 impl Batch {
@@ -188,8 +225,21 @@ impl Batch {
         if !self.intent.disks.contains(name) {
             return Err(Error::refused(format!("{} does not write to {name}", self.intent.says)));
         }
+        let is_own = |(number, info): (&u32, &DiskInfo)| {
+            info.name != name.as_str() || self.machine.disk_number(name.as_str()) == Some(*number)
+        };
+        if !self.pin.iter().flat_map(|point| &point.state().disks).all(is_own) {
+            return Err(Error::corrupt(format!("the disk {name} is not the one any more that it was when {} was begun", self.intent.says))
+                .hint("it is brought back from the last point; then try again"));
+        }
+        self.machine.journal().set_copying(name.as_str(), Some(&self.intent.says))?;
         set_disk(&self.machine, &DiskInfo { name: name.as_str().to_owned(), size: size.0, sector })?;
         self.machine.live(name.as_str())
+    }
+
+    /// The point of one of its parts, where it was cut before the service was killed.
+    pub fn was_cut(&self, part: usize) -> Option<u64> {
+        self.cut.get(&part).copied()
     }
 
     /// Cuts a point of what the disks hold now, with these positions (way, disk) and attachments. `time` is in milliseconds since 1970; it
@@ -213,10 +263,12 @@ impl Batch {
             let position = Position { point: None, ..position.clone() };
             wanted.push((position::attachment(way, disk.as_str()), encoded(&position)?));
         }
-        let point = match self.cut_before(&wanted)? {
+        let was_cut = positions.first().and_then(|(_, _, position)| self.was_cut(position.part));
+        let point = match was_cut {
             Some(point) => point,
             None => {
                 let journal = self.machine.journal();
+                self.intent.disks.iter().try_for_each(|disk| journal.set_copying(disk.as_str(), None))?;
                 wanted.iter().try_for_each(|(name, raw)| journal.attach(name, raw))?;
                 let newest = self.machine.points()?.last().map_or(0, |point| point.time);
                 self.machine.checkpoint(time.max(newest), mark)?
@@ -230,17 +282,6 @@ impl Batch {
         self.intent.before = Some(point);
         files::write(&*self.storage, &file(self.intent.id), &self.intent)?;
         Ok(point)
-    }
-
-    /// The newest point, where it has all of these already.
-    fn cut_before(&self, wanted: &[(String, Vec<u8>)]) -> Result<Option<u64>> {
-        if wanted.is_empty() {
-            return Ok(None);
-        }
-        let Some(newest) = self.machine.points()?.last().map(|point| point.sequence) else { return Ok(None) };
-        let point = self.machine.at(newest)?;
-        let has = |(name, raw): &(String, Vec<u8>)| point.state().attachments.get(name).map_or(&[][..], Vec::as_slice) == raw;
-        Ok(wanted.iter().all(has).then_some(newest))
     }
 
     /// Ends it: all of it is on the medium.
@@ -265,19 +306,27 @@ impl Batch {
             let was = disks.and_then(|disks| disks.iter().find(|(_, info)| info.name == name.as_str()));
             let number = self.machine.disk_number(name.as_str());
             let (Some((old, info)), Some(point)) = (was, &before) else {
-                number.map_or(Ok(()), |number| journal.remove_disk(number))?;
+                if let Some(number) = number.filter(|_| self.intent.new.contains(name)) {
+                    journal.remove_disk(number)?;
+                    journal.set_copying(name.as_str(), None)?;
+                }
+                // One that was in no point yet stays between two moments.
                 continue;
             };
             set_disk(&self.machine, info)?;
             let (from, live) = (point.disk(*old)?, self.machine.live(name.as_str())?);
             // One that was removed is there again, with another number and nothing in it.
-            if number != Some(*old) {
-                content::copy(&from, &live, std::iter::once(0..info.size), false, effort)?;
-                continue;
+            match number == Some(*old) {
+                true => {
+                    let since = self.intent.before.unwrap_or_default();
+                    let changed = content::changed(&self.machine, *old, since, u64::MAX, Bytes(info.size))?;
+                    content::copy(&from, &live, changed.ranges(), false, effort)?;
+                }
+                false => {
+                    content::copy(&from, &live, std::iter::once(0..info.size), false, effort)?;
+                }
             }
-            let since = self.intent.before.unwrap_or_default();
-            let changed = content::changed(&self.machine, *old, since, u64::MAX, Bytes(info.size))?;
-            content::copy(&from, &live, changed.ranges(), false, effort)?;
+            journal.set_copying(name.as_str(), None)?;
         }
         journal.sync()?;
         self.anchor()?;
@@ -301,7 +350,8 @@ impl Batch {
                 }
             }
         }
-        if held.is_empty() {
+        // While another disk is being copied, there is no point to be had; whole disks have to be sent then.
+        if held.is_empty() || !self.machine.journal().state().copying().is_empty() {
             return Ok(());
         }
         let newest = self.machine.points()?.last().map_or(0, |point| point.time);

@@ -15,6 +15,7 @@ pub mod content;
 pub mod digest;
 mod files;
 pub mod folder;
+pub mod incoming;
 pub mod lease;
 pub mod nbd;
 pub mod position;

@@ -13,6 +13,7 @@
 
 use super::digest::Sum;
 use super::files::{self, DIR};
+use crate::moment::Moment;
 use crate::name::Name;
 use crate::vault::storage::{Storage, StoredFile};
 use landfall_image::{Bytes, Error, Result};
@@ -47,10 +48,9 @@ pub struct Request {
     /// The machine has other disks, which stay as they are: they are not of the same moment, and whoever sends it knows that.
     #[serde(default)]
     pub apart: bool,
-    /// The moment that it is of, in milliseconds since 1970, where that is known. The point gets this time, unless it lies before the newest
-    /// point's.
+    /// The moment that it is of, where that is known. The point gets this time, unless it lies before the newest point's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub taken_at: Option<u64>,
+    pub taken_at: Option<Moment>,
 }
 
 /// An upload.

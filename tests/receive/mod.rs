@@ -4,6 +4,7 @@ mod clients;
 pub mod daemon;
 mod file_disk;
 mod flood;
+mod folder;
 mod hostile;
 pub mod nbdsh;
 mod order;

@@ -10,6 +10,7 @@
 //! has some whose size is not right yet.
 
 use super::inventory::Inventory;
+use crate::moment::Moment;
 use crate::receive::digest::{self, Sum};
 use crate::vault::journal::Consistency;
 use landfall_image::{Error, Kind, Result, Source};
@@ -37,9 +38,9 @@ pub struct Manifest {
     pub machine: Option<String>,
     /// Every file of the drop but this, by its path in it.
     pub files: BTreeMap<String, File>,
-    /// The moment that it is of, in milliseconds since 1970.
+    /// The moment that it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub taken_at: Option<u64>,
+    pub taken_at: Option<Moment>,
     /// How far that moment can be trusted.
     #[serde(default)]
     pub consistency: Consistency,

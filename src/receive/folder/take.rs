@@ -118,21 +118,9 @@ pub fn resume(watcher: &Watcher, hands: &Hands<'_>, intent: &Intent, job: &Job) 
         let drop = sealed_as_before(job)?;
         let is_compared = drop.verdict == Verdict::Matched;
         let contents = contents::open(hands.context, &drop.inventory, &drop.manifest, is_compared)?;
-        let taken = match was_taken(&machine, &drop.inventory)? {
-            Some(point) => Taken {
-                point,
-                verdict: drop.verdict,
-                place: PathBuf::new(),
-                was_there: true,
-                disks: Vec::new(),
-                notes: Vec::new(),
-            },
-            None => {
-                let before = intent.before.map(|point| machine.at(point)).transpose()?;
-                let plan = plan_again(before.as_ref(), &contents, &drop.manifest)?;
-                apply(batch, hands, &drop, &contents, &plan, job)?
-            }
-        };
+        let before = intent.since.map(|point| machine.at(point)).transpose()?;
+        let plan = plan_again(before.as_ref(), &contents, &drop.manifest)?;
+        let taken = apply(batch, hands, &drop, &contents, &plan, job)?;
         again = Some(drop);
         Ok(taken)
     });
@@ -199,15 +187,20 @@ fn apply(
     for (found, target) in contents.disks.iter().zip(&plan.targets) {
         let before = machine.disk_number(target.disk.as_str()).map(|_| machine.live(target.disk.as_str()));
         let before = before.transpose()?.map(|live| landfall_image::Disk::size(&live));
-        // What lies behind the end of one layer is zeros to those above it.
-        for size in &found.sizes {
-            batch.disk(&target.disk, *size, target.sector)?;
-        }
-        let live = batch.disk(&target.disk, found.size(), target.sector)?;
-        let all = std::iter::once(0..found.size().0);
         let is_delta = found.parent.is_some();
-        let counts = content::copy(&*found.content, &live, all, is_delta, &effort(hands))
-            .map_err(|error| error.in_file(&inventory.place(&found.file)))?;
+        let counts = match batch.was_cut(0) {
+            Some(_) => Counts::default(),
+            None => {
+                // What lies behind the end of one layer is zeros to those above it.
+                for size in &found.sizes {
+                    batch.disk(&target.disk, *size, target.sector)?;
+                }
+                let live = batch.disk(&target.disk, found.size(), target.sector)?;
+                let all = std::iter::once(0..found.size().0);
+                content::copy(&*found.content, &live, all, is_delta, &effort(hands))
+                    .map_err(|error| error.in_file(&inventory.place(&found.file)))?
+            }
+        };
         let source = Top {
             file: found.file.clone(),
             format: found.format,
@@ -252,7 +245,7 @@ fn apply(
         attachments.push((DEFINITION, json));
         attachments.push((VARIABLES, variables));
     }
-    let time = manifest.taken_at.unwrap_or(job.now).min(job.now);
+    let time = manifest.taken_at.map_or(job.now, |moment| moment.0.min(job.now));
     let mark = Mark { consistency: manifest.consistency, group: None, tag: manifest.tag.clone() };
     let point = batch.point(time, &mark, &positions, &attachments)?;
     Ok(Taken { point, verdict: *verdict, place: PathBuf::new(), was_there: false, disks, notes })

@@ -4,6 +4,7 @@ use super::check::{self, Answer, Summary, survey};
 use super::record::{Head, Part};
 use super::stream::Stream;
 use super::{Hashing, Policy, Snapshot, WAY};
+use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::batch::{self, Batch, Batches, Intent, Work};
 use crate::receive::content::{self, Counts, Effort, PIECE};
@@ -25,8 +26,8 @@ pub struct Job {
     /// The streams: one for each disk.
     pub items: Vec<Item>,
     /// The moment that they are of.
-    pub taken_at: Option<u64>,
-    /// When it was begun.
+    pub taken_at: Option<Moment>,
+    /// When it was begun, in milliseconds since 1970.
     pub now: u64,
 }
 
@@ -290,7 +291,7 @@ fn apply(
     effort: &Effort,
 ) -> Result<(Vec<DiskOutcome>, Vec<u64>)> {
     let (mut outcomes, mut points) = (Vec::new(), Vec::new());
-    let time = job.taken_at.unwrap_or(job.now).min(job.now);
+    let time = job.taken_at.map_or(job.now, |moment| moment.0.min(job.now));
     let is_single = job.items.len() == 1;
     let mut positions = Vec::new();
     for (item, summary) in job.items.iter().zip(summaries) {
@@ -302,19 +303,18 @@ fn apply(
         let mut last = None;
         for (part, diff) in summary.diffs.iter().enumerate() {
             let position = position_behind(batch, item, part, &diff.head);
-            let is: Option<Position<Snapshot>> = position::of(&machine, WAY, item.disk.as_str())?;
-            let done = is.filter(|is| is.batch == position.batch);
-            let is_done = done.is_some_and(|is| is.part > part || is.part == part && is.point.is_some());
-            let live = match is_done {
-                true => None,
-                false => Some(batch.disk(&item.disk, diff.head.size, item.sector)?),
+            // The point of all is that of the last part.
+            let of_point = if is_single { part } else { summary.diffs.len() - 1 };
+            let live = match batch.was_cut(of_point) {
+                Some(_) => None,
+                None => Some(batch.disk(&item.disk, diff.head.size, item.sector)?),
             };
             counts.add(apply_diff(&mut stream, live.as_ref(), summary.disorder.is_some(), effort)?);
             // Before anybody can see it.
             if stream.inner().sum() != diff.sum {
                 return Err(changed(&stream.inner().sum(), &diff.sum));
             }
-            if live.is_some() && is_single {
+            if is_single {
                 points.push(batch.point(time, &Mark::default(), &[(WAY, &item.disk, position.clone())], &[])?);
             }
             last = Some((diff, position));

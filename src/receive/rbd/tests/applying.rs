@@ -3,6 +3,7 @@
 use super::super::record::Version;
 use super::super::{Outcome, Policy, Snapshot, take};
 use super::{Said, diff, image, model};
+use crate::moment::Moment;
 use crate::receive::content::Effort;
 use crate::receive::digest::{Sum, Verdict};
 use crate::receive::position::{self, Position, points_to_keep};
@@ -292,7 +293,7 @@ fn what_was_acknowledged_before_has_its_point() {
 #[test]
 fn the_time_of_a_point_is_that_of_its_moment() {
     let bench = Bench::on(&Medium::default());
-    let at = |taken_at| Request { taken_at, ..request("sda", "x") };
+    let at = |taken_at: Option<u64>| Request { taken_at: taken_at.map(Moment), ..request("sda", "x") };
     send(&bench, at(Some(5000)), &diff(Version::V1, None, Some("s1"), SIZE, &[]), 9000).unwrap();
     send(&bench, at(Some(4000)), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &[]), 9000).unwrap();
     send(&bench, at(Some(99_000)), &diff(Version::V1, Some("s2"), Some("s3"), SIZE, &[]), 9500).unwrap();
