@@ -167,8 +167,7 @@ impl Service {
         order.sort_by_key(|one| one.machine().name());
         let _held: Vec<_> = order.iter().map(|one| one.cutting()).collect();
         let machines: Vec<_> = watched.iter().map(|one| Arc::clone(one.machine())).collect();
-        let time = now();
-        let sequences = self.vault.cut(&machines, time, mark)?;
+        let (time, sequences) = self.vault.cut(&machines, now(), mark)?;
         for (one, sequence) in watched.iter().zip(sequences) {
             one.set(sequence, time, mark);
         }

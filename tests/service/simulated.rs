@@ -43,7 +43,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
     let name = "web01".parse().unwrap();
     let mut vault = Vault::open(root).unwrap().0;
     let mut machine = vault.machine_or_new(&name).unwrap();
-    machine.set_disk(&DiskInfo { name: "sda".into(), size: SIZE, sector: 512 }).unwrap();
+    machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: SIZE, sector: 512 }).unwrap();
     let mut state = 1u64;
     let mut number = 0u64;
     for day in 0..days {
