@@ -171,7 +171,7 @@ fn file(id: Uuid) -> String {
 }
 
 /// The point that has what the machine's disks hold now: the newest, or one that is cut. Where a disk of the batch is between two moments
-/// already (a copy over NBD that was given up), the newest.
+/// already (a copy over NBD that was given up), or may miss writes since a loss of power, the newest.
 fn safe_point(machine: &Arc<Machine>, disks: &[Name], now: u64) -> Result<Option<u64>> {
     let state = machine.journal().state();
     let copied = state.copying();
@@ -180,7 +180,7 @@ fn safe_point(machine: &Arc<Machine>, disks: &[Name], now: u64) -> Result<Option
             .hint("wait until that copy has ended"));
     }
     let newest = machine.points()?.last().map(|point| point.sequence);
-    if state.disks.is_empty() || !copied.is_empty() {
+    if state.disks.is_empty() || !copied.is_empty() || machine.journal().is_behind() {
         return Ok(newest.filter(|_| !state.disks.is_empty()));
     }
     if let Some(newest) = newest {
@@ -233,7 +233,8 @@ impl Batch {
                 .hint("it is brought back from the last point; then try again"));
         }
         self.machine.journal().set_copying(name.as_str(), Some(&self.intent.says))?;
-        set_disk(&self.machine, &DiskInfo { name: name.as_str().to_owned(), size: size.0, sector })?;
+        let info = DiskInfo { name: name.as_str().to_owned(), size: size.0, sector };
+        self.machine.journal().set_disk(&info)?;
         self.machine.live(name.as_str())
     }
 
@@ -270,6 +271,10 @@ impl Batch {
                 let journal = self.machine.journal();
                 self.intent.disks.iter().try_for_each(|disk| journal.set_copying(disk.as_str(), None))?;
                 wanted.iter().try_for_each(|(name, raw)| journal.attach(name, raw))?;
+                // After a loss of power: what is on the batch's disks was read anew, and no other can miss anything.
+                if journal.is_behind() && position::all_hold(&self.machine, &self.intent.disks)? {
+                    journal.caught_up()?;
+                }
                 let newest = self.machine.points()?.last().map_or(0, |point| point.time);
                 self.machine.checkpoint(time.max(newest), mark)?
             }
@@ -313,7 +318,7 @@ impl Batch {
                 // One that was in no point yet stays between two moments.
                 continue;
             };
-            set_disk(&self.machine, info)?;
+            journal.set_disk(info)?;
             let (from, live) = (point.disk(*old)?, self.machine.live(name.as_str())?);
             // One that was removed is there again, with another number and nothing in it.
             match number == Some(*old) {
@@ -350,8 +355,15 @@ impl Batch {
                 }
             }
         }
+        let journal = self.machine.journal();
+        if held.len() == self.intent.disks.len()
+            && journal.is_behind()
+            && position::all_hold(&self.machine, &self.intent.disks)?
+        {
+            journal.caught_up()?;
+        }
         // While another disk is being copied, there is no point to be had; whole disks have to be sent then.
-        if held.is_empty() || !self.machine.journal().state().copying().is_empty() {
+        if held.is_empty() || journal.is_behind() || !journal.state().copying().is_empty() {
             return Ok(());
         }
         let newest = self.machine.points()?.last().map_or(0, |point| point.time);
@@ -364,11 +376,6 @@ impl Batch {
         }
         self.machine.journal().sync().map(drop)
     }
-}
-
-/// Gives a disk of that name its size; makes it where there is none.
-pub(super) fn set_disk(machine: &Machine, info: &DiskInfo) -> Result<()> {
-    machine.set_disk(info).map(drop)
 }
 
 /// Runs `work` on a batch, and takes it back where that fails for another reason than that somebody asked to stop: then it is finished

@@ -7,9 +7,12 @@
 use super::batch::{Batches, Intent, Work};
 use super::content::Effort;
 use super::folder::{Hands, Watcher};
-use super::lease::Leases;
+use super::lease::{Leases, StreamLease};
+use super::position;
 use super::rbd;
 use super::spool::Spool;
+use crate::name::Name;
+use crate::vault::machine::Machine;
 use crate::vault::storage::{Folder, Storage};
 use landfall_image::{Error, Kind, Result};
 use std::path::Path;
@@ -18,7 +21,7 @@ use std::sync::Arc;
 /// The ways in, but for NBD.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who writes where: asked by NBD connections and by whoever cuts points, too.
+    /// Who writes where: asked by whoever cuts points, too. NBD connections ask by [`stream`](Incoming::stream).
     pub leases: Leases,
     /// Deltas that are being written.
     pub batches: Batches,
@@ -51,6 +54,17 @@ impl Incoming {
         Ok((Incoming { leases, batches, spool }, troubles))
     }
 
+    /// The right to write to a disk over NBD, for as long as the answer lives. What deltas have brought it ends with that: the next has to be
+    /// a whole disk.
+    ///
+    /// # Errors
+    /// As [`Leases::stream`]; as the journal's.
+    pub fn stream(&self, machine: &Machine, disk: &Name) -> Result<StreamLease> {
+        let lease = self.leases.stream(&machine.name().parse()?, disk)?;
+        position::end(machine, disk.as_str())?;
+        Ok(lease)
+    }
+
     /// Finishes what was cut off, or takes it back where that cannot be done. Called before anything else is let in; machines for which it
     /// fails stay closed.
     ///
@@ -62,6 +76,14 @@ impl Incoming {
             let error = self.finish_one(hands, watchers, &intent).err();
             let is_taken_back = error.is_some() && self.leases.running(&intent.machine).is_none();
             all.push(Finished { intent, error, is_taken_back });
+        }
+        for (name, machine) in hands.vault.machines() {
+            let journal = machine.journal();
+            let is_whole = !journal.state().disks.is_empty() && self.leases.running(&name).is_none();
+            // The power was lost, and none of it with it: all its disks are fed by deltas.
+            if journal.is_behind() && is_whole && position::all_hold(&machine, &[])? {
+                journal.caught_up()?;
+            }
         }
         Ok(all)
     }

@@ -5,6 +5,7 @@
 
 use super::content::is_written;
 use super::digest::Verdict;
+use crate::name::Name;
 use crate::vault::machine::Machine;
 use landfall_image::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -29,6 +30,9 @@ pub struct Position<S> {
     /// The point that was cut of it. Not there in the point itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<u64>,
+    /// Something else was let in to write to the disk since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_ended: bool,
     /// In the source's terms.
     #[serde(flatten)]
     pub source: S,
@@ -71,14 +75,64 @@ impl<S> Position<S> {
     /// # Errors
     /// Where the journal cannot be read.
     pub fn was_lost(&self, machine: &Machine, disk: &str, then: u64) -> Result<Option<&'static str>> {
+        const OTHER: &str = "something else was written to it since";
+        if self.has_ended {
+            return Ok(Some(OTHER));
+        }
         let point = self.point.filter(|own| {
             // In memory, or a look at indexes: no content is read.
             machine.points().is_ok_and(|points| points.iter().any(|point| point.sequence == *own))
         });
         let Some(point) = point else { return Ok(Some("the point that was cut then was given up")) };
         let Some(number) = machine.disk_number(disk) else { return Ok(Some("the disk was removed since")) };
-        Ok(is_written(machine, Some(number), point, then)?.then_some("something else was written to it since"))
+        Ok(is_written(machine, Some(number), point, then)?.then_some(OTHER))
     }
+}
+
+/// Notes, on the medium, that something else is let in to write to a disk: whatever becomes of what it writes, the disk holds no longer what
+/// its deltas have brought.
+///
+/// # Errors
+/// As the journal's.
+pub fn end(machine: &Machine, disk: &str) -> Result<()> {
+    let mut is_changed = false;
+    for way in WAYS {
+        let Some(position) = of::<serde_json::Value>(machine, way, disk)?.filter(|position| !position.has_ended) else {
+            continue;
+        };
+        let position = Position { has_ended: true, ..position };
+        let raw = serde_json::to_vec(&position)
+            .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
+        machine.journal().attach(&attachment(way, disk), &raw)?;
+        is_changed = true;
+    }
+    match is_changed {
+        true => machine.journal().sync().map(drop),
+        false => Ok(()),
+    }
+}
+
+/// True where each disk but those of `besides` holds what its deltas have brought: then nothing is missing of it that was acknowledged, since
+/// deltas are acknowledged when they are on the medium.
+///
+/// # Errors
+/// Where the journal cannot be read.
+pub fn all_hold(machine: &Machine, besides: &[Name]) -> Result<bool> {
+    for info in machine.journal().state().disks.values() {
+        if besides.iter().any(|other| other.as_str() == info.name) {
+            continue;
+        }
+        let mut holds = false;
+        for way in WAYS {
+            if let Some(position) = of::<serde_json::Value>(machine, way, &info.name)? {
+                holds |= position.is_lost(machine, &info.name)?.is_none();
+            }
+        }
+        if !holds {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Points that the rules of retention must leave, so that the next delta is known to fit: to be given to

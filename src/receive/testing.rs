@@ -7,6 +7,7 @@ use super::batch::Batches;
 use super::lease::Leases;
 use super::spool::{Request, Spool, Upload};
 use crate::vault::handles::Handles;
+use crate::vault::journal::start::Ended;
 use crate::vault::journal::{Home, Limits};
 use crate::vault::machine::Machine;
 use crate::vault::storage::Storage;
@@ -20,7 +21,6 @@ const LIMITS: Limits = Limits { records: 24, bytes: 96 << 10, closed: 2 };
 
 /// A service's parts, as far as they receive.
 pub struct Bench {
-    pub storage: Arc<dyn Storage>,
     pub machine: Arc<Machine>,
     pub batches: Batches,
     pub spool: Spool,
@@ -29,7 +29,7 @@ pub struct Bench {
 
 impl Bench {
     /// Those of the machine `web01`, on this medium.
-    pub fn try_on(medium: &Medium) -> Result<Bench> {
+    pub fn try_on(medium: &Medium, ended: Ended) -> Result<Bench> {
         let storage: Arc<dyn Storage> = Arc::new(medium.clone());
         let home = Home {
             storage: Arc::clone(&storage),
@@ -38,16 +38,22 @@ impl Bench {
             machine: Uuid::from_u128(7),
             in_memory: Arc::default(),
         };
-        let (machine, _) = Machine::open("web01", &home, "web01/bases", LIMITS)?;
+        let (machine, _) = Machine::open("web01", &home, "web01/bases", LIMITS, ended)?;
         let leases = Leases::default();
         let batches = Batches::open(&storage, &leases)?;
         let (spool, troubles) = Spool::open(&storage)?;
         assert!(troubles.is_empty(), "{troubles:?}");
-        Ok(Bench { storage, machine: Arc::new(machine), batches, spool, leases })
+        Ok(Bench { machine: Arc::new(machine), batches, spool, leases })
     }
 
+    /// After a service that was killed, if there was one.
     pub fn on(medium: &Medium) -> Bench {
-        Bench::try_on(medium).unwrap()
+        Bench::try_on(medium, Ended::Killed).unwrap()
+    }
+
+    /// After a loss of power.
+    pub fn without_power(medium: &Medium) -> Bench {
+        Bench::try_on(medium, Ended::WithThePower).unwrap()
     }
 
     /// These bytes in the spool.

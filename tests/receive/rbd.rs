@@ -68,7 +68,7 @@ fn source() -> (Site, Vec<(u64, Vec<u8>)>) {
     let mut points = Vec::new();
     let sizes = [3 << 20, 9 << 20, 9 << 20, (5 << 20) + 512];
     for (number, size) in sizes.into_iter().enumerate() {
-        machine.set_disk(&DiskInfo { name: "sda".into(), size, sector: 512 }).unwrap();
+        machine.journal().set_disk(&DiskInfo { name: "sda".into(), size, sector: 512 }).unwrap();
         let live = machine.live("sda").unwrap();
         let n = number as u64;
         live.write_at(GuestOffset(n * 100_000), &noise(n, 700_000)).unwrap();
@@ -226,7 +226,7 @@ fn every_byte_of_what_rbd_wrote_counts() {
     }
     let site = Site::new();
     let machine = site.machine();
-    machine.set_disk(&DiskInfo { name: "sda".into(), size: 64 << 10, sector: 512 }).unwrap();
+    machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: 64 << 10, sector: 512 }).unwrap();
     let live = machine.live("sda").unwrap();
     let dir = tempfile::tempdir().unwrap();
     live.write_at(GuestOffset(0), &[7; 100]).unwrap();

@@ -212,7 +212,7 @@ fn apply(
         positions.push((
             WAY,
             &target.disk,
-            Position { batch: batch.intent().id, part: 0, verdict: *verdict, is_unverified, point: None, source },
+            Position { batch: batch.intent().id, part: 0, verdict: *verdict, is_unverified, point: None, has_ended: false, source },
         ));
         if target.by_name {
             notes.push(format!(

@@ -280,7 +280,7 @@ fn position_behind(batch: &Batch, item: &Item, part: usize, head: &Head) -> Posi
     let is_head = head.to.is_none();
     let snapshot = if is_head { head.from.clone() } else { head.to.clone() };
     let source = Snapshot { snapshot, is_head, stream: item.sha256 };
-    Position { batch: batch.intent().id, part, verdict: item.verdict, is_unverified, point: None, source }
+    Position { batch: batch.intent().id, part, verdict: item.verdict, is_unverified, point: None, has_ended: false, source }
 }
 
 fn apply(

@@ -31,7 +31,7 @@ fn every_difference_between_points_is_exact() {
         for _ in 0..14 {
             let sectors = 40 + dice.roll(120);
             let size = 512 * sectors;
-            machine.set_disk(&DiskInfo { name: "sda".into(), size, sector: 512 }).unwrap();
+            machine.journal().set_disk(&DiskInfo { name: "sda".into(), size, sector: 512 }).unwrap();
             let live = machine.live("sda").unwrap();
             for _ in 0..dice.roll(6) {
                 let at = 512 * dice.roll(sectors);
@@ -83,7 +83,7 @@ fn what_cannot_be_exported_is_refused() {
     let bench = Bench::on(&Medium::default());
     let machine = &bench.machine;
     let info = DiskInfo { name: "sda".into(), size: 8192, sector: 512 };
-    machine.set_disk(&info).unwrap();
+    machine.journal().set_disk(&info).unwrap();
     let one = machine.checkpoint(1, &Mark::default()).unwrap();
     let two = machine.checkpoint(2, &Mark::default()).unwrap();
     let go = |wanted: &Wanted<'_>| export(machine, wanted, Vec::new(), &Cancel::default()).unwrap_err();
@@ -103,7 +103,7 @@ fn what_cannot_be_exported_is_refused() {
     }
     // Another disk of the same name.
     machine.journal().remove_disk(machine.disk_number("sda").unwrap()).unwrap();
-    machine.set_disk(&info).unwrap();
+    machine.journal().set_disk(&info).unwrap();
     let three = machine.checkpoint(3, &Mark::default()).unwrap();
     let error = go(&Wanted { from: Some((one, "a")), to: three, ..plain.clone() });
     assert!(error.says().contains("made anew"), "{error}");

@@ -19,6 +19,7 @@ fn at(snapshot: Option<&str>, stream: Sum, lost: Option<&'static str>) -> Disk {
         verdict: Verdict::Matched,
         is_unverified: false,
         point: Some(7),
+        has_ended: false,
         source,
     };
     Disk { size: Some((Bytes(8192), 512)), is_blank: false, position: Some((position, lost)) }
