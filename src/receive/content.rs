@@ -258,13 +258,15 @@ pub struct Changed {
 }
 
 impl Changed {
-    fn nothing(size: u64) -> Changed {
+    /// None of a disk of `size` bytes.
+    pub fn nothing(size: u64) -> Changed {
         let unit = UNIT.max(size.div_ceil(UNITS_AT_MOST).next_power_of_two());
         let words = usize::try_from(size.div_ceil(unit).div_ceil(64)).unwrap_or(usize::MAX);
         Changed { bits: vec![0; words], unit, size }
     }
 
-    fn add(&mut self, range: Range<u64>) {
+    /// A part more, in bytes.
+    pub fn add(&mut self, range: Range<u64>) {
         let end = range.end.min(self.size);
         if range.start >= end {
             return;

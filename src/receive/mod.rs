@@ -4,6 +4,7 @@
 //! QEMU blockdev-mirror, qemu-img, nbdcopy … -> nbd::Receiver -> Exports -> DiskMut (the vault's live disk)
 //! rbd export-diff, rbd export               -> spool -> rbd ----+
 //! exported machines, images, deltas of them -> folder ----------+-> batch -> vault::Machine, a point for each moment
+//! NBD exports with dirty bitmaps            -> pull ------------+
 //! ```
 //!
 //! [`nbd`] is the server that hypervisors write to: it knows a disk that takes writes in order, and nothing of recovery points. The
@@ -19,6 +20,7 @@ pub mod incoming;
 pub mod lease;
 pub mod nbd;
 pub mod position;
+pub mod pull;
 pub mod rbd;
 pub mod spool;
 

@@ -8,6 +8,7 @@ mod folder;
 mod hostile;
 pub mod nbdsh;
 mod order;
+mod pull;
 mod qemu;
 mod rbd;
 mod tls;

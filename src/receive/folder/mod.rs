@@ -370,7 +370,7 @@ fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 ///
 /// # Errors
 /// As its reader; [`Kind::Interrupted`] where it was stopped.
-pub(super) fn sum_of(path: &Path, cancel: &Cancel) -> Result<Sum> {
+pub fn sum_of(path: &Path, cancel: &Cancel) -> Result<Sum> {
     let source = Source::open(path)?;
     let mut hasher = Sha256::new();
     let mut buf = vec![0; 1 << 20];

@@ -412,3 +412,24 @@ fn a_disk_that_is_mirrored_is_left_alone() {
     assert_eq!(yard.taken().disks[0].counts.written, 4096);
     assert!(yard.live("web01", "disk0") == content(1));
 }
+
+/// Whoever makes drops with landfall seals them with it.
+#[test]
+fn a_drop_is_sealed_where_it_is_made() {
+    use landfall::ops::receive;
+    use landfall::receive::folder::manifest::Manifest;
+    let (dir, yard) = yard(Options { manifest: true, keep: false });
+    let folder = yard.drops().join("web01");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.raw"), content(1)).unwrap();
+    let (cancel, given) = (Cancel::default(), Manifest { tag: Some("first".into()), ..Manifest::default() });
+    let context = context(dir.path(), &cancel);
+    let open = fs::OpenOptions::new().append(true).open(folder.join("a.raw")).unwrap();
+    assert!(receive::seal(&context, &folder, given.clone()).unwrap_err().says().contains("still being written"));
+    drop(open);
+    receive::seal(&context, &folder, given).unwrap();
+    let taken = yard.taken();
+    assert_eq!(taken.verdict, Verdict::Matched);
+    let machine = yard.vault.machine(&"web01".parse().unwrap()).unwrap();
+    assert_eq!(machine.points().unwrap()[0].mark.tag.as_deref(), Some("first"));
+}
