@@ -1,5 +1,7 @@
 //! A machine, its spool and its batches on a medium that can fail and lose its power, for the tests of the ways in.
 
+// The vault's own tests need more of it.
+#[allow(dead_code)]
 #[path = "../vault/tests/disk.rs"]
 pub mod medium;
 

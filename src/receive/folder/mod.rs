@@ -234,7 +234,11 @@ impl Watcher {
         };
         let inside = match list(path) {
             Ok(inside) => inside,
-            Err(error) => return say(Some(machine), became(&error, Verdict::CouldNotRun)),
+            Err(error) => {
+                let became = became(&error, Verdict::CouldNotRun);
+                self.note(path, &became);
+                return say(Some(machine), became);
+            }
         };
         let parts: Vec<_> = inside.into_iter().filter(|(name, _)| named(name) != Named::Apart).collect();
         let is_plain_folder = |(name, path): &(String, PathBuf)| {
@@ -334,11 +338,12 @@ impl Watcher {
     }
 }
 
-/// What becomes of a drop that fails: what the host could not do is tried again.
+/// What becomes of a drop that fails. What the host could not do is no fault of the drop's; a file that is not there is.
 fn became(error: &Error, verdict: Verdict) -> Became {
-    match error.kind() {
-        Kind::Io | Kind::Interrupted => Became::Failed(Trouble::of(error, verdict)),
-        _ => Became::Refused(Trouble::of(error, verdict)),
+    let is_hosts = error.io_error().is_some_and(|error| error.kind() != std::io::ErrorKind::NotFound);
+    match is_hosts || error.kind() == Kind::Interrupted {
+        true => Became::Failed(Trouble::of(error, verdict)),
+        false => Became::Refused(Trouble::of(error, verdict)),
     }
 }
 

@@ -165,7 +165,9 @@ fn give_back(to: &Path, drop: &Path, inventory: &Inventory) -> Result<()> {
                 || inventory.entries.iter().any(|entry| entry.path.starts_with(&below))
         });
         let is_litter = name.to_str().is_some_and(|name| super::named(name) == super::Named::Apart);
-        if is_taken || is_litter || entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        // Folders without a file are no part of an inventory.
+        let is_empty = fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none());
+        if is_taken || is_litter || is_empty {
             continue;
         }
         match fs::create_dir(drop) {

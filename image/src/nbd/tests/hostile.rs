@@ -37,12 +37,19 @@ fn hello(stream: &mut TcpStream) -> io::Result<()> {
 
 /// A greeting with structured replies and block status, for an export of that size and those block sizes.
 fn greet(stream: &mut TcpStream, size: u64, blocks: [u32; 3]) -> io::Result<()> {
+    greet_with(stream, size, blocks, &[(7, "base:allocation")])
+}
+
+/// The same, with these contexts.
+fn greet_with(stream: &mut TcpStream, size: u64, blocks: [u32; 3], contexts: &[(u32, &str)]) -> io::Result<()> {
     hello(stream)?;
     loop {
         match option(stream)? {
             8 => reply(stream, 8, 1, &[])?,
             10 => {
-                reply(stream, 10, 4, b"\0\0\0\x07base:allocation")?;
+                for (number, name) in contexts {
+                    reply(stream, 10, 4, &[&number.to_be_bytes()[..], name.as_bytes()].concat())?;
+                }
                 reply(stream, 10, 1, &[])?;
             }
             7 => {
@@ -304,4 +311,48 @@ fn an_answer_in_pieces_is_put_together() {
         assert_eq!(kinds, [(8, 16, ExtentKind::Zero), (24, 84, ExtentKind::Data)]);
         drop(client);
     });
+}
+
+/// Contexts beside `base:allocation`: an answer has one part for each that was agreed on, and is asked for one of them.
+#[test]
+fn the_parts_of_an_answer_are_kept_apart() {
+    const BITMAP: &str = "qemu:dirty-bitmap:b";
+    let both = [(7, "base:allocation"), (9, BITMAP)];
+    let part = |number: u32, flags: u32| [number, 4096, flags].map(u32::to_be_bytes).concat();
+    // Asks for the bitmap's part of an answer with these.
+    let asked = |contexts: &[(u32, &str)], parts: &[Vec<u8>]| {
+        let script = |stream: &mut TcpStream| {
+            greet_with(stream, 4096, [512, 4096, 4096], contexts)?;
+            let request = take(stream, 28)?;
+            for (number, part) in parts.iter().enumerate() {
+                let flags = u16::from(number + 1 == parts.len());
+                stream.write_all(&chunk(&request[8..16], flags, 5, part))?;
+            }
+            take(stream, 1).map(drop)
+        };
+        let mut found = None;
+        let error = against(&script, |uri, options| {
+            let options = ClientOptions { contexts: vec![BITMAP.into()], ..options.clone() };
+            let client = Client::connect(uri, &options)?;
+            found = client.status(BITMAP, GuestRange::new(GuestOffset(0), Bytes(4096)), 8)?;
+            Err(Error::refused("was read").in_file(uri.as_path()))
+        });
+        (found, error)
+    };
+    let whole = GuestRange::new(GuestOffset(0), Bytes(4096));
+    for parts in [[part(7, 0), part(9, 1)], [part(9, 1), part(7, 0)]] {
+        assert_eq!(asked(&both, &parts).0, Some(vec![(whole, 1)]));
+    }
+    // A server without it says nothing of it.
+    assert_eq!(asked(&both[..1], &[]).0, None);
+    for (contexts, parts) in [
+        (&both[..], vec![part(9, 1), part(9, 0)]),
+        (&both, vec![part(9, 1), part(8, 0)]),
+        (&both, vec![part(7, 0)]),
+        (&[(7, "base:allocation"), (7, BITMAP)], vec![part(7, 0)]),
+        (&[(7, BITMAP), (9, BITMAP)], vec![part(7, 0)]),
+    ] {
+        let (found, error) = asked(contexts, &parts);
+        assert!(found.is_none() && error.kind() == Kind::Corrupt, "{error}");
+    }
 }
