@@ -175,11 +175,11 @@ fn an_index_that_cannot_be_read_now_is_left_alone() {
     let points = sealed(&medium);
     let (machine, _) = open(&medium);
     medium.fail_reads(Some(".idx"));
-    let before = indexes(&medium);
+    medium.traffic();
     let error = machine.at(points[0].0).unwrap_err();
     assert_eq!(error.kind(), landfall_image::Kind::Io);
     medium.fail_reads(None);
-    assert_eq!(indexes(&medium), before);
+    assert!(medium.traffic().iter().all(|traffic| !traffic.is_write));
     check_all(&machine, &points);
 }
 
