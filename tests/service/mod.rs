@@ -4,6 +4,7 @@ mod days;
 mod kills;
 mod mirrors;
 mod simulated;
+mod strangers;
 mod unit;
 
 use crate::receive::vault::{BLOCK, BLOCKS, model, numbers, of_point};
