@@ -99,6 +99,27 @@ impl Site {
     }
 }
 
+/// A writer's process, which does not outlive its test.
+struct Writer(Child);
+
+impl Writer {
+    fn start(mut python: Command, script: &std::path::Path) -> Writer {
+        Writer(python.arg(script).spawn().unwrap())
+    }
+
+    /// Waits for its end, which is a good one.
+    fn ends(&mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
         if self.child.is_some() {
