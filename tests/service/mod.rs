@@ -3,6 +3,7 @@
 mod days;
 mod kills;
 mod mirrors;
+mod power;
 mod simulated;
 mod strangers;
 mod unit;
