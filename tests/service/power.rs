@@ -3,7 +3,7 @@
 use super::*;
 use crate::receive::{noise, read_all};
 use landfall_image::nbd::{Client, ClientOptions, Uri};
-use landfall_image::{DiskMut, GuestOffset};
+use landfall_image::GuestOffset;
 
 const SIZE: u64 = 2 << 20;
 
