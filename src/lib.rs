@@ -7,6 +7,7 @@
 //! Only [`cli`] prints; only `main.rs` reads the environment or exits.
 
 pub mod cli;
+mod doors;
 pub mod event;
 pub mod finding;
 pub mod hypervisor;
