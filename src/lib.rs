@@ -21,4 +21,5 @@ pub mod registrar;
 pub mod report;
 pub mod schema;
 pub mod service;
+mod transport;
 pub mod vault;

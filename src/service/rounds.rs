@@ -5,6 +5,7 @@ use super::watched::Watched;
 use super::{Service, now};
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::report::api::{Change, Event};
 use crate::report::protection::Gravity;
 use crate::vault::journal::Mark;
 use crate::vault::retention::Retention;
@@ -194,8 +195,7 @@ impl Service {
     }
 
     fn keep_in_order(&self, name: &Name, watched: &Watched, cancel: &Cancel) -> Result<()> {
-        let (mut kept, given_up) = self.choices(watched)?;
-        kept.retain(|point| !given_up.contains(point));
+        let wishes = self.wishes(watched)?;
         let retention: &Retention = match self.is_scarce() {
             true => &self.config.upkeep.thin,
             false => &self.config.protect(name).retention,
@@ -209,7 +209,7 @@ impl Service {
                 None => Ok(()),
             }
         };
-        let done = upkeep::run(watched.machine(), retention, &kept, now(), &pace)?;
+        let done = upkeep::run(watched.machine(), retention, &wishes, now(), &pace)?;
         if done.points > 0 {
             tracing::debug!(machine = %name, ?done, "points were given up");
         }
@@ -231,6 +231,7 @@ impl Service {
             }
             next = Instant::now() + WATCH;
             let at = Moment::now();
+            self.beat.store(at.0, Ordering::Relaxed);
             let Changed { began, ended } = self.alarms.update(self.wrong(at), at);
             for (alarm, has_begun) in began.iter().map(|a| (a, true)).chain(ended.iter().map(|a| (a, false)))
             {
@@ -244,8 +245,13 @@ impl Service {
                     }
                     (false, _) => tracing::info!(id, machine, "over: {}", alarm.says),
                 }
-                if let Err(error) = self.catalog.add_event(alarm, has_begun) {
+                let change = if has_begun { Change::Began } else { Change::Ended };
+                let event = Event { at, change, alarm: alarm.clone() };
+                if let Err(error) = self.catalog.add_event(&event) {
                     tracing::error!(%error, "an alarm cannot be written down");
+                }
+                if self.config.alarm.webhook.is_some() {
+                    self.webhook.tell(event);
                 }
             }
         }
@@ -276,6 +282,15 @@ impl Service {
                     "The catalog was damaged and is at {aside}: tokens, later names of points and evidence are gone; points are not."
                 ),
                 "Hand out tokens again, and name the points again that must be kept.",
+            );
+        }
+        if let Some(why) = self.webhook.trouble() {
+            put(
+                "webhook-failed",
+                Gravity::Warning,
+                None,
+                format!("Alarms cannot be sent to the webhook: {why}."),
+                "Look at the program behind [alarm] webhook; what happened meanwhile is sent when it answers.",
             );
         }
         if let Some((free, size)) = self.room() {

@@ -33,6 +33,12 @@ pub struct Receiver {
 #[derive(Clone)]
 pub struct Monitor(Arc<Shared>);
 
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Monitor")
+    }
+}
+
 impl Monitor {
     /// The sums at this moment.
     pub fn read(&self) -> Stats {

@@ -137,7 +137,7 @@ fn happen(machine: &Arc<Machine>, history: &mut History, dice: &mut Dice, steps:
                 _ => "20s every 5s".parse().unwrap(),
             };
             let before = steps();
-            upkeep::run(machine, &retention, &BTreeSet::new(), history.time, &|_| Ok(())).unwrap();
+            upkeep::run(machine, &retention, &Default::default(), history.time, &|_| Ok(())).unwrap();
             let left: BTreeSet<u64> = machine.points().unwrap().iter().map(|point| point.sequence).collect();
             assert!(
                 left.contains(&history.points.last().map_or(0, |point| point.1)) || history.points.is_empty()
@@ -295,7 +295,7 @@ fn full(medium: &Medium) -> (Arc<Machine>, Vec<(u64, Model)>) {
         points.push((machine.checkpoint(time * 5000, &Mark::default()).unwrap(), model.clone()));
     }
     let retention: Retention = "30s every 5s, 4m every 20s".parse().unwrap();
-    let done = upkeep::run(&machine, &retention, &BTreeSet::new(), 300_000, &|_| Ok(())).unwrap();
+    let done = upkeep::run(&machine, &retention, &Default::default(), 300_000, &|_| Ok(())).unwrap();
     assert!(done.points > 20 && done.rewritten > 2 && done.folded > 0, "{done:?}");
     let data = vec![77; 3000];
     disk.write_at(GuestOffset(0), &data).unwrap();
@@ -348,14 +348,14 @@ fn a_point_that_somebody_reads_stays() {
     let (first, model) = &points[0];
     let held = machine.at(*first).unwrap();
     let retention: Retention = "5s every 5s".parse().unwrap();
-    upkeep::run(&machine, &retention, &BTreeSet::new(), 10_000_000, &|_| Ok(())).unwrap();
+    upkeep::run(&machine, &retention, &Default::default(), 10_000_000, &|_| Ok(())).unwrap();
     let left: Vec<u64> = machine.points().unwrap().iter().map(|point| point.sequence).collect();
     // The last two are in the segment that is written to, which stays as it is.
     assert_eq!(left, [*first, points[points.len() - 2].0, points.last().unwrap().0]);
     let number = *held.state().disks.keys().next().unwrap();
     assert_eq!(content(&held.disk(number).unwrap()), model["sda"]);
     drop(held);
-    upkeep::run(&machine, &retention, &BTreeSet::new(), 10_000_000, &|_| Ok(())).unwrap();
+    upkeep::run(&machine, &retention, &Default::default(), 10_000_000, &|_| Ok(())).unwrap();
     assert_eq!(machine.points().unwrap().len(), 2);
     assert!(machine.at(*first).is_err());
     check(&machine, points.last().unwrap().0, &points.last().unwrap().1);
@@ -473,8 +473,9 @@ fn a_vault_is_one_process_s_and_in_a_folder_of_its_own() {
     }
     machine.journal().close_segment();
     let wanted = content(&machine.live("sda").unwrap());
-    let done = upkeep::run(&machine, &"1s every 1s".parse().unwrap(), &BTreeSet::new(), 1 << 40, &|_| Ok(()))
-        .unwrap();
+    let done =
+        upkeep::run(&machine, &"1s every 1s".parse().unwrap(), &Default::default(), 1 << 40, &|_| Ok(()))
+            .unwrap();
     assert!(done.folded > 0);
     let last = machine.points().unwrap().pop().unwrap().sequence;
     check_point(&machine, last, &wanted);
