@@ -8,6 +8,7 @@ mod readme;
 mod receive;
 mod refusals;
 mod registrations;
+mod service;
 mod sources;
 mod tidy;
 mod windows;

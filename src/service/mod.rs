@@ -35,12 +35,14 @@ pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
 use crate::vault::Vault;
 use crate::vault::journal::{DiskInfo, Mark};
+use crate::vault::machine::Machine;
 use crate::vault::upkeep::Wishes;
 use alarms::Alarms;
 use catalog::Catalog;
 use config::Config;
 use landfall_image::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use stream::Stream;
@@ -89,6 +91,9 @@ impl Service {
     /// # Errors
     /// As [`Vault::open`] and [`Catalog::open`]. A machine that cannot be read is an alarm.
     pub fn open(config: Config) -> Result<Arc<Service>> {
+        // Everything of every machine is in there.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
+        made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
         let mut service = Service {
@@ -143,10 +148,15 @@ impl Service {
     fn watch(&self, name: &Name, watched: Watched) {
         let machine = Arc::clone(watched.machine());
         self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
+        self.meet(name, &machine);
+    }
+
+    /// Streams for disks that have none yet.
+    fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         for info in machine.journal().state().disks.values() {
             let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
-            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(&machine, &info.name)));
+            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
         }
     }
 
@@ -235,7 +245,7 @@ impl Service {
             }
             if was.is_none() {
                 // Before the disk is there: nobody sees it without.
-                journal.attach(&format!("copying/{}", info.name), b"it was never copied")?;
+                journal.set_copying(&info.name, Some("it was never copied"))?;
             }
             machine.set_disk(&info)?;
         }
@@ -252,15 +262,6 @@ impl Service {
             self.meet(name, &machine);
         }
         Ok(())
-    }
-
-    /// Streams for disks that are new.
-    fn meet(&self, name: &Name, machine: &Arc<crate::vault::machine::Machine>) {
-        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        for info in machine.journal().state().disks.values() {
-            let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
-            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
-        }
     }
 
     /// Takes a disk out of a machine. Earlier points keep it.
