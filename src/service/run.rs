@@ -5,9 +5,9 @@
 //! ```
 //! Nothing is taken before all is there: what stands in the way is said at the start.
 
+use super::api::{self, Api};
 use super::config::Config;
 use super::exports::{Points, Receiving};
-use super::api::{self, Api};
 use super::{Service, rounds};
 use crate::receive::nbd::{Config as Receive, Listen, Receiver};
 use landfall_image::convert::Cancel;
