@@ -350,24 +350,31 @@ impl Service {
                     "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
                 );
             }
+            // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
+            let (mut gone, mut waiting) = (Vec::new(), Vec::new());
             for (disk, seen, copying) in self.disks(&watched) {
-                if let Some(why) = seen.lost.filter(|_| seen.connections == 0) {
-                    put(
-                        "stream-gone",
-                        Gravity::Critical,
-                        machine,
-                        format!("Nobody sends {name}/{disk} any longer: {why}."),
-                        "The machine goes on without protection: start its replication again.",
-                    );
-                } else if let Some(why) = copying.filter(|_| seen.connections == 0) {
-                    put(
-                        "copy-needed",
-                        Gravity::Warning,
-                        machine,
-                        format!("{name}/{disk} waits for a copy, and nobody sends it: {why}."),
-                        "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
-                    );
+                match seen.lost.filter(|_| seen.connections == 0) {
+                    Some(why) => gone.push((disk, why)),
+                    None => waiting.extend(copying.filter(|_| seen.connections == 0).map(|why| (disk, why))),
                 }
+            }
+            if let Some((_, why)) = gone.first() {
+                put(
+                    "stream-gone",
+                    Gravity::Critical,
+                    machine,
+                    format!("Nobody sends {} any longer: {why}.", listed(&name, &gone)),
+                    "The machine goes on without protection: start its replication again.",
+                );
+            }
+            if let Some((_, why)) = waiting.first() {
+                put(
+                    "copy-needed",
+                    Gravity::Warning,
+                    machine,
+                    format!("{}: a copy is needed, and nobody sends it: {why}.", listed(&name, &waiting)),
+                    "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
+                );
             }
         }
         found
@@ -383,4 +390,13 @@ impl Service {
         let scarce = u128::from(self.config.upkeep.scarce);
         self.room().is_some_and(|(free, size)| u128::from(free) * 100 < u128::from(size) * scarce)
     }
+}
+
+/// Disks of a machine in a line, the first of many.
+fn listed(machine: &Name, disks: &[(String, String)]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = disks.iter().take(SHOWN).map(|(disk, _)| format!("{machine}/{disk}")).collect();
+    let more = disks.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }

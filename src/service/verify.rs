@@ -386,3 +386,249 @@ fn damage(disk: &PointDisk, cancel: &Cancel) -> (Vec<Damage>, usize) {
     }
     (found, more)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Wanted;
+    use crate::service::config::Config;
+    use landfall_image::DiskMut;
+    use std::os::unix::fs::FileExt;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    const SIZE: u64 = 8 << 20;
+
+    fn open(dir: &Path) -> Arc<Service> {
+        Service::open(Config::parse("vault = \"vault\"\nsockets = \".\"", dir).unwrap()).unwrap()
+    }
+
+    fn noise(seed: u64, len: usize) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// A machine with two disks and the numbers of two points, the first of which is in the base, as far as it can be.
+    fn machine(service: &Service) -> [u64; 2] {
+        let name: Name = "web01".parse().unwrap();
+        let disk = |name: &str| Wanted { name: name.parse().unwrap(), size: SIZE, sector: 512 };
+        service.protect(&name, &[disk("sda"), disk("sdb")], None, None).unwrap();
+        let watched = service.machine(&name).unwrap();
+        let write = |disk: &str, at: u64, seed: u64| {
+            let live = watched.machine().live(disk).unwrap();
+            live.write_at(GuestOffset(at), &noise(seed, 1 << 20)).unwrap();
+        };
+        write("sda", 0, 1);
+        write("sda", 2 << 20, 2);
+        write("sdb", 5 << 20, 3);
+        let first = service.ready(&name).unwrap().number;
+        // Into the base: all but the newest point is given up.
+        watched.machine().journal().close_segment();
+        let upkeep = |now: u64| {
+            let retention = "1s every 1s".parse().unwrap();
+            crate::vault::upkeep::run(watched.machine(), &retention, &Default::default(), now, &|_| Ok(()))
+                .unwrap()
+        };
+        write("sda", 1 << 20, 4);
+        let second = service.ready(&name).unwrap().number;
+        watched.machine().journal().close_segment();
+        let done = upkeep(u64::MAX / 2);
+        assert!(done.folded > 0, "{done:?}");
+        watched.refresh().unwrap();
+        write("sdb", 0, 5);
+        let third = service.ready(&name).unwrap().number;
+        assert!(first < second);
+        [second, third]
+    }
+
+    fn verified(service: &Service, point: u64) -> Verification {
+        let name: Name = "web01".parse().unwrap();
+        service.verify(&name, point, &Verify::default()).unwrap();
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                // One job; then as when the service stops, but for this test only.
+                let job = service.verifications.next().unwrap();
+                let mut done = service.read_point(&job);
+                done.ended = Some(Moment::now());
+                let machine = service.machine(&name).unwrap().machine().home().machine;
+                service.catalog.add_verification(&machine, &done, done.verdict.unwrap()).unwrap();
+                service.verifications.jobs().running = None;
+            });
+            worker.join().unwrap();
+        });
+        service.verification(&name, point).unwrap()
+    }
+
+    fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+        let mut out = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => out.extend(files(&entry, ending)),
+                false if entry.to_string_lossy().ends_with(ending) => out.push(entry),
+                false => {}
+            }
+        }
+        out.sort();
+        out
+    }
+
+    fn flip(path: &Path, at: u64) {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_matches_again_and_again_whatever_is_done_in_the_background() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = open(dir.path());
+        let [older, newer] = machine(&service);
+        let first = verified(&service, newer);
+        assert_eq!(first.verdict, Some(Verdict::Matched), "{first:?}");
+        assert_eq!(first.compared_with, None);
+        assert_eq!(first.disks.len(), 2);
+        // The digest is the one that everybody else makes of the same bytes.
+        let name: Name = "web01".parse().unwrap();
+        let live = service.machine(&name).unwrap().machine().live("sda").unwrap();
+        let wanted = convert::digest(&live, &Options::default()).unwrap().to_hex().to_string();
+        assert_eq!(first.disks[0].digest.as_deref(), Some(wanted.as_str()));
+        assert_eq!(verified(&service, older).verdict, Some(Verdict::Matched));
+        let shown = service.points(&name).unwrap();
+        assert!(
+            shown.iter().all(|point| point.verified.is_some_and(|seen| seen.verdict == Verdict::Matched))
+        );
+        // Rewritten in the background, and after a restart.
+        drop((live, service));
+        let service = open(dir.path());
+        let machine = Arc::clone(service.machine(&name).unwrap().machine());
+        machine.live("sda").unwrap().write_at(GuestOffset(0), &[7; 4096]).unwrap();
+        service.ready(&name).unwrap();
+        machine.journal().close_segment();
+        let retention = "1s every 1s".parse().unwrap();
+        let kept = crate::vault::upkeep::Wishes { kept: [newer].into(), ..Default::default() };
+        crate::vault::upkeep::run(&machine, &retention, &kept, u64::MAX / 2, &|_| Ok(())).unwrap();
+        let again = verified(&service, newer);
+        assert_eq!(again.verdict, Some(Verdict::Matched), "{again:?}");
+        assert_eq!(again.compared_with, first.ended);
+        assert_eq!(again.disks, first.disks);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_and_told_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = open(dir.path());
+        let [older, newer] = machine(&service);
+        service.machine(&"web01".parse().unwrap()).unwrap().machine().journal().seal().unwrap();
+        // In the base: both points stand on it. 2 MiB are a data block of sda.
+        let base = &files(dir.path(), ".raw")[0];
+        flip(base, (2 << 20) + 10_000);
+        for point in [older, newer] {
+            let seen = verified(&service, point);
+            assert_eq!(seen.verdict, Some(Verdict::Differed), "{seen:?}");
+            let sda = &seen.disks[0];
+            assert_eq!((sda.verdict, &sda.digest), (Verdict::Differed, &None));
+            assert!(
+                (sda.damage[0].offset..sda.damage[0].offset + sda.damage[0].length)
+                    .contains(&((2 << 20) + 10_000))
+            );
+            assert_eq!((sda.damage.len(), sda.more_damage), (1, 0));
+            assert!(sda.damage[0].says.contains(".raw"), "{}", sda.damage[0].says);
+            // The other disk is not held to be damaged.
+            assert_eq!(seen.disks[1].verdict, Verdict::Matched);
+        }
+        flip(base, (2 << 20) + 10_000);
+        assert_eq!(verified(&service, newer).verdict, Some(Verdict::Matched), "the control");
+        // In the journal, behind the older point: only the newer one has it.
+        let segments = files(dir.path(), ".seg");
+        let last = segments.last().unwrap();
+        flip(last, std::fs::metadata(last).unwrap().len() / 2);
+        assert_eq!(verified(&service, older).verdict, Some(Verdict::Matched));
+        let seen = verified(&service, newer);
+        assert_eq!(
+            (seen.verdict, seen.disks[1].verdict),
+            (Some(Verdict::Differed), Verdict::Differed),
+            "{seen:?}"
+        );
+        let name: Name = "web01".parse().unwrap();
+        let shown = service.points(&name).unwrap();
+        assert_eq!(shown.last().unwrap().verified.unwrap().verdict, Verdict::Differed);
+    }
+
+    /// Not all that is lost leaves a wrong checksum behind: a part of a file that became a hole reads as zeros.
+    #[test]
+    fn a_part_that_became_a_hole_is_found() {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let dir = tempfile::tempdir().unwrap();
+        let service = open(dir.path());
+        let [older, _] = machine(&service);
+        let base = std::fs::OpenOptions::new().write(true).open(&files(dir.path(), ".raw")[0]).unwrap();
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&base, flags, 2 << 20, 1 << 20).unwrap();
+        let seen = verified(&service, older);
+        assert_eq!(seen.verdict, Some(Verdict::Differed), "{seen:?}");
+        assert_eq!((seen.disks[0].damage[0].offset, seen.disks[0].damage[0].length), (2 << 20, 1 << 20));
+    }
+
+    #[test]
+    fn sums_that_were_lost_with_their_content_are_found_by_the_digest_of_before() {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let dir = tempfile::tempdir().unwrap();
+        let service = open(dir.path());
+        let [older, _] = machine(&service);
+        let first = verified(&service, older);
+        assert_eq!(first.verdict, Some(Verdict::Matched));
+        // All of sda's base, content and sums: nothing in the base says that it was ever there.
+        for ending in [".raw", ".sum"] {
+            let file = std::fs::OpenOptions::new().write(true).open(&files(dir.path(), ending)[0]).unwrap();
+            let len = file.metadata().unwrap().len();
+            fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, len).unwrap();
+        }
+        let seen = verified(&service, older);
+        assert_eq!(seen.verdict, Some(Verdict::Differed), "{seen:?}");
+        let sda = &seen.disks[0];
+        assert_eq!(sda.earlier, first.disks[0].digest);
+        assert!(sda.damage.is_empty() && sda.digest.is_some());
+        assert_eq!(seen.compared_with, first.ended);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_said_to_be_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = open(dir.path());
+        let [older, newer] = machine(&service);
+        let name: Name = "web01".parse().unwrap();
+        assert!(service.verify(&name, 999_999, &Verify::default()).is_err());
+        assert!(service.verify(&"other".parse().unwrap(), older, &Verify::default()).is_err());
+        assert!(service.verification(&name, older).unwrap_err().hint_text().unwrap().contains("verify"));
+        // The point goes while the job waits.
+        service.verify(&name, older, &Verify::default()).unwrap();
+        let waiting = service.verification(&name, older).unwrap();
+        assert_eq!(waiting.state, VerificationState::Waiting);
+        let watched = service.machine(&name).unwrap();
+        watched.machine().journal().close_segment();
+        let retention = "1s every 1s".parse().unwrap();
+        crate::vault::upkeep::run(watched.machine(), &retention, &Default::default(), u64::MAX / 2, &|_| {
+            Ok(())
+        })
+        .unwrap();
+        let job = service.verifications.next().unwrap();
+        let seen = service.read_point(&job);
+        assert_eq!(seen.verdict, Some(Verdict::CouldNotRun), "{seen:?}");
+        service.verifications.jobs().running = None;
+        // The service stops.
+        service.verify(&name, newer, &Verify::default()).unwrap();
+        let job = service.verifications.next().unwrap();
+        service.stop();
+        let seen = service.read_point(&job);
+        assert_eq!(seen.verdict, Some(Verdict::CouldNotRun), "{seen:?}");
+        assert!(seen.disks.iter().all(|disk| disk.verdict == Verdict::CouldNotRun));
+        assert!(service.verifications.next().is_none());
+    }
+}

@@ -166,3 +166,99 @@ fn agent(url: &str) -> Result<Agent> {
         false => Agent::with_parts(config, connector, DefaultResolver::default()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::Moment;
+    use crate::report::api::Change;
+    use crate::report::protection::{Alarm, Gravity};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::path::Path;
+
+    fn event(number: u64) -> Event {
+        let alarm = Alarm {
+            id: "rpo-missed".into(),
+            gravity: Gravity::Critical,
+            machine: Some("web01".into()),
+            says: format!("number {number}"),
+            remedy: "r".into(),
+            since: Moment(number),
+        };
+        Event { at: Moment(number), change: Change::Began, alarm }
+    }
+
+    /// Takes one request, and answers it with that status.
+    fn take(listener: &TcpListener, status: &str) -> Told {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), "POST /hook HTTP/1.1");
+        let mut len = 0;
+        loop {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+            let lower = line.to_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                len = value.trim().parse().unwrap();
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; len];
+        reader.read_exact(&mut body).unwrap();
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[test]
+    fn alarms_are_told_in_their_order_again_until_they_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = format!(
+            "vault = \"vault\"\n[alarm]\nwebhook = \"http://{}/hook\"\n",
+            listener.local_addr().unwrap()
+        );
+        let config = crate::service::config::Config::parse(&text, Path::new(dir.path())).unwrap();
+        let service = Service::open(config).unwrap();
+        service.webhook.tell(event(1));
+        service.webhook.tell(event(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| service.send_alarms());
+            let first = take(&listener, "500 Internal Server Error");
+            assert_eq!((first.event, first.version), (event(1), VERSION));
+            assert!(!first.service.is_empty());
+            // Until it is told, that it is not is an alarm.
+            let wait = |wanted: bool| {
+                let begin = Instant::now();
+                while service.webhook.trouble().is_some() != wanted {
+                    assert!(begin.elapsed() < Duration::from_secs(30));
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            };
+            wait(true);
+            assert!(service.webhook.trouble().unwrap().contains("500"));
+            assert_eq!(take(&listener, "204 No Content").event, event(1), "it is told again");
+            assert_eq!(take(&listener, "200 OK").event, event(2));
+            wait(false);
+            service.webhook.tell(event(3));
+            assert_eq!(take(&listener, "200 OK").event, event(3));
+            service.stop();
+        });
+    }
+
+    #[test]
+    fn who_never_answers_costs_a_bounded_number_of_alarms() {
+        let webhook = Webhook::default();
+        for number in 0..WAITING_AT_MOST as u64 + 7 {
+            webhook.tell(event(number));
+        }
+        assert_eq!(webhook.state().waiting.len(), WAITING_AT_MOST);
+        assert_eq!(webhook.first().unwrap(), event(7), "the oldest went");
+        webhook.stop();
+        assert_eq!(webhook.first(), None);
+    }
+}

@@ -12,7 +12,10 @@ use std::fmt::Write;
 /// Where a source's QEMU finds its certificates.
 const CERTIFICATES: &str = "/etc/pki/qemu";
 
-/// Both, for every disk.
+/// Disks that examples are for: a page for people.
+const SHOWN: usize = 4;
+
+/// Both, for every disk, or for the first of many.
 pub fn examples(shown: &MachineShown) -> String {
     let mut out = String::new();
     // From another machine, where the service can be reached from others.
@@ -24,16 +27,18 @@ pub fn examples(shown: &MachineShown) -> String {
     if places.is_empty() {
         return out;
     }
+    let more = places.len().saturating_sub(SHOWN);
+    let places = &places[..places.len() - more];
     out.push_str(
         "\nFrom QEMU (QMP); NODE is the source's own node of that disk (query-named-block-nodes):\n",
     );
-    for line in qmp(&places) {
+    for line in qmp(places) {
         let _ = writeln!(out, "  {line}");
     }
     out.push_str(
         "\nFrom libvirt 8.0 or later; DOMAIN is the machine there, and the disk its target there:\n",
     );
-    for (inlet, uri) in &places {
+    for (inlet, uri) in places {
         let file = format!("landfall-{}.xml", inlet.disk.replace([' ', '\''], "-"));
         let _ = writeln!(out, "  cat >{file} <<'END'\n{}\nEND", xml(uri));
         let disk = crate::hypervisor::text::shell_word(&inlet.disk);
@@ -41,6 +46,9 @@ pub fn examples(shown: &MachineShown) -> String {
             out,
             "  virsh blockcopy DOMAIN {disk} --xml {file} --reuse-external --synchronous-writes --transient-job --verbose"
         );
+    }
+    if more > 0 {
+        let _ = writeln!(out, "The same for the other {more} disks, each with its own name.");
     }
     out.push_str(&wrapped(
         "",

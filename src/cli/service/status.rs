@@ -176,17 +176,12 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
     let mut out = String::new();
     let mut line = |name: &str, text: &str| out.push_str(&wrapped(&format!("{name:<12}"), 12, text));
     line(&machine.name, &format!("{}: {}", word(machine.protection), machine.because));
-    let age = |seconds: Option<f64>| seconds.map_or_else(|| "nothing yet".to_owned(), shown::span);
     let rpo = &machine.rpo;
-    line(
-        "RPO",
-        &format!(
-            "{} now, {} at most, {} for 95 % of the last day",
-            age(rpo.actual),
-            whole_span(rpo.target),
-            age(rpo.p95)
-        ),
-    );
+    let most = format!("{} at most", whole_span(rpo.target));
+    let now = rpo.actual.map(|actual| format!("{} now, ", shown::span(actual))).unwrap_or_default();
+    let usual =
+        rpo.p95.map(|p95| format!(", {} for 95 % of the last day", shown::span(p95))).unwrap_or_default();
+    line("RPO", &format!("{now}{most}{usual}"));
     line(
         "points",
         &match (machine.oldest, machine.newest) {

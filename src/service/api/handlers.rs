@@ -65,6 +65,11 @@ fn definition(state: &State) -> Outcome<Option<Machine>> {
 
 pub(super) fn protect(call: &Call, wanted: Protect) -> Outcome<MachineShown> {
     let name = call.new_machine()?;
+    if wanted.disks.is_empty() && call.service.machine(&name).is_err() {
+        return Err(Error::refused(format!("{name} would have no disk"))
+            .hint("name its disks, each with its size")
+            .into());
+    }
     let variables = wanted.variables.as_ref().map(|text| {
         STANDARD.decode(text).map_err(|error| {
             Refusal::bad(Error::refused(format!("the variables are not in Base64: {error}")))
