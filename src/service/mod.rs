@@ -15,6 +15,7 @@ pub mod alarms;
 pub mod api;
 pub mod catalog;
 pub mod config;
+mod coverage;
 pub mod exports;
 mod places;
 mod rounds;
@@ -33,10 +34,10 @@ use crate::receive::ExportName;
 use crate::receive::nbd::Monitor;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
-use crate::vault::Vault;
 use crate::vault::journal::{DiskInfo, Mark};
 use crate::vault::machine::Machine;
 use crate::vault::upkeep::Wishes;
+use crate::vault::{Trouble, Vault};
 use alarms::Alarms;
 use catalog::Catalog;
 use config::Config;
@@ -112,13 +113,16 @@ impl Service {
             monitor: OnceLock::new(),
             stopping: AtomicBool::new(false),
         };
-        for trouble in troubles {
-            match trouble.error {
-                Some(error) => {
-                    tracing::error!(machine = %trouble.machine, %error, "a machine of the vault cannot be read");
-                    service.unreadable.insert(trouble.machine, error.to_string());
+        for (name, trouble) in troubles {
+            match trouble {
+                Trouble::Unreadable(error) => {
+                    tracing::error!(machine = %name, %error, "a machine of the vault cannot be read");
+                    service.unreadable.insert(name, error.to_string());
                 }
-                None => service.doubt(&trouble.machine)?,
+                Trouble::Behind(found) => {
+                    tracing::error!(machine = %name, torn = found.torn, lost = ?found.lost, "writes that were acknowledged may be missing");
+                    service.doubt(&name)?;
+                }
             }
         }
         for (name, machine) in service.vault.machines() {
@@ -247,7 +251,7 @@ impl Service {
                 // Before the disk is there: nobody sees it without.
                 journal.set_copying(&info.name, Some("it was never copied"))?;
             }
-            machine.set_disk(&info)?;
+            journal.set_disk(&info)?;
         }
         if let Some(bytes) = definition {
             journal.attach(DEFINITION, bytes)?;
@@ -289,12 +293,14 @@ impl Service {
     /// Somebody says that all disks of a machine are copied: what they hold now is a state of it. A point is set.
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint).
+    /// As [`Stream::believe`] and [`checkpoint`](Self::checkpoint).
     pub fn ready(&self, name: &Name) -> Result<Point> {
         let watched = self.machine(name)?;
-        let journal = watched.machine().journal();
-        for disk in journal.state().copying().keys() {
-            journal.set_copying(disk, None)?;
+        for disk in watched.machine().journal().state().copying().keys() {
+            let export = ExportName::parse(&format!("{name}/{disk}"));
+            if let Some(stream) = export.and_then(|export| self.stream(&export)) {
+                stream.believe()?;
+            }
         }
         self.checkpoint(name, &Mark::default())
     }

@@ -24,8 +24,19 @@ const AT_ONCE: usize = 8;
 /// How often it is looked for what is wrong.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// What is done at the same time, each in a thread of its own, by name.
+pub(super) const WORK: [(&str, Work); 5] = [
+    ("points", Service::set_points),
+    ("upkeep", Service::keep_order),
+    ("watch", Service::watch_out),
+    ("verify", Service::verify_points),
+    ("webhook", Service::send_alarms),
+];
+/// Goes on until the service stops.
+pub(super) type Work = fn(&Service);
+
 /// Does `work` until the service stops. It does not end by itself; should it, by a defect, the log says so and it begins again.
-pub(super) fn again_and_again(service: &Service, name: &str, work: fn(&Service)) {
+pub(super) fn again_and_again(service: &Service, name: &str, work: Work) {
     while !service.is_stopping() {
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(service)));
         if ended.is_err() {
@@ -162,8 +173,7 @@ impl Service {
         order.sort_by_key(|one| one.machine().name());
         let _held: Vec<_> = order.iter().map(|one| one.cutting()).collect();
         let machines: Vec<_> = watched.iter().map(|one| Arc::clone(one.machine())).collect();
-        let time = now();
-        let sequences = self.vault.cut(&machines, time, mark)?;
+        let (time, sequences) = self.vault.cut(&machines, now(), mark)?;
         for (one, sequence) in watched.iter().zip(sequences) {
             one.set(sequence, time, mark);
         }
@@ -294,9 +304,9 @@ impl Service {
             );
         }
         if let Some((free, size)) = self.room() {
-            let percent = (u128::from(free) * 100 / u128::from(size.max(1))) as u64;
+            let percent = percent(free, size);
             let config = &self.config.upkeep;
-            if percent < u64::from(config.scarce) {
+            if percent < config.scarce {
                 put(
                     "vault-scarce",
                     Gravity::Critical,
@@ -307,7 +317,7 @@ impl Service {
                     ),
                     "Give its file system more room, or let machines keep fewer points ([machine.NAME] retention). Recovery goes on as before.",
                 );
-            } else if percent < u64::from(config.low) {
+            } else if percent < config.low {
                 put(
                     "vault-filling",
                     Gravity::Warning,
@@ -387,8 +397,7 @@ impl Service {
     }
 
     fn is_scarce(&self) -> bool {
-        let scarce = u128::from(self.config.upkeep.scarce);
-        self.room().is_some_and(|(free, size)| u128::from(free) * 100 < u128::from(size) * scarce)
+        self.room().is_some_and(|(free, size)| percent(free, size) < self.config.upkeep.scarce)
     }
 }
 
@@ -399,4 +408,9 @@ fn listed(machine: &Name, disks: &[(String, String)]) -> String {
     let more = disks.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))
+}
+
+/// What part of `size` is free, in whole per cent.
+fn percent(free: u64, size: u64) -> u8 {
+    u8::try_from(u128::from(free) * 100 / u128::from(size.max(1))).unwrap_or(100)
 }

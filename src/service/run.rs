@@ -88,14 +88,7 @@ impl Bound {
             }
         };
         std::thread::scope(|scope| -> Result<()> {
-            let workers: [(&str, fn(&Service)); 5] = [
-                ("points", Service::set_points),
-                ("upkeep", Service::keep_order),
-                ("watch", Service::watch_out),
-                ("verify", Service::verify_points),
-                ("webhook", Service::send_alarms),
-            ];
-            for (name, work) in workers {
+            for (name, work) in rounds::WORK {
                 let service = &*service;
                 let started = std::thread::Builder::new().name(name.into()).spawn_scoped(scope, move || {
                     rounds::again_and_again(service, name, work);

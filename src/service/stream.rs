@@ -5,12 +5,17 @@
 //! ```
 //! Nothing in NBD tells a copy that begins anew from one that goes on. So the first write of each client that finds the disk alone puts
 //! it into doubt, and no point is set until the doubt is gone. What was in sync before has its point by then.
+//!
+//! Where writes that were acknowledged may be missing (the host lost its power), no client's word is enough: all of the disk has to be sent
+//! anew ([`Coverage`]); a backup of what has changed since would leave out what was lost.
 
 use super::config::InSync;
+use super::coverage::Coverage;
 use crate::receive::Peer;
 use crate::vault::journal::Journal;
 use crate::vault::machine::{Live, Machine};
-use landfall_image::{Bytes, Disk, DiskMut, Extent, GuestOffset, GuestRange, Result};
+use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, GuestOffset, GuestRange, Result};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +34,8 @@ pub struct Stream {
     /// Milliseconds since 1970 of the last write; 0 for none since the start.
     written: AtomicU64,
     session: Mutex<Session>,
+    /// What was sent anew, where writes may be missing.
+    coverage: Option<Mutex<Coverage>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +64,9 @@ pub struct Seen {
 impl Stream {
     /// The stream of a disk that the machine has.
     pub fn new(machine: &Arc<Machine>, disk: &str) -> Stream {
+        let size = machine.live(disk).map_or(0, |live| live.size().0);
         Stream {
+            coverage: machine.journal().is_behind().then(|| Mutex::new(Coverage::new(size))),
             machine: Arc::clone(machine),
             disk: disk.to_owned(),
             is_fresh: AtomicBool::new(true),
@@ -123,7 +132,7 @@ impl Stream {
         let mut session = self.session();
         match rule {
             InSync::Said => Ok(()),
-            InSync::Flush => self.journal().set_copying(&self.disk, None),
+            InSync::Flush => self.believe(),
             InSync::Stays => {
                 session.flushed.get_or_insert_with(Instant::now);
                 Ok(())
@@ -140,9 +149,37 @@ impl Stream {
         let has_settled = session.flushed.is_some_and(|at| at.elapsed() >= SETTLED);
         if has_settled && self.connections.load(Ordering::Relaxed) > 0 {
             session.flushed = None;
-            self.journal().set_copying(&self.disk, None)?;
+            self.believe()?;
         }
         Ok(())
+    }
+
+    /// The disk is a state of its machine again, as somebody says.
+    ///
+    /// # Errors
+    /// Refused where writes may be missing, and not all of the disk was sent anew; as the journal's.
+    pub fn believe(&self) -> Result<()> {
+        if self.journal().is_behind() && !self.is_whole()? {
+            return Err(Error::refused(format!(
+                "{}/{} may miss writes that were acknowledged before the power was lost, and was not sent as a whole since",
+                self.machine.name(),
+                self.disk
+            ))
+            .hint("copy the disk anew as a whole (sync=full); a copy of what has changed leaves out what was lost"));
+        }
+        self.journal().set_copying(&self.disk, None)?;
+        match self.journal().is_behind() && self.journal().state().copying().is_empty() {
+            true => self.journal().caught_up(),
+            false => Ok(()),
+        }
+    }
+
+    fn is_whole(&self) -> Result<bool> {
+        let live = self.machine.live(&self.disk)?;
+        match &self.coverage {
+            Some(coverage) => coverage.lock().unwrap_or_else(PoisonError::into_inner).is_whole(&live),
+            None => Ok(false),
+        }
     }
 
     /// The first write of a client.
@@ -163,8 +200,11 @@ impl Stream {
         Ok(())
     }
 
-    fn write(&self) -> Result<()> {
+    fn write(&self, range: Range<u64>) -> Result<()> {
         self.written.store(super::now(), Ordering::Relaxed);
+        if let Some(coverage) = &self.coverage {
+            coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&range);
+        }
         match self.is_fresh.load(Ordering::Acquire) {
             true => self.begin(),
             false => Ok(()),
@@ -199,12 +239,12 @@ impl Disk for Incoming {
 
 impl DiskMut for Incoming {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
-        self.stream.write()?;
+        self.stream.write(at.0..at.0.saturating_add(data.len() as u64))?;
         self.live.write_at(at, data)
     }
 
     fn zero_at(&self, range: GuestRange) -> Result<()> {
-        self.stream.write()?;
+        self.stream.write(range.start().0..range.end().0)?;
         self.live.zero_at(range)
     }
 

@@ -15,7 +15,7 @@ fn machine(vault: &Vault, name: &str, disks: &[&str]) -> Arc<Machine> {
     let machine = vault.machine_or_new(&name.parse().unwrap()).unwrap();
     for disk in disks {
         let info = DiskInfo { name: (*disk).to_owned(), size: BLOCK * BLOCKS, sector: 512 };
-        machine.set_disk(&info).unwrap();
+        machine.journal().set_disk(&info).unwrap();
     }
     machine
 }

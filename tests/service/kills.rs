@@ -55,7 +55,11 @@ fn killed(times: u32) {
         Some(acknowledged(&progress)),
         "the last point holds everything"
     );
-    assert!(known.len() as u32 >= times / 2 && last > 200, "{} points, {last} writes", known.len());
+    assert!(
+        known.len() >= usize::try_from(times).unwrap() / 2 && last > 200,
+        "{} points, {last} writes",
+        known.len()
+    );
 }
 
 #[test]

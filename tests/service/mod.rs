@@ -134,7 +134,7 @@ fn writer(disks: [&str; 2], progress: &std::path::Path, enough: &std::path::Path
     format!(
         r"
 import os, struct, time
-uris = [{second:?}, {first:?}]
+uris = [{first:?}, {second:?}]
 done = os.open({:?}, os.O_CREAT | os.O_WRONLY)
 handles, flushed, n = None, None, 0
 def connect():

@@ -23,6 +23,7 @@ const WRITES: u64 = 4;
 const BEGIN: u64 = 1_700_006_400_000;
 
 /// How it is after some days.
+#[allow(dead_code, reason = "the benchmark shows all of it")]
 #[derive(Clone, Copy, Debug)]
 pub struct After {
     pub days: u64,
@@ -42,7 +43,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
     let name = "web01".parse().unwrap();
     let mut vault = Vault::open(root).unwrap().0;
     let mut machine = vault.machine_or_new(&name).unwrap();
-    machine.set_disk(&DiskInfo { name: "sda".into(), size: SIZE, sector: 512 }).unwrap();
+    machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: SIZE, sector: 512 }).unwrap();
     let mut state = 1u64;
     let mut number = 0u64;
     for day in 0..days {
@@ -62,7 +63,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
             }
             let now = BEGIN + second * 1000;
             machine.checkpoint(now, &Mark::default()).unwrap();
-            if second % UPKEEP == 0 {
+            if second.is_multiple_of(UPKEEP) {
                 let began = Instant::now();
                 upkeep::run(&machine, retention, &Default::default(), now, &|_| Ok(())).unwrap();
                 longest = longest.max(began.elapsed());

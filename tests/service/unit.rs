@@ -1,7 +1,6 @@
 //! The unit file of systemd.
 
 use std::path::Path;
-use std::process::Command;
 
 /// As systemd itself judges: 0 is a service that can do nothing, 10 one that can do everything.
 #[test]
