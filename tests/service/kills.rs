@@ -16,7 +16,7 @@ fn killed(times: u32) {
     let script = site.path("writer.py");
     std::fs::write(&script, format!("import nbd\n{text}")).unwrap();
     site.start();
-    let mut client = { python }.arg(&script).spawn().unwrap();
+    let mut client = Writer::start(python, &script);
     let mut known: BTreeMap<u64, u64> = BTreeMap::new();
     let mut last = 0;
     for round in 0..times {
@@ -45,7 +45,7 @@ fn killed(times: u32) {
         site.start();
     }
     std::fs::write(&enough, "").unwrap();
-    assert!(client.wait().unwrap().success());
+    client.ends();
     site.stop();
     let vault = site.vault();
     let machine = vault.machine(&"web01".parse().unwrap()).unwrap();

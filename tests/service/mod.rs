@@ -3,7 +3,9 @@
 mod days;
 mod kills;
 mod mirrors;
+mod power;
 mod simulated;
+mod strangers;
 mod unit;
 
 use crate::receive::vault::{BLOCK, BLOCKS, model, numbers, of_point};
@@ -95,6 +97,27 @@ impl Site {
         let (vault, troubles) = Vault::open(&self.path("vault")).unwrap();
         assert!(troubles.is_empty(), "{troubles:?}");
         vault
+    }
+}
+
+/// A writer's process, which does not outlive its test.
+struct Writer(Child);
+
+impl Writer {
+    fn start(mut python: Command, script: &std::path::Path) -> Writer {
+        Writer(python.arg(script).spawn().unwrap())
+    }
+
+    /// Waits for its end, which is a good one.
+    fn ends(&mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
