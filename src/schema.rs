@@ -74,7 +74,7 @@ fn make<T: JsonSchema>() -> Schema {
 }
 
 /// Descriptions come from the documentation of the code: without its line ends and links.
-fn plain(schema: &mut Schema) {
+pub(crate) fn plain(schema: &mut Schema) {
     let Some(text) = schema.get("description").and_then(|text| text.as_str()) else { return };
     let mut out = String::new();
     for (index, part) in text.replace('\n', " ").split("[`").enumerate() {

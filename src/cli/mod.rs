@@ -9,6 +9,7 @@ mod mapping;
 mod progress;
 mod register;
 mod serve;
+mod service;
 mod text;
 
 use crate::ops::Settings;
@@ -21,6 +22,7 @@ use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Gate, Result};
 use progress::Drawer;
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 /// What the program knows of its surroundings. Only `main` finds it out.
 #[derive(Clone, Debug)]
@@ -33,6 +35,10 @@ pub struct Surroundings {
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
+    /// Where the service is.
+    pub service: Option<String>,
+    /// The secret of a token for it.
+    pub token: Option<Zeroizing<String>>,
     /// The socket on which whoever started the program wants to hear of it (sd_notify(3)).
     pub notify: Option<PathBuf>,
 }
@@ -111,6 +117,12 @@ fn dispatch(
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
         Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
+        Verb::Status(_)
+        | Verb::Protect(_)
+        | Verb::Ready(_)
+        | Verb::Points(_)
+        | Verb::Alarms(_)
+        | Verb::Token(_) => service::run(cli, context, surroundings),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

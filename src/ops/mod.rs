@@ -15,6 +15,7 @@ pub mod prove;
 pub mod register;
 mod registry;
 pub mod serve;
+pub mod service;
 pub mod source;
 mod state;
 pub(crate) mod toml_file;

@@ -191,6 +191,11 @@ impl Point {
         &self.0.view.state
     }
 
+    /// True where every byte that is read of it is checked: its part of the journal is sealed.
+    pub fn is_checked(&self) -> bool {
+        self.0.view.is_sealed()
+    }
+
     /// One of its disks, by its number.
     ///
     /// # Errors

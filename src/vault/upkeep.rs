@@ -36,24 +36,38 @@ pub struct Done {
     pub folded: usize,
 }
 
-/// Does what there is to do. `now` is in milliseconds since 1970; `kept` are points to keep beside those of the rules; `pace` is
-/// called with the bytes that were written since: to be slow on purpose; its error ends the work.
+/// What people want of points, by their records, beside the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Kept whatever the rules say.
+    pub kept: BTreeSet<u64>,
+    /// Not kept for the name that they were set with: it was taken back.
+    pub unnamed: BTreeSet<u64>,
+    /// Not kept at all.
+    pub given_up: BTreeSet<u64>,
+}
+
+/// Does what there is to do. `now` is in milliseconds since 1970; `pace` is called with the bytes that were written since: to be slow on purpose; its error ends the work.
 ///
 /// # Errors
 /// As the storage's; corrupt where the journal or the base is not what was written. No point is lost then.
 pub fn run(
     machine: &Machine,
     retention: &Retention,
-    kept: &BTreeSet<u64>,
+    wishes: &Wishes,
     now: u64,
     pace: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Done> {
     let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
     machine.journal().seal()?;
     let mut done = Done::default();
-    let points = machine.points()?;
+    let mut points = machine.points()?;
+    for point in points.iter_mut().filter(|point| wishes.unnamed.contains(&point.sequence)) {
+        point.mark.tag = None;
+    }
     let mut keep = retention.kept(&points, now);
-    keep.extend(kept);
+    keep.extend(&wishes.kept);
+    keep.retain(|point| !wishes.given_up.contains(point));
     keep.extend(machine.pinned());
     // What is not durable yet is no point yet, and will be one.
     let durable = machine.journal().durable();

@@ -65,7 +65,7 @@ pub fn simulate(root: &Path, days: u64, hours: u64, retention: &Retention, mut t
             machine.checkpoint(now, &Mark::default()).unwrap();
             if second.is_multiple_of(UPKEEP) {
                 let began = Instant::now();
-                upkeep::run(&machine, retention, &BTreeSet::new(), now, &|_| Ok(())).unwrap();
+                upkeep::run(&machine, retention, &Default::default(), now, &|_| Ok(())).unwrap();
                 longest = longest.max(began.elapsed());
             }
         }

@@ -1,11 +1,13 @@
 //! A machine as the user names it: a definition on the host, and the disks that it names; or a disk image alone.
 
+mod definition;
 mod image;
 mod layers;
 mod place;
 mod raw;
 mod variables;
 
+pub use definition::{Definition, read_alone};
 pub use image::Hardware;
 pub use place::{open_as, said};
 pub use variables::beside as variables_beside;

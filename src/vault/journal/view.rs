@@ -93,6 +93,11 @@ impl View {
         Ok(search.finish())
     }
 
+    /// True where all of it is in segments that are sealed: what is read of them is checked.
+    pub fn is_sealed(&self) -> bool {
+        self.whole.iter().chain(&self.last).all(|segment| segment.log().is_none())
+    }
+
     /// Reads from a stored run.
     ///
     /// # Errors

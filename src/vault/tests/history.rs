@@ -54,7 +54,7 @@ fn happen(machine: &Arc<Machine>, history: &mut History, dice: &mut Dice, steps:
                 _ => "20s every 5s".parse().unwrap(),
             };
             let before = steps();
-            upkeep::run(machine, &retention, &BTreeSet::new(), history.time, &|_| Ok(())).unwrap();
+            upkeep::run(machine, &retention, &Default::default(), history.time, &|_| Ok(())).unwrap();
             let left: BTreeSet<u64> = machine.points().unwrap().iter().map(|point| point.sequence).collect();
             assert!(
                 left.contains(&history.points.last().map_or(0, |point| point.1)) || history.points.is_empty()
