@@ -25,6 +25,9 @@ use std::sync::{Arc, PoisonError};
 /// Records that are looked at together: of what is held in memory.
 const RECORDS_AT_MOST: u64 = 1 << 18;
 
+/// A segment is closed when it goes back for this part of the first rule's span.
+const PARTS: u64 = 8;
+
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
@@ -59,6 +62,12 @@ pub fn run(
     pace: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Done> {
     let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+    let span =
+        retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
+    // A machine that writes little would fill one segment for days, and nothing in it could be given up.
+    if machine.journal().active_since().is_some_and(|since| since.saturating_add(span / PARTS) < now) {
+        machine.journal().close_segment();
+    }
     machine.journal().seal()?;
     let mut done = Done::default();
     let mut points = machine.points()?;
@@ -90,34 +99,62 @@ pub fn run(
         done.points += lost;
         done.folded += batch.len();
     }
-    // A segment is rewritten when the youngest of its points has left the first rule: no more than once for each rule.
-    let span =
-        retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
-    let is_old = |time: u64| time.saturating_add(span) < now;
-    let mut candidates: Vec<Arc<Segment>> = Vec::new();
-    let mut groups: Vec<Vec<Arc<Segment>>> = Vec::new();
-    for segment in sealed(machine) {
-        let points = checkpoints(&segment)?;
-        let surplus = points.iter().filter(|point| !keep.contains(&point.sequence)).count();
-        let is_settled = segment.last <= durable && points.last().is_some_and(|last| is_old(last.time));
-        if is_settled && surplus > 0 {
-            done.points += surplus;
-            candidates.push(segment);
-        } else if !candidates.is_empty() {
-            groups.push(std::mem::take(&mut candidates));
-        }
-    }
-    groups.push(candidates);
-    for mut group in groups {
+    for mut group in groups(machine, &keep, durable, span, now)? {
         while !group.is_empty() {
             let batch = batch(&group)?;
             group.drain(..batch.len());
+            done.points += surplus(&batch, &keep)?;
             let new = compact::rewrite(machine.home(), &batch, &keep, pace)?;
             machine.journal().replace(&batch, vec![new]);
             done.rewritten += batch.len();
         }
     }
     Ok(done)
+}
+
+/// Runs of segments that are rewritten together, the oldest first.
+///
+/// A segment is when the youngest of its points has left the first rule, and half of its points are to go at least: so each record is
+/// written again once for every halving of its points, and not whenever a point leaves a rule. Segments before it that are no larger become
+/// one with it: their number stays small, and each record takes part in a merge as often as their size doubles.
+fn groups(
+    machine: &Machine,
+    keep: &BTreeSet<u64>,
+    durable: u64,
+    span: u64,
+    now: u64,
+) -> Result<Vec<Vec<Arc<Segment>>>> {
+    let all = sealed(machine);
+    let (mut wanted, mut records) = (Vec::new(), Vec::new());
+    for segment in &all {
+        let points = checkpoints(segment)?;
+        let surplus = points.iter().filter(|point| !keep.contains(&point.sequence)).count();
+        let is_old = points.last().is_some_and(|last| last.time.saturating_add(span) < now);
+        wanted.push(segment.last <= durable && is_old && surplus > 0 && 2 * surplus >= points.len());
+        records.push(segment.indexed(|index| Ok(index.records()))?);
+    }
+    let mut groups = Vec::new();
+    let mut at = 0;
+    while let Some(first) = (at..all.len()).find(|number| wanted[*number]) {
+        let end = (first..all.len()).find(|number| !wanted[*number]).unwrap_or(all.len());
+        let (mut begin, mut sum) = (first, records[first..end].iter().sum::<u64>());
+        while begin > at && records[begin - 1] <= sum && sum + records[begin - 1] <= RECORDS_AT_MOST {
+            begin -= 1;
+            sum += records[begin];
+        }
+        groups.push(all[begin..end].to_vec());
+        at = end;
+    }
+    Ok(groups)
+}
+
+/// How many of the points of these segments are not kept.
+fn surplus(segments: &[Arc<Segment>], keep: &BTreeSet<u64>) -> Result<usize> {
+    let lost = |segment: &Arc<Segment>| {
+        let points = checkpoints(segment)?;
+        Ok(points.iter().filter(|point| !keep.contains(&point.sequence)).count())
+    };
+    segments.iter().map(lost).sum()
 }
 
 fn sealed(machine: &Machine) -> Vec<Arc<Segment>> {

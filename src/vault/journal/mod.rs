@@ -259,6 +259,13 @@ impl Journal {
         self.durable.fetch_max(sequence, Ordering::AcqRel);
     }
 
+    /// The time of the first checkpoint in the segment that is written to; `None` where there is none.
+    pub fn active_since(&self) -> Option<u64> {
+        let active = locked(&self.active);
+        let first = active.log.entries.iter().find(|entry| entry.kind == Kind::Checkpoint);
+        first.map(|entry| entry.offset)
+    }
+
     /// Records that are held in memory for the segment that is written to.
     pub fn records_in_active(&self) -> usize {
         locked(&self.active).entries().len()
