@@ -1,4 +1,5 @@
-//! What is done in the background: segments are sealed, points are given up by the rules, the oldest part goes into the base.
+//! What is done in the background: segments are sealed, points are given up by the rules, the oldest part goes into the base, indexes are
+//! merged.
 //!
 //! ```text
 //! base | [ point  point  point ] [ ……… ] [ … ] [ 5 s, 5 s, 5 s … ] [ being written ]
@@ -8,14 +9,14 @@
 //! Each step leaves a journal that is whole: a cut at any moment costs the step, not a point.
 //!
 //! Memory: the records of one batch are looked at together, 262,144 (or one segment's, where it has more), which takes less than
-//! 64 MiB with their maps; beside that some MiB of buffers. It does not grow with the disks, nor with the journal.
+//! 64 MiB with their maps; beside that two records of up to 32 MiB each. It does not grow with the disks, nor with the journal.
 
 use super::base::Part;
 use super::compact;
 use super::journal::map::{Run, RunMap};
 use super::journal::record::Kind;
 use super::journal::segment::Segment;
-use super::journal::{checkpoints, records};
+use super::journal::{Batch, Checkpoint};
 use super::machine::Machine;
 use super::retention::Retention;
 use landfall_image::{Error, Result};
@@ -37,6 +38,8 @@ pub struct Done {
     pub rewritten: usize,
     /// Segments that went into the base.
     pub folded: usize,
+    /// Indexes that were made of those of neighbours.
+    pub merged: usize,
 }
 
 /// What people want of points, by their records, beside the rules.
@@ -93,22 +96,24 @@ pub fn run(
         if !machine.give_up(last.last) {
             break;
         }
-        let lost: usize =
-            batch.iter().map(|segment| Ok(checkpoints(segment)?.len())).sum::<Result<usize>>()?;
-        fold(machine, &batch, last.last, pace, false)?;
+        let through = last.last;
+        fold(machine, &batch, through, pace, false)?;
+        let lost = points.iter().take_while(|point| point.sequence <= through).count();
+        points.drain(..lost);
         done.points += lost;
         done.folded += batch.len();
     }
-    for mut group in groups(machine, &keep, durable, span, now)? {
+    for mut group in groups(machine, &points, &keep, durable, span, now)? {
         while !group.is_empty() {
             let batch = batch(&group)?;
             group.drain(..batch.len());
-            done.points += surplus(&batch, &keep)?;
+            done.points += batch.iter().map(|segment| surplus(of(&points, segment), &keep)).sum::<usize>();
             let new = compact::rewrite(machine.home(), &batch, &keep, pace)?;
             machine.journal().replace(&batch, vec![new]);
             done.rewritten += batch.len();
         }
     }
+    done.merged = machine.journal().merge(pace)?;
     Ok(done)
 }
 
@@ -119,6 +124,7 @@ pub fn run(
 /// one with it: their number stays small, and each record takes part in a merge as often as their size doubles.
 fn groups(
     machine: &Machine,
+    points: &[Checkpoint],
     keep: &BTreeSet<u64>,
     durable: u64,
     span: u64,
@@ -127,8 +133,8 @@ fn groups(
     let all = sealed(machine);
     let (mut wanted, mut records) = (Vec::new(), Vec::new());
     for segment in &all {
-        let points = checkpoints(segment)?;
-        let surplus = points.iter().filter(|point| !keep.contains(&point.sequence)).count();
+        let points = of(points, segment);
+        let surplus = surplus(points, keep);
         let is_old = points.last().is_some_and(|last| last.time.saturating_add(span) < now);
         wanted.push(segment.last <= durable && is_old && surplus > 0 && 2 * surplus >= points.len());
         records.push(segment.indexed(|index| Ok(index.records()))?);
@@ -148,13 +154,16 @@ fn groups(
     Ok(groups)
 }
 
-/// How many of the points of these segments are not kept.
-fn surplus(segments: &[Arc<Segment>], keep: &BTreeSet<u64>) -> Result<usize> {
-    let lost = |segment: &Arc<Segment>| {
-        let points = checkpoints(segment)?;
-        Ok(points.iter().filter(|point| !keep.contains(&point.sequence)).count())
-    };
-    segments.iter().map(lost).sum()
+/// Those of the points that are in a segment.
+fn of<'p>(points: &'p [Checkpoint], segment: &Segment) -> &'p [Checkpoint] {
+    let from = points.partition_point(|point| point.sequence < segment.name.first);
+    let to = points.partition_point(|point| point.sequence <= segment.last);
+    &points[from..to]
+}
+
+/// How many of these points are not kept.
+fn surplus(points: &[Checkpoint], keep: &BTreeSet<u64>) -> usize {
+    points.iter().filter(|point| !keep.contains(&point.sequence)).count()
 }
 
 fn sealed(machine: &Machine) -> Vec<Arc<Segment>> {
@@ -199,8 +208,9 @@ fn fold(
 ) -> Result<()> {
     let mut maps: BTreeMap<u32, RunMap> = BTreeMap::new();
     let mut gone = BTreeSet::new();
-    for segment in batch {
-        for entry in records(segment)? {
+    let records = Batch::open(batch)?;
+    for (segment, entries) in records.records() {
+        for entry in entries {
             match entry.kind {
                 Kind::Disk => drop(gone.remove(&entry.disk)),
                 Kind::DiskGone => drop(gone.insert(entry.disk)),
@@ -212,10 +222,7 @@ fn fold(
     gone.iter().for_each(|disk| drop(maps.remove(disk)));
     let runs: BTreeMap<u32, Vec<Run>> =
         maps.into_iter().map(|(disk, map)| (disk, map.runs().collect())).collect();
-    let read = |first: u64, at: u64, buf: &mut [u8]| {
-        let found = batch.iter().find(|segment| segment.name.first == first);
-        found.ok_or_else(|| Error::corrupt("a run lies in no part of the journal"))?.read(at, buf)
-    };
+    let read = |first: u64, at: u64, buf: &mut [u8]| records.read(first, at, buf);
     let part = Part { through, runs: &runs, gone: &gone, read: &read, pace };
     match again {
         true => machine.base().fold_again(&part)?,
