@@ -6,7 +6,6 @@ use landfall::vault::machine::Machine;
 use landfall::vault::retention::Retention;
 use landfall::vault::upkeep;
 use landfall_image::{DiskMut, GuestOffset};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

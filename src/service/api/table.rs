@@ -164,13 +164,20 @@ impl Route {
 }
 
 fn parsed<B: DeserializeOwned>(body: &Bytes) -> Outcome<B> {
-    let text: &[u8] = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(text).map_err(|error| {
+    let text = body.trim_ascii();
+    let wrong = |says: String| {
         Refusal::bad(
-            Error::refused(format!("the body is not the document that is wanted: {error}"))
+            Error::refused(format!("the body is not the document that is wanted: {says}"))
                 .hint("GET /openapi.json has its schema"),
         )
-    })
+    };
+    match text.first() {
+        None => serde_json::from_slice(b"{}"),
+        Some(b'{') => serde_json::from_slice(text),
+        // Fields in a row without their names would be taken, too.
+        Some(_) => return Err(wrong("it is no JSON object".to_owned())),
+    }
+    .map_err(|error| wrong(error.to_string()))
 }
 
 /// All routes.

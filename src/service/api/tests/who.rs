@@ -100,8 +100,8 @@ fn the_local_socket_is_this_users_and_roots() {
     let script = "import os, socket, sys\n\
                   os.setgroups([]); os.setgid(65534); os.setuid(int(sys.argv[2]))\n\
                   s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n\
-                  s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n')\n\
-                  try:\n    print(s.recv(65536).decode()[:12])\n\
+                  try:\n    s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n')\n    \
+                  print(s.recv(65536).decode()[:12])\n\
                   except ConnectionError:\n    print('')\n";
     let ask = |uid: &str| {
         let socket = running.socket();
