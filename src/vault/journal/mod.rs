@@ -266,9 +266,7 @@ impl Journal {
 
     /// The time of the first checkpoint in the segment that is written to; `None` where there is none.
     pub fn active_since(&self) -> Option<u64> {
-        let active = locked(&self.active);
-        let first = active.log.entries.iter().find(|entry| entry.kind == Kind::Checkpoint);
-        first.map(|entry| entry.offset)
+        locked(&self.active).since()
     }
 
     /// Records that are held in memory for the segment that is written to.
