@@ -6,6 +6,7 @@
 use crate::ops::batch::{BatchReport, WrittenFleet};
 use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
+use crate::receive::folder::manifest::Manifest;
 use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, Tokens, Told, Verification};
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
@@ -38,6 +39,7 @@ pub const TABLE: &[Row] = &[
     row::<ImageInfo>("disk-info", "an image, its layers and partitions"),
     row::<ImageMap>("disk-map", "which runs of a disk hold data"),
     row::<ImageServed>("disk-serve", "what was served, when it has ended"),
+    file::<Manifest>("drop-manifest", "landfall.json, the manifest of a drop in a watched folder"),
     row::<Failed>("error", "any verb that did not do what was asked"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),

@@ -12,6 +12,7 @@ pub mod map;
 mod packaged;
 mod packing;
 pub mod prove;
+pub mod receive;
 pub mod register;
 mod registry;
 pub mod serve;

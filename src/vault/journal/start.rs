@@ -343,12 +343,20 @@ fn stale(all: &[Name]) -> HashSet<Name> {
     stale
 }
 
-/// The state after the last record, and the time of the last checkpoint.
+/// The state after the last record, and the time of the last checkpoint. A segment begins with the state before it, in several records:
+/// where the service was killed between them, the rest of it is in the segment before.
 fn last_state(segments: &[Arc<Segment>]) -> Result<(State, u64)> {
     let mut state = State::default();
     let mut time = 0;
-    if let Some(segment) = segments.last() {
-        time = segment.header()?.time;
+    let mut first = segments.len();
+    while let Some(before) = first.checked_sub(1) {
+        first = before;
+        if has_begun(&segments[before])? {
+            break;
+        }
+    }
+    for segment in &segments[first..] {
+        time = time.max(segment.header()?.time);
         for entry in notes(segment)? {
             state.apply(&entry, |at, buf| segment.read(at, buf))?;
             if entry.kind == super::record::Kind::Checkpoint {
@@ -357,4 +365,12 @@ fn last_state(segments: &[Arc<Segment>]) -> Result<(State, u64)> {
         }
     }
     Ok((state, time))
+}
+
+/// True where a segment has more than the state that it begins with, so that all of that is there.
+fn has_begun(segment: &Segment) -> Result<bool> {
+    let is_more = |entry: &super::index::Entry| {
+        !matches!(entry.kind, super::record::Kind::Disk | super::record::Kind::DiskGone | super::record::Kind::Attachment)
+    };
+    Ok(super::records(segment)?.iter().any(is_more))
 }
