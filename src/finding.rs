@@ -148,6 +148,16 @@ rows! {
          to. At every target a firmware looks for a boot loader on the disk, and the kernel for devices that are not Xen's. The \
          disk may have neither a loader nor such drivers; what was found in it stands in the other findings. Install both while \
          the guest still runs at the source, or change it into a fully virtual machine there first.";
+    /// Which moment it is.
+    POINT = "recovery-point", Notes,
+        "The source is a recovery point: the machine as it was at the moment that the finding names. What was written later is not \
+         in it. A point as after a loss of power is what the machine's file systems and databases are made for: they replay their \
+         journals at the first start. Choose another moment with --at.";
+    /// It is not in the definition.
+    POINT_DISK_LEFT_OUT = "recovery-point-disk-left-out", Warns,
+        "A disk is protected, and the machine's definition that was stored with the point does not have it, so the machine \
+         comes ashore without it. It was added to the machine after its definition was stored, or belongs to another one. Store \
+         the definition again with landfall protect; points from then on have it.";
     /// Two spellings of one UUID.
     UUID_ORDER = "smbios-uuid-order", Notes,
         "From virtual hardware 13 on, VMware's SMBIOS has the first three fields of the UUID with their lowest byte first, as the \

@@ -11,6 +11,7 @@ mod register;
 mod text;
 
 use crate::ops::Settings;
+use crate::ops::source::point::{OpenVault, Points};
 use crate::ops::{Context, Failure};
 use crate::registrar::credentials::Credentials;
 use args::{Cli, Verb};
@@ -20,6 +21,7 @@ use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Gate, Result};
 use progress::Drawer;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What the program knows of its surroundings. Only `main` finds it out.
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             cancel: surroundings.cancel.clone(),
             scratch: surroundings.scratch.clone(),
             sandbox: surroundings.sandbox.clone(),
+            points: points(cli),
             observer: &drawer,
         };
         dispatch(cli, &context, surroundings)
@@ -64,6 +67,12 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
 
 fn gate(cli: &Cli) -> Result<Gate> {
     cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
+}
+
+/// Who has recovery points.
+fn points(cli: &Cli) -> Option<Arc<dyn Points>> {
+    let vault = cli.common.vault.as_ref()?;
+    Some(Arc::new(OpenVault::new(vault)))
 }
 
 fn tls(cli: &Cli) -> TlsFiles {

@@ -51,6 +51,7 @@ pub fn run(
     let mut keep = retention.kept(&points, now);
     keep.extend(kept);
     keep.extend(machine.pinned());
+    keep.extend(machine.holds().points());
     // What is not durable yet is no point yet, and will be one.
     let durable = machine.journal().durable();
     let Some(oldest) =
@@ -94,8 +95,13 @@ pub fn run(
         while !group.is_empty() {
             let batch = batch(&group)?;
             group.drain(..batch.len());
-            let new = compact::rewrite(machine.home(), &batch, &keep, pace)?;
-            machine.journal().replace(&batch, vec![new]);
+            let first = batch.first().map_or(0, |segment| segment.name.first);
+            let last = batch.last().map_or(0, |segment| segment.last);
+            machine.holds().rewriting(first..=last, &mut keep);
+            let rewritten = compact::rewrite(machine.home(), &batch, &keep, pace);
+            let rewritten = rewritten.map(|new| machine.journal().replace(&batch, vec![new]));
+            machine.holds().rewritten();
+            rewritten?;
             done.rewritten += batch.len();
         }
     }

@@ -46,6 +46,9 @@ pub struct Common {
     /// and linked clones, which images name by a path of another host, are looked for in it by their names
     #[arg(long, global = true, value_name = "FOLDER")]
     pub allow: Vec<PathBuf>,
+    /// Take recovery points (point:MACHINE@latest) out of the vault in this folder, on which no service works
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub vault: Option<PathBuf>,
     /// Work with this many threads [default: one per processor]
     #[arg(short, long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
@@ -106,7 +109,7 @@ pub enum Verb {
 #[derive(Debug, Args)]
 pub struct Convert {
     /// The machine: its definition (.vmx, .ovf, .ova, .xva, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), a folder that Hyper-V
-    /// exported, or a disk image alone (.qcow2, .vmdk, .vhdx, .raw, nbd://…)
+    /// exported, a disk image alone (.qcow2, .vmdk, .vhdx, .raw, nbd://…), or a recovery point (point:MACHINE@latest, @NUMBER, @TIME, @-15m, @tag:NAME)
     pub source: PathBuf,
     /// Where it will run
     #[arg(long, value_name = "TARGET", value_parser = target_names())]
