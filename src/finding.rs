@@ -209,6 +209,11 @@ rows! {
     TARGET_STORAGE = "target-storage", Blocks,
         "The storage that is to take the disks cannot do so: it has not enough room, is in maintenance or cannot be reached by the \
          host. Free space or choose another one.";
+    /// A test without a network.
+    TEST_UNPLUGGED = "test-unplugged", Notes,
+        "The network cards of a test are there and lead nowhere, not even to one another: the hypervisor has no way to make a \
+         network for the test. What the machine needs of the network at its start it waits for in vain. Use a libvirt of the \
+         system (qemu:///system), or name an isolated network with --network.";
     /// Secrets in a TPM.
     TPM = "tpm-secrets", Warns,
         "The machine has a virtual TPM, and what is sealed in it cannot leave the source. At the target it has a new, empty one. \

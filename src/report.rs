@@ -1,10 +1,11 @@
 //! The report of a run: one JSON document, the same that `--json` prints and `report.json` keeps.
 //!
 //! Here are the documents of machines; [`images`] has those of the disk verbs, [`failure`] those of what was not done and
-//! of explanations, [`registration`] that of `register`. Their schemas are [`crate::schema`].
+//! of explanations, [`registration`] that of `register`, [`recovery`] those of `recover`. Their schemas are [`crate::schema`].
 
 pub mod failure;
 pub mod images;
+pub mod recovery;
 pub mod registration;
 
 use crate::machine::Machine;

@@ -6,8 +6,10 @@
 use crate::ops::batch::{BatchReport, WrittenFleet};
 use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
+use crate::recovery::Recovery;
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
+use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
 use crate::report::{Converted, Inspected, VERSION};
 use schemars::generate::SchemaSettings;
@@ -40,6 +42,11 @@ pub const TABLE: &[Row] = &[
     row::<MapChecked>("map-check", "what the rules of a map say"),
     file::<WrittenMap>("map-file", "the TOML file of --map"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
+    row::<Recovered>("recover", "a machine that was recovered; also report.json beside it"),
+    row::<Ended>("recover-end", "what became of a recovery: commit, rollback, remove, resume"),
+    row::<Recoveries>("recover-list", "the recoveries that there are"),
+    row::<Prepared>("recover-prepare", "a point that was patched ahead"),
+    row::<Recovery>("recovery-file", "recovery.json beside a machine that was recovered"),
     row::<Registration>(
         "register",
         "what came of a registration; also `registration` in what convert --register prints",

@@ -7,6 +7,7 @@ mod machine;
 mod map;
 mod mapping;
 mod progress;
+mod recover;
 mod register;
 mod text;
 
@@ -30,6 +31,8 @@ pub struct Surroundings {
     pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
+    /// Folder of machines that were recovered.
+    pub recovered: PathBuf,
     /// User name and password of a hypervisor.
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
@@ -116,6 +119,7 @@ fn dispatch(
         Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
+        Verb::Recover(args) => recover::run(args, cli, context, surroundings),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

@@ -2,6 +2,7 @@
 //! environment.
 
 pub mod batch;
+mod clock;
 pub mod convert;
 mod define;
 pub mod disk;
@@ -12,6 +13,7 @@ pub mod map;
 mod packaged;
 mod packing;
 pub mod prove;
+pub mod recover;
 pub mod register;
 mod registry;
 pub mod source;

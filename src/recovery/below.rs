@@ -32,6 +32,22 @@ pub fn of(uri: &str) -> Result<Below> {
     Ok(Below { server, export: parsed.export().to_owned() })
 }
 
+/// It as a URI.
+pub fn uri(below: &Below) -> String {
+    let export = encoded(&below.export);
+    match &below.server {
+        Server::Socket(path) => format!("nbd+unix:///{export}?socket={}", encoded(path)),
+        Server::Host(host, port) => format!("nbd://{host}:{port}/{export}"),
+    }
+}
+
+/// Everything but what stands for itself in a URI is written as `%xx`.
+fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/@".contains(&byte);
+    let one = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(one).collect()
+}
+
 /// The name by which QEMU opens it out of a qcow2's header, as a raw disk.
 ///
 /// # Errors
@@ -73,6 +89,9 @@ mod tests {
             "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"export\":\"web01/sda@1234\",\"reconnect-delay\":25,\
              \"server\":{\"path\":\"/run/land fall/points.sock\",\"type\":\"unix\"}}}"
         );
+        assert_eq!(uri(&below), "nbd+unix:///web01/sda@1234?socket=/run/land%20fall/points.sock");
+        let odd = Below { export: "Süd 1/sda&x=?#@7".into(), ..below.clone() };
+        assert_eq!(of(&uri(&odd)).unwrap(), odd);
         assert_eq!(of("nbd://vault:1/x").unwrap().server, Server::Host("vault".into(), 1));
         for uri in ["nbds://vault/x", "nbd+unix:///x?socket=points.sock", "web01.qcow2"] {
             assert!(of(uri).is_err(), "{uri}");

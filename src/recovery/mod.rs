@@ -86,6 +86,9 @@ pub struct Recovery {
     pub files: BTreeSet<String>,
     /// How far it is.
     pub step: Step,
+    /// The network that is to be made for it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_network: Option<String>,
     /// Where it runs, or is to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
@@ -258,6 +261,7 @@ mod tests {
             }],
             files: BTreeSet::from(["disk0.qcow2".to_owned()]),
             step: Step::Registering,
+            own_network: Some("landfall-web01-test".into()),
             host: Some(Host {
                 address: "qemu:///system".into(),
                 id: None,

@@ -1,8 +1,10 @@
 //! The command line's grammar.
 
 mod disk;
+mod recover;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
+pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
@@ -96,6 +98,15 @@ pub enum Verb {
     /// keyring (secret-tool; attributes service=landfall, host, user) where the address names the user. libvirt has files of its
     /// own for them.
     Register(Register),
+    /// Bring a machine back from a recovery point, in seconds: its disks are not copied
+    ///
+    /// The machine runs from the point: what is changed for the target, and what it writes itself, goes into a delta for each of
+    /// its disks, and all else is read from the point, which stays as it is. A test runs in an isolated network and is removed with
+    /// recover remove. A live recovery is kept with recover commit, which makes its disks whole while it runs, or thrown away with
+    /// recover rollback. A command that was stopped goes on when it is run again.
+    ///
+    /// For other targets than kvm: landfall convert point:MACHINE@latest --to TARGET
+    Recover(Box<Recover>),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),

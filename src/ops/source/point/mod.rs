@@ -44,6 +44,12 @@ pub trait Points: Send + Sync {
     /// Refused where there is no such machine or point.
     fn open(&self, machine: &Name, at: &At) -> Result<PointSource>;
 
+    /// Whether they can be asked for at this moment.
+    ///
+    /// # Errors
+    /// Why not.
+    fn reach(&self) -> Result<()>;
+
     /// Keeps a point from being given up until [`release`](Self::release), whoever reads it: a recovered machine lives on it.
     /// `holder` tells one recovery from another. To hold what is held is no error.
     ///

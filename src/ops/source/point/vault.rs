@@ -74,6 +74,10 @@ impl Points for OpenVault {
         })
     }
 
+    fn reach(&self) -> Result<()> {
+        self.vault().map(drop)
+    }
+
     fn hold(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
         self.vault()?.machine(machine)?.hold(number, holder)
     }
