@@ -17,6 +17,7 @@ pub mod name;
 pub mod ops;
 pub mod proof;
 pub mod receive;
+pub mod recovery;
 pub mod registrar;
 pub mod report;
 pub mod schema;

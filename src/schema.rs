@@ -7,10 +7,12 @@ use crate::ops::batch::{BatchReport, WrittenFleet};
 use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
 use crate::receive::folder::manifest::Manifest;
+use crate::recovery::Recovery;
 use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, Tokens, Told, Verification};
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
 use crate::report::protection::{Points, Status};
+use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
 use crate::report::serving::ServeChecked;
 use crate::report::{Converted, Inspected, VERSION};
@@ -51,6 +53,11 @@ pub const TABLE: &[Row] = &[
     row::<Points>("points", "the recovery points of a machine"),
     row::<MachineShown>("protect", "a protected machine, and where its disks are sent; also status MACHINE"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
+    row::<Recovered>("recover", "a machine that was recovered; also report.json beside it"),
+    row::<Ended>("recover-end", "what became of a recovery: commit, rollback, remove, resume"),
+    row::<Recoveries>("recover-list", "the recoveries that there are"),
+    row::<Prepared>("recover-prepare", "a point that was patched ahead"),
+    row::<Recovery>("recovery-file", "recovery.json beside a machine that was recovered"),
     row::<Registration>(
         "register",
         "what came of a registration; also `registration` in what convert --register prints",

@@ -7,12 +7,14 @@ mod machine;
 mod map;
 mod mapping;
 mod progress;
+mod recover;
 mod register;
 mod serve;
 mod service;
 mod text;
 
 use crate::ops::Settings;
+use crate::ops::source::point::{OpenVault, Points};
 use crate::ops::{Context, Failure};
 use crate::registrar::credentials::Credentials;
 use args::{Cli, Verb};
@@ -22,6 +24,7 @@ use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Gate, Result};
 use progress::Drawer;
 use std::path::PathBuf;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What the program knows of its surroundings. Only `main` finds it out.
@@ -31,6 +34,8 @@ pub struct Surroundings {
     pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
+    /// Folder of machines that were recovered.
+    pub recovered: PathBuf,
     /// User name and password of a hypervisor.
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
@@ -57,6 +62,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             cancel: surroundings.cancel.clone(),
             scratch: surroundings.scratch.clone(),
             sandbox: surroundings.sandbox.clone(),
+            points: points(cli),
             observer: &drawer,
         };
         dispatch(cli, &context, surroundings)
@@ -73,6 +79,12 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
 
 fn gate(cli: &Cli) -> Result<Gate> {
     cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
+}
+
+/// Who has recovery points.
+fn points(cli: &Cli) -> Option<Arc<dyn Points>> {
+    let vault = cli.common.vault.as_ref()?;
+    Some(Arc::new(OpenVault::new(vault)))
 }
 
 fn tls(cli: &Cli) -> TlsFiles {
@@ -123,6 +135,7 @@ fn dispatch(
         | Verb::Points(_)
         | Verb::Alarms(_)
         | Verb::Token(_) => service::run(cli, context, surroundings),
+        Verb::Recover(args) => recover::run(args, cli, context, surroundings),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

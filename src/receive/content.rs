@@ -166,7 +166,8 @@ pub fn copy(
         let others: Vec<_> = (1..effort.jobs.max(1)).map(|_| scope.spawn(work)).collect();
         let mut outcome = work();
         for other in others {
-            let other = other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that copied has ended")));
+            let other =
+                other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that copied has ended")));
             outcome = outcome.and(other);
         }
         outcome

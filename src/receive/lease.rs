@@ -68,7 +68,9 @@ impl Leases {
     pub fn stream(&self, machine: &Name, disk: &Name) -> Result<StreamLease> {
         let mut machines = self.machines();
         let held = machines.entry(machine.clone()).or_default();
-        if let Some(batch) = held.batch.as_ref().filter(|batch| batch.is_cut_off || batch.disks.contains(disk)) {
+        if let Some(batch) =
+            held.batch.as_ref().filter(|batch| batch.is_cut_off || batch.disks.contains(disk))
+        {
             return Err(batch.in_the_way(machine));
         }
         *held.streams.entry(disk.clone()).or_default() += 1;
@@ -92,7 +94,8 @@ impl Leases {
                     .hint("end the mirror at the source first, or give the disk to only one of the two"));
             }
             if held.cuts == 0 {
-                held.batch = Some(Running { disks: disks.to_vec(), says: says.to_owned(), is_cut_off: false });
+                held.batch =
+                    Some(Running { disks: disks.to_vec(), says: says.to_owned(), is_cut_off: false });
                 return Ok(BatchLease { leases: self.clone(), machine: machine.clone(), is_done: false });
             }
             machines = self.0.changed.wait(machines).unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +154,9 @@ impl Running {
     fn in_the_way(&self, machine: &Name) -> Error {
         match self.is_cut_off {
             true => Error::refused(format!("{} was cut off while it was written into {machine}", self.says))
-                .hint("it is finished when the service starts; what stands in its way is in the service's log"),
+                .hint(
+                    "it is finished when the service starts; what stands in its way is in the service's log",
+                ),
             false => Error::refused(format!("{} is being written into {machine}", self.says))
                 .hint("try again when it is done; landfall status shows how far it is"),
         }

@@ -72,7 +72,8 @@ impl Bench {
         let all = self.machine.points().unwrap();
         let at = |sequence| {
             let point = self.machine.at(sequence).unwrap();
-            let number = point.state().disks.iter().find(|(_, info)| info.name == disk).map(|(number, _)| *number);
+            let number =
+                point.state().disks.iter().find(|(_, info)| info.name == disk).map(|(number, _)| *number);
             number.map(|number| content(&point.disk(number).unwrap()))
         };
         all.iter().map(|point| (point.sequence, at(point.sequence))).collect()

@@ -81,6 +81,7 @@ pub fn run(
     keep.extend(&wishes.kept);
     keep.retain(|point| !wishes.given_up.contains(point));
     keep.extend(machine.pinned());
+    keep.extend(machine.holds().points());
     // What is not durable yet is no point yet, and will be one.
     let durable = machine.journal().durable();
     let Some(oldest) =
@@ -108,8 +109,13 @@ pub fn run(
             let batch = batch(&group)?;
             group.drain(..batch.len());
             done.points += batch.iter().map(|segment| surplus(of(&points, segment), &keep)).sum::<usize>();
-            let new = compact::rewrite(machine.home(), &batch, &keep, pace)?;
-            machine.journal().replace(&batch, vec![new]);
+            let first = batch.first().map_or(0, |segment| segment.name.first);
+            let last = batch.last().map_or(0, |segment| segment.last);
+            machine.holds().rewriting(first..=last, &mut keep);
+            let rewritten = compact::rewrite(machine.home(), &batch, &keep, pace);
+            let rewritten = rewritten.map(|new| machine.journal().replace(&batch, vec![new]));
+            machine.holds().rewritten();
+            rewritten?;
             done.rewritten += batch.len();
         }
     }

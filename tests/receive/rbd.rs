@@ -80,7 +80,13 @@ fn source() -> (Site, Vec<(u64, Vec<u8>)>) {
     (site, points)
 }
 
-fn exported(site: &Site, dir: &Path, from: Option<(u64, &str)>, to: (u64, &str), version: Version) -> PathBuf {
+fn exported(
+    site: &Site,
+    dir: &Path,
+    from: Option<(u64, &str)>,
+    to: (u64, &str),
+    version: Version,
+) -> PathBuf {
     let path = dir.join(format!("{}-{}.{version:?}", from.map_or("", |from| from.1), to.1));
     let wanted = Wanted { disk: "sda", from, to: to.0, name: Some(to.1), version };
     let file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());

@@ -370,7 +370,10 @@ fn last_state(segments: &[Arc<Segment>]) -> Result<(State, u64)> {
 /// True where a segment has more than the state that it begins with, so that all of that is there.
 fn has_begun(segment: &Segment) -> Result<bool> {
     let is_more = |entry: &super::index::Entry| {
-        !matches!(entry.kind, super::record::Kind::Disk | super::record::Kind::DiskGone | super::record::Kind::Attachment)
+        !matches!(
+            entry.kind,
+            super::record::Kind::Disk | super::record::Kind::DiskGone | super::record::Kind::Attachment
+        )
     };
     Ok(super::records(segment)?.iter().any(is_more))
 }

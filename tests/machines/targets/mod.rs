@@ -87,6 +87,7 @@ fn render(
             format: "qcow2".into(),
             virtual_size: Bytes((10 << 30) + 1),
             stored: Some(Bytes::mib(3)),
+            below: None,
         });
     }
     (row.render)(&machine, &placement).unwrap()
