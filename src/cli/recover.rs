@@ -126,7 +126,13 @@ fn begin(
         text::print(&recovered_text(&done.report, done.inspected.is_some(), done.serving.is_some()))?;
     }
     if let Some(serving) = done.serving.filter(|_| code == 0) {
-        serving.wait(&context.cancel)?;
+        let folder = PathBuf::from(&done.report.folder);
+        let mut look = || match ended::wake(context, &folder) {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("{} goes on: its recovery point can be read again", folder.display()),
+            Err(error) => tracing::debug!(%error, "the machine could not be looked after"),
+        };
+        serving.wait(&context.cancel, &mut look)?;
     }
     Ok(code)
 }

@@ -1,6 +1,7 @@
 //! A machine, its spool and its batches on a medium that can fail and lose its power, for the tests of the ways in.
 
 #[path = "../vault/tests/disk.rs"]
+#[allow(dead_code, reason = "the vault's own tests use the rest of it")]
 pub mod medium;
 
 use super::batch::Batches;

@@ -34,6 +34,17 @@ impl Serving {
         (Serving { child, _out: out }, Some(document))
     }
 
+    /// As [`start`](Self::start), where it must print one.
+    fn begin(command: &mut Command) -> (Serving, Value) {
+        let (mut serving, document) = Serving::start(command);
+        let document = document.unwrap_or_else(|| {
+            let mut said = String::new();
+            let _ = std::io::Read::read_to_string(&mut serving.child.stderr.take().unwrap(), &mut said);
+            panic!("{command:?}: {said}")
+        });
+        (serving, document)
+    }
+
     /// Ends it as Ctrl-C does.
     fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -144,8 +155,7 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     );
     assert_eq!(site.host.has().1, "", "nothing was made");
 
-    let (serving, document) = Serving::start(&mut site.recover("test", &["--new-uuid"]));
-    let document = document.unwrap();
+    let (serving, document) = Serving::begin(&mut site.recover("test", &["--new-uuid"]));
     assert_eq!(document["registration"]["outcome"], "registered", "{document:#}");
     assert_eq!(
         (document["was_prepared"].as_bool(), &document["recovery"]["step"]),
@@ -174,11 +184,18 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     assert_eq!(serving.stop(), 0);
 
     // The same command goes on.
-    let (serving, again) = Serving::start(&mut site.recover("test", &["--new-uuid"]));
-    let again = again.unwrap();
+    let (serving, again) = Serving::begin(&mut site.recover("test", &["--new-uuid"]));
     assert_eq!(again["recovery"]["host"]["id"], document["recovery"]["host"]["id"]);
-    let list = done(&mut site.command(&["list", "-o", site.out.path().to_str().unwrap()]));
-    assert_eq!(list["recoveries"][0]["state"], "running", "{list:#}");
+    let list = || done(&mut site.command(&["list", "-o", site.out.path().to_str().unwrap()]));
+    let mut listed = list();
+    // It stopped at a read while nobody served its point, and is let go on.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while listed["recoveries"][0]["state"] != "running" {
+        assert!(Instant::now() < deadline, "{listed:#}");
+        std::thread::sleep(Duration::from_millis(500));
+        listed = list();
+    }
+    let list = listed;
     assert_eq!(list["prepared"][0]["point"], site.protected.points[0]);
     assert_eq!(serving.stop(), 0);
     // Another point, or other options, are another recovery.
@@ -233,8 +250,7 @@ fn a_test_runs_alone_and_goes_with_one_command() {
 fn a_live_recovery_is_committed_while_it_runs_or_rolled_back() {
     let _alone = crate::boots::alone();
     let Some(site) = Site::new() else { return };
-    let (serving, document) = Serving::start(&mut site.recover("live", &["--network", "none"]));
-    let document = document.unwrap();
+    let (serving, document) = Serving::begin(&mut site.recover("live", &["--network", "none"]));
     assert_eq!(document["registration"]["outcome"], "registered", "{document:#}");
     assert_eq!(site.host.has(), ("web01".to_owned(), String::new()));
     assert_eq!(serving.stop(), 0);
@@ -245,7 +261,7 @@ fn a_live_recovery_is_committed_while_it_runs_or_rolled_back() {
     assert_eq!((site.host.has(), site.held()), ((String::new(), String::new()), 0));
     assert!(!site.place("web01").exists());
 
-    let (serving, _) = Serving::start(&mut site.recover("live", &["--network", "none"]));
+    let (serving, _) = Serving::begin(&mut site.recover("live", &["--network", "none"]));
     assert_eq!(serving.stop(), 0);
     // The process that served is gone: the commit serves.
     let committed = done(&mut site.end("commit", "web01"));
@@ -308,8 +324,7 @@ fn a_kill_at_any_step_is_gone_on_with() {
         // It is gone on with, or removed as it is.
         if at % 3 != 0 {
             let deadline = Instant::now() + Duration::from_secs(120);
-            let (serving, document) = Serving::start(&mut site.recover("test", &[]));
-            let document = document.unwrap_or_else(|| panic!("cut at call {at}"));
+            let (serving, document) = Serving::begin(&mut site.recover("test", &[]));
             assert_eq!(document["registration"]["outcome"], "registered", "call {at}: {document:#}");
             while site.state("web01-test") != "running" {
                 assert!(Instant::now() < deadline, "call {at}: {}", site.state("web01-test"));

@@ -43,7 +43,7 @@ pub struct Recover {
     #[arg(long)]
     pub emulated: bool,
     /// With --vault: stay, and serve the point to the machine as long as it runs
-    #[arg(long, requires = "vault")]
+    #[arg(long)]
     pub serve: bool,
     /// How it is there
     #[command(flatten)]

@@ -474,6 +474,20 @@ pub fn resume(context: &Context<'_>, folder: &Path) -> Result<Ended> {
     Ok(ended(&opened.place, opened.recovery, EndedOutcome::Running, began))
 }
 
+/// Lets the machine of a recovery go on, where it stopped because its point could not be read for a while; true where it had.
+/// For those who serve points.
+///
+/// # Errors
+/// As its hypervisor's.
+pub fn wake(context: &Context<'_>, folder: &Path) -> Result<bool> {
+    let recovery = Recovery::read(folder)?;
+    let Some((at, id)) = address(&recovery).zip(recovery.host.and_then(|host| host.id)) else {
+        return Ok(false);
+    };
+    let around = register::surroundings(context);
+    Libvirt::connect(&at, &around)?.wake(id)
+}
+
 /// The recoveries in `output`, and the points that were patched ahead for it.
 ///
 /// # Errors

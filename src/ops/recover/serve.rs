@@ -28,6 +28,8 @@ pub struct ToServe {
 
 /// How soon a request to stop is heard.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// After so many of these somebody looks after the machine.
+const LOOK_EVERY: u32 = 10;
 
 impl Serving {
     /// Serves disks to whoever may open their sockets; `None` where there is none.
@@ -54,10 +56,15 @@ impl Serving {
         &self.sockets
     }
 
-    /// Serves until `cancel` is called, or a server fails.
-    pub fn wait(mut self, cancel: &Cancel) -> Result<()> {
+    /// Serves until `cancel` is called, or a server fails. `look` is called now and then.
+    pub fn wait(mut self, cancel: &Cancel, look: &mut dyn FnMut()) -> Result<()> {
+        let mut turns: u32 = 0;
         while !cancel.is_cancelled() && !self.threads.iter().any(JoinHandle::is_finished) {
             std::thread::sleep(LOOK_AROUND);
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(LOOK_EVERY) {
+                look();
+            }
         }
         self.end()
     }

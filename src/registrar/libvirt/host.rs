@@ -44,6 +44,8 @@ pub struct Attached {
 
 /// Between two questions about a job.
 const LOOK_AROUND: Duration = Duration::from_millis(250);
+/// QEMU that was not told to wait for a lost server loses a read by finding that out, and one more while it connects again.
+const TRIES: usize = 5;
 
 impl<'a> Host<'a> {
     /// Checks that there is a connection, to a libvirt of this host.
@@ -199,14 +201,43 @@ impl<'a> Host<'a> {
     }
 
     /// Starts a machine that is off, and lets one go on that is paused.
+    ///
+    /// # Errors
+    /// Where it stops again at once: its point cannot be read.
     pub fn start(&self, user: &User) -> Result<()> {
         let uuid = user.uuid.to_string();
-        let verb = match (user.is_active, user.is_paused) {
-            (true, true) => "resume",
-            (true, false) => return Ok(()),
-            (false, _) => "start",
-        };
-        self.0.virsh_for(&[verb, "--domain", &uuid].map(OsStr::new), START, true).map(drop)
+        if !user.is_active {
+            return self.0.virsh_for(&["start", "--domain", &uuid].map(OsStr::new), START, true).map(drop);
+        }
+        for _ in 0..TRIES {
+            if self.state(&uuid)? != "paused" {
+                return Ok(());
+            }
+            self.0.virsh_for(&["resume", "--domain", &uuid].map(OsStr::new), START, true)?;
+            std::thread::sleep(LOOK_AROUND);
+        }
+        match self.state(&uuid)?.as_str() {
+            "paused" => Err(Error::new(
+                Kind::Io,
+                format!("{} stops again at once: a disk of it cannot be read or written", user.name),
+            )
+            .hint(format!(
+                "see which ({}); a recovery point has to be served: start the service, or run the command that recovered it again, with --serve",
+                self.typed("domblkerror --domain", &[&uuid])
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets a machine go on that stopped because a disk could not be read; true where it had.
+    pub fn wake(&self, uuid: Uuid) -> Result<bool> {
+        let uuid = uuid.to_string();
+        let state = self.0.virsh(&["domstate", "--reason", "--domain", &uuid])?;
+        if !state.trim().eq_ignore_ascii_case("paused (I/O error)") {
+            return Ok(false);
+        }
+        self.0.virsh_for(&["resume", "--domain", &uuid].map(OsStr::new), START, true)?;
+        Ok(true)
     }
 
     /// Stops a machine as a loss of power does.
@@ -248,38 +279,15 @@ impl<'a> Host<'a> {
         at_most: Option<Bytes>,
         progress: &mut dyn FnMut(Bytes, Bytes),
     ) -> Result<()> {
-        let uuid_text = uuid.to_string();
-        let is_done = || -> Result<bool> {
-            let disks = self.attached(uuid)?;
-            let disk = disks.iter().find(|disk| disk.place == place);
-            let disk =
-                disk.ok_or_else(|| Error::refused(format!("the machine has no disk {place} any more")))?;
-            Ok(!disk.has_backing)
-        };
-        if is_done()? {
-            return Ok(());
-        }
-        if self.job(&uuid_text, place)?.is_none() {
-            let mut args = vec!["blockpull", "--domain", &uuid_text, "--path", place];
-            let rate = at_most.map(|rate| (rate.0 >> 20).max(1).to_string());
-            if let Some(rate) = &rate {
-                args.extend(["--bandwidth", rate]);
+        for _ in 0..TRIES {
+            if !self.lies_over(uuid, place)? {
+                return Ok(());
             }
-            let args: Vec<&OsStr> = args.into_iter().map(OsStr::new).collect();
-            self.0.virsh_for(&args, QUESTION, true)?;
+            self.pull_once(&uuid.to_string(), place, at_most, progress)?;
         }
-        while let Some((done, all)) = self.job(&uuid_text, place)? {
-            progress(done, all);
-            if self.0.around.cancel.is_cancelled() {
-                let args = ["blockjob", "--abort", "--domain", &uuid_text, "--path", place].map(OsStr::new);
-                self.0.virsh_for(&args, START, false)?;
-                return Err(Error::interrupted());
-            }
-            std::thread::sleep(LOOK_AROUND);
-        }
-        match is_done()? {
-            true => Ok(()),
-            false => Err(Error::new(
+        match self.lies_over(uuid, place)? {
+            false => Ok(()),
+            true => Err(Error::new(
                 Kind::Io,
                 format!("the copy of {place} ended, and the disk still lies over the recovery point"),
             )
@@ -287,6 +295,43 @@ impl<'a> Host<'a> {
                 "look into libvirt's log of the machine; free space where its disks lie, and run it again",
             )),
         }
+    }
+
+    fn lies_over(&self, uuid: Uuid, place: &str) -> Result<bool> {
+        let disks = self.attached(uuid)?;
+        let disk = disks.iter().find(|disk| disk.place == place);
+        disk.map(|disk| disk.has_backing)
+            .ok_or_else(|| Error::refused(format!("the machine has no disk {place} any more")))
+    }
+
+    fn pull_once(
+        &self,
+        uuid: &str,
+        place: &str,
+        at_most: Option<Bytes>,
+        progress: &mut dyn FnMut(Bytes, Bytes),
+    ) -> Result<()> {
+        if self.job(uuid, place)?.is_none() {
+            let mut args = vec!["blockpull", "--domain", uuid, "--path", place];
+            let rate = at_most.map(|rate| (rate.0 >> 20).max(1).to_string());
+            if let Some(rate) = &rate {
+                args.extend(["--bandwidth", rate]);
+            }
+            let args: Vec<&OsStr> = args.into_iter().map(OsStr::new).collect();
+            self.0.virsh_for(&args, QUESTION, true)?;
+        }
+        while let Some((done, all)) = self.job(uuid, place)? {
+            progress(done, all);
+            if self.0.around.cancel.is_cancelled() {
+                let args = ["blockjob", "--abort", "--domain", uuid, "--path", place].map(OsStr::new);
+                self.0.virsh_for(&args, START, false)?;
+                return Err(Error::interrupted());
+            }
+            std::thread::sleep(LOOK_AROUND);
+        }
+        // Its end reaches the definition a moment later.
+        std::thread::sleep(LOOK_AROUND);
+        Ok(())
     }
 
     /// The job of a disk: bytes done, and in all; `None` where there is none.

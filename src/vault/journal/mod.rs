@@ -32,7 +32,7 @@ mod view;
 
 pub use batch::Batch;
 pub use layers::Past;
-pub use state::{Checkpoint, Consistency, DiskInfo, Mark, State};
+pub use state::{Checkpoint, Consistency, DiskInfo, Mark, State, records};
 pub use view::View;
 
 use crate::vault::handles::Handles;

@@ -1,5 +1,6 @@
 //! Points that somebody holds.
 
+use super::disk::Leaves;
 use super::*;
 
 /// A point that somebody holds is there whatever the rules say, however long nobody reads it; and goes when it is released.

@@ -37,6 +37,7 @@ pub fn context(scratch: &Path, cancel: &Cancel) -> Context<'static> {
         sandbox: Settings::new("/nonexistent".into(), scratch.to_owned()),
         nbd: ClientOptions::default(),
         key: None,
+        points: None,
         observer: &Silent,
     }
 }

@@ -4,8 +4,8 @@ use super::{At, Candidate, DEFINITION, PointDisk, PointSource, Points, VARIABLES
 use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::name::Name;
-use crate::vault::Vault;
 use crate::vault::machine::Point;
+use crate::vault::{Trouble, Vault};
 use landfall_image::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,11 +35,13 @@ impl OpenVault {
                 .hint("name the folder with vault.json in it"));
         }
         let (vault, troubles) = Vault::open(&self.folder)?;
-        for trouble in troubles {
-            match trouble.error {
-                Some(error) => tracing::warn!("{} cannot be read: {error}", trouble.machine),
-                None => {
-                    tracing::warn!("the last writes to {} were interrupted, and are lost", trouble.machine)
+        for (name, trouble) in troubles {
+            match trouble {
+                Trouble::Unreadable(error) => tracing::warn!("{name} cannot be read: {error}"),
+                Trouble::Behind(_) => {
+                    tracing::warn!(
+                        "writes to {name} since its last point may be missing; its points are whole"
+                    )
                 }
             }
         }

@@ -10,7 +10,6 @@ use crate::vault::retention::Retention;
 use crate::vault::upkeep;
 use landfall_image::convert::Cancel;
 use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Kind};
-use std::collections::BTreeSet;
 
 fn exported(bench: &Bench, from: Option<(u64, &str)>, to: (u64, &str), version: Version) -> Vec<u8> {
     let wanted = Wanted { disk: "sda", from, to: to.0, name: Some(to.1), version };
