@@ -176,10 +176,9 @@ fn walk(path: &Path, options: &OpenOptions, may_end: bool) -> Result<Upper> {
     Ok(Upper { image: Image { disk, layers: infos }, sizes, parent: missing })
 }
 
-/// True where a parent is not there, or lies where its child may not look.
+/// True where a parent cannot be opened, or lies where its child may not look.
 fn is_elsewhere(error: &Error) -> bool {
-    let is_absent = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-    is_absent || error.kind() == crate::Kind::Refused
+    matches!(error.kind(), crate::Kind::Io | crate::Kind::Refused)
 }
 
 /// An image that was opened [`alone`](OpenOptions::alone), on the disk that is its parent: one that its format's own names do not

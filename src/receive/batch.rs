@@ -141,10 +141,22 @@ impl Batches {
     ///
     /// # Errors
     /// Refused where it is not cut off.
-    pub fn resume(&self, machine: &Arc<Machine>, intent: Intent) -> Result<Batch> {
+    pub fn resume(&self, machine: &Arc<Machine>, mut intent: Intent) -> Result<Batch> {
         let lease = self.leases.take_over(&intent.machine)?;
-        let pin = intent.before.and_then(|point| machine.at(point).ok());
         let cut = cut(machine, &intent)?;
+        if let Some(last) = cut.values().max().copied() {
+            // It may not have been noted down any more.
+            intent.before = Some(last);
+            let point = machine.at(last)?;
+            for (name, raw) in &point.state().attachments {
+                let Some((way, disk)) = own_name(name) else { continue };
+                let position: Position<serde_json::Value> = position::parse(raw, way, disk)?;
+                if position.batch == intent.id {
+                    machine.journal().attach(name, &encoded(&Position { point: Some(last), ..position })?)?;
+                }
+            }
+        }
+        let pin = intent.before.and_then(|point| machine.at(point).ok());
         Ok(Batch {
             storage: Arc::clone(&self.storage),
             machine: Arc::clone(machine),
@@ -165,10 +177,7 @@ fn cut(machine: &Arc<Machine>, intent: &Intent) -> Result<BTreeMap<usize, u64>> 
     {
         let point = machine.at(sequence)?;
         for (name, raw) in &point.state().attachments {
-            let Some((way, disk)) = name.split_once(':').filter(|(way, _)| position::WAYS.contains(way))
-            else {
-                continue;
-            };
+            let Some((way, disk)) = own_name(name) else { continue };
             let position: Position<serde_json::Value> = position::parse(raw, way, disk)?;
             if position.batch == intent.id {
                 cut.insert(position.part, sequence);
@@ -176,6 +185,15 @@ fn cut(machine: &Arc<Machine>, intent: &Intent) -> Result<BTreeMap<usize, u64>> 
         }
     }
     Ok(cut)
+}
+
+/// Way and disk of the attachment that is a position.
+fn own_name(name: &str) -> Option<(&str, &str)> {
+    name.split_once(':').filter(|(way, _)| position::WAYS.contains(way))
+}
+
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::refused(format!("cannot be written down: {error}")))
 }
 
 fn file(id: Uuid) -> String {
@@ -275,10 +293,6 @@ impl Batch {
         positions: &[(&str, &Name, Position<S>)],
         attachments: &[(&str, &[u8])],
     ) -> Result<u64> {
-        let encoded = |position: &Position<S>| {
-            serde_json::to_vec(position)
-                .map_err(|error| Error::refused(format!("cannot be written down: {error}")))
-        };
         let mut wanted: Vec<(String, Vec<u8>)> =
             attachments.iter().map(|(name, raw)| ((*name).to_owned(), raw.to_vec())).collect();
         for (way, disk, position) in positions {
@@ -392,9 +406,7 @@ impl Batch {
         let point = self.machine.checkpoint(newest, &Mark::default())?;
         for (name, position) in held {
             let position = Position { point: Some(point), ..position };
-            let raw = serde_json::to_vec(&position)
-                .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
-            self.machine.journal().attach(&name, &raw)?;
+            self.machine.journal().attach(&name, &encoded(&position)?)?;
         }
         self.machine.journal().sync().map(drop)
     }

@@ -127,7 +127,8 @@ pub fn run(
 ///
 /// A segment is when the youngest of its points has left the first rule, and half of its points are to go at least: so each record is
 /// written again once for every halving of its points, and not whenever a point leaves a rule. Segments before it that are no larger become
-/// one with it: their number stays small, and each record takes part in a merge as often as their size doubles.
+/// one with it, up to the size of a segment that is full: their number stays small, and each record takes part in a merge as often as their
+/// size doubles.
 fn groups(
     machine: &Machine,
     points: &[Checkpoint],
@@ -137,22 +138,31 @@ fn groups(
     now: u64,
 ) -> Result<Vec<Vec<Arc<Segment>>>> {
     let all = sealed(machine);
-    let (mut wanted, mut records) = (Vec::new(), Vec::new());
+    let limits = machine.journal().limits();
+    let (mut wanted, mut sizes) = (Vec::new(), Vec::new());
     for segment in &all {
         let points = of(points, segment);
         let surplus = surplus(points, keep);
         let is_old = points.last().is_some_and(|last| last.time.saturating_add(span) < now);
         wanted.push(segment.last <= durable && is_old && surplus > 0 && 2 * surplus >= points.len());
-        records.push(segment.indexed(|index| Ok(index.records()))?);
+        sizes.push((segment.indexed(|index| Ok(index.records()))?, segment.size()?));
     }
     let mut groups = Vec::new();
     let mut at = 0;
     while let Some(first) = (at..all.len()).find(|number| wanted[*number]) {
         let end = (first..all.len()).find(|number| !wanted[*number]).unwrap_or(all.len());
-        let (mut begin, mut sum) = (first, records[first..end].iter().sum::<u64>());
-        while begin > at && records[begin - 1] <= sum && sum + records[begin - 1] <= RECORDS_AT_MOST {
+        let sum =
+            |sizes: &[(u64, u64)]| sizes.iter().fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        let (mut begin, (mut records, mut bytes)) = (first, sum(&sizes[first..end]));
+        while let Some((more_records, more_bytes)) =
+            begin.checked_sub(1).filter(|before| *before >= at).map(|before| sizes[before])
+            && more_records <= records
+            && more_bytes <= bytes
+            && records + more_records <= limits.records as u64
+            && bytes + more_bytes <= limits.bytes
+        {
             begin -= 1;
-            sum += records[begin];
+            (records, bytes) = (records + more_records, bytes + more_bytes);
         }
         groups.push(all[begin..end].to_vec());
         at = end;

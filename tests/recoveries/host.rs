@@ -13,7 +13,7 @@ set -eu
 mount -t tmpfs none /run
 for folder in /var/lib/libvirt /var/cache/libvirt /etc/libvirt /var/log/libvirt; do
     mkdir -p "$folder"
-    own=$(mktemp -d /run/XXXXXX)
+    own=$(mktemp -d -p /run)
     mount --bind "$own" "$folder"
 done
 mkdir -p /run/lock /var/lib/libvirt/qemu /var/cache/libvirt/qemu

@@ -106,6 +106,7 @@ fn definition(inventory: &Inventory, manifest: &Manifest) -> Result<Option<PathB
         .iter()
         .map(|entry| entry.path.as_str())
         .filter(|path| endings.contains(&ending(path).as_str()) && !path.starts_with("Snapshots/"))
+        .filter(|path| !is_manifest(path))
         .collect();
     match all.as_slice() {
         [] => Ok(None),
@@ -188,11 +189,12 @@ fn of_machine(
     Ok(Contents { definition: Some(definition), disks, unused })
 }
 
+fn is_manifest(path: &str) -> bool {
+    matches!(path, super::manifest::OWN | super::manifest::SUMS) || path.ends_with(".sha256")
+}
+
 /// Files that are neither manifests nor used.
 fn unused(inventory: &Inventory, is_used: impl Fn(&str) -> bool) -> Vec<String> {
-    let is_manifest = |path: &str| {
-        matches!(path, super::manifest::OWN | super::manifest::SUMS) || path.ends_with(".sha256")
-    };
     let paths = inventory.entries.iter().map(|entry| entry.path.as_str());
     paths.filter(|path| !is_manifest(path) && !is_used(path)).map(str::to_owned).collect()
 }

@@ -242,7 +242,11 @@ impl Watcher {
         };
         let inside = match list(path) {
             Ok(inside) => inside,
-            Err(error) => return say(Some(machine), became(&error, Verdict::CouldNotRun)),
+            Err(error) => {
+                let became = became(&error, Verdict::CouldNotRun);
+                self.note(path, &became);
+                return say(Some(machine), became);
+            }
         };
         let parts: Vec<_> = inside.into_iter().filter(|(name, _)| named(name) != Named::Apart).collect();
         let is_plain_folder = |(name, path): &(String, PathBuf)| {

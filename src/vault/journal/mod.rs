@@ -264,6 +264,11 @@ impl Journal {
         self.durable.fetch_max(sequence, Ordering::AcqRel);
     }
 
+    /// When a segment is closed.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// The time of the first checkpoint in the segment that is written to; `None` where there is none.
     pub fn active_since(&self) -> Option<u64> {
         locked(&self.active).since()

@@ -151,6 +151,14 @@ impl Segment {
         self.memory.as_ref().map(|(log, _)| log)
     }
 
+    /// Bytes of its file.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn size(&self) -> Result<u64> {
+        self.file()?.len()
+    }
+
     fn file(&self) -> Result<Arc<dyn StoredFile>> {
         match &self.memory {
             Some((_, file)) => Ok(Arc::clone(file)),

@@ -116,6 +116,7 @@ fn notes_follow_no_links() {
     // Nor is anything put away through one.
     let elsewhere = dir.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
+    let _ = fs::remove_dir(yard.drops().join(".done"));
     symlink(&elsewhere, yard.drops().join(".done")).unwrap();
     fs::remove_file(folder.join("README")).unwrap();
     fs::write(folder.join("a.raw"), content(1)).unwrap();

@@ -326,5 +326,5 @@ fn the_time_of_a_point_is_that_of_its_moment() {
     send(&bench, at(Some(4000)), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &[]), 9000).unwrap();
     send(&bench, at(Some(99_000)), &diff(Version::V1, Some("s2"), Some("s3"), SIZE, &[]), 9500).unwrap();
     let times: Vec<u64> = bench.machine.points().unwrap().iter().map(|point| point.time).collect();
-    assert_eq!(times, [5000, 5000, 9500]);
+    assert_eq!(times, [5000, 5001, 9500]);
 }
