@@ -27,7 +27,7 @@ use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
 use crate::report::protection::Point;
-use crate::vault::journal::{DiskInfo, Mark};
+use crate::vault::journal::{DiskInfo, Mark, State};
 use crate::vault::machine::Machine;
 use crate::vault::{Trouble, Vault};
 use alarms::Alarms;
@@ -134,7 +134,7 @@ impl Service {
     /// Acknowledged writes may be missing: what the disks hold is no state of the machine before they were compared.
     fn doubt(&self, name: &Name) -> Result<()> {
         let machine = self.vault.machine(name)?;
-        for info in machine.journal().state().disks.values() {
+        for info in machine.journal().with_state(|state| state.disks.clone()).values() {
             let why = "the power was lost, and writes that were acknowledged may be missing";
             machine.journal().set_copying(&info.name, Some(why))?;
         }
@@ -150,7 +150,7 @@ impl Service {
     /// Streams for disks that have none yet.
     fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        for info in machine.journal().state().disks.values() {
+        for info in machine.journal().with_state(|state| state.disks.clone()).values() {
             let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
             streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
         }
@@ -227,7 +227,7 @@ impl Service {
         }
         let machine = self.vault.machine_or_new(name)?;
         let journal = machine.journal();
-        let known = journal.state().disks;
+        let known = journal.with_state(|state| state.disks.clone());
         for disk in disks {
             let info = DiskInfo { name: disk.name.to_string(), size: disk.size, sector: disk.sector };
             let was = known.values().find(|known| known.name == info.name);
@@ -286,7 +286,7 @@ impl Service {
     /// As [`Stream::believe`] and [`checkpoint`](Self::checkpoint).
     pub fn ready(&self, name: &Name) -> Result<Point> {
         let watched = self.machine(name)?;
-        for disk in watched.machine().journal().state().copying().keys() {
+        for disk in watched.machine().journal().with_state(State::copying).keys() {
             let export = ExportName::parse(&format!("{name}/{disk}"));
             if let Some(stream) = export.and_then(|export| self.stream(&export)) {
                 stream.believe()?;

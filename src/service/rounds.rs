@@ -107,8 +107,8 @@ impl Service {
         let machines: Vec<Arc<Watched>> = unit.iter().filter_map(|name| self.machine(name).ok()).collect();
         let time = now();
         let (states, others): (Vec<_>, Vec<_>) = machines.into_iter().partition(|watched| {
-            let state = watched.machine().journal().state();
-            state.copying().is_empty() && !state.disks.is_empty()
+            let journal = watched.machine().journal();
+            journal.with_state(|state| state.copying().is_empty() && !state.disks.is_empty())
         });
         for watched in others.iter().chain(&states) {
             watched.sample(time);
@@ -132,7 +132,7 @@ impl Service {
     /// True where somebody sends each of its disks.
     pub(super) fn is_connected(&self, watched: &Watched) -> bool {
         let name = watched.machine().name();
-        let disks = watched.machine().journal().state().disks;
+        let disks = watched.machine().journal().with_state(|state| state.disks.clone());
         disks.values().all(|info| {
             let export = crate::receive::ExportName::parse(&format!("{name}/{}", info.name));
             export.and_then(|export| self.stream(&export)).is_some_and(|stream| stream.seen().connections > 0)

@@ -8,7 +8,7 @@ mod hostile;
 pub mod nbdsh;
 mod order;
 mod qemu;
-mod tls;
+pub mod tls;
 pub mod vault;
 
 use file_disk::FileDisk;

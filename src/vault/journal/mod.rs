@@ -115,7 +115,12 @@ impl Journal {
 
     /// Disks and attachments as they are now.
     pub fn state(&self) -> State {
-        locked(&self.active).state.clone()
+        self.with_state(State::clone)
+    }
+
+    /// Looks at disks and attachments as they are now, without a copy of them; writes wait meanwhile.
+    pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&locked(&self.active).state)
     }
 
     /// The number of a disk by its name.
