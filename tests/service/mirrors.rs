@@ -50,7 +50,7 @@ fn every_point_of_a_mirrored_machine_is_a_prefix_of_its_writes() {
     site.stop();
     let vault = site.vault();
     let machine = vault.machine(&"web01".parse().unwrap()).unwrap();
-    let points = prefixes(&machine);
+    let points = prefixes(&machine, &BTreeMap::new());
     assert!(points.len() >= 5, "{points:?}");
     assert!(points[0].1 >= synced, "no point before both disks were copied: {points:?}, {synced}");
     assert_eq!(points.last().unwrap().1, wrote);

@@ -25,7 +25,7 @@ const BEGIN: u64 = 1_700_006_400_000;
 #[allow(dead_code, reason = "the benchmark shows all of it")]
 #[derive(Clone, Copy, Debug)]
 pub struct After {
-    pub days: u64,
+    pub day: u64,
     pub points: usize,
     /// Files of the vault, and the bytes that they take.
     pub files: usize,
@@ -37,8 +37,8 @@ pub struct After {
     pub read: Duration,
 }
 
-/// Simulates; `tell` is called after each day.
-pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl FnMut(After)) {
+/// Simulates `days` of `hours` each; `tell` is called after each day.
+pub fn simulate(root: &Path, days: u64, hours: u64, retention: &Retention, mut tell: impl FnMut(After)) {
     let name = "web01".parse().unwrap();
     let mut vault = Vault::open(root).unwrap().0;
     let mut machine = vault.machine_or_new(&name).unwrap();
@@ -48,8 +48,8 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
     for day in 0..days {
         let mut longest = Duration::ZERO;
         let live = machine.live("sda").unwrap();
-        for step in 0..24 * 3600 / EVERY {
-            let second = day * 24 * 3600 + step * EVERY;
+        for step in 0..hours * 3600 / EVERY {
+            let second = day * hours * 3600 + step * EVERY;
             for _ in 0..WRITES {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 number += 1;
@@ -78,7 +78,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
         read_at(&machine, points[points.len() / 2].sequence);
         let read = began.elapsed();
         let (files, bytes) = taken(root);
-        tell(After { days: day + 1, points: points.len(), files, bytes, upkeep: longest, opened, read });
+        tell(After { day: day + 1, points: points.len(), files, bytes, upkeep: longest, opened, read });
     }
 }
 
