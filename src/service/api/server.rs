@@ -490,7 +490,7 @@ async fn work(
     let Some(needs) = route.role else {
         // Answered on the spot, however busy the rest is.
         let call = Call { service, path, query };
-        return Ok(((route.work)(&call, &Bytes::new())?, Caller::Anybody));
+        return Ok((done(route, &call, &Bytes::new())?, Caller::Anybody));
     };
     let wait = shared.limits.wait;
     // Before the body is read: a stranger's takes no memory.
@@ -506,8 +506,14 @@ async fn work(
     let body = read(shared, route, body).await?;
     let _place = place(&shared.work, wait).await?;
     let (call, route) = (Call { service, path, query }, Arc::clone(route));
-    let response = blocking(move || (route.work)(&call, &body)).await?;
+    let response = blocking(move || done(&route, &call, &body)).await?;
     Ok((response, caller))
+}
+
+fn done(route: &Route, call: &Call, body: &Bytes) -> std::result::Result<Response<Body>, Refusal> {
+    let mut response = (route.work)(call, body)?;
+    *response.status_mut() = route.gives.status;
+    Ok(response)
 }
 
 /// A place among those that work, in time.

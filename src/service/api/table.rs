@@ -28,9 +28,11 @@ pub(super) struct Route {
     pub query: &'static [(&'static str, &'static str)],
     pub takes: Option<Takes>,
     pub gives: Gives,
-    /// Does it. May block.
-    pub work: Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>,
+    pub work: Work,
 }
+
+/// Does what is asked, with the body; may block. What it answers has the status of [`Gives`].
+type Work = Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>;
 
 /// What a body is.
 pub(super) struct Takes {
@@ -82,7 +84,7 @@ fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema +
     path: &'static str,
     role: Role,
     says: &'static str,
-    (status, work): (StatusCode, fn(&Call, B) -> Outcome<A>),
+    work: fn(&Call, B) -> Outcome<A>,
 ) -> Route {
     Route {
         method,
@@ -91,8 +93,8 @@ fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema +
         says,
         query: &[],
         takes: Some(Takes { at_most: SMALL, schema: |generator| generator.subschema_for::<B>() }),
-        gives: Gives { status, ..Gives::document::<A>() },
-        work: Box::new(move |call, body| Ok(json(status, &work(call, parsed(body)?)?)?)),
+        gives: Gives::document::<A>(),
+        work: Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?)),
     }
 }
 
@@ -150,6 +152,11 @@ impl Route {
         Route { role: None, ..self }
     }
 
+    fn with_status(mut self, status: StatusCode) -> Route {
+        self.gives.status = status;
+        self
+    }
+
     fn large(mut self) -> Route {
         if let Some(takes) = &mut self.takes {
             takes.at_most = LARGE;
@@ -200,7 +207,7 @@ pub(super) fn routes() -> Vec<Route> {
             MACHINE,
             Operate,
             "Protects a machine, or changes what is protected of it; takes no disk away.",
-            (StatusCode::OK, handlers::protect),
+            handlers::protect,
         )
         .large(),
         act(
@@ -226,8 +233,9 @@ pub(super) fn routes() -> Vec<Route> {
             POINTS,
             Operate,
             "Sets a point on a machine, and on all of its group.",
-            (StatusCode::CREATED, handlers::set_point),
-        ),
+            handlers::set_point,
+        )
+        .with_status(StatusCode::CREATED),
         ask(
             POINT,
             Read,
@@ -247,15 +255,16 @@ pub(super) fn routes() -> Vec<Route> {
             TAG,
             Operate,
             "Names a point, by which it is kept; without a name, takes its name back.",
-            (StatusCode::OK, handlers::tag),
+            handlers::tag,
         ),
         order(
             post.clone(),
             VERIFY,
             Operate,
             "Reads a point in the background: whether it is what was written.",
-            (StatusCode::ACCEPTED, handlers::verify),
-        ),
+            handlers::verify,
+        )
+        .with_status(StatusCode::ACCEPTED),
         ask(
             VERIFY,
             Read,
@@ -270,8 +279,9 @@ pub(super) fn routes() -> Vec<Route> {
             "/v1/tokens",
             Admin,
             "Makes a token. Its secret is shown this once.",
-            (StatusCode::CREATED, handlers::make_token),
-        ),
+            handlers::make_token,
+        )
+        .with_status(StatusCode::CREATED),
         remove("/v1/tokens/{name}", Admin, "Takes a token back.", handlers::remove_token),
     ]
 }
