@@ -19,6 +19,7 @@
 //! survive with them.
 
 pub mod base;
+mod cache;
 pub mod compact;
 pub mod handles;
 pub mod journal;

@@ -1,4 +1,5 @@
-//! What is done in the background: segments are sealed, points are given up by the rules, the oldest part goes into the base.
+//! What is done in the background: segments are sealed, points are given up by the rules, the oldest part goes into the base, indexes are
+//! merged.
 //!
 //! ```text
 //! base | [ point  point  point ] [ ……… ] [ … ] [ 5 s, 5 s, 5 s … ] [ being written ]
@@ -8,14 +9,14 @@
 //! Each step leaves a journal that is whole: a cut at any moment costs the step, not a point.
 //!
 //! Memory: the records of one batch are looked at together, 262,144 (or one segment's, where it has more), which takes less than
-//! 64 MiB with their maps; beside that some MiB of buffers. It does not grow with the disks, nor with the journal.
+//! 64 MiB with their maps; beside that two records of up to 32 MiB each. It does not grow with the disks, nor with the journal.
 
 use super::base::Part;
 use super::compact;
+use super::journal::Batch;
 use super::journal::map::{Run, RunMap};
 use super::journal::record::Kind;
 use super::journal::segment::Segment;
-use super::journal::{checkpoints, records};
 use super::machine::Machine;
 use super::retention::Retention;
 use landfall_image::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Done {
     pub rewritten: usize,
     /// Segments that went into the base.
     pub folded: usize,
+    /// Indexes that were made of those of neighbours.
+    pub merged: usize,
 }
 
 /// Does what there is to do. `now` is in milliseconds since 1970; `kept` are points to keep beside those of the rules; `pace` is
@@ -51,7 +54,7 @@ pub fn run(
     let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
     machine.journal().seal()?;
     let mut done = Done::default();
-    let points = machine.points()?;
+    let mut points = machine.points()?;
     let mut keep = retention.kept(&points, now);
     keep.extend(kept);
     keep.extend(machine.pinned());
@@ -70,9 +73,10 @@ pub fn run(
         if !machine.give_up(last.last) {
             break;
         }
-        let lost: usize =
-            batch.iter().map(|segment| Ok(checkpoints(segment)?.len())).sum::<Result<usize>>()?;
-        fold(machine, &batch, last.last, pace, false)?;
+        let through = last.last;
+        fold(machine, &batch, through, pace, false)?;
+        let lost = points.iter().take_while(|point| point.sequence <= through).count();
+        points.drain(..lost);
         done.points += lost;
         done.folded += batch.len();
     }
@@ -83,7 +87,9 @@ pub fn run(
     let mut candidates: Vec<Arc<Segment>> = Vec::new();
     let mut groups: Vec<Vec<Arc<Segment>>> = Vec::new();
     for segment in sealed(machine) {
-        let points = checkpoints(&segment)?;
+        let from = points.partition_point(|point| point.sequence < segment.name.first);
+        let to = points.partition_point(|point| point.sequence <= segment.last);
+        let points = &points[from..to];
         let surplus = points.iter().filter(|point| !keep.contains(&point.sequence)).count();
         let is_settled = segment.last <= durable && points.last().is_some_and(|last| is_old(last.time));
         if is_settled && surplus > 0 {
@@ -103,6 +109,7 @@ pub fn run(
             done.rewritten += batch.len();
         }
     }
+    done.merged = machine.journal().merge(pace)?;
     Ok(done)
 }
 
@@ -148,8 +155,9 @@ fn fold(
 ) -> Result<()> {
     let mut maps: BTreeMap<u32, RunMap> = BTreeMap::new();
     let mut gone = BTreeSet::new();
-    for segment in batch {
-        for entry in records(segment)? {
+    let records = Batch::open(batch)?;
+    for (segment, entries) in records.records() {
+        for entry in entries {
             match entry.kind {
                 Kind::Disk => drop(gone.remove(&entry.disk)),
                 Kind::DiskGone => drop(gone.insert(entry.disk)),
@@ -161,10 +169,7 @@ fn fold(
     gone.iter().for_each(|disk| drop(maps.remove(disk)));
     let runs: BTreeMap<u32, Vec<Run>> =
         maps.into_iter().map(|(disk, map)| (disk, map.runs().collect())).collect();
-    let read = |first: u64, at: u64, buf: &mut [u8]| {
-        let found = batch.iter().find(|segment| segment.name.first == first);
-        found.ok_or_else(|| Error::corrupt("a run lies in no part of the journal"))?.read(at, buf)
-    };
+    let read = |first: u64, at: u64, buf: &mut [u8]| records.read(first, at, buf);
     let part = Part { through, runs: &runs, gone: &gone, read: &read, pace };
     match again {
         true => machine.base().fold_again(&part)?,
