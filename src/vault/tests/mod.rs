@@ -4,6 +4,7 @@ mod damage;
 mod disk;
 mod folding;
 mod history;
+mod index;
 mod layers;
 mod machine;
 mod start;
