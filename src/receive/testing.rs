@@ -1,9 +1,5 @@
 //! A machine, its spool and its batches on a medium that can fail and lose its power, for the tests of the ways in.
 
-#[path = "../vault/tests/disk.rs"]
-#[allow(dead_code, reason = "the vault's own tests use the rest of it")]
-pub mod medium;
-
 use super::batch::Batches;
 use super::lease::Leases;
 use super::spool::{Request, Spool, Upload};
@@ -12,6 +8,7 @@ use crate::vault::journal::start::Ended;
 use crate::vault::journal::{Home, Limits};
 use crate::vault::machine::Machine;
 use crate::vault::storage::Storage;
+pub use crate::vault::tests::disk as medium;
 use landfall_image::{Disk, GuestOffset, Result};
 use medium::Medium;
 use std::sync::Arc;

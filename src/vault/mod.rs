@@ -32,7 +32,7 @@ pub mod storage;
 pub mod upkeep;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::name::Name;
 use handles::Handles;

@@ -139,13 +139,16 @@ pub struct Trouble {
     pub verdict: Verdict,
 }
 
+/// Nothing, or what is wrong.
+type Found = std::result::Result<(), String>;
+
 /// A folder that is watched.
 #[derive(Debug)]
 pub struct Watcher {
     folder: PathBuf,
     options: Options,
     /// What came of the digests of drops that are there, by what their files were then.
-    verdicts: Mutex<BTreeMap<PathBuf, (Sum, std::result::Result<(), String>)>>,
+    verdicts: Mutex<BTreeMap<PathBuf, (Sum, Found)>>,
 }
 
 /// What a scan works with.

@@ -1,7 +1,7 @@
 //! The vault against a model in memory: whatever happens, a point that is offered holds what was acknowledged before it.
 
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod folding;
 mod history;
 mod holds;

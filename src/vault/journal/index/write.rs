@@ -156,4 +156,4 @@ pub fn write(
     file.sync()
 }
 
-const _: () = assert!(ENTRY * PER_PAGE as usize <= IN_PAGE);
+const _: () = assert!(ENTRY as u64 * PER_PAGE <= IN_PAGE as u64);
