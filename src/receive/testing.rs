@@ -8,7 +8,7 @@ use crate::vault::journal::start::Ended;
 use crate::vault::journal::{Home, Limits};
 use crate::vault::machine::Machine;
 use crate::vault::storage::Storage;
-pub use crate::vault::tests::disk as medium;
+pub(crate) use crate::vault::tests::disk as medium;
 use landfall_image::{Disk, GuestOffset, Result};
 use medium::Medium;
 use std::sync::Arc;

@@ -13,7 +13,6 @@
 
 use super::base::Part;
 use super::compact;
-use super::journal::Batch;
 use super::journal::map::{Run, RunMap};
 use super::journal::record::Kind;
 use super::journal::segment::Segment;
