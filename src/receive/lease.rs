@@ -243,12 +243,12 @@ mod tests {
         let error = leases.batch(&web, &[sdb.clone(), sda.clone()], "the diff").unwrap_err();
         assert!(says(&error).contains("web01/sda is being written to over NBD"), "{error}");
         drop(second);
-        let batch = leases.batch(&web, &[sda.clone()], "the diff").unwrap();
+        let batch = leases.batch(&web, std::slice::from_ref(&sda), "the diff").unwrap();
         let error = leases.stream(&web, &sda).unwrap_err();
         assert!(says(&error).contains("the diff is being written into web01"), "{error}");
         // Other disks and machines go on; a second batch does not.
         drop(leases.stream(&web, &sdb).unwrap());
-        leases.batch(&db, &[sda.clone()], "another").unwrap().end();
+        leases.batch(&db, std::slice::from_ref(&sda), "another").unwrap().end();
         assert!(leases.batch(&web, &[sdb], "another").is_err());
         batch.end();
         drop(leases.stream(&web, &sda).unwrap());
@@ -259,15 +259,15 @@ mod tests {
     fn what_was_cut_off_keeps_its_machine() {
         let leases = Leases::default();
         let (web, sda, sdb) = (name("web01"), name("sda"), name("sdb"));
-        drop(leases.batch(&web, &[sda.clone()], "the diff").unwrap());
+        drop(leases.batch(&web, std::slice::from_ref(&sda), "the diff").unwrap());
         assert_eq!(leases.running(&web), Some(("the diff".to_owned(), true)));
         let error = leases.stream(&web, &sdb).unwrap_err();
         assert!(says(&error).contains("cut off"), "{error}");
-        assert!(leases.batch(&web, &[sdb.clone()], "another").is_err());
-        assert_eq!(leases.while_whole(&[web.clone()], || ()), None);
+        assert!(leases.batch(&web, std::slice::from_ref(&sdb), "another").is_err());
+        assert_eq!(leases.while_whole(std::slice::from_ref(&web), || ()), None);
         leases.take_over(&web).unwrap().end();
         assert!(leases.take_over(&web).is_err());
-        assert_eq!(leases.while_whole(&[web.clone()], || 7), Some(7));
+        assert_eq!(leases.while_whole(std::slice::from_ref(&web), || 7), Some(7));
         leases.set_cut_off(&web, vec![sda], "an old one".into());
         assert!(leases.stream(&web, &sdb).is_err());
         leases.take_over(&web).unwrap().end();
@@ -279,7 +279,7 @@ mod tests {
     fn points_and_batches_exclude_each_other() {
         let leases = Leases::default();
         let (web, db, sda) = (name("web01"), name("db"), name("sda"));
-        let batch = leases.batch(&web, &[sda.clone()], "the diff").unwrap();
+        let batch = leases.batch(&web, std::slice::from_ref(&sda), "the diff").unwrap();
         let group = [db.clone(), web.clone()];
         assert_eq!(leases.while_whole(&group, || ()), None);
         assert_eq!(leases.while_whole(&group[..1], || ()), Some(()));

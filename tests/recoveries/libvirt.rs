@@ -134,11 +134,9 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     let Some(site) = Site::new() else { return };
     let before = digest(&site.protected.vault(), site.protected.points[0]);
     // The machine that is protected runs here, too.
-    let original = format!(
-        "<domain type='qemu'><name>web01</name><uuid>564d6c61-6e64-6661-6c6c-64656d6f3031</uuid><memory unit='MiB'>64</memory>\
+    let original = "<domain type='qemu'><name>web01</name><uuid>564d6c61-6e64-6661-6c6c-64656d6f3031</uuid><memory unit='MiB'>64</memory>\
          <os><type arch='x86_64'>hvm</type></os><devices><interface type='user'><mac address='00:50:56:20:30:40'/></interface>\
-         </devices></domain>"
-    );
+         </devices></domain>".to_string();
     let file = site.out.path().join("original.xml");
     fs::write(&file, original).unwrap();
     site.host.ask(&["define", file.to_str().unwrap()]);

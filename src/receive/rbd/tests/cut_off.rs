@@ -182,7 +182,7 @@ fn what_cannot_be_done_again_is_taken_back() {
         // While it lies there, nothing else is let in, and no point is cut.
         let web = intent.machine.clone();
         assert!(bench.leases.stream(&web, &"sdb".parse().unwrap()).is_err());
-        assert_eq!(bench.leases.while_whole(&[web.clone()], || ()), None);
+        assert_eq!(bench.leases.while_whole(std::slice::from_ref(&web), || ()), None);
         let error =
             resume(&bench.batches, &bench.spool, &bench.machine, &intent, &job, &effort()).unwrap_err();
         assert!(error.hint_text().is_some(), "{error}");
