@@ -23,7 +23,10 @@ fn first() -> Vec<Said> {
 
 /// Parts that touch different blocks, so that half of them shows.
 fn second() -> Vec<Said> {
-    (0..6).map(|n| Said::Data(n * 8192, vec![10 + n as u8; 4096])).chain([Said::Zero(52_000, 600)]).collect()
+    (0..6)
+        .map(|n| Said::Data(u64::from(n) * 8192, vec![10 + n; 4096]))
+        .chain([Said::Zero(52_000, 600)])
+        .collect()
 }
 
 fn effort() -> Effort {

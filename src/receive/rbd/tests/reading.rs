@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use std::io::{self, Read};
 
 /// All of a stream: heads and records.
-fn read(bytes: &[u8]) -> Result<(Shape, Vec<(Head, Vec<Said>)>)> {
+/// A diff's head, and what it says.
+type Diff = (Head, Vec<Said>);
+
+fn read(bytes: &[u8]) -> Result<(Shape, Vec<Diff>)> {
     let mut stream = Stream::open(bytes)?;
     let mut out: Vec<(Head, Vec<Said>)> = Vec::new();
     while let Some(part) = stream.part()? {
