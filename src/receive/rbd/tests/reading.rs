@@ -8,10 +8,10 @@ use landfall_image::{Bytes, Error, GuestOffset, GuestRange, Kind, Result, limits
 use proptest::prelude::*;
 use std::io::{self, Read};
 
-/// All of a stream: heads and records.
 /// A diff's head, and what it says.
 type Diff = (Head, Vec<Said>);
 
+/// All of a stream: heads and records.
 fn read(bytes: &[u8]) -> Result<(Shape, Vec<Diff>)> {
     let mut stream = Stream::open(bytes)?;
     let mut out: Vec<(Head, Vec<Said>)> = Vec::new();
