@@ -148,6 +148,16 @@ rows! {
          to. At every target a firmware looks for a boot loader on the disk, and the kernel for devices that are not Xen's. The \
          disk may have neither a loader nor such drivers; what was found in it stands in the other findings. Install both while \
          the guest still runs at the source, or change it into a fully virtual machine there first.";
+    /// Which moment it is.
+    POINT = "recovery-point", Notes,
+        "The source is a recovery point: the machine as it was at the moment that the finding names. What was written later is not \
+         in it. A point as after a loss of power is what the machine's file systems and databases are made for: they replay their \
+         journals at the first start. Choose another moment with --at.";
+    /// It is not in the definition.
+    POINT_DISK_LEFT_OUT = "recovery-point-disk-left-out", Warns,
+        "A disk is protected, and the machine's definition that was stored with the point does not have it, so the machine \
+         comes ashore without it. It was added to the machine after its definition was stored, or belongs to another one. Store \
+         the definition again with landfall protect; points from then on have it.";
     /// Two spellings of one UUID.
     UUID_ORDER = "smbios-uuid-order", Notes,
         "From virtual hardware 13 on, VMware's SMBIOS has the first three fields of the UUID with their lowest byte first, as the \
@@ -199,6 +209,11 @@ rows! {
     TARGET_STORAGE = "target-storage", Blocks,
         "The storage that is to take the disks cannot do so: it has not enough room, is in maintenance or cannot be reached by the \
          host. Free space or choose another one.";
+    /// A test without a network.
+    TEST_UNPLUGGED = "test-unplugged", Notes,
+        "The network cards of a test are there and lead nowhere, not even to one another: the hypervisor has no way to make a \
+         network for the test. What the machine needs of the network at its start it waits for in vain. Use a libvirt of the \
+         system (qemu:///system), or name an isolated network with --network.";
     /// Secrets in a TPM.
     TPM = "tpm-secrets", Warns,
         "The machine has a virtual TPM, and what is sealed in it cannot leave the source. At the target it has a new, empty one. \

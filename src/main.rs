@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
     // The same file is PID 1 of the patch sandbox, where there is nothing else to find out.
@@ -30,16 +31,35 @@ fn main() -> ExitCode {
     let surroundings = Surroundings {
         scratch: std::env::temp_dir(),
         sandbox: sandbox(&stop),
+        recovered: recovered(),
         credentials: credentials(),
         cancel: stop.into(),
+        service: value("LANDFALL_SERVICE"),
+        token: value("LANDFALL_TOKEN").map(Zeroizing::new),
         notify: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(PathBuf::from),
     };
     ExitCode::from(cli::run(&cli, &surroundings))
 }
 
+/// What the environment says, where it says something.
+fn value(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where machines are recovered: LANDFALL_RECOVERED, else the host's folder for root, and a folder of their own for others.
+fn recovered() -> PathBuf {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("LANDFALL_RECOVERED").unwrap_or_else(|| match rustix::process::geteuid().is_root() {
+        true => "/var/lib/landfall/recovered".into(),
+        false => {
+            let home = folder("HOME").unwrap_or_else(std::env::temp_dir);
+            folder("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("landfall/recovered")
+        }
+    })
+}
+
 /// User name and password of a hypervisor: LANDFALL_USER and LANDFALL_PASSWORD.
 fn credentials() -> Option<Credentials> {
-    let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     Some(Credentials::new(value("LANDFALL_USER")?, value("LANDFALL_PASSWORD")?))
 }
 

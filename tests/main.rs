@@ -6,6 +6,7 @@ mod disk;
 mod machines;
 mod readme;
 mod receive;
+mod recoveries;
 mod refusals;
 mod registrations;
 mod service;

@@ -56,7 +56,7 @@ fn hardware_of(args: &HardwareArgs) -> source::Hardware {
 }
 
 /// The same, with what is to become of its services and its network.
-fn choice_with(guest: &GuestArgs, services: &ServiceArgs, at: &TargetArgs) -> Result<GuestChoice, Error> {
+pub fn choice_with(guest: &GuestArgs, services: &ServiceArgs, at: &TargetArgs) -> Result<GuestChoice, Error> {
     Ok(GuestChoice {
         keep: services.keep.clone(),
         drop: services.drop.clone(),
@@ -77,7 +77,8 @@ pub fn target(name: &str) -> Result<&'static hypervisor::Target, Error> {
     hypervisor::target(name).ok_or_else(|| Error::unsupported(format!("{name} is not a target")))
 }
 
-fn networks(at: &TargetArgs) -> Networks {
+/// The networks that the arguments name.
+pub fn networks(at: &TargetArgs) -> Networks {
     Networks { map: at.map_network.clone(), rest: at.network.clone() }
 }
 
@@ -322,7 +323,8 @@ const LINES_SHOWN: usize = 12;
 /// Of a registry, in which every line is an edit of its own.
 const REGISTRY_LINES_SHOWN: usize = 90;
 
-fn inspected_text(report: &Inspected, changes: &str) -> String {
+/// A machine and what is changed, for people.
+pub fn inspected_text(report: &Inspected, changes: &str) -> String {
     let mut out = format!("\n{}", map::text(report));
     guest_text(&mut out, report);
     if !report.readdressed.is_empty() {

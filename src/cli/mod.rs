@@ -7,11 +7,14 @@ mod machine;
 mod map;
 mod mapping;
 mod progress;
+mod recover;
 mod register;
 mod serve;
+mod service;
 mod text;
 
 use crate::ops::Settings;
+use crate::ops::source::point::{OpenVault, Points};
 use crate::ops::{Context, Failure};
 use crate::registrar::credentials::Credentials;
 use args::{Cli, Verb};
@@ -21,6 +24,8 @@ use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Gate, Result};
 use progress::Drawer;
 use std::path::PathBuf;
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What the program knows of its surroundings. Only `main` finds it out.
 #[derive(Clone, Debug)]
@@ -29,10 +34,16 @@ pub struct Surroundings {
     pub scratch: PathBuf,
     /// Where the patch sandbox finds its parts.
     pub sandbox: Settings,
+    /// Folder of machines that were recovered.
+    pub recovered: PathBuf,
     /// User name and password of a hypervisor.
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
+    /// Where the service is.
+    pub service: Option<String>,
+    /// The secret of a token for it.
+    pub token: Option<Zeroizing<String>>,
     /// The socket on which whoever started the program wants to hear of it (sd_notify(3)).
     pub notify: Option<PathBuf>,
 }
@@ -51,6 +62,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             cancel: surroundings.cancel.clone(),
             scratch: surroundings.scratch.clone(),
             sandbox: surroundings.sandbox.clone(),
+            points: points(cli),
             observer: &drawer,
         };
         dispatch(cli, &context, surroundings)
@@ -67,6 +79,12 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
 
 fn gate(cli: &Cli) -> Result<Gate> {
     cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
+}
+
+/// Who has recovery points.
+fn points(cli: &Cli) -> Option<Arc<dyn Points>> {
+    let vault = cli.common.vault.as_ref()?;
+    Some(Arc::new(OpenVault::new(vault)))
 }
 
 fn tls(cli: &Cli) -> TlsFiles {
@@ -111,6 +129,13 @@ fn dispatch(
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
         Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
+        Verb::Status(_)
+        | Verb::Protect(_)
+        | Verb::Ready(_)
+        | Verb::Points(_)
+        | Verb::Alarms(_)
+        | Verb::Token(_) => service::run(cli, context, surroundings),
+        Verb::Recover(args) => recover::run(args, cli, context, surroundings),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

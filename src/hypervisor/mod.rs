@@ -126,6 +126,8 @@ pub struct Placement {
     pub id: Option<u32>,
     /// File name of its UEFI variables in the output folder, where they come along.
     pub variables: Option<String>,
+    /// Its processors are emulated: the host has no virtualisation of its own.
+    pub emulated: bool,
 }
 
 /// What the source's networks become.
@@ -184,7 +186,30 @@ pub struct PlacedDisk {
     pub virtual_size: Bytes,
     /// Length of its file, once it is written.
     pub stored: Option<Bytes>,
+    /// What it is a delta over; `None` where it is whole.
+    pub below: Option<Below>,
 }
+
+/// An export of NBD, as a raw disk that does not change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// Where its server is.
+    pub server: Server,
+    /// Its name.
+    pub export: String,
+}
+
+/// A server of NBD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// A socket of the machine's host, by its absolute path.
+    Socket(String),
+    /// A host and port.
+    Host(String, u16),
+}
+
+/// For so many seconds a lost export is waited for before its reads fail. Linux gives a SCSI or ATA disk 30 s for an answer.
+pub const RECONNECT_SECONDS: u32 = 25;
 
 /// Reads a definition.
 pub type Parse = fn(&[u8], &Choice) -> Result<Parsed>;

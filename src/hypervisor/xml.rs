@@ -220,6 +220,35 @@ pub fn with_attribute(
     String::from_utf8(writer.into_inner()).map_err(|_| Error::corrupt("what was written is not UTF-8"))
 }
 
+/// The document without all elements of that name (as it is written) and what is in them.
+///
+/// # Errors
+/// Corrupt where it is no well-formed XML.
+pub fn without(document: &str, name: &str) -> Result<String> {
+    let broken = |says: String| Error::corrupt(format!("is not well-formed XML: {says}"));
+    let mut reader = Reader::from_str(document);
+    let mut writer = Writer::new(Vec::new());
+    let mut inside = 0_usize;
+    loop {
+        let event = reader.read_event().map_err(|e| broken(e.to_string()))?;
+        let is_it = |own: &[u8]| own == name.as_bytes();
+        match &event {
+            Event::Eof => break,
+            Event::Start(start) if is_it(start.name().as_ref()) => inside += 1,
+            Event::End(end) if is_it(end.name().as_ref()) => {
+                inside = inside.saturating_sub(1);
+                continue;
+            }
+            Event::Empty(start) if is_it(start.name().as_ref()) => continue,
+            _ => {}
+        }
+        if inside == 0 {
+            writer.write_event(event).map_err(|e| Error::io("cannot write XML", e))?;
+        }
+    }
+    String::from_utf8(writer.into_inner()).map_err(|_| Error::corrupt("what was written is not UTF-8"))
+}
+
 /// What a document is written to.
 pub type Xml = Writer<Vec<u8>>;
 
@@ -311,6 +340,14 @@ mod tests {
             Some("/n'\"<&/a&b")
         );
         assert!(with_attribute("<a", "s", "f", &change).is_err());
+    }
+
+    #[test]
+    fn elements_of_a_name_go_with_what_is_in_them() {
+        let text = "<a x='1'><b><c/><b><d/></b> t</b>k &amp; l<b/><c y=\"&lt;\"/><bb/></a>";
+        assert_eq!(without(text, "b").unwrap(), "<a x='1'>k &amp; l<c y=\"&lt;\"/><bb/></a>");
+        assert_eq!(without(text, "z").unwrap(), text);
+        assert!(without("<a", "b").is_err());
     }
 
     #[test]

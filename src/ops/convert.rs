@@ -3,6 +3,7 @@
 //! All is written into a folder with a temporary name, which gets its final name when everything in it is complete
 //! and synced. A run that was killed leaves only the temporary folder; the next run removes it.
 
+use super::clock::Clock;
 use super::define::{self, Defined};
 use super::folder::{Folder, MANIFEST, REPORT, write_bytes, write_file};
 use super::inspect::{self, Opened};
@@ -18,7 +19,6 @@ use landfall_boot::network_map::Rule;
 use landfall_image::create::{Adapter, CreateOptions, FileOptions};
 use landfall_image::{Error, Format, Result};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 /// What is wanted.
 pub struct Wanted<'a> {
@@ -255,24 +255,4 @@ fn manifest(files: &[(&str, &[u8])], disks: &[WrittenDisk]) -> Artifact {
         "files": files,
     });
     Artifact { name: MANIFEST.into(), text: format!("{manifest:#}\n"), executable: false }
-}
-
-/// Seconds per step.
-struct Clock {
-    last: Instant,
-    laps: Vec<(String, f64)>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Clock { last: Instant::now(), laps: Vec::new() }
-    }
-}
-
-impl Clock {
-    fn lap(&mut self, step: &str) {
-        let took = self.last.elapsed().as_secs_f64();
-        self.laps.push((step.to_owned(), (took * 1000.0).round() / 1000.0));
-        self.last = Instant::now();
-    }
 }

@@ -38,35 +38,65 @@ pub fn define(
     sizes: &[Bytes],
     variables: Option<&Variables>,
 ) -> Result<Defined> {
-    let networks = mapped.networks(&wanted.networks);
-    let mut machine = adapt(inspected, wanted.target, kind.name, mapped)?;
-    machine.os = inspected.guest.as_ref().map(os_id);
+    let machine = adapted(inspected, wanted.target, kind, mapped)?;
     let disks = machine.disks.iter().zip(sizes).map(|(disk, size)| PlacedDisk {
         file: disk.file.clone(),
         format: kind.format.name().to_owned(),
         virtual_size: *size,
-        stored: None,
+        ..PlacedDisk::default()
     });
     let placement = Placement {
         folder: utf8(folder)?,
         disks: disks.collect(),
-        networks,
+        networks: mapped.networks(&wanted.networks),
         storage: mapped.storage.clone(),
         id: mapped.id,
-        variables: wanted.target.variables.and_then(|(format, name)| {
-            variables.filter(|variables| variables.fit(format)).map(|_| name(&machine))
-        }),
+        ..Placement::default()
     };
+    let defined = write(machine, placement, wanted.target, variables, &mut inspected.findings)?;
+    inspected.findings.extend(not_placed(wanted.target, mapped));
+    Ok(defined)
+}
+
+/// The inspected machine as the target will have it. What is to be said of that is added to the findings.
+///
+/// # Errors
+/// What the target has no devices for.
+pub fn adapted(
+    inspected: &mut Inspected,
+    target: &Target,
+    kind: &KindRow,
+    mapped: &Mapped,
+) -> Result<Machine> {
+    let mut machine = adapt(inspected, target, kind.name, mapped)?;
+    machine.os = inspected.guest.as_ref().map(os_id);
+    Ok(machine)
+}
+
+/// Writes the definition of an adapted machine. What is to be said of it is added to the findings.
+///
+/// # Errors
+/// What the target cannot express at all.
+pub fn write(
+    machine: Machine,
+    placement: Placement,
+    target: &Target,
+    variables: Option<&Variables>,
+    findings: &mut Vec<Finding>,
+) -> Result<Defined> {
+    let file = target
+        .variables
+        .and_then(|(format, name)| variables.filter(|it| it.fit(format)).map(|_| name(&machine)));
+    let placement = Placement { variables: file, ..placement };
     if placement.variables.is_some() {
-        inspected.findings.retain(|finding| finding.id != finding::NVRAM.id);
-        inspected.findings.push(finding::NVRAM_CARRIED.finding(
+        findings.retain(|finding| finding.id != finding::NVRAM.id);
+        findings.push(finding::NVRAM_CARRIED.finding(
             "The UEFI variables of the source come along: boot entries, their order, and enrolled keys.",
             "",
         ));
     }
-    let rendered = (wanted.target.render)(&machine, &placement)?;
-    inspected.findings.extend(rendered.findings);
-    inspected.findings.extend(not_placed(wanted.target, mapped));
+    let rendered = (target.render)(&machine, &placement)?;
+    findings.extend(rendered.findings);
     Ok(Defined { machine, placement, artifacts: rendered.artifacts })
 }
 
@@ -199,7 +229,8 @@ fn windows_release(distribution: &str, kernel: &str) -> Option<&'static str> {
     releases.iter().find(|(from, _)| numbers.as_slice() >= from.as_slice()).map(|(_, name)| *name)
 }
 
-fn utf8(path: &Path) -> Result<String> {
+/// A folder as a definition names it.
+pub fn utf8(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Error::unsupported("is not UTF-8: a definition cannot name it")
             .in_file(path)

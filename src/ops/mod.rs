@@ -2,6 +2,7 @@
 //! environment.
 
 pub mod batch;
+mod clock;
 pub mod convert;
 mod define;
 pub mod disk;
@@ -13,9 +14,11 @@ mod packaged;
 mod packing;
 pub mod prove;
 pub mod receive;
+pub mod recover;
 pub mod register;
 mod registry;
 pub mod serve;
+pub mod service;
 pub mod source;
 mod state;
 pub(crate) mod toml_file;
@@ -32,7 +35,9 @@ use landfall_image::luks::Secret;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Bytes, Error, Gate, Kind};
 pub use registry::load as load_registry;
+use source::point::Points;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What every operation is given.
 pub struct Context<'a> {
@@ -52,6 +57,8 @@ pub struct Context<'a> {
     pub nbd: ClientOptions,
     /// Opens encrypted images.
     pub key: Option<Secret>,
+    /// Who has recovery points; `None` where no vault is named.
+    pub points: Option<Arc<dyn Points>>,
     /// Who is told.
     pub observer: &'a dyn Observer,
 }
@@ -81,6 +88,7 @@ impl Context<'_> {
             sandbox: self.sandbox.clone(),
             nbd: self.nbd.clone(),
             key: self.key.clone(),
+            points: self.points.clone(),
             observer,
         }
     }

@@ -110,7 +110,12 @@ impl Site {
     ///
     /// # Errors
     /// As [`pull::pull`].
-    pub fn pull(&self, context: &Context<'_>, machine: &Name, request: &pull::Request) -> Result<pull::Outcome> {
+    pub fn pull(
+        &self,
+        context: &Context<'_>,
+        machine: &Name,
+        request: &pull::Request,
+    ) -> Result<pull::Outcome> {
         let machine = self.vault.machine_or_new(machine)?;
         pull::pull(&self.incoming.batches, &machine, request, &context.nbd, Moment::now().0, &effort(context))
     }
@@ -119,7 +124,13 @@ impl Site {
     ///
     /// # Errors
     /// As [`export`].
-    pub fn export(&self, context: &Context<'_>, machine: &Name, wanted: &Wanted<'_>, out: impl Write) -> Result<Exported> {
+    pub fn export(
+        &self,
+        context: &Context<'_>,
+        machine: &Name,
+        wanted: &Wanted<'_>,
+        out: impl Write,
+    ) -> Result<Exported> {
         export(&self.vault.machine(machine)?, wanted, out, &context.cancel)
     }
 }
@@ -144,7 +155,9 @@ pub fn beside(file: &Path) -> Result<Option<Sum>> {
     }
     let source = Source::open(&path)?;
     if source.len().0 > digest::FILE_AT_MOST {
-        return Err(Error::refused(format!("has {}, which no file of digests has", source.len())).in_file(&path));
+        return Err(
+            Error::refused(format!("has {}, which no file of digests has", source.len())).in_file(&path)
+        );
     }
     let text = source.head(usize::try_from(digest::FILE_AT_MOST).unwrap_or(usize::MAX))?;
     digest::beside(&text, &name).map(Some).map_err(|error| error.in_file(&path))
@@ -158,7 +171,9 @@ pub fn beside(file: &Path) -> Result<Option<Sum>> {
 pub fn seal(context: &Context<'_>, drop: &Path, given: Manifest) -> Result<PathBuf> {
     let inventory = Inventory::of(drop)?;
     if let Some(path) = inventory.partial.clone().or_else(|| inventory.written_now()) {
-        return Err(Error::refused("is still being written").in_file(&inventory.place(&path)).hint("seal it when it is complete"));
+        return Err(Error::refused("is still being written")
+            .in_file(&inventory.place(&path))
+            .hint("seal it when it is complete"));
     }
     let mut manifest = Manifest { format: 1, ..given };
     manifest.files.clear();

@@ -102,7 +102,8 @@ pub fn taken(
     registrar::connect(wanted, &around)?.taken(identities)
 }
 
-fn surroundings<'a>(context: &'a Context<'_>) -> Surroundings<'a> {
+/// What a registrar is given by a context.
+pub fn surroundings<'a>(context: &'a Context<'_>) -> Surroundings<'a> {
     Surroundings {
         cancel: &context.cancel,
         scratch: &context.scratch,

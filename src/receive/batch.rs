@@ -115,9 +115,11 @@ impl Batches {
         let lease = self.leases.batch(&name, disks, says)?;
         let begun = safe_point(machine, disks, now).and_then(|before| {
             let pin = before.map(|point| machine.at(point)).transpose()?;
-            let new = disks.iter().filter(|disk| machine.disk_number(disk.as_str()).is_none()).cloned().collect();
+            let new =
+                disks.iter().filter(|disk| machine.disk_number(disk.as_str()).is_none()).cloned().collect();
             let (disks, says) = (disks.to_vec(), says.to_owned());
-            let intent = Intent { id: Uuid::new_v4(), machine: name, disks, new, says, since: before, before, work };
+            let intent =
+                Intent { id: Uuid::new_v4(), machine: name, disks, new, says, since: before, before, work };
             files::write(&*self.storage, &file(intent.id), &intent)?;
             Ok((intent, pin))
         });
@@ -155,7 +157,14 @@ impl Batches {
             }
         }
         let pin = intent.before.and_then(|point| machine.at(point).ok());
-        Ok(Batch { storage: Arc::clone(&self.storage), machine: Arc::clone(machine), lease, intent, pin, cut })
+        Ok(Batch {
+            storage: Arc::clone(&self.storage),
+            machine: Arc::clone(machine),
+            lease,
+            intent,
+            pin,
+            cut,
+        })
     }
 }
 
@@ -163,7 +172,9 @@ impl Batches {
 fn cut(machine: &Arc<Machine>, intent: &Intent) -> Result<BTreeMap<usize, u64>> {
     let mut cut = BTreeMap::new();
     let points = machine.points()?;
-    for sequence in points.iter().rev().map(|point| point.sequence).take_while(|point| Some(*point) > intent.since) {
+    for sequence in
+        points.iter().rev().map(|point| point.sequence).take_while(|point| Some(*point) > intent.since)
+    {
         let point = machine.at(sequence)?;
         for (name, raw) in &point.state().attachments {
             let Some((way, disk)) = own_name(name) else { continue };
@@ -194,16 +205,21 @@ fn file(id: Uuid) -> String {
 fn safe_point(machine: &Arc<Machine>, disks: &[Name], now: u64) -> Result<Option<u64>> {
     let state = machine.journal().state();
     let copied = state.copying();
-    if let Some((disk, why)) = copied.iter().find(|(disk, _)| !disks.iter().any(|own| own.as_str() == **disk)) {
-        return Err(Error::refused(format!("{}/{disk} is being copied ({why}): there would be no point of all disks", machine.name()))
-            .hint("wait until that copy has ended"));
+    if let Some((disk, why)) = copied.iter().find(|(disk, _)| !disks.iter().any(|own| own.as_str() == **disk))
+    {
+        return Err(Error::refused(format!(
+            "{}/{disk} is being copied ({why}): there would be no point of all disks",
+            machine.name()
+        ))
+        .hint("wait until that copy has ended"));
     }
     let newest = machine.points()?.last().map(|point| point.sequence);
     if state.disks.is_empty() || !copied.is_empty() || machine.journal().is_behind() {
         return Ok(newest.filter(|_| !state.disks.is_empty()));
     }
     if let Some(newest) = newest {
-        let is_same = machine.at(newest)?.state().disks == state.disks && !is_written(machine, None, newest, u64::MAX)?;
+        let is_same =
+            machine.at(newest)?.state().disks == state.disks && !is_written(machine, None, newest, u64::MAX)?;
         if is_same {
             return Ok(Some(newest));
         }
@@ -248,8 +264,11 @@ impl Batch {
             info.name != name.as_str() || self.machine.disk_number(name.as_str()) == Some(*number)
         };
         if !self.pin.iter().flat_map(|point| &point.state().disks).all(is_own) {
-            return Err(Error::corrupt(format!("the disk {name} is not the one any more that it was when {} was begun", self.intent.says))
-                .hint("it is brought back from the last point; then try again"));
+            return Err(Error::corrupt(format!(
+                "the disk {name} is not the one any more that it was when {} was begun",
+                self.intent.says
+            ))
+            .hint("it is brought back from the last point; then try again"));
         }
         self.machine.journal().set_copying(name.as_str(), Some(&self.intent.says))?;
         let info = DiskInfo { name: name.as_str().to_owned(), size: size.0, sector };
@@ -364,7 +383,8 @@ impl Batch {
         let mut held = Vec::new();
         for disk in &self.intent.disks {
             for way in position::WAYS {
-                let position: Option<Position<serde_json::Value>> = position::of(&self.machine, way, disk.as_str())?;
+                let position: Option<Position<serde_json::Value>> =
+                    position::of(&self.machine, way, disk.as_str())?;
                 let Some(position) = position else { continue };
                 if position.was_lost(&self.machine, disk.as_str(), before)?.is_none() {
                     held.push((position::attachment(way, disk.as_str()), position));
@@ -397,7 +417,11 @@ impl Batch {
 ///
 /// # Errors
 /// Those of `work`, with what became of the batch in the hint.
-pub(super) fn whole<T>(mut batch: Batch, effort: &Effort, work: impl FnOnce(&mut Batch) -> Result<T>) -> Result<T> {
+pub(super) fn whole<T>(
+    mut batch: Batch,
+    effort: &Effort,
+    work: impl FnOnce(&mut Batch) -> Result<T>,
+) -> Result<T> {
     match work(&mut batch) {
         Ok(done) => {
             batch.finish()?;

@@ -166,7 +166,8 @@ pub fn copy(
         let others: Vec<_> = (1..effort.jobs.max(1)).map(|_| scope.spawn(work)).collect();
         let mut outcome = work();
         for other in others {
-            let other = other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that copied has ended")));
+            let other =
+                other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that copied has ended")));
             outcome = outcome.and(other);
         }
         outcome
@@ -405,7 +406,7 @@ mod tests {
 
     #[test]
     fn what_is_the_same_is_not_written() {
-        let content: Vec<u8> = (0..SIZE).map(|n| (n / BLOCK % 251) as u8 + 1).collect();
+        let content: Vec<u8> = (0..SIZE).map(|n| u8::try_from(n / BLOCK % 251).unwrap() + 1).collect();
         let from = MemDisk::from_bytes(content.clone());
         let mut other = content.clone();
         other[BLOCK * 7] ^= 1;
@@ -463,8 +464,8 @@ mod tests {
                 let found = from.extents(rest, 1).unwrap();
                 let end = found.first().map_or(size, |extent| usize::try_from(extent.range.end().0).unwrap().min(size));
                 if !only_stored || found.first().is_none_or(|extent| extent.kind != ExtentKind::Unallocated) {
-                    for place in at..end {
-                        wanted[place] = source.get(place).copied().unwrap_or_default();
+                    for (place, byte) in wanted.iter_mut().enumerate().take(end).skip(at) {
+                        *byte = source.get(place).copied().unwrap_or_default();
                     }
                 }
                 at = end;

@@ -30,7 +30,8 @@ impl Sum {
     /// Refused for anything else.
     pub fn parse(text: &str) -> Result<Sum> {
         let digits = text.as_bytes();
-        let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit =
+            |at: usize| char::from(*digits.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let mut sum = [0; 32];
         let is_one = digits.len() == 64
             && sum.iter_mut().enumerate().all(|(at, byte)| match (digit(2 * at), digit(2 * at + 1)) {
@@ -131,14 +132,25 @@ pub fn parse(text: &[u8]) -> Result<Vec<(String, Sum)>> {
             continue;
         }
         let wrong = |says: &str| {
-            Error::refused(says.to_owned()).at(here).hint("write it with sha256sum: HEX, two blanks, NAME on each line")
+            Error::refused(says.to_owned())
+                .at(here)
+                .hint("write it with sha256sum: HEX, two blanks, NAME on each line")
         };
         let line = std::str::from_utf8(line).map_err(|_| wrong("a line is not of UTF-8"))?;
         let (is_escaped, line) = line.strip_prefix('\\').map_or((false, line), |rest| (true, rest));
         let (sum, name) = match line.split_once(' ') {
             Some((sum, rest)) => {
-                let name = rest.strip_prefix([' ', '*']).ok_or_else(|| wrong("a digest and its name have one blank between them"))?;
-                (sum, if is_escaped { unescaped(name).ok_or_else(|| wrong("a name is not escaped as it says"))? } else { name.to_owned() })
+                let name = rest
+                    .strip_prefix([' ', '*'])
+                    .ok_or_else(|| wrong("a digest and its name have one blank between them"))?;
+                (
+                    sum,
+                    if is_escaped {
+                        unescaped(name).ok_or_else(|| wrong("a name is not escaped as it says"))?
+                    } else {
+                        name.to_owned()
+                    },
+                )
             }
             None => (line, String::new()),
         };

@@ -96,7 +96,9 @@ impl Incoming {
             Err(Error::new(Kind::Refused, format!("{} was cut off and taken back: {why}", intent.says)))
         };
         match &intent.work {
-            Work::Rbd(job) => rbd::resume(&self.batches, &self.spool, &machine, intent, job, &effort).map(drop),
+            Work::Rbd(job) => {
+                rbd::resume(&self.batches, &self.spool, &machine, intent, job, &effort).map(drop)
+            }
             Work::Drop(job) => match watchers.iter().find(|watcher| watcher.folder() == job.watched) {
                 Some(watcher) => watcher.resume(hands, intent, job).map(drop),
                 None => back("its folder is not watched any more"),

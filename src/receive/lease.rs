@@ -68,7 +68,9 @@ impl Leases {
     pub fn stream(&self, machine: &Name, disk: &Name) -> Result<StreamLease> {
         let mut machines = self.machines();
         let held = machines.entry(machine.clone()).or_default();
-        if let Some(batch) = held.batch.as_ref().filter(|batch| batch.is_cut_off || batch.disks.contains(disk)) {
+        if let Some(batch) =
+            held.batch.as_ref().filter(|batch| batch.is_cut_off || batch.disks.contains(disk))
+        {
             return Err(batch.in_the_way(machine));
         }
         *held.streams.entry(disk.clone()).or_default() += 1;
@@ -92,7 +94,8 @@ impl Leases {
                     .hint("end the mirror at the source first, or give the disk to only one of the two"));
             }
             if held.cuts == 0 {
-                held.batch = Some(Running { disks: disks.to_vec(), says: says.to_owned(), is_cut_off: false });
+                held.batch =
+                    Some(Running { disks: disks.to_vec(), says: says.to_owned(), is_cut_off: false });
                 return Ok(BatchLease { leases: self.clone(), machine: machine.clone(), is_done: false });
             }
             machines = self.0.changed.wait(machines).unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +154,9 @@ impl Running {
     fn in_the_way(&self, machine: &Name) -> Error {
         match self.is_cut_off {
             true => Error::refused(format!("{} was cut off while it was written into {machine}", self.says))
-                .hint("it is finished when the service starts; what stands in its way is in the service's log"),
+                .hint(
+                    "it is finished when the service starts; what stands in its way is in the service's log",
+                ),
             false => Error::refused(format!("{} is being written into {machine}", self.says))
                 .hint("try again when it is done; landfall status shows how far it is"),
         }
@@ -238,12 +243,12 @@ mod tests {
         let error = leases.batch(&web, &[sdb.clone(), sda.clone()], "the diff").unwrap_err();
         assert!(says(&error).contains("web01/sda is being written to over NBD"), "{error}");
         drop(second);
-        let batch = leases.batch(&web, &[sda.clone()], "the diff").unwrap();
+        let batch = leases.batch(&web, std::slice::from_ref(&sda), "the diff").unwrap();
         let error = leases.stream(&web, &sda).unwrap_err();
         assert!(says(&error).contains("the diff is being written into web01"), "{error}");
         // Other disks and machines go on; a second batch does not.
         drop(leases.stream(&web, &sdb).unwrap());
-        leases.batch(&db, &[sda.clone()], "another").unwrap().end();
+        leases.batch(&db, std::slice::from_ref(&sda), "another").unwrap().end();
         assert!(leases.batch(&web, &[sdb], "another").is_err());
         batch.end();
         drop(leases.stream(&web, &sda).unwrap());
@@ -254,15 +259,15 @@ mod tests {
     fn what_was_cut_off_keeps_its_machine() {
         let leases = Leases::default();
         let (web, sda, sdb) = (name("web01"), name("sda"), name("sdb"));
-        drop(leases.batch(&web, &[sda.clone()], "the diff").unwrap());
+        drop(leases.batch(&web, std::slice::from_ref(&sda), "the diff").unwrap());
         assert_eq!(leases.running(&web), Some(("the diff".to_owned(), true)));
         let error = leases.stream(&web, &sdb).unwrap_err();
         assert!(says(&error).contains("cut off"), "{error}");
-        assert!(leases.batch(&web, &[sdb.clone()], "another").is_err());
-        assert_eq!(leases.while_whole(&[web.clone()], || ()), None);
+        assert!(leases.batch(&web, std::slice::from_ref(&sdb), "another").is_err());
+        assert_eq!(leases.while_whole(std::slice::from_ref(&web), || ()), None);
         leases.take_over(&web).unwrap().end();
         assert!(leases.take_over(&web).is_err());
-        assert_eq!(leases.while_whole(&[web.clone()], || 7), Some(7));
+        assert_eq!(leases.while_whole(std::slice::from_ref(&web), || 7), Some(7));
         leases.set_cut_off(&web, vec![sda], "an old one".into());
         assert!(leases.stream(&web, &sdb).is_err());
         leases.take_over(&web).unwrap().end();
@@ -274,7 +279,7 @@ mod tests {
     fn points_and_batches_exclude_each_other() {
         let leases = Leases::default();
         let (web, db, sda) = (name("web01"), name("db"), name("sda"));
-        let batch = leases.batch(&web, &[sda.clone()], "the diff").unwrap();
+        let batch = leases.batch(&web, std::slice::from_ref(&sda), "the diff").unwrap();
         let group = [db.clone(), web.clone()];
         assert_eq!(leases.while_whole(&group, || ()), None);
         assert_eq!(leases.while_whole(&group[..1], || ()), Some(()));

@@ -97,7 +97,9 @@ impl<S> Position<S> {
 pub fn end(machine: &Machine, disk: &str) -> Result<()> {
     let mut is_changed = false;
     for way in WAYS {
-        let Some(position) = of::<serde_json::Value>(machine, way, disk)?.filter(|position| !position.has_ended) else {
+        let Some(position) =
+            of::<serde_json::Value>(machine, way, disk)?.filter(|position| !position.has_ended)
+        else {
             continue;
         };
         let position = Position { has_ended: true, ..position };

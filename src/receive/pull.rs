@@ -147,17 +147,30 @@ fn check_disks(machine: &Machine, request: &Request) -> Result<()> {
     let state = machine.journal().state();
     match state.disks.values().find(|info| is_pulled(&info.name) == 0 && !request.apart) {
         None => Ok(()),
-        Some(other) => Err(Error::refused(format!("{} is not pulled, which {} has, too", other.name, machine.name()))
-            .hint("pull all disks of one backup together; or say that the others are of another moment (--apart)")),
+        Some(other) => Err(Error::refused(format!(
+            "{} is not pulled, which {} has, too",
+            other.name,
+            machine.name()
+        ))
+        .hint(
+            "pull all disks of one backup together; or say that the others are of another moment (--apart)",
+        )),
     }
 }
 
-fn apply(batch: &mut Batch, request: &Request, clients: &[Client], now: u64, effort: &Effort) -> Result<Outcome> {
+fn apply(
+    batch: &mut Batch,
+    request: &Request,
+    clients: &[Client],
+    now: u64,
+    effort: &Effort,
+) -> Result<Outcome> {
     let machine = Arc::clone(batch.machine());
     let (mut disks, mut positions) = (Vec::new(), Vec::new());
     for (source, client) in request.disks.iter().zip(clients) {
         let name = source.disk.as_str();
-        let before = machine.disk_number(name).map(|_| machine.live(name)).transpose()?.map(|live| live.size());
+        let before =
+            machine.disk_number(name).map(|_| machine.live(name)).transpose()?.map(|live| live.size());
         let size = client.size();
         let changed = match why_whole(&machine, source, before, size)? {
             Some(why) => Err(why),
@@ -165,9 +178,12 @@ fn apply(batch: &mut Batch, request: &Request, clients: &[Client], now: u64, eff
         };
         let sector = u32::try_from(client.sector_size().0).unwrap_or(512);
         if !size.0.is_multiple_of(u64::from(sector)) {
-            return Err(Error::unsupported(format!("has {} bytes, which is no multiple of its sectors of {sector}", size.0))
-                .in_file(source.uri.as_path())
-                .hint("export a disk of whole sectors"));
+            return Err(Error::unsupported(format!(
+                "has {} bytes, which is no multiple of its sectors of {sector}",
+                size.0
+            ))
+            .in_file(source.uri.as_path())
+            .hint("export a disk of whole sectors"));
         }
         let live = batch.disk(&source.disk, size, sector)?;
         let (read, counts) = match changed {
@@ -204,7 +220,12 @@ fn apply(batch: &mut Batch, request: &Request, clients: &[Client], now: u64, eff
 }
 
 /// Why a bitmap cannot be trusted to tell what has changed since what the vault holds; `None` where it can.
-fn why_whole(machine: &Machine, source: &Source, before: Option<Bytes>, size: Bytes) -> Result<Option<String>> {
+fn why_whole(
+    machine: &Machine,
+    source: &Source,
+    before: Option<Bytes>,
+    size: Bytes,
+) -> Result<Option<String>> {
     let Some(bitmap) = &source.bitmap else { return Ok(Some("no bitmap was named".into())) };
     let position: Option<Position<Pulled>> = position::of(machine, WAY, source.disk.as_str())?;
     let (Some(position), Some(before)) = (position, before) else {
@@ -216,7 +237,10 @@ fn why_whole(machine: &Machine, source: &Source, before: Option<Bytes>, size: By
     }
     if position.source.checkpoint.as_ref() != Some(&bitmap.since) {
         let has = position.source.checkpoint.as_deref().unwrap_or("none");
-        return Ok(Some(format!("the bitmap begins at the checkpoint {:?}, and the vault has {has:?}", bitmap.since)));
+        return Ok(Some(format!(
+            "the bitmap begins at the checkpoint {:?}, and the vault has {has:?}",
+            bitmap.since
+        )));
     }
     match before == size {
         true => Ok(None),

@@ -196,7 +196,8 @@ impl Spool {
     }
 
     fn bring_to_medium(&self, open: &mut Open) -> Result<()> {
-        let done = open.file.sync().and_then(|()| files::write(&*self.storage, &note(open.upload.id), &open.upload));
+        let done =
+            open.file.sync().and_then(|()| files::write(&*self.storage, &note(open.upload.id), &open.upload));
         match done {
             Ok(()) => open.durable = open.upload.length,
             // A file system forgets what it failed to write, and the next sync would succeed (`fsync` of Linux): it is sent again.

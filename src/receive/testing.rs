@@ -1,10 +1,5 @@
 //! A machine, its spool and its batches on a medium that can fail and lose its power, for the tests of the ways in.
 
-// The vault's own tests need more of it.
-#[allow(dead_code)]
-#[path = "../vault/tests/disk.rs"]
-pub mod medium;
-
 use super::batch::Batches;
 use super::lease::Leases;
 use super::spool::{Request, Spool, Upload};
@@ -13,6 +8,7 @@ use crate::vault::journal::start::Ended;
 use crate::vault::journal::{Home, Limits};
 use crate::vault::machine::Machine;
 use crate::vault::storage::Storage;
+pub(crate) use crate::vault::tests::disk as medium;
 use landfall_image::{Disk, GuestOffset, Result};
 use medium::Medium;
 use std::sync::Arc;
@@ -74,7 +70,8 @@ impl Bench {
         let all = self.machine.points().unwrap();
         let at = |sequence| {
             let point = self.machine.at(sequence).unwrap();
-            let number = point.state().disks.iter().find(|(_, info)| info.name == disk).map(|(number, _)| *number);
+            let number =
+                point.state().disks.iter().find(|(_, info)| info.name == disk).map(|(number, _)| *number);
             number.map(|number| content(&point.disk(number).unwrap()))
         };
         all.iter().map(|point| (point.sequence, at(point.sequence))).collect()

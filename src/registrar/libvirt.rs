@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 mod copy;
 mod domain;
+pub mod host;
 
 /// A connection.
 pub struct Libvirt<'a> {

@@ -88,7 +88,7 @@ impl Exports for Points {
             let Some(last) = machine.points().ok().and_then(|points| points.last().cloned()) else {
                 continue;
             };
-            let disks = machine.journal().state().disks;
+            let disks = machine.journal().with_state(|state| state.disks.clone());
             let parse = |disk: &str| ExportName::parse(&format!("{name}/{disk}@{}", last.sequence));
             names.extend(disks.values().filter_map(|info| parse(&info.name)));
         }

@@ -8,7 +8,7 @@ use crate::name::Name;
 use crate::receive::ExportName;
 use crate::report::VERSION;
 use crate::report::protection::{DiskStatus, MachineStatus, Protection, Rpo, Status, VaultStatus};
-use landfall_image::Bytes;
+use landfall_image::{Bytes, Result};
 
 impl Service {
     /// How everything is at this moment.
@@ -33,26 +33,37 @@ impl Service {
         }
     }
 
+    /// How a machine is at this moment.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine; corrupt where it cannot be read.
+    pub fn status_of(&self, name: &Name) -> Result<MachineStatus> {
+        Ok(self.machine_status(name, &*self.machine(name)?, Moment::now()))
+    }
+
     /// The disks of a machine, each with its stream, and why it is no state of the machine, where it is none.
     pub(super) fn disks(&self, watched: &Watched) -> Vec<(String, Seen, Option<String>)> {
         let name = watched.machine().name();
-        let state = watched.machine().journal().state();
-        let mut copying = state.copying();
+        let (infos, mut copying) =
+            watched.machine().journal().with_state(|state| (state.disks.clone(), state.copying()));
         let one = |info: &crate::vault::journal::DiskInfo| {
             let export = ExportName::parse(&format!("{name}/{}", info.name));
             let seen = export.and_then(|export| self.stream(&export)).map(|stream| stream.seen());
             (info.name.clone(), seen.unwrap_or_default(), copying.remove(&info.name))
         };
-        state.disks.values().map(one).collect()
+        infos.values().map(one).collect()
     }
 
     fn machine_status(&self, name: &Name, watched: &Watched, at: Moment) -> MachineStatus {
-        let state = watched.machine().journal().state();
+        let (infos, defined) = watched
+            .machine()
+            .journal()
+            .with_state(|state| (state.disks.clone(), state.attachments.contains_key(DEFINITION)));
         let points = watched.points();
         let target = self.config.protect(name).rpo.as_secs_f64();
         let actual = watched.age(at.0);
         let seen = self.disks(watched);
-        let sizes: Vec<u64> = state.disks.values().map(|info| info.size).collect();
+        let sizes: Vec<u64> = infos.values().map(|info| info.size).collect();
         let disks: Vec<DiskStatus> = seen
             .into_iter()
             .zip(sizes)
@@ -71,7 +82,7 @@ impl Service {
             protection,
             because,
             group: self.config.group(name).map(Name::to_string),
-            defined: state.attachments.contains_key(DEFINITION),
+            defined,
             disks,
             points: points.len(),
             oldest: points.first().map(|point| Moment(point.time)),

@@ -12,7 +12,7 @@
 use super::config::InSync;
 use super::coverage::Coverage;
 use crate::receive::Peer;
-use crate::vault::journal::Journal;
+use crate::vault::journal::{Journal, State};
 use crate::vault::machine::{Live, Machine};
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, GuestOffset, GuestRange, Result};
 use std::ops::Range;
@@ -168,7 +168,7 @@ impl Stream {
             .hint("copy the disk anew as a whole (sync=full); a copy of what has changed leaves out what was lost"));
         }
         self.journal().set_copying(&self.disk, None)?;
-        match self.journal().is_behind() && self.journal().state().copying().is_empty() {
+        match self.journal().is_behind() && self.journal().with_state(State::copying).is_empty() {
             true => self.journal().caught_up(),
             false => Ok(()),
         }
@@ -186,7 +186,7 @@ impl Stream {
     fn begin(&self) -> Result<()> {
         let mut session = self.session();
         if self.is_fresh.load(Ordering::Acquire) {
-            if !self.journal().state().copying().contains_key(&self.disk) {
+            if !self.journal().with_state(State::copying).contains_key(&self.disk) {
                 let peer = session.peer.as_deref().unwrap_or("a client");
                 self.journal().set_copying(
                     &self.disk,

@@ -1,6 +1,7 @@
 //! A machine in the vault: its journal and its base, and the disks that they make, as they are now and as they were at a point.
 
 use super::base::Base;
+use super::holds::{Hold, Holds, gone};
 use super::journal::map::{Run, Source};
 use super::journal::start::{Ended, Found};
 use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, Segments, State, View};
@@ -18,6 +19,7 @@ pub struct Machine {
     base: Base,
     home: Home,
     pins: Mutex<Pins>,
+    holds: Holds,
     /// What changes the journal's past: one at a time.
     pub(super) upkeep: Mutex<()>,
 }
@@ -44,6 +46,7 @@ impl Machine {
     ) -> Result<(Machine, Found)> {
         let (base, begun) = Base::open(&home.storage, bases)?;
         let (journal, found) = Journal::open(home.clone(), limits, base.through() + 1, ended)?;
+        let holds = Holds::open(&home.storage, bases.rsplit_once('/').map_or("", |(dir, _)| dir))?;
         let pins = Pins { floor: begun.unwrap_or_else(|| base.through()), ..Pins::default() };
         let machine = Machine {
             name: name.to_owned(),
@@ -51,6 +54,7 @@ impl Machine {
             base,
             home: home.clone(),
             pins: Mutex::new(pins),
+            holds,
             upkeep: Mutex::new(()),
         };
         if let Some(through) = begun {
@@ -125,8 +129,7 @@ impl Machine {
         {
             let mut pins = self.pins();
             if point <= pins.floor {
-                return Err(Error::refused(format!("{} has no point {point} (any more)", self.name))
-                    .hint("landfall points list shows the points that there are"));
+                return Err(gone(&self.name, point));
             }
             // From here on the base stays behind it.
             *pins.points.entry(point).or_default() += 1;
@@ -145,10 +148,39 @@ impl Machine {
         self.pins().points.keys().copied().collect()
     }
 
-    /// Gives up the points up to a record; false where somebody reads one of them.
+    /// Keeps a point, whatever the rules say and whoever reads it, until [`release`](Self::release); across restarts. To hold what is
+    /// held by the same holder is no error.
+    ///
+    /// # Errors
+    /// Refused where there is no such point (any more); as the storage's.
+    pub fn hold(&self, point: u64, holder: &str) -> Result<()> {
+        if !self.points()?.iter().any(|other| other.sequence == point) {
+            return Err(gone(&self.name, point));
+        }
+        // Nobody gives it up meanwhile.
+        let pins = self.pins();
+        let is_there = point > pins.floor && self.holds.add(Hold { point, holder: holder.to_owned() })?;
+        if is_there { Ok(()) } else { Err(gone(&self.name, point)) }
+    }
+
+    /// Takes a hold back. One that is not there is no error.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn release(&self, point: u64, holder: &str) -> Result<()> {
+        self.holds.remove(&Hold { point, holder: holder.to_owned() })
+    }
+
+    /// Points that somebody needs.
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Gives up the points up to a record; false where somebody reads or holds one of them.
     pub(super) fn give_up(&self, through: u64) -> bool {
         let mut pins = self.pins();
-        if pins.points.range(..=through).next().is_some() {
+        let is_held = self.holds.points().range(..=through).next().is_some();
+        if is_held || pins.points.range(..=through).next().is_some() {
             return false;
         }
         pins.floor = pins.floor.max(through);
@@ -189,6 +221,11 @@ impl Point {
     /// Its disks and attachments.
     pub fn state(&self) -> &State {
         &self.0.view.state
+    }
+
+    /// True where every byte that is read of it is checked: its part of the journal is sealed.
+    pub fn is_checked(&self) -> bool {
+        self.0.view.is_sealed()
     }
 
     /// One of its disks, by its number.

@@ -13,14 +13,17 @@
 //! VAULT/machines/NAME/machine.json   the machine's own number, which its journal carries
 //! VAULT/machines/NAME/journal/       segments: every write, in order
 //! VAULT/machines/NAME/bases/         each disk at the oldest point
+//! VAULT/machines/NAME/holds.json     points that a recovered machine lives on
 //! ```
 //!
 //! The files tell everything that a recovery needs: which disks there were, the machine's definition, the points. Nothing else has to
 //! survive with them.
 
 pub mod base;
+mod cache;
 pub mod compact;
 pub mod handles;
+pub mod holds;
 pub mod journal;
 pub mod machine;
 pub mod retention;
@@ -29,7 +32,7 @@ pub mod storage;
 pub mod upkeep;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::name::Name;
 use handles::Handles;

@@ -10,10 +10,10 @@ fn main() {
     let days = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(30);
     let dir = simulated::quick_folder();
     println!("day  points  files  MiB on disk  longest upkeep  opened   read     peak memory MiB");
-    simulated::simulate(&dir.path().join("vault"), days, &Retention::default(), |after| {
+    simulated::simulate(&dir.path().join("vault"), days, 24, &Retention::default(), |after| {
         println!(
             "{:>3}  {:>6}  {:>5}  {:>11}  {:>11.2} s  {:>6.0} ms  {:>6.1} ms  {:>6}",
-            after.days,
+            after.day,
             after.points,
             after.files,
             after.bytes >> 20,

@@ -72,6 +72,7 @@ fn said(target: &Target, machine: &Machine) -> Result<String, String> {
         format: kind.format.name().to_owned(),
         virtual_size: Bytes::gib(10),
         stored: None,
+        below: None,
     });
     let networks =
         Networks { map: vec![("LAN0".into(), "net0".into()), ("LAN1".into(), "net1".into())], rest: None };
@@ -82,6 +83,7 @@ fn said(target: &Target, machine: &Machine) -> Result<String, String> {
         storage: Some("store".into()),
         id: None,
         variables: None,
+        emulated: false,
     };
     let rendered = (target.render)(&machine, &placement).map_err(|e| e.to_string())?;
     let mut out = String::new();

@@ -136,6 +136,7 @@ fn placement(machine: &Machine) -> Placement {
         format: "vmdk".into(),
         virtual_size: Bytes::gib(1),
         stored: Some(Bytes(12_345)),
+        below: None,
     };
     let mut placement =
         Placement { disks: (0..machine.disks.len()).map(disk).collect(), ..Placement::default() };

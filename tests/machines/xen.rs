@@ -121,6 +121,7 @@ fn written(path: &Path, disks: &[&dyn Disk]) {
             format: "xva".into(),
             virtual_size: disk.size(),
             stored: None,
+            below: None,
         });
     }
     let machine = attach::adapt(&machine, Platform::Xen, &Devices::default()).unwrap();

@@ -58,7 +58,8 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(10));
         };
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut daemon = Daemon { child, qmp: BufReader::new(stream), events: VecDeque::new(), dir: dir.to_owned() };
+        let mut daemon =
+            Daemon { child, qmp: BufReader::new(stream), events: VecDeque::new(), dir: dir.to_owned() };
         daemon.line();
         daemon.ask("qmp_capabilities", json!({}));
         Some(daemon)

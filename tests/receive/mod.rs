@@ -11,7 +11,7 @@ mod order;
 mod pull;
 mod qemu;
 mod rbd;
-mod tls;
+pub mod tls;
 pub mod vault;
 
 use file_disk::FileDisk;
@@ -136,7 +136,7 @@ pub struct Running {
 }
 
 impl Running {
-    fn start() -> Running {
+    pub fn start() -> Running {
         Running::with(Limits::default(), |dir| vec![Listen::Unix(dir.join("socket"))])
     }
 
@@ -173,7 +173,7 @@ impl Running {
         }
     }
 
-    fn add(&self, name: &str, disk: Arc<dyn DiskMut>, read_only: bool) {
+    pub fn add(&self, name: &str, disk: Arc<dyn DiskMut>, read_only: bool) {
         let description = Some(format!("the disk {name}"));
         let opened = Opened { disk, read_only, preferred: Bytes::kib(4), description };
         self.shelf.disks.lock().unwrap().insert(name.to_owned(), opened);
@@ -183,7 +183,7 @@ impl Running {
         self.dir.path().join("socket")
     }
 
-    fn uri(&self, name: &str) -> String {
+    pub fn uri(&self, name: &str) -> String {
         format!("nbd+unix:///{name}?socket={}", self.socket().display())
     }
 

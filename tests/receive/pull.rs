@@ -34,7 +34,8 @@ impl Site {
 
     /// Pulls the export `sda` of the daemon: from the checkpoint `since` on, up to `checkpoint`.
     fn pull(&self, since: Option<&str>, checkpoint: &str) -> Outcome {
-        let uri = Uri::parse(&format!("nbd+unix:///sda?socket={}", self.dir.path().join("writer").display())).unwrap();
+        let uri = Uri::parse(&format!("nbd+unix:///sda?socket={}", self.dir.path().join("writer").display()))
+            .unwrap();
         let bitmap = since.map(|since| Bitmap { name: "backup-sda".into(), since: since.into() });
         let request = Request {
             disks: vec![Source { disk: "sda".parse().unwrap(), uri, bitmap }],
@@ -58,16 +59,26 @@ fn begin(daemon: &mut Daemon, site: &Site, since: Option<&str>, checkpoint: &str
     let scratch = scratch.to_str().unwrap();
     output(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", scratch, &SIZE.to_string()]));
     let file = json!({ "driver": "file", "filename": scratch });
-    daemon.ask("blockdev-add", json!({ "driver": "qcow2", "node-name": "scratch", "file": file, "backing": "source" }));
+    daemon.ask(
+        "blockdev-add",
+        json!({ "driver": "qcow2", "node-name": "scratch", "file": file, "backing": "source" }),
+    );
     if let Some(since) = since {
-        daemon.ask("block-dirty-bitmap-add", json!({ "node": "source", "name": "backup-sda", "disabled": true }));
+        daemon.ask(
+            "block-dirty-bitmap-add",
+            json!({ "node": "source", "name": "backup-sda", "disabled": true }),
+        );
         let merge = json!({ "node": "source", "target": "backup-sda", "bitmaps": [since] });
         daemon.ask("block-dirty-bitmap-merge", merge);
     }
     daemon.ask("block-dirty-bitmap-add", json!({ "node": "source", "name": checkpoint }));
-    daemon.ask("blockdev-backup", json!({ "job-id": "fleece", "device": "source", "target": "scratch", "sync": "none" }));
+    daemon.ask(
+        "blockdev-backup",
+        json!({ "job-id": "fleece", "device": "source", "target": "scratch", "sync": "none" }),
+    );
     let bitmaps: Vec<&str> = since.map(|_| "backup-sda").into_iter().collect();
-    let export = json!({ "type": "nbd", "id": "sda", "node-name": "scratch", "name": "sda", "bitmaps": bitmaps });
+    let export =
+        json!({ "type": "nbd", "id": "sda", "node-name": "scratch", "name": "sda", "bitmaps": bitmaps });
     daemon.ask("block-export-add", export);
 }
 
@@ -161,9 +172,11 @@ fn a_pull_that_fails_changes_nothing() {
     site.pull(None, "one");
     let (machine, before) = (site.machine(), site.content());
     let uri = |export: &str| {
-        Uri::parse(&format!("nbd+unix:///{export}?socket={}", site.dir.path().join("writer").display())).unwrap()
+        Uri::parse(&format!("nbd+unix:///{export}?socket={}", site.dir.path().join("writer").display()))
+            .unwrap()
     };
-    let source = |disk: &str, export: &str| Source { disk: disk.parse().unwrap(), uri: uri(export), bitmap: None };
+    let source =
+        |disk: &str, export: &str| Source { disk: disk.parse().unwrap(), uri: uri(export), bitmap: None };
     let go = |disks: Vec<Source>, apart: bool| {
         let request =
             Request { disks, checkpoint: None, taken_at: None, consistency: Consistency::Crash, apart };

@@ -80,7 +80,13 @@ fn source() -> (Site, Vec<(u64, Vec<u8>)>) {
     (site, points)
 }
 
-fn exported(site: &Site, dir: &Path, from: Option<(u64, &str)>, to: (u64, &str), version: Version) -> PathBuf {
+fn exported(
+    site: &Site,
+    dir: &Path,
+    from: Option<(u64, &str)>,
+    to: (u64, &str),
+    version: Version,
+) -> PathBuf {
     let path = dir.join(format!("{}-{}.{version:?}", from.map_or("", |from| from.1), to.1));
     let wanted = Wanted { disk: "sda", from, to: to.0, name: Some(to.1), version };
     let file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
@@ -244,7 +250,7 @@ fn every_byte_of_what_rbd_wrote_counts() {
     let other = Site::new();
     let flipped = dir.path().join("flipped");
     // Payload in steps: one of its bytes is like another.
-    let step = |at: &usize| *at < 60 || at % 197 == 0 || at + 40 > good.len();
+    let step = |at: &usize| *at < 60 || at.is_multiple_of(197) || at + 40 > good.len();
     for at in (0..good.len()).filter(step) {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);

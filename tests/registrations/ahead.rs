@@ -43,6 +43,7 @@ impl Ahead<'_> {
             format: self.kind.split('-').next().unwrap().into(),
             virtual_size: self.size,
             stored: None,
+            below: None,
         };
         let placement = Placement {
             folder: "/srv/it's & here/web01".into(),

@@ -159,6 +159,7 @@ pub fn filled(folder: &Path, mut machine: Machine, target: &str, kind: &str, mib
         format: "vmdk".into(),
         virtual_size: size,
         stored: Some(Bytes(stored)),
+        below: None,
     };
     let folder_name = folder.to_str().unwrap().to_owned();
     let placement = Placement { folder: folder_name, disks: vec![disk], ..Placement::default() };

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::receive::nbdsh::python;
-use std::collections::BTreeMap;
 
 fn killed(times: u32) {
     let Some(python) = python() else { return };
@@ -16,7 +15,7 @@ fn killed(times: u32) {
     let script = site.path("writer.py");
     std::fs::write(&script, format!("import nbd\n{text}")).unwrap();
     site.start();
-    let mut client = { python }.arg(&script).spawn().unwrap();
+    let mut client = Writer::start(python, &script);
     let mut known: BTreeMap<u64, u64> = BTreeMap::new();
     let mut last = 0;
     for round in 0..times {
@@ -26,7 +25,7 @@ fn killed(times: u32) {
         {
             let vault = site.vault();
             let machine = vault.machine(&"web01".parse().unwrap()).unwrap();
-            let points: BTreeMap<u64, u64> = prefixes(&machine).into_iter().collect();
+            let points: BTreeMap<u64, u64> = prefixes(&machine, &known).into_iter().collect();
             for (point, count) in &known {
                 assert_eq!(points.get(point), Some(count), "round {round}: point {point} was there before");
             }
@@ -45,11 +44,11 @@ fn killed(times: u32) {
         site.start();
     }
     std::fs::write(&enough, "").unwrap();
-    assert!(client.wait().unwrap().success());
+    client.ends();
     site.stop();
     let vault = site.vault();
     let machine = vault.machine(&"web01".parse().unwrap()).unwrap();
-    let points = prefixes(&machine);
+    let points = prefixes(&machine, &BTreeMap::new());
     assert_eq!(
         points.last().map(|(_, count)| *count),
         Some(acknowledged(&progress)),

@@ -6,7 +6,6 @@ use landfall::vault::machine::Machine;
 use landfall::vault::retention::Retention;
 use landfall::vault::upkeep;
 use landfall_image::{DiskMut, GuestOffset};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +25,7 @@ const BEGIN: u64 = 1_700_006_400_000;
 #[allow(dead_code, reason = "the benchmark shows all of it")]
 #[derive(Clone, Copy, Debug)]
 pub struct After {
-    pub days: u64,
+    pub day: u64,
     pub points: usize,
     /// Files of the vault, and the bytes that they take.
     pub files: usize,
@@ -38,8 +37,8 @@ pub struct After {
     pub read: Duration,
 }
 
-/// Simulates; `tell` is called after each day.
-pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl FnMut(After)) {
+/// Simulates `days` of `hours` each; `tell` is called after each day.
+pub fn simulate(root: &Path, days: u64, hours: u64, retention: &Retention, mut tell: impl FnMut(After)) {
     let name = "web01".parse().unwrap();
     let mut vault = Vault::open(root).unwrap().0;
     let mut machine = vault.machine_or_new(&name).unwrap();
@@ -49,8 +48,8 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
     for day in 0..days {
         let mut longest = Duration::ZERO;
         let live = machine.live("sda").unwrap();
-        for step in 0..24 * 3600 / EVERY {
-            let second = day * 24 * 3600 + step * EVERY;
+        for step in 0..hours * 3600 / EVERY {
+            let second = day * hours * 3600 + step * EVERY;
             for _ in 0..WRITES {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 number += 1;
@@ -65,7 +64,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
             machine.checkpoint(now, &Mark::default()).unwrap();
             if second.is_multiple_of(UPKEEP) {
                 let began = Instant::now();
-                upkeep::run(&machine, retention, &BTreeSet::new(), now, &|_| Ok(())).unwrap();
+                upkeep::run(&machine, retention, &Default::default(), now, &|_| Ok(())).unwrap();
                 longest = longest.max(began.elapsed());
             }
         }
@@ -79,7 +78,7 @@ pub fn simulate(root: &Path, days: u64, retention: &Retention, mut tell: impl Fn
         read_at(&machine, points[points.len() / 2].sequence);
         let read = began.elapsed();
         let (files, bytes) = taken(root);
-        tell(After { days: day + 1, points: points.len(), files, bytes, upkeep: longest, opened, read });
+        tell(After { day: day + 1, points: points.len(), files, bytes, upkeep: longest, opened, read });
     }
 }
 

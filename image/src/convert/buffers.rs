@@ -90,6 +90,11 @@ impl RateLimit {
         RateLimit { bytes_per_second: bytes_per_second.0.max(1), next: Arc::new(Mutex::new(Instant::now())) }
     }
 
+    /// Bytes per second, 1 and up: for copies that another program makes.
+    pub fn per_second(&self) -> Bytes {
+        Bytes(self.bytes_per_second)
+    }
+
     /// Returns when `bytes` may be read.
     pub(super) fn wait(&self, bytes: Bytes, stop: &Stop<'_>) -> Result<()> {
         self.spaced(bytes, || stop.check())

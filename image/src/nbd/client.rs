@@ -32,7 +32,12 @@ pub struct ClientOptions {
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions { timeout: Duration::from_secs(30), connections: 4, tls: TlsFiles::default(), contexts: Vec::new() }
+        ClientOptions {
+            timeout: Duration::from_secs(30),
+            connections: 4,
+            tls: TlsFiles::default(),
+            contexts: Vec::new(),
+        }
     }
 }
 
@@ -255,7 +260,12 @@ impl Client {
     ///
     /// # Errors
     /// As the server's.
-    pub fn status(&self, context: &str, range: GuestRange, at_most: usize) -> Result<Option<Vec<(GuestRange, u32)>>> {
+    pub fn status(
+        &self,
+        context: &str,
+        range: GuestRange,
+        at_most: usize,
+    ) -> Result<Option<Vec<(GuestRange, u32)>>> {
         let Some((_, number)) = self.about.contexts.iter().find(|(name, _)| name == context) else {
             return Ok(None);
         };
@@ -267,7 +277,12 @@ impl Client {
     }
 
     /// Runs of a range, which is not empty, in the context of that number; `None` where the server does not do that after all.
-    fn runs(&self, context: u32, range: GuestRange, at_most: usize) -> Result<Option<Vec<(GuestRange, u32)>>> {
+    fn runs(
+        &self,
+        context: u32,
+        range: GuestRange,
+        at_most: usize,
+    ) -> Result<Option<Vec<(GuestRange, u32)>>> {
         let least = u64::from(self.about.least);
         let start = range.start().0 / least * least;
         let longest = u64::from(u32::MAX) / least * least;

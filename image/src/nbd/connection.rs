@@ -94,7 +94,11 @@ impl Connection {
             stream,
             uri,
             structured: about.structured,
-            contexts: about.allocation.into_iter().chain(about.contexts.iter().map(|(_, number)| *number)).collect(),
+            contexts: about
+                .allocation
+                .into_iter()
+                .chain(about.contexts.iter().map(|(_, number)| *number))
+                .collect(),
             timeout,
             sending: Mutex::new(()),
             turn: Mutex::new(Turn::default()),

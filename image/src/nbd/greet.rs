@@ -204,7 +204,8 @@ impl Greeting<'_> {
         let structured = self.agreed(OPT_STRUCTURED_REPLY, &[], |_, _| Ok(()))?;
         let mut numbers: Vec<(String, u32)> = Vec::new();
         if structured {
-            let names: Vec<&str> = [BASE_ALLOCATION].into_iter().chain(contexts.iter().map(String::as_str)).collect();
+            let names: Vec<&str> =
+                [BASE_ALLOCATION].into_iter().chain(contexts.iter().map(String::as_str)).collect();
             let mut query = self.name();
             query.extend(u32::try_from(names.len()).unwrap_or_default().to_be_bytes());
             for name in &names {
@@ -220,7 +221,9 @@ impl Greeting<'_> {
                 let name = names.iter().find(|name| name.as_bytes() == said);
                 if let (Some(number), Some(name)) = (number, name) {
                     if numbers.iter().any(|(other, of_it)| other == name || *of_it == number) {
-                        return Err(self.corrupt(format!("the NBD server gives the number {number} or the context {name} twice")));
+                        return Err(self.corrupt(format!(
+                            "the NBD server gives the number {number} or the context {name} twice"
+                        )));
                     }
                     numbers.push(((*name).to_owned(), number));
                 }

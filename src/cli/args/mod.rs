@@ -1,10 +1,14 @@
 //! The command line's grammar.
 
 mod disk;
+mod recover;
 mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
-pub use service::{LogForm, Serve};
+pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
+pub use service::{
+    AlarmsArgs, AtService, LogForm, PointArg, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
+};
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
@@ -48,6 +52,9 @@ pub struct Common {
     /// and linked clones, which images name by a path of another host, are looked for in it by their names
     #[arg(long, global = true, value_name = "FOLDER")]
     pub allow: Vec<PathBuf>,
+    /// Take recovery points (point:MACHINE@latest) out of the vault in this folder, on which no service works
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub vault: Option<PathBuf>,
     /// Work with this many threads [default: one per processor]
     #[arg(short, long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
@@ -60,7 +67,7 @@ pub struct Common {
     /// Open encrypted images and volumes with the first line of this file
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Trust NBD servers (nbds://) and clients with certificates of this authority
+    /// Trust NBD servers (nbds://), NBD clients and a service (https://) with certificates of this authority
     #[arg(long, global = true, value_name = "PEM")]
     pub tls_ca: Option<PathBuf>,
     /// Show this certificate to NBD servers and clients
@@ -101,6 +108,35 @@ pub enum Verb {
     /// points that are read, api.sock); others over TLS, as its file says. SIGTERM ends it in good order; after any other end
     /// it goes on where it was.
     Serve(Serve),
+    /// Show how well machines are protected, and what is wrong
+    ///
+    /// Exit codes: 0 all is protected, 1 something is at risk or unprotected or an alarm is on, 2 the service cannot be asked.
+    Status(StatusArgs),
+    /// Protect a machine: make room for its disks at the service, and say where they are to be sent
+    ///
+    /// The service receives the disks as NBD exports; the source mirrors into them (QEMU's blockdev-mirror, virsh blockcopy). The
+    /// definition is kept with each point, so that a recovered machine has its own processors, memory and cards. Done again, it changes what
+    /// is protected: further disks, larger ones, another definition.
+    Protect(Protect),
+    /// Say that all disks of a machine are copied, where nobody else could tell
+    Ready(Ready),
+    /// Work with the recovery points of a machine
+    #[command(subcommand)]
+    Points(PointsVerb),
+    /// Show what is wrong now, and what was
+    Alarms(AlarmsArgs),
+    /// Hand out tokens for the service's API, and take them back
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Bring a machine back from a recovery point, in seconds: its disks are not copied
+    ///
+    /// The machine runs from the point: what is changed for the target, and what it writes itself, goes into a delta for each of
+    /// its disks, and all else is read from the point, which stays as it is. A test runs in an isolated network and is removed with
+    /// recover remove. A live recovery is kept with recover commit, which makes its disks whole while it runs, or thrown away with
+    /// recover rollback. A command that was stopped goes on when it is run again.
+    ///
+    /// For other targets than kvm: landfall convert point:MACHINE@latest --to TARGET
+    Recover(Box<Recover>),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),
@@ -114,7 +150,7 @@ pub enum Verb {
 #[derive(Debug, Args)]
 pub struct Convert {
     /// The machine: its definition (.vmx, .ovf, .ova, .xva, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json), a folder that Hyper-V
-    /// exported, or a disk image alone (.qcow2, .vmdk, .vhdx, .raw, nbd://…)
+    /// exported, a disk image alone (.qcow2, .vmdk, .vhdx, .raw, nbd://…), or a recovery point (point:MACHINE@latest, @NUMBER, @TIME, @-15m, @tag:NAME)
     pub source: PathBuf,
     /// Where it will run
     #[arg(long, value_name = "TARGET", value_parser = target_names())]

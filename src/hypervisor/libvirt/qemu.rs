@@ -149,6 +149,10 @@ fn disks(fitted: &Fitted<'_>, words: &mut Words) {
         if index == fitted.machine.boot_disk() {
             common += &format!(",bootindex={}", fitted.disk_order);
         }
+        if placed.below.is_some() {
+            // A point that cannot be read for a while stops the machine (cont goes on); the guest sees no error.
+            common += ",rerror=stop,werror=stop";
+        }
         match disk.bus {
             Bus::VirtioScsi => {
                 let (controller, target) = Fitted::scsi_place(index);
@@ -190,7 +194,8 @@ fn cards(fitted: &Fitted<'_>, words: &mut Words) {
 
 /// What a card is plugged into where the user does not say.
 fn default_network(fitted: &Fitted<'_>, index: usize) -> &'static str {
-    if fitted.machine.nics[index].connected { "user" } else { "none" }
+    let is_plugged = fitted.machine.nics[index].connected && fitted.plugs[index] != Plug::Nothing;
+    if is_plugged { "user" } else { "none" }
 }
 
 /// A comment for each card: what it is, and where it was.
@@ -209,7 +214,7 @@ fn networks(fitted: &Fitted<'_>) -> String {
             if let Plug::Bridge(name) | Plug::OpenVswitch(name) = plug {
                 line += &format!("; -n {index}=bridge:{name}");
             }
-            if !nic.connected {
+            if !nic.connected || *plug == Plug::Nothing {
                 line += "; not plugged in";
             }
             one_line(&line) + "\n"

@@ -14,6 +14,7 @@ use crate::hypervisor::text::{shell, shell_script};
 use crate::hypervisor::xml::{self, Xml, empty, is_plain, parent, text};
 use crate::hypervisor::{Artifact, Placement, Rendered, guests};
 use crate::machine::{Bus, Clock, Cpus, Machine};
+pub use fitted::NO_NETWORK;
 pub(super) use fitted::{Fitted, Plug};
 use landfall_boot::target::Firmware;
 use landfall_image::{Error, Result};
@@ -112,7 +113,8 @@ const LIBOSINFO: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
 fn write_domain(xml: &mut Xml, fitted: &Fitted<'_>) -> io::Result<()> {
     let machine = fitted.machine;
     crate::hypervisor::xml::declaration(xml)?;
-    parent(xml, "domain", &[("type", "kvm")], |xml| {
+    let emulated = fitted.placement.emulated;
+    parent(xml, "domain", &[("type", if emulated { "qemu" } else { "kvm" })], |xml| {
         text(xml, "name", &[], &machine.name)?;
         if let Some(uuid) = machine.smbios.uuid {
             text(xml, "uuid", &[], &uuid.to_string())?;
@@ -149,13 +151,15 @@ fn write_domain(xml: &mut Xml, fitted: &Fitted<'_>) -> io::Result<()> {
             if enforces_secure_boot(machine) { empty(xml, "smm", &[("state", "on")]) } else { Ok(()) }
         })?;
         let cpus = topology(machine);
-        parent(xml, "cpu", &[("mode", "host-model")], |xml| {
+        parent(xml, "cpu", &[("mode", if emulated { "maximum" } else { "host-model" })], |xml| {
             let (sockets, cores, threads) = (
                 cpus.sockets().to_string(),
                 cpus.cores_per_socket.to_string(),
                 cpus.threads_per_core.to_string(),
             );
-            empty(xml, "topology", &[("sockets", &sockets), ("cores", &cores), ("threads", &threads)])
+            empty(xml, "topology", &[("sockets", &sockets), ("cores", &cores), ("threads", &threads)])?;
+            // The emulation's cmpxchg16b is wrong up to QEMU 7.2.
+            if emulated { empty(xml, "feature", &[("policy", "disable"), ("name", "cx16")]) } else { Ok(()) }
         })?;
         let base = if machine.clock == Clock::LocalTime { "localtime" } else { "utc" };
         empty(xml, "clock", &[("offset", base)])?;

@@ -415,6 +415,7 @@ fn placed(machine: &Machine) -> Placement {
         format: "vmdk".into(),
         virtual_size: Bytes::gib(n as u64 + 1),
         stored: (n > 0).then_some(Bytes(1000 + n as u64)),
+        below: None,
     };
     Placement {
         disks: machine.disks.iter().enumerate().map(disk).collect(),

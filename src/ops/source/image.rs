@@ -115,6 +115,17 @@ pub(super) fn kinds_hint() -> String {
     )
 }
 
+/// A machine without a name and a disk, as the user describes it.
+pub(super) fn described(hardware: &Hardware) -> Result<Machine> {
+    hardware.check()?;
+    let mut machine = Machine::new("", hardware.memory.unwrap_or(MEMORY));
+    machine.cpus = Cpus::new(hardware.cpus.unwrap_or(CPUS), 1, 1);
+    for (number, mac) in hardware.nics.iter().enumerate() {
+        machine.nics.push(NicSlot { mac: mac.clone(), ..NicSlot::new(format!("nic{number}")) });
+    }
+    Ok(machine)
+}
+
 /// A machine of the image at `path` and of those that the user names besides.
 pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Read> {
     if wanted.choice.system.is_some() || wanted.choice.configuration.is_some() {
@@ -127,17 +138,11 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> Result<Read> {
             .in_file(path)
             .hint("give the other disks other names: --disk disk1=FILE"));
     }
-    let hardware = &wanted.hardware;
-    hardware.check().map_err(|e| e.in_file(path))?;
-    let mut machine = Machine::new("", hardware.memory.unwrap_or(MEMORY));
-    machine.cpus = Cpus::new(hardware.cpus.unwrap_or(CPUS), 1, 1);
+    let mut machine = described(&wanted.hardware).map_err(|e| e.in_file(path))?;
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     machine.disks.push(DiskSlot::new(FIRST, Bus::Scsi, name(path)));
     for (slot, file) in &wanted.disks {
         machine.disks.push(DiskSlot::new(slot, Bus::Scsi, name(file)));
-    }
-    for (number, mac) in hardware.nics.iter().enumerate() {
-        machine.nics.push(NicSlot { mac: mac.clone(), ..NicSlot::new(format!("nic{number}")) });
     }
     Ok(Read {
         machine,

@@ -1,11 +1,14 @@
-//! A machine as the user names it: a definition on the host, and the disks that it names; or a disk image alone.
+//! A machine as the user names it: a definition on the host, and the disks that it names; a disk image alone; or a recovery point.
 
+mod definition;
 mod image;
 mod layers;
 mod place;
+pub mod point;
 mod raw;
 mod variables;
 
+pub use definition::{Definition, read_alone};
 pub use image::Hardware;
 pub use place::{open_as, said};
 pub use variables::beside as variables_beside;
@@ -16,10 +19,12 @@ use crate::finding;
 use crate::hypervisor::text::shell_word;
 use crate::hypervisor::{self, Beside, Choice, Variables};
 use crate::machine::{DiskSlot, Machine};
+use crate::moment::Moment;
 use landfall_boot::check::Finding;
 use landfall_image::formats::Image;
 use landfall_image::{Bytes, Disk, Error, Extent, GuestOffset, GuestRange, Kind, Overlay, Result, partition};
 use place::Origin;
+use point::PointName;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -60,7 +65,11 @@ impl Loaded {
     /// The state of the source, as a digest: of its definition, and of its disks by their files. `None` where a disk is none
     /// in a file, so that it can change unseen.
     pub fn state(&self) -> Option<String> {
-        let files = state::of(self.images.iter().flat_map(Image::files))?;
+        // A point never changes.
+        let files = match self.hypervisor {
+            point::HYPERVISOR => Vec::new(),
+            _ => state::of(self.images.iter().flat_map(Image::files))?,
+        };
         let variables =
             self.variables.as_ref().map(|variables| blake3::hash(&variables.bytes).to_hex().to_string());
         let text = serde_json::json!({ "definition": self.digest, "files": files, "variables": variables })
@@ -91,7 +100,7 @@ pub struct Wanted {
     pub hardware: Hardware,
 }
 
-/// Reads the source at `path` (a definition, a folder that Hyper-V exported, or a disk image) and opens its disks.
+/// Reads the source at `path` (a definition, a folder that Hyper-V exported, a disk image, or `point:MACHINE@AT`) and opens its disks.
 pub fn load(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result<Loaded> {
     load_with(context, path, wanted, How { digests: true, unreadable: &mut |_, error| Err(error) })
 }
@@ -105,7 +114,12 @@ pub struct How<'a> {
 }
 
 /// As [`load`], otherwise as `how` says.
-pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, how: How<'_>) -> Result<Loaded> {
+pub fn load_with(context: &Context<'_>, path: &Path, wanted: &Wanted, mut how: How<'_>) -> Result<Loaded> {
+    let named = path.to_str().map_or(Ok(None), |text| PointName::of_source(text, Moment::now()));
+    if let Some(name) = named.map_err(|e| e.in_file(path))? {
+        context.observer.event(Event::Step(format!("Opening {} of {}", name.at, name.machine)));
+        return point::load(context, &name, wanted, &mut how);
+    }
     let path = &super::exported::definition(path)?;
     context.observer.event(Event::Step(format!("Reading {}", path.display())));
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("").to_ascii_lowercase();

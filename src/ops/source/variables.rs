@@ -27,11 +27,7 @@ const VMWARE_SIGNATURE: &[u8] = b"MRVN";
 /// Where the user's file cannot be read or is none of variables.
 pub(super) fn find(from: &Origin<'_>, machine: &Machine, named: Option<&Path>) -> Result<Option<Variables>> {
     if let Some(file) = named {
-        if machine.firmware != Firmware::Uefi {
-            return Err(Error::refused("holds UEFI variables, and the machine starts by BIOS")
-                .in_file(file)
-                .hint("leave --nvram out"));
-        }
+        check_firmware(machine, file)?;
         return read(from, "", Some(file)).map(Some);
     }
     let Some(file) = machine.nvram.as_deref().filter(|_| machine.firmware == Firmware::Uefi) else {
@@ -46,6 +42,27 @@ pub(super) fn find(from: &Origin<'_>, machine: &Machine, named: Option<&Path>) -
             Ok(None)
         }
     }
+}
+
+fn check_firmware(machine: &Machine, file: &Path) -> Result<()> {
+    match machine.firmware {
+        Firmware::Uefi => Ok(()),
+        Firmware::Bios => Err(Error::refused("holds UEFI variables, and the machine starts by BIOS")
+            .in_file(file)
+            .hint("leave --nvram out")),
+    }
+}
+
+/// The variables in a file that the user names, for a machine that lies in no file.
+///
+/// # Errors
+/// As [`find`]'s.
+pub(super) fn in_file(machine: &Machine, file: &Path) -> Result<Variables> {
+    check_firmware(machine, file)?;
+    let source = Source::open(file)?;
+    let mut bytes = source.head(usize::try_from(source.len().0.min(AT_MOST)).unwrap_or_default())?;
+    let format = recognise(&mut bytes).map_err(|error| error.in_file(file))?;
+    Ok(Variables { format, bytes })
 }
 
 /// The variables that lie beside a machine that was converted.
@@ -80,7 +97,7 @@ fn read(from: &Origin<'_>, file: &str, named: Option<&Path>) -> Result<Variables
 }
 
 /// What format they have; padding behind them is cut off.
-fn recognise(bytes: &mut Vec<u8>) -> Result<VariablesFormat> {
+pub(super) fn recognise(bytes: &mut Vec<u8>) -> Result<VariablesFormat> {
     if bytes.starts_with(VMWARE_SIGNATURE) {
         return Ok(VariablesFormat::Vmware);
     }

@@ -112,12 +112,14 @@ fn definition(inventory: &Inventory, manifest: &Manifest) -> Result<Option<PathB
         [] => Ok(None),
         [only] if only.starts_with(HYPER_V) => Ok(Some(inventory.root.clone())),
         [only] => Ok(Some(inventory.place(only))),
-        several => Err(Error::refused(format!("holds {} files that may be the machine's definition", several.len()))
-            .in_file(&inventory.root)
-            .hint(format!(
-                "name the one in landfall.json (\"definition\"): {}",
-                several.iter().take(8).copied().collect::<Vec<_>>().join(", ")
-            ))),
+        several => {
+            Err(Error::refused(format!("holds {} files that may be the machine's definition", several.len()))
+                .in_file(&inventory.root)
+                .hint(format!(
+                    "name the one in landfall.json (\"definition\"): {}",
+                    several.iter().take(8).copied().collect::<Vec<_>>().join(", ")
+                )))
+        }
     }
 }
 
@@ -139,7 +141,8 @@ fn of_machine(
     let mut disks = Vec::new();
     for (number, slot) in loaded.machine.disks.iter().enumerate() {
         let Some(image) = loaded.images.get(number) else { continue };
-        let found = match failed.iter().position(|(other, _)| *other == number).map(|at| failed.remove(at).1) {
+        let found = match failed.iter().position(|(other, _)| *other == number).map(|at| failed.remove(at).1)
+        {
             // A delta over what is not in the drop.
             Some(error) => {
                 let Some(file) = by_name(inventory, &slot.file) else { return Err(error) };
@@ -150,7 +153,8 @@ fn of_machine(
             }
             None => {
                 let top = image.layers.first();
-                let file = top.and_then(|top| inside(inventory, &top.path)).unwrap_or_else(|| slot.file.clone());
+                let file =
+                    top.and_then(|top| inside(inventory, &top.path)).unwrap_or_else(|| slot.file.clone());
                 Found {
                     slot: slot.slot.clone(),
                     disk: None,
@@ -174,10 +178,14 @@ fn of_machine(
     }
     let used: BTreeSet<PathBuf> = used.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let unused = unused(inventory, |path| {
-        let is_beside = matches!(ending(path).as_str(), "nvram" | "vmsd" | "vmxf" | "mf" | "cert" | "log" | "vmgs" | "vmrs");
+        let is_beside = matches!(
+            ending(path).as_str(),
+            "nvram" | "vmsd" | "vmxf" | "mf" | "cert" | "log" | "vmgs" | "vmrs"
+        );
         is_beside || inventory.place(path).canonicalize().is_ok_and(|path| used.contains(&path))
     });
-    let definition = Definition { variables: loaded.variables.map(|variables| variables.bytes), machine: loaded.machine };
+    let definition =
+        Definition { variables: loaded.variables.map(|variables| variables.bytes), machine: loaded.machine };
     Ok(Contents { definition: Some(definition), disks, unused })
 }
 
@@ -238,7 +246,8 @@ fn upper(
 /// Images without a definition: each that is neither a piece of another nor below it is a disk.
 fn of_images(context: &Context<'_>, inventory: &Inventory, manifest: &Manifest) -> Result<Contents> {
     let format_of = |path: &str| -> Result<Option<Format>> {
-        let said = manifest.disks.values().find(|image| image.file() == path).and_then(|image| image.format());
+        let said =
+            manifest.disks.values().find(|image| image.file() == path).and_then(|image| image.format());
         if let Some(said) = said {
             return Format::from_name(said).map(Some).ok_or_else(|| {
                 Error::refused(format!("{said:?} is no format that is read"))
@@ -267,16 +276,19 @@ fn of_images(context: &Context<'_>, inventory: &Inventory, manifest: &Manifest) 
     let mut below: BTreeSet<String> = BTreeSet::new();
     for path in candidates {
         let place = inventory.place(path);
-        let upper = match format_of(path).and_then(|format| chain::open_upper(&place, &options(context, format))) {
-            Ok(upper) => upper,
-            // A flat extent has no header; whether it is one is known when the others were opened.
-            Err(error) if error.kind() != Kind::Io => {
-                failed.push((path.to_owned(), error));
-                continue;
-            }
-            Err(error) => return Err(error),
+        let upper =
+            match format_of(path).and_then(|format| chain::open_upper(&place, &options(context, format))) {
+                Ok(upper) => upper,
+                // A flat extent has no header; whether it is one is known when the others were opened.
+                Err(error) if error.kind() != Kind::Io => {
+                    failed.push((path.to_owned(), error));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+        let files = |layer: &LayerInfo| -> Vec<PathBuf> {
+            layer.files.iter().chain([&layer.path]).cloned().collect()
         };
-        let files = |layer: &LayerInfo| -> Vec<PathBuf> { layer.files.iter().chain([&layer.path]).cloned().collect() };
         let others = upper.image.layers.iter().flat_map(files).filter_map(|file| inside(inventory, &file));
         below.extend(others.filter(|other| other != path));
         opened.push((path.to_owned(), upper));

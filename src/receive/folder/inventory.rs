@@ -59,7 +59,9 @@ pub fn named(name: &str) -> Named {
     let is_litter = LITTER.contains(&name) || name.starts_with("._") || name.starts_with(".fuse_hidden");
     match name {
         _ if OURS.contains(&name) || is_litter => Named::Apart,
-        _ if name.starts_with('.') || PARTIAL.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending)) => {
+        _ if name.starts_with('.')
+            || PARTIAL.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending)) =>
+        {
             Named::Partial
         }
         _ => Named::Part,
@@ -87,8 +89,10 @@ impl Inventory {
             for entry in std::fs::read_dir(&folder).map_err(failed(&folder))? {
                 let entry = entry.map_err(failed(&folder))?;
                 let path = entry.path();
-                let name = entry.file_name().into_string().ok().filter(|name| !name.chars().any(char::is_control));
-                let refused = |says: String, hint: &str| Err(Error::refused(says).in_file(&path).hint(hint.to_owned()));
+                let name =
+                    entry.file_name().into_string().ok().filter(|name| !name.chars().any(char::is_control));
+                let refused =
+                    |says: String, hint: &str| Err(Error::refused(says).in_file(&path).hint(hint.to_owned()));
                 let Some(name) = name else {
                     return refused(
                         "has a name that is no text, or has control characters in it".into(),
@@ -182,7 +186,8 @@ impl Inventory {
         let ours: std::collections::BTreeMap<(u64, u64), &str> =
             self.entries.iter().map(|entry| ((entry.state.0, entry.state.1), entry.path.as_str())).collect();
         let list = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
-        let is_number = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        let is_number =
+            |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
         for process in list(Path::new("/proc")).filter(|entry| is_number(&entry.file_name())) {
             for file in list(&process.path().join("fd")) {
                 let Ok(meta) = std::fs::metadata(file.path()) else { continue };
@@ -191,7 +196,9 @@ impl Inventory {
                 let about = std::fs::read_to_string(about).unwrap_or_default();
                 let flags = about.lines().find_map(|line| line.strip_prefix("flags:"));
                 // O_WRONLY or O_RDWR.
-                let mode = flags.and_then(|flags| u64::from_str_radix(flags.trim(), 8).ok()).map_or(0, |flags| flags & 3);
+                let mode = flags
+                    .and_then(|flags| u64::from_str_radix(flags.trim(), 8).ok())
+                    .map_or(0, |flags| flags & 3);
                 if mode != 0 {
                     return Some((*path).to_owned());
                 }
@@ -203,5 +210,10 @@ impl Inventory {
 
 fn state(meta: &std::fs::Metadata) -> (u64, u64, i128, i128) {
     let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-    (meta.dev(), meta.ino(), nanoseconds(meta.mtime(), meta.mtime_nsec()), nanoseconds(meta.ctime(), meta.ctime_nsec()))
+    (
+        meta.dev(),
+        meta.ino(),
+        nanoseconds(meta.mtime(), meta.mtime_nsec()),
+        nanoseconds(meta.ctime(), meta.ctime_nsec()),
+    )
 }

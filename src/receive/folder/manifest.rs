@@ -138,7 +138,9 @@ pub fn read(inventory: &Inventory) -> Result<Seal> {
             return Ok(Seal::Open(format!("{SUMS} ends in the middle of a line")));
         }
         let sums = digest::parse(&raw).map_err(|error| error.in_file(&inventory.place(SUMS)))?;
-        of_sums(sums.into_iter().map(|(path, sum)| (path.strip_prefix("./").unwrap_or(&path).to_owned(), sum)))
+        of_sums(
+            sums.into_iter().map(|(path, sum)| (path.strip_prefix("./").unwrap_or(&path).to_owned(), sum)),
+        )
     } else {
         let mut sums = Vec::new();
         for entry in inventory.entries.iter().filter(|entry| entry.path.ends_with(SUM_ENDING)) {
@@ -173,9 +175,10 @@ pub fn read(inventory: &Inventory) -> Result<Seal> {
         }
     }
     let is_manifest = |path: &str| path == OWN || path == SUMS || path.ends_with(SUM_ENDING);
-    let stranger = inventory.entries.iter().find(|entry| {
-        !is_manifest(&entry.path) && !manifest.files.contains_key(&entry.path)
-    });
+    let stranger = inventory
+        .entries
+        .iter()
+        .find(|entry| !is_manifest(&entry.path) && !manifest.files.contains_key(&entry.path));
     match stranger {
         Some(entry) => Ok(Seal::Open(format!("{} is in no manifest yet", entry.path))),
         None if manifest.files.is_empty() => Ok(Seal::Open("the manifest names no file yet".into())),
@@ -184,7 +187,8 @@ pub fn read(inventory: &Inventory) -> Result<Seal> {
 }
 
 fn of_sums(sums: impl Iterator<Item = (String, Sum)>) -> Manifest {
-    let files = sums.filter(|(path, _)| path != SUMS).map(|(path, sha256)| (path, File { sha256, size: None }));
+    let files =
+        sums.filter(|(path, _)| path != SUMS).map(|(path, sha256)| (path, File { sha256, size: None }));
     Manifest { format: 1, files: files.collect(), ..Manifest::default() }
 }
 

@@ -139,13 +139,16 @@ pub struct Trouble {
     pub verdict: Verdict,
 }
 
+/// Nothing, or what is wrong.
+type Found = std::result::Result<(), String>;
+
 /// A folder that is watched.
 #[derive(Debug)]
 pub struct Watcher {
     folder: PathBuf,
     options: Options,
     /// What came of the digests of drops that are there, by what their files were then.
-    verdicts: Mutex<BTreeMap<PathBuf, (Sum, std::result::Result<(), String>)>>,
+    verdicts: Mutex<BTreeMap<PathBuf, (Sum, Found)>>,
 }
 
 /// What a scan works with.
@@ -166,7 +169,8 @@ impl Watcher {
     /// # Errors
     /// Where it cannot be resolved, or is no folder.
     pub fn new(folder: &Path, options: Options) -> Result<Watcher> {
-        let real = folder.canonicalize().map_err(|error| Error::io("cannot be watched", error).in_file(folder))?;
+        let real =
+            folder.canonicalize().map_err(|error| Error::io("cannot be watched", error).in_file(folder))?;
         match real.is_dir() {
             true => Ok(Watcher { folder: real, options, verdicts: Mutex::default() }),
             false => Err(Error::refused("cannot be watched: it is no folder").in_file(folder)),
@@ -212,7 +216,13 @@ impl Watcher {
     }
 
     /// The drops that an entry of the folder is.
-    fn drops_of(&self, name: &str, path: &Path, drops: &mut Vec<(Name, PathBuf)>, outcomes: &mut Vec<Outcome>) {
+    fn drops_of(
+        &self,
+        name: &str,
+        path: &Path,
+        drops: &mut Vec<(Name, PathBuf)>,
+        outcomes: &mut Vec<Outcome>,
+    ) {
         if named(name) != Named::Part {
             return;
         }
@@ -221,7 +231,8 @@ impl Watcher {
         };
         let is_folder = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
         if !is_folder {
-            let why = "it lies in no machine's folder: move it to DIR/MACHINE/, with the name of the machine".to_owned();
+            let why = "it lies in no machine's folder: move it to DIR/MACHINE/, with the name of the machine"
+                .to_owned();
             return say(None, Became::Waiting { why });
         }
         let machine = match name.parse::<Name>() {
@@ -242,7 +253,8 @@ impl Watcher {
         };
         let parts: Vec<_> = inside.into_iter().filter(|(name, _)| named(name) != Named::Apart).collect();
         let is_plain_folder = |(name, path): &(String, PathBuf)| {
-            !HYPER_V.contains(&name.as_str()) && std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+            !HYPER_V.contains(&name.as_str())
+                && std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
         };
         match parts.iter().all(is_plain_folder) {
             true => {
@@ -257,13 +269,16 @@ impl Watcher {
     fn look_at(&self, hands: &Hands<'_>, machine: &Name, drop: &Path) -> Option<Became> {
         let is_text = |name: &str| !name.chars().any(char::is_control);
         if !drop.file_name().and_then(|name| name.to_str()).is_some_and(is_text) {
-            let error = Error::refused("the drop's name is no text, or has control characters in it").hint("rename it");
+            let error = Error::refused("the drop's name is no text, or has control characters in it")
+                .hint("rename it");
             return Some(became(&error, Verdict::CouldNotRun));
         }
         let inventory = match Inventory::of(drop) {
             Ok(inventory) => inventory,
             // It was taken away while it was looked at.
-            Err(error) if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) => {
+            Err(error)
+                if error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound) =>
+            {
                 return None;
             }
             Err(error) => return Some(became(&error, Verdict::CouldNotRun)),
@@ -276,7 +291,8 @@ impl Watcher {
             Ok(Seal::Name) if inventory.entries.is_empty() => return None,
             Ok(Seal::Name) if !self.options.manifest => (Manifest::default(), false),
             Ok(Seal::Name) => {
-                let why = "it has no manifest: landfall.json, SHA256SUMS, or a .sha256 beside each file".to_owned();
+                let why =
+                    "it has no manifest: landfall.json, SHA256SUMS, or a .sha256 beside each file".to_owned();
                 return Some(Became::Waiting { why });
             }
             Ok(Seal::Open(why)) => return Some(Became::Waiting { why }),
@@ -289,7 +305,8 @@ impl Watcher {
             true => match self.compare(&inventory, &manifest, &hands.context.cancel) {
                 Ok(()) => Verdict::Matched,
                 Err(error) => {
-                    let verdict = if error.kind() == Kind::Corrupt { Verdict::Differed } else { Verdict::CouldNotRun };
+                    let verdict =
+                        if error.kind() == Kind::Corrupt { Verdict::Differed } else { Verdict::CouldNotRun };
                     return Some(became(&error, verdict));
                 }
             },
@@ -305,7 +322,8 @@ impl Watcher {
     /// Compares the digests of a drop's files. What came of it is known until one of them changes.
     fn compare(&self, inventory: &Inventory, manifest: &Manifest, cancel: &Cancel) -> Result<()> {
         let fingerprint = inventory.fingerprint();
-        let differs = |says: &str| Error::corrupt(says.to_owned()).hint("copy the file again, and then the manifest");
+        let differs =
+            |says: &str| Error::corrupt(says.to_owned()).hint("copy the file again, and then the manifest");
         let verdicts = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, came)) = verdicts().get(&inventory.root)
             && *known == fingerprint
@@ -316,7 +334,10 @@ impl Watcher {
         for (path, file) in &manifest.files {
             let found = sum_of(&inventory.place(path), cancel)?;
             if found != file.sha256 {
-                came = Err(format!("{path} was damaged on its way: its SHA-256 is {found}, and {} in the manifest", file.sha256));
+                came = Err(format!(
+                    "{path} was damaged on its way: its SHA-256 is {found}, and {} in the manifest",
+                    file.sha256
+                ));
                 break;
             }
         }

@@ -26,7 +26,8 @@ fn failed(doing: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
 /// A small file, whatever was there before.
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
     let path = folder.join(name);
-    let is_same = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == text.len() as u64)
+    let is_same = fs::symlink_metadata(&path)
+        .is_ok_and(|meta| meta.is_file() && meta.len() == text.len() as u64)
         && fs::read(&path).is_ok_and(|found| found == text.as_bytes());
     if is_same {
         return Ok(());
@@ -101,7 +102,9 @@ fn made(watched: &Path, parts: &[&str]) -> Result<PathBuf> {
     for part in parts {
         path.push(part);
         match fs::create_dir(&path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed("cannot be made", &path)(error)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(failed("cannot be made", &path)(error));
+            }
             _ => {}
         }
         if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
@@ -112,11 +115,19 @@ fn made(watched: &Path, parts: &[&str]) -> Result<PathBuf> {
 }
 
 fn sync(folder: &Path) -> Result<()> {
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("cannot sync the folder", folder))
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed("cannot sync the folder", folder))
 }
 
 /// Puts away a drop that was taken: where it is now.
-pub fn put_away(watched: &Path, machine: &Name, inventory: &Inventory, point: u64, keep: bool) -> Result<PathBuf> {
+pub fn put_away(
+    watched: &Path,
+    machine: &Name,
+    inventory: &Inventory,
+    point: u64,
+    keep: bool,
+) -> Result<PathBuf> {
     let drop = &inventory.root;
     clear(drop)?;
     if keep {
@@ -171,7 +182,9 @@ fn give_back(to: &Path, drop: &Path, inventory: &Inventory) -> Result<()> {
             continue;
         }
         match fs::create_dir(drop) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed("cannot be made", drop)(error)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(failed("cannot be made", drop)(error));
+            }
             _ => {}
         }
         let back = drop.join(&name);

@@ -82,7 +82,8 @@ fn held(
 fn plan_for(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manifest) -> Result<Plan> {
     let mut targets: Vec<Target> = Vec::new();
     for found in &contents.disks {
-        let target = target(held, contents, manifest, found).map_err(|error| error.in_file(found.file.as_ref()))?;
+        let target =
+            target(held, contents, manifest, found).map_err(|error| error.in_file(found.file.as_ref()))?;
         if targets.iter().any(|other| other.disk == target.disk) {
             return Err(Error::refused(format!("is the second image of the disk {}", target.disk))
                 .in_file(found.file.as_ref())
@@ -93,8 +94,10 @@ fn plan_for(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manif
     let mut removed = Vec::new();
     for name in manifest.removed.iter().chain(&manifest.unchanged) {
         if !held.contains_key(name) || targets.iter().any(|target| target.disk.as_str() == name) {
-            return Err(Error::refused(format!("landfall.json says that {name:?} is removed or unchanged, which it cannot be"))
-                .hint("these are disks that the vault has and the drop has no image of"));
+            return Err(Error::refused(format!(
+                "landfall.json says that {name:?} is removed or unchanged, which it cannot be"
+            ))
+            .hint("these are disks that the vault has and the drop has no image of"));
         }
     }
     for name in &manifest.removed {
@@ -113,13 +116,21 @@ fn plan_for(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manif
     }
 }
 
-fn target(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manifest, found: &Found) -> Result<Target> {
+fn target(
+    held: &BTreeMap<String, Held>,
+    contents: &Contents,
+    manifest: &Manifest,
+    found: &Found,
+) -> Result<Target> {
     let disk = name(held, contents, manifest, found)?;
     let sector = found.content.sector_size().max(slot_sector(contents, found));
     let sector = u32::try_from(sector.0).unwrap_or(u32::MAX);
     if let Some(size) = found.sizes.iter().find(|size| !size.0.is_multiple_of(u64::from(sector.max(1)))) {
-        return Err(Error::unsupported(format!("has {} bytes, which is no multiple of its sectors of {sector}", size.0))
-            .hint("make it a whole number of sectors longer, at its source"));
+        return Err(Error::unsupported(format!(
+            "has {} bytes, which is no multiple of its sectors of {sector}",
+            size.0
+        ))
+        .hint("make it a whole number of sectors longer, at its source"));
     }
     let mut target = Target { disk, sector, by_name: false, was_unverified: false };
     let Some(parent) = &found.parent else { return Ok(target) };
@@ -147,7 +158,9 @@ fn target(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manifes
             Ok(target)
         }
         _ => {
-            let id = |ids: &[String]| if ids.is_empty() { String::new() } else { format!(" (id {})", ids.join(" or ")) };
+            let id = |ids: &[String]| {
+                if ids.is_empty() { String::new() } else { format!(" (id {})", ids.join(" or ")) }
+            };
             let own: Vec<String> = position.source.identity.iter().cloned().collect();
             Err(Error::refused(format!(
                 "is a delta over {over:?}{}, and {} holds {:?}{}",
@@ -169,7 +182,12 @@ fn slot_sector(contents: &Contents, found: &Found) -> Bytes {
 }
 
 /// Which disk of the vault it is.
-fn name(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manifest, found: &Found) -> Result<Name> {
+fn name(
+    held: &BTreeMap<String, Held>,
+    contents: &Contents,
+    manifest: &Manifest,
+    found: &Found,
+) -> Result<Name> {
     if let Some(name) = &found.disk {
         return name.parse();
     }
@@ -180,7 +198,9 @@ fn name(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manifest,
     }
     if let Some(parent) = &found.parent {
         let is_below = |held: &Held| {
-            held.position.as_ref().is_some_and(|(position, _)| fits(parent, &position.source, manifest).is_some())
+            held.position
+                .as_ref()
+                .is_some_and(|(position, _)| fits(parent, &position.source, manifest).is_some())
         };
         let mut below = held.iter().filter(|(_, held)| is_below(held)).map(|(name, _)| name);
         if let (Some(only), None) = (below.next(), below.next()) {
@@ -195,9 +215,14 @@ fn name(held: &BTreeMap<String, Held>, contents: &Contents, manifest: &Manifest,
         true => own,
         false => {
             let names: Vec<&str> = held.keys().map(String::as_str).collect();
-            Err(Error::refused(format!("cannot be told which disk it is: the vault has {}", names.join(", "))).hint(
-                format!("name the image of each disk in landfall.json: \"disks\": {{ \"{}\": \"{}\" }}", names[0], found.file),
+            Err(Error::refused(format!(
+                "cannot be told which disk it is: the vault has {}",
+                names.join(", ")
             ))
+            .hint(format!(
+                "name the image of each disk in landfall.json: \"disks\": {{ \"{}\": \"{}\" }}",
+                names[0], found.file
+            )))
         }
     }
 }
@@ -212,9 +237,9 @@ pub fn disk_name(slot: &str) -> Result<Name> {
         if alone.is_ok() { letter } else { '-' }
     };
     let name: String = slot.trim().chars().map(allowed).take(60).collect();
-    name.trim_matches(['.', ' ']).parse().map_err(|error: Error| {
-        error.hint("name the image of each disk in landfall.json (\"disks\")")
-    })
+    name.trim_matches(['.', ' '])
+        .parse()
+        .map_err(|error: Error| error.hint("name the image of each disk in landfall.json (\"disks\")"))
 }
 
 /// Whether a delta over `parent` is over what `top` is, and whether that is known by its file name alone.

@@ -69,9 +69,11 @@ pub struct TakenDisk {
 pub fn take(watcher: &Watcher, hands: &Hands<'_>, name: &Name, drop: &Sealed) -> Result<Taken> {
     let Sealed { inventory, manifest, verdict } = drop;
     if let Some(other) = manifest.machine.as_deref().filter(|other| *other != name.as_str()) {
-        return Err(Error::refused(format!("landfall.json says that it is of {other:?}, and it lies in the folder of {name}"))
-            .in_file(&inventory.root)
-            .hint("move it to the folder of its machine, or correct \"machine\""));
+        return Err(Error::refused(format!(
+            "landfall.json says that it is of {other:?}, and it lies in the folder of {name}"
+        ))
+        .in_file(&inventory.root)
+        .hint("move it to the folder of its machine, or correct \"machine\""));
     }
     place::check(&watcher.folder, &inventory.root, watcher.options.keep)?;
     let known = hands.vault.machines().get(name).cloned();
@@ -126,8 +128,13 @@ pub fn resume(watcher: &Watcher, hands: &Hands<'_>, intent: &Intent, job: &Job) 
     });
     let mut taken = taken?;
     if let Some(drop) = again {
-        taken.place =
-            place::put_away(&watcher.folder, &intent.machine, &drop.inventory, taken.point, watcher.options.keep)?;
+        taken.place = place::put_away(
+            &watcher.folder,
+            &intent.machine,
+            &drop.inventory,
+            taken.point,
+            watcher.options.keep,
+        )?;
     }
     Ok(taken)
 }
@@ -208,11 +215,20 @@ fn apply(
             sha256: contents::digest(inventory, manifest, found)?,
             drop: job.fingerprint,
         };
-        let is_unverified = *verdict != Verdict::Matched || target.by_name || is_delta && target.was_unverified;
+        let is_unverified =
+            *verdict != Verdict::Matched || target.by_name || is_delta && target.was_unverified;
         positions.push((
             WAY,
             &target.disk,
-            Position { batch: batch.intent().id, part: 0, verdict: *verdict, is_unverified, point: None, has_ended: false, source },
+            Position {
+                batch: batch.intent().id,
+                part: 0,
+                verdict: *verdict,
+                is_unverified,
+                point: None,
+                has_ended: false,
+                source,
+            },
         ));
         if target.by_name {
             notes.push(format!(
@@ -230,7 +246,11 @@ fn apply(
     }
     if !contents.unused.is_empty() {
         let some: Vec<&str> = contents.unused.iter().take(8).map(String::as_str).collect();
-        notes.push(format!("nothing was made of {}{}", some.join(", "), if contents.unused.len() > 8 { " and more" } else { "" }));
+        notes.push(format!(
+            "nothing was made of {}{}",
+            some.join(", "),
+            if contents.unused.len() > 8 { " and more" } else { "" }
+        ));
     }
     // All that was read is what the digests are of.
     inventory.is_unchanged()?;

@@ -142,8 +142,9 @@ pub fn take(
             }
             Ok(())
         };
-        let (disks, points) =
-            batch::whole(batch, effort, |batch| still().and_then(|()| apply(batch, spool, &job, &summaries, effort)))?;
+        let (disks, points) = batch::whole(batch, effort, |batch| {
+            still().and_then(|()| apply(batch, spool, &job, &summaries, effort))
+        })?;
         outcome.disks.extend(disks);
         outcome.points = points;
     }
@@ -280,7 +281,15 @@ fn position_behind(batch: &Batch, item: &Item, part: usize, head: &Head) -> Posi
     let is_head = head.to.is_none();
     let snapshot = if is_head { head.from.clone() } else { head.to.clone() };
     let source = Snapshot { snapshot, is_head, stream: item.sha256 };
-    Position { batch: batch.intent().id, part, verdict: item.verdict, is_unverified, point: None, has_ended: false, source }
+    Position {
+        batch: batch.intent().id,
+        part,
+        verdict: item.verdict,
+        is_unverified,
+        point: None,
+        has_ended: false,
+        source,
+    }
 }
 
 fn apply(
@@ -315,7 +324,12 @@ fn apply(
                 return Err(changed(&stream.inner().sum(), &diff.sum));
             }
             if is_single {
-                points.push(batch.point(time, &Mark::default(), &[(WAY, &item.disk, position.clone())], &[])?);
+                points.push(batch.point(
+                    time,
+                    &Mark::default(),
+                    &[(WAY, &item.disk, position.clone())],
+                    &[],
+                )?);
             }
             last = Some((diff, position));
         }

@@ -85,7 +85,9 @@ fn follows(shape: Shape, head: &Head, last: Option<&Diff>, at: FileOffset) -> Re
     let before = last.map(|last| &last.head.to);
     let wrong = match (shape, before) {
         (Shape::Diff(_), _) => None,
-        (Shape::Image { .. }, None) => head.from.as_ref().map(|from| format!("its first diff begins at {from:?}")),
+        (Shape::Image { .. }, None) => {
+            head.from.as_ref().map(|from| format!("its first diff begins at {from:?}"))
+        }
         (Shape::Image { .. }, Some(None)) => Some("a diff follows that of the image itself".to_owned()),
         (Shape::Image { .. }, Some(Some(to))) => match &head.from {
             Some(from) if from == to => None,

@@ -43,7 +43,12 @@ pub struct Exported {
 /// # Errors
 /// Refused where there is no such point or disk, `to` is not behind `from`, or a name can be none of a snapshot; as the vault's and the writer's;
 /// [`Kind::Interrupted`](landfall_image::Kind::Interrupted) where it was stopped.
-pub fn export(machine: &Arc<Machine>, wanted: &Wanted<'_>, out: impl Write, cancel: &Cancel) -> Result<Exported> {
+pub fn export(
+    machine: &Arc<Machine>,
+    wanted: &Wanted<'_>,
+    out: impl Write,
+    cancel: &Cancel,
+) -> Result<Exported> {
     let (number, to) = disk_at(machine, wanted.to, wanted.disk)?;
     let size = to.size();
     let from = match wanted.from {
@@ -55,16 +60,16 @@ pub fn export(machine: &Arc<Machine>, wanted: &Wanted<'_>, out: impl Write, canc
         Some((point, _)) => match disk_at(machine, point, wanted.disk)? {
             (old, from) if old == number => Some((point, from)),
             _ => {
-                return Err(Error::refused(format!("{} was removed and made anew between the points", wanted.disk))
-                    .hint("export all of it, without --from"));
+                return Err(Error::refused(format!(
+                    "{} was removed and made anew between the points",
+                    wanted.disk
+                ))
+                .hint("export all of it, without --from"));
             }
         },
     };
-    let head = Head {
-        from: wanted.from.map(|(_, name)| name.to_owned()),
-        to: wanted.name.map(str::to_owned),
-        size,
-    };
+    let head =
+        Head { from: wanted.from.map(|(_, name)| name.to_owned()), to: wanted.name.map(str::to_owned), size };
     let mut writer = Writer::begin(out, wanted.version, &head)?;
     let mut gather = Gather { writer: &mut writer, run: None, buf: Vec::new(), done: Exported::default() };
     let (mut new, mut old) = (vec![0; PIECE], vec![0; PIECE]);

@@ -84,7 +84,9 @@ pub enum Shape {
 }
 
 /// What stands before the data of a diff.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Head {
     /// The snapshot that it begins at; `None` for an image that has no byte yet.
     pub from: Option<String>,

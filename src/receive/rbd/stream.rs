@@ -5,8 +5,8 @@
 //! record that is not known could hold what the disk needs.
 
 use super::record::{
-    DIFF_V1, DIFF_V2, DIFFS_AT_MOST, Head, IMAGE_DIFFS, IMAGE_V2, NAME_AT_MOST, Part, SETTINGS_AT_MOST, Shape, Version,
-    tag,
+    DIFF_V1, DIFF_V2, DIFFS_AT_MOST, Head, IMAGE_DIFFS, IMAGE_V2, NAME_AT_MOST, Part, SETTINGS_AT_MOST,
+    Shape, Version, tag,
 };
 use landfall_image::{Bytes, Error, FileOffset, GuestOffset, GuestRange, Result, limits};
 use std::io::{self, ErrorKind, Read};
@@ -37,7 +37,8 @@ enum State {
 }
 
 /// What is said where a stream is no stream.
-const HINT: &str = "make it with rbd export-diff POOL/IMAGE@SNAPSHOT FILE, or rbd export --export-format 2 POOL/IMAGE FILE";
+const HINT: &str =
+    "make it with rbd export-diff POOL/IMAGE@SNAPSHOT FILE, or rbd export --export-format 2 POOL/IMAGE FILE";
 const AGAIN: &str = "send it again; rbd export-diff POOL/IMAGE@SNAPSHOT FILE writes it";
 
 impl<R: Read> Stream<R> {
@@ -144,7 +145,10 @@ impl<R: Read> Stream<R> {
                 return Ok((head, found));
             }
             if seen.contains(&found) {
-                return Err(corrupt(at, format!("the diff has two records {:?} before its data", char::from(found))));
+                return Err(corrupt(
+                    at,
+                    format!("the diff has two records {:?} before its data", char::from(found)),
+                ));
             }
             seen.push(found);
             let length = self.length()?;
@@ -156,14 +160,21 @@ impl<R: Read> Stream<R> {
                     same(at, "record 'p'", length, 1)?;
                     let flag = self.array::<1>("the protection of a snapshot")?[0];
                     if flag > 1 {
-                        return Err(corrupt(at, format!("the protection of a snapshot is {flag}; it is 0 or 1")));
+                        return Err(corrupt(
+                            at,
+                            format!("the protection of a snapshot is {flag}; it is 0 or 1"),
+                        ));
                     }
                 }
                 _ => {
                     same(at, "record 's'", length, 8)?;
                     let bytes = Bytes(self.u64("the size of the disk")?);
                     if bytes > limits::DISK_SIZE {
-                        let says = format!("says it is a disk of {} bytes; the limit is {}", bytes.0, limits::DISK_SIZE);
+                        let says = format!(
+                            "says it is a disk of {} bytes; the limit is {}",
+                            bytes.0,
+                            limits::DISK_SIZE
+                        );
                         return Err(Error::refused(says).at(FileOffset(at)).hint(AGAIN));
                     }
                     size = Some(bytes);
@@ -187,7 +198,9 @@ impl<R: Read> Stream<R> {
                 if len == 0 || offset.checked_add(len).is_none_or(|end| end > size) {
                     return Err(corrupt(
                         at,
-                        format!("record {letter:?} is about {len} bytes at {offset:#x} of a disk of {size} bytes"),
+                        format!(
+                            "record {letter:?} is about {len} bytes at {offset:#x} of a disk of {size} bytes"
+                        ),
                     ));
                 }
                 let range = GuestRange::new(GuestOffset(offset), Bytes(len));
@@ -258,7 +271,10 @@ impl<R: Read> Stream<R> {
             }
             let length = self.length()?.unwrap_or_default();
             if length > SETTINGS_AT_MOST.0 || self.at - begin > SETTINGS_AT_MOST.0 {
-                return Err(corrupt(at, format!("the settings of the image have more than {SETTINGS_AT_MOST}")));
+                return Err(corrupt(
+                    at,
+                    format!("the settings of the image have more than {SETTINGS_AT_MOST}"),
+                ));
             }
             let mut left = length;
             for _ in 0..2 {
@@ -279,7 +295,10 @@ impl<R: Read> Stream<R> {
         let at = self.at;
         let len = self.u32("the name of a snapshot")?;
         if len == 0 || len > NAME_AT_MOST {
-            return Err(corrupt(at, format!("the {what}'s name has {len} bytes; 1 to {NAME_AT_MOST} are possible")));
+            return Err(corrupt(
+                at,
+                format!("the {what}'s name has {len} bytes; 1 to {NAME_AT_MOST} are possible"),
+            ));
         }
         same(at, "the name of a snapshot", length, u64::from(len) + 4)?;
         let mut name = vec![0; usize::try_from(len).unwrap_or_default()];
@@ -387,9 +406,9 @@ fn corrupt(at: u64, says: String) -> Error {
 
 fn unknown(at: u64, tag: u8) -> Error {
     let shown = if tag.is_ascii_graphic() { format!("{:?}", char::from(tag)) } else { format!("{tag:#04x}") };
-    Error::unsupported(format!("has a record {shown}, which is not known here"))
-        .at(FileOffset(at))
-        .hint("send it again, it may have been damaged; if a newer rbd writes such records, use a newer landfall")
+    Error::unsupported(format!("has a record {shown}, which is not known here")).at(FileOffset(at)).hint(
+        "send it again, it may have been damaged; if a newer rbd writes such records, use a newer landfall",
+    )
 }
 
 fn failed(at: u64, error: io::Error) -> Error {

@@ -29,7 +29,8 @@ impl<W: Write> Writer<W> {
         for (tag, name) in [(tag::FROM, &head.from), (tag::TO, &head.to)] {
             let Some(name) = name else { continue };
             let len = u32::try_from(name.len()).ok().filter(|len| (1..=NAME_AT_MOST).contains(len));
-            let Some(len) = len.filter(|_| !name.contains(|letter: char| letter.is_control() || "@/".contains(letter)))
+            let Some(len) =
+                len.filter(|_| !name.contains(|letter: char| letter.is_control() || "@/".contains(letter)))
             else {
                 return Err(Error::refused(format!("{name:?} cannot be the name of a snapshot"))
                     .hint("give it 1 to 4096 bytes without @, / and control characters"));

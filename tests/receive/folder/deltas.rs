@@ -81,10 +81,13 @@ fn deltas_lead_from_drop_to_drop() {
             assert!(yard.at("web01", "disk0", *point) == *wanted, "{format}");
         }
         // Of a delta nothing else was read.
-        let read: u64 = outcomes.iter().map(|outcome| match &outcome.became {
-            super::Became::Taken(taken) => taken.disks[0].counts.compared,
-            other => panic!("{other:?}"),
-        }).sum();
+        let read: u64 = outcomes
+            .iter()
+            .map(|outcome| match &outcome.became {
+                super::Became::Taken(taken) => taken.disks[0].counts.compared,
+                other => panic!("{other:?}"),
+            })
+            .sum();
         assert!(read <= 1 << 20, "{format}: {read}");
         // Once more: it is over an older one.
         put(&yard, &from, &[&name("one")], "4");

@@ -21,7 +21,10 @@ fn nothing_but_files_of_its_own_is_taken() {
         refused
     };
     for (words, work) in [
-        ("symbolic link", &(|folder: &Path| symlink(&outside, folder.join("a.raw")).unwrap()) as &dyn Fn(&Path)),
+        (
+            "symbolic link",
+            &(|folder: &Path| symlink(&outside, folder.join("a.raw")).unwrap()) as &dyn Fn(&Path),
+        ),
         ("symbolic link", &|folder: &Path| {
             fs::write(folder.join("a.raw"), content(1)).unwrap();
             symlink("a.raw", folder.join("b.raw")).unwrap();
@@ -55,7 +58,10 @@ fn nothing_but_files_of_its_own_is_taken() {
             fs::write(folder.join("SHA256SUMS"), format!("{sum}  ../../secret.raw\n")).unwrap();
         }),
         ("no file in the drop", &|folder: &Path| {
-            let text = format!("{{\"landfall_drop\": 1, \"files\": {{\"/etc/passwd\": {{\"sha256\": \"{}\"}}}}}}", "0".repeat(64));
+            let text = format!(
+                "{{\"landfall_drop\": 1, \"files\": {{\"/etc/passwd\": {{\"sha256\": \"{}\"}}}}}}",
+                "0".repeat(64)
+            );
             fs::write(folder.join("landfall.json"), text).unwrap();
         }),
         ("of format 9", &|folder: &Path| {
@@ -129,7 +135,9 @@ fn folders_that_name_no_machine_are_told_of() {
         // What begins with a dot is hidden, and not looked at.
         match name.starts_with('.') {
             true => assert!(outcomes.is_empty()),
-            false => assert!(matches!(&outcomes[0].became, Became::Refused(_)) && folder.join("REFUSED.txt").exists()),
+            false => assert!(
+                matches!(&outcomes[0].became, Became::Refused(_)) && folder.join("REFUSED.txt").exists()
+            ),
         }
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -75,7 +75,10 @@ fn a_drop_is_taken_once_wherever_the_process_is_killed() {
         assert_eq!(points.len(), 2, "call {when}");
         for (round, point) in (1..).zip(&points) {
             for (disk, wanted) in ["scsi0-0", "scsi0-1"].iter().zip(two(round)) {
-                assert!(yard.at("web01", disk, point.sequence) == wanted, "call {when}: {disk} at point {round}");
+                assert!(
+                    yard.at("web01", disk, point.sequence) == wanted,
+                    "call {when}: {disk} at point {round}"
+                );
             }
         }
         assert_eq!(fs::read_dir(root.join("drops/.done/web01")).unwrap().count(), 2, "call {when}");

@@ -37,6 +37,7 @@ pub fn context(scratch: &Path, cancel: &Cancel) -> Context<'static> {
         sandbox: Settings::new("/nonexistent".into(), scratch.to_owned()),
         nbd: ClientOptions::default(),
         key: None,
+        points: None,
         observer: &Silent,
     }
 }
@@ -55,7 +56,12 @@ impl Yard {
     fn with<T>(&self, work: impl FnOnce(&Hands<'_>) -> T) -> T {
         let cancel = Cancel::default();
         let context = context(&self.root, &cancel);
-        work(&Hands { vault: &self.vault, batches: &self.incoming.batches, context: &context, now: 1_000_000 })
+        work(&Hands {
+            vault: &self.vault,
+            batches: &self.incoming.batches,
+            context: &context,
+            now: 1_000_000,
+        })
     }
 
     pub fn scan(&self) -> Vec<Outcome> {
@@ -285,7 +291,10 @@ fn what_is_not_sealed_waits() {
     // Ours has sizes, too.
     let size = content(1).len();
     let own = |size: usize| {
-        format!("{{\"landfall_drop\": 1, \"files\": {{\"a.raw\": {{\"sha256\": \"{}\", \"size\": {size}}}}}}}", &sums[..64])
+        format!(
+            "{{\"landfall_drop\": 1, \"files\": {{\"a.raw\": {{\"sha256\": \"{}\", \"size\": {size}}}}}}}",
+            &sums[..64]
+        )
     };
     fs::remove_file(folder.join("SHA256SUMS")).unwrap();
     fs::write(folder.join("landfall.json"), own(size + 1)).unwrap();
@@ -425,7 +434,9 @@ fn a_drop_is_sealed_where_it_is_made() {
     let (cancel, given) = (Cancel::default(), Manifest { tag: Some("first".into()), ..Manifest::default() });
     let context = context(dir.path(), &cancel);
     let open = fs::OpenOptions::new().append(true).open(folder.join("a.raw")).unwrap();
-    assert!(receive::seal(&context, &folder, given.clone()).unwrap_err().says().contains("still being written"));
+    assert!(
+        receive::seal(&context, &folder, given.clone()).unwrap_err().says().contains("still being written")
+    );
     drop(open);
     receive::seal(&context, &folder, given).unwrap();
     let taken = yard.taken();

@@ -41,7 +41,12 @@ fn greet(stream: &mut TcpStream, size: u64, blocks: [u32; 3]) -> io::Result<()> 
 }
 
 /// The same, with these contexts.
-fn greet_with(stream: &mut TcpStream, size: u64, blocks: [u32; 3], contexts: &[(u32, &str)]) -> io::Result<()> {
+fn greet_with(
+    stream: &mut TcpStream,
+    size: u64,
+    blocks: [u32; 3],
+    contexts: &[(u32, &str)],
+) -> io::Result<()> {
     hello(stream)?;
     loop {
         match option(stream)? {
@@ -317,11 +322,11 @@ fn an_answer_in_pieces_is_put_together() {
 #[test]
 fn the_parts_of_an_answer_are_kept_apart() {
     const BITMAP: &str = "qemu:dirty-bitmap:b";
-    let both = [(7, "base:allocation"), (9, BITMAP)];
+    const BOTH: &[(u32, &str)] = &[(7, "base:allocation"), (9, BITMAP)];
     let part = |number: u32, flags: u32| [number, 4096, flags].map(u32::to_be_bytes).concat();
     // Asks for the bitmap's part of an answer with these.
-    let asked = |contexts: &[(u32, &str)], parts: &[Vec<u8>]| {
-        let script = |stream: &mut TcpStream| {
+    let asked = |contexts: &'static [(u32, &'static str)], parts: Vec<Vec<u8>>| {
+        let script = move |stream: &mut TcpStream| {
             greet_with(stream, 4096, [512, 4096, 4096], contexts)?;
             let request = take(stream, 28)?;
             for (number, part) in parts.iter().enumerate() {
@@ -341,18 +346,18 @@ fn the_parts_of_an_answer_are_kept_apart() {
     };
     let whole = GuestRange::new(GuestOffset(0), Bytes(4096));
     for parts in [[part(7, 0), part(9, 1)], [part(9, 1), part(7, 0)]] {
-        assert_eq!(asked(&both, &parts).0, Some(vec![(whole, 1)]));
+        assert_eq!(asked(BOTH, parts.to_vec()).0, Some(vec![(whole, 1)]));
     }
     // A server without it says nothing of it.
-    assert_eq!(asked(&both[..1], &[]).0, None);
+    assert_eq!(asked(&BOTH[..1], vec![]).0, None);
     for (contexts, parts) in [
-        (&both[..], vec![part(9, 1), part(9, 0)]),
-        (&both, vec![part(9, 1), part(8, 0)]),
-        (&both, vec![part(7, 0)]),
+        (BOTH, vec![part(9, 1), part(9, 0)]),
+        (BOTH, vec![part(9, 1), part(8, 0)]),
+        (BOTH, vec![part(7, 0)]),
         (&[(7, "base:allocation"), (7, BITMAP)], vec![part(7, 0)]),
         (&[(7, BITMAP), (9, BITMAP)], vec![part(7, 0)]),
     ] {
-        let (found, error) = asked(contexts, &parts);
+        let (found, error) = asked(contexts, parts);
         assert!(found.is_none() && error.kind() == Kind::Corrupt, "{error}");
     }
 }

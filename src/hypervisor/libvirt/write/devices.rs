@@ -2,6 +2,7 @@
 
 use super::{Fitted, Plug, bus};
 use crate::hypervisor::xml::{Xml, empty, parent, text};
+use crate::hypervisor::{Below, RECONNECT_SECONDS, Server};
 use crate::machine::{Bus, NicSlot};
 use std::io;
 
@@ -38,8 +39,16 @@ pub fn write(xml: &mut Xml, fitted: &Fitted<'_>) -> io::Result<()> {
 fn disk(xml: &mut Xml, fitted: &Fitted<'_>, index: usize) -> io::Result<()> {
     let (disk, placed) = (&fitted.machine.disks[index], &fitted.placement.disks[index]);
     parent(xml, "disk", &[("type", "file"), ("device", "disk")], |xml| {
-        empty(xml, "driver", &[("name", "qemu"), ("type", &placed.format), ("discard", "unmap")])?;
+        let mut driver = vec![("name", "qemu"), ("type", placed.format.as_str()), ("discard", "unmap")];
+        if placed.below.is_some() {
+            // A point that cannot be read for a while stops the machine; the guest sees no error.
+            driver.extend([("error_policy", "stop"), ("rerror_policy", "stop")]);
+        }
+        empty(xml, "driver", &driver)?;
         empty(xml, "source", &[("file", &format!("{}/{}", fitted.placement.folder, placed.file))])?;
+        if let Some(below) = &placed.below {
+            backing(xml, below)?;
+        }
         if let Some(size) = disk.sector_size {
             let size = size.0.to_string();
             let sizes = [("logical_block_size", size.as_str()), ("physical_block_size", size.as_str())];
@@ -71,9 +80,31 @@ fn disk(xml: &mut Xml, fitted: &Fitted<'_>, index: usize) -> io::Result<()> {
     })
 }
 
+/// What a delta lies over. Without it libvirt would read it out of the image, and know of no reconnection (libvirt 9.5).
+fn backing(xml: &mut Xml, below: &Below) -> io::Result<()> {
+    parent(xml, "backingStore", &[("type", "network")], |xml| {
+        empty(xml, "format", &[("type", "raw")])?;
+        parent(xml, "source", &[("protocol", "nbd"), ("name", &below.export)], |xml| {
+            match &below.server {
+                Server::Socket(path) => empty(xml, "host", &[("transport", "unix"), ("socket", path)])?,
+                Server::Host(host, port) => {
+                    empty(xml, "host", &[("name", host), ("port", &port.to_string())])?
+                }
+            }
+            empty(xml, "reconnect", &[("delay", &RECONNECT_SECONDS.to_string())])
+        })?;
+        empty(xml, "backingStore", &[])
+    })
+}
+
 fn card(xml: &mut Xml, fitted: &Fitted<'_>, index: usize, nic: &NicSlot) -> io::Result<()> {
     let plug = fitted.plugs[index];
-    let kind = if matches!(plug, Plug::Network(_)) { "network" } else { "bridge" };
+    let kind = match plug {
+        Plug::Network(_) => "network",
+        Plug::Bridge(_) | Plug::OpenVswitch(_) => "bridge",
+        // Of what needs no network it is the one that every libvirt has. It leads nowhere with the link down.
+        Plug::Nothing => "user",
+    };
     parent(xml, "interface", &[("type", kind)], |xml| {
         if let Some(mac) = &nic.mac {
             empty(xml, "mac", &[("address", mac)])?;
@@ -81,6 +112,7 @@ fn card(xml: &mut Xml, fitted: &Fitted<'_>, index: usize, nic: &NicSlot) -> io::
         match plug {
             Plug::Network(name) => empty(xml, "source", &[("network", name)])?,
             Plug::Bridge(name) => empty(xml, "source", &[("bridge", name)])?,
+            Plug::Nothing => {}
             Plug::OpenVswitch(name) => {
                 empty(xml, "source", &[("bridge", name)])?;
                 // libvirt before 11.0 refuses a tag on a plain bridge.
@@ -92,7 +124,7 @@ fn card(xml: &mut Xml, fitted: &Fitted<'_>, index: usize, nic: &NicSlot) -> io::
         }
         let model = fitted.cards[index];
         empty(xml, "model", &[("type", if model == "virtio-net" { "virtio" } else { model })])?;
-        if !nic.connected {
+        if !nic.connected || plug == Plug::Nothing {
             empty(xml, "link", &[("state", "down")])?;
         }
         match fitted.nic_orders[index] {

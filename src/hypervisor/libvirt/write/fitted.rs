@@ -23,7 +23,12 @@ pub enum Plug<'a> {
     Bridge(&'a str),
     /// A bridge of Open vSwitch.
     OpenVswitch(&'a str),
+    /// Nothing: the card is there, and its cable is not.
+    Nothing,
 }
+
+/// The name of a network that is none.
+pub const NO_NETWORK: &str = "none";
 
 /// The machine and what was found out about it. Lists are in the order of the machine's.
 pub struct Fitted<'a> {
@@ -154,6 +159,7 @@ impl<'a> Fitted<'a> {
         let plug = match (name.strip_prefix("bridge:"), name.strip_prefix("ovs:")) {
             (Some(bridge), _) => Plug::Bridge(bridge),
             (_, Some(bridge)) => Plug::OpenVswitch(bridge),
+            _ if chosen == Some(NO_NETWORK) => Plug::Nothing,
             _ => Plug::Network(name),
         };
         let (word, fine) = match plug {
@@ -162,6 +168,7 @@ impl<'a> Fitted<'a> {
                 let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:".contains(&byte);
                 ("bridge", !name.is_empty() && name.bytes().all(is_fine))
             }
+            Plug::Nothing => return Ok(plug),
         };
         if !fine {
             return Err(Error::refused(format!("there is no {word} with the name {name:?}"))

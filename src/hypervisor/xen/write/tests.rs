@@ -42,6 +42,7 @@ fn placement(machine: &Machine) -> Placement {
         format: "xva".into(),
         virtual_size: disk.size.unwrap(),
         stored: None,
+        below: None,
     });
     Placement { disks: disks.collect(), storage: Some("fast".into()), ..Placement::default() }
 }

@@ -20,7 +20,15 @@ const SIZE: u64 = 96 << 10;
 
 pub fn send(bench: &Bench, request: Request, bytes: &[u8], now: u64) -> Result<Outcome> {
     let upload = bench.upload(request, bytes);
-    take(&bench.batches, &bench.spool, &bench.machine, &[upload.id], Policy::default(), now, &Effort::default())
+    take(
+        &bench.batches,
+        &bench.spool,
+        &bench.machine,
+        &[upload.id],
+        Policy::default(),
+        now,
+        &Effort::default(),
+    )
 }
 
 fn says(error: &Error) -> String {
@@ -51,7 +59,10 @@ fn diffs_lead_from_snapshot_to_snapshot() {
     let snapshot = wanted.clone();
     assert!(bench.live("sda").unwrap() == wanted);
     let of = &outcome.disks[0];
-    assert_eq!((of.verdict, of.snapshot.as_deref(), of.size), (Verdict::Matched, Some("s1"), (None, Bytes(SIZE))));
+    assert_eq!(
+        (of.verdict, of.snapshot.as_deref(), of.size),
+        (Verdict::Matched, Some("s1"), (None, Bytes(SIZE)))
+    );
     assert_eq!(outcome.points.len(), 1);
     assert!(!position(&bench, "sda").is_unverified);
     // Larger, without a digest.
@@ -73,7 +84,8 @@ fn diffs_lead_from_snapshot_to_snapshot() {
     // What came without a digest stays in what follows.
     assert!(now.is_unverified);
     let three = diff(Version::V1, Some("s2"), Some("s3"), SIZE + 4096, &[]);
-    let outcome = send(&bench, Request { sha256: Some(Sum::of(&three)), ..request("sda", "three") }, &three, 7000);
+    let outcome =
+        send(&bench, Request { sha256: Some(Sum::of(&three)), ..request("sda", "three") }, &three, 7000);
     assert_eq!(outcome.unwrap().disks[0].verdict, Verdict::Matched);
     assert!(position(&bench, "sda").is_unverified);
     // Nothing is left of it but the machine; nothing was cut off.
@@ -96,13 +108,23 @@ fn what_does_not_fit_changes_nothing() {
     let mut cut = good.clone();
     cut.pop();
     for (what, request, bytes, kind) in [
-        ("another snapshot", request("sda", "x"), diff(Version::V1, Some("s7"), Some("s8"), SIZE, &second()), Kind::Refused),
+        (
+            "another snapshot",
+            request("sda", "x"),
+            diff(Version::V1, Some("s7"), Some("s8"), SIZE, &second()),
+            Kind::Refused,
+        ),
         ("whole", request("sda", "x"), diff(Version::V1, None, Some("s8"), SIZE, &second()), Kind::Refused),
         ("smaller", request("sda", "x"), diff(Version::V1, Some("s1"), Some("s2"), 4096, &[]), Kind::Refused),
         ("another digest", Request { sha256: other, ..request("sda", "x") }, good.clone(), Kind::Corrupt),
         ("cut off", request("sda", "x"), cut, Kind::Corrupt),
         ("an unknown disk", Request { apart: true, ..request("sdb", "x") }, good.clone(), Kind::Refused),
-        ("another disk only", request("sdb", "x"), diff(Version::V1, None, Some("s1"), SIZE, &[]), Kind::Refused),
+        (
+            "another disk only",
+            request("sdb", "x"),
+            diff(Version::V1, None, Some("s1"), SIZE, &[]),
+            Kind::Refused,
+        ),
     ] {
         let error = send(&bench, request, &bytes, 2).unwrap_err();
         assert!(error.kind() == kind && error.hint_text().is_some(), "{what}: {error}");
@@ -115,7 +137,8 @@ fn what_does_not_fit_changes_nothing() {
     send(&bench, Request { sha256: Some(Sum::of(&good)), ..request("sda", "x") }, &good, 2).unwrap();
     let strict = Policy { require_digest: true };
     let next = bench.upload(request("sda", "x"), &diff(Version::V1, Some("s2"), Some("s3"), SIZE, &[]));
-    let error = take(&bench.batches, &bench.spool, &bench.machine, &[next.id], strict, 3, &Effort::default()).unwrap_err();
+    let error = take(&bench.batches, &bench.spool, &bench.machine, &[next.id], strict, 3, &Effort::default())
+        .unwrap_err();
     assert!(says(&error).contains("sha256sum"), "{error}");
 }
 
@@ -136,7 +159,9 @@ fn an_image_leaves_a_point_for_each_snapshot() {
     let outcome = send(&bench, with_digest, &bytes, 1).unwrap();
     assert_eq!(outcome.points.len(), 3);
     let mut wanted = Vec::new();
-    for ((sequence, found), (number, (.., size, said))) in bench.points("sda").into_iter().zip(parts.iter().enumerate()) {
+    for ((sequence, found), (number, (.., size, said))) in
+        bench.points("sda").into_iter().zip(parts.iter().enumerate())
+    {
         model(&mut wanted, *size, said);
         assert!(sequence == outcome.points[number] && found.as_ref() == Some(&wanted), "part {number}");
     }
@@ -207,7 +232,8 @@ fn streams_of_one_moment_make_one_point() {
     assert_eq!((outcome.points.len(), outcome.disks.len(), bench.points("sda").len()), (1, 2, 1));
     // One of the two again, with a new one: it is passed over.
     let b = bench.upload(request("sdb", "b"), &diff(Version::V1, None, Some("s1"), SIZE, &second()[..2]));
-    let a = bench.upload(request("sda", "a"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &second()[..2]));
+    let a =
+        bench.upload(request("sda", "a"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &second()[..2]));
     let outcome = take(&[a.id, b.id]).unwrap();
     let was_there: Vec<bool> = outcome.disks.iter().map(|disk| disk.was_there).collect();
     assert_eq!((was_there, outcome.points.len()), (vec![true, false], 1));
@@ -226,7 +252,8 @@ fn a_disk_that_something_else_wrote_to_is_at_no_snapshot() {
     let rules: Retention = "10s every 1s, 60s every 10s".parse().unwrap();
     let tidy = |now: u64, keep: &BTreeSet<u64>| {
         machine.journal().close_segment();
-        upkeep::run(machine, &rules, keep, now, &|_| Ok(())).unwrap();
+        let wishes = upkeep::Wishes { kept: keep.clone(), ..Default::default() };
+        upkeep::run(machine, &rules, &wishes, now, &|_| Ok(())).unwrap();
     };
     send(&bench, request("sda", "one"), &diff(Version::V1, None, Some("s1"), SIZE, &first()), 1000).unwrap();
     // Other disks do not matter, nor do later points and what is given up, where the position's own point is kept.
@@ -241,7 +268,8 @@ fn a_disk_that_something_else_wrote_to_is_at_no_snapshot() {
     for now in [40_000, 45_000, 200_000] {
         tidy(now, &keep);
     }
-    send(&bench, apart("sda"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &second()[..2]), 300_000).unwrap();
+    send(&bench, apart("sda"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &second()[..2]), 300_000)
+        .unwrap();
     let error = send(&bench, apart("sdb"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE, &[]), 300_000);
     assert!(says(&error.unwrap_err()).contains("send all of it"));
     // The same of the other, by a single sector; in whatever segment it lies.

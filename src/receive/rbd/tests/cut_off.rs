@@ -23,7 +23,10 @@ fn first() -> Vec<Said> {
 
 /// Parts that touch different blocks, so that half of them shows.
 fn second() -> Vec<Said> {
-    (0..6).map(|n| Said::Data(n * 8192, vec![10 + n as u8; 4096])).chain([Said::Zero(52_000, 600)]).collect()
+    (0..6)
+        .map(|n| Said::Data(u64::from(n) * 8192, vec![10 + n; 4096]))
+        .chain([Said::Zero(52_000, 600)])
+        .collect()
 }
 
 fn effort() -> Effort {
@@ -39,8 +42,8 @@ fn ready() -> (Medium, Uuid, [Vec<u8>; 2]) {
     model(&mut before, SIZE, &first());
     let mut after = before.clone();
     model(&mut after, SIZE + 8192, &second());
-    let upload =
-        bench.upload(request("sda", "two"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE + 8192, &second()));
+    let upload = bench
+        .upload(request("sda", "two"), &diff(Version::V1, Some("s1"), Some("s2"), SIZE + 8192, &second()));
     (medium, upload.id, [before, after])
 }
 
@@ -66,8 +69,12 @@ fn check(bench: &Bench, [before, after]: &[Vec<u8>; 2], what: &str) -> bool {
     let points = bench.points("sda");
     // The first snapshot, again where something was taken back; then the second, once.
     let first = points.iter().take_while(|(_, content)| content.as_ref() == Some(before)).count();
-    let rest: Vec<bool> = points[first..].iter().map(|(_, content)| content.as_ref() == Some(after)).collect();
-    assert!((1..=2).contains(&first) && rest == vec![true; usize::from(is_after)], "{what}: {first}, {rest:?}");
+    let rest: Vec<bool> =
+        points[first..].iter().map(|(_, content)| content.as_ref() == Some(after)).collect();
+    assert!(
+        (1..=2).contains(&first) && rest == vec![true; usize::from(is_after)],
+        "{what}: {first}, {rest:?}"
+    );
     let position: Position<Snapshot> = position::of(&bench.machine, "rbd", "sda").unwrap().unwrap();
     let wanted = if is_after { "s2" } else { "s1" };
     assert_eq!(position.source.snapshot.as_deref(), Some(wanted), "{what}");
@@ -134,7 +141,9 @@ fn the_power_goes_at_each_step() {
     try_take(&Bench::on(&medium), upload).unwrap();
     let mut was_after = 0;
     for steps in 0..=medium.steps() {
-        for leaves in [Leaves::Nothing, Leaves::All, Leaves::Some(steps as u64), Leaves::Some(77 + steps as u64)] {
+        for leaves in
+            [Leaves::Nothing, Leaves::All, Leaves::Some(steps as u64), Leaves::Some(77 + steps as u64)]
+        {
             let what = format!("power lost behind step {steps}, {leaves:?}");
             let cut = medium.cut(steps, leaves);
             let bench = Bench::without_power(&cut);
@@ -176,8 +185,9 @@ fn what_cannot_be_done_again_is_taken_back() {
         // While it lies there, nothing else is let in, and no point is cut.
         let web = intent.machine.clone();
         assert!(bench.leases.stream(&web, &"sdb".parse().unwrap()).is_err());
-        assert_eq!(bench.leases.while_whole(&[web.clone()], || ()), None);
-        let error = resume(&bench.batches, &bench.spool, &bench.machine, &intent, &job, &effort()).unwrap_err();
+        assert_eq!(bench.leases.while_whole(std::slice::from_ref(&web), || ()), None);
+        let error =
+            resume(&bench.batches, &bench.spool, &bench.machine, &intent, &job, &effort()).unwrap_err();
         assert!(error.hint_text().is_some(), "{error}");
         taken_back += usize::from(!check(&bench, &states, &format!("step {steps}")));
         assert_eq!(bench.leases.while_whole(&[web], || ()), Some(()));
@@ -217,12 +227,17 @@ fn an_image_is_finished_from_where_it_was() {
         if bench.live("sda").is_none() {
             try_take(&bench, upload).unwrap();
         }
-        let found: Vec<Option<Vec<u8>>> = bench.points("sda").into_iter().map(|(_, content)| content).collect();
+        let found: Vec<Option<Vec<u8>>> =
+            bench.points("sda").into_iter().map(|(_, content)| content).collect();
         let said = |(sequence, _): &(u64, Option<Vec<u8>>)| {
             let raw = bench.machine.at(*sequence).unwrap().state().attachments.get("rbd:sda").cloned();
             format!("{sequence} {}", String::from_utf8(raw.unwrap_or_default()).unwrap())
         };
-        assert!(found == wanted, "killed at step {steps}: {:#?}", bench.points("sda").iter().map(said).collect::<Vec<_>>());
+        assert!(
+            found == wanted,
+            "killed at step {steps}: {:#?}",
+            bench.points("sda").iter().map(said).collect::<Vec<_>>()
+        );
         if taken.is_ok() {
             return;
         }

@@ -10,7 +10,6 @@ use crate::vault::retention::Retention;
 use crate::vault::upkeep;
 use landfall_image::convert::Cancel;
 use landfall_image::{Bytes, DiskMut, GuestOffset, GuestRange, Kind};
-use std::collections::BTreeSet;
 
 fn exported(bench: &Bench, from: Option<(u64, &str)>, to: (u64, &str), version: Version) -> Vec<u8> {
     let wanted = Wanted { disk: "sda", from, to: to.0, name: Some(to.1), version };
@@ -49,7 +48,7 @@ fn every_difference_between_points_is_exact() {
             if dice.roll(3) == 0 {
                 machine.journal().close_segment();
                 let rules: Retention = "3s every 1s, 60s every 3s".parse().unwrap();
-                upkeep::run(machine, &rules, &BTreeSet::new(), time + 1000, &|_| Ok(())).unwrap();
+                upkeep::run(machine, &rules, &Default::default(), time + 1000, &|_| Ok(())).unwrap();
             }
         }
         let points = bench.points("sda");
@@ -63,15 +62,18 @@ fn every_difference_between_points_is_exact() {
             assert!(other.live("sda").as_ref() == Some(content), "seed {seed}: all of point {to}");
             for (from, old) in &points[..number] {
                 let other = Bench::on(&Medium::default());
-                send(&other, request("sda", "whole"), &exported(&bench, None, (*from, "a"), version), 1).unwrap();
+                send(&other, request("sda", "whole"), &exported(&bench, None, (*from, "a"), version), 1)
+                    .unwrap();
                 let difference = exported(&bench, Some((*from, "a")), (*to, "b"), version);
                 let mut request = request("sda", "difference");
                 request.sha256 = Some(crate::receive::digest::Sum::of(&difference));
                 send(&other, request, &difference, 2).unwrap();
                 assert!(other.live("sda").as_ref() == Some(content), "seed {seed}: point {from} to {to}");
                 // No more than what differs, in whole blocks.
-                let blocks = content.chunks(4096).zip(old.as_ref().unwrap().chunks(4096)).filter(|(a, b)| a != b);
-                let differs = blocks.count() * 4096 + content.len().saturating_sub(old.as_ref().unwrap().len());
+                let blocks =
+                    content.chunks(4096).zip(old.as_ref().unwrap().chunks(4096)).filter(|(a, b)| a != b);
+                let differs =
+                    blocks.count() * 4096 + content.len().saturating_sub(old.as_ref().unwrap().len());
                 assert!(difference.len() <= differs + 4096 + 200 + 40 * (content.len() / 4096 + 1));
             }
         }

@@ -32,7 +32,8 @@ enum Place {
 
 /// A small stream with all records, and what each of its bytes is.
 fn stream(version: Version) -> (Vec<u8>, Vec<Place>) {
-    let said = [Said::Data(8192, vec![0x5a; 40]), Said::Zero(20_480, 4096), Said::Data(36_864, vec![0x33; 24])];
+    let said =
+        [Said::Data(8192, vec![0x5a; 40]), Said::Zero(20_480, 4096), Said::Data(36_864, vec![0x33; 24])];
     let bytes = diff(version, Some("s1"), Some("s2"), SIZE, &said);
     let mut places = vec![Place::Banner; 12];
     let mut add = |place, count| places.extend(vec![place; count]);

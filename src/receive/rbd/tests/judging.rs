@@ -63,13 +63,22 @@ fn a_stream_begins_where_the_disk_is() {
             (Ok(Answer::Apply), None) => {}
             (Err(error), Some(words)) => {
                 assert_eq!(error.kind(), Kind::Refused, "{what}");
-                assert!(error.hint_text().unwrap().contains(words), "{what}: {error}; {:?}", error.hint_text());
+                assert!(
+                    error.hint_text().unwrap().contains(words),
+                    "{what}: {error}; {:?}",
+                    error.hint_text()
+                );
             }
             (judged, _) => panic!("{what}: {judged:?}"),
         }
     }
     assert!(judge(&again, "sda", &s1, Verdict::Matched, false, LAX).unwrap_err().says().contains("already"));
-    assert!(judge(&next, "sda", &lost, Verdict::Matched, false, LAX).unwrap_err().says().contains("written to it since"));
+    assert!(
+        judge(&next, "sda", &lost, Verdict::Matched, false, LAX)
+            .unwrap_err()
+            .says()
+            .contains("written to it since")
+    );
 }
 
 /// A client that did not hear the answer sends it once more.
@@ -98,7 +107,10 @@ fn three_verdicts_and_what_they_allow() {
         for policy in [LAX, strict] {
             assert_eq!(judge(stream, Verdict::Matched, policy).unwrap(), Answer::Apply);
             let error = judge(stream, Verdict::Differed, policy).unwrap_err();
-            assert!(error.kind() == Kind::Corrupt && error.hint_text().unwrap().contains("send it again"), "{error}");
+            assert!(
+                error.kind() == Kind::Corrupt && error.hint_text().unwrap().contains("send it again"),
+                "{error}"
+            );
         }
         let error = judge(stream, Verdict::CouldNotRun, strict).unwrap_err();
         assert!(error.says().contains("require_digest"), "{error}");
@@ -107,7 +119,10 @@ fn three_verdicts_and_what_they_allow() {
         assert_eq!(judge(stream, Verdict::CouldNotRun, LAX).unwrap(), Answer::Apply);
     }
     let error = judge(&smaller, Verdict::CouldNotRun, LAX).unwrap_err();
-    assert!(error.says().contains("from 8192 to 4096") && error.hint_text().unwrap().contains("sha256sum"), "{error}");
+    assert!(
+        error.says().contains("from 8192 to 4096") && error.hint_text().unwrap().contains("sha256sum"),
+        "{error}"
+    );
     let error = judge(&disordered, Verdict::CouldNotRun, LAX).unwrap_err();
     assert!(error.says().contains("striped") && error.offset().unwrap().0 == 77, "{error}");
 }
@@ -117,8 +132,12 @@ fn a_size_that_no_disk_has_is_told() {
     let s1 = at(Some("s1"), Sum::of(b"x"), None);
     let odd = summary(Some("s1"), Some("s2"), 8193);
     let error = judge(&odd, "sda", &s1, Verdict::Matched, false, LAX).unwrap_err();
-    assert!(error.kind() == Kind::Unsupported && error.hint_text().unwrap().contains("rbd resize"), "{error}");
+    assert!(
+        error.kind() == Kind::Unsupported && error.hint_text().unwrap().contains("rbd resize"),
+        "{error}"
+    );
     let large = Disk { size: Some((Bytes(8192), 4096)), ..s1 };
-    let error = judge(&summary(Some("s1"), Some("s2"), 8704), "sda", &large, Verdict::Matched, false, LAX).unwrap_err();
+    let error = judge(&summary(Some("s1"), Some("s2"), 8704), "sda", &large, Verdict::Matched, false, LAX)
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unsupported);
 }

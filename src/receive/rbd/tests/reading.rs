@@ -8,8 +8,11 @@ use landfall_image::{Bytes, Error, GuestOffset, GuestRange, Kind, Result, limits
 use proptest::prelude::*;
 use std::io::{self, Read};
 
+/// A diff's head, and what it says.
+type Diff = (Head, Vec<Said>);
+
 /// All of a stream: heads and records.
-fn read(bytes: &[u8]) -> Result<(Shape, Vec<(Head, Vec<Said>)>)> {
+fn read(bytes: &[u8]) -> Result<(Shape, Vec<Diff>)> {
     let mut stream = Stream::open(bytes)?;
     let mut out: Vec<(Head, Vec<Said>)> = Vec::new();
     while let Some(part) = stream.part()? {
@@ -88,7 +91,10 @@ fn an_image_has_the_diffs_of_its_snapshots() {
         vec![first.clone(), diff(Version::V1, Some("s1"), None, 4096, &[])],
     ] {
         let error = survey(&image(&wrong)[..]).unwrap_err();
-        assert!(error.kind() == Kind::Corrupt && error.offset().is_some() && error.hint_text().is_some(), "{error}");
+        assert!(
+            error.kind() == Kind::Corrupt && error.offset().is_some() && error.hint_text().is_some(),
+            "{error}"
+        );
     }
 }
 
@@ -127,8 +133,14 @@ fn what_contradicts_itself_is_refused() {
         (v1(b"f\x02\0\0\0\xff\xfe"), "UTF-8"),
         (v1(b"t\x02\0\0\0a\n"), "control"),
         (v1(b"s\xff\xff\xff\xff\xff\xff\xff\xffe"), "the limit is"),
-        (sized2(b"z\x11\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0e"), "says that it has 17 bytes, and has 16"),
-        (sized2(b"w\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0ae"), "says that it has 16 bytes, and has 17"),
+        (
+            sized2(b"z\x11\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0e"),
+            "says that it has 17 bytes, and has 16",
+        ),
+        (
+            sized2(b"w\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0ae"),
+            "says that it has 16 bytes, and has 17",
+        ),
         (v2(b"f\x05\0\0\0\0\0\0\0\x02\0\0\0s1"), "says that it has 5 bytes, and has 6"),
         (v2(b"s\x07\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0e"), "says that it has 7 bytes"),
     ] {
@@ -142,8 +154,13 @@ fn settings_of_an_image_are_passed_over_with_care() {
     let body = image(&[diff(Version::V2, None, None, 512, &[])]);
     assert!(read(&body).is_ok());
     let settings = |settings: &[u8]| {
-        [b"rbd image v2\n", settings, b"Erbd image diffs v2\n\x01\0\0\0\0\0\0\0", &diff(Version::V2, None, None, 512, &[])]
-            .concat()
+        [
+            b"rbd image v2\n",
+            settings,
+            b"Erbd image diffs v2\n\x01\0\0\0\0\0\0\0",
+            &diff(Version::V2, None, None, 512, &[]),
+        ]
+        .concat()
     };
     assert!(read(&settings(b"")).is_ok());
     assert!(read(&settings(b"M\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")).is_ok());

@@ -1,0 +1,308 @@
+//! A recovery point as a source: a machine as it was at a moment, out of a vault.
+//!
+//! ```text
+//! point:web01@latest -> Points::open -> PointSource (definition, disks, variables) -> Loaded, as any other source
+//! ```
+//!
+//! Who has the points answers through [`Points`]: a vault's folder in this process ([`OpenVault`]), or the service that works
+//! on it. Deliberately absent: which points are kept, and how a vault stores them.
+
+mod at;
+mod vault;
+
+pub use at::{At, Candidate, PointName, choose};
+pub use vault::OpenVault;
+
+use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables};
+use crate::finding;
+use crate::hypervisor::{Parsed, Variables};
+use crate::machine::{Bus, DiskSlot, Machine};
+use crate::moment::Moment;
+use crate::name::Name;
+use crate::ops::Context;
+use crate::vault::journal::Consistency;
+use landfall_boot::check::Finding;
+use landfall_image::formats::{Image, LayerInfo};
+use landfall_image::{Bytes, Disk, Error, Format, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a point's definition is called in reports.
+pub(super) const HYPERVISOR: &str = "point";
+
+/// Name of the machine's definition among the attachments of a point: JSON of [`Machine`], whose disks' `file` is the name of
+/// the vault's disk.
+pub const DEFINITION: &str = "machine.json";
+/// Name of its UEFI variables there.
+pub const VARIABLES: &str = "nvram";
+
+/// Who has recovery points.
+pub trait Points: Send + Sync {
+    /// Opens a point; it stays as long as its disks are open.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine or point.
+    fn open(&self, machine: &Name, at: &At) -> Result<PointSource>;
+
+    /// Whether they can be asked for at this moment.
+    ///
+    /// # Errors
+    /// Why not.
+    fn reach(&self) -> Result<()>;
+
+    /// Keeps a point from being given up until [`release`](Self::release), whoever reads it: a recovered machine lives on it.
+    /// `holder` tells one recovery from another. To hold what is held is no error.
+    ///
+    /// # Errors
+    /// Refused where there is no such point.
+    fn hold(&self, machine: &Name, number: u64, holder: &str) -> Result<()>;
+
+    /// Takes a hold back. One that is not there is no error.
+    ///
+    /// # Errors
+    /// As those who keep it.
+    fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()>;
+}
+
+/// A machine as it was.
+pub struct PointSource {
+    /// As it is protected.
+    pub name: Name,
+    /// Its definition at that point; its disks' `file` is the name of one of [`disks`](Self::disks). `None` where none was
+    /// stored.
+    pub machine: Option<Machine>,
+    /// The point's number.
+    pub number: u64,
+    /// When it was set.
+    pub at: Moment,
+    /// How far it can be trusted.
+    pub consistency: Consistency,
+    /// The name that somebody gave to it.
+    pub tag: Option<String>,
+    /// Its disks.
+    pub disks: Vec<PointDisk>,
+    /// Its UEFI variables.
+    pub variables: Option<Variables>,
+}
+
+/// A disk of a point.
+pub struct PointDisk {
+    /// Its name in the vault.
+    pub name: String,
+    /// What was on it.
+    pub image: Image,
+    /// Where other programs read it, as a URI of NBD; `None` where it is not served.
+    pub uri: Option<String>,
+}
+
+impl PointDisk {
+    /// The disk `name` of the machine `of` at the point `number`.
+    pub fn new(of: &Name, name: &str, number: u64, disk: Arc<dyn Disk>, uri: Option<String>) -> PointDisk {
+        let layer = LayerInfo {
+            path: PathBuf::from(export(of, name, number)),
+            format: Format::Raw,
+            variant: "recovery point".to_owned(),
+            identity: None,
+            details: Vec::new(),
+            files: Vec::new(),
+            allocated: Bytes(0),
+            by_name: false,
+        };
+        PointDisk { name: name.to_owned(), image: Image { disk, layers: vec![layer] }, uri }
+    }
+}
+
+/// What a disk of a point is called where points are served: `web01/sda@1234`.
+pub fn export(machine: &Name, disk: &str, number: u64) -> String {
+    format!("{machine}/{disk}@{number}")
+}
+
+/// The UEFI variables of a point's attachment.
+///
+/// # Errors
+/// Unsupported or corrupt where they are none.
+pub fn variables_of(mut bytes: Vec<u8>) -> Result<Variables> {
+    let format = variables::recognise(&mut bytes)?;
+    Ok(Variables { format, bytes })
+}
+
+/// Opens the point that `name` means, as a source.
+pub(super) fn load(
+    context: &Context<'_>,
+    name: &PointName,
+    wanted: &Wanted,
+    how: &mut How<'_>,
+) -> Result<Loaded> {
+    let mut loaded = open(context, name)?.load(wanted, how)?;
+    if let At::Time { moment, is_zone_assumed: true } = name.at {
+        loaded.findings.push(finding::POINT.finding(
+            format!("The time that was asked for has no zone; it was taken for {moment}."),
+            "Write the zone behind it: Z, or +02:00.",
+        ));
+    }
+    Ok(loaded)
+}
+
+/// Opens the point that `name` means.
+///
+/// # Errors
+/// Refused where nobody has points here, and as [`Points::open`].
+pub fn open(context: &Context<'_>, name: &PointName) -> Result<PointSource> {
+    let points = context.points.as_ref().ok_or_else(|| {
+        Error::refused(format!("{} is a machine of a vault, and no vault is named", name.machine))
+            .hint("name its folder with --vault")
+    })?;
+    points.open(&name.machine, &name.at)
+}
+
+impl PointSource {
+    /// It as a source names it: `point:web01@1234`.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("point:{}@{}", self.name, self.number))
+    }
+
+    /// The machine with its disks, as any other source.
+    ///
+    /// # Errors
+    /// Refused where it has no definition and `wanted` does not say what it would, where the definition has a disk that the
+    /// point has not, and for choices that are for other sources.
+    pub fn load(self, wanted: &Wanted, how: &mut How<'_>) -> Result<Loaded> {
+        let path = self.path();
+        self.load_at(&path, wanted, how).map_err(|error| error.in_file(&path))
+    }
+
+    fn load_at(self, path: &std::path::Path, wanted: &Wanted, how: &mut How<'_>) -> Result<Loaded> {
+        self.check(wanted)?;
+        let definition = serde_json::to_vec(&self.machine)
+            .map_err(|e| Error::corrupt(format!("its definition cannot be written as JSON: {e}")))?;
+        let is_defined = self.machine.is_some();
+        let mut findings = vec![self.finding()];
+        let mut machine = match self.machine {
+            Some(machine) => machine,
+            None => self.undefined(&wanted.hardware)?,
+        };
+        findings.extend(Parsed::new(machine.clone()).all_findings());
+        for slot in &wanted.skipped {
+            if !machine.disks.iter().any(|disk| disk.slot == *slot) {
+                let slots: Vec<_> = machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
+                return Err(Error::refused(format!("has no disk {slot:?}"))
+                    .hint(format!("its disks are {}", slots.join(", "))));
+            }
+        }
+        let all: Vec<String> = machine.disks.iter().map(|disk| disk.file.clone()).collect();
+        skip(&mut machine, &wanted.skipped)?;
+        let left_out = self.disks.iter().filter(|disk| !all.contains(&disk.name));
+        findings.extend(left_out.map(|disk| left_out_finding(&self.name, &disk.name)));
+        let mut disks: Vec<Option<PointDisk>> = self.disks.into_iter().map(Some).collect();
+        let mut images = Vec::new();
+        for slot in &mut machine.disks {
+            let named =
+                disks.iter_mut().find(|disk| disk.as_ref().is_some_and(|disk| disk.name == slot.file));
+            let Some(found) = named.and_then(Option::take) else {
+                (how.unreadable)(images.len(), absent(slot, &self.name))?;
+                images.push(Image { disk: Arc::new(Nothing), layers: Vec::new() });
+                continue;
+            };
+            findings.extend(other_size(slot, found.image.disk.size()));
+            slot.size = Some(found.image.disk.size());
+            slot.sector_size = sector_size(&*found.image.disk);
+            images.push(found.image);
+        }
+        if let Some(first) = images.first().filter(|_| !is_defined) {
+            findings.extend(image::settle(&mut machine, &*first.disk, &wanted.hardware));
+        }
+        let variables = match &wanted.variables {
+            Some(file) => Some(variables::in_file(&machine, file)?),
+            None => self.variables,
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{}@{} {}\n", self.name, self.number, self.at.0).as_bytes());
+        hasher.update(&definition);
+        Ok(Loaded {
+            variables,
+            source_name: machine.name.clone(),
+            machine,
+            path: path.to_owned(),
+            hypervisor: HYPERVISOR,
+            images,
+            digest: hasher.finalize().to_hex().to_string(),
+            findings,
+        })
+    }
+
+    fn check(&self, wanted: &Wanted) -> Result<()> {
+        let given = [
+            ("--snapshot", wanted.choice.snapshot.is_some()),
+            ("--system", wanted.choice.system.is_some()),
+            ("--configuration", wanted.choice.configuration.is_some()),
+            ("--disk", !wanted.disks.is_empty()),
+        ];
+        if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(Error::refused(format!("is a recovery point, which {option} is not for"))
+                .hint("leave it out; which point it is stands behind the @"));
+        }
+        let is_described = wanted.hardware != super::Hardware::default();
+        if is_described && self.machine.is_some() {
+            return Err(Error::refused(
+                "has a definition, which says itself what --memory, --cpus, --firmware and --nic say of an image",
+            )
+            .hint("leave them out; a map (--map) changes the memory, processors and addresses of a machine"));
+        }
+        if !is_described && self.machine.is_none() {
+            return Err(Error::refused("has no definition of the machine: nothing says what it was")
+                .hint(format!(
+                    "store one for later points (landfall protect {} DEFINITION), and for this one say what it had: --memory 4G --cpus 2",
+                    self.name
+                )));
+        }
+        match self.disks.is_empty() {
+            true => Err(Error::unsupported("has no disk: there is nothing to bring ashore")),
+            false => Ok(()),
+        }
+    }
+
+    /// A machine of its disks, in the order of their names.
+    fn undefined(&self, hardware: &super::Hardware) -> Result<Machine> {
+        let mut machine = image::described(hardware)?;
+        self.name.as_str().clone_into(&mut machine.name);
+        let mut names: Vec<&str> = self.disks.iter().map(|disk| disk.name.as_str()).collect();
+        // vdaa is behind vdz.
+        names.sort_unstable_by_key(|name| (name.len(), *name));
+        machine.disks = names.iter().map(|name| DiskSlot::new(*name, Bus::Scsi, *name)).collect();
+        Ok(machine)
+    }
+
+    fn finding(&self) -> Finding {
+        let consistency = match self.consistency {
+            Consistency::Crash => "as after a loss of power",
+            Consistency::Application => "with what its applications had in memory written down",
+        };
+        let tag = self.tag.as_ref().map(|tag| format!(", {tag:?}")).unwrap_or_default();
+        finding::POINT.finding(
+            format!("The machine is as it was at {}: point {}{tag}, {consistency}.", self.at, self.number),
+            "",
+        )
+    }
+}
+
+fn left_out_finding(machine: &Name, disk: &str) -> Finding {
+    finding::POINT_DISK_LEFT_OUT.finding(
+        format!("{machine}/{disk} is protected, and the machine's definition has no such disk: it is left out."),
+        format!("If it belongs to the machine, store its definition with that disk: landfall protect {machine} DEFINITION."),
+    )
+}
+
+fn absent(slot: &DiskSlot, machine: &Name) -> Error {
+    let error = Error::refused(format!(
+        "{} is {:?} in the machine's definition, and the point has no disk of that name",
+        slot.slot, slot.file
+    ));
+    error.hint(format!(
+        "choose a point from when {machine}/{} was protected, or leave the disk out with {}",
+        slot.file,
+        super::skip_option(&slot.slot)
+    ))
+}
+
+#[cfg(test)]
+mod tests;

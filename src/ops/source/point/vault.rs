@@ -1,0 +1,118 @@
+//! The points of a vault that this process works on itself, without a service.
+
+use super::{At, Candidate, DEFINITION, PointDisk, PointSource, Points, VARIABLES, choose, variables_of};
+use crate::machine::Machine;
+use crate::moment::Moment;
+use crate::name::Name;
+use crate::vault::machine::Point;
+use crate::vault::{Trouble, Vault};
+use landfall_image::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A vault's folder. It is opened when the first point is asked for, and stays locked from then on.
+#[derive(Debug)]
+pub struct OpenVault {
+    folder: PathBuf,
+    vault: Mutex<Option<Arc<Vault>>>,
+}
+
+impl OpenVault {
+    /// The vault in `folder`, which is not looked at yet.
+    pub fn new(folder: &Path) -> OpenVault {
+        OpenVault { folder: folder.to_owned(), vault: Mutex::default() }
+    }
+
+    fn vault(&self) -> Result<Arc<Vault>> {
+        let mut open = self.vault.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(vault) = &*open {
+            return Ok(Arc::clone(vault));
+        }
+        // One that is not there is not made.
+        if !self.folder.join("vault.json").is_file() {
+            return Err(Error::refused("is no vault")
+                .in_file(&self.folder)
+                .hint("name the folder with vault.json in it"));
+        }
+        let (vault, troubles) = Vault::open(&self.folder)?;
+        for (name, trouble) in troubles {
+            match trouble {
+                Trouble::Unreadable(error) => tracing::warn!("{name} cannot be read: {error}"),
+                Trouble::Behind(_) => {
+                    tracing::warn!(
+                        "writes to {name} since its last point may be missing; its points are whole"
+                    )
+                }
+            }
+        }
+        Ok(Arc::clone(open.insert(Arc::new(vault))))
+    }
+}
+
+impl Points for OpenVault {
+    fn open(&self, name: &Name, at: &At) -> Result<PointSource> {
+        let machine = self.vault()?.machine(name)?;
+        let points = machine.points()?;
+        let candidates: Vec<Candidate> = points
+            .iter()
+            .map(|point| Candidate {
+                number: point.sequence,
+                at: Moment(point.time),
+                tag: point.mark.tag.clone(),
+            })
+            .collect();
+        let number = choose(name, &candidates, at)?;
+        let chosen = points.into_iter().find(|point| point.sequence == number);
+        let chosen =
+            chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
+        let point = machine.at(number)?;
+        let disks = point.state().disks.iter().map(|(disk, info)| {
+            Ok(PointDisk::new(name, &info.name, number, Arc::new(point.disk(*disk)?), None))
+        });
+        Ok(PointSource {
+            name: name.clone(),
+            machine: definition(&point)?,
+            number,
+            at: Moment(chosen.time),
+            consistency: chosen.mark.consistency,
+            tag: chosen.mark.tag,
+            disks: disks.collect::<Result<_>>()?,
+            variables: variables(&point),
+        })
+    }
+
+    fn reach(&self) -> Result<()> {
+        self.vault().map(drop)
+    }
+
+    fn hold(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        self.vault()?.machine(machine)?.hold(number, holder)
+    }
+
+    fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        self.vault()?.machine(machine)?.release(number, holder)
+    }
+}
+
+/// The definition among a point's attachments.
+///
+/// # Errors
+/// Corrupt where it cannot be read.
+pub fn definition(point: &Point) -> Result<Option<Machine>> {
+    let raw = point.state().attachments.get(DEFINITION);
+    raw.map(|raw| {
+        serde_json::from_slice(raw).map_err(|e| {
+            Error::corrupt(format!("the machine's definition in the point cannot be read: {e}"))
+                .hint("use the version of landfall that stored it, or a later one")
+        })
+    })
+    .transpose()
+}
+
+/// The UEFI variables among a point's attachments. Without them the machine starts all the same.
+pub fn variables(point: &Point) -> Option<crate::hypervisor::Variables> {
+    let raw = point.state().attachments.get(VARIABLES)?;
+    variables_of(raw.clone())
+        .inspect_err(|error| tracing::warn!("the UEFI variables of the point are left out: {error}"))
+        .ok()
+}
