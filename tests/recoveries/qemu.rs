@@ -66,6 +66,9 @@ impl Points for Service {
     fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
         self.vault.machine(machine)?.release(number, holder)
     }
+    fn holds(&self) -> Result<Vec<point::HeldPoint>> {
+        Ok(point::holds(&self.vault))
+    }
 }
 
 fn wanted(mode: Mode) -> Wanted {
@@ -198,7 +201,7 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     let copied = Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&delta, &chain]).output().unwrap();
     assert!(copied.status.success(), "{}", text(&copied));
     let kept = ended::commit(&context, &folder).unwrap();
-    assert_eq!(kept.recovery.step, Step::Committed);
+    assert_eq!(kept.recovery.unwrap().step, Step::Committed);
     assert!(Recovery::read(&folder).unwrap().disks[0].over.is_none());
     assert!(!fs::read_to_string(folder.join("domain.xml")).unwrap().contains("backingStore"));
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json"], &delta)).unwrap();

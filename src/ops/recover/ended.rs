@@ -12,7 +12,7 @@ use crate::hypervisor::Server;
 use crate::hypervisor::text::shell_word;
 use crate::hypervisor::xml;
 use crate::name::Name;
-use crate::ops::source::point::{At, PointSource};
+use crate::ops::source::point::{At, HeldPoint, PointSource, Points};
 use crate::ops::{Context, folder, register};
 use crate::recovery::{FILE, Mode, PREPARED, Patched, Recovery, Step, below, prepared_folder};
 use crate::registrar;
@@ -83,10 +83,73 @@ fn ended(place: &Path, recovery: Recovery, outcome: EndedOutcome, began: Instant
         version: VERSION,
         outcome,
         folder: place.display().to_string(),
-        recovery,
+        recovery: Some(recovery),
         left: Vec::new(),
         seconds: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
     }
+}
+
+/// Releases points that are held by recoveries in `output` which never came to be, because their process was killed.
+pub(super) fn tidy(points: &dyn Points, output: &Path) -> Vec<HeldPoint> {
+    let of_output = |held: &HeldPoint| Path::new(&held.holder).parent() == Some(output);
+    let release = |held: &HeldPoint| -> Result<bool> {
+        let is_stale = is_left_over(Path::new(&held.holder))?;
+        if is_stale {
+            points.release(&held.machine, held.number, &held.holder)?;
+        }
+        Ok(is_stale)
+    };
+    let held = points.holds().unwrap_or_default().into_iter().filter(of_output);
+    held.filter(|held| {
+        release(held).unwrap_or_else(|error| {
+            tracing::warn!("point {} of {} may be held for nothing: {error}", held.number, held.machine);
+            false
+        })
+    })
+    .collect()
+}
+
+/// True where nobody works on that recovery and none is there. What a killed run left of its folder is removed.
+fn is_left_over(place: &Path) -> Result<bool> {
+    let Some(name) = place.file_name() else { return Ok(false) };
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(".landfall-partial");
+    let partial = place.with_file_name(partial);
+    // First the one name, then the other: it is renamed from the one to the other.
+    if partial.is_dir() {
+        let Some(_lock) = folder::lock(&partial)? else { return Ok(false) };
+        if !place.join(FILE).exists() {
+            fs::remove_dir_all(&partial).map_err(|e| Error::io("cannot remove", e).in_file(&partial))?;
+        }
+    }
+    Ok(!place.join(FILE).exists())
+}
+
+/// What a run left of a recovery that never came to be; `None` where there was nothing.
+fn remove_leavings(context: &Context<'_>, folder: &Path) -> Result<Option<Ended>> {
+    let began = Instant::now();
+    let (Some(output), Some(name)) = (folder.parent(), folder.file_name()) else { return Ok(None) };
+    let output = if output.as_os_str().is_empty() { Path::new(".") } else { output };
+    let Ok(output) = output.canonicalize() else { return Ok(None) };
+    let place = output.join(name);
+    if place.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let points = context.points.as_ref();
+    if let Some(points) = points {
+        points.reach()?;
+    }
+    let held = points.map(|points| tidy(&**points, &output)).unwrap_or_default();
+    let was_there = held.iter().any(|held| Path::new(&held.holder) == place);
+    Ok(was_there.then(|| Ended {
+        version: VERSION,
+        outcome: EndedOutcome::Removed,
+        folder: place.display().to_string(),
+        recovery: None,
+        left: Vec::new(),
+        seconds: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+    }))
 }
 
 /// Removes a test, with its machine and network at the hypervisor. What a run left that was cut off goes, too.
@@ -94,6 +157,9 @@ fn ended(place: &Path, recovery: Recovery, outcome: EndedOutcome, began: Instant
 /// # Errors
 /// Refused for a recovery in earnest, and where a machine that is not the recovery's own uses its files.
 pub fn remove(context: &Context<'_>, folder: &Path) -> Result<Ended> {
+    if let Some(ended) = remove_leavings(context, folder)? {
+        return Ok(ended);
+    }
     let opened = open(folder)?;
     if opened.recovery.mode == Mode::Live && opened.recovery.step != Step::Removing {
         let place = shell_word(&opened.place.display().to_string());
@@ -112,6 +178,9 @@ pub fn remove(context: &Context<'_>, folder: &Path) -> Result<Ended> {
 /// # Errors
 /// Refused once it is committed.
 pub fn rollback(context: &Context<'_>, folder: &Path) -> Result<Ended> {
+    if let Some(ended) = remove_leavings(context, folder)? {
+        return Ok(ended);
+    }
     let opened = open(folder)?;
     match (opened.recovery.mode, opened.recovery.step) {
         (Mode::Test, _) => Err(Error::refused("is a test")

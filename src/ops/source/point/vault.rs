@@ -1,6 +1,6 @@
 //! The points of a vault that this process works on itself, without a service.
 
-use super::{At, Candidate, DEFINITION, PointDisk, PointSource, Points, VARIABLES, choose, variables_of};
+use super::{At, Candidate, DEFINITION, HeldPoint, PointDisk, PointSource, Points, VARIABLES, choose, variables_of};
 use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::name::Name;
@@ -85,6 +85,25 @@ impl Points for OpenVault {
     fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
         self.vault()?.machine(machine)?.release(number, holder)
     }
+
+    fn holds(&self) -> Result<Vec<HeldPoint>> {
+        Ok(holds(&*self.vault()?))
+    }
+}
+
+/// All that is held in a vault.
+pub fn holds(vault: &Vault) -> Vec<HeldPoint> {
+    let machines = vault.machines().into_iter();
+    machines
+        .flat_map(|(name, machine)| {
+            let held = move |hold: crate::vault::holds::Hold| HeldPoint {
+                machine: name.clone(),
+                number: hold.point,
+                holder: hold.holder,
+            };
+            machine.holds().all().into_iter().map(held)
+        })
+        .collect()
 }
 
 /// The definition among a point's attachments.
