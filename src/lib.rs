@@ -20,4 +20,5 @@ pub mod recovery;
 pub mod registrar;
 pub mod report;
 pub mod schema;
+pub mod service;
 pub mod vault;

@@ -1,7 +1,8 @@
 //! The program. Finds out about its surroundings, runs one command, exits.
 
 use clap::Parser;
-use landfall::cli::{self, Surroundings, args::Cli};
+use landfall::cli::args::{Cli, LogForm, Verb};
+use landfall::cli::{self, Surroundings};
 use landfall::registrar::credentials::Credentials;
 use landfall_boot::sandbox::Settings;
 use std::io::IsTerminal;
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
         landfall_boot::sandbox::agent::run();
     }
     let cli = Cli::parse();
-    log(cli.common.verbose);
+    log(&cli);
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends the program at once; the order of the two lines matters.
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         recovered: recovered(),
         credentials: credentials(),
         cancel: stop.into(),
+        notify: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(PathBuf::from),
     };
     ExitCode::from(cli::run(&cli, &surroundings))
 }
@@ -78,9 +80,17 @@ fn sandbox(stop: &Arc<AtomicBool>) -> Settings {
 }
 
 /// Logs go to standard error: warnings, and more with `-v`. LANDFALL_LOG takes a filter of its own.
-fn log(verbose: u8) {
+fn log(cli: &Cli) {
     use tracing_subscriber::EnvFilter;
-    let level = ["warn", "info,landfall=debug", "trace"][usize::from(verbose.min(2))];
+    let verbose = cli.common.verbose;
+    let served = match &cli.verb {
+        Verb::Serve(serve) if !serve.check => Some(serve.log),
+        _ => None,
+    };
+    let level = match (verbose, served) {
+        (0, Some(_)) => "info",
+        _ => ["warn", "info,landfall=debug", "trace"][usize::from(verbose.min(2))],
+    };
     let filter = EnvFilter::try_from_env("LANDFALL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -88,6 +98,9 @@ fn log(verbose: u8) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .log_internal_errors(false);
+    if served == Some(LogForm::Json) {
+        return lines.json().init();
+    }
     // A warning is read by a person, a log by whoever looks for what took so long.
-    if verbose == 0 { lines.without_time().init() } else { lines.init() }
+    if verbose == 0 && served.is_none() { lines.without_time().init() } else { lines.init() }
 }

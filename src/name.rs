@@ -1,6 +1,7 @@
 //! Names of protected machines and of their disks: they become names of folders and of exports, and come from strangers.
 
 use landfall_image::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +14,8 @@ const PUNCTUATION: &str = "-_.+@()#,&=[]{}~!'";
 
 /// A name that is safe as the name of a folder: letters and digits of any script, `-_.+@()#,&=[]{}~!'`, and single spaces inside. It
 /// neither begins with a dot nor ends with one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(with = "String")]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 

@@ -5,8 +5,10 @@
 
 pub mod failure;
 pub mod images;
+pub mod protection;
 pub mod recovery;
 pub mod registration;
+pub mod serving;
 
 use crate::machine::Machine;
 use images::PartitionTable;

@@ -11,7 +11,9 @@ use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
+use crate::report::serving::ServeChecked;
 use crate::report::{Converted, Inspected, VERSION};
+use crate::service::config::Written;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
@@ -51,6 +53,8 @@ pub const TABLE: &[Row] = &[
         "register",
         "what came of a registration; also `registration` in what convert --register prints",
     ),
+    row::<ServeChecked>("serve-check", "what the service's file means"),
+    file::<Written>("serve-file", "the TOML file of landfall serve"),
 ];
 
 const fn row<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {

@@ -9,6 +9,7 @@ mod receive;
 mod recoveries;
 mod refusals;
 mod registrations;
+mod service;
 mod sources;
 mod tidy;
 mod windows;

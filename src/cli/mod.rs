@@ -9,6 +9,7 @@ mod mapping;
 mod progress;
 mod recover;
 mod register;
+mod serve;
 mod text;
 
 use crate::ops::Settings;
@@ -37,6 +38,8 @@ pub struct Surroundings {
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
+    /// The socket on which whoever started the program wants to hear of it (sd_notify(3)).
+    pub notify: Option<PathBuf>,
 }
 
 /// Runs one command. The exit code: 0 done, 1 refused, 2 failed.
@@ -120,6 +123,7 @@ fn dispatch(
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
         Verb::Recover(args) => recover::run(args, cli, context, surroundings),
+        Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

@@ -16,9 +16,10 @@ pub mod prove;
 pub mod recover;
 pub mod register;
 mod registry;
+pub mod serve;
 pub mod source;
 mod state;
-mod toml_file;
+pub(crate) mod toml_file;
 
 use crate::event::Observer;
 use crate::machine::is_folder_name;

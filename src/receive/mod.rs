@@ -154,6 +154,12 @@ pub trait Exports: Send + Sync {
         let _ = (name, peer, connections);
     }
 
+    /// A client has asked for a FLUSH, which is done; not told of writes with FUA. For QEMU's jobs it is the sign that a copy is
+    /// complete, or over.
+    fn flushed(&self, name: &ExportName, peer: &Peer) {
+        let _ = (name, peer);
+    }
+
     /// A client has ended; all that was acknowledged to it has been applied. `connections` of the export are left: with
     /// 0, nobody sends any longer, and `why` says whether that was meant.
     fn closed(&self, name: &ExportName, peer: &Peer, connections: usize, why: &Ended) {

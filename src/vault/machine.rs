@@ -3,7 +3,7 @@
 use super::base::Base;
 use super::holds::{Hold, Holds, gone};
 use super::journal::map::{Run, Source};
-use super::journal::start::Found;
+use super::journal::start::{Ended, Found};
 use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, Segments, State, View};
 use super::upkeep;
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, ExtentKind, GuestOffset, GuestRange, Result};
@@ -37,9 +37,15 @@ impl Machine {
     ///
     /// # Errors
     /// As [`Journal::open`] and [`Base::open`].
-    pub fn open(name: &str, home: &Home, bases: &str, limits: Limits) -> Result<(Machine, Found)> {
+    pub fn open(
+        name: &str,
+        home: &Home,
+        bases: &str,
+        limits: Limits,
+        ended: Ended,
+    ) -> Result<(Machine, Found)> {
         let (base, begun) = Base::open(&home.storage, bases)?;
-        let (journal, found) = Journal::open(home.clone(), limits, base.through() + 1)?;
+        let (journal, found) = Journal::open(home.clone(), limits, base.through() + 1, ended)?;
         let holds = Holds::open(&home.storage, bases.rsplit_once('/').map_or("", |(dir, _)| dir))?;
         let pins = Pins { floor: begun.unwrap_or_else(|| base.through()), ..Pins::default() };
         let machine = Machine {
@@ -79,25 +85,7 @@ impl Machine {
 
     /// The number of a disk by its name.
     pub fn disk_number(&self, name: &str) -> Option<u32> {
-        let state = self.journal.state();
-        state.disks.iter().find(|(_, info)| info.name == name).map(|(number, _)| *number)
-    }
-
-    /// Adds a disk, or changes the size of the one of that name.
-    ///
-    /// # Errors
-    /// As [`Journal::set_disk`].
-    pub fn set_disk(&self, info: &DiskInfo) -> Result<u32> {
-        let number = match self.disk_number(&info.name) {
-            Some(number) => number,
-            // A number that was used once is in the journal or in the base: the record's own number never was.
-            None => u32::try_from(self.journal.last() + 1)
-                .map_err(|_| Error::refused("the journal has had too many records to take another disk"))?,
-        };
-        if self.journal.state().disks.get(&number) != Some(info) {
-            self.journal.set_disk(number, info)?;
-        }
-        Ok(number)
+        self.journal.disk_number(name)
     }
 
     /// A disk as it is now, to be read and written.

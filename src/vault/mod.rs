@@ -9,6 +9,7 @@
 //! ```text
 //! VAULT/vault.json                   format, when it was made
 //! VAULT/lock                         held by the one service that works on it
+//! VAULT/running                      there from opening to closing in order, with the host's boot: did the power go, or only the service?
 //! VAULT/machines/NAME/machine.json   the machine's own number, which its journal carries
 //! VAULT/machines/NAME/journal/       segments: every write, in order
 //! VAULT/machines/NAME/bases/         each disk at the oldest point
@@ -25,6 +26,7 @@ pub mod holds;
 pub mod journal;
 pub mod machine;
 pub mod retention;
+mod running;
 pub mod storage;
 pub mod upkeep;
 
@@ -33,12 +35,13 @@ mod tests;
 
 use crate::name::Name;
 use handles::Handles;
-use journal::start::Found;
+use journal::start::{Ended, Found};
 use journal::{Home, Limits, Mark};
 use landfall_image::{Error, Result};
 use machine::Machine;
+use running::Running;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -71,20 +74,28 @@ pub struct Vault {
     in_memory: Arc<AtomicUsize>,
     machines: RwLock<BTreeMap<Name, Arc<Machine>>>,
     limits: Limits,
+    /// How the service before this one ended, and on which machines nobody has looked for its traces yet.
+    before: Option<Running>,
+    boot_id: String,
+    unjudged: RwLock<BTreeSet<Name>>,
     /// Released by the kernel, however the process ends.
     _lock: Option<std::fs::File>,
 }
 
-/// A machine whose files could not be read when the vault was opened, or that lost something.
+/// What became of a machine, when the vault was opened.
 #[derive(Debug)]
-pub struct Trouble {
-    /// Which.
-    pub machine: Name,
-    /// What could not be read; the machine is not there then.
-    pub error: Option<Error>,
-    /// What was found of writes that were interrupted.
-    pub found: Found,
+pub enum Trouble {
+    /// Its files cannot be read: the machine is not there. Nothing of it was changed.
+    Unreadable(Error),
+    /// Writes that were acknowledged may be missing: those since its last point, where the host lost its power, or more, where files are
+    /// damaged. The machine is there, and so are its points from before. Its disks have to be compared with their source by digests,
+    /// and what differs to be written, before a new point may be offered: until [`Journal::caught_up`](journal::Journal::caught_up)
+    /// was called, no checkpoint can be set. It is behind after each start until then.
+    Behind(Found),
 }
+
+/// Machines with something to be told of.
+pub type Troubles = BTreeMap<Name, Trouble>;
 
 impl Vault {
     /// Opens a vault, or makes one in an empty folder.
@@ -92,7 +103,7 @@ impl Vault {
     /// # Errors
     /// Refused where another process works on it, or the folder holds something else; unsupported where a later version wrote it. A single
     /// machine that cannot be read is no error: it is among the troubles.
-    pub fn open(root: &Path) -> Result<(Vault, Vec<Trouble>)> {
+    pub fn open(root: &Path) -> Result<(Vault, Troubles)> {
         let failed = |doing| move |error| Error::io(doing, error).in_file(root);
         std::fs::create_dir_all(root).map_err(failed("cannot make the vault's folder"))?;
         let is_new = !root.join("vault.json").exists();
@@ -113,14 +124,16 @@ impl Vault {
                 .hint("ask that one (landfall status), or stop it: systemctl stop landfall")
         })?;
         let storage: Arc<dyn Storage> = Arc::new(Folder::new(root));
-        Vault::on(storage, Limits::default(), Some(lock))
+        Vault::on(storage, Limits::default(), Some(lock), &running::boot_id())
     }
 
+    /// As [`open`](Self::open), on any storage; `boot_id` is the host's, which changes whenever it starts.
     fn on(
         storage: Arc<dyn Storage>,
         limits: Limits,
         lock: Option<std::fs::File>,
-    ) -> Result<(Vault, Vec<Trouble>)> {
+        boot_id: &str,
+    ) -> Result<(Vault, Troubles)> {
         match storage.list("")?.iter().any(|name| name == "vault.json") {
             true => {
                 let header: Header = read_json(&*storage, "vault.json")?;
@@ -140,28 +153,60 @@ impl Vault {
                 &Header { landfall_vault: FORMAT, id: Uuid::new_v4() },
             )?,
         }
+        storage.make_dir("machines")?;
         let vault = Vault {
+            before: Running::read(&*storage)?,
             storage,
             handles: Arc::new(Handles::new(HANDLES)),
             in_memory: Arc::default(),
             machines: RwLock::default(),
             limits,
+            boot_id: boot_id.to_owned(),
+            unjudged: RwLock::default(),
             _lock: lock,
         };
-        vault.storage.make_dir("machines")?;
-        let mut troubles = Vec::new();
+        let mut troubles = Troubles::new();
         for name in vault.storage.list("machines")? {
-            let Ok(machine) = name.parse::<Name>() else { continue };
-            match vault.open_machine(&machine) {
-                Ok(found) if found.is_damaged() => troubles.push(Trouble { machine, error: None, found }),
+            let Ok(name) = name.parse::<Name>() else { continue };
+            match vault.open_machine(&name) {
+                Ok((machine, found)) if machine.journal().is_behind() => {
+                    troubles.insert(name, Trouble::Behind(found));
+                }
                 Ok(_) => {}
-                Err(error) => troubles.push(Trouble { machine, error: Some(error), found: Found::default() }),
+                Err(error) => {
+                    if vault.ended(&name) == Ended::WithThePower {
+                        vault.unjudged.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+                    }
+                    troubles.insert(name, Trouble::Unreadable(error));
+                }
             }
         }
+        // From here on it is this service that a loss of power meets; what the last one met is written down.
+        vault.running(Some(boot_id)).write(&*vault.storage)?;
         Ok((vault, troubles))
     }
 
-    fn open_machine(&self, name: &Name) -> Result<Found> {
+    /// Ends the work in order: nothing more is taken, and all that was is on the medium.
+    ///
+    /// # Errors
+    /// As the medium's; then the next service looks for what is missing as after a loss of power.
+    pub fn close(&self) -> Result<()> {
+        for machine in self.machines().values() {
+            machine.journal().shut()?;
+        }
+        self.running(None).write(&*self.storage)
+    }
+
+    fn running(&self, boot_id: Option<&str>) -> Running {
+        let unjudged = self.unjudged.read().unwrap_or_else(PoisonError::into_inner);
+        Running { boot_id: boot_id.map(str::to_owned), without_power: unjudged.clone() }
+    }
+
+    fn ended(&self, name: &Name) -> Ended {
+        self.before.as_ref().map_or(Ended::InOrder, |before| before.ended(name, &self.boot_id))
+    }
+
+    fn open_machine(&self, name: &Name) -> Result<(Arc<Machine>, Found)> {
         let dir = format!("machines/{name}");
         let identity = match self.storage.list(&dir)?.iter().any(|file| file == "machine.json") {
             true => read_json(&*self.storage, &format!("{dir}/machine.json"))?,
@@ -179,10 +224,13 @@ impl Vault {
             machine: identity.id,
             in_memory: Arc::clone(&self.in_memory),
         };
-        let (machine, found) = Machine::open(name.as_str(), &home, &format!("{dir}/bases"), self.limits)?;
+        let (machine, found) =
+            Machine::open(name.as_str(), &home, &format!("{dir}/bases"), self.limits, self.ended(name))?;
+        let machine = Arc::new(machine);
         let mut machines = self.machines.write().unwrap_or_else(PoisonError::into_inner);
-        machines.insert(name.clone(), Arc::new(machine));
-        Ok(found)
+        machines.insert(name.clone(), Arc::clone(&machine));
+        self.unjudged.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok((machine, found))
     }
 
     /// The machines by their names.
@@ -214,26 +262,31 @@ impl Vault {
     }
 
     /// Sets one checkpoint on all of these machines at the same moment: no write to one of them is in it that came after a write to
-    /// another which is not. Returns when it is durable everywhere, with its record in each machine's journal.
+    /// another which is not. Returns when it is durable everywhere, with its time and its record in each machine's journal.
     ///
     /// # Errors
-    /// As [`journal::Journal::sync`]; then it is on none, as far as anybody is told.
-    pub fn cut(&self, machines: &[Arc<Machine>], time: u64, mark: &Mark) -> Result<Vec<u64>> {
+    /// As [`journal::Journal::sync`], and refused where writes to one of them may be missing ([`Trouble::Behind`]); then it is on none,
+    /// as far as anybody is told.
+    pub fn cut(&self, machines: &[Arc<Machine>], time: u64, mark: &Mark) -> Result<(u64, Vec<u64>)> {
         // Always in one order, so that two cuts cannot wait for one another.
         let mut order: Vec<usize> = (0..machines.len()).collect();
         order.sort_by_key(|at| machines[*at].name());
         let group = (machines.len() > 1).then(Uuid::new_v4);
         let mark = Mark { group, ..mark.clone() };
         let mut sequences = vec![0; machines.len()];
-        {
+        let time = {
             let mut held = Vec::with_capacity(order.len());
             for at in &order {
                 held.push((*at, machines[*at].journal().hold()));
             }
+            // On all or on none, and with one time.
+            held.iter().try_for_each(|(_, held)| held.check())?;
+            let time = held.iter().map(|(_, held)| held.earliest()).fold(time, u64::max);
             for (at, held) in &mut held {
                 sequences[*at] = held.checkpoint(time, &mark)?;
             }
-        }
+            time
+        };
         // Nobody is told of it before it is durable on all.
         for machine in machines {
             machine.journal().sync_quietly()?;
@@ -242,7 +295,7 @@ impl Vault {
             machine.journal().publish(*sequence);
         }
         self.relieve();
-        Ok(sequences)
+        Ok((time, sequences))
     }
 
     /// Closes segments of those that hold the most in memory, where all together hold too much.

@@ -101,7 +101,8 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-fn shown_duration(duration: Duration) -> String {
+/// As [`duration`] reads it, in days at most.
+pub fn shown_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     // Weeks and years read worse than days.
     let shown = UNITS.into_iter().skip(2).find(|(_, unit)| seconds.is_multiple_of(*unit));

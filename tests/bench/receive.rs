@@ -171,7 +171,7 @@ fn main() {
     let (vault, _) = Vault::open(vault_dir.path()).expect("a vault");
     let machine = vault.machine_or_new(&"machine".parse().expect("a name")).expect("a machine");
     let info = DiskInfo { name: "vault".into(), size: SIZE, sector: 512 };
-    machine.set_disk(&info).expect("a disk");
+    machine.journal().set_disk(&info).expect("a disk");
     let live = Arc::new(machine.live("vault").expect("a disk"));
     let opened = |disk: Arc<dyn DiskMut>| Opened {
         disk,

@@ -1,14 +1,15 @@
 //! The NBD receiver, with the clients of other makers, with strangers, and with QEMU's block jobs.
 
 mod clients;
+pub mod daemon;
 mod file_disk;
 mod flood;
 mod hostile;
-mod nbdsh;
+pub mod nbdsh;
 mod order;
 mod qemu;
-mod tls;
-mod vault;
+pub mod tls;
+pub mod vault;
 
 use file_disk::FileDisk;
 use landfall::receive::nbd::{Config, Limits, Listen, Monitor, Receiver, Stats};
@@ -230,7 +231,7 @@ impl Drop for Running {
 }
 
 /// A program of another maker, or a loud word that it is not here.
-fn program(name: &str, package: &str) -> Option<Command> {
+pub fn program(name: &str, package: &str) -> Option<Command> {
     match Command::new(name).arg("--version").output() {
         Ok(_) => Some(Command::new(name)),
         Err(_) => {
@@ -241,7 +242,7 @@ fn program(name: &str, package: &str) -> Option<Command> {
 }
 
 /// Runs it, and returns what it printed.
-fn output(command: &mut Command) -> String {
+pub fn output(command: &mut Command) -> String {
     let out = command.output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "{command:?}: {text} {}", String::from_utf8_lossy(&out.stderr));
@@ -249,7 +250,7 @@ fn output(command: &mut Command) -> String {
 }
 
 /// Bytes that are not alike anywhere, from a seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -262,7 +263,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-fn read_all(disk: &dyn Disk) -> Vec<u8> {
+pub fn read_all(disk: &dyn Disk) -> Vec<u8> {
     let mut out = vec![0; usize::try_from(disk.size().0).unwrap()];
     disk.read_at(GuestOffset(0), &mut out).unwrap();
     out

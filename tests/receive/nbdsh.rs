@@ -2,15 +2,23 @@
 
 use super::*;
 
+/// An interpreter with libnbd; `None`, after a loud word, where there is none.
+pub fn python() -> Option<Command> {
+    // Debian's own interpreter has Debian's modules, whatever else is called python3.
+    let python = || Command::new("/usr/bin/python3");
+    match python().args(["-c", "import nbd"]).output().is_ok_and(|out| out.status.success()) {
+        true => Some(python()),
+        false => {
+            eprintln!("SKIPPED: no libnbd for Python here (Debian: python3-libnbd)");
+            None
+        }
+    }
+}
+
 /// Runs a script with libnbd's handle `h`, which is connected where there is a URI; false, after a loud word, where
 /// there is no libnbd for Python.
 pub fn script(running: &Running, uri: Option<&str>, script: &str) -> bool {
-    // Debian's own interpreter has Debian's modules, whatever else is called python3.
-    let python = || Command::new("/usr/bin/python3");
-    if !python().args(["-c", "import nbd"]).output().is_ok_and(|out| out.status.success()) {
-        eprintln!("SKIPPED: no libnbd for Python here (Debian: python3-libnbd)");
-        return false;
-    }
+    let Some(mut python) = python() else { return false };
     let path = running.path("script.py");
     let connect = match uri {
         Some(uri) => format!(
@@ -30,7 +38,7 @@ def fails(number, call, *args):
         raise AssertionError((call, args, 'works'))
 ";
     std::fs::write(&path, format!("{helpers}{connect}{script}\n")).unwrap();
-    output(python().arg(&path));
+    output(python.arg(&path));
     true
 }
 

@@ -7,13 +7,13 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use sha2::{Digest, Sha256};
 
 /// An authority, with files of certificates that it made, named as libnbd and QEMU look for them.
-struct Authority {
+pub struct Authority {
     dir: tempfile::TempDir,
     client_der: Vec<u8>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let dir = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -38,11 +38,11 @@ impl Authority {
         Authority { dir, client_der }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn files(&self, own: Option<&str>) -> TlsFiles {
+    pub fn files(&self, own: Option<&str>) -> TlsFiles {
         TlsFiles {
             ca: Some(self.path("ca-cert.pem")),
             certificate: own.map(|own| self.path(&format!("{own}-cert.pem"))),
@@ -61,7 +61,7 @@ impl Authority {
     }
 }
 
-fn connect(uri: &str, tls: TlsFiles) -> Result<Client> {
+pub fn connect(uri: &str, tls: TlsFiles) -> Result<Client> {
     let client = Client::connect(&Uri::parse(uri)?, &ClientOptions { tls, ..ClientOptions::default() })?;
     // With TLS 1.3 a client hears only here that its certificate is not wanted.
     client.read_at(GuestOffset(0), &mut [0; 512])?;

@@ -8,32 +8,32 @@ use landfall::vault::machine::{Machine, Point};
 use landfall::vault::upkeep;
 use std::collections::BTreeSet;
 
-const BLOCK: u64 = 4096;
-const BLOCKS: u64 = 512;
+pub const BLOCK: u64 = 4096;
+pub const BLOCKS: u64 = 512;
 
 fn machine(vault: &Vault, name: &str, disks: &[&str]) -> Arc<Machine> {
     let machine = vault.machine_or_new(&name.parse().unwrap()).unwrap();
     for disk in disks {
         let info = DiskInfo { name: (*disk).to_owned(), size: BLOCK * BLOCKS, sector: 512 };
-        machine.set_disk(&info).unwrap();
+        machine.journal().set_disk(&info).unwrap();
     }
     machine
 }
 
-fn of_point(point: &Point, name: &str) -> Vec<u8> {
+pub fn of_point(point: &Point, name: &str) -> Vec<u8> {
     let disks = &point.state().disks;
     let (number, _) = disks.iter().find(|(_, info)| info.name == name).unwrap();
     read_all(&point.disk(*number).unwrap())
 }
 
 /// The number of each block's last write; 0 where there was none.
-fn numbers(content: &[u8]) -> Vec<u64> {
+pub fn numbers(content: &[u8]) -> Vec<u64> {
     content.chunks(4096).map(|block| u64::from_be_bytes(block[..8].try_into().unwrap())).collect()
 }
 
 /// Write `n` (from 1) goes to disk `n % 2`, to a block that is drawn from `n`; the whole block says `n`. Its two disks' blocks after the
 /// first `count` writes.
-fn model(count: u64) -> [Vec<u64>; 2] {
+pub fn model(count: u64) -> [Vec<u64>; 2] {
     let mut disks = [vec![0; 512], vec![0; 512]];
     for n in 1..=count {
         let block = ((n * 2_654_435_761) >> 7) % BLOCKS;

@@ -2,9 +2,11 @@
 
 mod disk;
 mod recover;
+mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
+pub use service::{LogForm, Serve};
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
@@ -107,6 +109,12 @@ pub enum Verb {
     ///
     /// For other targets than kvm: landfall convert point:MACHINE@latest --to TARGET
     Recover(Box<Recover>),
+    /// Run the service of the recovery site: receive replicated disks over NBD, keep recovery points
+    ///
+    /// Programs on this machine reach it through sockets in /run/landfall (receive.sock for disks that come in, points.sock for
+    /// points that are read, api.sock); others over TLS, as its file says. SIGTERM ends it in good order; after any other end
+    /// it goes on where it was.
+    Serve(Serve),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),

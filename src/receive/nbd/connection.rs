@@ -53,6 +53,8 @@ pub(super) struct Common<'a> {
     pub memories: &'a Memories,
     /// Where it is counted: for all, and for this export.
     pub counters: [&'a Counters; 2],
+    /// Called when a FLUSH is done.
+    pub flushed: &'a (dyn Fn() + Sync),
 }
 
 /// The disk as this client gets it.
@@ -430,6 +432,9 @@ impl Connection<'_> {
                 _ => {}
             }
             tally.flushes += u64::from(flushes(request));
+            if request.command == CMD_FLUSH {
+                (self.common.flushed)();
+            }
             self.out.extend(answer::simple(request.cookie, 0));
             return;
         };

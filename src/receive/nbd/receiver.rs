@@ -242,16 +242,18 @@ async fn serve(
         }
     };
     let export = shared.ledger.export(&guest.name);
+    let (name, peer) = (guest.name.clone(), guest.peer.clone());
     let common = Common {
         limits: &shared.limits,
         memories: &shared.memories,
         counters: [&shared.ledger.total, &export.counters],
+        flushed: &|| shared.exports.flushed(&name, &peer),
     };
     let mut presence = Presence {
         exports: &*shared.exports,
         export: &export,
-        name: guest.name.clone(),
-        peer: guest.peer.clone(),
+        name: name.clone(),
+        peer: peer.clone(),
         // Should it be cut off.
         ended: Ended::Lost("was cut off".into()),
     };

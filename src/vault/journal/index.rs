@@ -59,7 +59,9 @@ impl Entry {
             Kind::Zero => Source::Zero,
             _ => return,
         };
-        maps.entry(self.disk).or_default().insert(self.offset..self.offset + self.len, source);
+        if self.len > 0 {
+            maps.entry(self.disk).or_default().insert(self.offset..self.offset + self.len, source);
+        }
     }
 
     /// True where it is not about content.

@@ -16,84 +16,32 @@
 //! Not here: which points are kept ([`retention`](super::retention)), rewriting ([`compact`](super::compact)), the base
 //! ([`base`](super::base)).
 
+mod active;
+mod copying;
 pub mod index;
 pub mod map;
 pub mod record;
 pub mod segment;
 pub mod start;
+mod state;
 mod view;
 
+pub use state::{Checkpoint, Consistency, DiskInfo, Mark, State, checkpoints, records};
 pub use view::View;
 
 use crate::vault::handles::Handles;
 use crate::vault::storage::{Storage, StoredFile};
+use active::{Active, Note};
 use index::Entry;
 use landfall_image::{Error, Result};
-use map::{RunMap, Search};
-use record::{Kind, PAYLOAD_AT_MOST, Record, SEGMENT_HEADER, SegmentHeader};
-use segment::{Log, Name, Segment};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use map::Search;
+use record::{Kind, PAYLOAD_AT_MOST};
+use segment::Segment;
+use state::{attachment, checkpoint, encoded, notes};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use uuid::Uuid;
-
-/// What a disk of a machine is called, and how large it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskInfo {
-    /// Its name in the machine.
-    pub name: String,
-    /// Bytes.
-    pub size: u64,
-    /// Bytes of a logical sector: 512 or 4096.
-    pub sector: u32,
-}
-
-/// The machine's disks and attachments at a record of its journal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// By their numbers, which are never used again.
-    pub disks: BTreeMap<u32, DiskInfo>,
-    /// By their names.
-    pub attachments: BTreeMap<String, Vec<u8>>,
-}
-
-/// How far a recovery point can be trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Consistency {
-    /// As after a loss of power: all writes up to a moment, on all disks.
-    #[default]
-    Crash,
-    /// The applications had written down what they had in memory.
-    Application,
-}
-
-/// What a checkpoint says besides its time.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Mark {
-    /// See there.
-    pub consistency: Consistency,
-    /// The cut that it is a part of, across the machines of a group.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<Uuid>,
-    /// A name that somebody gave to it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tag: Option<String>,
-}
-
-/// A checkpoint of a journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Its record.
-    pub sequence: u64,
-    /// Milliseconds since 1970.
-    pub time: u64,
-    /// What it says.
-    pub mark: Mark,
-}
 
 /// When a segment is closed.
 #[derive(Clone, Copy, Debug)]
@@ -144,33 +92,10 @@ pub struct Journal {
     durable: AtomicU64,
     /// The medium failed: nobody knows what of the latest writes is on it.
     is_lost: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Active {
-    /// Made with the first record.
-    file: Option<Writing>,
-    log: Log,
-    /// Where content lies after the first `mapped` records of the log.
-    maps: BTreeMap<u32, RunMap>,
-    mapped: usize,
-    /// Of the next record.
-    next: u64,
-    state: State,
-}
-
-#[derive(Debug)]
-struct Writing {
-    file: Arc<dyn StoredFile>,
-    first: u64,
-    salt: u32,
-    end: u64,
-}
-
-/// A part of a write.
-enum Part<'p> {
-    Data(&'p [u8]),
-    Zero(u64),
+    /// The vault was closed.
+    is_shut: AtomicBool,
+    /// Acknowledged writes may be missing.
+    is_behind: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -190,7 +115,17 @@ impl Journal {
 
     /// Disks and attachments as they are now.
     pub fn state(&self) -> State {
-        locked(&self.active).state.clone()
+        self.with_state(State::clone)
+    }
+
+    /// Looks at disks and attachments as they are now, without a copy of them; writes wait meanwhile.
+    pub fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&locked(&self.active).state)
+    }
+
+    /// The number of a disk by its name.
+    pub fn disk_number(&self, name: &str) -> Option<u32> {
+        locked(&self.active).state.number(name)
     }
 
     /// A disk as it is now; `None` where the machine has none of that number.
@@ -201,13 +136,14 @@ impl Journal {
     /// Writes to a disk. When it returns, the write is in the journal, behind all that returned before.
     ///
     /// # Errors
-    /// Where there is no such disk, the range passes its end, or the file cannot be written; then nothing was.
+    /// Where there is no such disk, the range passes its end, or the file cannot be written; then nothing was, or of more than
+    /// 32 MiB a part from the front.
     pub fn write(&self, disk: u32, offset: u64, data: &[u8]) -> Result<()> {
         let mut active = locked(&self.active);
         active.check(disk, offset, data.len() as u64)?;
         let mut at = offset;
         for piece in data.chunks(PAYLOAD_AT_MOST) {
-            self.append(&mut active, disk, at, Part::Data(piece))?;
+            self.put(&mut active, &Note::data(disk, at, piece))?;
             at += piece.len() as u64;
         }
         Ok(())
@@ -222,15 +158,15 @@ impl Journal {
         active.check(disk, offset, len)?;
         match len {
             0 => Ok(()),
-            _ => self.append(&mut active, disk, offset, Part::Zero(len)),
+            _ => self.put(&mut active, &Note::zero(disk, offset, len)),
         }
     }
 
-    /// Adds a disk, or gives one another size or name. What a smaller one loses does not come back when it grows.
+    /// Adds a disk, or changes the one of that name, and gives its number. What a smaller one loses does not come back when it grows.
     ///
     /// # Errors
     /// Where the file cannot be written, or the size is no multiple of the sector.
-    pub fn set_disk(&self, disk: u32, info: &DiskInfo) -> Result<()> {
+    pub fn set_disk(&self, info: &DiskInfo) -> Result<u32> {
         if !info.size.is_multiple_of(u64::from(info.sector.max(1))) || ![512, 4096].contains(&info.sector) {
             return Err(Error::refused(format!(
                 "a disk of {} bytes in sectors of {} cannot be protected",
@@ -239,14 +175,25 @@ impl Journal {
             .hint("give a size that is a multiple of the sector size, which is 512 or 4096"));
         }
         let mut active = locked(&self.active);
-        if let Some(was) = active.state.disks.get(&disk).map(|was| was.size).filter(|was| *was > info.size) {
-            self.append(&mut active, disk, info.size, Part::Zero(was - info.size))?;
+        let number = match active.state.number(&info.name) {
+            Some(number) => number,
+            // Never one that was used before: the journal or the base may hold content under it.
+            None => active.state.highest.checked_add(1).ok_or_else(|| {
+                Error::refused("the machine has had too many disks to take another one")
+                    .hint("protect it under another name")
+            })?,
+        };
+        match active.state.disks.get(&number).cloned() {
+            Some(was) if was == *info => return Ok(number),
+            // Behind its old end lies what it lost when it was made smaller, in the journal or in the base.
+            Some(was) if was.size < info.size => {
+                self.put(&mut active, &Note::zero(number, was.size, info.size - was.size))?;
+            }
+            _ => {}
         }
-        let payload = encoded(info)?;
-        let note = Note { kind: Kind::Disk, disk, offset: 0, len: 0, payload: &payload };
-        self.note(&mut active, &note)?;
-        active.state.disks.insert(disk, info.clone());
-        Ok(())
+        self.put(&mut active, &Note::disk(number, &encoded(info)?))?;
+        active.state.put_disk(number, info.clone());
+        Ok(number)
     }
 
     /// Takes a disk from the machine. Earlier points keep it.
@@ -256,7 +203,7 @@ impl Journal {
     pub fn remove_disk(&self, disk: u32) -> Result<()> {
         let mut active = locked(&self.active);
         active.check(disk, 0, 0)?;
-        self.note(&mut active, &Note { kind: Kind::DiskGone, disk, offset: 0, len: 0, payload: &[] })?;
+        self.put(&mut active, &Note::disk_gone(disk))?;
         active.state.disks.remove(&disk);
         Ok(())
     }
@@ -270,7 +217,7 @@ impl Journal {
         if active.state.attachments.get(name).map_or(&[][..], Vec::as_slice) == bytes {
             return Ok(());
         }
-        self.note(&mut active, &Note::attachment(&attachment(name, bytes)?))?;
+        self.put(&mut active, &Note::attachment(&attachment(name, bytes)?))?;
         match bytes.is_empty() {
             true => active.state.attachments.remove(name),
             false => active.state.attachments.insert(name.to_owned(), bytes.to_owned()),
@@ -300,8 +247,9 @@ impl Journal {
     /// As [`sync`](Self::sync).
     pub fn sync_quietly(&self) -> Result<u64> {
         let synced = self.sync_all();
-        if synced.is_err() {
-            self.is_lost.store(true, Ordering::Release);
+        if synced.is_err() && !self.is_lost.swap(true, Ordering::AcqRel) {
+            // For the next service. Where the medium does not even take that, what it lost is found as damage.
+            drop(start::set_behind(&self.home, &start::Found::default()));
         }
         synced
     }
@@ -313,7 +261,7 @@ impl Journal {
 
     /// Records that are held in memory for the segment that is written to.
     pub fn records_in_active(&self) -> usize {
-        locked(&self.active).log.entries.len()
+        locked(&self.active).entries().len()
     }
 
     fn check_lost(&self) -> Result<()> {
@@ -331,7 +279,7 @@ impl Journal {
         self.check_lost()?;
         let (last, file) = {
             let active = locked(&self.active);
-            (active.next - 1, active.file.as_ref().map(|writing| Arc::clone(&writing.file)))
+            (active.next - 1, active.file())
         };
         let closed: Vec<Arc<Segment>> = self.closed();
         for segment in closed {
@@ -340,9 +288,35 @@ impl Journal {
         if let Some(file) = file {
             file.sync()?;
         }
-        // The names of new files.
-        self.home.storage.sync_dir(&self.home.dir)?;
         Ok(last)
+    }
+
+    /// True where acknowledged writes may be missing: no checkpoint can be set then, as it would be no state that the machine was in.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Acquire)
+    }
+
+    /// Says that all of the machine's disks were compared with their source, and what differs was written: checkpoints can be set again.
+    ///
+    /// # Errors
+    /// As the storage's; then it stays behind.
+    pub fn caught_up(&self) -> Result<()> {
+        start::clear_behind(&self.home)?;
+        self.is_behind.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes nothing more, and returns when all is on the medium.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn shut(&self) -> Result<()> {
+        {
+            // Nothing that was let in before is left behind.
+            let _active = locked(&self.active);
+            self.is_shut.store(true, Ordering::Release);
+        }
+        self.sync().map(|_| ())
     }
 
     /// Closes the segment that is written to, so that all of it can be sealed and rewritten.
@@ -405,8 +379,8 @@ impl Journal {
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
         let active: Vec<(Entry, Arc<dyn StoredFile>)> = {
             let active = locked(&self.active);
-            let file = active.file.as_ref().map(|writing| Arc::clone(&writing.file));
-            let marks = active.log.entries.iter().filter(|entry| entry.kind == Kind::Checkpoint);
+            let file = active.file();
+            let marks = active.entries().iter().filter(|entry| entry.kind == Kind::Checkpoint);
             marks.filter_map(|entry| Some((*entry, Arc::clone(file.as_ref()?)))).collect()
         };
         let mut all = Vec::new();
@@ -447,11 +421,7 @@ impl Journal {
         if let Some(found) = view::segment_of(segments, segment) {
             return found.read(at, buf);
         }
-        let file = {
-            let active = locked(&self.active);
-            let writing = active.file.as_ref().filter(|writing| writing.first == segment);
-            writing.map(|writing| Arc::clone(&writing.file))
-        };
+        let file = locked(&self.active).file_of(segment);
         match file {
             Some(file) => file.read_at(at, buf),
             // It was closed since.
@@ -462,102 +432,26 @@ impl Journal {
         }
     }
 
-    fn append(&self, active: &mut Active, disk: u32, offset: u64, part: Part<'_>) -> Result<()> {
-        self.ready(active)?;
-        let (kind, len, payload) = match part {
-            Part::Data(data) => (Kind::Data, data.len() as u64, data),
-            Part::Zero(len) => (Kind::Zero, len, &[][..]),
-        };
-        self.put(active, &Note { kind, disk, offset, len, payload })
-    }
-
-    fn note(&self, active: &mut Active, note: &Note<'_>) -> Result<()> {
-        self.ready(active)?;
-        self.put(active, note)
-    }
-
-    /// Makes sure that there is a segment with room.
-    fn ready(&self, active: &mut Active) -> Result<()> {
+    /// Writes a record, in a segment that has room.
+    fn put(&self, active: &mut Active, note: &Note<'_>) -> Result<()> {
         self.check_lost()?;
-        let is_full = active.log.entries.len() >= self.limits.records
-            || active.file.as_ref().is_some_and(|writing| writing.end >= self.limits.bytes);
-        if is_full {
+        if self.is_shut.load(Ordering::Acquire) {
+            return Err(Error::refused("the vault was closed").hint("start the service: landfall serve"));
+        }
+        if active.is_full(self.limits.records, self.limits.bytes) {
             self.close(active);
             if self.closed().len() > self.limits.closed {
                 self.seal_one()?;
             }
         }
-        if active.file.is_some() {
-            return Ok(());
-        }
-        let first = active.next;
-        let salt = Uuid::new_v4().as_fields().0;
-        let path = format!("{}/{}", self.home.dir, Name { first, last: None, generation: 0 }.file());
-        // Of a start that failed half-way.
-        self.home.storage.remove(&path)?;
-        let file = self.home.storage.create(&path)?;
-        let header = SegmentHeader { salt, machine: self.home.machine, first };
-        file.write_at(0, &[&header.encode()])?;
-        active.file = Some(Writing { file, first, salt, end: SEGMENT_HEADER as u64 });
-        let state = active.state.clone();
-        for (disk, info) in &state.disks {
-            let payload = encoded(info)?;
-            let note = Note { kind: Kind::Disk, disk: *disk, offset: 0, len: 0, payload: &payload };
-            self.put(active, &note)?;
-        }
-        for (name, bytes) in &state.attachments {
-            self.put(active, &Note::attachment(&attachment(name, bytes)?))?;
-        }
-        Ok(())
-    }
-
-    fn put(&self, active: &mut Active, note: &Note<'_>) -> Result<()> {
-        let Some(writing) = &mut active.file else {
-            return Err(Error::corrupt("the journal has no file to write to"));
-        };
-        let payload = u32::try_from(note.payload.len()).ok().filter(|len| *len as usize <= PAYLOAD_AT_MOST);
-        let Some(payload) = payload else {
-            return Err(Error::refused(format!(
-                "{} bytes are more than a record of the journal holds ({PAYLOAD_AT_MOST})",
-                note.payload.len()
-            )));
-        };
-        let record = Record {
-            kind: note.kind,
-            disk: note.disk,
-            sequence: active.next,
-            offset: note.offset,
-            len: note.len,
-            payload,
-            sum: crc32c::crc32c(note.payload),
-        };
-        let size = record.size();
-        let padding = size - record::RECORD_HEADER as u64 - u64::from(payload);
-        let padding = &[0; 8][..usize::try_from(padding).unwrap_or(0)];
-        writing.file.write_at(writing.end, &[&record.encode(writing.salt), note.payload, padding])?;
-        let at = writing.end + record::RECORD_HEADER as u64;
-        writing.end += size;
-        let len = if note.kind.is_content() { note.len } else { u64::from(payload) };
-        active.log.entries.push(Entry {
-            kind: note.kind,
-            disk: note.disk,
-            offset: note.offset,
-            len,
-            sequence: active.next,
-            at,
-        });
-        active.next += 1;
-        self.home.in_memory.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        active.begin(&self.home)?;
+        active.put(&self.home, note)
     }
 
     fn close(&self, active: &mut Active) {
-        let Some(writing) = active.file.take() else { return };
-        let log = std::mem::take(&mut active.log);
-        active.maps.clear();
-        active.mapped = 0;
-        let segment = Segment::open(writing.first, log, writing.file, &self.home);
-        self.change(|segments| segments.push(Arc::new(segment)));
+        if let Some(segment) = active.close(&self.home) {
+            self.change(|segments| segments.push(Arc::new(segment)));
+        }
     }
 }
 
@@ -568,150 +462,38 @@ pub struct Held<'j> {
 }
 
 impl Held<'_> {
-    /// Sets a checkpoint. `time` is in milliseconds since 1970.
+    /// The earliest time that the next checkpoint can have: one millisecond behind the last one.
+    pub fn earliest(&self) -> u64 {
+        self.active.time.saturating_add(1)
+    }
+
+    /// Sets a checkpoint. `time` is in milliseconds since 1970; where it is not behind that of the last one, because the clock was set back,
+    /// the checkpoint is one millisecond younger than that: times rise through a journal.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Where the file cannot be written; refused where acknowledged writes may be missing, or a disk is being copied
+    /// ([`State::copying`]).
     pub fn checkpoint(&mut self, time: u64, mark: &Mark) -> Result<u64> {
+        self.check()?;
         let payload = match *mark == Mark::default() {
             true => Vec::new(),
             false => encoded(mark)?,
         };
-        let note = Note { kind: Kind::Checkpoint, disk: 0, offset: time, len: 0, payload: &payload };
-        self.journal.note(&mut self.active, &note)?;
+        let time = time.max(self.earliest());
+        self.journal.put(&mut self.active, &Note::checkpoint(time, &payload))?;
+        self.active.time = time;
         Ok(self.active.next - 1)
     }
-}
 
-impl State {
-    /// Follows a note.
-    fn apply(&mut self, entry: &Entry, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<()> {
-        match entry.kind {
-            Kind::Disk => {
-                self.disks.insert(entry.disk, decoded(&payload_of(entry, read)?, entry)?);
-            }
-            Kind::DiskGone => {
-                self.disks.remove(&entry.disk);
-            }
-            Kind::Attachment => {
-                let payload = payload_of(entry, read)?;
-                let parts = payload.iter().position(|byte| *byte == 0).map(|end| payload.split_at(end));
-                let name = parts.and_then(|(name, _)| std::str::from_utf8(name).ok());
-                let (Some(name), Some((_, rest))) = (name, parts) else {
-                    return Err(Error::corrupt(format!("record {} names no attachment", entry.sequence)));
-                };
-                match rest[1..].is_empty() {
-                    true => self.attachments.remove(name),
-                    false => self.attachments.insert(name.to_owned(), rest[1..].to_vec()),
-                };
-            }
-            Kind::Data | Kind::Zero | Kind::Checkpoint => {}
-        }
-        Ok(())
-    }
-}
-
-impl Active {
-    fn check(&self, disk: u32, offset: u64, len: u64) -> Result<()> {
-        let Some(info) = self.state.disks.get(&disk) else {
-            return Err(Error::refused(format!("the machine has no disk number {disk}")));
-        };
-        match offset.checked_add(len).is_some_and(|end| end <= info.size) {
-            true => Ok(()),
-            false => Err(Error::io(
-                format!(
-                    "{len} bytes at {offset:#x} pass the end of {}, which has {} bytes",
-                    info.name, info.size
-                ),
-                std::io::ErrorKind::UnexpectedEof.into(),
-            )),
+    /// Refuses where a checkpoint cannot be set.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn check(&self) -> Result<()> {
+        match self.journal.is_behind() {
+            false => self.active.state.check_copied(),
+            true => Err(Error::refused("writes that were acknowledged may be missing: a new point would be no state that the machine was in")
+                .hint("let the machine's disks be compared with their source (a resync); points from before the loss stay")),
         }
     }
-
-    fn map(&mut self, disk: u32) -> &RunMap {
-        if let Some(writing) = &self.file {
-            let new = &self.log.entries[self.mapped..];
-            new.iter().for_each(|entry| entry.put(writing.first, &mut self.maps));
-            self.mapped = self.log.entries.len();
-        }
-        self.maps.entry(disk).or_default()
-    }
-}
-
-struct Note<'n> {
-    kind: Kind,
-    disk: u32,
-    offset: u64,
-    len: u64,
-    payload: &'n [u8],
-}
-
-impl Note<'_> {
-    fn attachment(payload: &[u8]) -> Note<'_> {
-        Note { kind: Kind::Attachment, disk: 0, offset: 0, len: 0, payload }
-    }
-}
-
-fn attachment(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
-    if name.is_empty() || name.contains('\0') {
-        return Err(Error::refused(format!("{name:?} is no name of an attachment")));
-    }
-    Ok([name.as_bytes(), &[0], bytes].concat())
-}
-
-fn encoded(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::refused(format!("cannot be written down: {error}")))
-}
-
-/// Bytes of a note's payload: more is not believed.
-fn payload_of(entry: &Entry, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Vec<u8>> {
-    let len = usize::try_from(entry.len).ok().filter(|len| *len <= PAYLOAD_AT_MOST);
-    let Some(len) = len else {
-        return Err(Error::corrupt(format!("record {} claims {} bytes", entry.sequence, entry.len)));
-    };
-    let mut payload = vec![0; len];
-    read(entry.at, &mut payload)?;
-    Ok(payload)
-}
-
-fn checkpoint(entry: &Entry, read: impl Fn(u64, &mut [u8]) -> Result<()>) -> Result<Checkpoint> {
-    let mark = match entry.len {
-        0 => Mark::default(),
-        _ => decoded(&payload_of(entry, read)?, entry)?,
-    };
-    Ok(Checkpoint { sequence: entry.sequence, time: entry.offset, mark })
-}
-
-fn decoded<T: serde::de::DeserializeOwned>(payload: &[u8], entry: &Entry) -> Result<T> {
-    serde_json::from_slice(payload)
-        .map_err(|error| Error::corrupt(format!("record {} of the journal: {error}", entry.sequence)))
-}
-
-/// The notes of a segment, wherever they are.
-fn notes(segment: &Segment) -> Result<Vec<Entry>> {
-    match segment.log() {
-        Some(log) => Ok(log.entries.iter().filter(|entry| entry.is_note()).copied().collect()),
-        None => segment.index()?.notes().collect(),
-    }
-}
-
-/// All records of a segment in their order, without their payloads.
-///
-/// # Errors
-/// Where its index cannot be read or made.
-pub fn records(segment: &Segment) -> Result<Vec<Entry>> {
-    match segment.log() {
-        Some(log) => Ok(log.entries.clone()),
-        None => segment.index()?.log().collect(),
-    }
-}
-
-/// The checkpoints of a segment in their order.
-///
-/// # Errors
-/// Where its index cannot be read or made.
-pub fn checkpoints(segment: &Segment) -> Result<Vec<Checkpoint>> {
-    let notes = notes(segment)?;
-    let marks = notes.iter().filter(|entry| entry.kind == Kind::Checkpoint);
-    marks.map(|entry| checkpoint(entry, |at, buf| segment.read(at, buf))).collect()
 }

@@ -9,7 +9,7 @@
 //! 12  salt:32                       8  sequence:64          counts on by one through the whole journal
 //! 16  machine:128                  16  offset:64            on the disk; of a checkpoint its time
 //! 32  first sequence:64            24  length:64            of the run on the disk
-//! 40  0:160                        32  payload length:32
+//! 40  time:64, 0:96                32  payload length:32
 //! 60  CRC-32C of the 60 before     36  CRC-32C of the payload
 //!                                  40  CRC-32C of the 40 before, begun with the salt
 //!                                  44  0:32
@@ -17,7 +17,8 @@
 //! ```
 //!
 //! The salt is drawn for each segment, and no guest knows it: what a guest writes cannot pass for a record where a torn write
-//! leaves its bytes behind the journal's end. The sequence has no gap, so a record that is missing is noticed.
+//! leaves its bytes behind the journal's end. The sequence has no gap, so a record that is missing is noticed. The header's time is
+//! that of the last checkpoint before the segment, 0 where there is none.
 
 use landfall_image::{Error, Result};
 
@@ -132,6 +133,8 @@ pub struct SegmentHeader {
     pub machine: uuid::Uuid,
     /// Of its first record.
     pub first: u64,
+    /// Of the last checkpoint before it, in milliseconds since 1970; 0 where there is none.
+    pub time: u64,
 }
 
 impl SegmentHeader {
@@ -143,6 +146,7 @@ impl SegmentHeader {
         raw[12..16].copy_from_slice(&self.salt.to_le_bytes());
         raw[16..32].copy_from_slice(self.machine.as_bytes());
         raw[32..40].copy_from_slice(&self.first.to_le_bytes());
+        raw[40..48].copy_from_slice(&self.time.to_le_bytes());
         let sum = crc32c::crc32c(&raw[..60]);
         raw[60..].copy_from_slice(&sum.to_le_bytes());
         raw
@@ -167,6 +171,7 @@ impl SegmentHeader {
             salt: le32(raw, 12),
             machine: uuid::Uuid::from_bytes(machine),
             first: le64(raw, 32),
+            time: le64(raw, 40),
         })
     }
 }

@@ -3,24 +3,25 @@
 //! `0000000000000a01.open` is written to, or was when the service ended. `0000000000000a01-0000000000000fff.0.seg` is complete and never
 //! changes; its index has the same name with `.idx`. The third number counts how often its range of the journal was
 //! rewritten with fewer records (see [`compact`](super::super::compact)): where two files hold the same records, the higher
-//! number is the whole truth, and the others are what a loss of power left over.
+//! number is the whole truth, and the others are what a loss of power left over. One that was rewritten ends with a run of zeros of no
+//! length that has the last sequence: so it is known to be whole.
 
 use super::Home;
 use super::index::{self, BLOCK, Entry, Index};
 use super::map::RunMap;
-use super::record::{RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader};
+use super::record::{Kind, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader};
 use crate::vault::handles::Stored;
 use crate::vault::storage::{Storage, StoredFile};
 use landfall_image::{Error, FileOffset, Result};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Bytes that are read at once where a segment is read whole.
 const PIECE: u64 = 1 << 20;
 
 /// Which records a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// Sequence of the first.
     pub first: u64,
@@ -42,7 +43,9 @@ impl Name {
         }
         let (range, generation) = name.strip_suffix(".seg")?.split_once('.')?;
         let (first, last) = range.split_once('-')?;
-        Some(Name { first: number(first)?, last: Some(number(last)?), generation: generation.parse().ok()? })
+        let (first, last) = (number(first)?, number(last)?);
+        let generation = generation.parse().ok()?;
+        (first <= last).then_some(Name { first, last: Some(last), generation })
     }
 
     /// The file's name.
@@ -56,11 +59,6 @@ impl Name {
     /// The name of its index.
     pub fn index(&self) -> String {
         format!("{:016x}-{:016x}.{}.idx", self.first, self.last.unwrap_or_default(), self.generation)
-    }
-
-    /// True where all records of `other` are in this one, too.
-    pub fn covers(&self, other: &Name) -> bool {
-        self.first <= other.first && self.last >= other.last
     }
 }
 
@@ -100,7 +98,8 @@ pub struct Segment {
     home: Home,
     /// Of one that is not sealed: its records and its file.
     memory: Option<(Log, Arc<dyn StoredFile>)>,
-    index: OnceLock<Arc<Index>>,
+    /// Opened when it is needed.
+    index: Mutex<Option<Arc<Index>>>,
     is_obsolete: AtomicBool,
 }
 
@@ -122,7 +121,7 @@ impl Segment {
             last,
             home: home.clone(),
             memory,
-            index: OnceLock::new(),
+            index: Mutex::default(),
             is_obsolete: AtomicBool::new(false),
         }
     }
@@ -130,6 +129,13 @@ impl Segment {
     /// Its path in the vault.
     pub fn path(&self) -> String {
         format!("{}/{}", self.home.dir, self.name.file())
+    }
+
+    /// What it begins with.
+    pub fn header(&self) -> Result<SegmentHeader> {
+        let mut raw = [0; SEGMENT_HEADER];
+        self.read(0, &mut raw)?;
+        SegmentHeader::parse(&raw).map_err(|error| error.in_file(&self.home.storage.place(&self.path())))
     }
 
     /// Its records, where they are held in memory because it is not sealed.
@@ -149,30 +155,59 @@ impl Segment {
         self.file()?.sync()
     }
 
-    /// Its index, which is made anew from the records where it is missing or damaged.
-    pub fn index(&self) -> Result<Arc<Index>> {
-        if let Some(index) = self.index.get() {
+    /// Asks its index, which is made anew from the records where it is missing or damaged; `ask` is called again then. Nobody is told of
+    /// that: nothing was lost.
+    ///
+    /// # Errors
+    /// Those of `ask` that are not about damage; corrupt where a record is damaged, too; as the storage's.
+    pub fn indexed<T>(&self, ask: impl Fn(&Index) -> Result<T>) -> Result<T> {
+        let used = match self.index() {
+            Ok(index) => match ask(&index) {
+                Err(error) if is_unusable(&error) => Some(index),
+                other => return other,
+            },
+            Err(error) if is_unusable(&error) => None,
+            Err(error) => return Err(error),
+        };
+        ask(&*self.index_anew(used.as_ref())?)
+    }
+
+    fn index(&self) -> Result<Arc<Index>> {
+        let mut index = super::locked(&self.index);
+        match &*index {
+            Some(index) => Ok(Arc::clone(index)),
+            None => Ok(Arc::clone(index.insert(Arc::new(self.open_index()?)))),
+        }
+    }
+
+    fn index_path(&self) -> String {
+        format!("{}/{}", self.home.dir, self.name.index())
+    }
+
+    fn open_index(&self) -> Result<Index> {
+        let index = Index::open(Stored::new(&self.home.storage, &self.home.handles, &self.index_path()))?;
+        match index.sequences == (self.name.first, self.last) {
+            true => Ok(index),
+            false => Err(Error::corrupt("this is the index of another part of the journal")),
+        }
+    }
+
+    /// `used` is the index that cannot be used: where there is another one by now, it was made anew meanwhile.
+    fn index_anew(&self, used: Option<&Arc<Index>>) -> Result<Arc<Index>> {
+        let mut index = super::locked(&self.index);
+        if let Some(index) = index.as_ref().filter(|index| used.is_none_or(|used| !Arc::ptr_eq(used, index)))
+        {
             return Ok(Arc::clone(index));
         }
-        let path = format!("{}/{}", self.home.dir, self.name.index());
-        let stored = || Stored::new(&self.home.storage, &self.home.handles, &path);
-        let index = match Index::open(stored()) {
-            Ok(index) => index,
-            Err(_) => {
-                let file = self.file()?;
-                let scan = scan(&*file, self.name)
-                    .map_err(|error| error.in_file(&self.home.storage.place(&self.path())))?;
-                if scan.is_torn || scan.log.entries.last().is_none_or(|entry| entry.sequence > self.last) {
-                    return Err(Error::corrupt("a record of a complete part of the journal is damaged")
-                        .at(FileOffset(scan.end))
-                        .in_file(&self.home.storage.place(&self.path())));
-                }
-                self.home.handles.forget(&path);
-                write_index(&*self.home.storage, &path, self.name.first, self.last, &scan)?;
-                Index::open(stored())?
-            }
-        };
-        Ok(Arc::clone(self.index.get_or_init(|| Arc::new(index))))
+        let scan = scan(&*self.file()?, self.name, self.last)
+            .map_err(|error| error.in_file(&self.home.storage.place(&self.path())))?;
+        if scan.is_torn || !scan.is_whole(self.name, self.last) {
+            return Err(self.damaged(scan.end, "a record of a complete part of the journal is damaged"));
+        }
+        let path = self.index_path();
+        write_index(&*self.home.storage, &path, self.name.first, self.last, &scan)?;
+        self.home.handles.forget(&path);
+        Ok(Arc::clone(index.insert(Arc::new(self.open_index()?))))
     }
 
     /// Fills `buf` from byte `at` of the file, and checks it where the segment is sealed.
@@ -181,7 +216,6 @@ impl Segment {
         if self.memory.is_some() {
             return file.read_at(at, buf);
         }
-        let index = self.index()?;
         let len = file.len()?;
         let (mut here, end) = (at, at + buf.len() as u64);
         let mut block = Vec::new();
@@ -193,7 +227,8 @@ impl Segment {
             }
             block.resize(distance(until - start), 0);
             file.read_at(start, &mut block)?;
-            if index.sum(number)? != Some(crc32c::crc32c(&block)) {
+            let sum = self.indexed(|index| index.sum(number))?;
+            if sum != Some(crc32c::crc32c(&block)) {
                 return Err(self.damaged(start, "64 KiB of the journal are not as they were written"));
             }
             let stop = until.min(end);
@@ -220,8 +255,8 @@ impl Segment {
         file.sync()?;
         let name = Name { last: Some(self.last), ..self.name };
         let place = |error: Error| error.in_file(&self.home.storage.place(&self.path()));
-        let scan = scan(&*file, self.name).map_err(place)?;
-        if scan.log.entries.last().is_none_or(|entry| entry.sequence < self.last) {
+        let scan = scan(&*file, self.name, self.last).map_err(place)?;
+        if !scan.is_whole(self.name, self.last) {
             return Err(place(
                 Error::corrupt("what was written to the journal is not read back").at(FileOffset(scan.end)),
             ));
@@ -260,7 +295,14 @@ impl Drop for Segment {
     }
 }
 
-/// Writes the index of a segment that was read whole.
+/// True where an index is missing, cut off or damaged.
+fn is_unusable(error: &Error) -> bool {
+    use std::io::ErrorKind::{NotFound, UnexpectedEof};
+    let is_absent = |error: &std::io::Error| [NotFound, UnexpectedEof].contains(&error.kind());
+    error.kind() == landfall_image::Kind::Corrupt || error.io_error().is_some_and(is_absent)
+}
+
+/// Writes the index of a segment that was read whole; one that is there is replaced.
 pub(in crate::vault) fn write_index(
     storage: &dyn Storage,
     path: &str,
@@ -273,7 +315,9 @@ pub(in crate::vault) fn write_index(
     let notes: Vec<Entry> = scan.log.entries.iter().filter(|entry| entry.is_note()).copied().collect();
     let contents =
         index::Contents { sequences: (first, last), log: &scan.log.entries, notes: &notes, sums: &scan.sums };
-    index::write(storage, path, &contents, runs)
+    let new = format!("{path}.new");
+    index::write(storage, &new, &contents, runs)?;
+    storage.rename(&new, path)
 }
 
 /// What was found in a segment's file.
@@ -290,11 +334,24 @@ pub struct Scan {
     pub sums: Vec<u32>,
 }
 
-/// Reads a segment and checks each record, up to the end or the first that is none.
+impl Scan {
+    /// True where nothing is missing up to the record `last`.
+    pub fn is_whole(&self, name: Name, last: u64) -> bool {
+        let ends = |entry: &Entry| entry.sequence == last && (name.generation == 0 || is_end(entry));
+        self.log.entries.last().is_some_and(ends)
+    }
+}
+
+/// True for what a rewritten segment ends with.
+fn is_end(entry: &Entry) -> bool {
+    entry.kind == Kind::Zero && entry.len == 0
+}
+
+/// Reads a segment and checks each record, up to the end, the first that is none, or the last record `until`.
 ///
 /// # Errors
 /// Corrupt where it does not begin as a segment; what follows the last sound record is no error here.
-pub fn scan(file: &dyn StoredFile, name: Name) -> Result<Scan> {
+pub fn scan(file: &dyn StoredFile, name: Name, until: u64) -> Result<Scan> {
     let len = file.len()?;
     let mut head = [0; SEGMENT_HEADER];
     if len < SEGMENT_HEADER as u64 {
@@ -317,9 +374,9 @@ pub fn scan(file: &dyn StoredFile, name: Name) -> Result<Scan> {
         let is_next = match name.generation {
             0 => record.sequence == next,
             // Rewritten: what was overwritten later is missing.
-            _ => record.sequence >= next && name.last.is_none_or(|last| record.sequence <= last),
+            _ => record.sequence >= next,
         };
-        if !is_next {
+        if !is_next || record.sequence > until {
             break;
         }
         next = if name.generation == 0 { next + 1 } else { record.sequence };

@@ -61,7 +61,7 @@ impl Journal {
         whole.pop();
         let part = match segment.log() {
             Some(log) => log.maps(segment.name.first, sequence),
-            None => maps(&*segment.index()?, segment.name.first, sequence)?,
+            None => segment.indexed(|index| maps(index, segment.name.first, sequence))?,
         };
         Ok(View { state, part, whole, last: Some(segment) })
     }
@@ -122,10 +122,7 @@ pub(super) fn ask<'s>(
                 let Some(map) = log.all(segment.name.first).get(&disk) else { continue };
                 search.ask(|open| Ok::<_, Error>(map.within(open).collect()))?;
             }
-            None => {
-                let index = segment.index()?;
-                search.ask(|open| index.within(disk, open))?;
-            }
+            None => search.ask(|open| segment.indexed(|index| index.within(disk, open)))?,
         }
     }
     Ok(())

@@ -33,6 +33,20 @@ struct State {
     before: Option<Files>,
     /// Writes and syncs that still succeed.
     fails_after: Option<usize>,
+    /// Steps that fail, what gets through of a write then, and how often.
+    fails: Option<Failing>,
+    /// Files with such a name cannot be read.
+    unreadable: Option<String>,
+    /// Reads and writes of each file, where somebody counts them.
+    traffic: Option<Vec<Traffic>>,
+}
+
+/// A read or a write.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    pub path: String,
+    pub is_write: bool,
+    pub len: usize,
 }
 
 /// The medium, as programs see it while it has power.
@@ -46,6 +60,16 @@ pub enum Leaves {
     All,
     /// Any of it, chosen by this number.
     Some(u64),
+}
+
+/// Which steps, what gets through of a write, how many.
+type Failing = (fn(&Step) -> bool, Through, usize);
+
+/// What gets through of a write that fails.
+#[derive(Clone, Copy, Debug)]
+pub enum Through {
+    Half,
+    All,
 }
 
 fn index(number: u64) -> usize {
@@ -114,6 +138,38 @@ impl Medium {
     /// From now on only so many writes and syncs succeed.
     pub fn fail_after(&self, count: Option<usize>) {
         self.0.lock().unwrap().fails_after = count;
+    }
+
+    /// The next `times` steps like these fail.
+    pub fn fail_on(&self, which: fn(&Step) -> bool, through: Through, times: usize) {
+        self.0.lock().unwrap().fails = Some((which, through, times));
+    }
+
+    /// Files cannot be read whose names end so.
+    pub fn fail_reads(&self, ending: Option<&str>) {
+        self.0.lock().unwrap().unreadable = ending.map(str::to_owned);
+    }
+
+    /// Begins to count what is read and written, and gives what was.
+    pub fn traffic(&self) -> Vec<Traffic> {
+        self.0.lock().unwrap().traffic.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// A file's content; `None` where there is none.
+    pub fn content(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.0.lock().unwrap();
+        state.names.get(path).map(|file| state.files[*file].clone())
+    }
+
+    /// Puts a file there, or takes it away.
+    pub fn put(&self, path: &str, content: Option<Vec<u8>>) {
+        let mut state = self.0.lock().unwrap();
+        state.names.remove(path);
+        if let Some(content) = content {
+            let file = state.files.len();
+            state.files.push(content);
+            state.names.insert(path.to_owned(), file);
+        }
     }
 
     pub fn flip(&self, path: &str, at: usize) {
@@ -223,10 +279,36 @@ impl State {
             }
             *left -= 1;
         }
+        if let Some((fails, through, times)) = &mut self.fails
+            && *times > 0
+            && fails(&step)
+        {
+            *times -= 1;
+            if let Step::Write(file, at, bytes) = &step {
+                let len = if matches!(through, Through::Half) { bytes.len() / 2 } else { bytes.len() };
+                put(&mut self.files[*file], *at, &bytes[..len]);
+            }
+            return Err(Error::io("cannot write", io::Error::from_raw_os_error(28)));
+        }
         if self.is_recording {
             self.steps.push(step);
         }
         Ok(())
+    }
+
+    fn is_unreadable(&self, file: usize) -> bool {
+        let is_it = |(path, number): (&String, &usize)| {
+            *number == file && self.unreadable.as_ref().is_some_and(|ending| path.ends_with(ending))
+        };
+        self.names.iter().any(is_it)
+    }
+
+    fn note(&mut self, file: usize, is_write: bool, len: usize) {
+        if let Some(traffic) = &mut self.traffic {
+            let path = self.names.iter().find(|(_, number)| **number == file);
+            let path = path.map(|(path, _)| path.clone()).unwrap_or_default();
+            traffic.push(Traffic { path, is_write, len });
+        }
     }
 }
 
@@ -271,8 +353,12 @@ impl Storage for Medium {
 
     fn list(&self, dir: &str) -> Result<Vec<String>> {
         let state = self.0.lock().unwrap();
-        let inside = state.names.keys().filter(|path| folder(path) == dir);
-        Ok(inside.filter_map(|path| path.rsplit('/').next()).map(str::to_owned).collect())
+        let inside = |path: &'_ String| match dir {
+            "" => path.split('/').next().map(str::to_owned),
+            _ => path.strip_prefix(dir)?.strip_prefix('/')?.split('/').next().map(str::to_owned),
+        };
+        let names: std::collections::BTreeSet<String> = state.names.keys().filter_map(inside).collect();
+        Ok(names.into_iter().collect())
     }
 
     fn make_dir(&self, _: &str) -> Result<()> {
@@ -297,7 +383,11 @@ struct File(Medium, usize);
 
 impl StoredFile for File {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-        let state = self.0.0.lock().unwrap();
+        let mut state = self.0.0.lock().unwrap();
+        state.note(self.1, false, buf.len());
+        if state.is_unreadable(self.1) {
+            return Err(Error::io("cannot read", io::Error::from_raw_os_error(5)));
+        }
         let found = state.files[self.1].get(index(at)..index(at) + buf.len());
         let found = found.ok_or_else(|| Error::io("cannot read", io::ErrorKind::UnexpectedEof.into()))?;
         buf.copy_from_slice(found);
@@ -307,6 +397,7 @@ impl StoredFile for File {
     fn write_at(&self, at: u64, parts: &[&[u8]]) -> Result<()> {
         let mut state = self.0.0.lock().unwrap();
         let bytes = parts.concat();
+        state.note(self.1, true, bytes.len());
         state.step(Step::Write(self.1, at, bytes.clone()))?;
         put(&mut state.files[self.1], at, &bytes);
         Ok(())

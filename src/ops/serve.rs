@@ -1,0 +1,101 @@
+//! Runs the service, or says what its file means.
+
+use crate::receive::nbd::Listen;
+use crate::report::VERSION;
+use crate::report::serving::{Rules, ServeChecked};
+use crate::service::config::{Config, Protect};
+use crate::service::run::Bound;
+use crate::vault::retention::shown_duration;
+use landfall_image::Result;
+use landfall_image::convert::Cancel;
+use landfall_image::nbd::TlsFiles;
+use std::path::{Path, PathBuf};
+
+/// Where the file is looked for when nobody names it.
+const USUAL: &str = "/etc/landfall/landfall.toml";
+
+/// The configuration in the file at `path`; without, in the usual place, or where nothing is there, the defaults.
+///
+/// # Errors
+/// As [`Config::read`].
+pub fn config(path: Option<&Path>) -> Result<Config> {
+    match path {
+        Some(path) => Config::read(path),
+        None if Path::new(USUAL).exists() => Config::read(Path::new(USUAL)),
+        None => {
+            tracing::info!("{USUAL} is not there: the service has its defaults");
+            Config::parse("", Path::new(""))
+        }
+    }
+}
+
+/// What a configuration means, and whether the certificates can be read.
+///
+/// # Errors
+/// Where one cannot.
+pub fn check(config: &Config) -> Result<ServeChecked> {
+    let mut receive = vec![config.receive_socket().display().to_string()];
+    for listen in &config.receive.listen {
+        let Listen::Tcp { address, tls, .. } = listen else { continue };
+        receive.push(match tls {
+            Some(files) => files.server().map(|_| format!("{address} (TLS)"))?,
+            None => format!("{address} (anybody on this machine)"),
+        });
+    }
+    let mut api = vec![config.api_socket().display().to_string()];
+    if let Some(remote) = &config.api {
+        let files = TlsFiles {
+            certificate: Some(remote.certificate.clone()),
+            key: Some(remote.key.clone()),
+            ..TlsFiles::default()
+        };
+        files.server()?;
+        api.extend(remote.listen.iter().map(|address| format!("https://{address}")));
+    }
+    Ok(ServeChecked {
+        version: VERSION,
+        vault: config.vault.display().to_string(),
+        receive,
+        points: config.points_socket().display().to_string(),
+        api,
+        protect: rules(&config.protect),
+        machines: config.machines.iter().map(|(name, protect)| (name.to_string(), rules(protect))).collect(),
+        groups: config
+            .groups
+            .iter()
+            .map(|(name, members)| (name.to_string(), members.iter().map(ToString::to_string).collect()))
+            .collect(),
+    })
+}
+
+fn rules(protect: &Protect) -> Rules {
+    Rules {
+        checkpoint: shown_duration(protect.checkpoint),
+        retention: protect.retention.to_string(),
+        rpo: shown_duration(protect.rpo),
+    }
+}
+
+/// Works until `cancel`; `notify` is the socket of who started it (sd_notify(3)).
+///
+/// # Errors
+/// Where it cannot begin, with what stands in the way; where it cannot end in good order.
+pub fn serve(config: Config, notify: Option<PathBuf>, cancel: &Cancel) -> Result<()> {
+    let bound = Bound::open(config, notify)?;
+    let service = bound.service();
+    let config = service.config();
+    let machines = service.watched().len();
+    tracing::info!(
+        vault = %config.vault.display(),
+        machines,
+        nbd = ?bound.addresses(),
+        sockets = %config.sockets.display(),
+        "the service is there"
+    );
+    let ended = bound.run(cancel);
+    match &ended {
+        Ok(()) => tracing::info!("the service has ended in good order"),
+        Err(error) => tracing::error!(%error, "the service has ended"),
+    }
+    ended
+}

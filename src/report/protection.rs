@@ -1,0 +1,184 @@
+//! What is protected, how well, and what is wrong: `landfall status`, and the points of a machine.
+
+use crate::moment::Moment;
+use crate::vault::journal::Consistency;
+use landfall_image::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The state of a vault and of what is protected in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// Of this document's form.
+    pub version: u32,
+    /// When it was so.
+    pub at: Moment,
+    /// The worst of the machines.
+    pub protection: Protection,
+    /// The vault.
+    pub vault: VaultStatus,
+    /// The machines, by name.
+    pub machines: Vec<MachineStatus>,
+    /// What is wrong now, the worst first.
+    pub alarms: Vec<Alarm>,
+}
+
+/// Whether a machine can be brought back as it was a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protection {
+    /// The newest point is no older than it may be.
+    Protected,
+    /// There are points, and the newest is older than it may be, or will be soon.
+    AtRisk,
+    /// There is no point.
+    Unprotected,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VaultStatus {
+    /// Its folder.
+    pub folder: String,
+    /// Bytes of its file system.
+    pub size: Bytes,
+    /// Bytes of it that can still be written.
+    pub free: Bytes,
+}
+
+/// A protected machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MachineStatus {
+    /// Its name.
+    pub name: String,
+    /// How well.
+    pub protection: Protection,
+    /// Why, in one line.
+    pub because: String,
+    /// Its consistency group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// True where its definition is known: it can be recovered with its own processors, memory and cards.
+    pub defined: bool,
+    /// Its disks.
+    pub disks: Vec<DiskStatus>,
+    /// How many points there are.
+    pub points: usize,
+    /// When the oldest was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<Moment>,
+    /// When the newest was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Moment>,
+    /// How old the newest state that can be recovered is.
+    pub rpo: Rpo,
+}
+
+/// The recovery point objective, and what is reached of it; in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Rpo {
+    /// The newest state may be this old.
+    pub target: f64,
+    /// It is this old; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actual: Option<f64>,
+    /// It was no older than this for 95 % of the last day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p95: Option<f64>,
+}
+
+/// A disk that comes in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DiskStatus {
+    /// Its name; `MACHINE/DISK` is its export.
+    pub name: String,
+    /// Bytes.
+    pub size: Bytes,
+    /// Why it is no state of the machine: it is being copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying: Option<String>,
+    /// Connections that write to it.
+    pub connections: usize,
+    /// Who writes to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// When it was written to last, since the service started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Moment>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gravity {
+    /// Protection is lost, or will be.
+    Critical,
+    /// Somebody has to look.
+    Warning,
+}
+
+/// Something is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Alarm {
+    /// What: `rpo-missed`.
+    pub id: String,
+    /// How bad.
+    pub gravity: Gravity,
+    /// With which machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// In one line.
+    pub says: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// Since when.
+    pub since: Moment,
+}
+
+/// The points of a machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Points {
+    /// Of this document's form.
+    pub version: u32,
+    /// Whose.
+    pub machine: String,
+    /// Oldest first.
+    pub points: Vec<Point>,
+}
+
+/// A recovery point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Point {
+    /// Its number: the record of the machine's journal that it is. Larger ones are younger.
+    pub number: u64,
+    /// When it was set.
+    pub at: Moment,
+    /// How far it can be trusted.
+    pub consistency: Consistency,
+    /// The cut across several machines that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Uuid>,
+    /// A name that somebody gave to it: it is kept until that is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The last proof that it boots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Evidence>,
+}
+
+/// What a trial boot of a point showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// When it ended.
+    pub at: Moment,
+    /// Where it was tried: `kvm`.
+    pub target: String,
+    /// What came of it.
+    pub outcome: String,
+    /// From power-on to the login prompt, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_to_login: Option<f64>,
+    /// The folder with everything.
+    pub folder: String,
+}

@@ -1,0 +1,37 @@
+//! What `landfall serve --check` says of the service's file.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The service as its file describes it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ServeChecked {
+    /// Version of the document: [`VERSION`](super::VERSION).
+    pub version: u32,
+    /// The vault's folder.
+    pub vault: String,
+    /// Where NBD clients come in: sockets, and addresses with TLS.
+    pub receive: Vec<String>,
+    /// The socket at which points are read.
+    pub points: String,
+    /// Where the API is.
+    pub api: Vec<String>,
+    /// How machines are protected that have no rules of their own.
+    pub protect: Rules,
+    /// Machines with rules of their own.
+    pub machines: BTreeMap<String, Rules>,
+    /// Machines whose points are cut at one moment.
+    pub groups: BTreeMap<String, Vec<String>>,
+}
+
+/// How a machine is protected.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Rules {
+    /// Between two points: `5s`.
+    pub checkpoint: String,
+    /// Which points are kept.
+    pub retention: String,
+    /// How old the newest may be.
+    pub rpo: String,
+}

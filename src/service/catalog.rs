@@ -1,0 +1,409 @@
+//! What the service keeps beside the vault, in SQLite: tokens, names that were given to points later, points that were given up by
+//! hand, evidence of proofs, and a log of alarms.
+//!
+//! Absent: everything that a recovery needs, which is in the vault itself. A catalog that is lost or damaged is set aside and begun anew.
+
+use crate::moment::Moment;
+use crate::report::protection::{Alarm, Evidence};
+use landfall_image::{Error, Result};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
+
+/// The tables, as they came to be: one text for each version.
+const VERSIONS: [&str; 1] = ["
+    CREATE TABLE token (
+        name TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, made INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE tag (
+        machine BLOB NOT NULL, point INTEGER NOT NULL, tag TEXT NOT NULL, made INTEGER NOT NULL,
+        PRIMARY KEY (machine, point)
+    ) STRICT;
+    CREATE TABLE given_up (
+        machine BLOB NOT NULL, point INTEGER NOT NULL, made INTEGER NOT NULL, PRIMARY KEY (machine, point)
+    ) STRICT;
+    CREATE TABLE evidence (
+        machine BLOB NOT NULL, point INTEGER NOT NULL, document TEXT NOT NULL, made INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX evidence_of ON evidence (machine, point);
+    CREATE TABLE event (
+        at INTEGER NOT NULL, began INTEGER NOT NULL, id TEXT NOT NULL, machine TEXT, document TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX event_at ON event (at);
+"];
+
+/// Events that are kept.
+const EVENTS_AT_MOST: i64 = 100_000;
+
+/// The catalog.
+#[derive(Debug)]
+pub struct Catalog {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// To look.
+    Read,
+    /// To do everything but hand out tokens.
+    Operate,
+    /// Everything.
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Read, Role::Operate, Role::Admin];
+
+    /// As it is written: `read`, `operate`, `admin`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Operate => "operate",
+            Role::Admin => "admin",
+        }
+    }
+
+    /// The role of that name.
+    pub fn parse(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A token, without its secret, which nobody keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Whom it was given to.
+    pub name: String,
+    /// What it allows.
+    pub role: Role,
+    /// When.
+    pub made: Moment,
+}
+
+impl Catalog {
+    /// Opens the catalog at `path`, or makes it. The second value tells where a damaged one was set aside.
+    ///
+    /// # Errors
+    /// Where neither works; unsupported where a later version wrote it.
+    pub fn open(path: &Path) -> Result<(Catalog, Option<PathBuf>)> {
+        match Catalog::open_sound(path) {
+            Ok(catalog) => Ok((catalog, None)),
+            Err(error) if error.kind() == landfall_image::Kind::Corrupt => {
+                let aside = path.with_extension(format!("damaged-{}", Uuid::new_v4().simple()));
+                std::fs::rename(path, &aside)
+                    .map_err(|error| Error::io("cannot set aside", error).in_file(path))?;
+                for more in ["-wal", "-shm"] {
+                    drop(std::fs::remove_file(with_more(path, more)));
+                }
+                Ok((Catalog::open_sound(path)?, Some(aside)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_sound(path: &Path) -> Result<Catalog> {
+        let failed = |error| failed(path, error);
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
+        let sound: String =
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        if sound != "ok" {
+            return Err(Error::corrupt(format!("the catalog is damaged: {sound}")).in_file(path));
+        }
+        let version: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        let version = usize::try_from(version).unwrap_or(usize::MAX);
+        if version > VERSIONS.len() {
+            return Err(Error::unsupported(format!(
+                "a catalog of version {version}; this program knows {}",
+                VERSIONS.len()
+            ))
+            .in_file(path)
+            .hint("use the version of landfall that wrote it, or a later one"));
+        }
+        for (number, text) in VERSIONS.iter().enumerate().skip(version) {
+            let step = format!("BEGIN IMMEDIATE; {text} PRAGMA user_version = {}; COMMIT;", number + 1);
+            connection.execute_batch(&step).map_err(failed)?;
+        }
+        Ok(Catalog { connection: Mutex::new(connection), path: path.to_owned() })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        work(&self.connection()).map_err(|error| failed(&self.path, error))
+    }
+
+    /// Hands out a token. Only the SHA-256 of its secret is kept.
+    ///
+    /// # Errors
+    /// Refused where there is one of that name.
+    pub fn add_token(&self, name: &str, sha256: &[u8; 32], role: Role) -> Result<()> {
+        let insert = "INSERT OR IGNORE INTO token (name, sha256, role, made) VALUES (?1, ?2, ?3, ?4)";
+        let made =
+            self.with(|c| c.execute(insert, params![name, sha256, role.name(), signed(Moment::now().0)]))?;
+        match made {
+            0 => Err(Error::refused(format!("there is a token {name:?}"))
+                .hint("take it back first, or choose another name")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a token back; false where there is none of that name.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn remove_token(&self, name: &str) -> Result<bool> {
+        Ok(self.with(|c| c.execute("DELETE FROM token WHERE name = ?1", [name]))? > 0)
+    }
+
+    /// The tokens by name.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn tokens(&self) -> Result<Vec<Token>> {
+        self.with(|c| {
+            let mut found = c.prepare("SELECT name, role, made FROM token ORDER BY name")?;
+            let tokens = found.query_map([], |row| {
+                let (name, role, made): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(Token { name, role: Role::parse(&role).unwrap_or(Role::Read), made: moment(made) })
+            })?;
+            tokens.collect()
+        })
+    }
+
+    /// What the token with that secret's SHA-256 allows, and whose it is.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn token(&self, sha256: &[u8; 32]) -> Result<Option<(String, Role)>> {
+        let find = "SELECT name, role FROM token WHERE sha256 = ?1";
+        let found: Option<(String, String)> =
+            self.with(|c| c.query_row(find, [sha256], |row| Ok((row.get(0)?, row.get(1)?))).optional())?;
+        Ok(found.and_then(|(name, role)| Some((name, Role::parse(&role)?))))
+    }
+
+    /// Names a point, which is kept from then on; with `None`, takes the name back.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn tag(&self, machine: &Uuid, point: u64, tag: Option<&str>) -> Result<()> {
+        let (machine, point) = (machine.as_bytes(), signed(point));
+        self.with(|c| match tag {
+            None => c.execute("DELETE FROM tag WHERE machine = ?1 AND point = ?2", params![machine, point]),
+            Some(tag) => c.execute(
+                "INSERT OR REPLACE INTO tag (machine, point, tag, made) VALUES (?1, ?2, ?3, ?4)",
+                params![machine, point, tag, signed(Moment::now().0)],
+            ),
+        })
+        .map(drop)
+    }
+
+    /// The names that were given to points of a machine.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn tags(&self, machine: &Uuid) -> Result<BTreeMap<u64, String>> {
+        self.with(|c| {
+            let mut found = c.prepare("SELECT point, tag FROM tag WHERE machine = ?1")?;
+            let tags =
+                found.query_map([machine.as_bytes()], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
+            tags.collect()
+        })
+    }
+
+    /// Gives up a point by hand.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn give_up(&self, machine: &Uuid, point: u64) -> Result<()> {
+        let insert = "INSERT OR REPLACE INTO given_up (machine, point, made) VALUES (?1, ?2, ?3)";
+        self.with(|c| c.execute(insert, params![machine.as_bytes(), signed(point), signed(Moment::now().0)]))
+            .map(drop)
+    }
+
+    /// Points of a machine that were given up by hand.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn given_up(&self, machine: &Uuid) -> Result<BTreeSet<u64>> {
+        self.with(|c| {
+            let mut found = c.prepare("SELECT point FROM given_up WHERE machine = ?1")?;
+            let points = found.query_map([machine.as_bytes()], |row| Ok(unsigned(row.get(0)?)))?;
+            points.collect()
+        })
+    }
+
+    /// Forgets what it says of points up to a record, which are gone.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn forget_through(&self, machine: &Uuid, through: u64) -> Result<()> {
+        self.with(|c| {
+            for table in ["tag", "given_up"] {
+                let delete = format!("DELETE FROM {table} WHERE machine = ?1 AND point <= ?2");
+                c.execute(&delete, params![machine.as_bytes(), signed(through)])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps what a proof of a point showed. It is only ever added to.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn add_evidence(&self, machine: &Uuid, point: u64, evidence: &Evidence) -> Result<()> {
+        let insert = "INSERT INTO evidence (machine, point, document, made) VALUES (?1, ?2, ?3, ?4)";
+        let document = text(evidence)?;
+        self.with(|c| {
+            c.execute(insert, params![machine.as_bytes(), signed(point), document, signed(evidence.at.0)])
+        })
+        .map(drop)
+    }
+
+    /// The last evidence for each point of a machine.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn evidence(&self, machine: &Uuid) -> Result<BTreeMap<u64, Evidence>> {
+        let all: Vec<(u64, String)> = self.with(|c| {
+            let mut found =
+                c.prepare("SELECT point, document FROM evidence WHERE machine = ?1 ORDER BY made, rowid")?;
+            let rows =
+                found.query_map([machine.as_bytes()], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
+            rows.collect()
+        })?;
+        let read = |(point, document): (u64, String)| Some((point, serde_json::from_str(&document).ok()?));
+        Ok(all.into_iter().filter_map(read).collect())
+    }
+
+    /// Writes down that an alarm began (`true`) or ended.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn add_event(&self, alarm: &Alarm, began: bool) -> Result<()> {
+        let insert = "INSERT INTO event (at, began, id, machine, document) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let document = text(alarm)?;
+        self.with(|c| {
+            c.execute(insert, params![signed(Moment::now().0), began, alarm.id, alarm.machine, document])?;
+            let old = "DELETE FROM event WHERE rowid <= (SELECT max(rowid) FROM event) - ?1";
+            c.execute(old, [EVENTS_AT_MOST])
+        })
+        .map(drop)
+    }
+
+    /// The last alarms that began or ended, the newest first: when, whether it began, which.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn events(&self, at_most: u32) -> Result<Vec<(Moment, bool, Alarm)>> {
+        let all: Vec<(i64, bool, String)> = self.with(|c| {
+            let mut found =
+                c.prepare("SELECT at, began, document FROM event ORDER BY rowid DESC LIMIT ?1")?;
+            let rows = found.query_map([at_most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect()
+        })?;
+        let read = |(at, began, document): (i64, bool, String)| {
+            Some((moment(at), began, serde_json::from_str(&document).ok()?))
+        };
+        Ok(all.into_iter().filter_map(read).collect())
+    }
+}
+
+fn with_more(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(more);
+    name.into()
+}
+
+fn text(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::refused(format!("cannot be written down: {error}")))
+}
+
+/// SQLite's integers have a sign; ours are far from where it matters.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn moment(number: i64) -> Moment {
+    Moment(unsigned(number))
+}
+
+fn failed(path: &Path, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let is_corrupt = matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+    let error = match is_corrupt {
+        true => Error::corrupt(format!("the catalog is damaged: {error}")),
+        false => Error::io("the catalog cannot be used", std::io::Error::other(error)),
+    };
+    error.in_file(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.db");
+        let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let evidence = |outcome: &str, at| Evidence {
+            at: Moment(at),
+            target: "kvm".into(),
+            outcome: outcome.into(),
+            seconds_to_login: Some(9.5),
+            folder: "f".into(),
+        };
+        {
+            let (catalog, aside) = Catalog::open(&path).unwrap();
+            assert_eq!(aside, None);
+            catalog.add_token("ops", &[1; 32], Role::Operate).unwrap();
+            assert!(catalog.add_token("ops", &[2; 32], Role::Read).unwrap_err().hint_text().is_some());
+            catalog.tag(&one, 7, Some("before")).unwrap();
+            catalog.tag(&one, 9, Some("after")).unwrap();
+            catalog.tag(&other, 7, Some("x")).unwrap();
+            catalog.give_up(&one, 8).unwrap();
+            catalog.add_evidence(&one, 9, &evidence("failed", 1)).unwrap();
+            catalog.add_evidence(&one, 9, &evidence("booted", 2)).unwrap();
+        }
+        let (catalog, _) = Catalog::open(&path).unwrap();
+        assert_eq!(catalog.token(&[1; 32]).unwrap(), Some(("ops".into(), Role::Operate)));
+        assert_eq!(catalog.token(&[2; 32]).unwrap(), None);
+        assert_eq!(
+            catalog.tags(&one).unwrap().into_iter().collect::<Vec<_>>(),
+            [(7, "before".into()), (9, "after".into())]
+        );
+        assert_eq!(catalog.given_up(&one).unwrap().into_iter().collect::<Vec<_>>(), [8]);
+        assert_eq!(catalog.evidence(&one).unwrap()[&9].outcome, "booted");
+        catalog.forget_through(&one, 8).unwrap();
+        assert_eq!(catalog.tags(&one).unwrap().len(), 1);
+        assert_eq!(catalog.tags(&other).unwrap().len(), 1);
+        assert!(catalog.given_up(&one).unwrap().is_empty());
+        assert!(catalog.remove_token("ops").unwrap() && !catalog.remove_token("ops").unwrap());
+    }
+
+    #[test]
+    fn a_damaged_one_is_set_aside_and_a_later_one_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.db");
+        std::fs::write(&path, [7; 9000]).unwrap();
+        let (catalog, aside) = Catalog::open(&path).unwrap();
+        assert_eq!(std::fs::read(aside.unwrap()).unwrap(), [7; 9000]);
+        catalog.with(|c| c.execute_batch("PRAGMA user_version = 99")).unwrap();
+        drop(catalog);
+        assert_eq!(Catalog::open(&path).unwrap_err().kind(), landfall_image::Kind::Unsupported);
+    }
+}

@@ -1,0 +1,704 @@
+//! The service's file, `landfall.toml`.
+//!
+//! ```toml
+//! vault = "/var/lib/landfall/vault"   # where everything is kept
+//!
+//! [receive]
+//! listen = ["[::]:10809"]             # NBD over TLS, for the hypervisors
+//! certificate = "receiver.pem"
+//! key = "receiver.key"
+//! clients_ca = "clients-ca.pem"
+//!
+//! [protect]                           # for every machine
+//! checkpoint = "5s"
+//! retention = "24h every 5s, 7d every 1h, 30d every 1d"
+//! rpo = "15s"
+//!
+//! [machine.db01]                      # and for one of them
+//! retention = "7d every 5s"
+//!
+//! [group.shop]                        # cut at one moment
+//! machines = ["web01", "db01"]
+//! ```
+//! Every key has a default. Paths are relative to the file's folder.
+
+use crate::name::Name;
+use crate::ops::parse_size;
+use crate::ops::toml_file::{self, wrong};
+use crate::receive::nbd::{Config as Receive, Listen};
+use crate::receive::{Certificate, Peer};
+use crate::vault::retention::{Retention, duration};
+use landfall_image::convert::RateLimit;
+use landfall_image::nbd::TlsFiles;
+use landfall_image::{Bytes, Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+use toml::Spanned;
+
+/// How the service is set up, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The vault's folder.
+    pub vault: PathBuf,
+    /// The folder of the local sockets.
+    pub sockets: PathBuf,
+    /// The group of this machine that may read points through the local socket, besides this user: hypervisors run as users of their own.
+    pub points_group: Option<u32>,
+    /// Where NBD clients come in.
+    pub receive: Receive,
+    /// What clients by their certificates may write to; where there is none, all that are let in may write to all.
+    pub clients: Vec<Client>,
+    /// Where the API is, besides the local socket.
+    pub api: Option<Api>,
+    /// For machines that have no own.
+    pub protect: Protect,
+    /// Machines with settings of their own.
+    pub machines: BTreeMap<Name, Protect>,
+    /// Consistency groups. No machine is in two.
+    pub groups: BTreeMap<Name, BTreeSet<Name>>,
+    /// What is done in the background, and how fast.
+    pub upkeep: Upkeep,
+    /// Who is told of alarms.
+    pub alarm: Alarm,
+}
+
+/// What a client with a certificate may write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The certificate's subject as RFC 4514 prints it, or its SHA-256.
+    pub who: Who,
+    /// Patterns of machines' names.
+    pub machines: Vec<String>,
+}
+
+/// Whom a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever has a certificate with this subject.
+    Subject(String),
+    /// Whoever has this certificate, by its SHA-256.
+    Fingerprint([u8; 32]),
+}
+
+impl Who {
+    fn is(&self, certificate: &Certificate) -> bool {
+        match self {
+            Who::Subject(subject) => *subject == certificate.subject,
+            Who::Fingerprint(sha256) => *sha256 == certificate.sha256,
+        }
+    }
+}
+
+/// Where the API is reached from other machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Addresses and ports.
+    pub listen: Vec<SocketAddr>,
+    /// The server's certificate, in PEM.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// When a copy of a disk is believed to be complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InSync {
+    /// When the client flushes and stays: QEMU's mirror does so when source and copy are the same. A client that flushes and
+    /// leaves may have failed half-way: then somebody has to say that it has not (`landfall ready`).
+    #[default]
+    Stays,
+    /// When the client flushes, also where it leaves then. For sources whose jobs are watched by somebody else.
+    Flush,
+    /// When somebody says so.
+    Said,
+}
+
+/// How a machine is protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protect {
+    /// Between two checkpoints.
+    pub checkpoint: Duration,
+    /// Which points are kept.
+    pub retention: Retention,
+    /// How old the newest point may be.
+    pub rpo: Duration,
+    /// When a copy is complete.
+    pub in_sync: InSync,
+}
+
+impl Default for Protect {
+    fn default() -> Protect {
+        Protect {
+            checkpoint: Duration::from_secs(5),
+            retention: Retention::default(),
+            rpo: Duration::from_secs(15),
+            in_sync: InSync::default(),
+        }
+    }
+}
+
+/// Work in the background.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    /// Between two rounds.
+    pub every: Duration,
+    /// Bytes written per second, at most.
+    pub rate_limit: Option<RateLimit>,
+    /// Of the vault's file system, in per cent: below, an alarm is raised.
+    pub low: u8,
+    /// Below, points are thinned by `thin` before their time.
+    pub scarce: u8,
+    /// The rules of retention when room is scarce.
+    pub thin: Retention,
+}
+
+/// Who is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Alarm {
+    /// Gets each alarm as a JSON document by POST.
+    pub webhook: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// Refused, with the line and a hint, where it cannot be used; nothing is opened but the file itself.
+    pub fn read(path: &Path) -> Result<Config> {
+        let (text, _) = toml_file::read(path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Config::parse(&text, folder).map_err(|error| error.in_file(path))
+    }
+
+    /// The configuration in `text`, with paths relative to `folder`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(text: &str, folder: &Path) -> Result<Config> {
+        let written: Written = toml_file::parse(text)?;
+        written.check(folder).map_err(|error| match error {
+            Bad::At(wrong) => wrong.in_text(text),
+            Bad::Whole(error) => error,
+        })
+    }
+
+    /// How a machine is protected.
+    pub fn protect(&self, machine: &Name) -> &Protect {
+        self.machines.get(machine).unwrap_or(&self.protect)
+    }
+
+    /// The group that a machine is in.
+    pub fn group(&self, machine: &Name) -> Option<&Name> {
+        self.groups.iter().find(|(_, members)| members.contains(machine)).map(|(name, _)| name)
+    }
+
+    /// True where that client may write to that machine.
+    pub fn may_write(&self, peer: &Peer, machine: &Name) -> bool {
+        let Some(certificate) = &peer.certificate else { return true };
+        let fits = |client: &Client| {
+            let named = |pattern: &String| landfall_boot::network_map::fits(pattern, machine.as_str());
+            client.who.is(certificate) && client.machines.iter().any(named)
+        };
+        self.clients.is_empty() || self.clients.iter().any(fits)
+    }
+
+    /// The local socket of NBD clients.
+    pub fn receive_socket(&self) -> PathBuf {
+        self.sockets.join("receive.sock")
+    }
+
+    /// The local socket of those who read points.
+    pub fn points_socket(&self) -> PathBuf {
+        self.sockets.join("points.sock")
+    }
+
+    /// The local socket of the API.
+    pub fn api_socket(&self) -> PathBuf {
+        self.sockets.join("api.sock")
+    }
+}
+
+/// As it is written.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Written {
+    /// The vault's folder: empty or a vault; by default /var/lib/landfall/vault.
+    vault: Option<PathBuf>,
+    /// The folder of the sockets for programs on this machine; by default /run/landfall.
+    sockets: Option<PathBuf>,
+    /// The group of this machine that may read points through the local socket, by name or number: that of the hypervisor's
+    /// processes, such as libvirt-qemu.
+    #[schemars(with = "Option<String>")]
+    points_group: Option<Spanned<String>>,
+    /// Where disks come in.
+    receive: WrittenReceive,
+    /// Where others ask, and order.
+    api: WrittenApi,
+    /// How every machine is protected that says nothing else.
+    protect: WrittenProtect,
+    /// Machines with settings of their own, by name.
+    #[schemars(with = "BTreeMap<String, WrittenProtect>")]
+    machine: BTreeMap<Spanned<String>, WrittenProtect>,
+    /// Machines whose points are cut at one moment, by the group's name.
+    #[schemars(with = "BTreeMap<String, WrittenGroup>")]
+    group: BTreeMap<Spanned<String>, WrittenGroup>,
+    /// What is done in the background.
+    upkeep: WrittenUpkeep,
+    /// Who is told when something is wrong.
+    alarm: WrittenAlarm,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenReceive {
+    /// Addresses and ports for NBD over TLS: `[::]:10809`. A local socket is there in any case.
+    #[schemars(with = "Vec<String>")]
+    listen: Vec<Spanned<String>>,
+    /// The receiver's certificate, in PEM, with those that vouch for it.
+    certificate: Option<PathBuf>,
+    /// Its key.
+    key: Option<PathBuf>,
+    /// The authority of the clients' certificates.
+    clients_ca: Option<PathBuf>,
+    /// On a loopback address without certificates: whoever is on this machine may write to every disk.
+    anybody_on_this_machine: bool,
+    /// Which client may write to which machines; without, each may write to all.
+    client: Vec<WrittenClient>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenClient {
+    /// The subject of its certificate, such as `CN=hv1,O=Example`.
+    #[serde(default)]
+    subject: Option<String>,
+    /// The SHA-256 of its certificate, in hexadecimal digits.
+    #[schemars(with = "Option<String>")]
+    #[serde(default)]
+    sha256: Option<Spanned<String>>,
+    /// The machines, as patterns: `web*`.
+    #[schemars(with = "Vec<String>")]
+    machines: Spanned<Vec<String>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenApi {
+    /// Addresses and ports for HTTPS: `[::]:8470`. A local socket is there in any case.
+    #[schemars(with = "Vec<String>")]
+    listen: Vec<Spanned<String>>,
+    /// The certificate, in PEM, with those that vouch for it.
+    certificate: Option<PathBuf>,
+    /// Its key.
+    key: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenProtect {
+    /// Between two checkpoints, 1s to 1h; by default 5s.
+    #[schemars(with = "Option<String>")]
+    checkpoint: Option<Spanned<String>>,
+    /// Which points are kept; by default `24h every 5s, 7d every 1h, 30d every 1d`.
+    #[schemars(with = "Option<String>")]
+    retention: Option<Spanned<String>>,
+    /// How old the newest point may be; by default three times `checkpoint`.
+    #[schemars(with = "Option<String>")]
+    rpo: Option<Spanned<String>>,
+    /// When a copy is complete: `stays` (the client flushes and stays, as QEMU's mirror does), `flush`, or `said`
+    /// (landfall ready); by default `stays`.
+    in_sync: Option<InSync>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenGroup {
+    /// Its machines.
+    #[schemars(with = "Vec<String>")]
+    machines: Vec<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenUpkeep {
+    /// Between two rounds, 1s to 1h; by default 30s.
+    #[schemars(with = "Option<String>")]
+    every: Option<Spanned<String>>,
+    /// Bytes per second that a round writes at most: `200M`; by default no limit.
+    #[schemars(with = "Option<String>")]
+    rate_limit: Option<Spanned<String>>,
+    /// Free room in per cent below which an alarm is raised; by default 20.
+    #[schemars(with = "Option<u8>")]
+    low: Option<Spanned<u8>>,
+    /// Free room in per cent below which points are thinned by `thin`; by default 10.
+    #[schemars(with = "Option<u8>")]
+    scarce: Option<Spanned<u8>>,
+    /// The retention when room is scarce; by default `1h every 5s, 24h every 1h, 7d every 1d`.
+    #[schemars(with = "Option<String>")]
+    thin: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenAlarm {
+    /// Gets each alarm as a JSON document by POST: `https://…`, or `http://` on this machine.
+    #[schemars(with = "Option<String>")]
+    webhook: Option<Spanned<String>>,
+}
+
+enum Bad {
+    At(toml_file::Wrong),
+    Whole(Error),
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Bad {
+        Bad::Whole(error)
+    }
+}
+
+fn bad(spanned_at: usize, says: impl Into<String>, hint: &str) -> Bad {
+    Bad::At(wrong(spanned_at, says).hint(hint))
+}
+
+/// A value that knows how to be read, with its place in complaints.
+fn read<T: FromStr<Err = Error>>(text: &Spanned<String>) -> Result<T, Bad> {
+    text.get_ref().parse().map_err(|error: Error| {
+        bad(text.span().start, error.to_string(), error.hint_text().unwrap_or_default())
+    })
+}
+
+fn between(text: &Spanned<String>, least: u64, most: u64) -> Result<Duration, Bad> {
+    duration(text.get_ref()).filter(|time| (least..=most).contains(&time.as_secs())).ok_or_else(|| {
+        bad(
+            text.span().start,
+            format!("{:?} is no time that can be used here", text.get_ref()),
+            &format!("write it like 5s, 10m or 2h, between {least}s and {most}s"),
+        )
+    })
+}
+
+fn addresses(written: &[Spanned<String>]) -> Result<Vec<SocketAddr>, Bad> {
+    let one = |text: &Spanned<String>| {
+        text.get_ref().parse().map_err(|_| {
+            bad(
+                text.span().start,
+                format!("{:?} is no address with a port", text.get_ref()),
+                "write it like 192.0.2.1:10809, 0.0.0.0:10809 or [::]:10809",
+            )
+        })
+    };
+    written.iter().map(one).collect()
+}
+
+impl WrittenProtect {
+    fn over(&self, base: &Protect) -> Result<Protect, Bad> {
+        const HOUR: u64 = 3600;
+        let mut protect = base.clone();
+        if let Some(text) = &self.checkpoint {
+            protect.checkpoint = between(text, 1, HOUR)?;
+            protect.rpo = protect.rpo.max(protect.checkpoint * 3);
+        }
+        if let Some(text) = &self.retention {
+            protect.retention = read(text)?;
+        }
+        if let Some(text) = &self.rpo {
+            protect.rpo = between(text, 1, 30 * 24 * HOUR)?;
+            if protect.rpo < protect.checkpoint {
+                return Err(bad(
+                    text.span().start,
+                    "the newest point is always older than this now and then",
+                    "checkpoints have to come more often than that: make checkpoint smaller, or rpo larger",
+                ));
+            }
+        }
+        protect.in_sync = self.in_sync.unwrap_or(protect.in_sync);
+        Ok(protect)
+    }
+}
+
+impl Written {
+    fn check(self, folder: &Path) -> Result<Config, Bad> {
+        let path = |path: &PathBuf| folder.join(path);
+        let receive = self.receive(&path)?;
+        let protect = self.protect.over(&Protect::default())?;
+        let mut machines = BTreeMap::new();
+        for (name, written) in &self.machine {
+            machines.insert(read(name)?, written.over(&protect)?);
+        }
+        let mut groups: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        for (name, group) in &self.group {
+            let mut members = BTreeSet::new();
+            for text in &group.machines {
+                let machine: Name = read(text)?;
+                if let Some((other, _)) = groups.iter().find(|(_, members)| members.contains(&machine)) {
+                    return Err(bad(
+                        text.span().start,
+                        format!("{machine} is in the group {other} already"),
+                        "a machine's points are cut at one moment with those of one group",
+                    ));
+                }
+                members.insert(machine);
+            }
+            groups.insert(read(name)?, members);
+        }
+        // Members are cut together, so as often.
+        for (group, members) in &groups {
+            let every: BTreeSet<Duration> =
+                members.iter().map(|name| machines.get(name).unwrap_or(&protect).checkpoint).collect();
+            if every.len() > 1 {
+                return Err(Error::refused(format!(
+                    "the machines of the group {group} have different values of checkpoint"
+                ))
+                .hint("their points are cut at one moment: give them the same")
+                .into());
+            }
+        }
+        let upkeep = self.upkeep()?;
+        Ok(Config {
+            clients: self.clients()?,
+            api: self.api(&path)?,
+            alarm: self.alarm()?,
+            vault: self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path),
+            sockets: self.sockets.as_ref().map_or_else(|| PathBuf::from("/run/landfall"), path),
+            points_group: self.points_group.as_ref().map(group).transpose()?,
+            receive,
+            protect,
+            machines,
+            groups,
+            upkeep,
+        })
+    }
+
+    fn receive(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Receive, Bad> {
+        let written = &self.receive;
+        let tls = (written.certificate.is_some() || written.key.is_some() || written.clients_ca.is_some())
+            .then(|| TlsFiles {
+                ca: written.clients_ca.as_ref().map(path),
+                certificate: written.certificate.as_ref().map(path),
+                key: written.key.as_ref().map(path),
+            });
+        let listen = addresses(&written.listen)?.into_iter().map(|address| Listen::Tcp {
+            address,
+            tls: tls.clone(),
+            anybody_on_this_machine: written.anybody_on_this_machine,
+        });
+        let receive = Receive { listen: listen.collect(), ..Receive::default() };
+        if !receive.listen.is_empty() {
+            receive.check()?;
+        }
+        Ok(receive)
+    }
+
+    fn clients(&self) -> Result<Vec<Client>, Bad> {
+        let mut clients = Vec::new();
+        for written in &self.receive.client {
+            let who = match (&written.subject, &written.sha256) {
+                (Some(subject), None) => Who::Subject(subject.clone()),
+                (None, Some(text)) => Who::Fingerprint(fingerprint(text.get_ref()).ok_or_else(|| {
+                    bad(
+                        text.span().start,
+                        "this is no SHA-256",
+                        "64 hexadecimal digits: openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE",
+                    )
+                })?),
+                _ => {
+                    return Err(bad(
+                        written.machines.span().start,
+                        "a client is known by its subject or by its sha256",
+                        "write one of the two",
+                    ));
+                }
+            };
+            clients.push(Client { who, machines: written.machines.get_ref().clone() });
+        }
+        Ok(clients)
+    }
+
+    fn api(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Option<Api>, Bad> {
+        let listen = addresses(&self.api.listen)?;
+        match (&self.api.certificate, &self.api.key) {
+            _ if listen.is_empty() => Ok(None),
+            (Some(certificate), Some(key)) => {
+                Ok(Some(Api { listen, certificate: path(certificate), key: path(key) }))
+            }
+            _ => Err(bad(
+                self.api.listen[0].span().start,
+                "the API is spoken to over TLS only",
+                "give its certificate and key: [api] certificate = …, key = …",
+            )),
+        }
+    }
+
+    fn upkeep(&self) -> Result<Upkeep, Bad> {
+        let written = &self.upkeep;
+        let percent = |value: &Option<Spanned<u8>>, default: u8| match value {
+            None => Ok(default),
+            Some(value) if (1..100).contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => {
+                Err(bad(value.span().start, "per cent of the room are between 1 and 99", "20 is usual"))
+            }
+        };
+        let low = percent(&written.low, 20)?;
+        let scarce = percent(&written.scarce, low.min(10))?;
+        if scarce > low {
+            return Err(Error::refused(format!("[upkeep] scarce = {scarce} is above low = {low}"))
+                .hint("an alarm comes before points are thinned: let scarce be the smaller one")
+                .into());
+        }
+        let size = |text: &Spanned<String>| -> Result<Bytes, Bad> {
+            parse_size(text.get_ref())
+                .map_err(|says| bad(text.span().start, says, "write it like 200M or 1G"))
+        };
+        Ok(Upkeep {
+            every: written
+                .every
+                .as_ref()
+                .map_or(Ok(Duration::from_secs(30)), |text| between(text, 1, 3600))?,
+            rate_limit: written.rate_limit.as_ref().map(size).transpose()?.map(RateLimit::new),
+            low,
+            scarce,
+            thin: match &written.thin {
+                Some(text) => read(text)?,
+                None => "1h every 5s, 24h every 1h, 7d every 1d".parse()?,
+            },
+        })
+    }
+
+    fn alarm(&self) -> Result<Alarm, Bad> {
+        let Some(text) = &self.alarm.webhook else { return Ok(Alarm::default()) };
+        let url = text.get_ref();
+        let is_near = ["http://127.0.0.1", "http://[::1]", "http://localhost"].iter().any(|near| {
+            url.strip_prefix(near).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+        });
+        match url.starts_with("https://") || is_near {
+            true => Ok(Alarm { webhook: Some(url.clone()) }),
+            false => Err(bad(
+                text.span().start,
+                format!("alarms cannot be sent to {url:?}"),
+                "write https://HOST/PATH; http:// only for a program on this machine",
+            )),
+        }
+    }
+}
+
+/// The number of a group (group(5)).
+fn group(text: &Spanned<String>) -> Result<u32, Bad> {
+    let name = text.get_ref();
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group")
+        .map_err(|error| Error::io("cannot read", error).in_file(Path::new("/etc/group")))?;
+    let number = groups.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.first() == Some(&name.as_str())).then(|| fields.get(2)?.parse().ok())?
+    });
+    number.ok_or_else(|| {
+        bad(
+            text.span().start,
+            format!("this machine has no group {name:?}"),
+            "getent group shows those that there are",
+        )
+    })
+}
+
+/// 64 hexadecimal digits, in pairs with colons or not.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: String = text.chars().filter(|letter| *letter != ':').collect();
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (at, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse(text, Path::new("/etc/landfall"))
+    }
+
+    #[test]
+    fn an_empty_file_is_a_configuration_and_each_part_counts() {
+        let config = parse("").unwrap();
+        assert_eq!(config.vault, Path::new("/var/lib/landfall/vault"));
+        assert_eq!((config.protect.checkpoint.as_secs(), config.protect.rpo.as_secs()), (5, 15));
+        assert!(config.api.is_none() && config.receive.listen.is_empty());
+        let config = parse(
+            r#"
+            vault = "v"
+            [receive]
+            listen = ["[::]:10809"]
+            certificate = "r.pem"
+            key = "r.key"
+            clients_ca = "ca.pem"
+            client = [{ subject = "CN=hv1", machines = ["web*"] }]
+            [api]
+            listen = ["0.0.0.0:8470"]
+            certificate = "a.pem"
+            key = "/a.key"
+            [protect]
+            checkpoint = "10s"
+            [machine.db01]
+            retention = "7d every 10s"
+            rpo = "1m"
+            [group.shop]
+            machines = ["web01", "db01"]
+            [alarm]
+            webhook = "https://example.org/hook"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.vault, Path::new("/etc/landfall/v"));
+        assert_eq!(config.api.as_ref().unwrap().certificate, Path::new("/etc/landfall/a.pem"));
+        let [web, db] = ["web01", "db01"].map(|name| name.parse::<Name>().unwrap());
+        assert_eq!((config.protect(&web).rpo.as_secs(), config.protect(&db).rpo.as_secs()), (30, 60));
+        assert_eq!(config.group(&db).map(Name::as_str), Some("shop"));
+        let peer = |subject: &str| Peer {
+            place: crate::receive::Place::Network("192.0.2.1:5".parse().unwrap()),
+            certificate: Some(Certificate { subject: subject.to_owned(), sha256: [0; 32] }),
+        };
+        assert!(config.may_write(&peer("CN=hv1"), &web));
+        assert!(!config.may_write(&peer("CN=hv1"), &db));
+        assert!(!config.may_write(&peer("CN=hv2"), &web));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
+        for (text, says) in [
+            ("volt = 1", "line 1"),
+            ("\n[receive]\nlisten = [\"10809\"]", "line 3"),
+            ("[receive]\nlisten = [\"0.0.0.0:10809\"]", "could write to every disk"),
+            ("[receive]\nlisten = [\"127.0.0.1:1\"]", "everybody on this machine"),
+            ("[api]\nlisten = [\"[::]:8470\"]", "over TLS only"),
+            ("[protect]\ncheckpoint = \"0s\"", "line 2"),
+            ("[protect]\ncheckpoint = \"1m\"\nrpo = \"5s\"", "line 3"),
+            ("[protect]\nretention = \"24h\"", "no rule"),
+            ("[machine.\"../x\"]\n", "cannot be the name"),
+            ("[group.a]\nmachines = [\"x\"]\n[group.b]\nmachines = [\"x\"]", "already"),
+            ("[machine.x]\ncheckpoint = \"1m\"\n[group.a]\nmachines = [\"x\", \"y\"]", "different values"),
+            ("[alarm]\nwebhook = \"http://example.org\"", "cannot be sent"),
+            ("[alarm]\nwebhook = \"http://127.0.0.1.example.org/\"", "cannot be sent"),
+            ("[upkeep]\nlow = 0", "between 1 and 99"),
+            ("[upkeep]\nlow = 5\nscarce = 10", "above"),
+            ("[[receive.client]]\nmachines = [\"*\"]", "subject"),
+            ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.to_string().contains(says), "{text}: {error}");
+            assert!(error.hint_text().is_some() || text.starts_with("volt"), "{text}: {error}");
+        }
+    }
+}

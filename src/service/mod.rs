@@ -1,0 +1,391 @@
+//! The service of the recovery site: machines come in, points are set and kept, who asks is told.
+//!
+//! ```text
+//! NBD clients -> exports -> stream (is it a state of the machine?) -> vault
+//!                              rounds: checkpoints | upkeep | alarms -> catalog, webhook
+//! API, command line -> Service -> status, points, tags …
+//! ```
+//!
+//! Threads: one sets points, one keeps the past in order, one watches; NBD and the API run on tokio. Everything that a recovery needs is in the
+//! vault; a service that is killed goes on where it was.
+//!
+//! Absent: what is done with points (`recovery`), and every protocol but NBD.
+
+pub mod alarms;
+pub mod catalog;
+pub mod config;
+mod coverage;
+pub mod exports;
+mod rounds;
+pub mod rpo;
+pub mod run;
+mod status;
+pub mod stream;
+pub mod watched;
+
+use crate::moment::Moment;
+use crate::name::Name;
+use crate::receive::ExportName;
+use crate::report::protection::Point;
+use crate::vault::journal::{DiskInfo, Mark, State};
+use crate::vault::machine::Machine;
+use crate::vault::{Trouble, Vault};
+use alarms::Alarms;
+use catalog::Catalog;
+use config::Config;
+use landfall_image::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use stream::Stream;
+use watched::Watched;
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    Moment::now().0
+}
+
+/// The definition of a machine among its attachments: JSON of [`crate::machine::Machine`].
+pub const DEFINITION: &str = "machine.json";
+/// Its UEFI variables.
+pub const VARIABLES: &str = "nvram";
+
+/// The service. See the module.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    vault: Vault,
+    catalog: Catalog,
+    machines: RwLock<BTreeMap<Name, Arc<Watched>>>,
+    streams: RwLock<BTreeMap<ExportName, Arc<Stream>>>,
+    /// Machines of the vault that cannot be read, and why.
+    unreadable: BTreeMap<Name, String>,
+    /// Where a damaged catalog was set aside.
+    catalog_lost: Option<String>,
+    alarms: Alarms,
+    stopping: AtomicBool,
+}
+
+/// A disk that is to be protected.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Wanted {
+    /// Its name: `MACHINE/NAME` is its export.
+    pub name: Name,
+    /// Bytes; a multiple of the sector.
+    pub size: u64,
+    /// Bytes of a logical sector: 512 or 4096.
+    #[serde(default = "sector")]
+    pub sector: u32,
+}
+
+fn sector() -> u32 {
+    512
+}
+
+impl Service {
+    /// Opens vault and catalog; nobody is let in before [`exports::Receiving`] is served.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] and [`Catalog::open`]. A machine that cannot be read is an alarm.
+    pub fn open(config: Config) -> Result<Arc<Service>> {
+        // Everything of every machine is in there.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
+        made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
+        let (vault, troubles) = Vault::open(&config.vault)?;
+        let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
+        let mut service = Service {
+            config,
+            vault,
+            catalog,
+            machines: RwLock::default(),
+            streams: RwLock::default(),
+            unreadable: BTreeMap::new(),
+            catalog_lost: aside.map(|path| path.display().to_string()),
+            alarms: Alarms::default(),
+            stopping: AtomicBool::new(false),
+        };
+        for (name, trouble) in troubles {
+            match trouble {
+                Trouble::Unreadable(error) => {
+                    tracing::error!(machine = %name, %error, "a machine of the vault cannot be read");
+                    service.unreadable.insert(name, error.to_string());
+                }
+                Trouble::Behind(found) => {
+                    tracing::error!(machine = %name, torn = found.torn, lost = ?found.lost, "writes that were acknowledged may be missing");
+                    service.doubt(&name)?;
+                }
+            }
+        }
+        for (name, machine) in service.vault.machines() {
+            match Watched::new(machine) {
+                Ok(watched) => service.watch(&name, watched),
+                Err(error) => {
+                    tracing::error!(machine = %name, %error, "a machine of the vault cannot be read");
+                    service.unreadable.insert(name, error.to_string());
+                }
+            }
+        }
+        // What was acknowledged before the end of the last service is in a point before anybody sends more.
+        service.last_points();
+        Ok(Arc::new(service))
+    }
+
+    /// Acknowledged writes may be missing: what the disks hold is no state of the machine before they were compared.
+    fn doubt(&self, name: &Name) -> Result<()> {
+        let machine = self.vault.machine(name)?;
+        for info in machine.journal().with_state(|state| state.disks.clone()).values() {
+            let why = "the power was lost, and writes that were acknowledged may be missing";
+            machine.journal().set_copying(&info.name, Some(why))?;
+        }
+        Ok(())
+    }
+
+    fn watch(&self, name: &Name, watched: Watched) {
+        let machine = Arc::clone(watched.machine());
+        self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
+        self.meet(name, &machine);
+    }
+
+    /// Streams for disks that have none yet.
+    fn meet(&self, name: &Name, machine: &Arc<Machine>) {
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        for info in machine.journal().with_state(|state| state.disks.clone()).values() {
+            let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
+            streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
+        }
+    }
+
+    /// How it is set up.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The catalog.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What is wrong now.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
+    /// The stream of a disk; `None` where there is no such disk.
+    pub fn stream(&self, name: &ExportName) -> Option<Arc<Stream>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The names of all disks.
+    pub fn streams(&self) -> Vec<ExportName> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The machines by name.
+    pub fn watched(&self) -> BTreeMap<Name, Arc<Watched>> {
+        self.machines.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A machine.
+    ///
+    /// # Errors
+    /// Refused where there is none of that name.
+    pub fn machine(&self, name: &Name) -> Result<Arc<Watched>> {
+        let machines = self.machines.read().unwrap_or_else(PoisonError::into_inner);
+        machines.get(name).cloned().ok_or_else(|| match self.unreadable.get(name) {
+            Some(why) => Error::corrupt(format!("{name} cannot be read: {why}")),
+            None => Error::refused(format!("no machine {:?} is protected", name.as_str()))
+                .hint("landfall status shows those that are; landfall protect takes another one in"),
+        })
+    }
+
+    /// Protects a machine, or changes what is protected of it: disks that are not there yet are added, others get their new size.
+    /// No disk is taken away: see [`drop_disk`](Self::drop_disk). `definition` and `variables` are kept where they are given.
+    ///
+    /// # Errors
+    /// Refused for a disk of an impossible size, and for one that would become smaller while it is written to.
+    pub fn protect(
+        &self,
+        name: &Name,
+        disks: &[Wanted],
+        definition: Option<&[u8]>,
+        variables: Option<&[u8]>,
+    ) -> Result<()> {
+        if self.unreadable.contains_key(name) {
+            self.machine(name)?;
+        }
+        let names: BTreeSet<&Name> = disks.iter().map(|disk| &disk.name).collect();
+        if names.len() < disks.len() {
+            return Err(
+                Error::refused(format!("two disks of {name} have one name")).hint("give each its own name")
+            );
+        }
+        let machine = self.vault.machine_or_new(name)?;
+        let journal = machine.journal();
+        let known = journal.with_state(|state| state.disks.clone());
+        for disk in disks {
+            let info = DiskInfo { name: disk.name.to_string(), size: disk.size, sector: disk.sector };
+            let was = known.values().find(|known| known.name == info.name);
+            if let Some(was) = was.filter(|was| was.size > info.size) {
+                return Err(Error::refused(format!("{name}/{} has {} bytes, and would get {}", info.name, was.size, info.size))
+                    .hint("what is behind the new end would be lost to later points: take the disk out first, and in again with its new size"));
+            }
+            if was == Some(&info) {
+                continue;
+            }
+            if was.is_none() {
+                // Before the disk is there: nobody sees it without.
+                journal.set_copying(&info.name, Some("it was never copied"))?;
+            }
+            journal.set_disk(&info)?;
+        }
+        if let Some(bytes) = definition {
+            journal.attach(DEFINITION, bytes)?;
+        }
+        if let Some(bytes) = variables {
+            journal.attach(VARIABLES, bytes)?;
+        }
+        journal.sync()?;
+        if !self.watched().contains_key(name) {
+            self.watch(name, Watched::new(machine)?);
+        } else {
+            self.meet(name, &machine);
+        }
+        Ok(())
+    }
+
+    /// Takes a disk out of a machine. Earlier points keep it.
+    ///
+    /// # Errors
+    /// Refused where somebody writes to it, or there is none.
+    pub fn drop_disk(&self, name: &Name, disk: &Name) -> Result<()> {
+        let watched = self.machine(name)?;
+        let export = ExportName::parse(&format!("{name}/{disk}"))
+            .ok_or_else(|| Error::refused(format!("{name} has no disk {disk}")))?;
+        if self.stream(&export).is_some_and(|stream| stream.seen().connections > 0) {
+            return Err(Error::refused(format!("{export} is written to at this moment"))
+                .hint("end the job that mirrors it first"));
+        }
+        let number = watched.machine().disk_number(disk.as_str()).ok_or_else(|| {
+            Error::refused(format!("{name} has no disk {disk}")).hint("landfall status shows its disks")
+        })?;
+        self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(&export);
+        watched.machine().journal().remove_disk(number)?;
+        watched.machine().journal().set_copying(disk.as_str(), None)?;
+        watched.machine().journal().sync().map(drop)
+    }
+
+    /// Somebody says that all disks of a machine are copied: what they hold now is a state of it. A point is set.
+    ///
+    /// # Errors
+    /// As [`Stream::believe`] and [`checkpoint`](Self::checkpoint).
+    pub fn ready(&self, name: &Name) -> Result<Point> {
+        let watched = self.machine(name)?;
+        for disk in watched.machine().journal().with_state(State::copying).keys() {
+            let export = ExportName::parse(&format!("{name}/{disk}"));
+            if let Some(stream) = export.and_then(|export| self.stream(&export)) {
+                stream.believe()?;
+            }
+        }
+        self.checkpoint(name, &Mark::default())
+    }
+
+    /// Sets a point on a machine, and on all of its group.
+    ///
+    /// # Errors
+    /// Refused where a disk is being copied; where it cannot be written.
+    pub fn checkpoint(&self, name: &Name, mark: &Mark) -> Result<Point> {
+        self.machine(name)?;
+        let members: Vec<Name> = match self.config.group(name).and_then(|group| self.config.groups.get(group))
+        {
+            Some(members) => members.iter().filter(|member| self.machine(member).is_ok()).cloned().collect(),
+            None => vec![name.clone()],
+        };
+        self.cut(&members, mark)?;
+        let points = self.points(name)?;
+        points.last().cloned().ok_or_else(|| Error::refused(format!("{name} has no point")))
+    }
+
+    /// The points of a machine, oldest first: those of the vault that nobody gave up.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine.
+    pub fn points(&self, name: &Name) -> Result<Vec<Point>> {
+        let watched = self.machine(name)?;
+        let id = &watched.machine().home().machine;
+        let (tags, given_up, evidence) =
+            (self.catalog.tags(id)?, self.catalog.given_up(id)?, self.catalog.evidence(id)?);
+        let points = watched.points();
+        let kept = points.iter().filter(|point| !given_up.contains(&point.sequence));
+        let shown = kept.map(|point| Point {
+            number: point.sequence,
+            at: Moment(point.time),
+            consistency: point.mark.consistency,
+            group: point.mark.group,
+            tag: tags.get(&point.sequence).cloned().or_else(|| point.mark.tag.clone()),
+            proof: evidence.get(&point.sequence).cloned(),
+        });
+        Ok(shown.collect())
+    }
+
+    fn point(&self, name: &Name, number: u64) -> Result<Point> {
+        let points = self.points(name)?;
+        points.into_iter().find(|point| point.number == number).ok_or_else(|| {
+            Error::refused(format!("{name} has no point {number}"))
+                .hint(format!("landfall points list {name} shows those that there are"))
+        })
+    }
+
+    /// Gives a point a name, by which it is kept; with `None`, takes the name back.
+    ///
+    /// # Errors
+    /// Refused where there is no such point, or its name was given when it was set.
+    pub fn tag(&self, name: &Name, number: u64, tag: Option<&str>) -> Result<Point> {
+        self.point(name, number)?;
+        if tag
+            .is_some_and(|tag| tag.trim().is_empty() || tag.len() > 200 || tag.chars().any(char::is_control))
+        {
+            return Err(Error::refused("this cannot be a point's name")
+                .hint("use 1 to 200 bytes without control characters"));
+        }
+        self.catalog.tag(&self.machine(name)?.machine().home().machine, number, tag)?;
+        self.point(name, number)
+    }
+
+    /// Gives up a point before its time. Its room is given back by and by.
+    ///
+    /// # Errors
+    /// Refused for one that does not exist, has a name, or is the newest.
+    pub fn give_up(&self, name: &Name, number: u64) -> Result<()> {
+        let point = self.point(name, number)?;
+        if let Some(tag) = point.tag {
+            return Err(Error::refused(format!("point {number} has the name {tag:?}, which keeps it"))
+                .hint(format!("take the name back first: landfall points tag {name} {number} --remove")));
+        }
+        if self.points(name)?.last().is_some_and(|last| last.number == number) {
+            return Err(Error::refused(format!("point {number} is the newest of {name}"))
+                .hint("a machine keeps its newest point"));
+        }
+        self.catalog.give_up(&self.machine(name)?.machine().home().machine, number)
+    }
+
+    /// Points that are kept whatever the rules say, and those that are not.
+    fn choices(&self, watched: &Watched) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+        let id = &watched.machine().home().machine;
+        Ok((self.catalog.tags(id)?.into_keys().collect(), self.catalog.given_up(id)?))
+    }
+
+    /// Tells all threads to end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}

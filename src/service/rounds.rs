@@ -1,0 +1,380 @@
+//! What the service does by the clock: points are set, the past is kept in order, and what is wrong is found out.
+
+use super::alarms::{Changed, Wrong};
+use super::watched::Watched;
+use super::{Service, now};
+use crate::moment::Moment;
+use crate::name::Name;
+use crate::report::protection::Gravity;
+use crate::vault::journal::Mark;
+use crate::vault::retention::Retention;
+use crate::vault::upkeep;
+use landfall_image::convert::Cancel;
+use landfall_image::{Bytes, Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often it is looked at whose point is due.
+const TICK: Duration = Duration::from_millis(100);
+/// Points that are set at the same time: what takes long is the medium.
+const AT_ONCE: usize = 8;
+/// How often it is looked for what is wrong.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// What is done at the same time, each in a thread of its own, by name.
+pub(super) const WORK: [(&str, Work); 3] =
+    [("points", Service::set_points), ("upkeep", Service::keep_order), ("watch", Service::watch_out)];
+/// Goes on until the service stops.
+pub(super) type Work = fn(&Service);
+
+/// Does `work` until the service stops. It does not end by itself; should it, by a defect, the log says so and it begins again.
+pub(super) fn again_and_again(service: &Service, name: &str, work: Work) {
+    while !service.is_stopping() {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(service)));
+        if ended.is_err() {
+            tracing::error!(name, "a defect of landfall ended a thread of the service; it begins again");
+            std::thread::sleep(WATCH);
+        }
+    }
+}
+
+impl Service {
+    /// Sets points until the service stops. Takes a thread.
+    pub fn set_points(&self) {
+        let mut due: BTreeMap<Vec<Name>, Instant> = BTreeMap::new();
+        while !self.is_stopping() {
+            std::thread::sleep(TICK);
+            self.settle();
+            let began = Instant::now();
+            let mut ready = Vec::new();
+            for unit in self.units() {
+                let Some(every) = unit.first().map(|name| self.config.protect(name).checkpoint) else {
+                    continue;
+                };
+                let at = due.entry(unit.clone()).or_insert(began);
+                if *at <= began {
+                    // Those that were missed are not made up for.
+                    *at = (*at + every).max(began);
+                    ready.push(unit);
+                }
+            }
+            self.cut_all(&ready);
+        }
+    }
+
+    /// Clients that flushed and stayed are believed.
+    fn settle(&self) {
+        for name in self.streams() {
+            let Some(stream) = self.stream(&name) else { continue };
+            if let Err(error) = stream.settle() {
+                tracing::error!(export = %name, %error, "that a copy is complete cannot be kept");
+            }
+        }
+    }
+
+    /// Machines that get their points at one moment: groups, and those that are in none.
+    fn units(&self) -> Vec<Vec<Name>> {
+        let mut machines = self.watched();
+        let mut units: Vec<Vec<Name>> = Vec::new();
+        for members in self.config.groups.values() {
+            let unit: Vec<Name> =
+                members.iter().filter(|name| machines.remove(*name).is_some()).cloned().collect();
+            units.push(unit);
+        }
+        units.extend(machines.into_keys().map(|name| vec![name]));
+        units.retain(|unit| !unit.is_empty());
+        units
+    }
+
+    fn cut_all(&self, units: &[Vec<Name>]) {
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..units.len().min(AT_ONCE) {
+                scope.spawn(|| {
+                    while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        self.cut_in_time(unit);
+                    }
+                });
+            }
+        });
+    }
+
+    /// A point on the machines of a unit, as far as what they hold is a state of theirs. Where that is not so of one of a group, the others get
+    /// their points without it.
+    fn cut_in_time(&self, unit: &[Name]) {
+        let machines: Vec<Arc<Watched>> = unit.iter().filter_map(|name| self.machine(name).ok()).collect();
+        let time = now();
+        let (states, others): (Vec<_>, Vec<_>) = machines.into_iter().partition(|watched| {
+            let journal = watched.machine().journal();
+            journal.with_state(|state| state.copying().is_empty() && !state.disks.is_empty())
+        });
+        for watched in others.iter().chain(&states) {
+            watched.sample(time);
+        }
+        if !states.iter().any(|watched| watched.has_more()) {
+            // What is there is in a point; while all its disks are connected, it is the state of now.
+            for watched in states.iter().filter(|watched| self.is_connected(watched)) {
+                watched.verify(time);
+            }
+            return;
+        }
+        if let Err(error) = self.cut_watched(&states, &Mark::default()) {
+            // A copy may have begun since.
+            if error.kind() != landfall_image::Kind::Refused {
+                tracing::error!(machines = ?unit, %error, "no point can be set");
+                states.iter().for_each(|watched| watched.cut_failed(error.to_string()));
+            }
+        }
+    }
+
+    /// True where somebody sends each of its disks.
+    pub(super) fn is_connected(&self, watched: &Watched) -> bool {
+        let name = watched.machine().name();
+        let disks = watched.machine().journal().with_state(|state| state.disks.clone());
+        disks.values().all(|info| {
+            let export = crate::receive::ExportName::parse(&format!("{name}/{}", info.name));
+            export.and_then(|export| self.stream(&export)).is_some_and(|stream| stream.seen().connections > 0)
+        })
+    }
+
+    /// Sets a point on a machine where it has something that is in none, and where what it holds is a state. Says in the log what goes wrong.
+    pub(super) fn cut_now(&self, name: &Name) {
+        if let Ok(watched) = self.machine(name)
+            && watched.has_more()
+        {
+            self.cut_in_time(std::slice::from_ref(name));
+        }
+    }
+
+    /// What was acknowledged last is in a point, as far as it is a state.
+    pub(super) fn last_points(&self) {
+        for name in self.watched().keys() {
+            self.cut_now(name);
+        }
+    }
+
+    /// A point on all of these machines, at one moment.
+    pub(super) fn cut(&self, names: &[Name], mark: &Mark) -> Result<()> {
+        let machines: Result<Vec<Arc<Watched>>> = names.iter().map(|name| self.machine(name)).collect();
+        self.cut_watched(&machines?, mark)
+    }
+
+    fn cut_watched(&self, watched: &[Arc<Watched>], mark: &Mark) -> Result<()> {
+        // In the order of their names, as all do.
+        let mut order: Vec<&Arc<Watched>> = watched.iter().collect();
+        order.sort_by_key(|one| one.machine().name());
+        let _held: Vec<_> = order.iter().map(|one| one.cutting()).collect();
+        let machines: Vec<_> = watched.iter().map(|one| Arc::clone(one.machine())).collect();
+        let (time, sequences) = self.vault.cut(&machines, now(), mark)?;
+        for (one, sequence) in watched.iter().zip(sequences) {
+            one.set(sequence, time, mark);
+        }
+        Ok(())
+    }
+
+    /// Keeps the past in order until the service stops. Takes a thread.
+    pub fn keep_order(&self) {
+        let cancel = Cancel::default();
+        let mut next = Instant::now() + self.config.upkeep.every;
+        while !self.is_stopping() {
+            std::thread::sleep(TICK);
+            if Instant::now() < next && !self.is_scarce() {
+                continue;
+            }
+            for (name, watched) in self.watched() {
+                let failed = match self.keep_in_order(&name, &watched, &cancel) {
+                    Ok(()) => None,
+                    Err(_) if self.is_stopping() => return,
+                    Err(error) => {
+                        tracing::error!(machine = %name, %error, "its older points cannot be kept in order");
+                        Some(error.to_string())
+                    }
+                };
+                watched.upkept(failed);
+            }
+            next = Instant::now() + self.config.upkeep.every;
+        }
+    }
+
+    fn keep_in_order(&self, name: &Name, watched: &Watched, cancel: &Cancel) -> Result<()> {
+        let (mut kept, given_up) = self.choices(watched)?;
+        kept.retain(|point| !given_up.contains(point));
+        let retention: &Retention = match self.is_scarce() {
+            true => &self.config.upkeep.thin,
+            false => &self.config.protect(name).retention,
+        };
+        let pace = |bytes: u64| {
+            if self.is_stopping() {
+                return Err(Error::interrupted());
+            }
+            match &self.config.upkeep.rate_limit {
+                Some(limit) => limit.pause(Bytes(bytes), cancel),
+                None => Ok(()),
+            }
+        };
+        let done = upkeep::run(watched.machine(), retention, &kept, now(), &pace)?;
+        if done.points > 0 {
+            tracing::debug!(machine = %name, ?done, "points were given up");
+        }
+        watched.refresh()?;
+        if let Some(oldest) = watched.points().first() {
+            self.catalog
+                .forget_through(&watched.machine().home().machine, oldest.sequence.saturating_sub(1))?;
+        }
+        Ok(())
+    }
+
+    /// Looks for what is wrong until the service stops. Takes a thread.
+    pub fn watch_out(&self) {
+        let mut next = Instant::now();
+        while !self.is_stopping() {
+            std::thread::sleep(TICK);
+            if Instant::now() < next {
+                continue;
+            }
+            next = Instant::now() + WATCH;
+            let at = Moment::now();
+            let Changed { began, ended } = self.alarms.update(self.wrong(at), at);
+            for (alarm, has_begun) in began.iter().map(|a| (a, true)).chain(ended.iter().map(|a| (a, false)))
+            {
+                let (id, machine) = (&alarm.id, alarm.machine.as_deref().unwrap_or("-"));
+                match (has_begun, alarm.gravity) {
+                    (true, Gravity::Critical) => {
+                        tracing::error!(id, machine, "{} {}", alarm.says, alarm.remedy)
+                    }
+                    (true, Gravity::Warning) => {
+                        tracing::warn!(id, machine, "{} {}", alarm.says, alarm.remedy)
+                    }
+                    (false, _) => tracing::info!(id, machine, "over: {}", alarm.says),
+                }
+                if let Err(error) = self.catalog.add_event(alarm, has_begun) {
+                    tracing::error!(%error, "an alarm cannot be written down");
+                }
+            }
+        }
+    }
+
+    /// Everything that is wrong.
+    fn wrong(&self, at: Moment) -> Vec<Wrong> {
+        let mut found = Vec::new();
+        let mut put = |id, gravity, machine: Option<&str>, says: String, remedy: &str| {
+            let (machine, remedy) = (machine.map(str::to_owned), remedy.to_owned());
+            found.push(Wrong { id, gravity, machine, says, remedy });
+        };
+        for (name, why) in &self.unreadable {
+            put(
+                "machine-unreadable",
+                Gravity::Critical,
+                Some(name.as_str()),
+                format!("{name} cannot be read: {why}."),
+                "Bring its files back from a copy of the vault, or move its folder out of the vault and copy the machine anew.",
+            );
+        }
+        if let Some(aside) = &self.catalog_lost {
+            put(
+                "catalog-lost",
+                Gravity::Warning,
+                None,
+                format!(
+                    "The catalog was damaged and is at {aside}: tokens, later names of points and evidence are gone; points are not."
+                ),
+                "Hand out tokens again, and name the points again that must be kept.",
+            );
+        }
+        if let Some((free, size)) = self.room() {
+            let percent = percent(free, size);
+            let config = &self.config.upkeep;
+            if percent < config.scarce {
+                put(
+                    "vault-scarce",
+                    Gravity::Critical,
+                    None,
+                    format!(
+                        "The vault has {percent} % free: points are thinned before their time ({}).",
+                        config.thin
+                    ),
+                    "Give its file system more room, or let machines keep fewer points ([machine.NAME] retention). Recovery goes on as before.",
+                );
+            } else if percent < config.low {
+                put(
+                    "vault-filling",
+                    Gravity::Warning,
+                    None,
+                    format!("The vault has {percent} % free."),
+                    "Give its file system more room, or let machines keep fewer points ([machine.NAME] retention).",
+                );
+            }
+        }
+        for (name, watched) in self.watched() {
+            let machine = Some(name.as_str());
+            let (cut, upkeep) = watched.failures();
+            if let Some(why) = cut {
+                put(
+                    "point-failed",
+                    Gravity::Critical,
+                    machine,
+                    format!("No point of {name} can be set: {why}."),
+                    "Look at the medium of the vault and at the log of the service. Earlier points are safe.",
+                );
+            }
+            if let Some(why) = upkeep {
+                put(
+                    "upkeep-failed",
+                    Gravity::Warning,
+                    machine,
+                    format!("Older points of {name} cannot be given up: {why}."),
+                    "Look at the medium of the vault; until then its journal grows.",
+                );
+            }
+            let target = self.config.protect(&name).rpo.as_secs_f64();
+            if let Some(age) = watched.age(at.0).filter(|age| *age > target) {
+                put(
+                    "rpo-missed",
+                    Gravity::Critical,
+                    machine,
+                    format!(
+                        "The newest state of {name} that can be recovered is {age:.0} s old; {target:.0} s are allowed."
+                    ),
+                    "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
+                );
+            }
+            for (disk, seen, copying) in self.disks(&watched) {
+                if let Some(why) = seen.lost.filter(|_| seen.connections == 0) {
+                    put(
+                        "stream-gone",
+                        Gravity::Critical,
+                        machine,
+                        format!("Nobody sends {name}/{disk} any longer: {why}."),
+                        "The machine goes on without protection: start its replication again.",
+                    );
+                } else if let Some(why) = copying.filter(|_| seen.connections == 0) {
+                    put(
+                        "copy-needed",
+                        Gravity::Warning,
+                        machine,
+                        format!("{name}/{disk} waits for a copy, and nobody sends it: {why}."),
+                        "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
+                    );
+                }
+            }
+        }
+        found
+    }
+
+    /// Bytes that are free and bytes in all, of the vault's file system.
+    pub(super) fn room(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::statvfs(&self.config.vault).ok()?;
+        Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+    }
+
+    fn is_scarce(&self) -> bool {
+        self.room().is_some_and(|(free, size)| percent(free, size) < self.config.upkeep.scarce)
+    }
+}
+
+/// What part of `size` is free, in whole per cent.
+fn percent(free: u64, size: u64) -> u8 {
+    u8::try_from(u128::from(free) * 100 / u128::from(size.max(1))).unwrap_or(100)
+}

@@ -1,0 +1,74 @@
+//! The service is killed again and again while writers write: no point that was published is lost, each is a prefix, and nothing
+//! that was acknowledged is missing.
+
+use super::*;
+use crate::receive::nbdsh::python;
+
+fn killed(times: u32) {
+    let Some(python) = python() else { return };
+    let mut site = Site::new(
+        "[protect]\ncheckpoint = \"1s\"\nretention = \"1h every 1s\"\nin_sync = \"flush\"\n[upkeep]\nevery = \"1s\"\n",
+    );
+    site.protect("web01", &["sda", "sdb"], BLOCK * BLOCKS);
+    let (progress, enough) = (site.path("progress"), site.path("enough"));
+    let text = writer([&site.uri("web01/sda"), &site.uri("web01/sdb")], &progress, &enough, true);
+    let script = site.path("writer.py");
+    std::fs::write(&script, format!("import nbd\n{text}")).unwrap();
+    site.start();
+    let mut client = Writer::start(python, &script);
+    let mut known: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut last = 0;
+    for round in 0..times {
+        // Nothing is in step with anything.
+        std::thread::sleep(Duration::from_millis(300 + u64::from(round) * 7919 % 1900));
+        site.kill();
+        {
+            let vault = site.vault();
+            let machine = vault.machine(&"web01".parse().unwrap()).unwrap();
+            let points: BTreeMap<u64, u64> = prefixes(&machine, &known).into_iter().collect();
+            for (point, count) in &known {
+                assert_eq!(points.get(point), Some(count), "round {round}: point {point} was there before");
+            }
+            let acknowledged = acknowledged(&progress);
+            let live = ["sda", "sdb"].map(|disk| crate::receive::read_all(&machine.live(disk).unwrap()));
+            let count = prefix(live, "what is there");
+            // The answer to one more may have been lost.
+            assert!(
+                (acknowledged..=acknowledged + 1).contains(&count),
+                "{count} writes, {acknowledged} acknowledged"
+            );
+            assert!(count >= last);
+            last = count;
+            known = points;
+        }
+        site.start();
+    }
+    std::fs::write(&enough, "").unwrap();
+    client.ends();
+    site.stop();
+    let vault = site.vault();
+    let machine = vault.machine(&"web01".parse().unwrap()).unwrap();
+    let points = prefixes(&machine, &BTreeMap::new());
+    assert_eq!(
+        points.last().map(|(_, count)| *count),
+        Some(acknowledged(&progress)),
+        "the last point holds everything"
+    );
+    assert!(
+        known.len() >= usize::try_from(times).unwrap() / 2 && last > 200,
+        "{} points, {last} writes",
+        known.len()
+    );
+}
+
+#[test]
+fn a_service_that_is_killed_loses_nothing_that_it_acknowledged_or_published() {
+    killed(8);
+}
+
+/// As long as the promise says. Takes minutes.
+#[test]
+#[ignore = "make matrix"]
+fn a_service_that_is_killed_a_hundred_times_loses_nothing() {
+    killed(100);
+}
