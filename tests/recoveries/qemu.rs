@@ -33,29 +33,18 @@ impl Points for Service {
             .collect();
         let number = point::choose(name, &candidates, at)?;
         let chosen = points.iter().find(|point| point.sequence == number).unwrap();
-        let point = machine.at(number)?;
-        let mut disks = Vec::new();
-        for (disk_number, info) in &point.state().disks {
-            let export = point::export(name, &info.name, number);
-            let disk: Arc<dyn Disk> = Arc::new(point.disk(*disk_number)?);
+        let socket = PathBuf::from(self.running.path("socket"));
+        let source = point::source(name, &machine, chosen, Some(&socket))?;
+        for disk in &source.disks {
+            let export = point::export(name, &disk.name, number);
             let mut served = self.served.lock().unwrap();
             if !served.contains(&export) {
-                let overlay = Overlay::new(Arc::clone(&disk), &self.scratch)?;
+                let overlay = Overlay::new(Arc::clone(&disk.image.disk), &self.scratch)?;
                 self.running.add(&export, Arc::new(overlay), true);
                 served.push(export.clone());
             }
-            disks.push(PointDisk::new(name, &info.name, number, disk, Some(self.running.uri(&export))));
         }
-        Ok(PointSource {
-            name: name.clone(),
-            machine: serde_json::from_slice(&point.state().attachments[point::DEFINITION]).unwrap(),
-            number,
-            at: landfall::moment::Moment(chosen.time),
-            consistency: chosen.mark.consistency,
-            tag: chosen.mark.tag.clone(),
-            disks,
-            variables: None,
-        })
+        Ok(source)
     }
     fn reach(&self) -> Result<()> {
         Ok(())

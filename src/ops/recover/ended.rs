@@ -19,7 +19,7 @@ use crate::registrar;
 use crate::registrar::libvirt::host::{Host as Libvirt, User};
 use crate::report::VERSION;
 use crate::report::recovery::{Ended, EndedOutcome, Listed, ListedPrepared, Recoveries, State};
-use landfall_image::convert::{self, Progress};
+use landfall_image::convert::{self, Journal, Progress};
 use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::formats::{self, Image};
 use landfall_image::{Bytes, Disk, Error, Kind, OpenOptions, Result, chain};
@@ -267,7 +267,7 @@ fn clear(place: &Path, recovery: &Recovery) -> Result<Vec<String>> {
             continue;
         }
         // What a run of this program left that was killed.
-        let is_leaving = name.starts_with('.') && (name.ends_with(".landfall-partial") || name.starts_with(".tmp"));
+        let is_leaving = name.starts_with('.') && (name.contains(".landfall-") || name.starts_with(".tmp"));
         if !recovery.files.contains(&name) && !COMPANIONS.contains(&name.as_str()) && !is_leaving {
             left.push(name);
             continue;
@@ -471,13 +471,28 @@ fn make_whole(context: &Context<'_>, path: &Path, below: Image, name: &str) -> R
     let delta = formats::open(path, &alone)?;
     // Opened after the reader, and closed after it is: a lock of this kind goes with the first descriptor of the file that is closed.
     let lock = locked(path)?;
+    let below_is: Vec<PathBuf> = below.layers.iter().map(|layer| layer.path.clone()).collect();
     let whole = chain::over(delta, below);
-    let files = FileOptions { replace: true, resume: false, sync: true };
+    // The delta as it is now: a machine that ran meanwhile has changed it.
+    let state = crate::ops::state::of([path].into_iter());
+    let about = serde_json::json!({
+        "landfall": env!("CARGO_PKG_VERSION"),
+        "delta": state,
+        "over": below_is,
+    })
+    .to_string();
+    let resume = Journal::can_resume(path, &about).unwrap_or(false);
+    let files = FileOptions { replace: true, resume, sync: true };
     let options = CreateOptions { files, ..CreateOptions::default() };
     let kind = formats::kind("qcow2")?;
     let sink = (kind.create)(path, whole.disk.size(), &options)?;
+    let journal = if resume { Journal::resume(path, &about)? } else { Journal::begin(path, &about)? };
     let meta = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).in_file(path))?;
-    crate::ops::disk::copy(context, &*whole.disk, sink, name)?;
+    let options = context.copy_options();
+    context.observer.event(Event::CopyStarted { disk: name.to_owned(), progress: options.progress.clone() });
+    let copied = convert::convert_with(&*whole.disk, None, sink, Some(journal), &options);
+    context.observer.event(Event::CopyFinished);
+    copied?;
     // The hypervisor's user has it as before.
     let owner = std::os::unix::fs::MetadataExt::uid(&meta);
     let group = std::os::unix::fs::MetadataExt::gid(&meta);

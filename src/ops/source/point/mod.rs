@@ -11,7 +11,7 @@ mod at;
 mod vault;
 
 pub use at::{At, Candidate, PointName, choose};
-pub use vault::{OpenVault, definition, holds, variables};
+pub use vault::{OpenVault, definition, holds, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
 use crate::finding;
