@@ -7,6 +7,7 @@
 //! Only [`cli`] prints; only `main.rs` reads the environment or exits.
 
 pub mod cli;
+mod doors;
 pub mod event;
 pub mod finding;
 pub mod hypervisor;
@@ -21,4 +22,5 @@ pub mod registrar;
 pub mod report;
 pub mod schema;
 pub mod service;
+mod transport;
 pub mod vault;

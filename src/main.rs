@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
     // The same file is PID 1 of the patch sandbox, where there is nothing else to find out.
@@ -33,9 +34,16 @@ fn main() -> ExitCode {
         recovered: recovered(),
         credentials: credentials(),
         cancel: stop.into(),
+        service: value("LANDFALL_SERVICE"),
+        token: value("LANDFALL_TOKEN").map(Zeroizing::new),
         notify: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(PathBuf::from),
     };
     ExitCode::from(cli::run(&cli, &surroundings))
+}
+
+/// What the environment says, where it says something.
+fn value(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Where machines are recovered: LANDFALL_RECOVERED, else the host's folder for root, and a folder of their own for others.
@@ -52,7 +60,6 @@ fn recovered() -> PathBuf {
 
 /// User name and password of a hypervisor: LANDFALL_USER and LANDFALL_PASSWORD.
 fn credentials() -> Option<Credentials> {
-    let value = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     Some(Credentials::new(value("LANDFALL_USER")?, value("LANDFALL_PASSWORD")?))
 }
 

@@ -1,10 +1,12 @@
 //! Moments: milliseconds since 1970 in files, RFC 3339 in JSON, UTC for people.
 
 use jiff::Timestamp;
+use landfall_image::{Error, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z.
@@ -38,17 +40,35 @@ impl fmt::Display for Moment {
     }
 }
 
+impl FromStr for Moment {
+    type Err = Error;
+
+    /// `2026-11-29T14:03:05Z`, and as it is shown.
+    ///
+    /// # Errors
+    /// Refused where it is no moment since 1970, or its time zone is not said.
+    fn from_str(text: &str) -> Result<Moment> {
+        let zoned = text.strip_suffix(" UTC").map(|text| format!("{text}Z"));
+        let timestamp: Option<Timestamp> = zoned.as_deref().unwrap_or(text).parse().ok();
+        let moment = timestamp.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Moment);
+        moment.ok_or_else(|| {
+            Error::refused(format!("{text:?} is no moment")).hint(
+                "write it like 2026-11-29T14:03:05Z, or with another time zone: 2026-11-29T15:03:05+01:00",
+            )
+        })
+    }
+}
+
 impl Serialize for Moment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:.3}", self.timestamp()))
     }
 }
 
 impl<'de> Deserialize<'de> for Moment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Moment, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let timestamp: Timestamp = text.parse().map_err(serde::de::Error::custom)?;
-        u64::try_from(timestamp.as_millisecond()).map(Moment).map_err(serde::de::Error::custom)
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

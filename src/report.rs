@@ -3,6 +3,7 @@
 //! Here are the documents of machines; [`images`] has those of the disk verbs, [`failure`] those of what was not done and
 //! of explanations, [`registration`] that of `register`, [`recovery`] those of `recover`. Their schemas are [`crate::schema`].
 
+pub mod api;
 pub mod failure;
 pub mod images;
 pub mod protection;

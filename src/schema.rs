@@ -6,9 +6,12 @@
 use crate::ops::batch::{BatchReport, WrittenFleet};
 use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
+use crate::receive::folder::manifest::Manifest;
 use crate::recovery::Recovery;
+use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, Tokens, Told, Verification};
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
+use crate::report::protection::{Points, Status};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
 use crate::report::serving::ServeChecked;
@@ -29,6 +32,7 @@ pub struct Row {
 
 /// All of them, by name.
 pub const TABLE: &[Row] = &[
+    row::<Alarms>("alarms", "what is wrong now, and what was"),
     row::<BatchReport>("batch", "what became of a fleet; also batch-report.json beside the machines"),
     row::<Converted>("convert", "a machine that was converted; also report.json beside it"),
     row::<ImagesChecked>("disk-check", "structures of images that were checked"),
@@ -37,12 +41,16 @@ pub const TABLE: &[Row] = &[
     row::<ImageInfo>("disk-info", "an image, its layers and partitions"),
     row::<ImageMap>("disk-map", "which runs of a disk hold data"),
     row::<ImageServed>("disk-serve", "what was served, when it has ended"),
+    file::<Manifest>("drop-manifest", "landfall.json, the manifest of a drop in a watched folder"),
     row::<Failed>("error", "any verb that did not do what was asked"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
     file::<WrittenMap>("map-file", "the TOML file of --map"),
+    row::<PointShown>("point", "a recovery point, with what a recovery needs"),
+    row::<Points>("points", "the recovery points of a machine"),
+    row::<MachineShown>("protect", "a protected machine, and where its disks are sent; also status MACHINE"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
     row::<Recovered>("recover", "a machine that was recovered; also report.json beside it"),
     row::<Ended>("recover-end", "what became of a recovery: commit, rollback, remove, resume"),
@@ -55,6 +63,12 @@ pub const TABLE: &[Row] = &[
     ),
     row::<ServeChecked>("serve-check", "what the service's file means"),
     file::<Written>("serve-file", "the TOML file of landfall serve"),
+    row::<PointSet>("set-point", "a recovery point that was set or named"),
+    row::<Status>("status", "how well everything is protected, and what is wrong"),
+    row::<TokenMade>("token", "a token that was made, with its secret"),
+    row::<Tokens>("tokens", "the tokens of a service, without their secrets"),
+    row::<Verification>("verify", "the verification of a recovery point"),
+    row::<Told>("webhook", "what the webhook of alarms gets"),
 ];
 
 const fn row<T: JsonSchema>(name: &'static str, says: &'static str) -> Row {
@@ -81,7 +95,7 @@ fn make<T: JsonSchema>() -> Schema {
 }
 
 /// Descriptions come from the documentation of the code: without its line ends and links.
-fn plain(schema: &mut Schema) {
+pub(crate) fn plain(schema: &mut Schema) {
     let Some(text) = schema.get("description").and_then(|text| text.as_str()) else { return };
     let mut out = String::new();
     for (index, part) in text.replace('\n', " ").split("[`").enumerate() {

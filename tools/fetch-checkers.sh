@@ -8,6 +8,7 @@
 #   DEST/checkers/nutanix     ntnx-vmm-py-client: the names of Nutanix's API v4
 #   DEST/checkers/openstack   python-openstackclient: the client's own parsers
 #   DEST/checkers/dissect     dissect.archive: a reader of XVAs
+#   DEST/checkers/api         openapi-spec-validator, prometheus-client: readers of what the service's API says of itself
 #   DEST/checkers/node        typescript, and the types of KubeVirt and CDI
 set -eu
 
@@ -35,6 +36,7 @@ install proxmox clientapi-pve==2026.5.24
 install nutanix ntnx-vmm-py-client==4.3.2
 install openstack python-openstackclient
 install dissect dissect.archive==1.8
+install api openapi-spec-validator==0.9.0 prometheus-client==0.26.0
 if [ ! -e "$dest/node/complete" ]; then
     if command -v npm >/dev/null 2>&1; then
         npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$dest/node" \

@@ -219,6 +219,8 @@ test)
     need nbdinfo libnbd-bin
     need nbdkit nbdkit
     need fio fio
+    # Its merge-diff is the other reader and writer of RBD's streams.
+    need rbd ceph-common
     /usr/bin/python3 -c 'import nbd' 2>/dev/null || missing="$missing python3-libnbd"
     need systemd-analyze systemd
     need unmkinitramfs initramfs-tools-core

@@ -63,6 +63,26 @@ impl ParentRef {
 
 /// Opens `path` and its parents. Loops, chains deeper than [`limits::CHAIN_LAYERS`] and wrong parents are refused.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
+    walk(path, options, false).map(|upper| upper.image)
+}
+
+/// The upper layers of a chain: those whose parents are at hand.
+pub struct Upper {
+    /// What they hold. What none of them stores is unallocated, where `parent` is there.
+    pub image: Image,
+    /// Sizes of their disks, the named image first. What lies behind the end of one is zeros to all above it.
+    pub sizes: Vec<Bytes>,
+    /// What the lowest of them is over; `None` where the chain is whole.
+    pub parent: Option<ParentRef>,
+}
+
+/// As [`open`], down to the first layer whose parent is not where the gate lets it be looked for: for a caller who has what that held,
+/// and compares its identity.
+pub fn open_upper(path: &Path, options: &OpenOptions) -> Result<Upper> {
+    walk(path, options, true)
+}
+
+fn walk(path: &Path, options: &OpenOptions, may_end: bool) -> Result<Upper> {
     let mut layers: Vec<(Arc<dyn Disk>, LayerInfo)> = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
     let mut options = options.clone();
@@ -75,6 +95,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
     let mut wanted: Vec<String> = Vec::new();
     let mut by_name = false;
     let mut fits: Option<Arc<dyn Disk>> = None;
+    let mut missing = None;
     loop {
         let here = source.path().to_owned();
         let real = here.canonicalize().map_err(|e| Error::io("cannot resolve", e).in_file(&here))?;
@@ -132,19 +153,32 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Image> {
             },
         ));
         let Some(parent) = layer.parent.filter(|_| !options.alone) else { break };
-        (source, by_name) = parent::find(&here, &parent, &options.gate).map(|it| (it.source, it.by_name))?;
+        let found = match parent::find(&here, &parent, &options.gate) {
+            Err(error) if may_end && is_elsewhere(&error) => {
+                missing = Some(parent);
+                break;
+            }
+            found => found?,
+        };
+        (source, by_name) = (found.source, found.by_name);
         options.format = parent.format;
         options.snapshot = None;
         wanted = parent.identities;
     }
     let (disks, infos): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
+    let sizes = disks.iter().map(|disk| disk.size()).collect();
     let mut disks = disks.into_iter().rev();
     // There is at least the image itself.
     let Some(mut disk) = disks.next() else { return Err(Error::corrupt("has no layer").in_file(path)) };
     for child in disks {
         disk = Arc::new(Stacked { child, parent: disk });
     }
-    Ok(Image { disk, layers: infos })
+    Ok(Upper { image: Image { disk, layers: infos }, sizes, parent: missing })
+}
+
+/// True where a parent cannot be opened, or lies where its child may not look.
+fn is_elsewhere(error: &Error) -> bool {
+    matches!(error.kind(), crate::Kind::Io | crate::Kind::Refused)
 }
 
 /// An image that was opened [`alone`](OpenOptions::alone), on the disk that is its parent: one that its format's own names do not

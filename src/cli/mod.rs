@@ -10,6 +10,7 @@ mod progress;
 mod recover;
 mod register;
 mod serve;
+mod service;
 mod text;
 
 use crate::ops::Settings;
@@ -24,6 +25,7 @@ use landfall_image::{Gate, Result};
 use progress::Drawer;
 use std::path::PathBuf;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What the program knows of its surroundings. Only `main` finds it out.
 #[derive(Clone, Debug)]
@@ -38,6 +40,10 @@ pub struct Surroundings {
     pub credentials: Option<Credentials>,
     /// Set when the user asks to stop.
     pub cancel: Cancel,
+    /// Where the service is.
+    pub service: Option<String>,
+    /// The secret of a token for it.
+    pub token: Option<Zeroizing<String>>,
     /// The socket on which whoever started the program wants to hear of it (sd_notify(3)).
     pub notify: Option<PathBuf>,
 }
@@ -122,8 +128,14 @@ fn dispatch(
         Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
-        Verb::Recover(args) => recover::run(args, cli, context, surroundings),
         Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
+        Verb::Status(_)
+        | Verb::Protect(_)
+        | Verb::Ready(_)
+        | Verb::Points(_)
+        | Verb::Alarms(_)
+        | Verb::Token(_) => service::run(cli, context, surroundings),
+        Verb::Recover(args) => recover::run(args, cli, context, surroundings),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }
 }

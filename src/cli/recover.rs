@@ -19,7 +19,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 /// `landfall recover`
-pub fn run(args: &Recover, cli: &Cli, context: &Context<'_>, surroundings: &Surroundings) -> Result<u8, Failure> {
+pub fn run(
+    args: &Recover,
+    cli: &Cli,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> Result<u8, Failure> {
     let as_json = cli.common.json;
     let Some(verb) = &args.verb else { return begin(args, cli, context, surroundings) };
     let place = |place: &RecoverPlace| place_of(place, surroundings);
@@ -64,14 +69,20 @@ fn point(args: &Recover) -> Result<PointName, Error> {
             let at = At::parse(at, now)?;
             // A name may have an @ of its own.
             match text.contains('@') && named.at != At::Latest {
-                true => Err(Error::refused(format!("{text:?} names a point, and --at another")).hint("leave one of them out")),
+                true => Err(Error::refused(format!("{text:?} names a point, and --at another"))
+                    .hint("leave one of them out")),
                 false => Ok(PointName { at, ..named }),
             }
         }
     }
 }
 
-fn begin(args: &Recover, cli: &Cli, context: &Context<'_>, surroundings: &Surroundings) -> Result<u8, Failure> {
+fn begin(
+    args: &Recover,
+    cli: &Cli,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> Result<u8, Failure> {
     if args.target.disk_format.as_deref().is_some_and(|kind| kind != "qcow2") {
         return Err(Error::refused("the disks of a recovered machine are written as qcow2, over its point")
             .hint("leave -O out; convert point:MACHINE writes disks of every kind")
@@ -84,7 +95,10 @@ fn begin(args: &Recover, cli: &Cli, context: &Context<'_>, surroundings: &Surrou
         name: args.name.clone(),
         networks: networks(&args.target),
         guest: choice_with(&args.guest, &args.services, &args.target)?,
-        register: args.register.as_ref().map(|at| registrar::Wanted { at: at.clone(), ..registrar::Wanted::default() }),
+        register: args
+            .register
+            .as_ref()
+            .map(|at| registrar::Wanted { at: at.clone(), ..registrar::Wanted::default() }),
         new_uuid: args.new_uuid,
         emulated: args.emulated,
         serve: args.serve,
@@ -138,9 +152,14 @@ fn recovered_text(report: &Recovered, is_told: bool, is_served: bool) -> String 
     let mut out = String::new();
     let recovery = &report.recovery;
     let what = if recovery.mode == Mode::Test { "a test" } else { "live" };
-    let _ = writeln!(out, "\n{} is recovered {}: {what}, {}", recovery.machine, when(recovery), report.folder);
+    let _ =
+        writeln!(out, "\n{} is recovered {}: {what}, {}", recovery.machine, when(recovery), report.folder);
     for disk in &report.written_disks {
-        let _ = writeln!(out, "  {}: {}, {} changed; the rest is read from the point", disk.file, disk.virtual_size, disk.data);
+        let _ = writeln!(
+            out,
+            "  {}: {}, {} changed; the rest is read from the point",
+            disk.file, disk.virtual_size, disk.data
+        );
     }
     let _ = writeln!(out, "  {}", steps_text(&report.seconds));
     // Otherwise they stand with the guest.
@@ -156,7 +175,10 @@ fn recovered_text(report: &Recovered, is_told: bool, is_served: bool) -> String 
     let folder = shell_word(&report.folder);
     let _ = writeln!(out, "\nNext:");
     if recovery.step < Step::Registered {
-        let _ = writeln!(out, "  run it with libvirt:     the same command again, with --register qemu:///system");
+        let _ = writeln!(
+            out,
+            "  run it with libvirt:     the same command again, with --register qemu:///system"
+        );
         let _ = writeln!(out, "  run it with QEMU alone:  {folder}/qemu.sh");
     }
     match recovery.mode {
@@ -241,16 +263,28 @@ fn list_text(list: &Recoveries) -> String {
         }
         match recovery.step {
             Step::Committing => {
-                let _ = writeln!(out, "  is being committed: landfall recover commit {} goes on", shell_word(&listed.folder));
+                let _ = writeln!(
+                    out,
+                    "  is being committed: landfall recover commit {} goes on",
+                    shell_word(&listed.folder)
+                );
             }
             Step::Removing => {
-                let _ = writeln!(out, "  is being removed: {} goes on", ended::removal(recovery, listed.folder.as_ref()));
+                let _ = writeln!(
+                    out,
+                    "  is being removed: {} goes on",
+                    ended::removal(recovery, listed.folder.as_ref())
+                );
             }
             Step::Committed => {
                 let _ = writeln!(out, "  is committed");
             }
             Step::Registering => {
-                let _ = writeln!(out, "  was not registered to the end: run its command again, or {}", ended::removal(recovery, listed.folder.as_ref()));
+                let _ = writeln!(
+                    out,
+                    "  was not registered to the end: run its command again, or {}",
+                    ended::removal(recovery, listed.folder.as_ref())
+                );
             }
             Step::Written | Step::Registered => {}
         }
@@ -259,7 +293,11 @@ fn list_text(list: &Recoveries) -> String {
     if !list.prepared.is_empty() {
         let _ = writeln!(out, "\nPrepared");
         for prepared in &list.prepared {
-            let _ = writeln!(out, "  {} at point {}: {} changed", prepared.machine, prepared.point, prepared.data);
+            let _ = writeln!(
+                out,
+                "  {} at point {}: {} changed",
+                prepared.machine, prepared.point, prepared.data
+            );
         }
     }
     out

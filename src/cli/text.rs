@@ -27,6 +27,11 @@ fn write_out(bytes: &[u8]) -> Result<(), Error> {
     unless_hung_up(written.map_err(|e| Error::io("cannot write to standard output", e)))
 }
 
+/// Empties the terminal's screen, for what is shown again and again.
+pub fn clear_screen() -> Result<(), Error> {
+    write_out(b"\x1b[H\x1b[2J")
+}
+
 /// A reader that has seen enough (`| head`) is no failure.
 pub fn unless_hung_up(written: Result<(), Error>) -> Result<(), Error> {
     match written {

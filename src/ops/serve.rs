@@ -89,6 +89,7 @@ pub fn serve(config: Config, notify: Option<PathBuf>, cancel: &Cancel) -> Result
         vault = %config.vault.display(),
         machines,
         nbd = ?bound.addresses(),
+        api = ?bound.api_addresses(),
         sockets = %config.sockets.display(),
         "the service is there"
     );

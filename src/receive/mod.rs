@@ -1,12 +1,31 @@
-//! How replicated disks come in: who may send what, and where it goes. [`nbd`] is the server that hypervisors write to.
+//! How replicated disks come in: who may send what, and where it goes.
 //!
 //! ```text
 //! QEMU blockdev-mirror, qemu-img, nbdcopy … -> nbd::Receiver -> Exports -> DiskMut (the vault's live disk)
+//! rbd export-diff, rbd export               -> spool -> rbd ----+
+//! exported machines, images, deltas of them -> folder ----------+-> batch -> vault::Machine, a point for each moment
+//! NBD exports with dirty bitmaps            -> pull ------------+
 //! ```
 //!
-//! Absent: what becomes of the writes. A receiver knows a disk that takes them in order, and nothing of recovery points.
+//! [`nbd`] is the server that hypervisors write to: it knows a disk that takes writes in order, and nothing of recovery points. The
+//! others bring deltas, which are applied whole ([`batch`]) and know what they began at ([`position`]). Both say what they write to
+//! ([`lease`]), and so does whoever cuts points.
 
+pub mod batch;
+pub mod content;
+pub mod digest;
+mod files;
+pub mod folder;
+pub mod incoming;
+pub mod lease;
 pub mod nbd;
+pub mod position;
+pub mod pull;
+pub mod rbd;
+pub mod spool;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::name::Name;
 use landfall_image::{Bytes, DiskMut, Result};

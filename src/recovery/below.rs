@@ -17,8 +17,10 @@ const NAME_AT_MOST: usize = 1023;
 pub fn of(uri: &str) -> Result<Below> {
     let parsed = Uri::parse(uri)?;
     if parsed.tls() {
-        return Err(Error::unsupported(format!("{uri} is encrypted, which a machine's disk cannot lie over"))
-            .hint("recover the machine on the host of the vault, over its local socket"));
+        return Err(Error::unsupported(format!(
+            "{uri} is encrypted, which a machine's disk cannot lie over"
+        ))
+        .hint("recover the machine on the host of the vault, over its local socket"));
     }
     let server = match parsed.address() {
         Address::Tcp(host, port) => Server::Host(host.clone(), *port),

@@ -148,9 +148,9 @@ impl Recovery {
             _ => Error::io("cannot read", e).in_file(&path),
         })?;
         let corrupt = |e: serde_json::Error| {
-            Error::corrupt(format!("cannot be read: {e}"))
-                .in_file(&path)
-                .hint("its machine and network, if it is registered, have to be removed by hand; then the folder")
+            Error::corrupt(format!("cannot be read: {e}")).in_file(&path).hint(
+                "its machine and network, if it is registered, have to be removed by hand; then the folder",
+            )
         };
         let value: serde_json::Value = serde_json::from_slice(&text).map_err(corrupt)?;
         let version = value.get("version").and_then(serde_json::Value::as_u64);

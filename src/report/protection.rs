@@ -1,5 +1,6 @@
 //! What is protected, how well, and what is wrong: `landfall status`, and the points of a machine.
 
+use super::api::Verified;
 use crate::moment::Moment;
 use crate::vault::journal::Consistency;
 use landfall_image::Bytes;
@@ -165,6 +166,9 @@ pub struct Point {
     /// The last proof that it boots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Evidence>,
+    /// The last verification that it is what was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
 }
 
 /// What a trial boot of a point showed.

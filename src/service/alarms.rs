@@ -55,6 +55,10 @@ impl Alarms {
         let mut changed = Changed::default();
         for wrong in found {
             let key = (wrong.id, wrong.machine.clone());
+            if now.contains_key(&key) {
+                // It is told of already.
+                continue;
+            }
             let since = before.remove(&key).map(|alarm| alarm.since);
             let alarm = Alarm {
                 id: wrong.id.to_owned(),
@@ -99,6 +103,9 @@ mod tests {
         assert_eq!(second.ended.iter().map(|a| a.id.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_eq!(alarms.now()[0].says, "2");
         assert_eq!(alarms.now()[0].since, Moment(1));
+        // One of a kind for each machine, however often a round finds it: it neither begins anew nor ends.
+        let twice = vec![wrong("a", "x", "2"), wrong("a", "x", "other"), wrong("a", "y", "1")];
+        assert_eq!(alarms.update(twice, Moment(2)), Changed::default());
         alarms.update(vec![wrong("a", "x", "2"), wrong("b", "z", "3")], Moment(3));
         assert_eq!(alarms.now()[0].id, "b", "the worst first");
     }

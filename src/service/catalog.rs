@@ -4,7 +4,8 @@
 //! Absent: everything that a recovery needs, which is in the vault itself. A catalog that is lost or damaged is set aside and begun anew.
 
 use crate::moment::Moment;
-use crate::report::protection::{Alarm, Evidence};
+use crate::report::api::{Change, Event, Role, Token, Verdict, Verification, Verified};
+use crate::report::protection::Evidence;
 use landfall_image::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// The tables, as they came to be: one text for each version.
-const VERSIONS: [&str; 1] = ["
+const VERSIONS: [&str; 2] = [
+    "
     CREATE TABLE token (
         name TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, made INTEGER NOT NULL
     ) STRICT;
@@ -32,57 +34,25 @@ const VERSIONS: [&str; 1] = ["
         at INTEGER NOT NULL, began INTEGER NOT NULL, id TEXT NOT NULL, machine TEXT, document TEXT NOT NULL
     ) STRICT;
     CREATE INDEX event_at ON event (at);
-"];
+",
+    "
+    CREATE TABLE verification (
+        machine BLOB NOT NULL, point INTEGER NOT NULL, verdict TEXT NOT NULL, document TEXT NOT NULL, made INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX verification_of ON verification (machine, point);
+",
+];
 
 /// Events that are kept.
 const EVENTS_AT_MOST: i64 = 100_000;
+/// Verifications of one point that are kept, besides the first.
+const VERIFICATIONS_AT_MOST: i64 = 10;
 
 /// The catalog.
 #[derive(Debug)]
 pub struct Catalog {
     connection: Mutex<Connection>,
     path: PathBuf,
-}
-
-/// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// To look.
-    Read,
-    /// To do everything but hand out tokens.
-    Operate,
-    /// Everything.
-    Admin,
-}
-
-impl Role {
-    /// All of them.
-    pub const ALL: [Role; 3] = [Role::Read, Role::Operate, Role::Admin];
-
-    /// As it is written: `read`, `operate`, `admin`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Read => "read",
-            Role::Operate => "operate",
-            Role::Admin => "admin",
-        }
-    }
-
-    /// The role of that name.
-    pub fn parse(name: &str) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| role.name() == name)
-    }
-}
-
-/// A token, without its secret, which nobody keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Whom it was given to.
-    pub name: String,
-    /// What it allows.
-    pub role: Role,
-    /// When.
-    pub made: Moment,
 }
 
 impl Catalog {
@@ -191,7 +161,7 @@ impl Catalog {
         Ok(found.and_then(|(name, role)| Some((name, Role::parse(&role)?))))
     }
 
-    /// Names a point, which is kept from then on; with `None`, takes the name back.
+    /// Names a point, which is kept from then on; with `None`, takes back the name that it was given here.
     ///
     /// # Errors
     /// As the file's.
@@ -207,7 +177,7 @@ impl Catalog {
         .map(drop)
     }
 
-    /// The names that were given to points of a machine.
+    /// The names that were given to points of a machine. An empty one takes back the name that the point was set with.
     ///
     /// # Errors
     /// As the file's.
@@ -248,7 +218,7 @@ impl Catalog {
     /// As the file's.
     pub fn forget_through(&self, machine: &Uuid, through: u64) -> Result<()> {
         self.with(|c| {
-            for table in ["tag", "given_up"] {
+            for table in ["tag", "given_up", "verification"] {
                 let delete = format!("DELETE FROM {table} WHERE machine = ?1 AND point <= ?2");
                 c.execute(&delete, params![machine.as_bytes(), signed(through)])?;
             }
@@ -285,26 +255,83 @@ impl Catalog {
         Ok(all.into_iter().filter_map(read).collect())
     }
 
-    /// Writes down that an alarm began (`true`) or ended.
+    /// Keeps what came of a verification.
     ///
     /// # Errors
     /// As the file's.
-    pub fn add_event(&self, alarm: &Alarm, began: bool) -> Result<()> {
+    pub fn add_verification(&self, machine: &Uuid, done: &Verification, verdict: Verdict) -> Result<()> {
+        let insert =
+            "INSERT INTO verification (machine, point, verdict, document, made) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let (machine, point, document) = (machine.as_bytes(), signed(done.point), text(done)?);
+        let made = done.ended.unwrap_or_else(Moment::now);
+        self.with(|c| {
+            c.execute(insert, params![machine, point, verdict.name(), document, signed(made.0)])?;
+            // The first is what later ones are compared with.
+            let old = "DELETE FROM verification WHERE machine = ?1 AND point = ?2
+                AND rowid NOT IN (SELECT rowid FROM verification WHERE machine = ?1 AND point = ?2 ORDER BY rowid DESC LIMIT ?3)
+                AND rowid IS NOT (SELECT min(rowid) FROM verification WHERE machine = ?1 AND point = ?2 AND verdict = 'matched')";
+            c.execute(old, params![machine, point, VERIFICATIONS_AT_MOST])
+        })
+        .map(drop)
+    }
+
+    /// What came of the verifications of a point, the first that is kept first.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn verifications(&self, machine: &Uuid, point: u64) -> Result<Vec<Verification>> {
+        let all: Vec<String> = self.with(|c| {
+            let find = "SELECT document FROM verification WHERE machine = ?1 AND point = ?2 ORDER BY rowid";
+            let mut found = c.prepare(find)?;
+            let rows = found.query_map(params![machine.as_bytes(), signed(point)], |row| row.get(0))?;
+            rows.collect()
+        })?;
+        Ok(all.iter().filter_map(|document| serde_json::from_str(document).ok()).collect())
+    }
+
+    /// What came of the last verification of each point of a machine.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn verified(&self, machine: &Uuid) -> Result<BTreeMap<u64, Verified>> {
+        let all: Vec<(u64, String, i64)> = self.with(|c| {
+            let mut found =
+                c.prepare("SELECT point, verdict, made FROM verification WHERE machine = ?1 ORDER BY rowid")?;
+            let rows = found.query_map([machine.as_bytes()], |row| {
+                Ok((unsigned(row.get(0)?), row.get(1)?, row.get(2)?))
+            })?;
+            rows.collect()
+        })?;
+        let read = |(point, verdict, made): (u64, String, i64)| {
+            Some((point, Verified { at: moment(made), verdict: Verdict::parse(&verdict)? }))
+        };
+        Ok(all.into_iter().filter_map(read).collect())
+    }
+
+    /// Writes down that an alarm began or ended.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn add_event(&self, event: &Event) -> Result<()> {
+        let Event { at, change, alarm } = event;
         let insert = "INSERT INTO event (at, began, id, machine, document) VALUES (?1, ?2, ?3, ?4, ?5)";
         let document = text(alarm)?;
         self.with(|c| {
-            c.execute(insert, params![signed(Moment::now().0), began, alarm.id, alarm.machine, document])?;
+            c.execute(
+                insert,
+                params![signed(at.0), *change == Change::Began, alarm.id, alarm.machine, document],
+            )?;
             let old = "DELETE FROM event WHERE rowid <= (SELECT max(rowid) FROM event) - ?1";
             c.execute(old, [EVENTS_AT_MOST])
         })
         .map(drop)
     }
 
-    /// The last alarms that began or ended, the newest first: when, whether it began, which.
+    /// The last alarms that began or ended, the newest first.
     ///
     /// # Errors
     /// As the file's.
-    pub fn events(&self, at_most: u32) -> Result<Vec<(Moment, bool, Alarm)>> {
+    pub fn events(&self, at_most: u32) -> Result<Vec<Event>> {
         let all: Vec<(i64, bool, String)> = self.with(|c| {
             let mut found =
                 c.prepare("SELECT at, began, document FROM event ORDER BY rowid DESC LIMIT ?1")?;
@@ -312,7 +339,8 @@ impl Catalog {
             rows.collect()
         })?;
         let read = |(at, began, document): (i64, bool, String)| {
-            Some((moment(at), began, serde_json::from_str(&document).ok()?))
+            let change = if began { Change::Began } else { Change::Ended };
+            Some(Event { at: moment(at), change, alarm: serde_json::from_str(&document).ok()? })
         };
         Ok(all.into_iter().filter_map(read).collect())
     }

@@ -172,7 +172,10 @@ impl Config {
     /// Refused, with the line and a hint, where it cannot be used; nothing is opened but the file itself.
     pub fn read(path: &Path) -> Result<Config> {
         let (text, _) = toml_file::read(path)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        // Others are told of its places, too: from wherever they are.
+        let whole =
+            std::path::absolute(path).map_err(|error| Error::io("cannot be found", error).in_file(path))?;
+        let folder = whole.parent().unwrap_or(Path::new(""));
         Config::parse(&text, folder).map_err(|error| error.in_file(path))
     }
 

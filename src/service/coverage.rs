@@ -22,8 +22,8 @@ impl Coverage {
 
     /// These bytes were sent.
     pub fn add(&mut self, range: &Range<u64>) {
-        let end = if range.end >= self.size { range.end.next_multiple_of(GRANULE) } else { range.end };
-        for granule in range.start.div_ceil(GRANULE)..end / GRANULE {
+        let end = if range.end >= self.size { self.size.div_ceil(GRANULE) } else { range.end / GRANULE };
+        for granule in range.start.div_ceil(GRANULE)..end {
             if let Some(word) = usize::try_from(granule / 64).ok().and_then(|word| self.sent.get_mut(word)) {
                 *word |= 1 << (granule % 64);
             }

@@ -12,34 +12,45 @@
 //! Absent: what is done with points (`recovery`), and every protocol but NBD.
 
 pub mod alarms;
+pub mod api;
 pub mod catalog;
 pub mod config;
 mod coverage;
 pub mod exports;
+mod places;
 mod rounds;
 pub mod rpo;
 pub mod run;
 mod status;
 pub mod stream;
+pub mod verify;
 pub mod watched;
+pub mod webhook;
+pub mod which;
 
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
+use crate::receive::nbd::Monitor;
+pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
 use crate::vault::journal::{DiskInfo, Mark, State};
 use crate::vault::machine::Machine;
+use crate::vault::upkeep::Wishes;
 use crate::vault::{Trouble, Vault};
 use alarms::Alarms;
 use catalog::Catalog;
 use config::Config;
-use landfall_image::{Error, Result};
+use landfall_image::{Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use stream::Stream;
+use verify::Verifications;
 use watched::Watched;
+use webhook::Webhook;
+use which::Which;
 
 /// Milliseconds since 1970.
 fn now() -> u64 {
@@ -64,23 +75,15 @@ pub struct Service {
     /// Where a damaged catalog was set aside.
     catalog_lost: Option<String>,
     alarms: Alarms,
+    /// One at a time changes which machines and disks there are.
+    changing: Mutex<()>,
+    verifications: Verifications,
+    webhook: Webhook,
+    /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
+    beat: AtomicU64,
+    /// What the receiver counts, once there is one.
+    monitor: OnceLock<Monitor>,
     stopping: AtomicBool,
-}
-
-/// A disk that is to be protected.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct Wanted {
-    /// Its name: `MACHINE/NAME` is its export.
-    pub name: Name,
-    /// Bytes; a multiple of the sector.
-    pub size: u64,
-    /// Bytes of a logical sector: 512 or 4096.
-    #[serde(default = "sector")]
-    pub sector: u32,
-}
-
-fn sector() -> u32 {
-    512
 }
 
 impl Service {
@@ -103,6 +106,11 @@ impl Service {
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
             alarms: Alarms::default(),
+            changing: Mutex::default(),
+            verifications: Verifications::default(),
+            webhook: Webhook::default(),
+            beat: AtomicU64::new(0),
+            monitor: OnceLock::new(),
             stopping: AtomicBool::new(false),
         };
         for (name, trouble) in troubles {
@@ -216,6 +224,7 @@ impl Service {
         definition: Option<&[u8]>,
         variables: Option<&[u8]>,
     ) -> Result<()> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.unreadable.contains_key(name) {
             self.machine(name)?;
         }
@@ -264,6 +273,7 @@ impl Service {
     /// # Errors
     /// Refused where somebody writes to it, or there is none.
     pub fn drop_disk(&self, name: &Name, disk: &Name) -> Result<()> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let watched = self.machine(name)?;
         let export = ExportName::parse(&format!("{name}/{disk}"))
             .ok_or_else(|| Error::refused(format!("{name} has no disk {disk}")))?;
@@ -301,6 +311,7 @@ impl Service {
     /// Refused where a disk is being copied; where it cannot be written.
     pub fn checkpoint(&self, name: &Name, mark: &Mark) -> Result<Point> {
         self.machine(name)?;
+        mark.tag.as_deref().map_or(Ok(()), check_tag)?;
         let members: Vec<Name> = match self.config.group(name).and_then(|group| self.config.groups.get(group))
         {
             Some(members) => members.iter().filter(|member| self.machine(member).is_ok()).cloned().collect(),
@@ -318,8 +329,8 @@ impl Service {
     pub fn points(&self, name: &Name) -> Result<Vec<Point>> {
         let watched = self.machine(name)?;
         let id = &watched.machine().home().machine;
-        let (tags, given_up, evidence) =
-            (self.catalog.tags(id)?, self.catalog.given_up(id)?, self.catalog.evidence(id)?);
+        let (tags, given_up) = (self.catalog.tags(id)?, self.catalog.given_up(id)?);
+        let (evidence, verified) = (self.catalog.evidence(id)?, self.catalog.verified(id)?);
         let points = watched.points();
         let kept = points.iter().filter(|point| !given_up.contains(&point.sequence));
         let shown = kept.map(|point| Point {
@@ -327,34 +338,27 @@ impl Service {
             at: Moment(point.time),
             consistency: point.mark.consistency,
             group: point.mark.group,
-            tag: tags.get(&point.sequence).cloned().or_else(|| point.mark.tag.clone()),
+            tag: tags.get(&point.sequence).or(point.mark.tag.as_ref()).filter(|tag| !tag.is_empty()).cloned(),
             proof: evidence.get(&point.sequence).cloned(),
+            verified: verified.get(&point.sequence).copied(),
         });
         Ok(shown.collect())
-    }
-
-    fn point(&self, name: &Name, number: u64) -> Result<Point> {
-        let points = self.points(name)?;
-        points.into_iter().find(|point| point.number == number).ok_or_else(|| {
-            Error::refused(format!("{name} has no point {number}"))
-                .hint(format!("landfall points list {name} shows those that there are"))
-        })
     }
 
     /// Gives a point a name, by which it is kept; with `None`, takes the name back.
     ///
     /// # Errors
-    /// Refused where there is no such point, or its name was given when it was set.
+    /// Refused where there is no such point, or this can be no name.
     pub fn tag(&self, name: &Name, number: u64, tag: Option<&str>) -> Result<Point> {
-        self.point(name, number)?;
-        if tag
-            .is_some_and(|tag| tag.trim().is_empty() || tag.len() > 200 || tag.chars().any(char::is_control))
-        {
-            return Err(Error::refused("this cannot be a point's name")
-                .hint("use 1 to 200 bytes without control characters"));
-        }
-        self.catalog.tag(&self.machine(name)?.machine().home().machine, number, tag)?;
-        self.point(name, number)
+        self.point(name, &Which::Number(number))?;
+        tag.map_or(Ok(()), check_tag)?;
+        let watched = self.machine(name)?;
+        let points = watched.points();
+        let was_set_with = points.iter().any(|point| point.sequence == number && point.mark.tag.is_some());
+        // The journal keeps the name that the point was set with: an empty one over it says that it does not count.
+        let tag = tag.or(was_set_with.then_some(""));
+        self.catalog.tag(&watched.machine().home().machine, number, tag)?;
+        self.point(name, &Which::Number(number))
     }
 
     /// Gives up a point before its time. Its room is given back by and by.
@@ -362,7 +366,7 @@ impl Service {
     /// # Errors
     /// Refused for one that does not exist, has a name, or is the newest.
     pub fn give_up(&self, name: &Name, number: u64) -> Result<()> {
-        let point = self.point(name, number)?;
+        let point = self.point(name, &Which::Number(number))?;
         if let Some(tag) = point.tag {
             return Err(Error::refused(format!("point {number} has the name {tag:?}, which keeps it"))
                 .hint(format!("take the name back first: landfall points tag {name} {number} --remove")));
@@ -374,18 +378,59 @@ impl Service {
         self.catalog.give_up(&self.machine(name)?.machine().home().machine, number)
     }
 
-    /// Points that are kept whatever the rules say, and those that are not.
-    fn choices(&self, watched: &Watched) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+    /// What was said of points by hand.
+    fn wishes(&self, watched: &Watched) -> Result<Wishes> {
         let id = &watched.machine().home().machine;
-        Ok((self.catalog.tags(id)?.into_keys().collect(), self.catalog.given_up(id)?))
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            self.catalog.tags(id)?.into_iter().partition(|(_, tag)| !tag.is_empty());
+        let numbers = |tags: Vec<(u64, String)>| tags.into_iter().map(|(point, _)| point).collect();
+        Ok(Wishes { kept: numbers(named), unnamed: numbers(unnamed), given_up: self.catalog.given_up(id)? })
+    }
+
+    /// Whether it works.
+    ///
+    /// # Errors
+    /// Where it stops, or has not looked after itself for a while: the vault's medium may hang.
+    pub fn health(&self) -> Result<()> {
+        /// It looks each second.
+        const SILENT: u64 = 60_000;
+        if self.is_stopping() {
+            return Err(Error::new(Kind::Interrupted, "the service is stopping"));
+        }
+        match self.beat.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            beat if now().saturating_sub(beat) < SILENT => Ok(()),
+            beat => Err(Error::new(
+                Kind::Io,
+                format!("the service has not looked for what is wrong since {}", Moment(beat)),
+            )
+            .hint("look whether the vault's medium answers, and at the service's log")),
+        }
+    }
+
+    /// Tells it who counts what clients do.
+    pub fn count_with(&self, monitor: Monitor) {
+        // There is one receiver.
+        let _ = self.monitor.set(monitor);
     }
 
     /// Tells all threads to end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.verifications.stop();
+        self.webhook.stop();
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// Refuses what can be no name of a point.
+fn check_tag(tag: &str) -> Result<()> {
+    match tag.trim().is_empty() || tag.len() > 200 || tag.chars().any(char::is_control) {
+        true => Err(Error::refused("this cannot be a point's name")
+            .hint("use 1 to 200 bytes without control characters")),
+        false => Ok(()),
     }
 }

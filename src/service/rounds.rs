@@ -5,6 +5,7 @@ use super::watched::Watched;
 use super::{Service, now};
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::report::api::{Change, Event};
 use crate::report::protection::Gravity;
 use crate::vault::journal::Mark;
 use crate::vault::retention::Retention;
@@ -24,8 +25,13 @@ const AT_ONCE: usize = 8;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 3] =
-    [("points", Service::set_points), ("upkeep", Service::keep_order), ("watch", Service::watch_out)];
+pub(super) const WORK: [(&str, Work); 5] = [
+    ("points", Service::set_points),
+    ("upkeep", Service::keep_order),
+    ("watch", Service::watch_out),
+    ("verify", Service::verify_points),
+    ("webhook", Service::send_alarms),
+];
 /// Goes on until the service stops.
 pub(super) type Work = fn(&Service);
 
@@ -199,8 +205,7 @@ impl Service {
     }
 
     fn keep_in_order(&self, name: &Name, watched: &Watched, cancel: &Cancel) -> Result<()> {
-        let (mut kept, given_up) = self.choices(watched)?;
-        kept.retain(|point| !given_up.contains(point));
+        let wishes = self.wishes(watched)?;
         let retention: &Retention = match self.is_scarce() {
             true => &self.config.upkeep.thin,
             false => &self.config.protect(name).retention,
@@ -214,7 +219,7 @@ impl Service {
                 None => Ok(()),
             }
         };
-        let done = upkeep::run(watched.machine(), retention, &kept, now(), &pace)?;
+        let done = upkeep::run(watched.machine(), retention, &wishes, now(), &pace)?;
         if done.points > 0 {
             tracing::debug!(machine = %name, ?done, "points were given up");
         }
@@ -236,6 +241,7 @@ impl Service {
             }
             next = Instant::now() + WATCH;
             let at = Moment::now();
+            self.beat.store(at.0, Ordering::Relaxed);
             let Changed { began, ended } = self.alarms.update(self.wrong(at), at);
             for (alarm, has_begun) in began.iter().map(|a| (a, true)).chain(ended.iter().map(|a| (a, false)))
             {
@@ -249,8 +255,13 @@ impl Service {
                     }
                     (false, _) => tracing::info!(id, machine, "over: {}", alarm.says),
                 }
-                if let Err(error) = self.catalog.add_event(alarm, has_begun) {
+                let change = if has_begun { Change::Began } else { Change::Ended };
+                let event = Event { at, change, alarm: alarm.clone() };
+                if let Err(error) = self.catalog.add_event(&event) {
                     tracing::error!(%error, "an alarm cannot be written down");
+                }
+                if self.config.alarm.webhook.is_some() {
+                    self.webhook.tell(event);
                 }
             }
         }
@@ -281,6 +292,15 @@ impl Service {
                     "The catalog was damaged and is at {aside}: tokens, later names of points and evidence are gone; points are not."
                 ),
                 "Hand out tokens again, and name the points again that must be kept.",
+            );
+        }
+        if let Some(why) = self.webhook.trouble() {
+            put(
+                "webhook-failed",
+                Gravity::Warning,
+                None,
+                format!("Alarms cannot be sent to the webhook: {why}."),
+                "Look at the program behind [alarm] webhook; what happened meanwhile is sent when it answers.",
             );
         }
         if let Some((free, size)) = self.room() {
@@ -340,24 +360,31 @@ impl Service {
                     "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
                 );
             }
+            // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
+            let (mut gone, mut waiting) = (Vec::new(), Vec::new());
             for (disk, seen, copying) in self.disks(&watched) {
-                if let Some(why) = seen.lost.filter(|_| seen.connections == 0) {
-                    put(
-                        "stream-gone",
-                        Gravity::Critical,
-                        machine,
-                        format!("Nobody sends {name}/{disk} any longer: {why}."),
-                        "The machine goes on without protection: start its replication again.",
-                    );
-                } else if let Some(why) = copying.filter(|_| seen.connections == 0) {
-                    put(
-                        "copy-needed",
-                        Gravity::Warning,
-                        machine,
-                        format!("{name}/{disk} waits for a copy, and nobody sends it: {why}."),
-                        "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
-                    );
+                match seen.lost.filter(|_| seen.connections == 0) {
+                    Some(why) => gone.push((disk, why)),
+                    None => waiting.extend(copying.filter(|_| seen.connections == 0).map(|why| (disk, why))),
                 }
+            }
+            if let Some((_, why)) = gone.first() {
+                put(
+                    "stream-gone",
+                    Gravity::Critical,
+                    machine,
+                    format!("Nobody sends {} any longer: {why}.", listed(&name, &gone)),
+                    "The machine goes on without protection: start its replication again.",
+                );
+            }
+            if let Some((_, why)) = waiting.first() {
+                put(
+                    "copy-needed",
+                    Gravity::Warning,
+                    machine,
+                    format!("{}: a copy is needed, and nobody sends it: {why}.", listed(&name, &waiting)),
+                    "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
+                );
             }
         }
         found
@@ -372,6 +399,15 @@ impl Service {
     fn is_scarce(&self) -> bool {
         self.room().is_some_and(|(free, size)| percent(free, size) < self.config.upkeep.scarce)
     }
+}
+
+/// Disks of a machine in a line, the first of many.
+fn listed(machine: &Name, disks: &[(String, String)]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = disks.iter().take(SHOWN).map(|(disk, _)| format!("{machine}/{disk}")).collect();
+    let more = disks.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// What part of `size` is free, in whole per cent.

@@ -5,6 +5,7 @@
 //! ```
 //! Nothing is taken before all is there: what stands in the way is said at the start.
 
+use super::api::{self, Api};
 use super::config::Config;
 use super::exports::{Points, Receiving};
 use super::{Service, rounds};
@@ -27,6 +28,7 @@ pub struct Bound {
     service: Arc<Service>,
     receiver: Receiver,
     points: Receiver,
+    api: Api,
     /// Where the one who started it wants to hear of it.
     notify: Option<PathBuf>,
 }
@@ -52,7 +54,9 @@ impl Bound {
         if let Some(group) = service.config().points_group {
             share(&service.config().points_socket(), group)?;
         }
-        Ok(Bound { service, receiver, points, notify })
+        let api = api::bind(&service, api::Limits::default())?;
+        service.count_with(receiver.monitor());
+        Ok(Bound { service, receiver, points, api, notify })
     }
 
     /// The service.
@@ -63,6 +67,11 @@ impl Bound {
     /// The addresses at which NBD clients come in.
     pub fn addresses(&self) -> Vec<std::net::SocketAddr> {
         self.receiver.addresses()
+    }
+
+    /// The addresses at which the API is, besides the local socket.
+    pub fn api_addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.api.addresses()
     }
 
     /// Works until somebody wants it to end, and ends in good order: what was acknowledged is in a point.
@@ -91,13 +100,16 @@ impl Bound {
             }
             notify(self.notify.as_deref(), "READY=1");
             let ended = runtime.block_on(async {
-                let (received, read) =
-                    tokio::join!(self.receiver.run(told(cancel)), self.points.run(told(cancel)));
-                received.and(read)
+                let (received, read, asked) = tokio::join!(
+                    self.receiver.run(told(cancel)),
+                    self.points.run(told(cancel)),
+                    self.api.run(told(cancel))
+                );
+                received.and(read).and(asked)
             });
             notify(self.notify.as_deref(), "STOPPING=1");
             service.stop();
-            ended.map(drop)
+            ended
         })?;
         self.service.last_points();
         self.service.vault().close()

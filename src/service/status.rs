@@ -8,7 +8,7 @@ use crate::name::Name;
 use crate::receive::ExportName;
 use crate::report::VERSION;
 use crate::report::protection::{DiskStatus, MachineStatus, Protection, Rpo, Status, VaultStatus};
-use landfall_image::Bytes;
+use landfall_image::{Bytes, Result};
 
 impl Service {
     /// How everything is at this moment.
@@ -31,6 +31,14 @@ impl Service {
             machines,
             alarms: self.alarms.now(),
         }
+    }
+
+    /// How a machine is at this moment.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine; corrupt where it cannot be read.
+    pub fn status_of(&self, name: &Name) -> Result<MachineStatus> {
+        Ok(self.machine_status(name, &*self.machine(name)?, Moment::now()))
     }
 
     /// The disks of a machine, each with its stream, and why it is no state of the machine, where it is none.

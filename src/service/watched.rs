@@ -25,6 +25,8 @@ struct State {
     ages: Ages,
     /// Why no point could be set, or its past not be kept in order.
     cut_failed: Option<String>,
+    /// How often, since the start.
+    cut_failures: u64,
     upkeep_failed: Option<String>,
 }
 
@@ -84,7 +86,9 @@ impl Watched {
 
     /// Why no point could be set.
     pub(super) fn cut_failed(&self, why: String) {
-        self.state().cut_failed = Some(why);
+        let mut state = self.state();
+        state.cut_failed = Some(why);
+        state.cut_failures += 1;
     }
 
     /// What came of the work in the background.
@@ -96,6 +100,11 @@ impl Watched {
     pub fn failures(&self) -> (Option<String>, Option<String>) {
         let state = self.state();
         (state.cut_failed.clone(), state.upkeep_failed.clone())
+    }
+
+    /// How often no point could be set, since the start.
+    pub fn cut_failures(&self) -> u64 {
+        self.state().cut_failures
     }
 
     /// How old the newest state is at `now`, in seconds; `None` where there is no point.

@@ -5,13 +5,13 @@
 //! offset, and the checkpoint; all with the sequence of that checkpoint. It covers the same range of records as those that it is made
 //! of, one generation higher, and takes their place when it is on the medium and was read back.
 //!
-//! Memory: some 100 bytes for each record of the old segments, and one record.
+//! Memory: some 150 bytes for each record of the old segments, and two records.
 
 use super::journal::index::Entry;
 use super::journal::map::{Run, RunMap, Source};
 use super::journal::record::{Kind, PAYLOAD_AT_MOST, RECORD_HEADER, Record, SegmentHeader};
 use super::journal::segment::{Name, Segment, scan, write_index};
-use super::journal::{Home, records};
+use super::journal::{Batch, Home};
 use super::storage::StoredFile;
 use landfall_image::{Error, FileOffset, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,20 +49,21 @@ pub fn rewrite(
     let mut writer = Writer { file: &*file, salt: header.salt, at: 0, pending: Vec::new(), pace, count: 0 };
     writer.pending.extend_from_slice(&header.encode());
     let mut stage = Stage::default();
-    for segment in old {
-        for entry in records(segment)? {
+    let batch = Batch::open(old)?;
+    for (segment, entries) in batch.records() {
+        for entry in entries {
             match entry.kind {
                 Kind::Checkpoint if kept.contains(&entry.sequence) => {
-                    stage.write(&mut writer, old, entry.sequence)?;
-                    writer.note(&entry, segment, entry.sequence)?;
+                    stage.write(&mut writer, &batch, entry.sequence)?;
+                    writer.note(entry, segment, entry.sequence)?;
                 }
                 Kind::Checkpoint => {}
                 Kind::Data | Kind::Zero => entry.put(segment.name.first, &mut stage.maps),
-                Kind::Disk | Kind::DiskGone | Kind::Attachment => stage.note(entry, segment),
+                Kind::Disk | Kind::DiskGone | Kind::Attachment => stage.note(*entry, segment),
             }
         }
     }
-    stage.write(&mut writer, old, last.last)?;
+    stage.write(&mut writer, &batch, last.last)?;
     // What it is known by to be whole.
     writer.put(Kind::Zero, 0, 0, 0, &[], last.last)?;
     writer.flush()?;
@@ -78,7 +79,7 @@ pub fn rewrite(
         .at(FileOffset(scan.end.min(end)))
         .in_file(&home.storage.place(&new)));
     }
-    write_index(&*home.storage, &format!("{}/{}", home.dir, name.index()), name.first, last.last, &scan)?;
+    write_index(&*home.storage, &format!("{}/{}", home.dir, name.index()), name, last.last, &scan)?;
     home.storage.rename(&new, &path)?;
     home.storage.sync_dir(&home.dir)?;
     Ok(Segment::sealed(name, home))
@@ -104,7 +105,7 @@ impl Stage {
     }
 
     /// Writes all of it, with one sequence, and begins anew.
-    fn write(&mut self, writer: &mut Writer<'_>, old: &[Arc<Segment>], sequence: u64) -> Result<()> {
+    fn write(&mut self, writer: &mut Writer<'_>, batch: &Batch<'_>, sequence: u64) -> Result<()> {
         let Stage { maps, disks, attachments } = std::mem::take(self);
         for (entry, segment) in disks.values() {
             writer.note(entry, segment, sequence)?;
@@ -124,7 +125,7 @@ impl Stage {
                 continue;
             }
             for run in map.runs() {
-                writer.run(*disk, &run, old, sequence)?;
+                writer.run(*disk, &run, batch, sequence)?;
             }
         }
         Ok(())
@@ -147,17 +148,17 @@ impl Writer<'_> {
         self.put(entry.kind, entry.disk, entry.offset, 0, &payload, sequence)
     }
 
-    fn run(&mut self, disk: u32, run: &Run, old: &[Arc<Segment>], sequence: u64) -> Result<()> {
+    fn run(&mut self, disk: u32, run: &Run, batch: &Batch<'_>, sequence: u64) -> Result<()> {
         let len = run.range.end - run.range.start;
         match run.source {
             Source::Zero => self.put(Kind::Zero, disk, run.range.start, len, &[], sequence),
             Source::Stored { segment, at } => {
-                let found = old.iter().find(|other| other.name.first == segment);
-                let segment = found.ok_or_else(|| Error::corrupt("a run lies in no part of the journal"))?;
+                let mut payload = Vec::new();
                 let mut done = 0;
                 while done < len {
                     let now = (len - done).min(PAYLOAD_AT_MOST as u64);
-                    let payload = read(segment, at + done, now)?;
+                    payload.resize(usize::try_from(now).unwrap_or(PAYLOAD_AT_MOST), 0);
+                    batch.read(segment, at + done, &mut payload)?;
                     self.put(Kind::Data, disk, run.range.start + done, now, &payload, sequence)?;
                     done += now;
                 }

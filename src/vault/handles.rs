@@ -1,15 +1,25 @@
-//! Files that are open: a vault has more segments than a process may open.
+//! Files that are open, and what was read of them: a vault has more segments than a process may open.
 
+use super::cache::Cache;
 use super::storage::{Storage, StoredFile};
 use landfall_image::Result;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of indexes that are kept: 16,384 pages.
+const PAGES: usize = 64 << 20;
+/// Bytes of segments that are kept.
+const BLOCKS: usize = 16 << 20;
 
 /// The files used last.
 #[derive(Debug)]
 pub struct Handles {
     at_most: usize,
     state: Mutex<State>,
+    /// Pages of indexes.
+    pages: Cache,
+    /// Blocks of segments.
+    pub blocks: Cache,
 }
 
 #[derive(Debug, Default)]
@@ -21,7 +31,12 @@ struct State {
 impl Handles {
     /// Keeps so many open.
     pub fn new(at_most: usize) -> Handles {
-        Handles { at_most: at_most.max(1), state: Mutex::default() }
+        Handles {
+            at_most: at_most.max(1),
+            state: Mutex::default(),
+            pages: Cache::new(PAGES),
+            blocks: Cache::new(BLOCKS),
+        }
     }
 
     /// The file, opened now or before.
@@ -57,18 +72,28 @@ pub struct Stored {
     storage: Arc<dyn Storage>,
     handles: Arc<Handles>,
     path: Arc<str>,
+    number: u64,
 }
 
 impl Stored {
     /// The file of that path.
     pub fn new(storage: &Arc<dyn Storage>, handles: &Arc<Handles>, path: &str) -> Stored {
-        Stored { storage: Arc::clone(storage), handles: Arc::clone(handles), path: path.into() }
+        let number = handles.pages.file();
+        Stored { storage: Arc::clone(storage), handles: Arc::clone(handles), path: path.into(), number }
     }
 
     /// # Errors
     /// As the storage's.
     pub fn open(&self) -> Result<Arc<dyn StoredFile>> {
         self.handles.open(&*self.storage, &self.path)
+    }
+
+    /// A page of it, from the cache or as `read` gives it.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn cached(&self, page: u64, read: impl FnOnce() -> Result<Vec<u8>>) -> Result<Arc<[u8]>> {
+        self.handles.pages.get(self.number, page, read)
     }
 
     /// For people.

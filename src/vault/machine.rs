@@ -159,8 +159,7 @@ impl Machine {
         }
         // Nobody gives it up meanwhile.
         let pins = self.pins();
-        let is_there =
-            point > pins.floor && self.holds.add(Hold { point, holder: holder.to_owned() })?;
+        let is_there = point > pins.floor && self.holds.add(Hold { point, holder: holder.to_owned() })?;
         if is_there { Ok(()) } else { Err(gone(&self.name, point)) }
     }
 
@@ -222,6 +221,11 @@ impl Point {
     /// Its disks and attachments.
     pub fn state(&self) -> &State {
         &self.0.view.state
+    }
+
+    /// True where every byte that is read of it is checked: its part of the journal is sealed.
+    pub fn is_checked(&self) -> bool {
+        self.0.view.is_sealed()
     }
 
     /// One of its disks, by its number.

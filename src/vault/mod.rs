@@ -20,6 +20,7 @@
 //! survive with them.
 
 pub mod base;
+mod cache;
 pub mod compact;
 pub mod handles;
 pub mod holds;
@@ -31,7 +32,7 @@ pub mod storage;
 pub mod upkeep;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::name::Name;
 use handles::Handles;

@@ -1,4 +1,5 @@
-//! What is done in the background: segments are sealed, points are given up by the rules, the oldest part goes into the base.
+//! What is done in the background: segments are sealed, points are given up by the rules, the oldest part goes into the base, indexes are
+//! merged.
 //!
 //! ```text
 //! base | [ point  point  point ] [ ……… ] [ … ] [ 5 s, 5 s, 5 s … ] [ being written ]
@@ -8,14 +9,14 @@
 //! Each step leaves a journal that is whole: a cut at any moment costs the step, not a point.
 //!
 //! Memory: the records of one batch are looked at together, 262,144 (or one segment's, where it has more), which takes less than
-//! 64 MiB with their maps; beside that some MiB of buffers. It does not grow with the disks, nor with the journal.
+//! 64 MiB with their maps; beside that two records of up to 32 MiB each. It does not grow with the disks, nor with the journal.
 
 use super::base::Part;
 use super::compact;
 use super::journal::map::{Run, RunMap};
 use super::journal::record::Kind;
 use super::journal::segment::Segment;
-use super::journal::{checkpoints, records};
+use super::journal::{Batch, Checkpoint};
 use super::machine::Machine;
 use super::retention::Retention;
 use landfall_image::{Error, Result};
@@ -24,6 +25,9 @@ use std::sync::{Arc, PoisonError};
 
 /// Records that are looked at together: of what is held in memory.
 const RECORDS_AT_MOST: u64 = 1 << 18;
+
+/// A segment is closed when it goes back for this part of the first rule's span.
+const PARTS: u64 = 8;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,26 +38,48 @@ pub struct Done {
     pub rewritten: usize,
     /// Segments that went into the base.
     pub folded: usize,
+    /// Indexes that were made of those of neighbours.
+    pub merged: usize,
 }
 
-/// Does what there is to do. `now` is in milliseconds since 1970; `kept` are points to keep beside those of the rules; `pace` is
-/// called with the bytes that were written since: to be slow on purpose; its error ends the work.
+/// What people want of points, by their records, beside the rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Kept whatever the rules say.
+    pub kept: BTreeSet<u64>,
+    /// Not kept for the name that they were set with: it was taken back.
+    pub unnamed: BTreeSet<u64>,
+    /// Not kept at all.
+    pub given_up: BTreeSet<u64>,
+}
+
+/// Does what there is to do. `now` is in milliseconds since 1970; `pace` is called with the bytes that were written since: to be slow on purpose; its error ends the work.
 ///
 /// # Errors
 /// As the storage's; corrupt where the journal or the base is not what was written. No point is lost then.
 pub fn run(
     machine: &Machine,
     retention: &Retention,
-    kept: &BTreeSet<u64>,
+    wishes: &Wishes,
     now: u64,
     pace: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Done> {
     let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+    let span =
+        retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
+    // A machine that writes little would fill one segment for days, and nothing in it could be given up.
+    if machine.journal().active_since().is_some_and(|since| since.saturating_add(span / PARTS) < now) {
+        machine.journal().close_segment();
+    }
     machine.journal().seal()?;
     let mut done = Done::default();
-    let points = machine.points()?;
+    let mut points = machine.points()?;
+    for point in points.iter_mut().filter(|point| wishes.unnamed.contains(&point.sequence)) {
+        point.mark.tag = None;
+    }
     let mut keep = retention.kept(&points, now);
-    keep.extend(kept);
+    keep.extend(&wishes.kept);
+    keep.retain(|point| !wishes.given_up.contains(point));
     keep.extend(machine.pinned());
     keep.extend(machine.holds().points());
     // What is not durable yet is no point yet, and will be one.
@@ -71,34 +97,18 @@ pub fn run(
         if !machine.give_up(last.last) {
             break;
         }
-        let lost: usize =
-            batch.iter().map(|segment| Ok(checkpoints(segment)?.len())).sum::<Result<usize>>()?;
-        fold(machine, &batch, last.last, pace, false)?;
+        let through = last.last;
+        fold(machine, &batch, through, pace, false)?;
+        let lost = points.iter().take_while(|point| point.sequence <= through).count();
+        points.drain(..lost);
         done.points += lost;
         done.folded += batch.len();
     }
-    // A segment is rewritten when the youngest of its points has left the first rule: no more than once for each rule.
-    let span =
-        retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
-    let is_old = |time: u64| time.saturating_add(span) < now;
-    let mut candidates: Vec<Arc<Segment>> = Vec::new();
-    let mut groups: Vec<Vec<Arc<Segment>>> = Vec::new();
-    for segment in sealed(machine) {
-        let points = checkpoints(&segment)?;
-        let surplus = points.iter().filter(|point| !keep.contains(&point.sequence)).count();
-        let is_settled = segment.last <= durable && points.last().is_some_and(|last| is_old(last.time));
-        if is_settled && surplus > 0 {
-            done.points += surplus;
-            candidates.push(segment);
-        } else if !candidates.is_empty() {
-            groups.push(std::mem::take(&mut candidates));
-        }
-    }
-    groups.push(candidates);
-    for mut group in groups {
+    for mut group in groups(machine, &points, &keep, durable, span, now)? {
         while !group.is_empty() {
             let batch = batch(&group)?;
             group.drain(..batch.len());
+            done.points += batch.iter().map(|segment| surplus(of(&points, segment), &keep)).sum::<usize>();
             let first = batch.first().map_or(0, |segment| segment.name.first);
             let last = batch.last().map_or(0, |segment| segment.last);
             machine.holds().rewriting(first..=last, &mut keep);
@@ -109,7 +119,67 @@ pub fn run(
             done.rewritten += batch.len();
         }
     }
+    done.merged = machine.journal().merge(pace)?;
     Ok(done)
+}
+
+/// Runs of segments that are rewritten together, the oldest first.
+///
+/// A segment is when the youngest of its points has left the first rule, and half of its points are to go at least: so each record is
+/// written again once for every halving of its points, and not whenever a point leaves a rule. Segments before it that are no larger become
+/// one with it, up to the size of a segment that is full: their number stays small, and each record takes part in a merge as often as their
+/// size doubles.
+fn groups(
+    machine: &Machine,
+    points: &[Checkpoint],
+    keep: &BTreeSet<u64>,
+    durable: u64,
+    span: u64,
+    now: u64,
+) -> Result<Vec<Vec<Arc<Segment>>>> {
+    let all = sealed(machine);
+    let limits = machine.journal().limits();
+    let (mut wanted, mut sizes) = (Vec::new(), Vec::new());
+    for segment in &all {
+        let points = of(points, segment);
+        let surplus = surplus(points, keep);
+        let is_old = points.last().is_some_and(|last| last.time.saturating_add(span) < now);
+        wanted.push(segment.last <= durable && is_old && surplus > 0 && 2 * surplus >= points.len());
+        sizes.push((segment.indexed(|index| Ok(index.records()))?, segment.size()?));
+    }
+    let mut groups = Vec::new();
+    let mut at = 0;
+    while let Some(first) = (at..all.len()).find(|number| wanted[*number]) {
+        let end = (first..all.len()).find(|number| !wanted[*number]).unwrap_or(all.len());
+        let sum =
+            |sizes: &[(u64, u64)]| sizes.iter().fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
+        let (mut begin, (mut records, mut bytes)) = (first, sum(&sizes[first..end]));
+        while let Some((more_records, more_bytes)) =
+            begin.checked_sub(1).filter(|before| *before >= at).map(|before| sizes[before])
+            && more_records <= records
+            && more_bytes <= bytes
+            && records + more_records <= limits.records as u64
+            && bytes + more_bytes <= limits.bytes
+        {
+            begin -= 1;
+            (records, bytes) = (records + more_records, bytes + more_bytes);
+        }
+        groups.push(all[begin..end].to_vec());
+        at = end;
+    }
+    Ok(groups)
+}
+
+/// Those of the points that are in a segment.
+fn of<'p>(points: &'p [Checkpoint], segment: &Segment) -> &'p [Checkpoint] {
+    let from = points.partition_point(|point| point.sequence < segment.name.first);
+    let to = points.partition_point(|point| point.sequence <= segment.last);
+    &points[from..to]
+}
+
+/// How many of these points are not kept.
+fn surplus(points: &[Checkpoint], keep: &BTreeSet<u64>) -> usize {
+    points.iter().filter(|point| !keep.contains(&point.sequence)).count()
 }
 
 fn sealed(machine: &Machine) -> Vec<Arc<Segment>> {
@@ -154,8 +224,9 @@ fn fold(
 ) -> Result<()> {
     let mut maps: BTreeMap<u32, RunMap> = BTreeMap::new();
     let mut gone = BTreeSet::new();
-    for segment in batch {
-        for entry in records(segment)? {
+    let records = Batch::open(batch)?;
+    for (segment, entries) in records.records() {
+        for entry in entries {
             match entry.kind {
                 Kind::Disk => drop(gone.remove(&entry.disk)),
                 Kind::DiskGone => drop(gone.insert(entry.disk)),
@@ -167,10 +238,7 @@ fn fold(
     gone.iter().for_each(|disk| drop(maps.remove(disk)));
     let runs: BTreeMap<u32, Vec<Run>> =
         maps.into_iter().map(|(disk, map)| (disk, map.runs().collect())).collect();
-    let read = |first: u64, at: u64, buf: &mut [u8]| {
-        let found = batch.iter().find(|segment| segment.name.first == first);
-        found.ok_or_else(|| Error::corrupt("a run lies in no part of the journal"))?.read(at, buf)
-    };
+    let read = |first: u64, at: u64, buf: &mut [u8]| records.read(first, at, buf);
     let part = Part { through, runs: &runs, gone: &gone, read: &read, pace };
     match again {
         true => machine.base().fold_again(&part)?,

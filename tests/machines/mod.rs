@@ -9,7 +9,7 @@ mod packages;
 mod powershell;
 mod proxmox;
 mod qemu;
-mod targets;
+pub mod targets;
 mod vmware;
 mod xen;
 

@@ -2,6 +2,7 @@
 
 use super::{noise, output, program};
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 pub struct Daemon {
     pub child: Child,
     qmp: BufReader<UnixStream>,
+    /// Events that came before the answer to a command.
+    events: VecDeque<Value>,
     dir: PathBuf,
 }
 
@@ -55,7 +58,8 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(10));
         };
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut daemon = Daemon { child, qmp: BufReader::new(stream), dir: dir.to_owned() };
+        let mut daemon =
+            Daemon { child, qmp: BufReader::new(stream), events: VecDeque::new(), dir: dir.to_owned() };
         daemon.line();
         daemon.ask("qmp_capabilities", json!({}));
         Some(daemon)
@@ -87,13 +91,14 @@ impl Daemon {
             if line.get("return").is_some() {
                 return;
             }
+            self.events.push_back(line);
         }
     }
 
     /// The next event of that name; a job that fails ends the test, unless that is what is waited for.
     pub fn event(&mut self, name: &str) -> Value {
         loop {
-            let line = self.line();
+            let line = self.events.pop_front().unwrap_or_else(|| self.line());
             if line["event"] == name {
                 return line["data"].clone();
             }

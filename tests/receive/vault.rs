@@ -91,7 +91,7 @@ while time.time() < end:
             if cuts.len() % 20 == 0 {
                 machine.journal().close_segment();
                 let retention = "10s every 1s, 60s every 4s".parse().unwrap();
-                upkeep::run(&machine, &retention, &BTreeSet::new(), time, &|_| Ok(())).unwrap();
+                upkeep::run(&machine, &retention, &Default::default(), time, &|_| Ok(())).unwrap();
             }
         }
         ran.join().unwrap()

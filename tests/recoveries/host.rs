@@ -13,7 +13,7 @@ set -eu
 mount -t tmpfs none /run
 for folder in /var/lib/libvirt /var/cache/libvirt /etc/libvirt /var/log/libvirt; do
     mkdir -p "$folder"
-    own=$(mktemp -d /run/XXXXXX)
+    own=$(mktemp -d -p /run)
     mount --bind "$own" "$folder"
 done
 mkdir -p /run/lock /var/lib/libvirt/qemu /var/cache/libvirt/qemu
@@ -52,7 +52,9 @@ impl Host {
             std::env::consts::ARCH
         );
         for tool in ["libvirtd", "virsh", "unshare", "nsenter", "ip", "iptables", &driver] {
-            let is_there = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(tool).exists());
+            let is_there = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+                .iter()
+                .any(|folder| Path::new(folder).join(tool).exists());
             if !is_there {
                 eprintln!("SKIPPED: {tool} is not here: run make test, which installs it");
                 return None;

@@ -77,7 +77,10 @@ impl Site {
                 .args(["--json", "recover", "web01", "--at", "tag:good", "--prepare", "-o"])
                 .arg(site.out.path()),
         );
-        assert_eq!((prepared["was_there"].as_bool(), prepared["point"].as_u64()), (Some(false), Some(site.protected.points[0])));
+        assert_eq!(
+            (prepared["was_there"].as_bool(), prepared["point"].as_u64()),
+            (Some(false), Some(site.protected.points[0]))
+        );
         crate::cli::schemas::check(&[("recover-prepare", prepared)]);
         Some(site)
     }
@@ -90,8 +93,19 @@ impl Site {
 
     fn recover(&self, mode: &str, more: &[&str]) -> Command {
         let out = self.out.path().to_str().unwrap();
-        let common =
-            ["web01", "--at", "tag:good", "--mode", mode, "--register", AT, "--emulated", "--serve", "-o", out];
+        let common = [
+            "web01",
+            "--at",
+            "tag:good",
+            "--mode",
+            mode,
+            "--register",
+            AT,
+            "--emulated",
+            "--serve",
+            "-o",
+            out,
+        ];
         self.command(&[&common[..], more].concat())
     }
 
@@ -120,23 +134,31 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     let Some(site) = Site::new() else { return };
     let before = digest(&site.protected.vault(), site.protected.points[0]);
     // The machine that is protected runs here, too.
-    let original = format!(
-        "<domain type='qemu'><name>web01</name><uuid>564d6c61-6e64-6661-6c6c-64656d6f3031</uuid><memory unit='MiB'>64</memory>\
+    let original = "<domain type='qemu'><name>web01</name><uuid>564d6c61-6e64-6661-6c6c-64656d6f3031</uuid><memory unit='MiB'>64</memory>\
          <os><type arch='x86_64'>hvm</type></os><devices><interface type='user'><mac address='00:50:56:20:30:40'/></interface>\
-         </devices></domain>"
-    );
+         </devices></domain>".to_string();
     let file = site.out.path().join("original.xml");
     fs::write(&file, original).unwrap();
     site.host.ask(&["define", file.to_str().unwrap()]);
     let document = refused(&mut site.recover("test", &[]));
-    let found = &document["findings"].as_array().unwrap().iter().find(|it| it["severity"] == "blocks").unwrap();
-    assert!(found["id"] == "target-id-taken" && found["remedy"].as_str().unwrap().contains("--new-uuid"), "{document:#}");
-    assert_eq!((names(site.out.path()), site.held()), (vec![".prepared".to_owned(), "original.xml".to_owned()], 0));
+    let found =
+        &document["findings"].as_array().unwrap().iter().find(|it| it["severity"] == "blocks").unwrap();
+    assert!(
+        found["id"] == "target-id-taken" && found["remedy"].as_str().unwrap().contains("--new-uuid"),
+        "{document:#}"
+    );
+    assert_eq!(
+        (names(site.out.path()), site.held()),
+        (vec![".prepared".to_owned(), "original.xml".to_owned()], 0)
+    );
     assert_eq!(site.host.has().1, "", "nothing was made");
 
     let (serving, document) = Serving::begin(&mut site.recover("test", &["--new-uuid"]));
     assert_eq!(document["registration"]["outcome"], "registered", "{document:#}");
-    assert_eq!((document["was_prepared"].as_bool(), &document["recovery"]["step"]), (Some(true), &"registered".into()));
+    assert_eq!(
+        (document["was_prepared"].as_bool(), &document["recovery"]["step"]),
+        (Some(true), &"registered".into())
+    );
     assert_eq!(site.host.has(), ("web01-test\nweb01".to_owned(), "landfall-web01-test".to_owned()));
     assert_eq!(site.state("web01-test"), "running");
     let network = site.host.ask(&["net-dumpxml", "landfall-web01-test"]);
@@ -153,7 +175,10 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     assert!(!domain.contains("564d6c61-6e64-6661-6c6c-64656d6f3031"), "{domain}");
     // Two of them must not work on one vault, or on one recovery.
     let document_2 = refused(&mut site.end("remove", "web01-test"));
-    assert!(document_2["error"]["says"].as_str().unwrap().contains("another process works on this vault"), "{document_2:#}");
+    assert!(
+        document_2["error"]["says"].as_str().unwrap().contains("another process works on this vault"),
+        "{document_2:#}"
+    );
     assert_eq!(serving.stop(), 0);
 
     // The same command goes on.
@@ -172,8 +197,20 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     assert_eq!(list["prepared"][0]["point"], site.protected.points[0]);
     assert_eq!(serving.stop(), 0);
     // Another point, or other options, are another recovery.
-    for (more, words) in [(&["--at", "latest"][..], "--at"), (&["--new-uuid", "--network", "none"], "other options")] {
-        let mut all = vec!["web01", "--mode", "test", "--serve", "--register", AT, "--emulated", "-o", site.out.path().to_str().unwrap()];
+    for (more, words) in
+        [(&["--at", "latest"][..], "--at"), (&["--new-uuid", "--network", "none"], "other options")]
+    {
+        let mut all = vec![
+            "web01",
+            "--mode",
+            "test",
+            "--serve",
+            "--register",
+            AT,
+            "--emulated",
+            "-o",
+            site.out.path().to_str().unwrap(),
+        ];
         if !more.contains(&"--at") {
             all.extend(["--at", "tag:good"]);
         }
@@ -190,7 +227,10 @@ fn a_test_runs_alone_and_goes_with_one_command() {
     assert!(commit["error"]["hint"].as_str().unwrap().contains("--mode live"), "{commit:#}");
     assert_eq!(site.held(), 1);
     let removed = done(&mut site.end("remove", "web01-test"));
-    assert_eq!((&removed["outcome"], &removed["left"]), (&"removed".into(), &serde_json::json!(["notes.txt"])));
+    assert_eq!(
+        (&removed["outcome"], &removed["left"]),
+        (&"removed".into(), &serde_json::json!(["notes.txt"]))
+    );
     assert_eq!(names(&folder), ["notes.txt"]);
     assert_eq!(site.host.has(), ("web01".to_owned(), String::new()), "what was there before is there");
     assert_eq!(site.held(), 0);
@@ -223,7 +263,10 @@ fn a_live_recovery_is_committed_while_it_runs_or_rolled_back() {
     assert_eq!(serving.stop(), 0);
     // The process that served is gone: the commit serves.
     let committed = done(&mut site.end("commit", "web01"));
-    assert_eq!((&committed["outcome"], &committed["recovery"]["step"]), (&"committed".into(), &"committed".into()));
+    assert_eq!(
+        (&committed["outcome"], &committed["recovery"]["step"]),
+        (&"committed".into(), &"committed".into())
+    );
     assert_eq!(site.state("web01"), "running");
     for domain in [site.host.ask(&["dumpxml", "web01"]), site.host.ask(&["dumpxml", "--inactive", "web01"])] {
         assert!(!domain.contains("protocol='nbd'"), "{domain}");

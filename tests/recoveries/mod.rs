@@ -77,17 +77,20 @@ pub fn protected() -> Option<Protected> {
     let folder = guest("bookworm", "bios-ext4")?;
     let dir = tempfile::tempdir_in(root().join("target")).unwrap();
     let definition =
-        ops::source::read_alone(&context(dir.path(), None), &folder.join("web01.vmx"), &Default::default()).unwrap();
+        ops::source::read_alone(&context(dir.path(), None), &folder.join("web01.vmx"), &Default::default())
+            .unwrap();
     assert_eq!(definition.machine.disks[0].file, "scsi0-0");
     let (vault, _) = Vault::open(&dir.path().join("vault")).unwrap();
     let machine = vault.machine_or_new(&name()).unwrap();
-    let disk = landfall_image::formats::open(&folder.join("web01.vmdk"), &OpenOptions::default()).unwrap().disk;
+    let disk =
+        landfall_image::formats::open(&folder.join("web01.vmdk"), &OpenOptions::default()).unwrap().disk;
     let info = DiskInfo { name: "scsi0-0".into(), size: disk.size().0, sector: 512 };
-    machine.set_disk(&info).unwrap();
+    machine.journal().set_disk(&info).unwrap();
     let live = machine.live("scsi0-0").unwrap();
     copy(&*disk, &live);
     store(&machine, &definition.machine);
-    let first = machine.checkpoint(1_795_960_985_000, &Mark { tag: Some("good".into()), ..Mark::default() }).unwrap();
+    let first =
+        machine.checkpoint(1_795_960_985_000, &Mark { tag: Some("good".into()), ..Mark::default() }).unwrap();
     live.write_at(GuestOffset(0), &[0x66; 4 << 20]).unwrap();
     let second = machine.checkpoint(1_795_960_990_000, &Mark::default()).unwrap();
     machine.journal().close_segment();

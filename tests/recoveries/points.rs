@@ -20,7 +20,10 @@ fn a_point_is_inspected_and_converted_as_its_machine_is() {
     }
     assert_eq!(point["source"], format!("point:web01@{}", protected.points[0]));
     let found = point["findings"].as_array().unwrap();
-    assert!(found[0]["id"] == "recovery-point" && found[0]["says"].as_str().unwrap().contains("2026-11-29 14:03:05 UTC"));
+    assert!(
+        found[0]["id"] == "recovery-point"
+            && found[0]["says"].as_str().unwrap().contains("2026-11-29 14:03:05 UTC")
+    );
     // The newest has lost its partition table.
     let newest = inspect(Path::new("point:web01@latest"));
     assert!(newest["guest"].is_null(), "{newest:#}");
@@ -47,10 +50,10 @@ fn what_cannot_be_recovered_is_refused_with_the_way_out() {
     {
         let (vault, _) = Vault::open(&dir.path().join("vault")).unwrap();
         let machine = vault.machine_or_new(&name()).unwrap();
-        machine.set_disk(&DiskInfo { name: "sda".into(), size: 1 << 20, sector: 512 }).unwrap();
+        machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: 1 << 20, sector: 512 }).unwrap();
         machine.checkpoint(1_795_960_985_000, &Mark::default()).unwrap();
         let empty = vault.machine_or_new(&"empty".parse().unwrap()).unwrap();
-        empty.set_disk(&DiskInfo { name: "sda".into(), size: 1 << 20, sector: 512 }).unwrap();
+        empty.journal().set_disk(&DiskInfo { name: "sda".into(), size: 1 << 20, sector: 512 }).unwrap();
     }
     let out = dir.path().join("out");
     let recover = |vault: bool, args: &[&str]| {
@@ -66,13 +69,29 @@ fn what_cannot_be_recovered_is_refused_with_the_way_out() {
         (false, &["web01", "--mode", "test"][..], &["no vault is named", "--vault"][..]),
         (true, &["web02", "--mode", "test"], &["no machine \"web02\""]),
         (true, &["empty", "--mode", "test"], &["no recovery point"]),
-        (true, &["web01", "--mode", "test"], &["no definition", "landfall protect web01 DEFINITION", "--memory"]),
-        (true, &["web01", "--at", "7777", "--mode", "live"], &["no point 7777", "landfall points list web01"]),
-        (true, &["web01", "--at", "2020-01-01 00:00", "--mode", "live"], &["no point as old", "its oldest is"]),
+        (
+            true,
+            &["web01", "--mode", "test"],
+            &["no definition", "landfall protect web01 DEFINITION", "--memory"],
+        ),
+        (
+            true,
+            &["web01", "--at", "7777", "--mode", "live"],
+            &["no point 7777", "landfall points list web01"],
+        ),
+        (
+            true,
+            &["web01", "--at", "2020-01-01 00:00", "--mode", "live"],
+            &["no point as old", "its oldest is"],
+        ),
         (true, &["web01", "--at", "yesterday", "--mode", "live"], &["does not say which point", "latest"]),
         (true, &["web01@7", "--at", "8", "--mode", "live"], &["--at another"]),
         (true, &["../x", "--mode", "test"], &["cannot be the name"]),
-        (true, &["web01", "--to", "esxi", "--mode", "test"], &["without a copy", "landfall convert point:web01@latest --to esxi"]),
+        (
+            true,
+            &["web01", "--to", "esxi", "--mode", "test"],
+            &["without a copy", "landfall convert point:web01@latest --to esxi"],
+        ),
         (true, &["web01", "--mode", "test", "-O", "raw"], &["qcow2"]),
         (true, &["web01", "--memory", "1G", "--mode", "test"], &["nobody would serve", "--serve"]),
     ] {
@@ -83,7 +102,10 @@ fn what_cannot_be_recovered_is_refused_with_the_way_out() {
     for verb in ["commit", "rollback", "remove", "resume"] {
         let mut command = landfall();
         let document = refused(command.args(["--json", "recover", verb]).arg(dir.path().join("vault")));
-        assert!(document["error"]["hint"].as_str().unwrap().contains("landfall recover list"), "{verb}: {document:#}");
+        assert!(
+            document["error"]["hint"].as_str().unwrap().contains("landfall recover list"),
+            "{verb}: {document:#}"
+        );
     }
     let list = done(landfall().args(["--json", "recover", "list", "-o"]).arg(&out));
     assert_eq!(list["recoveries"], serde_json::json!([]));

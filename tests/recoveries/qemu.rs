@@ -187,14 +187,18 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
 
     // What the chain holds is what the whole disk holds.
     let chain = protected.dir.path().join("chain.raw");
-    let copied = Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&delta, &chain]).output().unwrap();
+    let copied =
+        Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&delta, &chain]).output().unwrap();
     assert!(copied.status.success(), "{}", text(&copied));
     let kept = ended::commit(&context, &folder).unwrap();
     assert_eq!(kept.recovery.unwrap().step, Step::Committed);
     assert!(Recovery::read(&folder).unwrap().disks[0].over.is_none());
     assert!(!fs::read_to_string(folder.join("domain.xml")).unwrap().contains("backingStore"));
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json"], &delta)).unwrap();
-    assert!(info.get("backing-filename").is_none() && qemu_img(&["check"], &delta).contains("No errors"), "{info:#}");
+    assert!(
+        info.get("backing-filename").is_none() && qemu_img(&["check"], &delta).contains("No errors"),
+        "{info:#}"
+    );
     let compared = Command::new("qemu-img").args(["compare"]).args([&chain, &delta]).output().unwrap();
     assert!(text(&compared).contains("identical"), "{}", text(&compared));
     assert!(service.vault.machine(&name()).unwrap().holds().points().is_empty());

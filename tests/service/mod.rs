@@ -1,5 +1,6 @@
 //! The service as a whole: the real program, with writers that do not wait for it to be well.
 
+mod api;
 mod days;
 mod kills;
 mod mirrors;

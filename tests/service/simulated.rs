@@ -6,7 +6,6 @@ use landfall::vault::machine::Machine;
 use landfall::vault::retention::Retention;
 use landfall::vault::upkeep;
 use landfall_image::{DiskMut, GuestOffset};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +64,7 @@ pub fn simulate(root: &Path, days: u64, hours: u64, retention: &Retention, mut t
             machine.checkpoint(now, &Mark::default()).unwrap();
             if second.is_multiple_of(UPKEEP) {
                 let began = Instant::now();
-                upkeep::run(&machine, retention, &BTreeSet::new(), now, &|_| Ok(())).unwrap();
+                upkeep::run(&machine, retention, &Default::default(), now, &|_| Ok(())).unwrap();
                 longest = longest.max(began.elapsed());
             }
         }

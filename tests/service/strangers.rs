@@ -38,7 +38,7 @@ fn a_client_writes_to_the_machines_that_it_is_named_for() {
         assert!(open("web01", None).is_err());
         let mode = |name: &str| std::fs::metadata(site.path(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode("vault"), 0o700);
-        for socket in ["receive", "points"] {
+        for socket in ["receive", "points", "api"] {
             assert_eq!(mode(&format!("sockets/{socket}.sock")), 0o600);
         }
         cancel.cancel();

@@ -25,11 +25,19 @@ pub struct ClientOptions {
     pub connections: usize,
     /// What is needed for `nbds://`.
     pub tls: TlsFiles,
+    /// Contexts of block status that are asked for besides `base:allocation`: `qemu:dirty-bitmap:NAME`. A server that does not have one goes
+    /// on without.
+    pub contexts: Vec<String>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions { timeout: Duration::from_secs(30), connections: 4, tls: TlsFiles::default() }
+        ClientOptions {
+            timeout: Duration::from_secs(30),
+            connections: 4,
+            tls: TlsFiles::default(),
+            contexts: Vec::new(),
+        }
     }
 }
 
@@ -67,7 +75,7 @@ impl Client {
             false => None,
         };
         let uri = Arc::new(uri.clone());
-        let (stream, about) = greet::greet(&uri, tls.as_ref(), options.timeout)?;
+        let (stream, about) = greet::greet(&uri, tls.as_ref(), options.timeout, &options.contexts)?;
         let first = Connection::new(stream, &about, uri.clone(), options.timeout);
         let alone = options.connections <= 1 || !about.has(CAN_MULTI_CONN);
         Ok(Client {
@@ -212,7 +220,7 @@ impl Client {
             return Ok(idlest);
         }
         let timeout = FURTHER_CONNECTION.min(self.options.timeout);
-        match greet::greet(&self.uri, self.tls.as_ref(), timeout) {
+        match greet::greet(&self.uri, self.tls.as_ref(), timeout, &self.options.contexts) {
             Ok((stream, about)) if about == self.about => {
                 if let Err(error) = stream.set_timeout(Some(self.options.timeout)) {
                     return Err(greet::lost(&self.uri, "cannot set a time limit", error));
@@ -246,6 +254,71 @@ impl Client {
         outcome.map_err(|failed| connection.failure(ask, &failed))
     }
 
+    /// What the server says of a range in a context that was [asked for](ClientOptions::contexts): runs from its start with the context's flags,
+    /// at most `at_most` of them. `None` where the server does not have the context. The answer may end before the range does, but covers
+    /// at least one byte unless the range, clipped to the disk, is empty.
+    ///
+    /// # Errors
+    /// As the server's.
+    pub fn status(
+        &self,
+        context: &str,
+        range: GuestRange,
+        at_most: usize,
+    ) -> Result<Option<Vec<(GuestRange, u32)>>> {
+        let Some((_, number)) = self.about.contexts.iter().find(|(name, _)| name == context) else {
+            return Ok(None);
+        };
+        let range = disk::clip(range, self.about.size);
+        match range.is_empty() {
+            true => Ok(Some(Vec::new())),
+            false => self.runs(*number, range, at_most),
+        }
+    }
+
+    /// Runs of a range, which is not empty, in the context of that number; `None` where the server does not do that after all.
+    fn runs(
+        &self,
+        context: u32,
+        range: GuestRange,
+        at_most: usize,
+    ) -> Result<Option<Vec<(GuestRange, u32)>>> {
+        let least = u64::from(self.about.least);
+        let start = range.start().0 / least * least;
+        let longest = u64::from(u32::MAX) / least * least;
+        let len = range.end().0.next_multiple_of(least).saturating_sub(start).min(longest);
+        let at_most = at_most.max(1);
+        let ask = Ask {
+            command: CMD_BLOCK_STATUS,
+            flags: if at_most == 1 { CMD_FLAG_REQ_ONE } else { 0 },
+            offset: start,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        let mut runs = Vec::new();
+        let (connection, outcome) = self.ask(ask, &[], Want::Extents(&mut runs, at_most, context))?;
+        match outcome {
+            Ok(()) => {}
+            Err(failed) if failed.errno == ENOTSUP => return Ok(None),
+            Err(failed) => return Err(connection.failure(ask, &failed)),
+        }
+        let mut out = Vec::with_capacity(runs.len());
+        let mut here = start;
+        for (len, flags) in runs {
+            let end = here.saturating_add(u64::from(len));
+            // The last one may be longer than was asked for.
+            let run = GuestRange::between(GuestOffset(here), GuestOffset(end)).intersect(range);
+            here = end;
+            if !run.is_empty() {
+                out.push((run, flags));
+            }
+        }
+        if out.is_empty() {
+            let says = format!("the NBD server's map from {start:#x} on ends before {:#x}", range.start().0);
+            return Err(Error::corrupt(says).in_file(self.uri.as_path()));
+        }
+        Ok(Some(out))
+    }
+
     /// Reads what is made of whole blocks.
     fn read_blocks(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         let mut here = at;
@@ -276,49 +349,21 @@ impl Disk for Client {
         if self.no_status.load(Ordering::Relaxed) {
             return Ok(all_data());
         }
-        let least = u64::from(self.about.least);
-        let start = range.start().0 / least * least;
-        let longest = u64::from(u32::MAX) / least * least;
-        let len = range.end().0.next_multiple_of(least).saturating_sub(start).min(longest);
-        let at_most = at_most.max(1);
-        let ask = Ask {
-            command: CMD_BLOCK_STATUS,
-            flags: if at_most == 1 { CMD_FLAG_REQ_ONE } else { 0 },
-            offset: start,
-            len: u32::try_from(len).unwrap_or(u32::MAX),
+        let Some(number) = self.about.allocation else { return Ok(all_data()) };
+        let Some(runs) = self.runs(number, range, at_most)? else {
+            self.no_status.store(true, Ordering::Relaxed);
+            return Ok(all_data());
         };
-        let mut runs = Vec::new();
-        let (connection, outcome) = self.ask(ask, &[], Want::Extents(&mut runs, at_most))?;
-        match outcome {
-            Ok(()) => {}
-            Err(failed) if failed.errno == ENOTSUP => {
-                self.no_status.store(true, Ordering::Relaxed);
-                return Ok(all_data());
-            }
-            Err(failed) => return Err(connection.failure(ask, &failed)),
-        }
         let mut out: Vec<Extent> = Vec::with_capacity(runs.len());
-        let mut here = start;
-        for (len, flags) in runs {
-            let end = here.saturating_add(u64::from(len));
-            // The last one may be longer than was asked for.
-            let run = GuestRange::between(GuestOffset(here), GuestOffset(end)).intersect(range);
-            here = end;
+        for (run, flags) in runs {
             // A hole that does not read as zeros for sure is read.
             let kind = if flags & STATE_ZERO != 0 { ExtentKind::Zero } else { ExtentKind::Data };
-            if run.is_empty() {
-                continue;
-            }
             match out.last_mut() {
                 Some(last) if last.kind == kind => {
                     last.range = GuestRange::between(last.range.start(), run.end());
                 }
                 _ => out.push(Extent { range: run, kind }),
             }
-        }
-        if out.is_empty() {
-            let says = format!("the NBD server's map from {start:#x} on ends before {:#x}", range.start().0);
-            return Err(Error::corrupt(says).in_file(self.uri.as_path()));
         }
         Ok(out)
     }

@@ -29,7 +29,8 @@ pub(super) struct Connection {
     pub(super) stream: Stream,
     uri: Arc<Uri>,
     structured: bool,
-    allocation: Option<u32>,
+    /// Numbers of all contexts that were agreed on: each answer about extents has a part for each.
+    contexts: Vec<u32>,
     timeout: Duration,
     sending: Mutex<()>,
     turn: Mutex<Turn>,
@@ -68,8 +69,8 @@ pub(super) enum Want<'a> {
     Done,
     /// These bytes.
     Data(&'a mut [u8]),
-    /// Lengths and flags of extents, at most that many.
-    Extents(&'a mut Vec<(u32, u32)>, usize),
+    /// Lengths and flags of extents, at most that many, of the context with that number.
+    Extents(&'a mut Vec<(u32, u32)>, usize, u32),
 }
 
 /// One request, without its data.
@@ -93,7 +94,11 @@ impl Connection {
             stream,
             uri,
             structured: about.structured,
-            allocation: about.allocation,
+            contexts: about
+                .allocation
+                .into_iter()
+                .chain(about.contexts.iter().map(|(_, number)| *number))
+                .collect(),
             timeout,
             sending: Mutex::new(()),
             turn: Mutex::new(Turn::default()),
@@ -254,7 +259,8 @@ impl Connection {
     }
 
     fn receive(&self, cookie: u64, ask: Ask, want: Want<'_>) -> Result<Result<(), Failed>> {
-        let mut answer = Answer { connection: self, ask, want, got: BTreeMap::new(), failed: None };
+        let mut answer =
+            Answer { connection: self, ask, want, got: BTreeMap::new(), seen: Vec::new(), failed: None };
         loop {
             let head = self.next_head(cookie)?;
             let done = answer.take(head).map_err(|e| self.die(e.at(FileOffset(ask.offset))))?;
@@ -306,6 +312,8 @@ struct Answer<'a, 'b> {
     want: Want<'b>,
     /// Runs of the buffer that are filled: start -> end. No byte may come twice or not at all.
     got: BTreeMap<u64, u64>,
+    /// Contexts of which extents came.
+    seen: Vec<u32>,
     failed: Option<Failed>,
 }
 
@@ -418,10 +426,14 @@ impl Answer<'_, '_> {
 
     fn extents(&mut self, count: u32) -> Result<()> {
         let context = u32::from_be_bytes(self.connection.read_array()?);
-        let Want::Extents(out, at_most) = &mut self.want else {
+        let Want::Extents(out, at_most, wanted) = &mut self.want else {
             return Err(self.corrupt("a map that was not asked for"));
         };
-        if count > EXTENTS_AT_MOST || Some(context) != self.connection.allocation || !out.is_empty() {
+        // Those of the other contexts come along.
+        let at_most = if context == *wanted { *at_most } else { 0 };
+        let is_known = self.connection.contexts.contains(&context) && !self.seen.contains(&context);
+        self.seen.push(context);
+        if count > EXTENTS_AT_MOST || !is_known {
             let says = format!("{count} extents of the context {context}");
             return Err(self.corrupt(&says));
         }
@@ -436,7 +448,7 @@ impl Answer<'_, '_> {
                 if len == 0 {
                     return Err(self.corrupt("an extent without length"));
                 }
-                if out.len() < *at_most {
+                if out.len() < at_most {
                     out.push((len, flags));
                 }
             }
@@ -458,7 +470,7 @@ impl Answer<'_, '_> {
                 }
                 Err(self.corrupt(&format!("{filled} bytes of {}", buf.len())))
             }
-            Want::Extents(out, _) if out.is_empty() => Err(self.corrupt("without any extent")),
+            Want::Extents(out, ..) if out.is_empty() => Err(self.corrupt("without any extent")),
             Want::Extents(..) => Ok(()),
         }
     }

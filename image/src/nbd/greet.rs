@@ -33,6 +33,8 @@ pub(super) struct About {
     pub structured: bool,
     /// The number of the context `base:allocation`, where the server has it.
     pub allocation: Option<u32>,
+    /// The other contexts that were asked for and that the server has, with their numbers.
+    pub contexts: Vec<(String, u32)>,
     /// The server's text about the export.
     pub description: Option<String>,
 }
@@ -66,6 +68,7 @@ pub(super) fn greet(
     uri: &Uri,
     tls: Option<&Arc<ClientConfig>>,
     timeout: Duration,
+    contexts: &[String],
 ) -> Result<(Stream, About)> {
     let socket = Socket::connect(uri.address(), timeout).map_err(|e| {
         let error = Error::io("cannot connect to the NBD server", e).in_file(uri.as_path());
@@ -87,7 +90,7 @@ pub(super) fn greet(
         let config = tls.ok_or_else(|| greeting.refused("needs TLS, which is not set up"))?;
         greeting = greeting.encrypt(config)?;
     }
-    let about = greeting.export()?;
+    let about = greeting.export(contexts)?;
     greeting.stream.set_deadline(None);
     Ok((greeting.stream, about))
 }
@@ -197,26 +200,39 @@ impl Greeting<'_> {
         Ok(Greeting { stream, ..self })
     }
 
-    fn export(&self) -> Result<About> {
+    fn export(&self, contexts: &[String]) -> Result<About> {
         let structured = self.agreed(OPT_STRUCTURED_REPLY, &[], |_, _| Ok(()))?;
-        let mut allocation = None;
+        let mut numbers: Vec<(String, u32)> = Vec::new();
         if structured {
+            let names: Vec<&str> =
+                [BASE_ALLOCATION].into_iter().chain(contexts.iter().map(String::as_str)).collect();
             let mut query = self.name();
-            query.extend(1u32.to_be_bytes());
-            query.extend(u32::try_from(BASE_ALLOCATION.len()).unwrap_or_default().to_be_bytes());
-            query.extend(BASE_ALLOCATION.as_bytes());
+            query.extend(u32::try_from(names.len()).unwrap_or_default().to_be_bytes());
+            for name in &names {
+                query.extend(u32::try_from(name.len()).unwrap_or_default().to_be_bytes());
+                query.extend(name.as_bytes());
+            }
             let agreed = self.agreed(OPT_SET_META_CONTEXT, &query, |kind, reply| {
                 let mut fields = Fields(reply);
-                if kind == REP_META_CONTEXT
-                    && let Some(id) = fields.u32()
-                    && fields.0 == BASE_ALLOCATION.as_bytes()
-                {
-                    allocation = Some(id);
+                if kind != REP_META_CONTEXT {
+                    return Ok(());
+                }
+                let (number, said) = (fields.u32(), fields.0);
+                let name = names.iter().find(|name| name.as_bytes() == said);
+                if let (Some(number), Some(name)) = (number, name) {
+                    if numbers.iter().any(|(other, of_it)| other == name || *of_it == number) {
+                        return Err(self.corrupt(format!(
+                            "the NBD server gives the number {number} or the context {name} twice"
+                        )));
+                    }
+                    numbers.push(((*name).to_owned(), number));
                 }
                 Ok(())
             })?;
-            allocation = allocation.filter(|_| agreed);
+            numbers.retain(|_| agreed);
         }
+        let place = numbers.iter().position(|(name, _)| name == BASE_ALLOCATION);
+        let allocation = place.map(|place| numbers.remove(place).1);
         let mut about = About {
             size: Bytes(0),
             flags: 0,
@@ -225,6 +241,7 @@ impl Greeting<'_> {
             most: u32::try_from(REQUEST_AT_MOST.0).unwrap_or(u32::MAX),
             structured,
             allocation,
+            contexts: numbers,
             description: None,
         };
         let mut known = false;

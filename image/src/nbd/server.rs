@@ -3,6 +3,7 @@
 use super::handshake::{Chosen, Denied, Encryption, Handshake, Offer, Offers, Step};
 use super::stream::{Socket, Stream, TlsFiles};
 use super::transmit::{self, Room, Target};
+use super::uri::encode;
 use super::{Export, Served};
 use crate::convert::Cancel;
 use crate::disk::{Disk, DiskMut};
@@ -238,14 +239,6 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// Everything but what stands for itself in a URI is written as `%xx`.
-fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 /// Clients that are connected, so that a stop can reach them.

@@ -111,6 +111,23 @@ impl Uri {
         Ok(Uri { text: text.to_owned(), address, tls, tls_hostname, export })
     }
 
+    /// The URI of an export at that address.
+    pub fn new(address: Address, tls: bool, export: &str) -> Uri {
+        let (s, path) = (if tls { "s" } else { "" }, encode(export));
+        let (text, tls_hostname) = match &address {
+            Address::Unix(socket) => (
+                format!("nbd{s}+unix:///{path}?socket={}", encode(&socket.to_string_lossy())),
+                "localhost".into(),
+            ),
+            Address::Tcp(host, port) => {
+                let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+                let port = if *port == PORT { String::new() } else { format!(":{port}") };
+                (format!("nbd{s}://{shown}{port}/{path}"), host.clone())
+            }
+        };
+        Uri { text, address, tls, tls_hostname, export: export.to_owned() }
+    }
+
     /// Where the server is.
     pub fn address(&self) -> &Address {
         &self.address
@@ -160,6 +177,14 @@ fn split_port(authority: &str) -> Option<(&str, u16)> {
 }
 
 /// Resolves `%xx`. `None` where that is cut off, no hexadecimal number, a NUL, or the result is not UTF-8.
+/// Everything but what stands for itself in a URI is written as `%xx`.
+pub(super) fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
 fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -209,6 +234,24 @@ mod tests {
                 (uri.tls(), uri.tls_hostname(), uri.export(), uri.to_string().as_str()),
                 (tls, hostname, export, text)
             );
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (address, tls, export, text) in [
+            (
+                Address::Unix("/run/a b?.sock".into()),
+                false,
+                "web 01/sda@7",
+                "nbd+unix:///web%2001/sda%407?socket=/run/a%20b%3F.sock",
+            ),
+            (Address::Tcp("h".into(), 10_809), true, "ü#/%", "nbds://h/%C3%BC%23/%25"),
+            (Address::Tcp("fe80::1".into(), 7), false, "", "nbd://[fe80::1]:7/"),
+        ] {
+            let uri = Uri::new(address.clone(), tls, export);
+            assert_eq!(uri.to_string(), text);
+            assert_eq!(Uri::parse(text).unwrap(), uri);
         }
     }
 

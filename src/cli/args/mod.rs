@@ -6,7 +6,9 @@ mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
-pub use service::{LogForm, Serve};
+pub use service::{
+    AlarmsArgs, AtService, LogForm, PointArg, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
+};
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
@@ -65,7 +67,7 @@ pub struct Common {
     /// Open encrypted images and volumes with the first line of this file
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
-    /// Trust NBD servers (nbds://) and clients with certificates of this authority
+    /// Trust NBD servers (nbds://), NBD clients and a service (https://) with certificates of this authority
     #[arg(long, global = true, value_name = "PEM")]
     pub tls_ca: Option<PathBuf>,
     /// Show this certificate to NBD servers and clients
@@ -100,6 +102,32 @@ pub enum Verb {
     /// keyring (secret-tool; attributes service=landfall, host, user) where the address names the user. libvirt has files of its
     /// own for them.
     Register(Register),
+    /// Run the service of the recovery site: receive replicated disks over NBD, keep recovery points
+    ///
+    /// Programs on this machine reach it through sockets in /run/landfall (receive.sock for disks that come in, points.sock for
+    /// points that are read, api.sock); others over TLS, as its file says. SIGTERM ends it in good order; after any other end
+    /// it goes on where it was.
+    Serve(Serve),
+    /// Show how well machines are protected, and what is wrong
+    ///
+    /// Exit codes: 0 all is protected, 1 something is at risk or unprotected or an alarm is on, 2 the service cannot be asked.
+    Status(StatusArgs),
+    /// Protect a machine: make room for its disks at the service, and say where they are to be sent
+    ///
+    /// The service receives the disks as NBD exports; the source mirrors into them (QEMU's blockdev-mirror, virsh blockcopy). The
+    /// definition is kept with each point, so that a recovered machine has its own processors, memory and cards. Done again, it changes what
+    /// is protected: further disks, larger ones, another definition.
+    Protect(Protect),
+    /// Say that all disks of a machine are copied, where nobody else could tell
+    Ready(Ready),
+    /// Work with the recovery points of a machine
+    #[command(subcommand)]
+    Points(PointsVerb),
+    /// Show what is wrong now, and what was
+    Alarms(AlarmsArgs),
+    /// Hand out tokens for the service's API, and take them back
+    #[command(subcommand)]
+    Token(TokenVerb),
     /// Bring a machine back from a recovery point, in seconds: its disks are not copied
     ///
     /// The machine runs from the point: what is changed for the target, and what it writes itself, goes into a delta for each of
@@ -109,12 +137,6 @@ pub enum Verb {
     ///
     /// For other targets than kvm: landfall convert point:MACHINE@latest --to TARGET
     Recover(Box<Recover>),
-    /// Run the service of the recovery site: receive replicated disks over NBD, keep recovery points
-    ///
-    /// Programs on this machine reach it through sockets in /run/landfall (receive.sock for disks that come in, points.sock for
-    /// points that are read, api.sock); others over TLS, as its file says. SIGTERM ends it in good order; after any other end
-    /// it goes on where it was.
-    Serve(Serve),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),

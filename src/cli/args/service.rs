@@ -1,6 +1,9 @@
 //! The grammar of the service's verbs.
 
-use clap::{Args, ValueEnum};
+use crate::moment::Moment;
+use crate::name::Name;
+use clap::{Args, Subcommand, ValueEnum};
+use landfall_image::Bytes;
 use std::path::PathBuf;
 
 /// `landfall serve`
@@ -24,4 +27,223 @@ pub enum LogForm {
     Text,
     /// A JSON document in each line
     Json,
+}
+
+/// Which service is asked.
+#[derive(Debug, Args)]
+pub struct AtService {
+    /// Ask this service: https://HOST:8470, with a token in LANDFALL_TOKEN; or the path of its socket [default: LANDFALL_SERVICE,
+    /// or /run/landfall/api.sock]
+    #[arg(long, value_name = "URL")]
+    pub service: Option<String>,
+}
+
+/// `landfall status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this machine, with its disks
+    pub machine: Option<Name>,
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
+}
+
+/// `landfall protect`
+#[derive(Debug, Args)]
+pub struct Protect {
+    /// The machine's name at the service
+    pub name: Name,
+    /// Its definition (.vmx, .ovf, libvirt's or Hyper-V's .xml, .vmcx, Proxmox' .conf, AHV's .json …); its disks are not opened
+    pub definition: Option<PathBuf>,
+    /// A disk and its size: sda=40G. Beside a definition, the size of a disk for which it says none
+    #[arg(long, value_name = "NAME=SIZE", value_parser = parse_disk)]
+    pub disk: Vec<(Name, Bytes)>,
+    /// Its disks have logical sectors of this many bytes [default: as the definition says, or 512]
+    #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
+    pub sector_size: Option<String>,
+    /// Leave this disk of the definition out: scsi0:2
+    #[arg(long, value_name = "SLOT", requires = "definition")]
+    pub skip_disk: Vec<String>,
+    /// Take this disk out of a machine that is protected; its earlier points keep it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["definition", "disk", "nvram"])]
+    pub drop_disk: Vec<Name>,
+    /// Keep the UEFI variables in FILE: NAME_VARS.fd of OVMF, .nvram of VMware [default: those that the definition names, where
+    /// their file lies here]
+    #[arg(long, value_name = "FILE")]
+    pub nvram: Option<PathBuf>,
+    /// Take this machine, where the definition has several
+    #[arg(long, value_name = "ID", requires = "definition")]
+    pub system: Option<String>,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
+}
+
+/// `landfall ready`
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// The machine
+    pub name: Name,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
+}
+
+/// `landfall points …`
+#[derive(Debug, Subcommand)]
+pub enum PointsVerb {
+    /// List the points of a machine, the newest last
+    List {
+        /// The machine
+        name: Name,
+        /// Show every point; without, long runs of points of which there is nothing to say are one line each
+        #[arg(long)]
+        all: bool,
+        /// Only points of this moment and later: 2026-11-29T14:03:05Z
+        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        since: Option<Moment>,
+        /// Only points of this moment and before
+        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        until: Option<Moment>,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Show a point: its disks, where they are read, the machine's definition
+    Show {
+        /// Which
+        #[command(flatten)]
+        point: PointArg,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Set a point now, on a machine and on all of its group
+    Create {
+        /// The machine
+        name: Name,
+        /// Call it so: it is kept until the name is taken back
+        #[arg(long, value_name = "NAME")]
+        tag: Option<String>,
+        /// The applications have written down what they had in memory (a quiesced snapshot, a freeze of file systems)
+        #[arg(long)]
+        application: bool,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Read a point as a whole, check its checksums, and compare it with what it was
+    ///
+    /// Exit codes: 0 it matched, 1 it differed, 2 nobody knows: it could not be read as a whole.
+    Verify {
+        /// Which
+        #[command(flatten)]
+        point: PointArg,
+        /// Have it done in the background; ask again later with --last
+        #[arg(long, conflicts_with = "last")]
+        background: bool,
+        /// Only show what came of the last time, or how far it is
+        #[arg(long)]
+        last: bool,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Give a point a name, by which it is kept; or take its name back
+    Tag {
+        /// The machine
+        name: Name,
+        /// The point: its number, latest, tag:NAME, or a time
+        point: String,
+        /// The name
+        #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+        tag: Option<String>,
+        /// Take its name back
+        #[arg(long)]
+        remove: bool,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Give a point up before its time
+    Delete {
+        /// The machine
+        name: Name,
+        /// The point's number
+        number: u64,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+}
+
+/// A point of a machine.
+#[derive(Debug, Args)]
+pub struct PointArg {
+    /// The machine
+    pub name: Name,
+    /// The point: its number, latest, tag:NAME, or a time such as 2026-11-29T14:03:05Z (the newest until then)
+    #[arg(default_value = "latest")]
+    pub point: String,
+}
+
+/// `landfall alarms`
+#[derive(Debug, Args)]
+pub struct AlarmsArgs {
+    /// Show alarms that began and ended, too: the last N [default: 100]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub history: Option<u32>,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
+}
+
+/// `landfall token …`
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Make a token, and show its secret this once
+    Add {
+        /// Whom it is given to
+        name: String,
+        /// What it allows: to look; to do everything but hand out tokens; everything
+        #[arg(long, value_parser = ["read", "operate", "admin"], default_value = "read")]
+        role: String,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// List the tokens
+    List {
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Take a token back
+    Remove {
+        /// Its name
+        name: String,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+}
+
+fn parse_disk(text: &str) -> Result<(Name, Bytes), String> {
+    crate::ops::service::wanted_disk(text).map_err(said)
+}
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    text.parse().map_err(said)
+}
+
+/// An error and its hint in one line.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn said(error: landfall_image::Error) -> String {
+    match error.hint_text() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
 }

@@ -29,7 +29,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Files that appear beside a recovery's own when its machine runs or is proved.
-const COMPANIONS: &[&str] = &["uefi-variables.fd", "uefi-variables.fd.partial", "registration.json", "proof", "tpm"];
+const COMPANIONS: &[&str] =
+    &["uefi-variables.fd", "uefi-variables.fd.partial", "registration.json", "proof", "tpm"];
 
 /// The command that takes a recovery back.
 pub fn removal(recovery: &Recovery, place: &Path) -> String {
@@ -43,7 +44,9 @@ pub fn removal(recovery: &Recovery, place: &Path) -> String {
 /// Refused where another process works on it.
 pub fn lock(place: &Path) -> Result<File> {
     if !place.is_dir() {
-        return Err(Error::refused("is no folder").in_file(place).hint("landfall recover list shows the recoveries"));
+        return Err(Error::refused("is no folder")
+            .in_file(place)
+            .hint("landfall recover list shows the recoveries"));
     }
     folder::lock(place)?.ok_or_else(|| {
         Error::refused("another landfall works on this recovery at this moment")
@@ -461,7 +464,8 @@ fn flatten(context: &Context<'_>, opened: &mut Open) -> Result<()> {
 
 fn point_of(context: &Context<'_>, recovery: &Recovery) -> Result<PointSource> {
     let points = context.points.as_ref().ok_or_else(|| {
-        Error::refused("its disks are made whole from the recovery point, and no vault is named").hint("name the vault's folder with --vault")
+        Error::refused("its disks are made whole from the recovery point, and no vault is named")
+            .hint("name the vault's folder with --vault")
     })?;
     points.open(&recovery.machine.parse()?, &At::Number(recovery.point))
 }
@@ -539,11 +543,15 @@ pub fn resume(context: &Context<'_>, folder: &Path) -> Result<Ended> {
     let opened = open(folder)?;
     let around = register::surroundings(context);
     let at = address(&opened.recovery).ok_or_else(|| {
-        Error::refused("is registered nowhere").in_file(&opened.place).hint("run the command that recovered it again, with --register")
+        Error::refused("is registered nowhere")
+            .in_file(&opened.place)
+            .hint("run the command that recovered it again, with --register")
     })?;
     let host = Libvirt::connect(&at, &around)?;
     let user = own(&host, &opened.place, &opened.recovery)?.ok_or_else(|| {
-        Error::refused(format!("is not at {} any more", at.at)).in_file(&opened.place).hint("run the command that recovered it again")
+        Error::refused(format!("is not at {} any more", at.at))
+            .in_file(&opened.place)
+            .hint("run the command that recovered it again")
     })?;
     host.start(&user)?;
     Ok(ended(&opened.place, opened.recovery, EndedOutcome::Running, began))
@@ -556,7 +564,9 @@ pub fn resume(context: &Context<'_>, folder: &Path) -> Result<Ended> {
 /// As its hypervisor's.
 pub fn wake(context: &Context<'_>, folder: &Path) -> Result<bool> {
     let recovery = Recovery::read(folder)?;
-    let Some((at, id)) = address(&recovery).zip(recovery.host.and_then(|host| host.id)) else { return Ok(false) };
+    let Some((at, id)) = address(&recovery).zip(recovery.host.and_then(|host| host.id)) else {
+        return Ok(false);
+    };
     let around = register::surroundings(context);
     Libvirt::connect(&at, &around)?.wake(id)
 }
@@ -635,10 +645,14 @@ fn state(context: &Context<'_>, place: &Path, recovery: &Recovery) -> Result<Sta
 pub fn remove_prepared(output: &Path, keep: &dyn Fn(&str, u64) -> bool) -> Result<usize> {
     let mut removed = 0;
     for place in folders(&prepared_folder(output))? {
-        let known = fs::read(place.join(PREPARED)).ok().and_then(|text| serde_json::from_slice::<Patched>(&text).ok());
+        let known = fs::read(place.join(PREPARED))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Patched>(&text).ok());
         let Some(patched) = known.filter(|patched| !keep(&patched.machine, patched.point)) else { continue };
         let Some(_lock) = folder::lock(&place)? else { continue };
-        for file in patched.disks.iter().map(|disk| disk.file.as_str()).chain([super::patched::INSPECTED, PREPARED]) {
+        for file in
+            patched.disks.iter().map(|disk| disk.file.as_str()).chain([super::patched::INSPECTED, PREPARED])
+        {
             let path = place.join(file);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -199,8 +199,14 @@ fn go_on(source: &Source, place: &Path, made_of: &str) -> Result<Recovered> {
     let remove = ended::removal(&recovery, place);
     if recovery.machine != source.machine.as_str() || recovery.point != source.number {
         return other(
-            format!("holds {} as it was at {} (point {}) already", recovery.machine, recovery.at, recovery.point),
-            format!("go on with that one with --at {}, remove it with {remove}, or choose another name with --name", recovery.point),
+            format!(
+                "holds {} as it was at {} (point {}) already",
+                recovery.machine, recovery.at, recovery.point
+            ),
+            format!(
+                "go on with that one with --at {}, remove it with {remove}, or choose another name with --name",
+                recovery.point
+            ),
         );
     }
     if recovery.made_of != made_of {
@@ -267,7 +273,8 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if !self.is_kept
-            && let Err(error) = self.source.points.release(&self.source.machine, self.source.number, &self.holder)
+            && let Err(error) =
+                self.source.points.release(&self.source.machine, self.source.number, &self.holder)
         {
             tracing::warn!("the recovery point stays held by {}: {error}", self.holder);
         }

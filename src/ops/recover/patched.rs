@@ -87,8 +87,7 @@ pub fn make(
 
 /// Where the point lies once it is patched ahead with that key.
 pub fn place(source: &Source, wanted: &Wanted, key: &str) -> (PathBuf, String) {
-    let name =
-        recovery::prepared_name(source.machine.as_str(), source.number, wanted.target.name, key);
+    let name = recovery::prepared_name(source.machine.as_str(), source.number, wanted.target.name, key);
     (recovery::prepared_folder(&source.output), name)
 }
 

@@ -77,7 +77,8 @@ fn told(findings: Vec<Finding>, mode: Mode, is_alone: bool) -> Vec<Finding> {
         is_alone && [finding::TARGET_NETWORK_DOWN.id, finding::TARGET_ADDRESS_TAKEN.id].contains(&finding.id)
     };
     let findings = findings.into_iter().filter(|finding| !of_own(finding));
-    let with_remedy = |finding: Finding| match mode {
+    let with_remedy = |finding: Finding| {
+        match mode {
         // What it is a test of may well be there, and in use.
         Mode::Test if finding.id == finding::TARGET_ID_TAKEN.id => finding::TARGET_ID_TAKEN.finding(
             finding.says,
@@ -86,6 +87,7 @@ fn told(findings: Vec<Finding>, mode: Mode, is_alone: bool) -> Vec<Finding> {
         Mode::Test if finding.id == finding::TARGET_NAME_TAKEN.id => finding::TARGET_NAME_TAKEN
             .finding(finding.says, "Choose another with --name; or remove an earlier test with landfall recover remove."),
         _ => finding,
+    }
     };
     findings.map(with_remedy).collect()
 }
@@ -121,14 +123,16 @@ pub fn register(
             "{} makes no networks, and the test was written for one of its own, {name:?}",
             wanted.at
         ))
-        .hint(format!("register it at qemu:///system; or remove it ({}) and recover it for this one", ended::removal(&recovery, place)))
+        .hint(format!(
+            "register it at qemu:///system; or remove it ({}) and recover it for this one",
+            ended::removal(&recovery, place)
+        ))
         .into());
     }
     // Written down before it is done.
     let network = recovery.host.as_ref().and_then(|host| host.network.clone());
-    let network = network.or_else(|| {
-        recovery.own_network.clone().map(|name| Network { name, uuid: Uuid::new_v4() })
-    });
+    let network =
+        network.or_else(|| recovery.own_network.clone().map(|name| Network { name, uuid: Uuid::new_v4() }));
     let id = recovery.host.as_ref().and_then(|host| host.id);
     recovery.host = Some(Host { address: wanted.at.clone(), id, network: network.clone() });
     recovery.step = recovery.step.max(Step::Registering);
@@ -238,7 +242,10 @@ pub fn own(host: &Libvirt<'_>, place: &Path, recovery: &Recovery) -> Result<Opti
             stranger.name, stranger.uuid
         ))
         .in_file(place)
-        .hint(format!("detach it there, or undefine that machine: {}", host.typed("undefine --domain", &[&stranger.uuid.to_string()]))));
+        .hint(format!(
+            "detach it there, or undefine that machine: {}",
+            host.typed("undefine --domain", &[&stranger.uuid.to_string()])
+        )));
     }
     Ok(users.into_iter().next())
 }

@@ -73,7 +73,9 @@ impl Serving {
         self.cancel.cancel();
         let mut outcome = Ok(());
         for thread in self.threads.drain(..) {
-            let ended = thread.join().unwrap_or_else(|_| Err(Error::corrupt("a server of the recovery point panicked")));
+            let ended = thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::corrupt("a server of the recovery point panicked")));
             outcome = outcome.and(ended);
         }
         outcome

@@ -3,6 +3,7 @@
 use super::Wanted;
 use super::serve::ToServe;
 use crate::hypervisor::{Below, Networks};
+use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::map::Mapped;
 use crate::ops::source::point::{self, Points};
@@ -10,7 +11,6 @@ use crate::ops::source::{How, Loaded};
 use crate::ops::{Context, GuestChoice, convert};
 use crate::recovery::{Mode, below};
 use crate::vault::journal::Consistency;
-use crate::moment::Moment;
 use landfall_image::create::CreateOptions;
 use landfall_image::{Error, Result};
 use std::path::{Path, PathBuf};

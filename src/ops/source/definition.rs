@@ -58,8 +58,11 @@ pub fn read_alone(context: &Context<'_>, path: &Path, wanted: &Wanted) -> Result
 fn name_disks(machine: &mut Machine) {
     let mut taken = BTreeSet::new();
     for (number, disk) in machine.disks.iter_mut().enumerate() {
-        let plain: String =
-            disk.slot.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+        let plain: String = disk
+            .slot
+            .chars()
+            .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+            .collect();
         let plain = plain.trim_matches('-').to_ascii_lowercase();
         let named = if plain.parse::<Name>().is_ok() { plain } else { format!("disk{number}") };
         let mut name = named.clone();

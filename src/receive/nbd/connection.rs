@@ -124,6 +124,8 @@ struct Connection<'a> {
     quick: bool,
     /// Requests that the disk failed.
     disk_failures: u64,
+    /// The client takes no replies any more, as this error says.
+    deaf: Option<Error>,
 }
 
 /// Serves a client until the end. What was acknowledged has been applied when this returns.
@@ -145,6 +147,7 @@ pub(super) async fn run(guest: Guest, common: &Common<'_>, stop: watch::Receiver
         stopping: false,
         quick: true,
         disk_failures: 0,
+        deaf: None,
     };
     let ended = match (connection.serve(stop).await, &connection.stage) {
         (Ok(ended), _) => ended,
@@ -187,7 +190,7 @@ impl Connection<'_> {
                 tokio::task::yield_now().await;
             }
             if !self.out.is_empty() {
-                self.stream.send(&self.out, self.common.limits.stall).await.map_err(lost)?;
+                self.send().await?;
                 self.out.clear();
                 self.since = Instant::now();
             }
@@ -211,6 +214,21 @@ impl Connection<'_> {
             }
             let event = self.next_event(&mut stop).await;
             self.take_event(event).await?;
+        }
+    }
+
+    /// Sends what there is of replies.
+    async fn send(&mut self) -> Result<()> {
+        if self.deaf.is_some() {
+            return Ok(());
+        }
+        match self.stream.send(&self.out, self.common.limits.stall).await {
+            // Behind the requests that it does not wait for there may be its goodbye.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                self.deaf = Some(lost(error));
+                Ok(())
+            }
+            sent => sent.map_err(lost),
         }
     }
 
@@ -244,6 +262,9 @@ impl Connection<'_> {
     async fn take_event(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Read(Ok(0)) => {
+                if let Some(error) = self.deaf.take() {
+                    return Err(error);
+                }
                 let middle = !self.inbox.is_empty() || matches!(self.stage, Stage::Data(..));
                 self.stage = Stage::Over(Ended::Lost(match middle {
                     true => "hung up in the middle of a request".into(),

@@ -3,10 +3,11 @@
 use super::config::{Config, Limits};
 use super::connection::{self, Common};
 use super::greet::Host;
-use super::listen::{self, Door, Gate, Ticket};
+use super::listen::{self, Door};
 use super::memory::Memories;
 use super::stats::{Export, Ledger, Stats};
-use super::stream::{self, Stream};
+use super::stream::Stream;
+use crate::doors::{self, Complaints, Gate, Ticket};
 use crate::receive::{Ended, ExportName, Exports, Peer, Place};
 use landfall_image::{Error, Result};
 use rustls::ServerConfig;
@@ -14,15 +15,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinSet, block_in_place};
 
 /// How long nobody is taken after taking somebody has failed: there may be too many open files.
 const BREATH: Duration = Duration::from_millis(100);
-/// Lines about those who are not let in that go to the log in a second. Anybody can cause them.
-const LINES_PER_SECOND: u64 = 10;
 
 /// A server that has its sockets open.
 pub struct Receiver {
@@ -33,6 +32,12 @@ pub struct Receiver {
 /// What a receiver has done so far, also while it runs.
 #[derive(Clone)]
 pub struct Monitor(Arc<Shared>);
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Monitor")
+    }
+}
 
 impl Monitor {
     /// The sums at this moment.
@@ -66,7 +71,7 @@ impl Receiver {
             exports,
             memories: Memories::new(&limits),
             ledger: Ledger::default(),
-            gate: Gate::new(&limits),
+            gate: Gate::new(limits.greeting, limits.greeting_per_address),
             slots: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             stopping: AtomicBool::new(false),
             complaints: Complaints::default(),
@@ -133,7 +138,7 @@ impl Socket {
             }
             Socket::Tcp(listener) => {
                 let (socket, address) = listener.accept().await?;
-                stream::prepare(&socket)?;
+                doors::prepare(&socket)?;
                 Ok((Stream::Tcp(socket), Place::Network(address)))
             }
         }
@@ -311,40 +316,5 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Keeps strangers from filling the log.
-struct Complaints {
-    began: Instant,
-    /// The second that is counted, and the lines in it.
-    second: AtomicU64,
-    lines: AtomicU64,
-    unsaid: AtomicU64,
-}
-
-impl Default for Complaints {
-    fn default() -> Self {
-        Complaints {
-            began: Instant::now(),
-            second: AtomicU64::new(0),
-            lines: AtomicU64::new(0),
-            unsaid: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Complaints {
-    /// Has one line said, with how many were not since the last; or counts it.
-    fn say(&self, line: impl FnOnce(u64)) {
-        let now = self.began.elapsed().as_secs();
-        if self.second.swap(now, Relaxed) != now {
-            self.lines.store(0, Relaxed);
-        }
-        if self.lines.fetch_add(1, Relaxed) < LINES_PER_SECOND {
-            line(self.unsaid.swap(0, Relaxed));
-        } else {
-            self.unsaid.fetch_add(1, Relaxed);
-        }
     }
 }

@@ -14,23 +14,6 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A client whose machine died is noticed after a minute and a half of silence, and does not hold its place for ever.
-const SILENT: Duration = Duration::from_secs(30);
-const ASKED_EVERY: Duration = Duration::from_secs(15);
-const ASKED_TIMES: u32 = 4;
-
-/// Sets what every connection over TCP has.
-pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    // Replies are short and waited for.
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, SILENT)?;
-    sockopt::set_tcp_keepintvl(stream, ASKED_EVERY)?;
-    sockopt::set_tcp_keepcnt(stream, ASKED_TIMES)?;
-    Ok(())
-}
-
 impl Stream {
     /// Sends all of it.
     ///

@@ -63,7 +63,9 @@ impl<'a> Host<'a> {
                 "{} is on another host, where the recovery point cannot be read",
                 wanted.at
             ))
-            .hint("run landfall on that host, or copy the machine there: landfall convert point:NAME --to kvm"));
+            .hint(
+                "run landfall on that host, or copy the machine there: landfall convert point:NAME --to kvm",
+            ));
         }
         Ok(Host(libvirt))
     }
@@ -182,7 +184,9 @@ impl<'a> Host<'a> {
             if is_user {
                 let state = self.state(uuid)?;
                 users.push(User {
-                    uuid: uuid.parse().map_err(|_| Error::corrupt(format!("{uuid:?} is no UUID of a machine")))?,
+                    uuid: uuid
+                        .parse()
+                        .map_err(|_| Error::corrupt(format!("{uuid:?} is no UUID of a machine")))?,
                     name: found.identity.name,
                     is_active: !matches!(state.as_str(), "shut off" | "crashed"),
                     is_paused: state == "paused",
@@ -287,7 +291,9 @@ impl<'a> Host<'a> {
                 Kind::Io,
                 format!("the copy of {place} ended, and the disk still lies over the recovery point"),
             )
-            .hint("look into libvirt's log of the machine; free space where its disks lie, and run it again")),
+            .hint(
+                "look into libvirt's log of the machine; free space where its disks lie, and run it again",
+            )),
         }
     }
 
@@ -382,9 +388,9 @@ fn job(text: &str) -> Option<(Bytes, Bytes)> {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
         line.and_then(|value| value.trim().parse().ok()).map(Bytes)
     };
-    text.lines().any(|line| line.trim().starts_with("type=")).then(|| {
-        (value("cur").unwrap_or_default(), value("end").unwrap_or_default())
-    })
+    text.lines()
+        .any(|line| line.trim().starts_with("type="))
+        .then(|| (value("cur").unwrap_or_default(), value("end").unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -405,7 +411,8 @@ mod tests {
             <backingStore/></backingStore><target dev='vda'/></disk><disk><source file='/b'/><backingStore/>\
             <target dev='vdb'/></disk><disk><source file='/c'/><target dev='sda'/></disk><disk device='cdrom'>\
             <target dev='sdb'/></disk></devices></domain>";
-        let found: Vec<_> = attached(&root(domain)).into_iter().map(|disk| (disk.place, disk.has_backing)).collect();
+        let found: Vec<_> =
+            attached(&root(domain)).into_iter().map(|disk| (disk.place, disk.has_backing)).collect();
         assert_eq!(found, [("vda".to_owned(), true), ("vdb".to_owned(), false), ("sda".to_owned(), false)]);
     }
 

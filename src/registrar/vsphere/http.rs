@@ -1,23 +1,17 @@
 //! HTTPS to a vCenter or an ESXi host: requests with a text, requests with a file.
 //!
-//! The protocol is ureq's; TLS is set up here, on rustls, because a pinned certificate needs a verifier of its own, which ureq
-//! has no setting for. Deliberately absent: redirects (a password is not carried elsewhere), proxies, and connections without
+//! The protocol is ureq's; TLS is rustls' own ([`crate::transport`]), because a pinned certificate needs a verifier of its own, which
+//! ureq has no setting for. Deliberately absent: redirects (a password is not carried elsewhere), proxies, and connections without
 //! TLS.
 
 use super::trust::{Refused, Trust};
+use crate::transport::TlsConnector;
 use landfall_image::{Bytes, Error, Kind, Result};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::sync::Arc;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 use ureq::config::Config;
 use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport,
-    TransportAdapter,
-};
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body, SendBody, http};
 
 /// The inventory of a large vCenter comes in pages of some MiB.
@@ -130,69 +124,4 @@ fn unusable(url: &str, error: &http::Error) -> Error {
 fn place(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split(['/', '?']).next().unwrap_or(rest)
-}
-
-#[derive(Debug)]
-struct TlsConnector(Arc<ClientConfig>);
-
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Tls;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Tls>, ureq::Error> {
-        let transport = chained.ok_or(ureq::Error::ConnectionFailed)?;
-        let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host)
-            .map_err(|_| ureq::Error::Tls("the server's name is no DNS name and no address"))?
-            .to_owned();
-        let mut connection = ClientConnection::new(Arc::clone(&self.0), name)
-            .map_err(|e| ureq::Error::Io(io::Error::other(e)))?;
-        let mut socket = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
-        socket.set_timeout(details.timeout);
-        connection.complete_io(&mut socket)?;
-        let buffers =
-            LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(Tls { buffers, stream: StreamOwned::new(connection, socket) }))
-    }
-}
-
-struct Tls {
-    buffers: LazyBuffers,
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tls")
-    }
-}
-
-impl Transport for Tls {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
-        self.stream.write_all(&self.buffers.output()[..amount])?;
-        Ok(())
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.stream.get_mut().set_timeout(timeout);
-        let amount = self.stream.read(self.buffers.input_append_buf())?;
-        self.buffers.input_appended(amount);
-        Ok(amount > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.stream.get_mut().get_mut().is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
 }

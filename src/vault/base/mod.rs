@@ -158,15 +158,15 @@ impl Base {
         Ok(())
     }
 
-    /// The first run at or behind `at` that may hold something else than zeros.
+    /// The first run at or behind `at` that may hold something else than zeros: by the content or by its sums, whichever says so. Where
+    /// one of the two has lost a part, the part is read, and found out.
     ///
     /// # Errors
     /// As the storage's.
     pub fn next_data(&self, disk: u32, at: u64) -> Result<Option<Range<u64>>> {
-        match self.disk(disk)? {
-            Some(disk) => Ok(disk.content.next_data(at)?.map(|(start, end)| start..end)),
-            None => Ok(None),
-        }
+        let Some(disk) = self.disk(disk)? else { return Ok(None) };
+        let content = disk.content.next_data(at)?.map(|(start, end)| start..end);
+        Ok([content, disk.next_sum(at)?].into_iter().flatten().min_by_key(|range| range.start))
     }
 
     /// Removes what the base has of a disk.
@@ -267,6 +267,29 @@ impl Disk {
             }
         }
         Ok(units)
+    }
+
+    /// The first run at or behind `at` whose sums say that it holds something else than zeros.
+    fn next_sum(&self, at: u64) -> Result<Option<Range<u64>>> {
+        /// Sums that are looked at together.
+        const PAGE: u64 = 4096;
+        let mut from = at / UNIT * 4;
+        while let Some((start, end)) = self.sums.next_data(from)? {
+            let start = (start / 4 * 4).max(from);
+            let mut page = vec![0; index(PAGE.min(end.saturating_sub(start)).next_multiple_of(4))];
+            if page.is_empty() {
+                return Ok(None);
+            }
+            read_some(&*self.sums, start, &mut page)?;
+            let is_set: Vec<bool> = page.chunks(4).map(|sum| sum.iter().any(|byte| *byte != 0)).collect();
+            if let Some(first) = is_set.iter().position(|set| *set) {
+                let count = is_set[first..].iter().take_while(|set| **set).count();
+                let begin = (start / 4 + first as u64) * UNIT;
+                return Ok(Some(begin.max(at)..begin + count as u64 * UNIT));
+            }
+            from = start + page.len() as u64;
+        }
+        Ok(None)
     }
 
     fn write(&self, at: u64, data: &[u8]) -> Result<()> {

@@ -82,6 +82,12 @@ impl Note<'_> {
 }
 
 impl Active {
+    /// The time of the segment's first checkpoint.
+    pub fn since(&self) -> Option<u64> {
+        let first = self.log.entries.iter().find(|entry| entry.kind == Kind::Checkpoint);
+        first.map(|entry| entry.offset)
+    }
+
     /// Nothing is written to yet.
     pub fn new(next: u64, state: State, time: u64) -> Active {
         Active { file: None, log: Log::default(), maps: BTreeMap::new(), mapped: 0, next, state, time }

@@ -25,11 +25,6 @@ impl Source {
             Source::Stored { segment, at } => Source::Stored { segment, at: at + by },
         }
     }
-
-    /// True where a run of `len` bytes from here goes on in `next`.
-    fn runs_into(self, len: u64, next: Source) -> bool {
-        self.skip(len) == next
-    }
 }
 
 /// A part of a disk, with where it lies.
@@ -47,6 +42,16 @@ impl Run {
         let start = self.range.start.max(range.start);
         let end = self.range.end.min(range.end);
         (start < end).then(|| Run { range: start..end, source: self.source.skip(start - self.range.start) })
+    }
+
+    /// Takes in the run behind it; false where that lies elsewhere.
+    pub fn join(&mut self, next: &Run) -> bool {
+        let len = self.range.end - self.range.start;
+        let goes_on = next.range.start == self.range.end && self.source.skip(len) == next.source;
+        if goes_on {
+            self.range.end = next.range.end;
+        }
+        goes_on
     }
 }
 
@@ -93,12 +98,7 @@ impl RunMap {
             self.0.iter().map(|(&start, &(end, source))| Run { range: start..end, source }).peekable();
         std::iter::from_fn(move || {
             let mut run = all.next()?;
-            while let Some(next) = all.next_if(|next| {
-                let len = run.range.end - run.range.start;
-                next.range.start == run.range.end && run.source.runs_into(len, next.source)
-            }) {
-                run.range.end = next.range.end;
-            }
+            while all.next_if(|next| run.join(next)).is_some() {}
             Some(run)
         })
     }
@@ -126,24 +126,25 @@ impl Search {
         self.open.is_empty()
     }
 
-    /// Asks a layer for each part that is still open: `ask` gives the runs that meet it, in order.
+    /// Asks a layer for each part that is still open: `ask` gives the runs that meet it, in order. Where it fails, all is as before.
     pub fn ask<E>(&mut self, mut ask: impl FnMut(&Range<u64>) -> Result<Vec<Run>, E>) -> Result<(), E> {
-        let mut still = Vec::new();
-        for range in std::mem::take(&mut self.open) {
+        let (mut still, mut found) = (Vec::new(), Vec::new());
+        for range in &self.open {
             let mut at = range.start;
-            for run in ask(&range)? {
+            for run in ask(range)? {
                 let Some(run) = run.clip(&(at..range.end)) else { continue };
                 if run.range.start > at {
                     still.push(at..run.range.start);
                 }
                 at = run.range.end;
-                self.found.push(run);
+                found.push(run);
             }
             if at < range.end {
                 still.push(at..range.end);
             }
         }
         self.open = still;
+        self.found.append(&mut found);
         Ok(())
     }
 

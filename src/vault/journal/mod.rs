@@ -3,6 +3,7 @@
 //! ```text
 //! append -> active segment -> (full) closed, in memory -> (background) sealed, with an index
 //! view at a record: active | closed | sealed …  newest first, each asked for what is still open; then the base
+//!                                     (many of them through one merged index: layers)
 //! ```
 //!
 //! One order for all disks of a machine: each prefix of the journal is a state that the machine's disks were in together,
@@ -17,16 +18,21 @@
 //! ([`base`](super::base)).
 
 mod active;
+mod batch;
 mod copying;
 pub mod index;
+mod layers;
 pub mod map;
+mod merge;
 pub mod record;
 pub mod segment;
 pub mod start;
 mod state;
 mod view;
 
-pub use state::{Checkpoint, Consistency, DiskInfo, Mark, State, checkpoints, records};
+pub use batch::Batch;
+pub use layers::Past;
+pub use state::{Checkpoint, Consistency, DiskInfo, Mark, State, records};
 pub use view::View;
 
 use crate::vault::handles::Handles;
@@ -85,8 +91,7 @@ pub struct Journal {
     home: Home,
     limits: Limits,
     active: Mutex<Active>,
-    /// Complete segments, oldest first; none overlap, none is missing between.
-    segments: RwLock<Segments>,
+    past: RwLock<Arc<Past>>,
     /// One at a time.
     sealing: Mutex<()>,
     durable: AtomicU64,
@@ -259,6 +264,16 @@ impl Journal {
         self.durable.fetch_max(sequence, Ordering::AcqRel);
     }
 
+    /// When a segment is closed.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The time of the first checkpoint in the segment that is written to; `None` where there is none.
+    pub fn active_since(&self) -> Option<u64> {
+        locked(&self.active).since()
+    }
+
     /// Records that are held in memory for the segment that is written to.
     pub fn records_in_active(&self) -> usize {
         locked(&self.active).entries().len()
@@ -338,22 +353,23 @@ impl Journal {
         let Some(segment) = self.closed().into_iter().next() else { return Ok(false) };
         let sealed = Arc::new(segment.seal()?);
         let records = segment.log().map_or(0, |log| log.entries.len());
-        self.change(|segments| {
-            if let Some(place) = segments.iter_mut().find(|other| other.name == segment.name) {
-                *place = sealed;
-            }
-        });
+        self.change(|past| past.seal(&segment, &sealed));
         self.home.in_memory.fetch_sub(records, Ordering::Relaxed);
         Ok(true)
     }
 
-    /// All complete segments, oldest first.
-    pub fn segments(&self) -> Segments {
-        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    /// Complete segments, and the layers of their indexes.
+    pub fn past(&self) -> Arc<Past> {
+        Arc::clone(&self.past.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, work: impl FnOnce(&mut Vec<Arc<Segment>>)) {
-        work(Arc::make_mut(&mut self.segments.write().unwrap_or_else(PoisonError::into_inner)));
+    /// All complete segments, oldest first.
+    pub fn segments(&self) -> Segments {
+        Arc::clone(&self.past().segments)
+    }
+
+    fn change(&self, work: impl FnOnce(&mut Past)) {
+        work(Arc::make_mut(&mut self.past.write().unwrap_or_else(PoisonError::into_inner)));
     }
 
     fn closed(&self) -> Vec<Arc<Segment>> {
@@ -363,13 +379,8 @@ impl Journal {
     /// Puts segments into the place of those that they were made of; `new` may be empty where the base has taken them.
     /// The files of the old go when the last view on them does.
     pub fn replace(&self, old: &[Arc<Segment>], new: Vec<Segment>) {
-        self.change(|segments| {
-            let is_old = |segment: &Arc<Segment>| old.iter().any(|old| Arc::ptr_eq(old, segment));
-            let Some(place) = segments.iter().position(is_old) else { return };
-            segments.retain(|segment| !is_old(segment));
-            segments.splice(place..place, new.into_iter().map(Arc::new));
-            old.iter().for_each(|segment| segment.make_obsolete());
-        });
+        let new = new.into_iter().map(Arc::new).collect();
+        self.change(|past| past.replace(old, new));
     }
 
     /// The checkpoints of the journal in their order.
@@ -384,9 +395,7 @@ impl Journal {
             marks.filter_map(|entry| Some((*entry, Arc::clone(file.as_ref()?)))).collect()
         };
         let mut all = Vec::new();
-        for segment in self.segments().iter() {
-            all.extend(checkpoints(segment)?);
-        }
+        self.past().roots.iter().try_for_each(|root| root.checkpoints(&mut all))?;
         for (entry, file) in active {
             // A segment that was closed meanwhile has them already.
             if all.last().is_none_or(|last: &Checkpoint| last.sequence < entry.sequence) {
@@ -402,15 +411,15 @@ impl Journal {
     /// Where an index cannot be read.
     pub fn locate(&self, disk: u32, range: Range<u64>) -> Result<(Search, Segments)> {
         let mut search = Search::new(range);
-        let segments = {
+        let past = {
             let mut active = locked(&self.active);
             let map = active.map(disk);
             search.ask(|open| Ok::<_, Error>(map.within(open).collect()))?;
             // Under the lock: what is in the active segment does not move behind our back.
-            self.segments()
+            self.past()
         };
-        view::ask(&mut search, disk, segments.iter().rev())?;
-        Ok((search, segments))
+        layers::ask(&mut search, disk, past.roots.iter().rev())?;
+        Ok((search, Arc::clone(&past.segments)))
     }
 
     /// Reads a stored run of a located range: `active` runs of the segment that is written to, too.
@@ -450,7 +459,7 @@ impl Journal {
 
     fn close(&self, active: &mut Active) {
         if let Some(segment) = active.close(&self.home) {
-            self.change(|segments| segments.push(Arc::new(segment)));
+            self.change(|past| past.push(Arc::new(segment)));
         }
     }
 }

@@ -7,7 +7,7 @@
 //! length that has the last sequence: so it is known to be whole.
 
 use super::Home;
-use super::index::{self, BLOCK, Entry, Index};
+use super::index::{self, BLOCK, Entry, Index, Of};
 use super::map::RunMap;
 use super::record::{Kind, RECORD_HEADER, Record, SEGMENT_HEADER, SegmentHeader};
 use crate::vault::handles::Stored;
@@ -56,6 +56,11 @@ impl Name {
         }
     }
 
+    /// What its index is of; `last` is its last record.
+    fn of(&self, last: u64) -> Of {
+        Of { sequences: (self.first, last), segments: 1, generations: u64::from(self.generation) }
+    }
+
     /// The name of its index.
     pub fn index(&self) -> String {
         format!("{:016x}-{:016x}.{}.idx", self.first, self.last.unwrap_or_default(), self.generation)
@@ -100,6 +105,8 @@ pub struct Segment {
     memory: Option<(Log, Arc<dyn StoredFile>)>,
     /// Opened when it is needed.
     index: Mutex<Option<Arc<Index>>>,
+    /// In the cache of blocks.
+    number: u64,
     is_obsolete: AtomicBool,
 }
 
@@ -122,6 +129,7 @@ impl Segment {
             home: home.clone(),
             memory,
             index: Mutex::default(),
+            number: home.handles.blocks.file(),
             is_obsolete: AtomicBool::new(false),
         }
     }
@@ -141,6 +149,14 @@ impl Segment {
     /// Its records, where they are held in memory because it is not sealed.
     pub fn log(&self) -> Option<&Log> {
         self.memory.as_ref().map(|(log, _)| log)
+    }
+
+    /// Bytes of its file.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn size(&self) -> Result<u64> {
+        self.file()?.len()
     }
 
     fn file(&self) -> Result<Arc<dyn StoredFile>> {
@@ -172,7 +188,8 @@ impl Segment {
         ask(&*self.index_anew(used.as_ref())?)
     }
 
-    fn index(&self) -> Result<Arc<Index>> {
+    /// Its index, as it is found.
+    pub(super) fn index(&self) -> Result<Arc<Index>> {
         let mut index = super::locked(&self.index);
         match &*index {
             Some(index) => Ok(Arc::clone(index)),
@@ -184,9 +201,14 @@ impl Segment {
         format!("{}/{}", self.home.dir, self.name.index())
     }
 
+    /// What its index is of.
+    pub(super) fn of(&self) -> Of {
+        self.name.of(self.last)
+    }
+
     fn open_index(&self) -> Result<Index> {
         let index = Index::open(Stored::new(&self.home.storage, &self.home.handles, &self.index_path()))?;
-        match index.sequences == (self.name.first, self.last) {
+        match index.of == self.of() {
             true => Ok(index),
             false => Err(Error::corrupt("this is the index of another part of the journal")),
         }
@@ -205,7 +227,7 @@ impl Segment {
             return Err(self.damaged(scan.end, "a record of a complete part of the journal is damaged"));
         }
         let path = self.index_path();
-        write_index(&*self.home.storage, &path, self.name.first, self.last, &scan)?;
+        write_index(&*self.home.storage, &path, self.name, self.last, &scan)?;
         self.home.handles.forget(&path);
         Ok(Arc::clone(index.insert(Arc::new(self.open_index()?))))
     }
@@ -218,28 +240,57 @@ impl Segment {
         }
         let len = file.len()?;
         let (mut here, end) = (at, at + buf.len() as u64);
-        let mut block = Vec::new();
+        if end > len {
+            return Err(self.damaged(len, "the file is shorter than its records"));
+        }
         while here < end {
-            let number = here / BLOCK;
-            let (start, until) = (number * BLOCK, ((number + 1) * BLOCK).min(len));
-            if here >= until {
-                return Err(self.damaged(here, "the file is shorter than its records"));
-            }
-            block.resize(distance(until - start), 0);
-            file.read_at(start, &mut block)?;
-            let sum = self.indexed(|index| index.sum(number))?;
-            if sum != Some(crc32c::crc32c(&block)) {
-                return Err(self.damaged(start, "64 KiB of the journal are not as they were written"));
-            }
-            let stop = until.min(end);
-            buf[distance(here - at)..distance(stop - at)]
-                .copy_from_slice(&block[distance(here - start)..distance(stop - start)]);
-            here = stop;
+            let start = here / BLOCK * BLOCK;
+            // Whole blocks go where they are wanted; of others what was read is kept for those who want the rest.
+            let whole = if end == len { end } else { end / BLOCK * BLOCK };
+            let now = match here == start && here < whole {
+                true => {
+                    let part = &mut buf[distance(here - at)..distance(whole - at)];
+                    file.read_at(here, part)?;
+                    self.check(here / BLOCK, part)?;
+                    whole
+                }
+                false => {
+                    let until = (start + BLOCK).min(len);
+                    let block = self.home.handles.blocks.get(self.number, start / BLOCK, || {
+                        let mut block = vec![0; distance(until - start)];
+                        file.read_at(start, &mut block)?;
+                        self.check(start / BLOCK, &block)?;
+                        Ok(block)
+                    })?;
+                    let stop = until.min(end);
+                    buf[distance(here - at)..distance(stop - at)]
+                        .copy_from_slice(&block[distance(here - start)..distance(stop - start)]);
+                    stop
+                }
+            };
+            here = now;
         }
         Ok(())
     }
 
-    fn damaged(&self, at: u64, says: &str) -> Error {
+    /// Compares blocks with their sums; `number` is that of the first.
+    fn check(&self, number: u64, blocks: &[u8]) -> Result<()> {
+        for (number, block) in (number..).zip(blocks.chunks(distance(BLOCK))) {
+            if self.indexed(|index| index.sum(number))? != Some(crc32c::crc32c(block)) {
+                return Err(
+                    self.damaged(number * BLOCK, "16 KiB of the journal are not as they were written")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `buf` from byte `at` of the file, for who has another way to check it.
+    pub(super) fn read_unchecked(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        self.file()?.read_at(at, buf)
+    }
+
+    pub(super) fn damaged(&self, at: u64, says: &str) -> Error {
         Error::corrupt(says)
             .at(FileOffset(at))
             .in_file(&self.home.storage.place(&self.path()))
@@ -268,7 +319,7 @@ impl Segment {
         write_index(
             &*self.home.storage,
             &format!("{}/{}", self.home.dir, name.index()),
-            name.first,
+            name,
             self.last,
             &scan,
         )?;
@@ -296,7 +347,7 @@ impl Drop for Segment {
 }
 
 /// True where an index is missing, cut off or damaged.
-fn is_unusable(error: &Error) -> bool {
+pub(super) fn is_unusable(error: &Error) -> bool {
     use std::io::ErrorKind::{NotFound, UnexpectedEof};
     let is_absent = |error: &std::io::Error| [NotFound, UnexpectedEof].contains(&error.kind());
     error.kind() == landfall_image::Kind::Corrupt || error.io_error().is_some_and(is_absent)
@@ -306,17 +357,21 @@ fn is_unusable(error: &Error) -> bool {
 pub(in crate::vault) fn write_index(
     storage: &dyn Storage,
     path: &str,
-    first: u64,
+    name: Name,
     last: u64,
     scan: &Scan,
 ) -> Result<()> {
-    let maps = scan.log.maps(first, u64::MAX);
+    let maps = scan.log.maps(name.first, u64::MAX);
     let runs = maps.iter().flat_map(|(disk, map)| map.runs().map(|run| Ok((*disk, run))));
-    let notes: Vec<Entry> = scan.log.entries.iter().filter(|entry| entry.is_note()).copied().collect();
-    let contents =
-        index::Contents { sequences: (first, last), log: &scan.log.entries, notes: &notes, sums: &scan.sums };
+    let contents = index::Contents {
+        of: name.of(last),
+        log: &scan.log.entries,
+        notes: &scan.notes,
+        texts: &scan.texts,
+        sums: &scan.sums,
+    };
     let new = format!("{path}.new");
-    index::write(storage, &new, &contents, runs)?;
+    index::write(storage, &new, &contents, runs, &|_| Ok(()))?;
     storage.rename(&new, path)
 }
 
@@ -332,6 +387,10 @@ pub struct Scan {
     pub is_torn: bool,
     /// The CRC-32C of each [`BLOCK`] up to the end.
     pub sums: Vec<u32>,
+    /// The records that are not about content; of checkpoints with their places in the texts.
+    notes: Vec<Entry>,
+    /// Payloads of checkpoints.
+    texts: Vec<u8>,
 }
 
 impl Scan {
@@ -368,6 +427,7 @@ pub fn scan(file: &dyn StoredFile, name: Name, until: u64) -> Result<Scan> {
     let mut reader = Reader { file, len, at: 0, piece: Vec::new(), piece_at: 0 };
     reader.at = SEGMENT_HEADER as u64;
     let mut log = Log::default();
+    let (mut notes, mut texts) = (Vec::new(), Vec::new());
     let mut next = header.first;
     let mut end = reader.at;
     while let Some((record, at)) = reader.record(header.salt)? {
@@ -382,11 +442,18 @@ pub fn scan(file: &dyn StoredFile, name: Name, until: u64) -> Result<Scan> {
         next = if name.generation == 0 { next + 1 } else { record.sequence };
         let len = if record.kind.is_content() { record.len } else { u64::from(record.payload) };
         let (kind, disk, offset, sequence) = (record.kind, record.disk, record.offset, record.sequence);
-        log.entries.push(Entry { kind, disk, offset, len, sequence, at });
+        let entry = Entry { kind, disk, offset, len, sequence, at };
+        log.entries.push(entry);
+        if kind == Kind::Checkpoint {
+            notes.push(Entry { at: texts.len() as u64, ..entry });
+            texts.extend_from_slice(reader.bytes(at, len)?.unwrap_or_default());
+        } else if entry.is_note() {
+            notes.push(entry);
+        }
         end = reader.at;
     }
     let sums = sums(file, end)?;
-    Ok(Scan { header, log, end, is_torn: end < len, sums })
+    Ok(Scan { header, log, end, is_torn: end < len, sums, notes, texts })
 }
 
 fn sums(file: &dyn StoredFile, end: u64) -> Result<Vec<u32>> {

@@ -8,6 +8,7 @@
 //! between is told the same. It stays until [`Journal::caught_up`].
 
 use super::active::Active;
+use super::layers::{self, Past};
 use super::segment::{Name, Scan, Segment, scan};
 use super::{Home, Journal, Limits, State, notes};
 use crate::vault::storage::StoredFile;
@@ -117,13 +118,13 @@ impl Journal {
             };
         }
         survey.tidy(&home)?;
-        let Survey { segments, found, next, .. } = survey;
-        let (state, time) = last_state(&segments)?;
+        let Survey { past, found, next, .. } = survey;
+        let (state, time) = last_state(&past.segments)?;
         let journal = Journal {
             home,
             limits,
             active: Mutex::new(Active::new(next, state, time)),
-            segments: RwLock::new(Arc::new(segments)),
+            past: RwLock::new(Arc::new(past)),
             sealing: Mutex::new(()),
             durable: AtomicU64::new(next - 1),
             is_lost: AtomicBool::new(false),
@@ -139,6 +140,8 @@ impl Journal {
 struct Survey {
     /// All that count, oldest first.
     segments: Vec<Arc<Segment>>,
+    /// The same, at the end.
+    past: Past,
     /// The record behind them.
     next: u64,
     found: Found,
@@ -182,10 +185,14 @@ impl Survey {
             let until = open.get(place + 1).map_or(u64::MAX, |next| next.first.saturating_sub(1));
             survey.opened(home, *name, until, &files)?;
         }
-        match survey.segments.is_empty() && first > 1 {
-            true => Err(missing(home, first, None)),
-            false => Ok(survey),
+        if survey.segments.is_empty() && first > 1 {
+            return Err(missing(home, first, None));
         }
+        let merged = files.iter().filter_map(|name| layers::Name::parse(name)).collect();
+        let stale;
+        (survey.past, stale) = Past::found(std::mem::take(&mut survey.segments), merged, home);
+        survey.remove.extend(stale);
+        Ok(survey)
     }
 
     fn sealed(&mut self, home: &Home, name: Name, files: &HashSet<String>) -> Result<()> {
@@ -336,12 +343,20 @@ fn stale(all: &[Name]) -> HashSet<Name> {
     stale
 }
 
-/// The state after the last record, and the time of the last checkpoint.
+/// The state after the last record, and the time of the last checkpoint. A segment begins with the state before it, in several records:
+/// where the service was killed between them, the rest of it is in the segment before.
 fn last_state(segments: &[Arc<Segment>]) -> Result<(State, u64)> {
     let mut state = State::default();
     let mut time = 0;
-    if let Some(segment) = segments.last() {
-        time = segment.header()?.time;
+    let mut first = segments.len();
+    while let Some(before) = first.checked_sub(1) {
+        first = before;
+        if has_begun(&segments[before])? {
+            break;
+        }
+    }
+    for segment in &segments[first..] {
+        time = time.max(segment.header()?.time);
         for entry in notes(segment)? {
             state.apply(&entry, |at, buf| segment.read(at, buf))?;
             if entry.kind == super::record::Kind::Checkpoint {
@@ -350,4 +365,15 @@ fn last_state(segments: &[Arc<Segment>]) -> Result<(State, u64)> {
         }
     }
     Ok((state, time))
+}
+
+/// True where a segment has more than the state that it begins with, so that all of that is there.
+fn has_begun(segment: &Segment) -> Result<bool> {
+    let is_more = |entry: &super::index::Entry| {
+        !matches!(
+            entry.kind,
+            super::record::Kind::Disk | super::record::Kind::DiskGone | super::record::Kind::Attachment
+        )
+    };
+    Ok(super::records(segment)?.iter().any(is_more))
 }

@@ -1,6 +1,6 @@
 //! What a journal's notes say: the machine's disks and attachments, and its checkpoints.
 
-use super::index::Entry;
+use super::index::{Entry, Index};
 use super::record::{Kind, PAYLOAD_AT_MOST};
 use super::segment::Segment;
 use landfall_image::{Error, Result};
@@ -164,8 +164,18 @@ pub fn records(segment: &Segment) -> Result<Vec<Entry>> {
 ///
 /// # Errors
 /// Where its index cannot be read or made.
-pub fn checkpoints(segment: &Segment) -> Result<Vec<Checkpoint>> {
+pub(super) fn checkpoints(segment: &Segment) -> Result<Vec<Checkpoint>> {
+    if segment.log().is_none() {
+        return segment.indexed(indexed);
+    }
     let notes = notes(segment)?;
     let marks = notes.iter().filter(|entry| entry.kind == Kind::Checkpoint);
     marks.map(|entry| checkpoint(entry, |at, buf| segment.read(at, buf))).collect()
+}
+
+/// The checkpoints of an index in their order.
+pub(super) fn indexed(index: &Index) -> Result<Vec<Checkpoint>> {
+    let is_mark = |entry: &Result<Entry>| entry.as_ref().map_or(true, |entry| entry.kind == Kind::Checkpoint);
+    let marks = index.notes().filter(is_mark);
+    marks.map(|entry| checkpoint(&entry?, |at, buf| index.text(at, buf))).collect()
 }

@@ -1,6 +1,7 @@
 //! The disks of a machine as they were after a record of its journal.
 
 use super::index::Index;
+use super::layers::{self, Layer};
 use super::map::{Run, RunMap, Search};
 use super::record::Kind;
 use super::segment::Segment;
@@ -20,6 +21,8 @@ pub struct View {
     part: BTreeMap<u32, RunMap>,
     /// Segments of which all counts, oldest first.
     whole: Vec<Arc<Segment>>,
+    /// And the layers of their indexes.
+    layers: Vec<Layer>,
     /// The segment of the part.
     last: Option<Arc<Segment>>,
 }
@@ -42,7 +45,8 @@ impl Journal {
             // It is in the one that is written to, which is closed: there is one kind of segment to look into.
             self.close_segment();
         }
-        let all = self.segments();
+        let past = self.past();
+        let all = &past.segments;
         let last = all.iter().position(holds).ok_or_else(gone)?;
         let mut whole = all[..=last].to_vec();
         let segment = Arc::clone(&whole[last]);
@@ -56,14 +60,16 @@ impl Journal {
             state.apply(entry, |at, buf| segment.read(at, buf))?;
         }
         if segment.last == sequence {
-            return Ok(View { state, part: BTreeMap::new(), whole, last: None });
+            let layers = past.until(sequence);
+            return Ok(View { state, part: BTreeMap::new(), whole, layers, last: None });
         }
         whole.pop();
+        let layers = whole.last().map_or(Vec::new(), |last| past.until(last.last));
         let part = match segment.log() {
             Some(log) => log.maps(segment.name.first, sequence),
             None => segment.indexed(|index| maps(index, segment.name.first, sequence))?,
         };
-        Ok(View { state, part, whole, last: Some(segment) })
+        Ok(View { state, part, whole, layers, last: Some(segment) })
     }
 }
 
@@ -89,8 +95,13 @@ impl View {
         if let Some(map) = self.part.get(&disk) {
             search.ask(|open| Ok::<_, Error>(map.within(open).collect()))?;
         }
-        ask(&mut search, disk, self.whole.iter().rev())?;
+        layers::ask(&mut search, disk, self.layers.iter().rev())?;
         Ok(search.finish())
+    }
+
+    /// True where all of it is in segments that are sealed: what is read of them is checked.
+    pub fn is_sealed(&self) -> bool {
+        self.whole.iter().chain(&self.last).all(|segment| segment.log().is_none())
     }
 
     /// Reads from a stored run.
@@ -104,28 +115,6 @@ impl View {
             None => Err(Error::corrupt(format!("no part of the journal begins with record {segment}"))),
         }
     }
-}
-
-/// Asks segments, the newest first.
-pub(super) fn ask<'s>(
-    search: &mut Search,
-    disk: u32,
-    segments: impl Iterator<Item = &'s Arc<Segment>>,
-) -> Result<()> {
-    for segment in segments {
-        if search.is_done() {
-            break;
-        }
-        match segment.log() {
-            // Few are in memory, and not for long.
-            Some(log) => {
-                let Some(map) = log.all(segment.name.first).get(&disk) else { continue };
-                search.ask(|open| Ok::<_, Error>(map.within(open).collect()))?;
-            }
-            None => search.ask(|open| segment.indexed(|index| index.within(disk, open)))?,
-        }
-    }
-    Ok(())
 }
 
 /// The segment that begins with a record.

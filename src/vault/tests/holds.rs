@@ -1,4 +1,4 @@
-//! Points that somebody needs.
+//! Points that somebody holds.
 
 use super::disk::Leaves;
 use super::*;
@@ -8,7 +8,7 @@ use super::*;
 fn a_held_point_outlives_the_rules_and_the_process() {
     let medium = Medium::recording();
     let (machine, _) = open(&medium);
-    machine.set_disk(&info("sda", 64 << 10)).unwrap();
+    machine.journal().set_disk(&info("sda", 64 << 10)).unwrap();
     machine.journal().attach("definition", &[1]).unwrap();
     let mut points = Vec::new();
     let go_on = |machine: &Arc<Machine>, points: &mut Vec<(u64, Model)>| {
@@ -22,14 +22,16 @@ fn a_held_point_outlives_the_rules_and_the_process() {
         }
         machine.journal().close_segment();
         let retention: Retention = "20s every 5s".parse().unwrap();
-        upkeep::run(machine, &retention, &BTreeSet::new(), points.len() as u64 * 5000, &|_| Ok(())).unwrap();
+        upkeep::run(machine, &retention, &Default::default(), points.len() as u64 * 5000, &|_| Ok(()))
+            .unwrap();
     };
     go_on(&machine, &mut points);
-    let is_there = |machine: &Machine, point: u64| {
-        machine.points().unwrap().iter().any(|other| other.sequence == point)
-    };
+    let is_there =
+        |machine: &Machine, point: u64| machine.points().unwrap().iter().any(|other| other.sequence == point);
     let (gone, kept) = (points[3].0, points[28].clone());
-    assert!(!is_there(&machine, gone) && machine.hold(gone, "x").is_err() && machine.hold(7777, "x").is_err());
+    assert!(
+        !is_there(&machine, gone) && machine.hold(gone, "x").is_err() && machine.hold(7777, "x").is_err()
+    );
     machine.hold(kept.0, "one").unwrap();
     machine.hold(kept.0, "one").unwrap();
     machine.hold(kept.0, "other").unwrap();

@@ -1,10 +1,11 @@
 //! The vault against a model in memory: whatever happens, a point that is offered holds what was acknowledged before it.
 
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod folding;
 mod history;
 mod holds;
+mod layers;
 mod machine;
 mod start;
 mod vault;
@@ -117,7 +118,7 @@ fn full(medium: &Medium) -> (Arc<Machine>, Vec<(u64, Model)>) {
         points.push((machine.checkpoint(time * 5000, &Mark::default()).unwrap(), model.clone()));
     }
     let retention: Retention = "30s every 5s, 4m every 20s".parse().unwrap();
-    let done = upkeep::run(&machine, &retention, &BTreeSet::new(), 300_000, &|_| Ok(())).unwrap();
+    let done = upkeep::run(&machine, &retention, &Default::default(), 300_000, &|_| Ok(())).unwrap();
     assert!(done.points > 20 && done.rewritten > 2 && done.folded > 0, "{done:?}");
     let data = vec![77; 3000];
     disk.write_at(GuestOffset(0), &data).unwrap();

@@ -76,8 +76,9 @@ fn a_vault_is_one_process_s_and_in_a_folder_of_its_own() {
     }
     machine.journal().close_segment();
     let wanted = content(&machine.live("sda").unwrap());
-    let done = upkeep::run(&machine, &"1s every 1s".parse().unwrap(), &BTreeSet::new(), 1 << 40, &|_| Ok(()))
-        .unwrap();
+    let done =
+        upkeep::run(&machine, &"1s every 1s".parse().unwrap(), &Default::default(), 1 << 40, &|_| Ok(()))
+            .unwrap();
     assert!(done.folded > 0);
     let last = machine.points().unwrap().pop().unwrap().sequence;
     check_point(&machine, last, &wanted);

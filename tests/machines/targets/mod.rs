@@ -186,7 +186,7 @@ fn said(output: &Output) -> String {
 }
 
 /// Where `tools/fetch-checkers.sh` put other readers.
-pub(super) fn checkers(part: &str) -> Option<PathBuf> {
+pub fn checkers(part: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("LANDFALL_CHECKERS")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/checkers"))
@@ -199,7 +199,7 @@ pub(super) fn checkers(part: &str) -> Option<PathBuf> {
 }
 
 /// Runs a checker that is written in Python on files; what it says where it finds fault.
-pub(super) fn python(libraries: Option<&Path>, program: &str, words: &[&Path]) -> Option<String> {
+pub fn python(libraries: Option<&Path>, program: &str, words: &[&Path]) -> Option<String> {
     let mut command = Command::new("python3");
     command.arg("-c").arg(program).args(words);
     if let Some(libraries) = libraries {

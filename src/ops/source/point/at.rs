@@ -157,7 +157,8 @@ pub struct Candidate {
 /// # Errors
 /// Refused where there is none, with what there is.
 pub fn choose(machine: &Name, points: &[Candidate], at: &At) -> Result<u64> {
-    let newest = |is_it: &dyn Fn(&&Candidate) -> bool| points.iter().filter(is_it).max_by_key(|point| point.number);
+    let newest =
+        |is_it: &dyn Fn(&&Candidate) -> bool| points.iter().filter(is_it).max_by_key(|point| point.number);
     let Some(last) = newest(&|_| true) else {
         return Err(Error::refused(format!("{machine} has no recovery point"))
             .hint("landfall status tells what is missing"));
@@ -180,7 +181,11 @@ pub fn choose(machine: &Name, points: &[Candidate], at: &At) -> Result<u64> {
         At::Tag(tag) => {
             let mut tags: Vec<&str> = points.iter().filter_map(|point| point.tag.as_deref()).collect();
             tags.dedup();
-            let there = if tags.is_empty() { "none of its points has a name".to_owned() } else { format!("there are {}", tags.join(", ")) };
+            let there = if tags.is_empty() {
+                "none of its points has a name".to_owned()
+            } else {
+                format!("there are {}", tags.join(", "))
+            };
             (format!("{machine} has no point with the name {tag:?}"), format!("{there}; "))
         }
         At::Latest | At::Number(_) => (
@@ -250,7 +255,10 @@ mod tests {
             "2026-11-29T14:03:05 CET",
         ] {
             let error = at(text).unwrap_err();
-            assert!(error.kind() == landfall_image::Kind::Refused && error.hint_text().is_some(), "{text}: {error}");
+            assert!(
+                error.kind() == landfall_image::Kind::Refused && error.hint_text().is_some(),
+                "{text}: {error}"
+            );
         }
     }
 

@@ -213,7 +213,8 @@ impl PointSource {
         let mut disks: Vec<Option<PointDisk>> = self.disks.into_iter().map(Some).collect();
         let mut images = Vec::new();
         for slot in &mut machine.disks {
-            let named = disks.iter_mut().find(|disk| disk.as_ref().is_some_and(|disk| disk.name == slot.file));
+            let named =
+                disks.iter_mut().find(|disk| disk.as_ref().is_some_and(|disk| disk.name == slot.file));
             let Some(found) = named.and_then(Option::take) else {
                 (how.unreadable)(images.len(), absent(slot, &self.name))?;
                 images.push(Image { disk: Arc::new(Nothing), layers: Vec::new() });

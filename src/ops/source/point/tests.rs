@@ -17,7 +17,10 @@ fn vault(folder: &Path, disks: &[&str], definition: Option<&Machine>) -> Vec<u64
     let machine = vault.machine_or_new(&name()).unwrap();
     let write = |fill: u8| {
         for (number, disk) in (fill..).zip(disks) {
-            machine.set_disk(&DiskInfo { name: (*disk).to_owned(), size: SIZE, sector: 512 }).unwrap();
+            machine
+                .journal()
+                .set_disk(&DiskInfo { name: (*disk).to_owned(), size: SIZE, sector: 512 })
+                .unwrap();
             machine.live(disk).unwrap().write_at(GuestOffset(4096), &[number; 4096]).unwrap();
         }
     };
@@ -34,8 +37,11 @@ fn vault(folder: &Path, disks: &[&str], definition: Option<&Machine>) -> Vec<u64
 
 fn defined(disks: &[&str]) -> Machine {
     let mut machine = Machine::new("Web 01", Bytes::gib(1));
-    machine.disks =
-        disks.iter().enumerate().map(|(n, disk)| DiskSlot::new(format!("scsi0:{n}"), Bus::Scsi, *disk)).collect();
+    machine.disks = disks
+        .iter()
+        .enumerate()
+        .map(|(n, disk)| DiskSlot::new(format!("scsi0:{n}"), Bus::Scsi, *disk))
+        .collect();
     machine
 }
 
@@ -66,7 +72,10 @@ fn a_point_is_the_machine_as_it_was() {
     assert_eq!(old.machine.disks[0].size, Some(Bytes(SIZE)));
     assert_eq!(old.path, Path::new(&format!("point:web01@{}", points[0])));
     assert_eq!(ids(&old), ["recovery-point", "recovery-point-disk-left-out"]);
-    assert!(old.findings[0].says.contains("1970-01-01 00:16:40 UTC") && old.findings[0].says.contains("\"before\""));
+    assert!(
+        old.findings[0].says.contains("1970-01-01 00:16:40 UTC")
+            && old.findings[0].says.contains("\"before\"")
+    );
     assert!(old.findings[1].says.contains("web01/sdc"));
     let new = load(&open, At::Latest, &wanted).unwrap();
     assert_eq!((byte(&new, 0), byte(&new, 1)), (102, 101));
@@ -96,7 +105,9 @@ fn what_does_not_fit_is_refused_with_the_way_out() {
     refused(&Wanted { disks: vec![("scsi0:0".into(), "x".into())], ..Wanted::default() }, "leave it out");
     let hardware = super::super::Hardware { cpus: Some(1), ..Default::default() };
     refused(&Wanted { hardware, ..Wanted::default() }, "--map");
-    assert!(load(&open, At::Latest, &Wanted { skipped: vec!["scsi0:1".into()], ..Wanted::default() }).is_ok());
+    assert!(
+        load(&open, At::Latest, &Wanted { skipped: vec!["scsi0:1".into()], ..Wanted::default() }).is_ok()
+    );
     // For an inspection it is one lost disk of several.
     let mut lost = Vec::new();
     let mut note = |disk, _| {
@@ -114,7 +125,11 @@ fn a_machine_without_a_definition_is_described_or_refused() {
     vault(dir.path(), &["vdaa", "vdb"], None);
     let open = OpenVault::new(dir.path());
     let error = load(&open, At::Latest, &Wanted::default()).err().unwrap();
-    assert!(error.hint_text().unwrap().contains("landfall protect web01 DEFINITION"), "{:?}", error.hint_text());
+    assert!(
+        error.hint_text().unwrap().contains("landfall protect web01 DEFINITION"),
+        "{:?}",
+        error.hint_text()
+    );
     let hardware = super::super::Hardware { memory: Some(Bytes::gib(2)), ..Default::default() };
     let loaded = load(&open, At::Latest, &Wanted { hardware, ..Wanted::default() }).unwrap();
     let slots: Vec<&str> = loaded.machine.disks.iter().map(|disk| disk.slot.as_str()).collect();
@@ -133,7 +148,7 @@ fn a_damaged_definition_is_corrupt_and_a_folder_is_no_vault() {
     {
         let (vault, _) = Vault::open(&folder).unwrap();
         let machine = vault.machine_or_new(&name()).unwrap();
-        machine.set_disk(&DiskInfo { name: "sda".into(), size: SIZE, sector: 512 }).unwrap();
+        machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: SIZE, sector: 512 }).unwrap();
         machine.journal().attach(DEFINITION, b"{\"name\": 7}").unwrap();
         machine.checkpoint(1, &Mark::default()).unwrap();
     }

@@ -8,7 +8,7 @@ use crate::machine::Machine as Definition;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::recovery::below;
-use crate::vault::Vault;
+use crate::vault::{Trouble, Vault};
 use crate::vault::journal::Checkpoint;
 use crate::vault::machine::{Machine, Point};
 use landfall_image::{Error, Result};
@@ -35,13 +35,19 @@ impl OpenVault {
         }
         // One that is not there is not made.
         if !self.folder.join("vault.json").is_file() {
-            return Err(Error::refused("is no vault").in_file(&self.folder).hint("name the folder with vault.json in it"));
+            return Err(Error::refused("is no vault")
+                .in_file(&self.folder)
+                .hint("name the folder with vault.json in it"));
         }
         let (vault, troubles) = Vault::open(&self.folder)?;
-        for trouble in troubles {
-            match trouble.error {
-                Some(error) => tracing::warn!("{} cannot be read: {error}", trouble.machine),
-                None => tracing::warn!("the last writes to {} were interrupted, and are lost", trouble.machine),
+        for (name, trouble) in troubles {
+            match trouble {
+                Trouble::Unreadable(error) => tracing::warn!("{name} cannot be read: {error}"),
+                Trouble::Behind(_) => {
+                    tracing::warn!(
+                        "writes to {name} since its last point may be missing; its points are whole"
+                    )
+                }
             }
         }
         Ok(Arc::clone(open.insert(Arc::new(vault))))

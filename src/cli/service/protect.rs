@@ -1,0 +1,91 @@
+//! `landfall protect`, `landfall ready`
+
+use super::shown::{count, wrapped};
+use super::{Run, mirror};
+use crate::cli::args::{Protect, Ready};
+use crate::cli::text::{self, say};
+use crate::hypervisor::Choice;
+use crate::ops::service::{Said, variables_file, wanted};
+use crate::ops::source;
+use crate::report::api::{MachineShown, PointSet};
+use landfall_image::{Bytes, Error, Result};
+use std::fmt::Write;
+
+/// Protects a machine, or changes what is protected of it.
+pub fn protect(run: &Run<'_>, args: &Protect) -> Result<u8> {
+    let service = run.service(&args.at)?;
+    if !args.drop_disk.is_empty() {
+        let mut left = None;
+        for disk in &args.drop_disk {
+            left = Some(service.drop_disk(&args.name, disk)?);
+        }
+        if let Some(left) = left {
+            run.show(&left, |left| {
+                let disks: Vec<&str> = left.machine.disks.iter().map(|disk| disk.name.as_str()).collect();
+                format!("{} has these disks left: {}\n", left.machine.name, disks.join(", "))
+            })?;
+        }
+        return Ok(0);
+    }
+    if args.definition.is_none() && args.disk.is_empty() && args.nvram.is_none() {
+        return Err(Error::refused(format!("nothing says what {} is", args.name))
+            .hint("name its definition, or its disks: --disk sda=40G"));
+    }
+    let choice = Choice { system: args.system.clone(), ..Choice::default() };
+    let chosen = source::Wanted { choice, skipped: args.skip_disk.clone(), ..source::Wanted::default() };
+    let definition =
+        args.definition.as_ref().map(|path| source::read_alone(run.context, path, &chosen)).transpose()?;
+    let said = Said {
+        definition,
+        disks: args.disk.clone(),
+        sector: args.sector_size.as_ref().and_then(|size| size.parse().ok()),
+        variables: args.nvram.as_deref().map(variables_file).transpose()?,
+    };
+    let (request, findings) = wanted(said)?;
+    if !run.as_json {
+        text::findings(&findings, &mut |line| say(&line));
+    }
+    let shown = service.protect(&args.name, &request)?;
+    run.show(&shown, in_words)?;
+    Ok(0)
+}
+
+fn in_words(shown: &MachineShown) -> String {
+    let machine = &shown.machine;
+    let mut out = format!("{} has {} at the service:\n", machine.name, count(machine.disks.len(), "disk"));
+    for disk in &machine.disks {
+        let inlet = shown.receive.iter().find(|inlet| inlet.disk == disk.name);
+        let uris = inlet.map(|inlet| inlet.uris.as_slice()).unwrap_or_default();
+        let _ = writeln!(out, "  {}, {}", disk.name, exact(disk.size));
+        for uri in uris {
+            let _ = writeln!(out, "      {uri}");
+        }
+    }
+    if !machine.defined {
+        let says = format!(
+            "Its definition is not known: a recovery has to guess processors, memory and cards. Name it: landfall protect {} DEFINITION",
+            machine.name
+        );
+        out.push_str(&wrapped("", 0, &says));
+    }
+    out.push_str(&mirror::examples(shown));
+    out
+}
+
+/// A size that can be compared with what the source says.
+fn exact(size: Bytes) -> String {
+    format!("{size} ({} bytes)", size.0)
+}
+
+/// Says that the copies of a machine's disks are complete.
+pub fn ready(run: &Run<'_>, args: &Ready) -> Result<u8> {
+    let set = run.service(&args.at)?.ready(&args.name)?;
+    run.show(&set, set_in_words)?;
+    Ok(0)
+}
+
+/// A point that was set or named.
+pub fn set_in_words(set: &PointSet) -> String {
+    let tag = set.point.tag.as_ref().map(|tag| format!(", {tag:?}")).unwrap_or_default();
+    format!("Point {} of {}, {}{tag}\n", set.point.number, set.machine, set.point.at)
+}

@@ -1,0 +1,287 @@
+//! The routes: each once, with all that there is to know of it.
+
+use super::call::{Call, Outcome, Refusal, bare, json, whole};
+use super::{handlers, metrics};
+use crate::report::api::Role;
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Response, StatusCode};
+use landfall_image::Error;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes of a body.
+const SMALL: usize = 64 << 10;
+/// Of one that brings a definition (16 MiB at most) and variables.
+const LARGE: usize = 24 << 20;
+
+/// One route.
+pub(super) struct Route {
+    pub method: Method,
+    /// With `{part}` for its parts.
+    pub path: &'static str,
+    /// Who may; anybody where it says nothing.
+    pub role: Option<Role>,
+    /// For people, in one sentence.
+    pub says: &'static str,
+    /// Parameters of the query: name and what it is.
+    pub query: &'static [(&'static str, &'static str)],
+    pub takes: Option<Takes>,
+    pub gives: Gives,
+    pub work: Work,
+}
+
+/// Does what is asked, with the body; may block. What it answers has the status of [`Gives`].
+type Work = Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>;
+
+/// What a body is.
+pub(super) struct Takes {
+    /// Bytes.
+    pub at_most: usize,
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// What an answer is, where all is well.
+pub(super) struct Gives {
+    pub status: StatusCode,
+    pub content_type: &'static str,
+    /// Of a document.
+    pub schema: Option<fn(&mut SchemaGenerator) -> Schema>,
+}
+
+impl Gives {
+    fn document<A: JsonSchema>() -> Gives {
+        Gives {
+            status: StatusCode::OK,
+            content_type: "application/json",
+            schema: Some(|generator| generator.subschema_for::<A>()),
+        }
+    }
+}
+
+/// A route that answers a question.
+fn ask<A: Serialize + JsonSchema + 'static>(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call) -> Outcome<A>,
+) -> Route {
+    Route {
+        method: Method::GET,
+        path,
+        role: Some(role),
+        says,
+        query: &[],
+        takes: None,
+        gives: Gives::document::<A>(),
+        work: Box::new(move |call, _| Ok(json(StatusCode::OK, &work(call)?)?)),
+    }
+}
+
+/// A route that does something, and answers how it is then. A body that is missing is an empty document.
+fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema + 'static>(
+    method: Method,
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call, B) -> Outcome<A>,
+) -> Route {
+    Route {
+        method,
+        path,
+        role: Some(role),
+        says,
+        query: &[],
+        takes: Some(Takes { at_most: SMALL, schema: |generator| generator.subschema_for::<B>() }),
+        gives: Gives::document::<A>(),
+        work: Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?)),
+    }
+}
+
+/// A route that does something without being told more, and answers how it is then.
+fn act<A: Serialize + JsonSchema + 'static>(
+    method: Method,
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call) -> Outcome<A>,
+) -> Route {
+    Route { method, ..ask(path, role, says, work) }
+}
+
+/// A route that takes something away: there is nothing left to answer.
+fn remove(path: &'static str, role: Role, says: &'static str, work: fn(&Call) -> Outcome<()>) -> Route {
+    Route {
+        method: Method::DELETE,
+        path,
+        role: Some(role),
+        says,
+        query: &[],
+        takes: None,
+        gives: Gives { status: StatusCode::NO_CONTENT, content_type: "", schema: None },
+        work: Box::new(move |call, _| work(call).map(|()| bare(StatusCode::NO_CONTENT))),
+    }
+}
+
+/// A route that answers with bytes.
+fn bytes(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    content_type: &'static str,
+    work: fn(&Call) -> Outcome<Vec<u8>>,
+) -> Route {
+    Route {
+        method: Method::GET,
+        path,
+        role: Some(role),
+        says,
+        query: &[],
+        takes: None,
+        gives: Gives { status: StatusCode::OK, content_type, schema: None },
+        work: Box::new(move |call, _| Ok(whole(StatusCode::OK, content_type, work(call)?))),
+    }
+}
+
+impl Route {
+    fn with_query(self, query: &'static [(&'static str, &'static str)]) -> Route {
+        Route { query, ..self }
+    }
+
+    fn of_anybody(self) -> Route {
+        Route { role: None, ..self }
+    }
+
+    fn with_status(mut self, status: StatusCode) -> Route {
+        self.gives.status = status;
+        self
+    }
+
+    fn large(mut self) -> Route {
+        if let Some(takes) = &mut self.takes {
+            takes.at_most = LARGE;
+        }
+        self
+    }
+
+    /// True where it takes more memory than others: few of them at once.
+    pub(super) fn is_large(&self) -> bool {
+        self.takes.as_ref().is_some_and(|takes| takes.at_most > SMALL)
+    }
+}
+
+fn parsed<B: DeserializeOwned>(body: &Bytes) -> Outcome<B> {
+    let text = body.trim_ascii();
+    let wrong = |says: String| {
+        Refusal::bad(
+            Error::refused(format!("the body is not the document that is wanted: {says}"))
+                .hint("GET /openapi.json has its schema"),
+        )
+    };
+    match text.first() {
+        None => serde_json::from_slice(b"{}"),
+        Some(b'{') => serde_json::from_slice(text),
+        // Fields in a row without their names would be taken, too.
+        Some(_) => return Err(wrong("it is no JSON object".to_owned())),
+    }
+    .map_err(|error| wrong(error.to_string()))
+}
+
+/// All routes.
+pub(super) fn routes() -> Vec<Route> {
+    use Role::{Admin, Operate, Read};
+    const MACHINE: &str = "/v1/machines/{name}";
+    const POINTS: &str = "/v1/machines/{name}/points";
+    const POINT: &str = "/v1/machines/{name}/points/{point}";
+    const TAG: &str = "/v1/machines/{name}/points/{point}/tag";
+    const VERIFY: &str = "/v1/machines/{name}/points/{point}/verify";
+    let (put, post, delete) = (Method::PUT, Method::POST, Method::DELETE);
+    vec![
+        ask("/healthz", Read, "Whether the service works.", handlers::health).of_anybody(),
+        bytes("/metrics", Read, "How everything is, for Prometheus.", metrics::CONTENT_TYPE, metrics::page),
+        ask("/openapi.json", Read, "This document.", handlers::document),
+        ask("/v1/status", Read, "How well everything is protected, and what is wrong.", handlers::status),
+        ask(MACHINE, Read, "A machine, and where its disks are sent to.", handlers::machine),
+        order(
+            put.clone(),
+            MACHINE,
+            Operate,
+            "Protects a machine, or changes what is protected of it; takes no disk away.",
+            handlers::protect,
+        )
+        .large(),
+        act(
+            delete,
+            "/v1/machines/{name}/disks/{disk}",
+            Operate,
+            "Takes a disk out of a machine; earlier points keep it.",
+            handlers::drop_disk,
+        ),
+        act(
+            post.clone(),
+            "/v1/machines/{name}/ready",
+            Operate,
+            "Says that all disks of a machine are copied, and sets a point.",
+            handlers::ready,
+        ),
+        ask(POINTS, Read, "The points of a machine, the oldest first.", handlers::points).with_query(&[
+            ("since", "Only points of this moment and later."),
+            ("until", "Only points of this moment and before."),
+        ]),
+        order(
+            post.clone(),
+            POINTS,
+            Operate,
+            "Sets a point on a machine, and on all of its group.",
+            handlers::set_point,
+        )
+        .with_status(StatusCode::CREATED),
+        ask(
+            POINT,
+            Read,
+            "A point, with what a recovery needs: by its number, as latest, as tag:NAME, or by a moment (the newest until then).",
+            handlers::point,
+        ),
+        remove(POINT, Operate, "Gives a point up before its time.", handlers::give_up),
+        bytes(
+            "/v1/machines/{name}/points/{point}/variables",
+            Read,
+            "The UEFI variables of a machine at a point.",
+            "application/octet-stream",
+            handlers::variables,
+        ),
+        order(
+            put,
+            TAG,
+            Operate,
+            "Names a point, by which it is kept; without a name, takes its name back.",
+            handlers::tag,
+        ),
+        order(
+            post.clone(),
+            VERIFY,
+            Operate,
+            "Reads a point in the background: whether it is what was written.",
+            handlers::verify,
+        )
+        .with_status(StatusCode::ACCEPTED),
+        ask(
+            VERIFY,
+            Read,
+            "How far a point's verification is, or what came of the last.",
+            handlers::verification,
+        ),
+        ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
+            .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
+        ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),
+        order(
+            post,
+            "/v1/tokens",
+            Admin,
+            "Makes a token. Its secret is shown this once.",
+            handlers::make_token,
+        )
+        .with_status(StatusCode::CREATED),
+        remove("/v1/tokens/{name}", Admin, "Takes a token back.", handlers::remove_token),
+    ]
+}

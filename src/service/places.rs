@@ -1,0 +1,50 @@
+//! Where disks are sent to and points are read, as NBD URIs.
+
+use super::Service;
+use crate::receive::nbd::Listen;
+use crate::report::api::{Inlet, PointDisk};
+use crate::vault::journal::State;
+use landfall_image::Bytes;
+use landfall_image::nbd::{Address, Uri};
+use std::net::IpAddr;
+
+impl Service {
+    /// Where each of these disks of a machine is sent to.
+    pub(super) fn inlets<'d>(&self, machine: &str, disks: impl Iterator<Item = &'d str>) -> Vec<Inlet> {
+        let socket = self.config.receive_socket();
+        let one = |disk: &str| {
+            let export = format!("{machine}/{disk}");
+            let mut uris = vec![Uri::new(Address::Unix(socket.clone()), false, &export).to_string()];
+            for listen in &self.config.receive.listen {
+                let Listen::Tcp { address, tls, .. } = listen else { continue };
+                let place = Address::Tcp(host(address.ip()), address.port());
+                uris.push(Uri::new(place, tls.is_some(), &export).to_string());
+            }
+            Inlet { disk: disk.to_owned(), export, socket: socket.display().to_string(), uris }
+        };
+        disks.map(one).collect()
+    }
+
+    /// The disks of a machine at a point, and where they are read.
+    pub(super) fn outlets(&self, machine: &str, point: u64, state: &State) -> Vec<PointDisk> {
+        let socket = self.config.points_socket();
+        let one = |info: &crate::vault::journal::DiskInfo| {
+            let export = format!("{machine}/{}@{point}", info.name);
+            PointDisk {
+                name: info.name.clone(),
+                size: Bytes(info.size),
+                sector: info.sector,
+                uri: Uri::new(Address::Unix(socket.clone()), false, &export).to_string(),
+            }
+        };
+        state.disks.values().map(one).collect()
+    }
+}
+
+/// What others reach an address by that is listened at: this machine's name where that is every address.
+fn host(address: IpAddr) -> String {
+    match address.is_unspecified() {
+        true => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        false => address.to_string(),
+    }
+}
