@@ -7,6 +7,7 @@ mod host;
 mod libvirt;
 mod points;
 mod qemu;
+mod service;
 
 use crate::boots::{guest, landfall, text};
 use landfall::event::Silent;

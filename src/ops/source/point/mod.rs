@@ -4,13 +4,15 @@
 //! point:web01@latest -> Points::open -> PointSource (definition, disks, variables) -> Loaded, as any other source
 //! ```
 //!
-//! Who has the points answers through [`Points`]: a vault's folder in this process ([`OpenVault`]), or the service that works
-//! on it. Deliberately absent: which points are kept, and how a vault stores them.
+//! Who has the points answers through [`Points`]: the service that works on the vault ([`Served`]), or a vault's folder in this
+//! process ([`OpenVault`]). Deliberately absent: which points are kept, and how a vault stores them.
 
 mod at;
+mod served;
 mod vault;
 
 pub use at::{At, Candidate, PointName, choose};
+pub use served::Served;
 pub use vault::{OpenVault, definition, holds, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
