@@ -150,10 +150,19 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     });
     let context = context(protected.dir.path(), Some(service.clone()));
     let out = protected.dir.path().join("out");
+    // Patched ahead, once, whatever it is for.
+    let prepared = recover::prepare(&context, &wanted(Mode::Test), &out).unwrap();
+    let twice = recover::prepare(&context, &wanted(Mode::Live), &out).unwrap();
+    assert!(!prepared.was_there && twice.was_there && prepared.folder == twice.folder);
     let done = recover::recover(&context, &wanted(Mode::Live), &out).unwrap();
-    assert!(done.serving.is_none() && !done.report.was_prepared);
+    assert!(done.serving.is_none() && done.report.was_prepared && done.inspected.is_none());
     let folder = PathBuf::from(&done.report.folder);
-    assert_eq!(names(&out), ["web01"]);
+    assert_eq!(names(&out), [".prepared", "web01"]);
+    // What was prepared is wanted no more when its point is gone; the recovery has its own.
+    let is_kept = |machine: &str, point: u64| machine == "web01" && point == protected.points[0];
+    assert_eq!(ended::remove_prepared(&out, &is_kept).unwrap(), 0);
+    assert_eq!(ended::remove_prepared(&out, &|_, _| false).unwrap(), 1);
+    assert!(names(&out.join(".prepared")).is_empty());
     assert_eq!(
         names(&folder),
         ["disk0.qcow2", "domain.xml", "inspected.json", "qemu.sh", "recovery.json", "report.json"]
