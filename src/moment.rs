@@ -25,6 +25,11 @@ impl Moment {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// `2026-11-29T14:03:05.123Z`
+    pub fn rfc3339(self) -> String {
+        format!("{:.3}", self.timestamp())
+    }
+
     fn timestamp(self) -> Timestamp {
         i64::try_from(self.0)
             .ok()

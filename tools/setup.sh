@@ -212,6 +212,10 @@ test)
     need virsh libvirt-clients
     need libvirtd libvirt-daemon
     need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu
+    # A libvirt of the system, in namespaces of its own.
+    need iptables iptables
+    need ip iproute2
+    need nsenter util-linux
     need setpriv util-linux
     need strace strace
     # Clients of the NBD receiver, and the server that it is measured beside.

@@ -14,7 +14,8 @@ mod service;
 mod text;
 
 use crate::ops::Settings;
-use crate::ops::source::point::{OpenVault, Points};
+use crate::ops::service::Access;
+use crate::ops::source::point::{OpenVault, Points, Served};
 use crate::ops::{Context, Failure};
 use crate::registrar::credentials::Credentials;
 use args::{Cli, Verb};
@@ -62,7 +63,7 @@ pub fn run(cli: &Cli, surroundings: &Surroundings) -> u8 {
             cancel: surroundings.cancel.clone(),
             scratch: surroundings.scratch.clone(),
             sandbox: surroundings.sandbox.clone(),
-            points: points(cli),
+            points: Some(points(cli, surroundings)),
             observer: &drawer,
         };
         dispatch(cli, &context, surroundings)
@@ -81,10 +82,17 @@ fn gate(cli: &Cli) -> Result<Gate> {
     cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
 }
 
-/// Who has recovery points.
-fn points(cli: &Cli) -> Option<Arc<dyn Points>> {
-    let vault = cli.common.vault.as_ref()?;
-    Some(Arc::new(OpenVault::new(vault)))
+/// Who has recovery points: a vault that is named, else the service.
+fn points(cli: &Cli, surroundings: &Surroundings) -> Arc<dyn Points> {
+    if let Some(vault) = &cli.common.vault {
+        return Arc::new(OpenVault::new(vault));
+    }
+    let access = Access {
+        service: surroundings.service.clone(),
+        token: surroundings.token.clone(),
+        ca: cli.common.tls_ca.clone(),
+    };
+    Arc::new(Served::new(access, ClientOptions::default()))
 }
 
 fn tls(cli: &Cli) -> TlsFiles {

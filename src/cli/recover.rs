@@ -225,13 +225,13 @@ fn prepared_text(report: &Prepared) -> String {
 
 fn ended_text(done: &Ended) -> String {
     let mut out = String::new();
-    let recovery = &done.recovery;
+    let name = done.recovery.as_ref().map_or("What was left of a recovery", |recovery| &recovery.name);
     let says = match done.outcome {
         EndedOutcome::Committed => "is kept: its disks are whole, and it needs its recovery point no more",
         EndedOutcome::Removed => "is removed, with all that was made for it",
         EndedOutcome::Running => "runs",
     };
-    let _ = writeln!(out, "\n{} {says}, in {:.1} s ({})", recovery.name, done.seconds, done.folder);
+    let _ = writeln!(out, "\n{name} {says}, in {:.1} s ({})", done.seconds, done.folder);
     if !done.left.is_empty() {
         let _ = writeln!(out, "  these files are none of its own, and stay: {}", done.left.join(", "));
     }

@@ -36,18 +36,11 @@ pub fn of(uri: &str) -> Result<Below> {
 
 /// It as a URI.
 pub fn uri(below: &Below) -> String {
-    let export = encoded(&below.export);
-    match &below.server {
-        Server::Socket(path) => format!("nbd+unix:///{export}?socket={}", encoded(path)),
-        Server::Host(host, port) => format!("nbd://{host}:{port}/{export}"),
-    }
-}
-
-/// Everything but what stands for itself in a URI is written as `%xx`.
-fn encoded(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/@".contains(&byte);
-    let one = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(one).collect()
+    let address = match &below.server {
+        Server::Socket(path) => Address::Unix(path.into()),
+        Server::Host(host, port) => Address::Tcp(host.clone(), *port),
+    };
+    Uri::new(address, false, &below.export).to_string()
 }
 
 /// The name by which QEMU opens it out of a qcow2's header, as a raw disk.
@@ -91,7 +84,7 @@ mod tests {
             "json:{\"driver\":\"raw\",\"file\":{\"driver\":\"nbd\",\"export\":\"web01/sda@1234\",\"reconnect-delay\":25,\
              \"server\":{\"path\":\"/run/land fall/points.sock\",\"type\":\"unix\"}}}"
         );
-        assert_eq!(uri(&below), "nbd+unix:///web01/sda@1234?socket=/run/land%20fall/points.sock");
+        assert_eq!(uri(&below), "nbd+unix:///web01/sda%401234?socket=/run/land%20fall/points.sock");
         let odd = Below { export: "Süd 1/sda&x=?#@7".into(), ..below.clone() };
         assert_eq!(of(&uri(&odd)).unwrap(), odd);
         assert_eq!(of("nbd://vault:1/x").unwrap().server, Server::Host("vault".into(), 1));

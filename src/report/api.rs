@@ -93,6 +93,52 @@ pub struct SetTag {
     pub tag: Option<String>,
 }
 
+/// Holds a point, or lets it go.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetHold {
+    /// Who needs it: the folder of a recovered machine.
+    pub holder: String,
+    /// False to let it go.
+    #[serde(default = "yes")]
+    pub held: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A point that is held: it is not given up, whoever reads it, until all who hold it let it go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hold {
+    /// Whose point.
+    pub machine: String,
+    /// Its number.
+    pub point: u64,
+    /// Who needs it.
+    pub holder: String,
+}
+
+/// What became of a hold.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct HoldSet {
+    /// Version of the document: [`VERSION`].
+    pub version: u32,
+    /// The hold.
+    pub hold: Hold,
+    /// True where it holds from now on; false where it was let go.
+    pub held: bool,
+}
+
+/// All that is held.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Holds {
+    /// Version of the document: [`VERSION`].
+    pub version: u32,
+    /// By machine and point.
+    pub holds: Vec<Hold>,
+}
+
 /// A point that was set or named.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PointSet {

@@ -74,8 +74,8 @@ pub struct Ended {
     pub outcome: EndedOutcome,
     /// Its folder.
     pub folder: String,
-    /// The recovery, as it was last.
-    pub recovery: Recovery,
+    /// The recovery, as it was last; `None` where it was cut off before there was one.
+    pub recovery: Option<Recovery>,
     /// Files in the folder that are none of the recovery's own, and stay.
     pub left: Vec<String>,
     /// Seconds that it took.

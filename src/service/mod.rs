@@ -371,11 +371,46 @@ impl Service {
             return Err(Error::refused(format!("point {number} has the name {tag:?}, which keeps it"))
                 .hint(format!("take the name back first: landfall points tag {name} {number} --remove")));
         }
+        let held = self.machine(name)?.machine().holds().all().into_iter().find(|hold| hold.point == number);
+        if let Some(hold) = held {
+            return Err(Error::refused(format!("a recovered machine lives on point {number}: {}", hold.holder))
+                .hint("commit, roll back or remove that first: landfall recover list"));
+        }
         if self.points(name)?.last().is_some_and(|last| last.number == number) {
             return Err(Error::refused(format!("point {number} is the newest of {name}"))
                 .hint("a machine keeps its newest point"));
         }
         self.catalog.give_up(&self.machine(name)?.machine().home().machine, number)
+    }
+
+    /// Holds a point for a recovered machine.
+    ///
+    /// # Errors
+    /// Refused where there is no such point.
+    pub fn hold(&self, name: &Name, number: u64, holder: &str) -> Result<()> {
+        self.point(name, &Which::Number(number))?;
+        self.machine(name)?.machine().hold(number, holder)
+    }
+
+    /// Lets a point go. One that is not held is no error.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine.
+    pub fn release(&self, name: &Name, number: u64, holder: &str) -> Result<()> {
+        self.machine(name)?.machine().release(number, holder)
+    }
+
+    /// All that is held.
+    pub fn holds(&self) -> Vec<crate::report::api::Hold> {
+        let all = self.watched().into_iter().flat_map(|(name, watched)| {
+            let holds = watched.machine().holds().all().into_iter();
+            holds.map(move |hold| crate::report::api::Hold {
+                machine: name.to_string(),
+                point: hold.point,
+                holder: hold.holder,
+            })
+        });
+        all.collect()
     }
 
     /// What was said of points by hand.

@@ -187,7 +187,7 @@ impl Running {
         format!("nbd+unix:///{name}?socket={}", self.socket().display())
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 

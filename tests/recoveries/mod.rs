@@ -7,12 +7,13 @@ mod host;
 mod libvirt;
 mod points;
 mod qemu;
+mod service;
 
 use crate::boots::{guest, landfall, text};
 use landfall::event::Silent;
 use landfall::machine::Machine;
 use landfall::name::Name;
-use landfall::ops::source::point::{self, At, Candidate, PointDisk, PointSource, Points};
+use landfall::ops::source::point::{self, At, Candidate, PointSource, Points};
 use landfall::ops::{self, Context};
 use landfall::vault::Vault;
 use landfall::vault::journal::{DiskInfo, Mark};

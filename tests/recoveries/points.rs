@@ -66,8 +66,7 @@ fn what_cannot_be_recovered_is_refused_with_the_way_out() {
         format!("{} | {}", error["text"].as_str().unwrap(), error["hint"].as_str().unwrap_or_default())
     };
     for (vault, args, words) in [
-        (false, &["web01", "--mode", "test"][..], &["no vault is named", "--vault"][..]),
-        (true, &["web02", "--mode", "test"], &["no machine \"web02\""]),
+        (true, &["web02", "--mode", "test"][..], &["no machine \"web02\""][..]),
         (true, &["empty", "--mode", "test"], &["no recovery point"]),
         (
             true,
@@ -99,6 +98,16 @@ fn what_cannot_be_recovered_is_refused_with_the_way_out() {
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
         assert!(!out.exists() || names(&out).is_empty(), "{args:?}: {:?}", names(&out));
     }
+    let nowhere = landfall()
+        .env("LANDFALL_SERVICE", dir.path().join("none.sock"))
+        .args(["--json", "recover", "web01", "--mode", "test", "-o"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let error = json(&nowhere)["error"].clone();
+    assert_eq!(nowhere.status.code(), Some(2), "{error:#}");
+    assert!(error["text"].as_str().unwrap().contains("no service answers"), "{error:#}");
+    assert!(error["hint"].as_str().unwrap().contains("--vault"), "{error:#}");
     for verb in ["commit", "rollback", "remove", "resume"] {
         let mut command = landfall();
         let document = refused(command.args(["--json", "recover", verb]).arg(dir.path().join("vault")));

@@ -33,29 +33,18 @@ impl Points for Service {
             .collect();
         let number = point::choose(name, &candidates, at)?;
         let chosen = points.iter().find(|point| point.sequence == number).unwrap();
-        let point = machine.at(number)?;
-        let mut disks = Vec::new();
-        for (disk_number, info) in &point.state().disks {
-            let export = point::export(name, &info.name, number);
-            let disk: Arc<dyn Disk> = Arc::new(point.disk(*disk_number)?);
+        let socket = PathBuf::from(self.running.path("socket"));
+        let source = point::source(name, &machine, chosen, Some(&socket))?;
+        for disk in &source.disks {
+            let export = point::export(name, &disk.name, number);
             let mut served = self.served.lock().unwrap();
             if !served.contains(&export) {
-                let overlay = Overlay::new(Arc::clone(&disk), &self.scratch)?;
+                let overlay = Overlay::new(Arc::clone(&disk.image.disk), &self.scratch)?;
                 self.running.add(&export, Arc::new(overlay), true);
                 served.push(export.clone());
             }
-            disks.push(PointDisk::new(name, &info.name, number, disk, Some(self.running.uri(&export))));
         }
-        Ok(PointSource {
-            name: name.clone(),
-            machine: serde_json::from_slice(&point.state().attachments[point::DEFINITION]).unwrap(),
-            number,
-            at: landfall::moment::Moment(chosen.time),
-            consistency: chosen.mark.consistency,
-            tag: chosen.mark.tag.clone(),
-            disks,
-            variables: None,
-        })
+        Ok(source)
     }
     fn reach(&self) -> Result<()> {
         Ok(())
@@ -65,6 +54,9 @@ impl Points for Service {
     }
     fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
         self.vault.machine(machine)?.release(number, holder)
+    }
+    fn holds(&self) -> Result<Vec<point::HeldPoint>> {
+        Ok(point::holds(&self.vault))
     }
 }
 
@@ -158,10 +150,19 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     });
     let context = context(protected.dir.path(), Some(service.clone()));
     let out = protected.dir.path().join("out");
+    // Patched ahead, once, whatever it is for.
+    let prepared = recover::prepare(&context, &wanted(Mode::Test), &out).unwrap();
+    let twice = recover::prepare(&context, &wanted(Mode::Live), &out).unwrap();
+    assert!(!prepared.was_there && twice.was_there && prepared.folder == twice.folder);
     let done = recover::recover(&context, &wanted(Mode::Live), &out).unwrap();
-    assert!(done.serving.is_none() && !done.report.was_prepared);
+    assert!(done.serving.is_none() && done.report.was_prepared && done.inspected.is_none());
     let folder = PathBuf::from(&done.report.folder);
-    assert_eq!(names(&out), ["web01"]);
+    assert_eq!(names(&out), [".prepared", "web01"]);
+    // What was prepared is wanted no more when its point is gone; the recovery has its own.
+    let is_kept = |machine: &str, point: u64| machine == "web01" && point == protected.points[0];
+    assert_eq!(ended::remove_prepared(&out, &is_kept).unwrap(), 0);
+    assert_eq!(ended::remove_prepared(&out, &|_, _| false).unwrap(), 1);
+    assert!(names(&out.join(".prepared")).is_empty());
     assert_eq!(
         names(&folder),
         ["disk0.qcow2", "domain.xml", "inspected.json", "qemu.sh", "recovery.json", "report.json"]
@@ -199,7 +200,7 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
         Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&delta, &chain]).output().unwrap();
     assert!(copied.status.success(), "{}", text(&copied));
     let kept = ended::commit(&context, &folder).unwrap();
-    assert_eq!(kept.recovery.step, Step::Committed);
+    assert_eq!(kept.recovery.unwrap().step, Step::Committed);
     assert!(Recovery::read(&folder).unwrap().disks[0].over.is_none());
     assert!(!fs::read_to_string(folder.join("domain.xml")).unwrap().contains("backingStore"));
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json"], &delta)).unwrap();

@@ -52,7 +52,8 @@ pub struct Common {
     /// and linked clones, which images name by a path of another host, are looked for in it by their names
     #[arg(long, global = true, value_name = "FOLDER")]
     pub allow: Vec<PathBuf>,
-    /// Take recovery points (point:MACHINE@latest) out of the vault in this folder, on which no service works
+    /// Take recovery points (point:MACHINE@latest) out of the vault in this folder, on which no service works [default: the service on
+    /// this machine has them]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub vault: Option<PathBuf>,
     /// Work with this many threads [default: one per processor]

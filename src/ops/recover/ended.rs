@@ -12,14 +12,14 @@ use crate::hypervisor::Server;
 use crate::hypervisor::text::shell_word;
 use crate::hypervisor::xml;
 use crate::name::Name;
-use crate::ops::source::point::{At, PointSource};
+use crate::ops::source::point::{At, HeldPoint, PointSource, Points};
 use crate::ops::{Context, folder, register};
 use crate::recovery::{FILE, Mode, PREPARED, Patched, Recovery, Step, below, prepared_folder};
 use crate::registrar;
 use crate::registrar::libvirt::host::{Host as Libvirt, User};
 use crate::report::VERSION;
 use crate::report::recovery::{Ended, EndedOutcome, Listed, ListedPrepared, Recoveries, State};
-use landfall_image::convert::{self, Progress};
+use landfall_image::convert::{self, Journal, Progress};
 use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::formats::{self, Image};
 use landfall_image::{Bytes, Disk, Error, Kind, OpenOptions, Result, chain};
@@ -86,10 +86,73 @@ fn ended(place: &Path, recovery: Recovery, outcome: EndedOutcome, began: Instant
         version: VERSION,
         outcome,
         folder: place.display().to_string(),
-        recovery,
+        recovery: Some(recovery),
         left: Vec::new(),
         seconds: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
     }
+}
+
+/// Releases points that are held by recoveries in `output` which never came to be, because their process was killed.
+pub(super) fn tidy(points: &dyn Points, output: &Path) -> Vec<HeldPoint> {
+    let of_output = |held: &HeldPoint| Path::new(&held.holder).parent() == Some(output);
+    let release = |held: &HeldPoint| -> Result<bool> {
+        let is_stale = is_left_over(Path::new(&held.holder))?;
+        if is_stale {
+            points.release(&held.machine, held.number, &held.holder)?;
+        }
+        Ok(is_stale)
+    };
+    let held = points.holds().unwrap_or_default().into_iter().filter(of_output);
+    held.filter(|held| {
+        release(held).unwrap_or_else(|error| {
+            tracing::warn!("point {} of {} may be held for nothing: {error}", held.number, held.machine);
+            false
+        })
+    })
+    .collect()
+}
+
+/// True where nobody works on that recovery and none is there. What a killed run left of its folder is removed.
+fn is_left_over(place: &Path) -> Result<bool> {
+    let Some(name) = place.file_name() else { return Ok(false) };
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(".landfall-partial");
+    let partial = place.with_file_name(partial);
+    // First the one name, then the other: it is renamed from the one to the other.
+    if partial.is_dir() {
+        let Some(_lock) = folder::lock(&partial)? else { return Ok(false) };
+        if !place.join(FILE).exists() {
+            fs::remove_dir_all(&partial).map_err(|e| Error::io("cannot remove", e).in_file(&partial))?;
+        }
+    }
+    Ok(!place.join(FILE).exists())
+}
+
+/// What a run left of a recovery that never came to be; `None` where there was nothing.
+fn remove_leavings(context: &Context<'_>, folder: &Path) -> Result<Option<Ended>> {
+    let began = Instant::now();
+    let (Some(output), Some(name)) = (folder.parent(), folder.file_name()) else { return Ok(None) };
+    let output = if output.as_os_str().is_empty() { Path::new(".") } else { output };
+    let Ok(output) = output.canonicalize() else { return Ok(None) };
+    let place = output.join(name);
+    if place.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let points = context.points.as_ref();
+    if let Some(points) = points {
+        points.reach()?;
+    }
+    let held = points.map(|points| tidy(&**points, &output)).unwrap_or_default();
+    let was_there = held.iter().any(|held| Path::new(&held.holder) == place);
+    Ok(was_there.then(|| Ended {
+        version: VERSION,
+        outcome: EndedOutcome::Removed,
+        folder: place.display().to_string(),
+        recovery: None,
+        left: Vec::new(),
+        seconds: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+    }))
 }
 
 /// Removes a test, with its machine and network at the hypervisor. What a run left that was cut off goes, too.
@@ -97,6 +160,9 @@ fn ended(place: &Path, recovery: Recovery, outcome: EndedOutcome, began: Instant
 /// # Errors
 /// Refused for a recovery in earnest, and where a machine that is not the recovery's own uses its files.
 pub fn remove(context: &Context<'_>, folder: &Path) -> Result<Ended> {
+    if let Some(ended) = remove_leavings(context, folder)? {
+        return Ok(ended);
+    }
     let opened = open(folder)?;
     if opened.recovery.mode == Mode::Live && opened.recovery.step != Step::Removing {
         let place = shell_word(&opened.place.display().to_string());
@@ -115,6 +181,9 @@ pub fn remove(context: &Context<'_>, folder: &Path) -> Result<Ended> {
 /// # Errors
 /// Refused once it is committed.
 pub fn rollback(context: &Context<'_>, folder: &Path) -> Result<Ended> {
+    if let Some(ended) = remove_leavings(context, folder)? {
+        return Ok(ended);
+    }
     let opened = open(folder)?;
     match (opened.recovery.mode, opened.recovery.step) {
         (Mode::Test, _) => Err(Error::refused("is a test")
@@ -201,8 +270,7 @@ fn clear(place: &Path, recovery: &Recovery) -> Result<Vec<String>> {
             continue;
         }
         // What a run of this program left that was killed.
-        let is_leaving =
-            name.starts_with('.') && (name.ends_with(".landfall-partial") || name.starts_with(".tmp"));
+        let is_leaving = name.starts_with('.') && (name.contains(".landfall-") || name.starts_with(".tmp"));
         if !recovery.files.contains(&name) && !COMPANIONS.contains(&name.as_str()) && !is_leaving {
             left.push(name);
             continue;
@@ -407,13 +475,28 @@ fn make_whole(context: &Context<'_>, path: &Path, below: Image, name: &str) -> R
     let delta = formats::open(path, &alone)?;
     // Opened after the reader, and closed after it is: a lock of this kind goes with the first descriptor of the file that is closed.
     let lock = locked(path)?;
+    let below_is: Vec<PathBuf> = below.layers.iter().map(|layer| layer.path.clone()).collect();
     let whole = chain::over(delta, below);
-    let files = FileOptions { replace: true, resume: false, sync: true };
+    // The delta as it is now: a machine that ran meanwhile has changed it.
+    let state = crate::ops::state::of([path].into_iter());
+    let about = serde_json::json!({
+        "landfall": env!("CARGO_PKG_VERSION"),
+        "delta": state,
+        "over": below_is,
+    })
+    .to_string();
+    let resume = Journal::can_resume(path, &about).unwrap_or(false);
+    let files = FileOptions { replace: true, resume, sync: true };
     let options = CreateOptions { files, ..CreateOptions::default() };
     let kind = formats::kind("qcow2")?;
     let sink = (kind.create)(path, whole.disk.size(), &options)?;
+    let journal = if resume { Journal::resume(path, &about)? } else { Journal::begin(path, &about)? };
     let meta = fs::metadata(path).map_err(|e| Error::io("cannot look at", e).in_file(path))?;
-    crate::ops::disk::copy(context, &*whole.disk, sink, name)?;
+    let options = context.copy_options();
+    context.observer.event(Event::CopyStarted { disk: name.to_owned(), progress: options.progress.clone() });
+    let copied = convert::convert_with(&*whole.disk, None, sink, Some(journal), &options);
+    context.observer.event(Event::CopyFinished);
+    copied?;
     // The hypervisor's user has it as before.
     let owner = std::os::unix::fs::MetadataExt::uid(&meta);
     let group = std::os::unix::fs::MetadataExt::gid(&meta);

@@ -91,6 +91,7 @@ pub fn recover(context: &Context<'_>, wanted: &Wanted, output: &Path) -> Result<
     if source.disks.iter().any(|disk| disk.socket.is_some()) && !wanted.serve {
         return Err(unserved(&source).into());
     }
+    ended::tidy(&*source.points, &source.output);
     let name = source.name(wanted);
     folder::check_name(&name)?;
     let place = source.output.join(&name);
@@ -292,8 +293,9 @@ fn write(
 ) -> Result<(Recovered, Option<Inspected>), Failure> {
     let around = Surroundings::of(context, wanted)?;
     let place = source.output.join(name);
-    let mut held = Held::new(source, &place)?;
+    // In this order: a hold without a folder that somebody works on is known to be left over.
     let folder = Folder::begin(&source.output, name, false, &[])?;
+    let mut held = Held::new(source, &place)?;
     let sync = wanted.mode == Mode::Live;
     let (patched, inspected) = match patched::reuse(source, wanted, key, &folder.partial, sync) {
         Some(patched) => (patched, None),

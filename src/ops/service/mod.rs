@@ -13,7 +13,7 @@ pub use wanted::{Said, wanted};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{
-    Events, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetPoint, SetTag, TokenMade,
+    Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint, SetTag, TokenMade,
     Tokens, Verification, Verify,
 };
 use crate::report::protection::{Points, Status};
@@ -195,6 +195,28 @@ impl Service {
     pub fn tag(&self, name: &Name, which: &str, tag: Option<&str>) -> Result<PointSet> {
         let wanted = SetTag { tag: tag.map(str::to_owned) };
         self.send("PUT", &format!("{}/tag", point_path(name, which)), Some(&wanted))
+    }
+
+    /// Holds a point for a recovered machine, or lets it go.
+    ///
+    /// # Errors
+    /// Refused where there is none that could be held.
+    pub fn hold(&self, name: &Name, number: u64, holder: &str, held: bool) -> Result<HoldSet> {
+        let wanted = SetHold { holder: holder.to_owned(), held };
+        self.send("PUT", &format!("{}/hold", point_path(name, &number.to_string())), Some(&wanted))
+    }
+
+    /// All that is held.
+    ///
+    /// # Errors
+    /// As the service's.
+    pub fn holds(&self) -> Result<Holds> {
+        self.get("/v1/holds")
+    }
+
+    /// True for a service on this machine, asked over its socket.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// Gives a point up.

@@ -150,6 +150,11 @@ impl Call {
         Ok((name, point))
     }
 
+    /// The point's number, where the path says one.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.path.get("point")?.parse().ok()
+    }
+
     /// A parameter of the query.
     pub(super) fn query<T: FromStr>(&self, name: &str) -> Outcome<Option<T>> {
         let Some(text) = self.query.get(name) else { return Ok(None) };

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::report::VERSION;
 use crate::report::api::{
-    Events, Health, MachineShown, MakeToken, PointSet, PointShown, Protect, SetPoint, SetTag, Token,
+    Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold, SetPoint, SetTag, Token,
     TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Point, Points, Status};
@@ -190,6 +190,30 @@ pub(super) fn give_up(call: &Call) -> Outcome<()> {
 pub(super) fn tag(call: &Call, wanted: SetTag) -> Outcome<PointSet> {
     let (name, point) = call.point()?;
     Ok(set(&name, call.service.tag(&name, point.number, wanted.tag.as_deref())?))
+}
+
+pub(super) fn hold(call: &Call, wanted: SetHold) -> Outcome<HoldSet> {
+    let name = call.machine()?;
+    let SetHold { holder, held } = wanted;
+    if holder.trim().is_empty() || holder.len() > 4096 || holder.chars().any(char::is_control) {
+        return Err(Refusal::bad(
+            Error::refused("this cannot be who holds a point").hint("use 1 to 4096 bytes without control characters"),
+        ));
+    }
+    // One that is gone can be let go.
+    let number = match call.number() {
+        Some(number) => number,
+        None => call.point()?.1.number,
+    };
+    match held {
+        true => call.service.hold(&name, number, &holder).map_err(Refusal::missing)?,
+        false => call.service.release(&name, number, &holder)?,
+    }
+    Ok(HoldSet { version: VERSION, hold: Hold { machine: name.to_string(), point: number, holder }, held })
+}
+
+pub(super) fn holds(call: &Call) -> Outcome<Holds> {
+    Ok(Holds { version: VERSION, holds: call.service.holds() })
 }
 
 pub(super) fn verify(call: &Call, how: Verify) -> Outcome<Verification> {

@@ -195,6 +195,7 @@ pub(super) fn routes() -> Vec<Route> {
     const POINT: &str = "/v1/machines/{name}/points/{point}";
     const TAG: &str = "/v1/machines/{name}/points/{point}/tag";
     const VERIFY: &str = "/v1/machines/{name}/points/{point}/verify";
+    const HOLD: &str = "/v1/machines/{name}/points/{point}/hold";
     let (put, post, delete) = (Method::PUT, Method::POST, Method::DELETE);
     vec![
         ask("/healthz", Read, "Whether the service works.", handlers::health).of_anybody(),
@@ -250,6 +251,14 @@ pub(super) fn routes() -> Vec<Route> {
             "application/octet-stream",
             handlers::variables,
         ),
+        order(
+            put.clone(),
+            HOLD,
+            Operate,
+            "Holds a point for a recovered machine, or lets it go.",
+            handlers::hold,
+        ),
+        ask("/v1/holds", Read, "The points that recovered machines need.", handlers::holds),
         order(
             put,
             TAG,

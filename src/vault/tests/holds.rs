@@ -41,7 +41,7 @@ fn a_held_point_outlives_the_rules_and_the_process() {
     assert!(!is_there(&machine, points[29].0), "its neighbours go");
     // A loss of power at any step after it was held does not let it go.
     for steps in (held..medium.steps()).step_by(5) {
-        let (machine, _) = open(&medium.cut(steps, Leaves::Nothing));
+        let (machine, _) = try_open(&medium.cut(steps, Leaves::Nothing), Ended::WithThePower).unwrap();
         assert_eq!(machine.holds().points(), BTreeSet::from([kept.0]), "at step {steps}");
         check(&machine, kept.0, &kept.1);
     }

@@ -94,6 +94,46 @@ fn domain(machine: &Machine, network: Option<&str>) -> (String, String) {
     (rendered.artifacts.remove(0).text, findings.join("\n"))
 }
 
+/// A disk over a recovery point: where that is read, and that the machine waits for it.
+#[test]
+fn a_delta_names_what_it_lies_over() {
+    use crate::hypervisor::{Below, Server};
+    let machine = full();
+    let mut placement = placed(&machine, Some(NO_NETWORK));
+    let below = |server| Some(Below { server, export: "web 01/sda&b@7".into() });
+    placement.disks[0].below = below(Server::Socket("/run/land \"fall\"/points.sock".into()));
+    placement.disks[1].below = below(Server::Host("vault".into(), 10_809));
+    placement.emulated = true;
+    let files = render(&machine, &placement).unwrap().artifacts;
+    let root = xml::Element::parse(files[0].text.as_bytes()).unwrap();
+    assert_eq!(root.attribute("type"), Some("qemu"));
+    let disks: Vec<_> = root.at("devices").unwrap().all("disk").collect();
+    let waits = |disk: &xml::Element| {
+        let driver = disk.child("driver").unwrap();
+        (driver.attribute("rerror_policy") == Some("stop"), driver.attribute("error_policy") == Some("stop"))
+    };
+    for (disk, host) in [
+        (disks[0], ("socket", "/run/land \"fall\"/points.sock")),
+        (disks[1], ("port", "10809")),
+    ] {
+        let backing = disk.child("backingStore").unwrap();
+        let source = backing.child("source").unwrap();
+        assert_eq!(source.attribute("name"), Some("web 01/sda&b@7"));
+        assert_eq!(source.child("host").unwrap().attribute(host.0), Some(host.1));
+        assert_eq!(source.child("reconnect").unwrap().attribute("delay"), Some("25"));
+        // The chain ends there: libvirt looks no further.
+        assert!(backing.child("backingStore").unwrap().children.is_empty());
+        assert_eq!(waits(disk), (true, true));
+    }
+    assert!(disks[2].child("backingStore").is_none() && waits(disks[2]) == (false, false));
+    let card = root.at("devices/interface").unwrap();
+    assert_eq!((card.attribute("type"), card.child("source")), (Some("user"), None));
+    assert_eq!(card.child("link").unwrap().attribute("state"), Some("down"));
+    let script = &files[2].text;
+    assert_eq!(script.matches(",rerror=stop,werror=stop").count(), 2, "{script}");
+    assert!(script.contains("net0=$(card 0 none)"), "{script}");
+}
+
 #[test]
 fn what_libvirt_does_not_hold_is_told() {
     let mut machine = full();

@@ -33,7 +33,7 @@ const HOW: &str = "write latest, a point's number, a time (2026-11-29T14:03:05Z;
                    -1h30m), or tag:NAME";
 
 impl At {
-    /// What is meant, where it is `now`.
+    /// What is meant, where it is `now`. A time in whole seconds lasts to the end of its second, as times are shown.
     ///
     /// # Errors
     /// Refused where it is none of these.
@@ -49,8 +49,8 @@ impl At {
                 false => Ok(At::Tag(tag.to_owned())),
             };
         }
-        if let Some(ago) = text.strip_prefix('-') {
-            let ago = ago_ms(ago).ok_or_else(|| refused(format!("{text:?} does not say how long ago")))?;
+        if let Some(ago) = text.strip_prefix('-').or_else(|| text.strip_suffix(" ago")) {
+            let ago = ago_ms(ago.trim()).ok_or_else(|| refused(format!("{text:?} does not say how long ago")))?;
             let moment = now.0.checked_sub(ago).map(Moment);
             let moment = moment.ok_or_else(|| refused(format!("{text:?} is before 1970")))?;
             return Ok(At::Time { moment, is_zone_assumed: false });
@@ -63,6 +63,10 @@ impl At {
             time(text).ok_or_else(|| refused(format!("{text:?} does not say which point")))?;
         let moment = u64::try_from(timestamp.as_millisecond()).map(Moment);
         let moment = moment.map_err(|_| refused(format!("{text:?} is before 1970")))?;
+        let moment = match moment.0.is_multiple_of(1000) {
+            true => Moment(moment.0.saturating_add(999)),
+            false => moment,
+        };
         Ok(At::Time { moment, is_zone_assumed })
     }
 }
@@ -86,7 +90,9 @@ fn time(text: &str) -> Option<(Timestamp, bool)> {
     if !text.contains(':') {
         return None;
     }
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
+    // As it is shown, too.
+    let zoned = text.strip_suffix(" UTC").map(|text| format!("{text}Z"));
+    if let Ok(timestamp) = zoned.as_deref().unwrap_or(text).parse::<Timestamp>() {
         return Some((timestamp, false));
     }
     let time: DateTime = text.parse().ok()?;
@@ -217,13 +223,15 @@ mod tests {
             ("latest", At::Latest),
             ("1234", At::Number(1234)),
             ("0", At::Number(0)),
-            ("2026-11-29T14:03:05Z", time(NOW.0, false)),
-            ("2026-11-29T15:03:05+01:00", time(NOW.0, false)),
+            ("2026-11-29T14:03:05Z", time(NOW.0 + 999, false)),
+            ("2026-11-29T15:03:05+01:00", time(NOW.0 + 999, false)),
             ("2026-11-29T14:03:05.123Z", time(NOW.0 + 123, false)),
-            ("2026-11-29 14:03:05", time(NOW.0, true)),
-            ("2026-11-29T14:03:05", time(NOW.0, true)),
-            (" 2026-11-29 14:03 ", time(NOW.0 - 5000, true)),
+            ("2026-11-29 14:03:05 UTC", time(NOW.0 + 999, false)),
+            ("2026-11-29 14:03:05", time(NOW.0 + 999, true)),
+            ("2026-11-29T14:03:05", time(NOW.0 + 999, true)),
+            (" 2026-11-29 14:03 ", time(NOW.0 - 5000 + 999, true)),
             ("-15m", time(NOW.0 - 900_000, false)),
+            ("15m ago", time(NOW.0 - 900_000, false)),
             ("-1h30m", time(NOW.0 - 5_400_000, false)),
             ("-1w2d", time(NOW.0 - 9 * 86_400_000, false)),
             ("tag:before the update @ night", At::Tag("before the update @ night".into())),

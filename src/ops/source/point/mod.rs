@@ -4,16 +4,18 @@
 //! point:web01@latest -> Points::open -> PointSource (definition, disks, variables) -> Loaded, as any other source
 //! ```
 //!
-//! Who has the points answers through [`Points`]: a vault's folder in this process ([`OpenVault`]), or the service that works
-//! on it. Deliberately absent: which points are kept, and how a vault stores them.
+//! Who has the points answers through [`Points`]: the service that works on the vault ([`Served`]), or a vault's folder in this
+//! process ([`OpenVault`]). Deliberately absent: which points are kept, and how a vault stores them.
 
 mod at;
+mod served;
 mod vault;
 
 pub use at::{At, Candidate, PointName, choose};
-pub use vault::OpenVault;
+pub use served::Served;
+pub use vault::{OpenVault, definition, holds, source, variables};
 
-use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables};
+use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
 use crate::finding;
 use crate::hypervisor::{Parsed, Variables};
 use crate::machine::{Bus, DiskSlot, Machine};
@@ -62,6 +64,23 @@ pub trait Points: Send + Sync {
     /// # Errors
     /// As those who keep it.
     fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()>;
+
+    /// All that is held.
+    ///
+    /// # Errors
+    /// As those who keep it.
+    fn holds(&self) -> Result<Vec<HeldPoint>>;
+}
+
+/// A point that is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldPoint {
+    /// Whose.
+    pub machine: Name,
+    /// Its number.
+    pub number: u64,
+    /// By whom.
+    pub holder: String,
 }
 
 /// A machine as it was.
@@ -122,7 +141,7 @@ pub fn export(machine: &Name, disk: &str, number: u64) -> String {
 /// # Errors
 /// Unsupported or corrupt where they are none.
 pub fn variables_of(mut bytes: Vec<u8>) -> Result<Variables> {
-    let format = variables::recognise(&mut bytes)?;
+    let format = efi::recognise(&mut bytes)?;
     Ok(Variables { format, bytes })
 }
 
@@ -212,7 +231,7 @@ impl PointSource {
             findings.extend(image::settle(&mut machine, &*first.disk, &wanted.hardware));
         }
         let variables = match &wanted.variables {
-            Some(file) => Some(variables::in_file(&machine, file)?),
+            Some(file) => Some(efi::in_file(&machine, file)?),
             None => self.variables,
         };
         let mut hasher = blake3::Hasher::new();

@@ -1,11 +1,16 @@
 //! The points of a vault that this process works on itself, without a service.
 
-use super::{At, Candidate, DEFINITION, PointDisk, PointSource, Points, VARIABLES, choose, variables_of};
-use crate::machine::Machine;
+use super::{
+    At, Candidate, DEFINITION, HeldPoint, PointDisk, PointSource, Points, VARIABLES, choose, export, variables_of,
+};
+use crate::hypervisor::{Below, Server};
+use crate::machine::Machine as Definition;
 use crate::moment::Moment;
 use crate::name::Name;
-use crate::vault::machine::Point;
+use crate::recovery::below;
 use crate::vault::{Trouble, Vault};
+use crate::vault::journal::Checkpoint;
+use crate::vault::machine::{Machine, Point};
 use landfall_image::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,32 +58,15 @@ impl Points for OpenVault {
     fn open(&self, name: &Name, at: &At) -> Result<PointSource> {
         let machine = self.vault()?.machine(name)?;
         let points = machine.points()?;
-        let candidates: Vec<Candidate> = points
-            .iter()
-            .map(|point| Candidate {
-                number: point.sequence,
-                at: Moment(point.time),
-                tag: point.mark.tag.clone(),
-            })
-            .collect();
-        let number = choose(name, &candidates, at)?;
+        let candidate = |point: &Checkpoint| Candidate {
+            number: point.sequence,
+            at: Moment(point.time),
+            tag: point.mark.tag.clone(),
+        };
+        let number = choose(name, &points.iter().map(candidate).collect::<Vec<_>>(), at)?;
         let chosen = points.into_iter().find(|point| point.sequence == number);
-        let chosen =
-            chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
-        let point = machine.at(number)?;
-        let disks = point.state().disks.iter().map(|(disk, info)| {
-            Ok(PointDisk::new(name, &info.name, number, Arc::new(point.disk(*disk)?), None))
-        });
-        Ok(PointSource {
-            name: name.clone(),
-            machine: definition(&point)?,
-            number,
-            at: Moment(chosen.time),
-            consistency: chosen.mark.consistency,
-            tag: chosen.mark.tag,
-            disks: disks.collect::<Result<_>>()?,
-            variables: variables(&point),
-        })
+        let chosen = chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
+        source(name, &machine, &chosen, None)
     }
 
     fn reach(&self) -> Result<()> {
@@ -92,13 +80,67 @@ impl Points for OpenVault {
     fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
         self.vault()?.machine(machine)?.release(number, holder)
     }
+
+    fn holds(&self) -> Result<Vec<HeldPoint>> {
+        Ok(holds(&*self.vault()?))
+    }
+}
+
+/// A point of a vault that is open in this process. `socket` is where its disks are served under the names of
+/// [`export`], if they are.
+///
+/// # Errors
+/// Where the point is gone, or its definition cannot be read.
+pub fn source(
+    name: &Name,
+    machine: &Arc<Machine>,
+    chosen: &Checkpoint,
+    socket: Option<&Path>,
+) -> Result<PointSource> {
+    let number = chosen.sequence;
+    let point = machine.at(number)?;
+    let uri = |disk: &str| -> Result<Option<String>> {
+        let Some(socket) = socket else { return Ok(None) };
+        let socket = socket.to_str().ok_or_else(|| Error::unsupported("is not UTF-8").in_file(socket))?;
+        let below = Below { server: Server::Socket(socket.to_owned()), export: export(name, disk, number) };
+        Ok(Some(below::uri(&below)))
+    };
+    let disks = point.state().disks.iter().map(|(disk, info)| {
+        let content = Arc::new(point.disk(*disk)?);
+        Ok(PointDisk::new(name, &info.name, number, content, uri(&info.name)?))
+    });
+    Ok(PointSource {
+        name: name.clone(),
+        machine: definition(&point)?,
+        number,
+        at: Moment(chosen.time),
+        consistency: chosen.mark.consistency,
+        tag: chosen.mark.tag.clone(),
+        disks: disks.collect::<Result<_>>()?,
+        variables: variables(&point),
+    })
+}
+
+/// All that is held in a vault.
+pub fn holds(vault: &Vault) -> Vec<HeldPoint> {
+    let machines = vault.machines().into_iter();
+    machines
+        .flat_map(|(name, machine)| {
+            let held = move |hold: crate::vault::holds::Hold| HeldPoint {
+                machine: name.clone(),
+                number: hold.point,
+                holder: hold.holder,
+            };
+            machine.holds().all().into_iter().map(held)
+        })
+        .collect()
 }
 
 /// The definition among a point's attachments.
 ///
 /// # Errors
 /// Corrupt where it cannot be read.
-pub fn definition(point: &Point) -> Result<Option<Machine>> {
+pub fn definition(point: &Point) -> Result<Option<Definition>> {
     let raw = point.state().attachments.get(DEFINITION);
     raw.map(|raw| {
         serde_json::from_slice(raw).map_err(|e| {

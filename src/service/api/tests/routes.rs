@@ -12,6 +12,7 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
         ("/v1/machines/{name}", "PUT") => Some(json!({ "disks": [{ "name": "sda", "size": 1 << 20 }] })),
         ("/v1/tokens", "POST") => Some(json!({ "name": "new", "role": "read" })),
         (path, "PUT") if path.ends_with("/tag") => Some(json!({ "tag": "t" })),
+        (path, "PUT") if path.ends_with("/hold") => Some(json!({ "holder": "/recovered/web01" })),
         (_, "POST") => Some(json!({})),
         _ => None,
     };
@@ -216,6 +217,34 @@ fn points_are_set_found_named_and_given_up() {
     assert_eq!(later["points"].as_array().unwrap().len(), 1);
     let bad = running.local("GET", &format!("{points}?sincee={at}"), None);
     assert_eq!(bad.status, 400);
+}
+
+#[test]
+fn a_held_point_is_not_given_up_until_it_is_let_go() {
+    let running = Running::start();
+    running.machine("web01", 3);
+    let number = running.service.points(&"web01".parse().unwrap()).unwrap()[0].number;
+    let point = format!("/v1/machines/web01/points/{number}");
+    let hold = |body: Value| running.local("PUT", &format!("{point}/hold"), Some(&body));
+    for (body, status) in [
+        (json!({ "holder": "" }), 400),
+        (json!({ "holder": "a\nb" }), 400),
+        (json!({}), 400),
+        (json!({ "holder": "/recovered/web01" }), 200),
+        (json!({ "holder": "/recovered/web01" }), 200),
+    ] {
+        assert_eq!(hold(body.clone()).status, status, "{body}");
+    }
+    let holds = running.local("GET", "/v1/holds", None).json();
+    assert_eq!(holds["holds"], json!([{ "machine": "web01", "point": number, "holder": "/recovered/web01" }]));
+    let refused = running.local("DELETE", &point, None);
+    assert_eq!(refused.status, 409);
+    assert!(refused.json()["error"]["says"].as_str().unwrap().contains("/recovered/web01"), "{:?}", refused.json());
+    assert_eq!(running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&json!({ "holder": "x" }))).status, 404);
+    let gone = json!({ "holder": "x", "held": false });
+    assert_eq!(running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&gone)).status, 200);
+    assert_eq!(hold(json!({ "holder": "/recovered/web01", "held": false })).json()["held"], false);
+    assert_eq!(running.local("DELETE", &point, None).status, 204);
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! The points of a service: what they consist of is asked over its API, what is on their disks is read over its NBD socket.
+
+use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
+use crate::name::Name;
+use crate::ops::service::{Access, Service};
+use landfall_image::location::Location;
+use landfall_image::nbd::ClientOptions;
+use landfall_image::{Error, Format, OpenOptions, Result};
+use std::path::Path;
+
+/// A service that is asked when something is wanted of it.
+pub struct Served {
+    access: Access,
+    nbd: ClientOptions,
+}
+
+impl Served {
+    /// The service that is meant; nothing is asked yet.
+    pub fn new(access: Access, nbd: ClientOptions) -> Served {
+        Served { access, nbd }
+    }
+
+    fn service(&self) -> Result<Service> {
+        let service = Service::new(&self.access)?;
+        match service.is_local() {
+            true => Ok(service),
+            false => Err(Error::unsupported("points are read over a socket of the service's machine")
+                .hint("run landfall there, or name the socket of the service on this machine (LANDFALL_SERVICE)")),
+        }
+    }
+}
+
+/// Where no service answers, the vault may be here all the same.
+fn or_vault(error: Error) -> Error {
+    match (error.io_error().is_some(), error.hint_text().map(str::to_owned)) {
+        (true, Some(hint)) => {
+            error.hint(format!("{hint}; or, where no service runs, name the vault's folder: --vault FOLDER"))
+        }
+        _ => error,
+    }
+}
+
+impl Points for Served {
+    fn open(&self, name: &Name, at: &At) -> Result<PointSource> {
+        let service = self.service()?;
+        let shown = service.point(name, &which(at)).map_err(or_vault)?;
+        let number = shown.point.number;
+        let variables = match shown.variables {
+            false => None,
+            // Without them the machine starts all the same.
+            true => variables_of(service.variables(name, &number.to_string())?)
+                .inspect_err(|error| tracing::warn!("the UEFI variables of the point are left out: {error}"))
+                .ok(),
+        };
+        let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+        let disks = shown.disks.into_iter().map(|disk| {
+            let image = Location::of(Path::new(&disk.uri))?.open(&options, &self.nbd)?;
+            if image.disk.size() != disk.size {
+                return Err(Error::corrupt(format!(
+                    "{} has {} bytes where it is read, and {} where it is kept",
+                    disk.uri,
+                    image.disk.size().0,
+                    disk.size.0
+                )));
+            }
+            Ok(PointDisk::new(name, &disk.name, number, image.disk, Some(disk.uri)))
+        });
+        Ok(PointSource {
+            name: name.clone(),
+            machine: shown.definition,
+            number,
+            at: shown.point.at,
+            consistency: shown.point.consistency,
+            tag: shown.point.tag,
+            disks: disks.collect::<Result<_>>()?,
+            variables,
+        })
+    }
+
+    fn reach(&self) -> Result<()> {
+        self.holds().map(drop)
+    }
+
+    fn hold(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        self.service()?.hold(machine, number, holder, true).map(drop).map_err(or_vault)
+    }
+
+    fn release(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        self.service()?.hold(machine, number, holder, false).map(drop)
+    }
+
+    fn holds(&self) -> Result<Vec<HeldPoint>> {
+        let holds = self.service()?.holds().map_err(or_vault)?.holds.into_iter();
+        let held = |hold: crate::report::api::Hold| {
+            Ok(HeldPoint { machine: hold.machine.parse()?, number: hold.point, holder: hold.holder })
+        };
+        holds.map(held).collect()
+    }
+}
+
+/// As the service is asked.
+fn which(at: &At) -> String {
+    match at {
+        At::Latest => "latest".to_owned(),
+        At::Number(number) => number.to_string(),
+        At::Tag(tag) => format!("tag:{tag}"),
+        At::Time { moment, .. } => moment.rfc3339(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::Moment;
+
+    #[test]
+    fn a_service_understands_which_point_is_meant() {
+        for (at, text) in [
+            (At::Latest, "latest"),
+            (At::Number(7), "7"),
+            (At::Tag("a b".into()), "tag:a b"),
+            (At::Time { moment: Moment(1_795_960_985_999), is_zone_assumed: false }, "2026-11-29T14:03:05.999Z"),
+        ] {
+            assert_eq!(which(&at), text);
+            assert!(text.parse::<crate::service::which::Which>().is_ok(), "{text}");
+        }
+    }
+}
