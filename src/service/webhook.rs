@@ -189,9 +189,27 @@ mod tests {
         Event { at: Moment(number), change: Change::Began, alarm }
     }
 
+    /// The service's thread ends with the test, however that ends.
+    struct Stops<'s>(&'s Service);
+
+    impl Drop for Stops<'_> {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+
     /// Takes one request, and answers it with that status.
     fn take(listener: &TcpListener, status: &str) -> Told {
-        let (mut stream, _) = listener.accept().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let begin = Instant::now();
+        let mut stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(error) => assert!(begin.elapsed() < Duration::from_secs(60), "nothing is told: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        stream.set_nonblocking(false).unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
@@ -227,6 +245,7 @@ mod tests {
         service.webhook.tell(event(1));
         service.webhook.tell(event(2));
         std::thread::scope(|scope| {
+            let _stops = Stops(&service);
             scope.spawn(|| service.send_alarms());
             let first = take(&listener, "500 Internal Server Error");
             assert_eq!((first.event, first.version), (event(1), VERSION));
@@ -246,7 +265,6 @@ mod tests {
             wait(false);
             service.webhook.tell(event(3));
             assert_eq!(take(&listener, "200 OK").event, event(3));
-            service.stop();
         });
     }
 

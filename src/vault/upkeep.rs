@@ -16,6 +16,7 @@ use super::compact;
 use super::journal::map::{Run, RunMap};
 use super::journal::record::Kind;
 use super::journal::segment::Segment;
+use super::journal::start::has_begun;
 use super::journal::{Batch, Checkpoint};
 use super::machine::Machine;
 use super::retention::Retention;
@@ -84,14 +85,16 @@ pub fn run(
     keep.extend(machine.holds().points());
     // What is not durable yet is no point yet, and will be one.
     let durable = machine.journal().durable();
-    let Some(oldest) =
-        keep.iter().find(|point| points.iter().any(|other| other.sequence == **point)).copied()
-    else {
-        return Ok(done);
+    let oldest = keep.iter().find(|point| points.iter().any(|other| other.sequence == **point)).copied();
+    let behind = match oldest {
+        Some(oldest) => oldest,
+        // Before its first point a machine needs no past: a copy that is begun again and again does not fill the vault.
+        None if machine.journal().checkpoints()?.is_empty() => last_begun(machine)?,
+        None => return Ok(done),
     };
     loop {
         let behind: Vec<Arc<Segment>> =
-            sealed(machine).into_iter().take_while(|segment| segment.last < oldest).collect();
+            sealed(machine).into_iter().take_while(|segment| segment.last < behind).collect();
         let batch = batch(&behind)?;
         let Some(last) = batch.last() else { break };
         if !machine.give_up(last.last) {
@@ -139,30 +142,34 @@ fn groups(
 ) -> Result<Vec<Vec<Arc<Segment>>>> {
     let all = sealed(machine);
     let limits = machine.journal().limits();
-    let (mut wanted, mut sizes) = (Vec::new(), Vec::new());
+    let mut wanted = Vec::new();
     for segment in &all {
         let points = of(points, segment);
         let surplus = surplus(points, keep);
         let is_old = points.last().is_some_and(|last| last.time.saturating_add(span) < now);
         wanted.push(segment.last <= durable && is_old && surplus > 0 && 2 * surplus >= points.len());
-        sizes.push((segment.indexed(|index| Ok(index.records()))?, segment.size()?));
     }
+    // Records and bytes: asked for where they count, of some among thousands.
+    let size = |segment: &Arc<Segment>| -> Result<(u64, u64)> {
+        Ok((segment.indexed(|index| Ok(index.records()))?, segment.size()?))
+    };
     let mut groups = Vec::new();
     let mut at = 0;
     while let Some(first) = (at..all.len()).find(|number| wanted[*number]) {
         let end = (first..all.len()).find(|number| !wanted[*number]).unwrap_or(all.len());
-        let sum =
-            |sizes: &[(u64, u64)]| sizes.iter().fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1));
-        let (mut begin, (mut records, mut bytes)) = (first, sum(&sizes[first..end]));
-        while let Some((more_records, more_bytes)) =
-            begin.checked_sub(1).filter(|before| *before >= at).map(|before| sizes[before])
-            && more_records <= records
-            && more_bytes <= bytes
-            && records + more_records <= limits.records as u64
-            && bytes + more_bytes <= limits.bytes
-        {
-            begin -= 1;
+        let (mut begin, mut records, mut bytes) = (first, 0, 0);
+        for segment in &all[first..end] {
+            let (more_records, more_bytes) = size(segment)?;
             (records, bytes) = (records + more_records, bytes + more_bytes);
+        }
+        while begin > at && records < limits.records as u64 && bytes < limits.bytes {
+            let (more_records, more_bytes) = size(&all[begin - 1])?;
+            let is_small = more_records <= records && more_bytes <= bytes;
+            (records, bytes) = (records + more_records, bytes + more_bytes);
+            if !is_small || records > limits.records as u64 || bytes > limits.bytes {
+                break;
+            }
+            begin -= 1;
         }
         groups.push(all[begin..end].to_vec());
         at = end;
@@ -184,6 +191,16 @@ fn surplus(points: &[Checkpoint], keep: &BTreeSet<u64>) -> usize {
 
 fn sealed(machine: &Machine) -> Vec<Arc<Segment>> {
     machine.journal().segments().iter().take_while(|segment| segment.log().is_none()).cloned().collect()
+}
+
+/// The first record of the last segment that has all of the state that it begins with: who opens the journal finds the disks there.
+fn last_begun(machine: &Machine) -> Result<u64> {
+    for segment in sealed(machine).iter().rev() {
+        if has_begun(segment)? {
+            return Ok(segment.name.first);
+        }
+    }
+    Ok(0)
 }
 
 /// As many from the front as are looked at together; at least one, where there is one.

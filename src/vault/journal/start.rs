@@ -368,12 +368,22 @@ fn last_state(segments: &[Arc<Segment>]) -> Result<(State, u64)> {
 }
 
 /// True where a segment has more than the state that it begins with, so that all of that is there.
-fn has_begun(segment: &Segment) -> Result<bool> {
+pub(in crate::vault) fn has_begun(segment: &Segment) -> Result<bool> {
     let is_more = |entry: &super::index::Entry| {
         !matches!(
             entry.kind,
             super::record::Kind::Disk | super::record::Kind::DiskGone | super::record::Kind::Attachment
         )
     };
-    Ok(super::records(segment)?.iter().any(is_more))
+    match segment.log() {
+        Some(log) => Ok(log.entries.iter().any(is_more)),
+        None => segment.indexed(|index| {
+            for entry in index.log() {
+                if is_more(&entry?) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }),
+    }
 }

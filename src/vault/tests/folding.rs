@@ -4,6 +4,7 @@ use super::disk::Leaves;
 use super::*;
 use crate::vault::base::{Base, Part};
 use crate::vault::journal::map::{Run, Source};
+use crate::vault::upkeep::Wishes;
 
 const SIZE: usize = 4 << 20;
 
@@ -181,4 +182,59 @@ fn a_disk_that_the_base_has_lost_is_not_read_as_zeros() {
             }
         }
     }
+}
+
+#[test]
+fn before_its_first_point_a_machine_needs_no_past() {
+    let mut medium = Medium::default();
+    let (mut machine, _) = open(&medium);
+    machine.journal().set_disk(&info("sda", 256 << 10)).unwrap();
+    machine.journal().attach("definition", &[1]).unwrap();
+    let rules: Retention = "1h every 5s".parse().unwrap();
+    let keep =
+        |machine: &Arc<Machine>| upkeep::run(machine, &rules, &Wishes::default(), 1, &|_| Ok(())).unwrap();
+    let mut model = Model::from([("sda".to_owned(), vec![0; 256 << 10])]);
+    // A copy that is begun again and again.
+    let mut folded = 0;
+    for copy in 1..=10u8 {
+        for at in (0..256 << 10).step_by(5000) {
+            let len = (256 << 10_usize).min(at + 5000) - at;
+            machine.live("sda").unwrap().write_at(GuestOffset(at as u64), &vec![copy; len]).unwrap();
+            if at % 50_000 == 0 {
+                folded += keep(&machine).folded;
+            }
+        }
+        model.get_mut("sda").unwrap().fill(copy);
+        assert!(content(&machine.live("sda").unwrap()) == model["sda"]);
+        if copy % 3 == 0 {
+            medium = medium.again();
+            (machine, _) = open(&medium);
+        }
+        // Closed, with nothing behind it: the journal still tells of the disk.
+        if copy % 4 == 0 {
+            machine.journal().close_segment();
+            keep(&machine);
+            medium = medium.again();
+            (machine, _) = open(&medium);
+            assert_eq!(machine.disk_number("sda"), Some(1));
+        }
+    }
+    assert!(folded > 15, "{folded}");
+    let journal: usize =
+        medium.paths().iter().filter(|(path, _)| path.contains("/journal/")).map(|(_, len)| len).sum();
+    assert!(journal < 600 << 10, "{journal} bytes are left of ten copies");
+    // What is no point yet, because it is not durable, is not given up.
+    machine.live("sda").unwrap().write_at(GuestOffset(0), &[77; 3000]).unwrap();
+    let point = machine.journal().hold().checkpoint(5000, &Mark::default()).unwrap();
+    model.get_mut("sda").unwrap()[..3000].fill(77);
+    for _ in 0..3 {
+        machine.live("sda").unwrap().write_at(GuestOffset(9000), &[99; 3000]).unwrap();
+        machine.journal().close_segment();
+    }
+    keep(&machine);
+    machine.journal().sync().unwrap();
+    assert_eq!(points(&machine), [point]);
+    check(&machine, point, &model);
+    keep(&machine);
+    check(&machine, point, &model);
 }
