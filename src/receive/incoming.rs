@@ -7,12 +7,10 @@
 use super::batch::{Batches, Intent, Work};
 use super::content::Effort;
 use super::folder::{Hands, Watcher};
-use super::lease::{Leases, StreamLease};
+use super::lease::Leases;
 use super::position;
 use super::rbd;
 use super::spool::Spool;
-use crate::name::Name;
-use crate::vault::machine::Machine;
 use crate::vault::storage::{Folder, Storage};
 use landfall_image::{Error, Kind, Result};
 use std::path::Path;
@@ -21,7 +19,7 @@ use std::sync::Arc;
 /// The ways in, but for NBD.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who writes where: asked by whoever cuts points, too. NBD connections ask by [`stream`](Incoming::stream).
+    /// Who writes where: asked by whoever cuts points, and by NBD connections, too.
     pub leases: Leases,
     /// Deltas that are being written.
     pub batches: Batches,
@@ -52,17 +50,6 @@ impl Incoming {
         let batches = Batches::open(&storage, &leases)?;
         let (spool, troubles) = Spool::open(&storage)?;
         Ok((Incoming { leases, batches, spool }, troubles))
-    }
-
-    /// The right to write to a disk over NBD, for as long as the answer lives. What deltas have brought it ends with that: the next has to be
-    /// a whole disk.
-    ///
-    /// # Errors
-    /// As [`Leases::stream`]; as the journal's.
-    pub fn stream(&self, machine: &Machine, disk: &Name) -> Result<StreamLease> {
-        let lease = self.leases.stream(&machine.name().parse()?, disk)?;
-        position::end(machine, disk.as_str())?;
-        Ok(lease)
     }
 
     /// Finishes what was cut off, or takes it back where that cannot be done. Called before anything else is let in; machines for which it
