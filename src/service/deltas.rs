@@ -29,6 +29,7 @@ use landfall_image::nbd::ClientOptions;
 use landfall_image::{Bytes, Error, Gate, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -116,7 +117,8 @@ pub(super) fn context(nbd: &ClientOptions, cancel: &Cancel) -> Context<'static> 
         rate_limit: None,
         cancel: cancel.clone(),
         scratch: std::env::temp_dir(),
-        sandbox: Settings::default(),
+        // No guest is opened here.
+        sandbox: Settings::new(PathBuf::new(), PathBuf::new()),
         nbd: nbd.clone(),
         key: None,
         points: None,
@@ -251,7 +253,7 @@ impl Service {
                         .hint("ask for its receipt"));
                 }
             }
-            uploads.iter().for_each(|id| drop(untaken.remove(id)));
+            untaken.retain(|id, _| !uploads.contains(id));
         }
         let (of, ids) = (name.clone(), uploads.to_vec());
         let says = format!("the RBD stream {}", names.join(", "));
