@@ -2,7 +2,7 @@
 
 use super::alarms::{Changed, Wrong};
 use super::watched::{Fed, Watched};
-use super::{Service, now};
+use super::{Service, now, rpo};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{Change, Event};
@@ -381,7 +381,9 @@ impl Service {
                     Gravity::Critical,
                     machine,
                     format!(
-                        "The newest state of {name} that can be recovered is {age:.0} s old; {target:.0} s are allowed."
+                        "The newest state of {name} that can be recovered is {} old; {} are allowed.",
+                        rpo::age(age),
+                        rpo::age(target)
                     ),
                     remedy,
                 );

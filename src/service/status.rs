@@ -2,7 +2,7 @@
 
 use super::stream::Seen;
 use super::watched::{Fed, Watched};
-use super::{DEFINITION, Service};
+use super::{DEFINITION, Service, rpo};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
@@ -154,8 +154,13 @@ fn verdict(
         };
         return (
             Protection::AtRisk,
-            format!("its newest state is {age:.0} s old, {target:.0} s are allowed{gone}"),
+            format!("its newest state is {} old, {} are allowed{gone}", rpo::age(age), rpo::age(target)),
         );
     }
-    (Protection::Protected, format!("its newest state is {age:.1} s old"))
+    let age = rpo::age(age);
+    let says = match watched.fed() {
+        Fed::Mirrored => format!("its newest state is {age} old"),
+        Fed::Deltas { .. } => format!("its last delta is of {age} ago"),
+    };
+    (Protection::Protected, says)
 }
