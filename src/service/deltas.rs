@@ -1,20 +1,21 @@
 //! Ways in besides NBD, into the service's vault: what was cut off before it started, RBD streams, pulls.
 //!
 //! ```text
-//! start: unfinished batches -> done again or taken back -> others are let in
+//! start: machines with unfinished batches are closed -> (a thread) each is done again or taken back -> its machine is let in
 //! POST /v1/uploads -> spool -> receipt: rbd::take -> points -> Watched
 //! ```
 
 use super::Service;
 use super::alarms::Wrong;
+use super::folders::watchers;
 use super::receipts::On;
 use super::watched::Watched;
 use crate::event::Silent;
 use crate::name::Name;
 use crate::ops::{Context, Settings};
-use crate::receive::batch::Target;
+use crate::receive::batch::{Intent, Target};
 use crate::receive::content::Effort;
-use crate::receive::folder::{Hands, Watcher};
+use crate::receive::folder::Hands;
 use crate::receive::incoming::Incoming;
 use crate::receive::pull::{self, pull};
 use crate::receive::rbd::export::{Wanted, export};
@@ -29,13 +30,15 @@ use landfall_image::nbd::ClientOptions;
 use landfall_image::{Bytes, Error, Gate, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// An upload that nobody has had taken after this is given up: whoever sent it is gone.
 const UNTAKEN: Duration = Duration::from_secs(3600);
+/// How often it is looked whether the service stops.
+const WAIT: Duration = Duration::from_millis(200);
 /// What is read of an upload at once.
 const PIECE: usize = 1 << 20;
 /// After so many bytes it is looked whether there is room.
@@ -50,25 +53,17 @@ pub(super) struct Deltas {
     untaken: Mutex<BTreeMap<Uuid, Instant>>,
     /// Uploads of an earlier run that are damaged.
     damaged: Vec<String>,
+    /// What was cut off before the start, until it is ended.
+    unfinished: Mutex<Vec<Intent>>,
 }
 
 impl Deltas {
-    /// Opens the ways into a vault, and ends what was cut off: it is done again, or taken back. Nobody else writes to the vault yet.
-    pub(super) fn open(vault: &Vault, root: &std::path::Path, nbd: &ClientOptions, watchers: &[Watcher]) -> Result<Deltas> {
+    /// Opens the ways into a vault. Machines into which something was cut off are closed until [`Service::finish_deltas`] has ended it: it may
+    /// take long, and others are not to wait.
+    pub(super) fn open(vault: &Vault, root: &Path) -> Result<Deltas> {
         let (incoming, damaged) = Incoming::open(root)?;
-        let cancel = Cancel::default();
-        let context = context(nbd, &cancel);
-        let hands = Hands { vault, batches: &incoming.batches, context: &context, now: super::now() };
-        for finished in incoming.finish(&hands, watchers)? {
-            let (says, machine) = (&finished.intent.says, &finished.intent.machine);
-            match (&finished.error, finished.is_taken_back) {
-                (None, _) => tracing::info!(%machine, "{says} was cut off, and is in the vault now"),
-                (Some(error), true) => tracing::warn!(%machine, %error, "{says} was cut off, and is taken back"),
-                (Some(error), false) => {
-                    tracing::error!(%machine, %error, "{says} was cut off, and can be neither finished nor taken back");
-                }
-            }
-        }
+        incoming.catch_up(vault)?;
+        let unfinished = incoming.batches.unfinished()?;
         let needed = needed(&incoming)?;
         for upload in incoming.spool.uploads().iter().filter(|upload| !needed.contains(&upload.id)) {
             // Whoever sent it has lost the connection with the service before this one.
@@ -78,7 +73,13 @@ impl Deltas {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         });
-        Ok(Deltas { damaged: damaged.collect(), incoming, cancel, untaken: Mutex::default() })
+        Ok(Deltas {
+            damaged: damaged.collect(),
+            incoming,
+            cancel: Cancel::default(),
+            untaken: Mutex::default(),
+            unfinished: Mutex::new(unfinished),
+        })
     }
 
     pub(super) fn wrong(&self, put: &mut dyn FnMut(Wrong)) {
@@ -130,6 +131,47 @@ impl Service {
     /// Who writes where, and what is half done.
     pub fn incoming(&self) -> &Incoming {
         &self.deltas.incoming
+    }
+
+    /// Ends what was cut off before the start: it is done again from what is on the medium, or taken back. Takes a thread.
+    pub fn finish_deltas(&self) {
+        let unfinished = std::mem::take(&mut *self.deltas.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
+        let watchers = if unfinished.is_empty() { Vec::new() } else { watchers(&self.config.folders) };
+        let context = context(&self.config.pull, &self.deltas.cancel);
+        let hands =
+            Hands { vault: &self.vault, batches: &self.incoming().batches, context: &context, now: super::now() };
+        for intent in unfinished {
+            let finished = self.incoming().finish_one(&hands, &watchers, intent);
+            let (says, machine) = (&finished.intent.says, &finished.intent.machine);
+            match (&finished.error, finished.is_taken_back) {
+                (None, _) => tracing::info!(%machine, "{says} was cut off, and is in the vault now"),
+                (Some(error), true) => tracing::warn!(%machine, %error, "{says} was cut off, and is taken back"),
+                // The next start goes on with it.
+                (Some(_), false) if self.is_stopping() => {}
+                (Some(error), false) => {
+                    tracing::error!(%machine, %error, "{says} was cut off, and can be neither finished nor taken back");
+                }
+            }
+            if self.vault.machine(machine).is_ok_and(|own| own.journal().is_behind())
+                && let Err(error) = self.doubt(machine)
+            {
+                tracing::error!(%machine, %error, "that writes may be missing cannot be written down");
+            }
+            self.meet_again(machine);
+        }
+        while !self.is_stopping() {
+            std::thread::sleep(WAIT);
+        }
+    }
+
+    /// Machines that are being made by a delta are shown while it is written, too.
+    pub(super) fn meet_new(&self) {
+        let known = self.watched();
+        for (name, _) in self.vault.machines() {
+            if !known.contains_key(&name) {
+                self.meet_again(&name);
+            }
+        }
     }
 
     fn effort(&self) -> Effort {

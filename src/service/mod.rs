@@ -104,16 +104,15 @@ impl Service {
     ///
     /// # Errors
     /// As [`Vault::open`], [`Catalog::open`] and [`Incoming::open`](crate::receive::incoming::Incoming::open). A machine that cannot be read is
-    /// an alarm, and so is a delta that was cut off and can be neither finished nor taken back.
+    /// an alarm.
     pub fn open(config: Config) -> Result<Arc<Service>> {
         // Everything of every machine is in there.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
         made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
-        // Before anything is let in, and before points are looked at.
-        let watchers = folders::watchers(&config.folders);
-        let deltas = Deltas::open(&vault, &config.vault, &config.pull, &watchers)?;
+        // Before anything is let in: machines into which something was cut off are closed.
+        let deltas = Deltas::open(&vault, &config.vault)?;
         let folders = folders::all(&config.folders);
         let mut service = Service {
             config,
@@ -142,6 +141,8 @@ impl Service {
                 }
                 // All that is on it came by deltas, which are acknowledged when they are on the medium: nothing is missing.
                 Trouble::Behind(_) if !service.vault.machine(&name)?.journal().is_behind() => {}
+                // It is judged when what was cut off has been ended.
+                Trouble::Behind(_) if service.incoming().leases.running(&name).is_some() => {}
                 Trouble::Behind(found) => {
                     tracing::error!(machine = %name, torn = found.torn, lost = ?found.lost, "writes that were acknowledged may be missing");
                     service.doubt(&name)?;

@@ -25,12 +25,13 @@ const AT_ONCE: usize = 8;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 10] = [
+pub(super) const WORK: [(&str, Work); 11] = [
     ("points", Service::set_points),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
     ("verify", Service::verify_points),
     ("webhook", Service::send_alarms),
+    ("finish", Service::finish_deltas),
     ("folders", Service::watch_folders),
     ("receive-1", Service::receive_deltas),
     ("receive-2", Service::receive_deltas),
@@ -261,6 +262,7 @@ impl Service {
             next = Instant::now() + WATCH;
             let at = Moment::now();
             self.beat.store(at.0, Ordering::Relaxed);
+            self.meet_new();
             let Changed { began, ended } = self.alarms.update(self.wrong(at), at);
             for (alarm, has_begun) in began.iter().map(|a| (a, true)).chain(ended.iter().map(|a| (a, false)))
             {

@@ -5,6 +5,7 @@ use super::daemon::Daemon;
 use super::*;
 use landfall::receive::content::Effort;
 use landfall::receive::incoming::Incoming;
+use landfall::receive::position;
 use landfall::receive::pull::{Bitmap, Extent as Read, Outcome, Request, Source, pull};
 use landfall::vault::Vault;
 use landfall::vault::journal::Consistency;
@@ -158,7 +159,7 @@ fn what_no_bitmap_tells_is_found_all_the_same() {
     assert!(site.content() == daemon.content("source"));
     end(&mut daemon, true);
     // A client that was let in, whatever it wrote.
-    drop(site.incoming.stream(&site.machine(), &"sda".parse().unwrap()).unwrap());
+    position::end(&site.machine(), "sda").unwrap();
     begin(&mut daemon, site.dir.path(), Some("three"), "four");
     assert!(whole(&site.pull(Some("three"), "four")).contains("something else was written to it since"));
     end(&mut daemon, true);

@@ -79,7 +79,7 @@ fn drops_become_points_and_what_is_refused_an_alarm() {
     assert_eq!(sealed["files"].as_object().map(serde_json::Map::len), Some(3), "{sealed}");
     std::fs::rename(&folder, site.path("drops/web01")).unwrap();
     let looked = site.document(&["receive", "folder", text(&site.path("drops"))]);
-    check(&[("receive-folder", &looked.to_string())]);
+    check(&[("receive-folder", looked.clone())]);
     site.until("the third drop", || site.document(&["status"])["machines"][0]["points"] == 3);
     assert!(site.verb(&["points", "list", "web01"]).contains("by hand"));
     let other = site.refused(&["receive", "folder", text(&site.path("vault"))]);

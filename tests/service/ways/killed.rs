@@ -97,7 +97,7 @@ fn a_delta_that_is_cut_off_is_finished_at_the_start() {
     // Whoever sent it hears that it is not known, or that it is done; not that it failed for good.
     let told = child.wait_with_output().unwrap();
     assert!([Some(0), Some(2)].contains(&told.status.code()), "{}", err(&told));
-    assert!(site.log().contains("was cut off, and is in the vault now"), "{}", site.log());
+    site.until("the rest of it", || site.log().contains("was cut off, and is in the vault now"));
     assert!(site.left().is_empty(), "{:?}", site.left());
     assert_eq!(site.points_of("web01").len(), 2);
     let status = site.document(&["status", "web01"]);

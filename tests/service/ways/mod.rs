@@ -121,7 +121,7 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     let document = site.document(&["receive", "rbd", "web01/sda", text(&merged), "--sha256", &sum(&merged)]);
     assert_eq!(document["disks"][0]["verdict"], "matched", "{document}");
     assert_eq!(document["disks"][0]["snapshot"], "s1");
-    check(&[("receive-rbd", &document.to_string())]);
+    check(&[("receive-rbd", document.clone())]);
     let first = document["points"][0].as_u64().unwrap();
     assert_eq!(site.points_of("web01"), [first]);
     if let Some((wanted, _)) = by_python(&merged, &[]) {
@@ -160,7 +160,7 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(site.points_of("web01"), all);
     let status = site.document(&["status", "web01"]);
-    check(&[("protect", &status.to_string())]);
+    check(&[("protect", status.clone())]);
     assert_eq!(status["machine"]["protection"], "protected", "{status}");
     assert_eq!(status["machine"]["disks"][0]["delta"]["source"], "s3");
     assert_eq!(status["machine"]["rpo"]["target"], 93_600.0);
@@ -180,7 +180,7 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
             words.extend(["--since", &since]);
         }
         let document = site.document(&words);
-        check(&[("export-point", &document.to_string())]);
+        check(&[("export-point", document.clone())]);
         assert_eq!(document["sha256"].as_str().unwrap(), sum(&file));
         assert!(site.run(&words).status.code() == Some(1), "it is there already");
         file

@@ -16,7 +16,7 @@ fn the_service_pulls_what_a_bitmap_says_has_changed() {
         let mut all = vec!["receive", "pull", "web01", &uri];
         all.extend(words);
         let document = site.document(&all);
-        check(&[("receive-pull", &document.to_string())]);
+        check(&[("receive-pull", document.clone())]);
         document
     };
     begin(&mut daemon, dir.path(), None, "one");
@@ -90,7 +90,7 @@ fn a_pull_that_is_half_done_keeps_clients_out_and_is_taken_back_after_a_kill() {
     site.kill();
     site.start();
     let _ = child.wait();
-    assert!(site.log().contains("was cut off, and is taken back"), "{}", site.log());
+    site.until("its end", || site.log().contains("was cut off, and is taken back"));
     assert!(site.left().is_empty(), "{:?}", site.left());
     assert!(site.exported(&format!("web01@{}", before[0]), "sda") == points[0].1);
     // The next step of before fits still.
