@@ -190,7 +190,7 @@ pub enum ReceiptState {
 
 /// What was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "way", rename_all = "kebab-case")]
+#[serde(tag = "way", content = "outcome", rename_all = "kebab-case")]
 pub enum Received {
     /// RBD streams.
     Rbd(StreamsTaken),

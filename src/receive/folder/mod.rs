@@ -113,7 +113,7 @@ pub struct Outcome {
 
 /// What became of a drop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[serde(tag = "state", content = "details", rename_all = "kebab-case")]
 pub enum Became {
     /// It is in the vault.
     Taken(Box<Taken>),

@@ -9,7 +9,7 @@ fn large(ceph: &crate::receive::rbd::Site, dir: &Path, len: u64) -> (std::path::
     let machine = ceph.machine();
     machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: len, sector: 512 }).unwrap();
     let live = machine.live("sda").unwrap();
-    let mut fill = |seed: u64| {
+    let fill = |seed: u64| {
         let content = noise(seed, usize::try_from(len).unwrap());
         content.chunks(1 << 20).enumerate().for_each(|(at, piece)| live.write_at(GuestOffset((at as u64) << 20), piece).unwrap());
         (machine.checkpoint(seed, &Mark::default()).unwrap(), content)
@@ -76,7 +76,7 @@ fn a_delta_that_is_cut_off_is_finished_at_the_start() {
     let points = site.points_of("web01");
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
     command.env("LANDFALL_SERVICE", site.path("sockets/api.sock")).args(["receive", "rbd", "web01/sda", text(&second)]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let batch = |site: &Site| site.left().iter().any(|name| name.ends_with(".batch"));
     let begin = Instant::now();
     while !batch(&site) {
