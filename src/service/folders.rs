@@ -122,7 +122,7 @@ impl Service {
             Some(watcher) => watcher,
             None => watcher.insert(Watcher::new(&folder.config.path, folder.config.options)?),
         };
-        let context = context(&self.config.pull, &self.deltas.cancel);
+        let context = context(&self.config, &self.deltas.cancel);
         let batches = &self.incoming().batches;
         let hands = Hands { vault: &self.vault, batches, context: &context, now: super::now() };
         let drops = watcher.scan(&hands)?;
