@@ -182,6 +182,9 @@ pub struct PointDisk {
     /// The RBD snapshot that it is, where a stream has brought it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// It is fed by deltas, and something of it came without a digest that could be compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
 }
 
 /// How a verification is to be done.

@@ -177,7 +177,8 @@ impl Service {
                     Became::Failed(trouble) => ("drop-failed", trouble),
                     Became::Taken(_) | Became::Waiting { .. } => continue,
                 };
-                drops.entry((machine, id)).or_default().push((drop.drop.clone(), trouble.clone()));
+                let trouble = Trouble { says: drop.says().unwrap_or_default().to_owned(), ..trouble.clone() };
+                drops.entry((machine, id)).or_default().push((drop.drop.clone(), trouble));
             }
             let old = found.waiting.iter().filter(|(_, since)| since.elapsed() > FORGOTTEN);
             forgotten.extend(old.map(|(path, _)| path.clone()));

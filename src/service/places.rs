@@ -2,6 +2,7 @@
 
 use super::Service;
 use crate::receive::nbd::Listen;
+use crate::receive::position;
 use crate::report::api::{Inlet, PointDisk};
 use crate::vault::journal::State;
 use landfall_image::{Bytes, Result};
@@ -37,10 +38,12 @@ impl Service {
         snapshot: &dyn Fn(&str) -> Result<Option<String>>,
     ) -> Result<Vec<PointDisk>> {
         let socket = self.config.points_socket();
+        let brought = position::brought(state);
         let one = |info: &crate::vault::journal::DiskInfo| {
             let export = format!("{machine}/{}@{point}", info.name);
             Ok(PointDisk {
                 snapshot: snapshot(&info.name)?,
+                unverified: brought.get(&info.name).is_some_and(|own| own.is_unverified),
                 name: info.name.clone(),
                 size: Bytes(info.size),
                 sector: info.sector,
