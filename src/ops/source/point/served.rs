@@ -3,6 +3,7 @@
 use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
+use crate::report::protection::Evidence;
 use landfall_image::location::Location;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Error, Format, OpenOptions, Result};
@@ -95,6 +96,10 @@ impl Points for Served {
             Ok(HeldPoint { machine: hold.machine.parse()?, number: hold.point, holder: hold.holder })
         };
         holds.map(held).collect()
+    }
+
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
+        self.service()?.attach_proof(machine, number, evidence).map(drop)
     }
 }
 

@@ -8,6 +8,8 @@ use crate::machine::Machine as Definition;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::recovery::below;
+use crate::report::protection::Evidence;
+use crate::service::catalog::{CATALOG, Catalog};
 use crate::vault::{Trouble, Vault};
 use crate::vault::journal::Checkpoint;
 use crate::vault::machine::{Machine, Point};
@@ -83,6 +85,13 @@ impl Points for OpenVault {
 
     fn holds(&self) -> Result<Vec<HeldPoint>> {
         Ok(holds(&*self.vault()?))
+    }
+
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
+        let machine = self.vault()?.machine(machine)?;
+        // Where a service finds it, too.
+        let (catalog, _) = Catalog::open(&self.folder.join(CATALOG))?;
+        catalog.add_evidence(&machine.home().machine, number, evidence)
     }
 }
 
