@@ -130,7 +130,7 @@ impl Site {
 
 #[test]
 fn a_test_runs_alone_and_goes_with_one_command() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(site) = Site::new() else { return };
     let before = digest(&site.protected.vault(), site.protected.points[0]);
     // The machine that is protected runs here, too.
@@ -246,7 +246,7 @@ fn a_test_runs_alone_and_goes_with_one_command() {
 /// Kept while it runs: its disk needs nothing any more, and holds what the chain held.
 #[test]
 fn a_live_recovery_is_committed_while_it_runs_or_rolled_back() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(site) = Site::new() else { return };
     let (serving, document) = Serving::begin(&mut site.recover("live", &["--network", "none"]));
     assert_eq!(document["registration"]["outcome"], "registered", "{document:#}");
@@ -293,7 +293,7 @@ fn a_live_recovery_is_committed_while_it_runs_or_rolled_back() {
 /// leaves anything.
 #[test]
 fn a_kill_at_any_step_is_gone_on_with() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(site) = Site::new() else { return };
     let bin = site.out.path().join("bin");
     fs::create_dir(&bin).unwrap();

@@ -142,7 +142,7 @@ fn qemu_img(args: &[&str], path: &Path) -> String {
 /// Boots from its point, is killed, boots again with what it wrote, and is kept: all while the point stays what it was.
 #[test]
 fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(protected) = protected() else { return };
     let before = digest(&protected.vault(), protected.points[0]);
     let (vault, _) = Vault::open(&protected.vault()).unwrap();

@@ -53,7 +53,7 @@ impl Drop for Service {
 
 #[test]
 fn a_machine_is_recovered_while_the_service_works_on() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(protected) = protected() else { return };
     let dir = protected.dir.path().to_owned();
     let points = protected.points;
@@ -92,7 +92,7 @@ fn a_machine_is_recovered_while_the_service_works_on() {
 /// The service's own processes: the newest point is patched ahead and booted, and a recovery takes what is there.
 #[test]
 fn points_are_patched_and_tried_by_the_clock() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(protected) = protected() else { return };
     let dir = protected.dir.path().to_owned();
     // The newest is one that cannot boot: nobody finds a system in it.

@@ -37,7 +37,7 @@ fn outcomes(report: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn a_fleet_is_registered_once() {
-    let _alone = alone();
+    let _place = place();
     let Some(folder) = guest("bookworm", "bios-ext4") else { return };
     let Some(vcsim) = Vcsim::start(&["-esx"]) else { return };
     if !second_client() {

@@ -178,7 +178,7 @@ fn an_export_is_a_machine() {
 /// All that is left of a real machine is its image: it comes ashore with what is known of it.
 #[test]
 fn a_real_image_is_converted() {
-    let _alone = alone();
+    let _place = place();
     let Some(folder) = guest("bookworm", "bios-ext4") else { return };
     let site = Site::new();
     let output = landfall()

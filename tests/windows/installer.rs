@@ -57,7 +57,7 @@ fn a_machine_gets_the_targets_agent() {
     if !have(&tools) || !have(&["wixl"]) {
         return;
     }
-    let _alone = alone();
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Some(vmx) = machine(folder.path(), Guest::Plain) else { return };

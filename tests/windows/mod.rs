@@ -268,7 +268,7 @@ fn a_machine_goes_round() {
     if !have(&["mkntfs", "ntfs-3g", "ntfscat", "hivexregedit", "sfdisk", "qemu-system-x86_64"]) {
         return;
     }
-    let _alone = alone();
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Some(vmx) = machine(folder.path(), Guest::Plain) else { return };

@@ -203,7 +203,7 @@ fn a_machine_gets_the_drivers_of_virtio_win() {
     if !have(&tools) || !have(&["openssl", "xorriso", "qemu-img"]) {
         return;
     }
-    let _alone = alone();
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Some(vmx) = machine(folder.path(), Guest::WithDatabase) else { return };
