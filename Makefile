@@ -22,7 +22,7 @@ test: setup-build setup-demo setup-test
 	tools/test.sh
 
 matrix: setup-build setup-demo setup-test
-	$(CARGO) test --test landfall -- --ignored boots::
+	$(CARGO) test --test landfall -- --ignored boots:: recoveries:: service::
 
 check: setup-check
 	tools/check.sh
