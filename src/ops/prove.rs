@@ -193,7 +193,10 @@ fn attach(context: &Context<'_>, source: &Path, proof: &Proof, folder: &Path) ->
     };
     let attached = points.attach(&name.machine, *number, &evidence).map_err(|error| {
         let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
-        error.hint(format!("the evidence is in {}, and not attached to point {number}{hint}", folder.display()))
+        error.hint(format!(
+            "the evidence is in {}, and not attached to point {number}{hint}",
+            folder.display()
+        ))
     });
     Some(attached.map(|()| name))
 }

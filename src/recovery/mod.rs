@@ -209,7 +209,8 @@ impl Patched {
     pub fn read(folder: &Path) -> Result<Patched> {
         let path = folder.join(PREPARED);
         let text = std::fs::read(&path).map_err(|e| Error::io("cannot read", e).in_file(&path))?;
-        serde_json::from_slice(&text).map_err(|e| Error::corrupt(format!("cannot be read: {e}")).in_file(&path))
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::corrupt(format!("cannot be read: {e}")).in_file(&path))
     }
 
     /// Removes what was patched ahead in a folder, and the folder, where nothing else is in it. What names it goes first: nobody

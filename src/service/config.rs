@@ -669,11 +669,14 @@ impl Written {
         let time = |text: &Option<Spanned<String>>, least, most, default| {
             text.as_ref().map_or(Ok(Duration::from_secs(default)), |text| between(text, least, most))
         };
-        let folder = |written: &Option<PathBuf>, default: &str| written.as_ref().map_or_else(|| default.into(), path);
+        let folder =
+            |written: &Option<PathBuf>, default: &str| written.as_ref().map_or_else(|| default.into(), path);
         let keep = match &written.keep {
             None => 30,
             Some(keep) if (1..=1000).contains(keep.get_ref()) => usize::from(*keep.get_ref()),
-            Some(keep) => return Err(bad(keep.span().start, "so many trials cannot be kept", "write 1 to 1000")),
+            Some(keep) => {
+                return Err(bad(keep.span().start, "so many trials cannot be kept", "write 1 to 1000"));
+            }
         };
         Ok(Drill {
             target: target.name.to_owned(),

@@ -52,7 +52,10 @@ impl Running {
             false => Command::new(&program),
         };
         command.arg("--json").args(arguments);
-        command.env("LANDFALL_SERVICE", service.config.api_socket()).env_remove("LANDFALL_TOKEN").env_remove("NOTIFY_SOCKET");
+        command
+            .env("LANDFALL_SERVICE", service.config.api_socket())
+            .env_remove("LANDFALL_TOKEN")
+            .env_remove("NOTIFY_SOCKET");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         Ok(Running(command.spawn().map_err(cannot)?))
     }
@@ -112,7 +115,10 @@ fn why(document: &serde_json::Value) -> String {
     let blocks = document["findings"].as_array().into_iter().flatten().find(|it| it["severity"] == "blocks");
     match blocks.and_then(|finding| finding["says"].as_str()) {
         Some(says) => says.to_owned(),
-        None => "it ended without saying why; by hand, landfall prove and landfall recover --prepare say more".to_owned(),
+        None => {
+            "it ended without saying why; by hand, landfall prove and landfall recover --prepare say more"
+                .to_owned()
+        }
     }
 }
 
@@ -121,8 +127,13 @@ impl Service {
     pub fn prove_points(&self) {
         while !self.is_stopping() {
             std::thread::sleep(TICK);
-            let Some((name, watched)) = self.most_overdue(|name, watched| self.proof_due(name, watched)) else { continue };
-            let Some(point) = self.points(&name).ok().and_then(|points| points.last().cloned()) else { continue };
+            let Some((name, watched)) = self.most_overdue(|name, watched| self.proof_due(name, watched))
+            else {
+                continue;
+            };
+            let Some(point) = self.points(&name).ok().and_then(|points| points.last().cloned()) else {
+                continue;
+            };
             if let Err(error) = self.prove_point(&name, &watched, &point) {
                 tracing::error!(machine = %name, point = point.number, %error, "what came of a trial boot cannot be kept");
             }
@@ -170,7 +181,9 @@ impl Service {
         tidy(&of_machine, drill.keep);
         let failed = match ended {
             // What it saw it has attached to the point itself.
-            Ok(_) if watched.proofs()[0].as_ref().is_some_and(|last| last.evidence.at >= began) => return Ok(()),
+            Ok(_) if watched.proofs()[0].as_ref().is_some_and(|last| last.evidence.at >= began) => {
+                return Ok(());
+            }
             Ok((document, _)) => why(&document),
             Err(error) if error.kind() == Kind::Interrupted => return Ok(()),
             Err(error) => error.to_string(),
@@ -195,7 +208,9 @@ impl Service {
         let watched = self.machine(name)?;
         self.catalog.add_evidence(&watched.machine().home().machine, number, evidence)?;
         match evidence.outcome {
-            Proven::Booted => tracing::info!(machine = %name, point = number, "a point has booted: {}", evidence.says),
+            Proven::Booted => {
+                tracing::info!(machine = %name, point = number, "a point has booted: {}", evidence.says)
+            }
             _ => tracing::warn!(machine = %name, point = number, "a point has not booted: {}", evidence.says),
         }
         watched.proven(&ProvenPoint { point: number, evidence: evidence.clone() });
@@ -217,16 +232,23 @@ impl Service {
             };
             let Some((name, watched)) = self.most_overdue(due) else { continue };
             last.insert(name.clone(), now());
-            let Some(point) = self.points(&name).ok().and_then(|points| points.last().cloned()) else { continue };
+            let Some(point) = self.points(&name).ok().and_then(|points| points.last().cloned()) else {
+                continue;
+            };
             // What is there already needs no other.
             let missing = |target: &&String| {
                 !watched.ahead().0.iter().any(|there| there.target == **target && there.point == point.number)
             };
             let targets = &self.config.protect(&name).prepare;
-            let done = targets.iter().filter(missing).try_for_each(|target| self.prepare_point(&name, &point, target));
+            let done = targets
+                .iter()
+                .filter(missing)
+                .try_for_each(|target| self.prepare_point(&name, &point, target));
             match &done {
                 Err(error) if error.kind() == Kind::Interrupted => return,
-                Err(error) => tracing::error!(machine = %name, point = point.number, %error, "a point cannot be patched ahead"),
+                Err(error) => {
+                    tracing::error!(machine = %name, point = point.number, %error, "a point cannot be patched ahead")
+                }
                 Ok(()) => tracing::info!(machine = %name, point = point.number, "a point is patched ahead"),
             }
             watched.prepared(done.map(|()| self.prepared_of(&name)));
@@ -236,8 +258,10 @@ impl Service {
     fn prepare_point(&self, name: &Name, point: &Point, target: &str) -> Result<()> {
         let recovered = &self.config.drill.recovered;
         let number = point.number.to_string();
-        let output = recovered.to_str().ok_or_else(|| Error::unsupported("is not UTF-8").in_file(recovered))?;
-        let arguments = ["recover", name.as_str(), "--at", &number, "--to", target, "--prepare", "-o", output];
+        let output =
+            recovered.to_str().ok_or_else(|| Error::unsupported("is not UTF-8").in_file(recovered))?;
+        let arguments =
+            ["recover", name.as_str(), "--at", &number, "--to", target, "--prepare", "-o", output];
         let (document, is_done) = Running::start(self, &arguments)?.finish(self, PATCHING)?;
         let folder = document["folder"].as_str().filter(|_| is_done);
         let folder = folder.ok_or_else(|| Error::refused(why(&document)))?;
@@ -306,7 +330,8 @@ mod tests {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         tidy(dir.path(), 2);
-        let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["1000-9", "1001-8", "notes", "x-1"]);
     }
@@ -315,7 +340,10 @@ mod tests {
     fn why_a_run_failed_is_found_in_its_document() {
         for (document, says) in [
             (serde_json::json!({"error": {"says": "a", "hint": "b"}}), "a (b)"),
-            (serde_json::json!({"findings": [{"severity": "note", "says": "n"}, {"severity": "blocks", "says": "c"}]}), "c"),
+            (
+                serde_json::json!({"findings": [{"severity": "note", "says": "n"}, {"severity": "blocks", "says": "c"}]}),
+                "c",
+            ),
             (serde_json::Value::Null, "without saying why"),
         ] {
             assert!(why(&document).contains(says), "{document}");

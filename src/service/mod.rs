@@ -379,8 +379,11 @@ impl Service {
         }
         let held = self.machine(name)?.machine().holds().all().into_iter().find(|hold| hold.point == number);
         if let Some(hold) = held {
-            return Err(Error::refused(format!("a recovered machine lives on point {number}: {}", hold.holder))
-                .hint("commit, roll back or remove that first: landfall recover list"));
+            return Err(Error::refused(format!(
+                "a recovered machine lives on point {number}: {}",
+                hold.holder
+            ))
+            .hint("commit, roll back or remove that first: landfall recover list"));
         }
         if self.points(name)?.last().is_some_and(|last| last.number == number) {
             return Err(Error::refused(format!("point {number} is the newest of {name}"))

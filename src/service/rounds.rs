@@ -363,15 +363,22 @@ impl Service {
                 );
             }
             let [last, booted] = watched.proofs();
-            if let Some(last) = last.as_ref().filter(|last| {
-                matches!(last.evidence.outcome, Proven::Stopped | Proven::TimedOut)
-            }) {
+            if let Some(last) = last
+                .as_ref()
+                .filter(|last| matches!(last.evidence.outcome, Proven::Stopped | Proven::TimedOut))
+            {
                 put(
                     "proof-failed",
                     Gravity::Warning,
                     machine,
-                    format!("Point {} of {name} did not boot on {}: {}.", last.point, last.evidence.target, last.evidence.says),
-                    &format!("Look at its console and its picture in {}; landfall inspect point:{name} says what is known of its guest.", last.evidence.folder),
+                    format!(
+                        "Point {} of {name} did not boot on {}: {}.",
+                        last.point, last.evidence.target, last.evidence.says
+                    ),
+                    &format!(
+                        "Look at its console and its picture in {}; landfall inspect point:{name} says what is known of its guest.",
+                        last.evidence.folder
+                    ),
                 );
             }
             if let Some(every) = self.config.protect(&name).prove
@@ -379,7 +386,8 @@ impl Service {
             {
                 let good = booted.as_ref().map_or(first.time, |booted| booted.evidence.at.0);
                 if at.0.saturating_sub(good) > u64::try_from(every.as_millis() * 2).unwrap_or(u64::MAX) {
-                    let since = booted.map_or_else(|| "ever".to_owned(), |booted| format!("since {}", booted.evidence.at));
+                    let since = booted
+                        .map_or_else(|| "ever".to_owned(), |booted| format!("since {}", booted.evidence.at));
                     let why = last.map(|last| format!(" The last trial: {}.", last.evidence.says));
                     put(
                         "proof-overdue",

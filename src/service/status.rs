@@ -31,8 +31,14 @@ impl Service {
                 free: Bytes(free),
             },
             coverage: Coverage {
-                scheduled: machines.iter().filter(|one| one.proof.as_ref().is_some_and(|it| it.every.is_some())).count(),
-                proven: machines.iter().filter(|one| one.proof.as_ref().is_some_and(|it| it.is_current(at))).count(),
+                scheduled: machines
+                    .iter()
+                    .filter(|one| one.proof.as_ref().is_some_and(|it| it.every.is_some()))
+                    .count(),
+                proven: machines
+                    .iter()
+                    .filter(|one| one.proof.as_ref().is_some_and(|it| it.is_current(at)))
+                    .count(),
             },
             machines,
             alarms: self.alarms.now(),

@@ -1,7 +1,7 @@
 //! Fleets: one machine's failure stops no other, collisions are found before anything is written, and what is done is not
 //! done again, not even after a kill.
 
-use crate::boots::{alone, guest, landfall, text};
+use crate::boots::{guest, landfall, place, text};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

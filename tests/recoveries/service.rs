@@ -19,9 +19,17 @@ impl Service {
         let dir = self.protected.dir.path();
         let file = dir.join("landfall.toml");
         // The vault is looked at, and not written to.
-        let text = format!("vault = \"vault\"\nsockets = \"s\"\n[protect]\nretention = \"100y every 1s\"\n{}", self.more);
+        let text = format!(
+            "vault = \"vault\"\nsockets = \"s\"\n[protect]\nretention = \"100y every 1s\"\n{}",
+            self.more
+        );
         fs::write(&file, text).unwrap();
-        let child = landfall().args(["serve", "--config"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = landfall()
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         self.child = Some(child.unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(dir.join("s/points.sock")).is_err() {
@@ -66,21 +74,35 @@ fn a_machine_is_recovered_while_the_service_works_on() {
     let at = ["recover", "web01", "--at", "2026-11-29 14:03:05", "--mode", "test", "-o"];
     let recovered = done(service.landfall().args(at).arg(dir.join("out")));
     let over = recovered["recovery"]["disks"][0]["over"].as_str().unwrap();
-    assert!(over.contains(&format!("scsi0-0%40{}?socket=", points[0])) && over.ends_with("s/points.sock"), "{over}");
-    let zone = recovered["findings"].as_array().unwrap().iter().filter(|it| it["id"] == "recovery-point").count();
+    assert!(
+        over.contains(&format!("scsi0-0%40{}?socket=", points[0])) && over.ends_with("s/points.sock"),
+        "{over}"
+    );
+    let zone =
+        recovered["findings"].as_array().unwrap().iter().filter(|it| it["id"] == "recovery-point").count();
     assert_eq!(zone, 2, "that UTC was taken is told: {recovered:#}");
     let folder = dir.join("out/web01-test");
     // QEMU reads the chain through the service; what was patched is on top.
     let chain = dir.join("chain.raw");
-    output(Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&folder.join("disk0.qcow2"), &chain]));
+    output(
+        Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&folder.join("disk0.qcow2"), &chain]),
+    );
     let mine = done(service.landfall().args(["disk", "info"]).arg(&chain));
-    assert_eq!(mine["partitions"]["entries"][0]["start"], inspected["disks"][0]["partitions"]["entries"][0]["start"]);
+    assert_eq!(
+        mine["partitions"]["entries"][0]["start"],
+        inspected["disks"][0]["partitions"]["entries"][0]["start"]
+    );
     // A service that was killed knows what is needed.
     service.kill();
     service.start();
-    let delete = service.landfall().args(["points", "delete", "web01", &points[0].to_string()]).output().unwrap();
+    let delete =
+        service.landfall().args(["points", "delete", "web01", &points[0].to_string()]).output().unwrap();
     assert_eq!(delete.status.code(), Some(1));
-    assert!(text(&delete).contains("web01-test") || text(&delete).contains("has the name"), "{}", text(&delete));
+    assert!(
+        text(&delete).contains("web01-test") || text(&delete).contains("has the name"),
+        "{}",
+        text(&delete)
+    );
     let removed = done(service.landfall().args(["recover", "remove"]).arg(&folder));
     assert_eq!(removed["outcome"], "removed");
     service.kill();
@@ -111,8 +133,10 @@ fn points_are_patched_and_tried_by_the_clock() {
             std::thread::sleep(Duration::from_millis(250));
         }
     };
-    let has = |status: &Value, id: &str| status["alarms"].as_array().unwrap().iter().any(|alarm| alarm["id"] == id);
-    let bad = wait(&service, "alarms", &|status| has(status, "proof-failed") && has(status, "prepare-failed"));
+    let has =
+        |status: &Value, id: &str| status["alarms"].as_array().unwrap().iter().any(|alarm| alarm["id"] == id);
+    let bad =
+        wait(&service, "alarms", &|status| has(status, "proof-failed") && has(status, "prepare-failed"));
     assert_eq!(bad["coverage"], serde_json::json!({"scheduled": 1, "proven": 0}));
     let last = &bad["machines"][0]["proof"]["last"];
     assert_eq!(last["point"], service.protected.points[1], "{bad:#}");
@@ -147,7 +171,8 @@ fn points_are_patched_and_tried_by_the_clock() {
     // It is held as long as it is there.
     let holds = json(&service.landfall().args(["points", "show", "web01", "latest"]).output().unwrap());
     assert_eq!(holds["point"]["number"], newest);
-    let delete = service.landfall().args(["points", "delete", "web01", &newest.to_string()]).output().unwrap();
+    let delete =
+        service.landfall().args(["points", "delete", "web01", &newest.to_string()]).output().unwrap();
     assert_eq!(delete.status.code(), Some(1), "{}", text(&delete));
     done(service.landfall().args(["recover", "remove"]).arg(dir.join("out/web01-test")));
     // By hand it is attached all the same. Ten seconds are enough to see that nothing is attached to another point.

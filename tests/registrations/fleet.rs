@@ -3,7 +3,7 @@
 
 use super::vcsim::{Vcsim, second_client};
 use super::{all, ids, landfall};
-use crate::boots::{alone, guest};
+use crate::boots::{guest, place};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! A disk image without a definition is a machine, too: what nobody says is found out or chosen, and told.
 
 use super::{Site, have_qemu_img, inspect, qemu_img, run, told};
-use crate::boots::{alone, guest, landfall, text};
+use crate::boots::{guest, landfall, place, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

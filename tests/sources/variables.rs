@@ -1,7 +1,7 @@
 //! UEFI variables: a target whose firmware reads their format starts with the source's; for any other it is told that they stay.
 
 use super::{Site, have_qemu_img, qemu_img};
-use crate::boots::{alone, guest, landfall, text};
+use crate::boots::{guest, landfall, place, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

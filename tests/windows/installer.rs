@@ -4,7 +4,7 @@
 
 use super::virtio::cat;
 use super::{Guest, findings, have, machine, to_raw, volume};
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;

@@ -5,7 +5,7 @@
 mod installer;
 mod virtio;
 
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text};
 use landfall_boot::windows::data::Data;
 use landfall_boot::windows::hive::Hive;
 use serde_json::Value;

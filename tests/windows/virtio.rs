@@ -3,7 +3,7 @@
 //! ntfsls read what the guest has afterwards. None of the drivers runs: that Windows loads them is not proven here.
 
 use super::{Guest, convert, findings, have, machine, to_raw, values, volume};
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;

@@ -8,9 +8,7 @@ use crate::moment::Moment;
 use crate::ops::Failure;
 use crate::ops::service::Service;
 use crate::report::api::MachineShown;
-use crate::report::protection::{
-    Alarm, Gravity, MachineStatus, ProofStatus, Protection, Proven, Status,
-};
+use crate::report::protection::{Alarm, Gravity, MachineStatus, ProofStatus, Protection, Proven, Status};
 use landfall_image::Result;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -101,7 +99,8 @@ pub fn in_words(status: &Status) -> String {
     if coverage.scheduled > 0 || coverage.proven > 0 {
         let unproven = coverage.scheduled.saturating_sub(coverage.proven);
         let open = if unproven > 0 { format!("; {unproven} not, or too long ago") } else { String::new() };
-        let _ = writeln!(out, "Seen to boot: {} of {}{open}", coverage.proven, count(machines.len(), "machine"));
+        let _ =
+            writeln!(out, "Seen to boot: {} of {}{open}", coverage.proven, count(machines.len(), "machine"));
     }
     if !machines.is_empty() {
         out.push('\n');
@@ -191,7 +190,8 @@ fn proof_text(proof: &ProofStatus, now: Moment) -> String {
         Proven::TimedOut => "DID NOT BOOT IN TIME",
         Proven::CouldNotRun => "COULD NOT BE TRIED",
     };
-    let login = seen.seconds_to_login.map(|seconds| format!(", login after {seconds:.0} s")).unwrap_or_default();
+    let login =
+        seen.seconds_to_login.map(|seconds| format!(", login after {seconds:.0} s")).unwrap_or_default();
     let mut out = format!(
         "point {} {word} on {} {} ago{login}{every}: {}",
         last.point,
@@ -236,7 +236,10 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
     for prepared in &machine.prepared {
         line(
             "prepared",
-            &format!("for {}: point {} of {} (landfall recover {} --at prepared)", prepared.target, prepared.point, prepared.at, machine.name),
+            &format!(
+                "for {}: point {} of {} (landfall recover {} --at prepared)",
+                prepared.target, prepared.point, prepared.at, machine.name
+            ),
         );
     }
     let defined = match (machine.defined, one.variables) {

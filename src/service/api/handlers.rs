@@ -7,8 +7,8 @@ use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::report::VERSION;
 use crate::report::api::{
-    Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold, SetPoint, SetTag, Token,
-    TokenMade, Tokens, Verification, Verify,
+    Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,
+    SetPoint, SetTag, Token, TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Evidence, Point, Points, Status};
 use crate::service::which::Which;
@@ -198,7 +198,8 @@ pub(super) fn hold(call: &Call, wanted: SetHold) -> Outcome<HoldSet> {
     let SetHold { holder, held } = wanted;
     if holder.trim().is_empty() || holder.len() > 4096 || holder.chars().any(char::is_control) {
         return Err(Refusal::bad(
-            Error::refused("this cannot be who holds a point").hint("use 1 to 4096 bytes without control characters"),
+            Error::refused("this cannot be who holds a point")
+                .hint("use 1 to 4096 bytes without control characters"),
         ));
     }
     // One that is gone can be let go.

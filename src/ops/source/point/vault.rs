@@ -1,7 +1,8 @@
 //! The points of a vault that this process works on itself, without a service.
 
 use super::{
-    At, Candidate, DEFINITION, HeldPoint, PointDisk, PointSource, Points, VARIABLES, choose, export, variables_of,
+    At, Candidate, DEFINITION, HeldPoint, PointDisk, PointSource, Points, VARIABLES, choose, export,
+    variables_of,
 };
 use crate::hypervisor::{Below, Server};
 use crate::machine::Machine as Definition;
@@ -10,9 +11,9 @@ use crate::name::Name;
 use crate::recovery::below;
 use crate::report::protection::Evidence;
 use crate::service::catalog::{CATALOG, Catalog};
-use crate::vault::{Trouble, Vault};
 use crate::vault::journal::Checkpoint;
 use crate::vault::machine::{Machine, Point};
+use crate::vault::{Trouble, Vault};
 use landfall_image::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,7 +68,8 @@ impl Points for OpenVault {
         };
         let number = choose(name, &points.iter().map(candidate).collect::<Vec<_>>(), at)?;
         let chosen = points.into_iter().find(|point| point.sequence == number);
-        let chosen = chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
+        let chosen =
+            chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
         source(name, &machine, &chosen, None)
     }
 
