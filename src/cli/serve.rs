@@ -3,7 +3,7 @@
 use super::args::Serve;
 use super::{Surroundings, text};
 use crate::ops::serve;
-use crate::report::serving::ServeChecked;
+use crate::report::serving::{Rules, ServeChecked};
 use landfall_image::Result;
 use std::fmt::Write;
 
@@ -22,6 +22,18 @@ pub fn run(args: &Serve, as_json: bool, surroundings: &Surroundings) -> Result<u
     Ok(0)
 }
 
+fn rules_text(rules: &Rules) -> String {
+    let mut out = format!("a point every {}, RPO {}, kept {}", rules.checkpoint, rules.rpo, rules.retention);
+    if let Some(every) = &rules.prove {
+        let _ = write!(out, "; booted in isolation every {every}");
+    }
+    if !rules.prepare.is_empty() {
+        let targets: Vec<&str> = rules.prepare.iter().map(String::as_str).collect();
+        let _ = write!(out, "; patched ahead for {}", targets.join(", "));
+    }
+    out
+}
+
 fn in_words(checked: &ServeChecked) -> String {
     let mut out = String::new();
     let list = |all: &[String]| all.join(", ");
@@ -29,18 +41,9 @@ fn in_words(checked: &ServeChecked) -> String {
     let _ = writeln!(out, "NBD         {}", list(&checked.receive));
     let _ = writeln!(out, "points      {}", checked.points);
     let _ = writeln!(out, "API         {}", list(&checked.api));
-    let rules = &checked.protect;
-    let _ = writeln!(
-        out,
-        "machines    a point every {}, RPO {}, kept {}",
-        rules.checkpoint, rules.rpo, rules.retention
-    );
+    let _ = writeln!(out, "machines    {}", rules_text(&checked.protect));
     for (name, rules) in &checked.machines {
-        let _ = writeln!(
-            out,
-            "  {name}: a point every {}, RPO {}, kept {}",
-            rules.checkpoint, rules.rpo, rules.retention
-        );
+        let _ = writeln!(out, "  {name}: {}", rules_text(rules));
     }
     for (name, members) in &checked.groups {
         let _ = writeln!(out, "group {name}: {}, cut at one moment", list(members));

@@ -73,6 +73,8 @@ fn rules(protect: &Protect) -> Rules {
         checkpoint: shown_duration(protect.checkpoint),
         retention: protect.retention.to_string(),
         rpo: shown_duration(protect.rpo),
+        prove: protect.prove.map(shown_duration),
+        prepare: protect.prepare.clone(),
     }
 }
 

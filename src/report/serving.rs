@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The service as its file describes it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -34,4 +34,10 @@ pub struct Rules {
     pub retention: String,
     /// How old the newest may be.
     pub rpo: String,
+    /// How often a point is booted in isolation; `None` for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prove: Option<String>,
+    /// The targets that points are patched ahead for.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub prepare: BTreeSet<String>,
 }

@@ -3,10 +3,11 @@
 //! ```text
 //! NBD clients -> exports -> stream (is it a state of the machine?) -> vault
 //!                              rounds: checkpoints | upkeep | alarms -> catalog, webhook
+//!                              drills: trial boots, points patched ahead
 //! API, command line -> Service -> status, points, tags …
 //! ```
 //!
-//! Threads: one sets points, one keeps the past in order, one watches; NBD and the API run on tokio. Everything that a recovery needs is in the
+//! Threads: one sets points, one keeps the past in order, one watches, and so on (`rounds::WORK`); NBD and the API run on tokio. Everything that a recovery needs is in the
 //! vault; a service that is killed goes on where it was.
 //!
 //! Absent: what is done with points (`recovery`), and every protocol but NBD.
@@ -16,6 +17,7 @@ pub mod api;
 pub mod catalog;
 pub mod config;
 mod coverage;
+mod drills;
 pub mod exports;
 mod places;
 mod rounds;
@@ -96,7 +98,7 @@ impl Service {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
         made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
-        let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
+        let (catalog, aside) = Catalog::open(&config.vault.join(catalog::CATALOG))?;
         let mut service = Service {
             config,
             vault,
@@ -151,6 +153,10 @@ impl Service {
 
     fn watch(&self, name: &Name, watched: Watched) {
         let machine = Arc::clone(watched.machine());
+        match self.catalog.proofs(&machine.home().machine) {
+            Ok(proofs) => proofs.iter().for_each(|proof| watched.proven(proof)),
+            Err(error) => tracing::error!(machine = %name, %error, "its evidence cannot be read"),
+        }
         self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
         self.meet(name, &machine);
     }
@@ -373,8 +379,11 @@ impl Service {
         }
         let held = self.machine(name)?.machine().holds().all().into_iter().find(|hold| hold.point == number);
         if let Some(hold) = held {
-            return Err(Error::refused(format!("a recovered machine lives on point {number}: {}", hold.holder))
-                .hint("commit, roll back or remove that first: landfall recover list"));
+            return Err(Error::refused(format!(
+                "a recovered machine lives on point {number}: {}",
+                hold.holder
+            ))
+            .hint("commit, roll back or remove that first: landfall recover list"));
         }
         if self.points(name)?.last().is_some_and(|last| last.number == number) {
             return Err(Error::refused(format!("point {number} is the newest of {name}"))

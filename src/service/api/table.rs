@@ -195,6 +195,7 @@ pub(super) fn routes() -> Vec<Route> {
     const POINT: &str = "/v1/machines/{name}/points/{point}";
     const TAG: &str = "/v1/machines/{name}/points/{point}/tag";
     const VERIFY: &str = "/v1/machines/{name}/points/{point}/verify";
+    const PROOF: &str = "/v1/machines/{name}/points/{point}/proof";
     const HOLD: &str = "/v1/machines/{name}/points/{point}/hold";
     let (put, post, delete) = (Method::PUT, Method::POST, Method::DELETE);
     vec![
@@ -280,6 +281,14 @@ pub(super) fn routes() -> Vec<Route> {
             "How far a point's verification is, or what came of the last.",
             handlers::verification,
         ),
+        order(
+            post.clone(),
+            PROOF,
+            Operate,
+            "Attaches what a trial boot of a point showed to it; landfall prove does.",
+            handlers::attach_proof,
+        )
+        .with_status(StatusCode::CREATED),
         ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
             .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
         ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),

@@ -236,11 +236,21 @@ fn a_held_point_is_not_given_up_until_it_is_let_go() {
         assert_eq!(hold(body.clone()).status, status, "{body}");
     }
     let holds = running.local("GET", "/v1/holds", None).json();
-    assert_eq!(holds["holds"], json!([{ "machine": "web01", "point": number, "holder": "/recovered/web01" }]));
+    assert_eq!(
+        holds["holds"],
+        json!([{ "machine": "web01", "point": number, "holder": "/recovered/web01" }])
+    );
     let refused = running.local("DELETE", &point, None);
     assert_eq!(refused.status, 409);
-    assert!(refused.json()["error"]["says"].as_str().unwrap().contains("/recovered/web01"), "{:?}", refused.json());
-    assert_eq!(running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&json!({ "holder": "x" }))).status, 404);
+    assert!(
+        refused.json()["error"]["says"].as_str().unwrap().contains("/recovered/web01"),
+        "{:?}",
+        refused.json()
+    );
+    assert_eq!(
+        running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&json!({ "holder": "x" }))).status,
+        404
+    );
     let gone = json!({ "holder": "x", "held": false });
     assert_eq!(running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&gone)).status, 200);
     assert_eq!(hold(json!({ "holder": "/recovered/web01", "held": false })).json()["held"], false);
