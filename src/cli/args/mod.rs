@@ -9,7 +9,8 @@ pub use disk::{DiskConvert, DiskVerb, ImageArgs};
 pub use receive::{ReceiveFolder, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveVerb};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use service::{
-    AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
+    AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs,
+    TokenVerb,
 };
 
 use crate::ops::parse_size;

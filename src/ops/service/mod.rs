@@ -14,10 +14,10 @@ pub use wanted::{Said, wanted};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{
-    Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint, SetTag, TokenMade,
-    Tokens, Verification, Verify,
+    Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
+    SetTag, TokenMade, Tokens, Verification, Verify,
 };
-use crate::report::protection::{Points, Status};
+use crate::report::protection::{Evidence, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
 use landfall_image::{Error, Kind, Result};
 use serde::Deserialize;
@@ -215,6 +215,14 @@ impl Service {
         self.get("/v1/holds")
     }
 
+    /// Attaches what a trial boot of a point showed to it.
+    ///
+    /// # Errors
+    /// Refused where there is none.
+    pub fn attach_proof(&self, name: &Name, number: u64, evidence: &Evidence) -> Result<PointSet> {
+        self.send("POST", &format!("{}/proof", point_path(name, &number.to_string())), Some(evidence))
+    }
+
     /// True for a service on this machine, asked over its socket.
     pub fn is_local(&self) -> bool {
         self.is_local
@@ -319,10 +327,7 @@ impl Service {
     }
 
     /// What is answered, or what is refused.
-    fn answered(
-        &self,
-        answer: std::result::Result<http::Response<Body>, ureq::Error>,
-    ) -> Result<Vec<u8>> {
+    fn answered(&self, answer: std::result::Result<http::Response<Body>, ureq::Error>) -> Result<Vec<u8>> {
         let mut answer = answer.map_err(|error| self.failed(error))?;
         let bytes = content(&mut answer).map_err(|error| self.failed(error))?;
         match answer.status().is_success() {

@@ -22,6 +22,7 @@ use crate::machine::{Bus, DiskSlot, Machine};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::Context;
+use crate::report::protection::Evidence;
 use crate::vault::journal::Consistency;
 use landfall_boot::check::Finding;
 use landfall_image::formats::{Image, LayerInfo};
@@ -70,6 +71,12 @@ pub trait Points: Send + Sync {
     /// # Errors
     /// As those who keep it.
     fn holds(&self) -> Result<Vec<HeldPoint>>;
+
+    /// Attaches what a trial boot of a point showed to it.
+    ///
+    /// # Errors
+    /// Refused where there is no such point.
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()>;
 }
 
 /// A point that is held.

@@ -3,6 +3,7 @@
 use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
+use crate::report::protection::Evidence;
 use landfall_image::location::Location;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Error, Format, OpenOptions, Result};
@@ -24,8 +25,9 @@ impl Served {
         let service = Service::new(&self.access)?;
         match service.is_local() {
             true => Ok(service),
-            false => Err(Error::unsupported("points are read over a socket of the service's machine")
-                .hint("run landfall there, or name the socket of the service on this machine (LANDFALL_SERVICE)")),
+            false => Err(Error::unsupported("points are read over a socket of the service's machine").hint(
+                "run landfall there, or name the socket of the service on this machine (LANDFALL_SERVICE)",
+            )),
         }
     }
 }
@@ -96,6 +98,10 @@ impl Points for Served {
         };
         holds.map(held).collect()
     }
+
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
+        self.service()?.attach_proof(machine, number, evidence).map(drop)
+    }
 }
 
 /// As the service is asked.
@@ -120,7 +126,10 @@ mod tests {
             (At::Latest, "latest"),
             (At::Number(7), "7"),
             (At::Tag("a b".into()), "tag:a b"),
-            (At::Time { moment: Moment(1_795_960_985_999), is_zone_assumed: false }, "2026-11-29T14:03:05.999Z"),
+            (
+                At::Time { moment: Moment(1_795_960_985_999), is_zone_assumed: false },
+                "2026-11-29T14:03:05.999Z",
+            ),
         ] {
             assert_eq!(which(&at), text);
             assert!(text.parse::<crate::service::which::Which>().is_ok(), "{text}");
