@@ -184,11 +184,11 @@ fn points_are_patched_and_tried_by_the_clock() {
         .unwrap();
     let tried = json(&tried);
     assert_eq!(tried["outcome"], "booted", "{tried:#}");
-    let shown = status(&service);
+    // Alarms are looked for once a second.
+    let shown = wait(&service, "the alarm ends", &|status| !has(status, "proof-failed"));
     let proof = &shown["machines"][0]["proof"];
     assert_eq!((&proof["last"]["point"], &proof["booted"]), (&newest.into(), &proof["last"]), "{shown:#}");
     assert_eq!(shown["coverage"], serde_json::json!({"scheduled": 1, "proven": 1}));
-    assert!(!has(&shown, "proof-failed"));
     service.kill();
     crate::cli::schemas::check(&[("status", bad), ("status", shown), ("recover", recovered)]);
 }
