@@ -359,25 +359,31 @@ impl Service {
                     format!(
                         "The newest state of {name} that can be recovered is {age:.0} s old; {target:.0} s are allowed."
                     ),
-                    "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
+                    "landfall status NAME says why: its stream has gone, a copy is under way, or the vault is too slow.",
                 );
             }
             let [last, booted] = watched.proofs();
             if let Some(last) = last
                 .as_ref()
-                .filter(|last| matches!(last.evidence.outcome, Proven::Stopped | Proven::TimedOut))
+                .filter(|last| !matches!(last.evidence.outcome, Proven::Booted | Proven::CouldNotRun))
             {
                 put(
                     "proof-failed",
                     Gravity::Warning,
                     machine,
-                    format!(
-                        "Point {} of {name} did not boot on {}: {}.",
-                        last.point, last.evidence.target, last.evidence.says
-                    ),
+                    match last.evidence.outcome {
+                        Proven::Blocked => format!(
+                            "Point {} of {name} cannot be recovered on {}: {}",
+                            last.point, last.evidence.target, last.evidence.says
+                        ),
+                        _ => format!(
+                            "Point {} of {name} did not boot on {}: {}.",
+                            last.point, last.evidence.target, last.evidence.says
+                        ),
+                    },
                     &format!(
-                        "Look at its console and its picture in {}; landfall inspect point:{name} says what is known of its guest.",
-                        last.evidence.folder
+                        "landfall inspect point:{name}@{} says what is known of its guest; the trial's console and picture are in {}.",
+                        last.point, last.evidence.folder
                     ),
                 );
             }
