@@ -12,6 +12,7 @@ use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, 
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
 use crate::report::protection::{Points, Status};
+use crate::report::receiving::{PointExported, Pulled, ReceivedStreams, Scanned};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
 use crate::report::serving::ServeChecked;
@@ -44,6 +45,7 @@ pub const TABLE: &[Row] = &[
     file::<Manifest>("drop-manifest", "landfall.json, the manifest of a drop in a watched folder"),
     row::<Failed>("error", "any verb that did not do what was asked"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
+    row::<PointExported>("export-point", "a recovery point that was exported as an RBD diff"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
@@ -52,6 +54,9 @@ pub const TABLE: &[Row] = &[
     row::<Points>("points", "the recovery points of a machine"),
     row::<MachineShown>("protect", "a protected machine, and where its disks are sent; also status MACHINE"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
+    row::<Scanned>("receive-folder", "what became of the drops in a watched folder"),
+    row::<Pulled>("receive-pull", "disks that were pulled from NBD exports"),
+    row::<ReceivedStreams>("receive-rbd", "RBD streams that were taken"),
     row::<Recovered>("recover", "a machine that was recovered; also report.json beside it"),
     row::<Ended>("recover-end", "what became of a recovery: commit, rollback, remove, resume"),
     row::<Recoveries>("recover-list", "the recoveries that there are"),
@@ -150,9 +155,10 @@ mod tests {
     fn undescribed(schema: &serde_json::Value, at: &str, out: &mut Vec<String>) {
         let Some(map) = schema.as_object() else { return };
         if let Some(properties) = map.get("properties").and_then(|properties| properties.as_object()) {
+            let fields = properties.values().filter(|field| field.get("const").is_none()).count();
             for (name, field) in properties {
-                // A variant's only field has the variant's description.
-                let is_variant = properties.len() == 1 && map.contains_key("description");
+                // A variant's only field, beside its name, has the variant's description.
+                let is_variant = fields == 1 && map.contains_key("description");
                 if field.get("description").is_none() && field.get("const").is_none() && !is_variant {
                     out.push(format!("{at}.{name}"));
                 }

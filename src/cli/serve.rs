@@ -23,7 +23,10 @@ pub fn run(args: &Serve, as_json: bool, surroundings: &Surroundings) -> Result<u
 }
 
 fn rules_text(rules: &Rules) -> String {
-    let mut out = format!("a point every {}, RPO {}, kept {}", rules.checkpoint, rules.rpo, rules.retention);
+    let mut out = format!(
+        "a point every {}, RPO {} ({} by deltas), kept {}",
+        rules.checkpoint, rules.rpo, rules.delta_rpo, rules.retention
+    );
     if let Some(every) = &rules.prove {
         let _ = write!(out, "; booted in isolation every {every}");
     }
@@ -41,6 +44,15 @@ fn in_words(checked: &ServeChecked) -> String {
     let _ = writeln!(out, "NBD         {}", list(&checked.receive));
     let _ = writeln!(out, "points      {}", checked.points);
     let _ = writeln!(out, "API         {}", list(&checked.api));
+    for folder in &checked.folders {
+        let sealed =
+            if folder.manifest { "drops with a manifest only" } else { "drops by their name or a manifest" };
+        let after = if folder.keep { "they stay in their place" } else { "they go to .done" };
+        let _ = writeln!(out, "folder      {} every {}: {sealed}; {after}", folder.path, folder.every);
+    }
+    if checked.require_digest {
+        let _ = writeln!(out, "RBD         streams with a SHA-256 only");
+    }
     let _ = writeln!(out, "machines    {}", rules_text(&checked.protect));
     for (name, rules) in &checked.machines {
         let _ = writeln!(out, "  {name}: {}", rules_text(rules));

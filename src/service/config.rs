@@ -22,6 +22,9 @@
 //!
 //! [group.shop]                        # cut at one moment
 //! machines = ["web01", "db01"]
+//!
+//! [[folder]]                          # where exported machines and deltas of them are put
+//! path = "/srv/drops"
 //! ```
 //! Every key has a default. Paths are relative to the file's folder.
 
@@ -29,11 +32,12 @@ use crate::hypervisor;
 use crate::name::Name;
 use crate::ops::parse_size;
 use crate::ops::toml_file::{self, wrong};
+use crate::receive::folder::Options;
 use crate::receive::nbd::{Config as Receive, Listen};
 use crate::receive::{Certificate, Peer};
 use crate::vault::retention::{Retention, duration};
 use landfall_image::convert::RateLimit;
-use landfall_image::nbd::TlsFiles;
+use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Bytes, Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -65,12 +69,29 @@ pub struct Config {
     pub machines: BTreeMap<Name, Protect>,
     /// Consistency groups. No machine is in two.
     pub groups: BTreeMap<Name, BTreeSet<Name>>,
+    /// Folders that are watched for drops.
+    pub folders: Vec<Folder>,
+    /// RBD streams without a digest are refused.
+    pub require_digest: bool,
+    /// How NBD servers are spoken to that disks are pulled from.
+    pub pull: ClientOptions,
     /// What is done in the background, and how fast.
     pub upkeep: Upkeep,
     /// How points are tried and prepared.
     pub drill: Drill,
     /// Who is told of alarms.
     pub alarm: Alarm,
+}
+
+/// A watched folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which drops are taken, and where they go.
+    pub options: Options,
+    /// Between two looks.
+    pub every: Duration,
 }
 
 /// What a client with a certificate may write to.
@@ -132,8 +153,10 @@ pub struct Protect {
     pub checkpoint: Duration,
     /// Which points are kept.
     pub retention: Retention,
-    /// How old the newest point may be.
+    /// How old the newest point may be of a machine that is mirrored.
     pub rpo: Duration,
+    /// How old the last delta may be of a machine that is fed by deltas.
+    pub delta_rpo: Duration,
     /// When a copy is complete.
     pub in_sync: InSync,
     /// Between two trial boots; `None` for never.
@@ -148,6 +171,8 @@ impl Default for Protect {
             checkpoint: Duration::from_secs(5),
             retention: Retention::default(),
             rpo: Duration::from_secs(15),
+            // One each day, which takes its time.
+            delta_rpo: Duration::from_secs(26 * 3600),
             in_sync: InSync::default(),
             prove: None,
             prepare: BTreeSet::new(),
@@ -280,6 +305,12 @@ pub(crate) struct Written {
     /// Machines whose points are cut at one moment, by the group's name.
     #[schemars(with = "BTreeMap<String, WrittenGroup>")]
     group: BTreeMap<Spanned<String>, WrittenGroup>,
+    /// Folders in which exported machines, images and deltas of them are put.
+    folder: Vec<WrittenFolder>,
+    /// RBD streams.
+    rbd: WrittenRbd,
+    /// NBD servers that disks are pulled from.
+    pull: WrittenPull,
     /// What is done in the background.
     upkeep: WrittenUpkeep,
     /// How points are booted in isolation, and patched ahead.
@@ -345,6 +376,10 @@ struct WrittenProtect {
     /// How old the newest point may be; by default three times `checkpoint`.
     #[schemars(with = "Option<String>")]
     rpo: Option<Spanned<String>>,
+    /// How old the last delta may be of a machine that is fed by deltas and not mirrored; by default the machine's own `rpo`, where that is
+    /// given, else 26h.
+    #[schemars(with = "Option<String>")]
+    delta_rpo: Option<Spanned<String>>,
     /// When a copy is complete: `stays` (the client flushes and stays, as QEMU's mirror does), `flush`, or `said`
     /// (landfall ready); by default `stays`.
     in_sync: Option<InSync>,
@@ -354,6 +389,43 @@ struct WrittenProtect {
     /// The newest point is patched ahead for these, so that its recovery starts at once: `["kvm"]`.
     #[schemars(with = "Option<Vec<String>>")]
     prepare: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenFolder {
+    /// The folder. Drops for a machine are put into a folder of its name in there.
+    #[schemars(with = "PathBuf")]
+    path: Spanned<PathBuf>,
+    /// Only drops with a manifest (landfall.json, SHA256SUMS, .sha256 beside each file) are taken; by default, a folder whose name does not end
+    /// in .partial is complete.
+    #[serde(default)]
+    manifest: bool,
+    /// Drops that were taken stay where they are, with DONE.txt in them; by default they go to .done.
+    #[serde(default)]
+    keep: bool,
+    /// Between two looks, 1s to 1h; by default 10s.
+    #[schemars(with = "Option<String>")]
+    #[serde(default)]
+    every: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenRbd {
+    /// Streams without a SHA-256 are refused; by default they are taken, and said to be unverified.
+    require_digest: bool,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenPull {
+    /// The authority of the servers' certificates, for nbds://.
+    ca: Option<PathBuf>,
+    /// The certificate that is shown to them.
+    certificate: Option<PathBuf>,
+    /// Its key.
+    key: Option<PathBuf>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -483,6 +555,9 @@ impl WrittenProtect {
                 ));
             }
         }
+        if let Some(text) = &self.delta_rpo {
+            protect.delta_rpo = between(text, 1, 366 * 24 * HOUR)?;
+        }
         protect.in_sync = self.in_sync.unwrap_or(protect.in_sync);
         if let Some(text) = &self.prove {
             protect.prove = match text.get_ref().as_str() {
@@ -512,7 +587,12 @@ impl Written {
         let protect = self.protect.over(&Protect::default())?;
         let mut machines = BTreeMap::new();
         for (name, written) in &self.machine {
-            machines.insert(read(name)?, written.over(&protect)?);
+            let mut own = written.over(&protect)?;
+            // What somebody says of one machine is meant for the way that it comes in by.
+            if written.rpo.is_some() && written.delta_rpo.is_none() {
+                own.delta_rpo = own.rpo;
+            }
+            machines.insert(read(name)?, own);
         }
         let mut groups: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         for (name, group) in &self.group {
@@ -543,12 +623,21 @@ impl Written {
             }
         }
         let upkeep = self.upkeep()?;
+        let vault = self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path);
+        let tls = TlsFiles {
+            ca: self.pull.ca.as_ref().map(path),
+            certificate: self.pull.certificate.as_ref().map(path),
+            key: self.pull.key.as_ref().map(path),
+        };
         let drill = self.drill(&path)?;
         Ok(Config {
+            folders: self.folders(&path, &vault)?,
+            require_digest: self.rbd.require_digest,
+            pull: ClientOptions { tls, ..ClientOptions::default() },
             clients: self.clients()?,
             api: self.api(&path)?,
             alarm: self.alarm()?,
-            vault: self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path),
+            vault,
             sockets: self.sockets.as_ref().map_or_else(|| PathBuf::from("/run/landfall"), path),
             points_group: self.points_group.as_ref().map(group).transpose()?,
             receive,
@@ -578,6 +667,41 @@ impl Written {
             receive.check()?;
         }
         Ok(receive)
+    }
+
+    fn folders(&self, path: &impl Fn(&PathBuf) -> PathBuf, vault: &Path) -> Result<Vec<Folder>, Bad> {
+        let mut folders: Vec<Folder> = Vec::new();
+        for written in &self.folder {
+            let folder = path(written.path.get_ref());
+            let is_within = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
+            if is_within(&folder, vault) {
+                return Err(bad(
+                    written.path.span().start,
+                    "a watched folder and the vault cannot lie in one another",
+                    "what is in the vault is not for others: name a folder elsewhere",
+                ));
+            }
+            if let Some(other) = folders.iter().find(|other| is_within(&folder, &other.path)) {
+                return Err(bad(
+                    written.path.span().start,
+                    format!(
+                        "the watched folders {} and {} lie in one another",
+                        folder.display(),
+                        other.path.display()
+                    ),
+                    "each drop is taken once: name one of them",
+                ));
+            }
+            folders.push(Folder {
+                path: folder,
+                options: Options { manifest: written.manifest, keep: written.keep },
+                every: written
+                    .every
+                    .as_ref()
+                    .map_or(Ok(Duration::from_secs(10)), |text| between(text, 1, 3600))?,
+            });
+        }
+        Ok(folders)
     }
 
     fn clients(&self) -> Result<Vec<Client>, Bad> {
@@ -740,82 +864,4 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config> {
-        Config::parse(text, Path::new("/etc/landfall"))
-    }
-
-    #[test]
-    fn an_empty_file_is_a_configuration_and_each_part_counts() {
-        let config = parse("").unwrap();
-        assert_eq!(config.vault, Path::new("/var/lib/landfall/vault"));
-        assert_eq!((config.protect.checkpoint.as_secs(), config.protect.rpo.as_secs()), (5, 15));
-        assert!(config.api.is_none() && config.receive.listen.is_empty());
-        let config = parse(
-            r#"
-            vault = "v"
-            [receive]
-            listen = ["[::]:10809"]
-            certificate = "r.pem"
-            key = "r.key"
-            clients_ca = "ca.pem"
-            client = [{ subject = "CN=hv1", machines = ["web*"] }]
-            [api]
-            listen = ["0.0.0.0:8470"]
-            certificate = "a.pem"
-            key = "/a.key"
-            [protect]
-            checkpoint = "10s"
-            [machine.db01]
-            retention = "7d every 10s"
-            rpo = "1m"
-            [group.shop]
-            machines = ["web01", "db01"]
-            [alarm]
-            webhook = "https://example.org/hook"
-            "#,
-        )
-        .unwrap();
-        assert_eq!(config.vault, Path::new("/etc/landfall/v"));
-        assert_eq!(config.api.as_ref().unwrap().certificate, Path::new("/etc/landfall/a.pem"));
-        let [web, db] = ["web01", "db01"].map(|name| name.parse::<Name>().unwrap());
-        assert_eq!((config.protect(&web).rpo.as_secs(), config.protect(&db).rpo.as_secs()), (30, 60));
-        assert_eq!(config.group(&db).map(Name::as_str), Some("shop"));
-        let peer = |subject: &str| Peer {
-            place: crate::receive::Place::Network("192.0.2.1:5".parse().unwrap()),
-            certificate: Some(Certificate { subject: subject.to_owned(), sha256: [0; 32] }),
-        };
-        assert!(config.may_write(&peer("CN=hv1"), &web));
-        assert!(!config.may_write(&peer("CN=hv1"), &db));
-        assert!(!config.may_write(&peer("CN=hv2"), &web));
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
-        for (text, says) in [
-            ("volt = 1", "line 1"),
-            ("\n[receive]\nlisten = [\"10809\"]", "line 3"),
-            ("[receive]\nlisten = [\"0.0.0.0:10809\"]", "could write to every disk"),
-            ("[receive]\nlisten = [\"127.0.0.1:1\"]", "everybody on this machine"),
-            ("[api]\nlisten = [\"[::]:8470\"]", "over TLS only"),
-            ("[protect]\ncheckpoint = \"0s\"", "line 2"),
-            ("[protect]\ncheckpoint = \"1m\"\nrpo = \"5s\"", "line 3"),
-            ("[protect]\nretention = \"24h\"", "no rule"),
-            ("[machine.\"../x\"]\n", "cannot be the name"),
-            ("[group.a]\nmachines = [\"x\"]\n[group.b]\nmachines = [\"x\"]", "already"),
-            ("[machine.x]\ncheckpoint = \"1m\"\n[group.a]\nmachines = [\"x\", \"y\"]", "different values"),
-            ("[alarm]\nwebhook = \"http://example.org\"", "cannot be sent"),
-            ("[alarm]\nwebhook = \"http://127.0.0.1.example.org/\"", "cannot be sent"),
-            ("[upkeep]\nlow = 0", "between 1 and 99"),
-            ("[upkeep]\nlow = 5\nscarce = 10", "above"),
-            ("[[receive.client]]\nmachines = [\"*\"]", "subject"),
-            ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.to_string().contains(says), "{text}: {error}");
-            assert!(error.hint_text().is_some() || text.starts_with("volt"), "{text}: {error}");
-        }
-    }
-}
+mod tests;

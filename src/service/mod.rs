@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! NBD clients -> exports -> stream (is it a state of the machine?) -> vault
+//! RBD streams, pulls -> receipts -> deltas (whole or not at all) ------^
+//! watched folders ---> folders ----^
 //!                              rounds: checkpoints | upkeep | alarms -> catalog, webhook
 //!                              drills: trial boots, points patched ahead
 //! API, command line -> Service -> status, points, tags …
@@ -10,16 +12,19 @@
 //! Threads: one sets points, one keeps the past in order, one watches, and so on (`rounds::WORK`); NBD and the API run on tokio. Everything that a recovery needs is in the
 //! vault; a service that is killed goes on where it was.
 //!
-//! Absent: what is done with points (`recovery`), and every protocol but NBD.
+//! Absent: what is done with points (`recovery`), and the formats of what is received (`receive`).
 
 pub mod alarms;
 pub mod api;
 pub mod catalog;
 pub mod config;
 mod coverage;
+mod deltas;
 mod drills;
 pub mod exports;
+mod folders;
 mod places;
+pub mod receipts;
 mod rounds;
 pub mod rpo;
 pub mod run;
@@ -34,6 +39,7 @@ use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
 use crate::receive::nbd::Monitor;
+use crate::receive::position;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
 use crate::vault::journal::{DiskInfo, Mark, State};
@@ -43,7 +49,10 @@ use crate::vault::{Trouble, Vault};
 use alarms::Alarms;
 use catalog::Catalog;
 use config::Config;
+use deltas::Deltas;
+use folders::Watching;
 use landfall_image::{Error, Kind, Result};
+use receipts::Receipts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,6 +86,10 @@ pub struct Service {
     /// Where a damaged catalog was set aside.
     catalog_lost: Option<String>,
     alarms: Alarms,
+    /// The ways in besides NBD.
+    deltas: Deltas,
+    folders: Vec<Watching>,
+    receipts: Receipts,
     /// One at a time changes which machines and disks there are.
     changing: Mutex<()>,
     verifications: Verifications,
@@ -92,13 +105,17 @@ impl Service {
     /// Opens vault and catalog; nobody is let in before [`exports::Receiving`] is served.
     ///
     /// # Errors
-    /// As [`Vault::open`] and [`Catalog::open`]. A machine that cannot be read is an alarm.
+    /// As [`Vault::open`], [`Catalog::open`] and [`Incoming::open`](crate::receive::incoming::Incoming::open). A machine that cannot be read is
+    /// an alarm.
     pub fn open(config: Config) -> Result<Arc<Service>> {
         // Everything of every machine is in there.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
         made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join(catalog::CATALOG))?;
+        // Before anything is let in: machines into which something was cut off are closed.
+        let deltas = Deltas::open(&vault, &config.vault)?;
+        let folders = folders::all(&config.folders);
         let mut service = Service {
             config,
             vault,
@@ -108,6 +125,9 @@ impl Service {
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
             alarms: Alarms::default(),
+            folders,
+            deltas,
+            receipts: Receipts::default(),
             changing: Mutex::default(),
             verifications: Verifications::default(),
             webhook: Webhook::default(),
@@ -121,6 +141,10 @@ impl Service {
                     tracing::error!(machine = %name, %error, "a machine of the vault cannot be read");
                     service.unreadable.insert(name, error.to_string());
                 }
+                // All that is on it came by deltas, which are acknowledged when they are on the medium: nothing is missing.
+                Trouble::Behind(_) if !service.vault.machine(&name)?.journal().is_behind() => {}
+                // It is judged when what was cut off has been ended.
+                Trouble::Behind(_) if service.incoming().leases.running(&name).is_some() => {}
                 Trouble::Behind(found) => {
                     tracing::error!(machine = %name, torn = found.torn, lost = ?found.lost, "writes that were acknowledged may be missing");
                     service.doubt(&name)?;
@@ -128,6 +152,9 @@ impl Service {
             }
         }
         for (name, machine) in service.vault.machines() {
+            if deltas::is_nothing(&machine) {
+                continue;
+            }
             match Watched::new(machine) {
                 Ok(watched) => service.watch(&name, watched),
                 Err(error) => {
@@ -161,10 +188,13 @@ impl Service {
         self.meet(name, &machine);
     }
 
-    /// Streams for disks that have none yet.
+    /// Streams for disks that have none yet, and none for those that are there no longer.
     fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        for info in machine.journal().with_state(|state| state.disks.clone()).values() {
+        let disks = machine.journal().with_state(|state| state.disks.clone());
+        let is_there = |export: &ExportName| disks.values().any(|info| info.name == export.disk().as_str());
+        streams.retain(|export, _| export.machine() != name || is_there(export));
+        for info in disks.values() {
             let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
             streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
         }
@@ -241,6 +271,33 @@ impl Service {
             );
         }
         let machine = self.vault.machine_or_new(name)?;
+        let changed = || self.change(name, &machine, disks, definition, variables);
+        self.incoming()
+            .leases
+            .while_whole(std::slice::from_ref(name), changed)
+            .unwrap_or_else(|| self.half(name))?;
+        if !self.watched().contains_key(name) {
+            self.watch(name, Watched::new(machine)?);
+        } else {
+            self.meet(name, &machine);
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be done while a delta is written into a machine.
+    fn half<T>(&self, name: &Name) -> Result<T> {
+        let (says, _) = self.incoming().leases.running(name).unwrap_or_else(|| ("a delta".to_owned(), false));
+        Err(Error::refused(format!("{says} is being written into {name}")).hint("try again when it is done"))
+    }
+
+    fn change(
+        &self,
+        name: &Name,
+        machine: &Arc<Machine>,
+        disks: &[Wanted],
+        definition: Option<&[u8]>,
+        variables: Option<&[u8]>,
+    ) -> Result<()> {
         let journal = machine.journal();
         let known = journal.with_state(|state| state.disks.clone());
         for disk in disks {
@@ -265,13 +322,7 @@ impl Service {
         if let Some(bytes) = variables {
             journal.attach(VARIABLES, bytes)?;
         }
-        journal.sync()?;
-        if !self.watched().contains_key(name) {
-            self.watch(name, Watched::new(machine)?);
-        } else {
-            self.meet(name, &machine);
-        }
-        Ok(())
+        journal.sync().map(drop)
     }
 
     /// Takes a disk out of a machine. Earlier points keep it.
@@ -290,10 +341,16 @@ impl Service {
         let number = watched.machine().disk_number(disk.as_str()).ok_or_else(|| {
             Error::refused(format!("{name} has no disk {disk}")).hint("landfall status shows its disks")
         })?;
-        self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(&export);
-        watched.machine().journal().remove_disk(number)?;
-        watched.machine().journal().set_copying(disk.as_str(), None)?;
-        watched.machine().journal().sync().map(drop)
+        let remove = || {
+            self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(&export);
+            watched.machine().journal().remove_disk(number)?;
+            watched.machine().journal().set_copying(disk.as_str(), None)?;
+            watched.machine().journal().sync().map(drop)
+        };
+        self.incoming()
+            .leases
+            .while_whole(std::slice::from_ref(name), remove)
+            .unwrap_or_else(|| self.half(name))
     }
 
     /// Somebody says that all disks of a machine are copied: what they hold now is a state of it. A point is set.
@@ -370,7 +427,7 @@ impl Service {
     /// Gives up a point before its time. Its room is given back by and by.
     ///
     /// # Errors
-    /// Refused for one that does not exist, has a name, or is the newest.
+    /// Refused for one that does not exist, has a name, is the newest, or is where the next delta begins.
     pub fn give_up(&self, name: &Name, number: u64) -> Result<()> {
         let point = self.point(name, &Which::Number(number))?;
         if let Some(tag) = point.tag {
@@ -389,7 +446,13 @@ impl Service {
             return Err(Error::refused(format!("point {number} is the newest of {name}"))
                 .hint("a machine keeps its newest point"));
         }
-        self.catalog.give_up(&self.machine(name)?.machine().home().machine, number)
+        let watched = self.machine(name)?;
+        let brought = watched.brought();
+        if let Some((disk, _)) = brought.iter().find(|(_, (own, _))| own.point == Some(number)) {
+            return Err(Error::refused(format!("the next delta of {name}/{disk} begins at point {number}"))
+                .hint("it is given up by itself once a later delta was taken"));
+        }
+        self.catalog.give_up(&watched.machine().home().machine, number)
     }
 
     /// Holds a point for a recovered machine.
@@ -428,7 +491,9 @@ impl Service {
         let (named, unnamed): (Vec<_>, Vec<_>) =
             self.catalog.tags(id)?.into_iter().partition(|(_, tag)| !tag.is_empty());
         let numbers = |tags: Vec<(u64, String)>| tags.into_iter().map(|(point, _)| point).collect();
-        Ok(Wishes { kept: numbers(named), unnamed: numbers(unnamed), given_up: self.catalog.given_up(id)? })
+        let mut kept: BTreeSet<u64> = numbers(named);
+        kept.extend(position::points_to_keep(watched.machine())?);
+        Ok(Wishes { kept, unnamed: numbers(unnamed), given_up: self.catalog.given_up(id)? })
     }
 
     /// Whether it works.
@@ -452,6 +517,11 @@ impl Service {
         }
     }
 
+    /// What is received in the background.
+    pub fn receipts(&self) -> &Receipts {
+        &self.receipts
+    }
+
     /// Tells it who counts what clients do.
     pub fn count_with(&self, monitor: Monitor) {
         // There is one receiver.
@@ -461,6 +531,8 @@ impl Service {
     /// Tells all threads to end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.deltas.cancel.cancel();
+        self.receipts.stop();
         self.verifications.stop();
         self.webhook.stop();
     }

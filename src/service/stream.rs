@@ -12,6 +12,8 @@
 use super::config::InSync;
 use super::coverage::Coverage;
 use crate::receive::Peer;
+use crate::receive::lease::StreamLease;
+use crate::receive::position;
 use crate::vault::journal::{Journal, State};
 use crate::vault::machine::{Live, Machine};
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, GuestOffset, GuestRange, Result};
@@ -84,12 +86,16 @@ impl Stream {
         self.machine.journal()
     }
 
-    /// The disk, for a client to write to.
+    /// The disk, for a client to write to who has the right to.
     ///
     /// # Errors
     /// Where the machine has the disk no more.
-    pub fn incoming(self: &Arc<Self>) -> Result<Incoming> {
-        Ok(Incoming { live: self.machine.live(&self.disk)?, stream: Arc::clone(self) })
+    pub fn incoming(self: &Arc<Self>, lease: StreamLease) -> Result<Incoming> {
+        Ok(Incoming {
+            live: self.machine.live(&self.disk)?,
+            stream: Arc::clone(self),
+            _lease: Arc::new(lease),
+        })
     }
 
     /// How it is.
@@ -186,6 +192,8 @@ impl Stream {
     fn begin(&self) -> Result<()> {
         let mut session = self.session();
         if self.is_fresh.load(Ordering::Acquire) {
+            // What deltas have brought is what it holds no longer.
+            position::end(&self.machine, &self.disk)?;
             if !self.journal().with_state(State::copying).contains_key(&self.disk) {
                 let peer = session.peer.as_deref().unwrap_or("a client");
                 self.journal().set_copying(
@@ -217,6 +225,8 @@ impl Stream {
 pub struct Incoming {
     live: Live,
     stream: Arc<Stream>,
+    /// No delta is written meanwhile.
+    _lease: Arc<StreamLease>,
 }
 
 impl Disk for Incoming {

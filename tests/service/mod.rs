@@ -8,6 +8,7 @@ mod power;
 mod simulated;
 mod strangers;
 mod unit;
+mod ways;
 
 use crate::receive::vault::{BLOCK, BLOCKS, model, numbers, of_point};
 use landfall::service::config::Config;

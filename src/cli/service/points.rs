@@ -58,6 +58,8 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
                 (VerificationState::Waiting | VerificationState::Running, _) => 0,
             });
         }
+        // Also of a vault without a service: `cli::receive`.
+        PointsVerb::Export(_) => {}
         PointsVerb::Tag { name, point, tag, remove: _, at } => {
             run.show(&run.service(at)?.tag(name, point, tag.as_deref())?, set_in_words)?;
         }
@@ -215,8 +217,13 @@ fn point_text(shown: &PointShown) -> String {
     for disk in &shown.disks {
         let _ = writeln!(
             out,
-            "disk {}, {}, sectors of {} bytes\n    {}",
-            disk.name, disk.size, disk.sector, disk.uri
+            "disk {}, {}, sectors of {} bytes{}{}\n    {}",
+            disk.name,
+            disk.size,
+            disk.sector,
+            disk.snapshot.as_ref().map(|name| format!(", the RBD snapshot {name:?}")).unwrap_or_default(),
+            if disk.unverified { "; NOT compared with a digest" } else { "" },
+            disk.uri
         );
     }
     let defined = match &shown.definition {

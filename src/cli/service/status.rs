@@ -8,7 +8,9 @@ use crate::moment::Moment;
 use crate::ops::Failure;
 use crate::ops::service::Service;
 use crate::report::api::MachineShown;
-use crate::report::protection::{Alarm, Gravity, MachineStatus, ProofStatus, Protection, Proven, Status};
+use crate::report::protection::{
+    Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, Proven, Status,
+};
 use landfall_image::Result;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -179,6 +181,23 @@ pub fn alarm_text(alarm: &Alarm, when: &str) -> String {
     out
 }
 
+/// What the last delta of a disk was.
+fn fed(disk: &DiskStatus, status: &Status) -> String {
+    let Some(delta) = &disk.delta else { return String::new() };
+    let way = match delta.way.as_str() {
+        "rbd" => "RBD",
+        "drop" => "drops",
+        "pull" => "pulls",
+        other => other,
+    };
+    let source = delta.source.as_ref().map(|source| format!(" {source:?}")).unwrap_or_default();
+    let point = delta.point.map(|point| format!(", point {point}")).unwrap_or_default();
+    let ago = delta.at.map(|at| format!(", {} ago", shown::between(at, status.at))).unwrap_or_default();
+    let colon = if delta.source.is_some() { ":" } else { "" };
+    let unverified = if delta.unverified { "; not compared with a digest" } else { "" };
+    format!("fed by {way}{colon}{source}{point}{ago}{unverified}")
+}
+
 fn proof_text(proof: &ProofStatus, now: Moment) -> String {
     let every = proof.every.map(|every| format!(", every {}", whole_span(every)));
     let every = every.unwrap_or_default();
@@ -254,6 +273,7 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
     line("definition", &defined);
     for disk in &machine.disks {
         let stream = match (disk.connections, &disk.from) {
+            (0, _) if disk.delta.is_some() => fed(disk, status),
             (0, _) => "nobody sends it".to_owned(),
             (connections, from) => {
                 format!("{} from {}", count(connections, "connection"), from.as_deref().unwrap_or("somebody"))
@@ -277,6 +297,9 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
                 )
             )
         );
+    }
+    if let Some(says) = &machine.receiving {
+        out.push_str(&wrapped("receiving", 12, says));
     }
     for inlet in &one.receive {
         for (place, uri) in inlet.uris.iter().enumerate() {

@@ -1,24 +1,32 @@
 //! What each route does.
 
-use super::call::{Call, Outcome, Refusal};
+use super::call::{Call, Outcome, Refusal, json};
 use super::caller::new_secret;
-use super::{openapi, secret_digest};
+use super::{flow, openapi, secret_digest};
 use crate::machine::Machine;
 use crate::moment::Moment;
+use crate::ops::receive::pull_request;
+use crate::receive::digest::Sum;
+use crate::receive::rbd::export::{Wanted, name_at, snapshot_at};
+use crate::receive::rbd::record::Version;
+use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
 use crate::report::api::{
     Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,
     SetPoint, SetTag, Token, TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Evidence, Point, Points, Status};
+use crate::report::receiving::{Receipt, Scan, TakeStreams, Uploaded, WantedPull};
 use crate::service::which::Which;
 use crate::service::{DEFINITION, VARIABLES};
 use crate::vault::journal::{Mark, State};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use landfall_image::Error;
+use landfall_image::{Bytes, Error};
 use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 
 /// Events that are shown, and those that can be.
 const EVENTS: u32 = 100;
@@ -160,12 +168,14 @@ pub(super) fn points(call: &Call) -> Outcome<Points> {
 
 pub(super) fn point(call: &Call) -> Outcome<PointShown> {
     let (name, point) = call.point()?;
-    let was = call.service.machine(&name)?.machine().at(point.number).map_err(Refusal::missing)?;
+    let machine = Arc::clone(call.service.machine(&name)?.machine());
+    let was = machine.at(point.number).map_err(Refusal::missing)?;
     let state = was.state();
+    let was_at = |disk: &str| snapshot_at(&machine, point.number, disk);
     Ok(PointShown {
         version: VERSION,
         machine: name.to_string(),
-        disks: call.service.outlets(name.as_str(), point.number, state),
+        disks: call.service.outlets(name.as_str(), point.number, state, &was_at)?,
         definition: definition(state)?,
         variables: state.attachments.contains_key(VARIABLES),
         point,
@@ -278,4 +288,86 @@ pub(super) fn remove_token(call: &Call) -> Outcome<()> {
                 .hint("landfall token list shows those that there are"),
         )),
     }
+}
+
+pub(super) fn upload(call: &Call, body: &mut dyn std::io::Read) -> Outcome<Response<Body>> {
+    let request = Request {
+        machine: call.named("machine")?,
+        disk: call.named("disk")?,
+        name: call.query.get("name").cloned().unwrap_or_else(|| "a stream".to_owned()),
+        sha256: call.query.get("sha256").map(|text| Sum::parse(text)).transpose().map_err(Refusal::bad)?,
+        replace: call.query("replace")?.unwrap_or_default(),
+        apart: call.query("apart")?.unwrap_or_default(),
+        taken_at: call.moment("taken_at")?,
+    };
+    let Upload { id, request, length, .. } = call.service.upload(request, body)?;
+    let uploaded = Uploaded {
+        version: VERSION,
+        id,
+        machine: request.machine,
+        disk: request.disk,
+        length: Bytes(length),
+    };
+    Ok(json(StatusCode::CREATED, &uploaded)?)
+}
+
+pub(super) fn discard(call: &Call) -> Outcome<()> {
+    Ok(call.service.discard(call.id()?)?)
+}
+
+pub(super) fn take_streams(call: &Call, wanted: TakeStreams) -> Outcome<Receipt> {
+    Ok(call.service.take_streams(&call.new_machine()?, &wanted.uploads)?)
+}
+
+pub(super) fn pull(call: &Call, wanted: WantedPull) -> Outcome<Receipt> {
+    let request = pull_request(&wanted).map_err(Refusal::bad)?;
+    Ok(call.service.pull(&call.new_machine()?, request)?)
+}
+
+pub(super) fn scan(call: &Call, wanted: Scan) -> Outcome<Receipt> {
+    Ok(call.service.scan_folder(std::path::Path::new(&wanted.folder))?)
+}
+
+pub(super) fn receipt(call: &Call) -> Outcome<Receipt> {
+    call.service.receipts().receipt(call.id()?).map_err(Refusal::missing)
+}
+
+pub(super) fn diff(call: &Call) -> Outcome<Body> {
+    let (name, point) = call.point()?;
+    let disk = call.disk()?;
+    let since = match call.query.get("since") {
+        None => None,
+        Some(text) => {
+            let which = text.parse().map_err(Refusal::bad)?;
+            Some(call.service.point(&name, &which).map_err(Refusal::missing)?.number)
+        }
+    };
+    let version = match call.query.get("format").map(String::as_str) {
+        None | Some("v1") => Version::V1,
+        Some("v2") => Version::V2,
+        Some(other) => {
+            return Err(Refusal::bad(
+                Error::refused(format!("{other:?} is no notation of a diff")).hint("v1 or v2"),
+            ));
+        }
+    };
+    let machine = Arc::clone(call.service.machine(&name)?.machine());
+    let called = |parameter: &str, number: u64| match call.query.get(parameter) {
+        Some(name) => Ok(name.clone()),
+        None => name_at(&machine, number, disk.as_str()),
+    };
+    let snapshot = called("snapshot", point.number)?;
+    let from = since.map(|since| Ok::<_, Error>((since, called("since_snapshot", since)?))).transpose()?;
+    let flow = call.flow.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let service = Arc::clone(&call.service);
+    flow::outgoing(flow, move |out| {
+        let wanted = Wanted {
+            disk: disk.as_str(),
+            from: from.as_ref().map(|(point, name)| (*point, name.as_str())),
+            to: point.number,
+            name: Some(&snapshot),
+            version,
+        };
+        service.export(&name, &wanted, out)
+    })
 }

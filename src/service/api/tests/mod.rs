@@ -1,5 +1,6 @@
 //! The API in this process, over real sockets.
 
+mod flows;
 mod limits;
 mod routes;
 mod who;
@@ -38,7 +39,7 @@ impl Running {
     fn with(limits: Limits) -> Running {
         let dir = tempfile::tempdir().unwrap();
         certificates(dir.path());
-        let text = "vault = \"vault\"\nsockets = \".\"\n\
+        let text = "vault = \"vault\"\nsockets = \".\"\n[[folder]]\npath = \"drops\"\n\
                     [api]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n";
         let config = Config::parse(text, dir.path()).unwrap();
         let service = Service::open(config).unwrap();
