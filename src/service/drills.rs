@@ -303,7 +303,7 @@ fn ms(duration: Duration) -> u64 {
 
 /// Keeps the files of the last trials of a machine. Folders of trials are named after the moment of their beginning.
 fn tidy(of_machine: &Path, keep: usize) {
-    let began = |name: &str| Some(name.split_once('-')?.0.parse::<u64>().ok()?);
+    let began = |name: &str| name.split_once('-')?.0.parse::<u64>().ok();
     let mut trials: Vec<(u64, PathBuf)> = std::fs::read_dir(of_machine)
         .into_iter()
         .flatten()

@@ -34,10 +34,13 @@ pub(super) struct Route {
     pub work: Work,
 }
 
+/// Answers a call and its body.
+type Answering = dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync;
+
 /// Does what is asked; may block. What it answers has the status of [`Gives`].
 pub(super) enum Work {
     /// With the body, all of it.
-    Whole(Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>),
+    Whole(Box<Answering>),
     /// With a body of any length, as it comes.
     Flowing(fn(&Call, &mut dyn std::io::Read) -> Outcome<Response<Body>>),
 }
