@@ -9,6 +9,7 @@ pub mod images;
 pub mod protection;
 pub mod recovery;
 pub mod registration;
+pub mod sending;
 pub mod serving;
 
 use crate::machine::Machine;

@@ -10,6 +10,7 @@ use super::folder::{Hands, Watcher};
 use super::lease::{Leases, StreamLease};
 use super::position;
 use super::rbd;
+use super::send::Desk;
 use super::spool::Spool;
 use crate::name::Name;
 use crate::vault::machine::Machine;
@@ -27,6 +28,8 @@ pub struct Incoming {
     pub batches: Batches,
     /// Uploads.
     pub spool: Spool,
+    /// What other landfalls send.
+    pub desk: Desk,
 }
 
 /// What became of a delta that was cut off.
@@ -51,7 +54,7 @@ impl Incoming {
         let leases = Leases::default();
         let batches = Batches::open(&storage, &leases)?;
         let (spool, troubles) = Spool::open(&storage)?;
-        Ok((Incoming { leases, batches, spool }, troubles))
+        Ok((Incoming { leases, batches, spool, desk: Desk::default() }, troubles))
     }
 
     /// The right to write to a disk over NBD, for as long as the answer lives. What deltas have brought it ends with that: the next has to be
@@ -73,6 +76,12 @@ impl Incoming {
     pub fn finish(&self, hands: &Hands<'_>, watchers: &[Watcher]) -> Result<Vec<Finished>> {
         let mut all = Vec::new();
         for intent in self.batches.unfinished()? {
+            // What has arrived stays, and waits for its sender.
+            if let Work::Send(_) = intent.work
+                && !self.batches.is_cut(&hands.vault.machine(&intent.machine)?, &intent)?
+            {
+                continue;
+            }
             let error = self.finish_one(hands, watchers, &intent).err();
             let is_taken_back = error.is_some() && self.leases.running(&intent.machine).is_none();
             all.push(Finished { intent, error, is_taken_back });
@@ -104,6 +113,8 @@ impl Incoming {
                 None => back("its folder is not watched any more"),
             },
             Work::Pull => back("it is pulled again"),
+            // Its point is there: nothing is left to do.
+            Work::Send(_) => self.batches.resume(&machine, intent.clone())?.finish(),
         }
     }
 }

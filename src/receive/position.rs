@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 /// The ways in that keep one.
-pub const WAYS: [&str; 3] = ["rbd", "drop", "pull"];
+pub const WAYS: [&str; 4] = ["rbd", "drop", "pull", "send"];
 
 /// What a disk holds, where `S` is what the way in says of its source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

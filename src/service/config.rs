@@ -103,6 +103,24 @@ pub struct Api {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// The authority of certificates that other landfalls show, which send machines.
+    pub clients_ca: Option<PathBuf>,
+    /// Who may send.
+    pub senders: Senders,
+}
+
+/// By what another landfall is known that sends machines over the network. On the local socket nothing is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Senders {
+    /// By its certificate, which decides which machines it may send (`[receive] client`).
+    Certificate,
+    /// By a token with the role operate, for all machines.
+    Token,
+    /// By either.
+    Either,
+    /// By both.
+    Both,
 }
 
 /// When a copy of a disk is believed to be complete.
@@ -300,6 +318,12 @@ struct WrittenApi {
     certificate: Option<PathBuf>,
     /// Its key.
     key: Option<PathBuf>,
+    /// The authority of the certificates of other landfalls, which send machines (landfall send).
+    clients_ca: Option<PathBuf>,
+    /// By what those are known: `certificate`, `token` (with the role operate), `either` or `both`; by default by their certificate where
+    /// `clients_ca` is there, else by a token. Which machines a certificate may send is said in `[receive] client`.
+    #[schemars(with = "Option<Senders>")]
+    senders: Option<Spanned<Senders>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -528,14 +552,31 @@ impl Written {
         let listen = addresses(&self.api.listen)?;
         match (&self.api.certificate, &self.api.key) {
             _ if listen.is_empty() => Ok(None),
-            (Some(certificate), Some(key)) => {
-                Ok(Some(Api { listen, certificate: path(certificate), key: path(key) }))
-            }
+            (Some(certificate), Some(key)) => Ok(Some(Api {
+                listen,
+                certificate: path(certificate),
+                key: path(key),
+                clients_ca: self.api.clients_ca.as_ref().map(path),
+                senders: self.senders()?,
+            })),
             _ => Err(bad(
                 self.api.listen[0].span().start,
                 "the API is spoken to over TLS only",
                 "give its certificate and key: [api] certificate = …, key = …",
             )),
+        }
+    }
+
+    fn senders(&self) -> Result<Senders, Bad> {
+        match (&self.api.senders, &self.api.clients_ca) {
+            (None, Some(_)) => Ok(Senders::Certificate),
+            (None, None) => Ok(Senders::Token),
+            (Some(senders), None) if *senders.get_ref() != Senders::Token => Err(bad(
+                senders.span().start,
+                "nobody says whose certificates count",
+                "name the authority of the senders' certificates: [api] clients_ca = …",
+            )),
+            (Some(senders), _) => Ok(*senders.get_ref()),
         }
     }
 
@@ -697,6 +738,10 @@ mod tests {
             ("[upkeep]\nlow = 0", "between 1 and 99"),
             ("[upkeep]\nlow = 5\nscarce = 10", "above"),
             ("[[receive.client]]\nmachines = [\"*\"]", "subject"),
+            (
+                "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",
+                "whose certificates",
+            ),
             ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
         ] {
             let error = parse(text).unwrap_err();

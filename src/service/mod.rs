@@ -18,6 +18,7 @@ pub mod config;
 mod coverage;
 pub mod exports;
 mod places;
+mod replica;
 mod rounds;
 pub mod rpo;
 pub mod run;
@@ -31,6 +32,8 @@ pub mod which;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
+use crate::receive::batch::Work;
+use crate::receive::incoming::Incoming;
 use crate::receive::nbd::Monitor;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
@@ -75,6 +78,8 @@ pub struct Service {
     /// Where a damaged catalog was set aside.
     catalog_lost: Option<String>,
     alarms: Alarms,
+    /// The ways in besides NBD, and who writes where.
+    incoming: Incoming,
     /// One at a time changes which machines and disks there are.
     changing: Mutex<()>,
     verifications: Verifications,
@@ -96,6 +101,10 @@ impl Service {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
         made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
+        let (incoming, uploads) = Incoming::open(&config.vault)?;
+        for error in uploads {
+            tracing::warn!(%error, "an upload that was left over cannot be used");
+        }
         let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
         let mut service = Service {
             config,
@@ -106,6 +115,7 @@ impl Service {
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
             alarms: Alarms::default(),
+            incoming,
             changing: Mutex::default(),
             verifications: Verifications::default(),
             webhook: Webhook::default(),
@@ -134,9 +144,21 @@ impl Service {
                 }
             }
         }
+        service.finish_sends()?;
         // What was acknowledged before the end of the last service is in a point before anybody sends more.
         service.last_points();
         Ok(Arc::new(service))
+    }
+
+    /// Sends whose point was cut when the service was killed are complete; others wait for their senders.
+    fn finish_sends(&self) -> Result<()> {
+        for intent in self.incoming.batches.unfinished()? {
+            let Ok(machine) = self.vault.machine(&intent.machine) else { continue };
+            if matches!(intent.work, Work::Send(_)) && self.incoming.batches.is_cut(&machine, &intent)? {
+                self.incoming.batches.resume(&machine, intent)?.finish()?;
+            }
+        }
+        Ok(())
     }
 
     /// Acknowledged writes may be missing: what the disks hold is no state of the machine before they were compared.
@@ -260,10 +282,14 @@ impl Service {
             journal.attach(VARIABLES, bytes)?;
         }
         journal.sync()?;
-        if !self.watched().contains_key(name) {
-            self.watch(name, Watched::new(machine)?);
-        } else {
-            self.meet(name, &machine);
+        self.know(name, &machine)
+    }
+
+    /// A machine of the vault is there, and its disks.
+    fn know(&self, name: &Name, machine: &Arc<Machine>) -> Result<()> {
+        match self.watched().contains_key(name) {
+            true => self.meet(name, machine),
+            false => self.watch(name, Watched::new(Arc::clone(machine))?),
         }
         Ok(())
     }

@@ -119,6 +119,8 @@ impl Service {
         for watched in others.iter().chain(&states) {
             watched.sample(time);
         }
+        // What deltas have brought is in their points; what is being sent is in none yet.
+        let states: Vec<_> = states.into_iter().filter(|watched| !self.is_of_deltas(watched)).collect();
         if !states.iter().any(|watched| watched.has_more()) {
             // What is there is in a point; while all its disks are connected, it is the state of now.
             for watched in states.iter().filter(|watched| self.is_connected(watched)) {
@@ -173,7 +175,13 @@ impl Service {
         order.sort_by_key(|one| one.machine().name());
         let _held: Vec<_> = order.iter().map(|one| one.cutting()).collect();
         let machines: Vec<_> = watched.iter().map(|one| Arc::clone(one.machine())).collect();
-        let (time, sequences) = self.vault.cut(&machines, now(), mark)?;
+        let names: Vec<Name> = machines.iter().map(|machine| machine.name().parse()).collect::<Result<_>>()?;
+        // Between two moments of its source there is no point to be cut.
+        let cut = self.incoming.leases.while_whole(&names, || self.vault.cut(&machines, now(), mark));
+        let (time, sequences) = cut.unwrap_or_else(|| {
+            Err(Error::refused("a delta is being written into the machine, or into another one of its group")
+                .hint("it ends with a point of its own; landfall status shows how far it is"))
+        })?;
         for (one, sequence) in watched.iter().zip(sequences) {
             one.set(sequence, time, mark);
         }
@@ -362,10 +370,11 @@ impl Service {
             }
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
             let (mut gone, mut waiting) = (Vec::new(), Vec::new());
+            let is_sent = self.incoming.leases.running(&name).is_some_and(|(_, is_cut_off)| !is_cut_off);
             for (disk, seen, copying) in self.disks(&watched) {
                 match seen.lost.filter(|_| seen.connections == 0) {
                     Some(why) => gone.push((disk, why)),
-                    None => waiting.extend(copying.filter(|_| seen.connections == 0).map(|why| (disk, why))),
+                    None => waiting.extend(copying.filter(|_| seen.connections == 0 && !is_sent).map(|why| (disk, why))),
                 }
             }
             if let Some((_, why)) = gone.first() {

@@ -12,6 +12,8 @@
 use super::config::InSync;
 use super::coverage::Coverage;
 use crate::receive::Peer;
+use crate::receive::lease::{Leases, StreamLease};
+use crate::receive::position;
 use crate::vault::journal::{Journal, State};
 use crate::vault::machine::{Live, Machine};
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, GuestOffset, GuestRange, Result};
@@ -87,9 +89,10 @@ impl Stream {
     /// The disk, for a client to write to.
     ///
     /// # Errors
-    /// Where the machine has the disk no more.
-    pub fn incoming(self: &Arc<Self>) -> Result<Incoming> {
-        Ok(Incoming { live: self.machine.live(&self.disk)?, stream: Arc::clone(self) })
+    /// Where the machine has the disk no more; refused while a delta is written to it.
+    pub fn incoming(self: &Arc<Self>, leases: &Leases) -> Result<Incoming> {
+        let lease = leases.stream(&self.machine.name().parse()?, &self.disk.parse()?)?;
+        Ok(Incoming { live: self.machine.live(&self.disk)?, stream: Arc::clone(self), _lease: Arc::new(lease) })
     }
 
     /// How it is.
@@ -193,6 +196,8 @@ impl Stream {
                     Some(&format!("{peer} began to write, and did not say that its copy is complete")),
                 )?;
             }
+            // What deltas have brought ends here: the next has to find out what the disk holds.
+            position::end(&self.machine, &self.disk)?;
             // What was flushed before it was written is no copy.
             session.flushed = None;
             self.is_fresh.store(false, Ordering::Release);
@@ -217,6 +222,8 @@ impl Stream {
 pub struct Incoming {
     live: Live,
     stream: Arc<Stream>,
+    /// No delta is written meanwhile.
+    _lease: Arc<StreamLease>,
 }
 
 impl Disk for Incoming {

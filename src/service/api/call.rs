@@ -20,6 +20,8 @@ pub(super) struct Call {
     /// Parts of the path.
     pub path: HashMap<String, String>,
     pub query: HashMap<String, String>,
+    /// Who calls, for people.
+    pub by: String,
 }
 
 /// Why a call is not answered as was asked.

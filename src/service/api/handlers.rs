@@ -5,6 +5,7 @@ use super::caller::new_secret;
 use super::{openapi, secret_digest};
 use crate::machine::Machine;
 use crate::moment::Moment;
+use crate::receive::send;
 use crate::report::VERSION;
 use crate::report::api::{
     Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold, SetPoint, SetTag, Token,
@@ -96,7 +97,7 @@ pub(super) fn protect(call: &Call, wanted: Protect) -> Outcome<MachineShown> {
 }
 
 /// Refuses a definition whose disks are not those of the machine: a recovery could not tell which is which.
-fn check_definition(definition: &Machine, disks: BTreeSet<&str>) -> Outcome<()> {
+pub(super) fn check_definition(definition: &Machine, disks: BTreeSet<&str>) -> Outcome<()> {
     let mut seen = BTreeSet::new();
     for slot in &definition.disks {
         let file = slot.file.as_str();
@@ -164,6 +165,8 @@ pub(super) fn point(call: &Call) -> Outcome<PointShown> {
     Ok(PointShown {
         version: VERSION,
         machine: name.to_string(),
+        id: call.service.machine(&name)?.machine().home().machine,
+        sent: send::of_point(state),
         disks: call.service.outlets(name.as_str(), point.number, state),
         definition: definition(state)?,
         variables: state.attachments.contains_key(VARIABLES),

@@ -16,6 +16,7 @@ mod caller;
 mod handlers;
 mod metrics;
 mod openapi;
+mod replica;
 mod server;
 mod table;
 #[cfg(test)]

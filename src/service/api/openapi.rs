@@ -22,7 +22,10 @@ pub(super) fn document(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
         let answer = route.gives.schema.map(|schema| schema(&mut answers).to_value());
-        let body = route.takes.as_ref().map(|takes| (takes.schema)(&mut bodies).to_value());
+        let body = route.takes.as_ref().map(|takes| {
+            let schema = takes.schema.map(|schema| schema(&mut bodies).to_value());
+            json!({ takes.content_type: schema.map_or(json!({}), |schema| json!({ "schema": schema })) })
+        });
         let operation = operation(route, answer, body);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation;
@@ -107,6 +110,11 @@ fn operation(route: &Route, answer: Option<Value>, body: Option<Value>) -> Value
         "content": { "application/json": { "schema": { "$ref": format!("{PLACE}Failed") } } },
     });
     let who = match route.role {
+        Some(role) if route.sends => format!(
+            "{} Needs a certificate that may send this machine, or the role {}, as the service is set up.",
+            route.says,
+            role.name()
+        ),
         Some(role) => format!("{} Needs the role {}.", route.says, role.name()),
         None => format!("{} Needs no token.", route.says),
     };
@@ -120,8 +128,8 @@ fn operation(route: &Route, answer: Option<Value>, body: Option<Value>) -> Value
     if route.role.is_none() {
         operation["security"] = json!([]);
     }
-    if let Some(schema) = body {
-        operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
+    if let Some(content) = body {
+        operation["requestBody"] = json!({ "content": content });
     }
     operation
 }

@@ -7,9 +7,10 @@
 //! Whoever is not let in is told so before the body is read. A connection ends after [`Limits::lifetime`] at the latest.
 
 use super::call::{Call, Refusal};
-use super::caller::{Caller, Origin, let_in};
+use super::caller::{Caller, Guest, Origin, let_in, let_send};
 use super::table::{Route, routes};
 use crate::doors::{self, Complaints, Gate, SocketFile, Ticket};
+use crate::receive::Certificate as Proved;
 use crate::service::Service;
 use crate::service::config;
 use axum::Router;
@@ -68,6 +69,8 @@ pub struct Limits {
     pub work: usize,
     /// Requests at once with a large body.
     pub large: usize,
+    /// Requests at once that bring what another landfall sends: 16 MiB each.
+    pub sends: usize,
     /// That a request waits for others.
     pub wait: Duration,
     /// After this much of a stop, those that are still busy are cut off.
@@ -87,6 +90,7 @@ impl Default for Limits {
             lifetime: Duration::from_secs(600),
             work: 16,
             large: 2,
+            sends: 8,
             wait: Duration::from_secs(30),
             shutdown: Duration::from_secs(10),
         }
@@ -112,6 +116,7 @@ struct Shared {
     local: Gate,
     work: Semaphore,
     large: Semaphore,
+    sends: Semaphore,
     complaints: Complaints,
 }
 
@@ -135,6 +140,7 @@ pub fn bind(service: &Arc<Service>, limits: Limits) -> Result<Api> {
         local: Gate::new(limits.local, limits.local),
         work: Semaphore::new(limits.work.clamp(1, Semaphore::MAX_PERMITS)),
         large: Semaphore::new(limits.large.clamp(1, Semaphore::MAX_PERMITS)),
+        sends: Semaphore::new(limits.sends.clamp(1, Semaphore::MAX_PERMITS)),
         complaints: Complaints::default(),
         limits,
     };
@@ -147,15 +153,15 @@ struct Certificate {
     current: RwLock<(Stamp, Arc<ServerConfig>)>,
 }
 
-/// Of both files: inode, change, size.
-type Stamp = [Option<(u64, i64, i64, u64)>; 2];
+/// Of the files: inode, change, size.
+type Stamp = [Option<(u64, i64, i64, u64)>; 3];
 
 impl Certificate {
     fn open(api: &config::Api) -> Result<Certificate> {
         let (certificate, key) = (Some(api.certificate.clone()), Some(api.key.clone()));
-        let files = TlsFiles { ca: None, certificate, key };
+        let files = TlsFiles { ca: api.clients_ca.clone(), certificate, key };
         let stamp = Certificate::stamp(&files);
-        let tls = files.server()?;
+        let tls = files.server_that_asks()?;
         Ok(Certificate { files, current: RwLock::new((stamp, tls)) })
     }
 
@@ -164,7 +170,7 @@ impl Certificate {
             let there = std::fs::metadata(path.as_ref()?).ok()?;
             Some((there.ino(), there.mtime(), there.mtime_nsec(), there.len()))
         };
-        [of(&files.certificate), of(&files.key)]
+        [of(&files.certificate), of(&files.key), of(&files.ca)]
     }
 
     fn acceptor(&self) -> TlsAcceptor {
@@ -178,7 +184,7 @@ impl Certificate {
         if self.current.read().unwrap_or_else(PoisonError::into_inner).0 == stamp {
             return;
         }
-        match self.files.server() {
+        match self.files.server_that_asks() {
             Ok(tls) => {
                 tracing::info!("the API has a new certificate");
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = (stamp, tls);
@@ -340,6 +346,7 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let _ticket = ticket;
+    let mut certificate = None;
     let line: Box<dyn Line> = match (taken, &shared.tls) {
         (Taken::Local(stream, _), _) => Box::new(stream),
         // There is no door to the network without.
@@ -351,7 +358,11 @@ async fn serve(
                 accepted = accept => accepted,
             };
             match accepted {
-                Ok(Ok(stream)) => Box::new(stream),
+                Ok(Ok(stream)) => {
+                    let proved = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    certificate = proved.map(|der| Arc::new(Proved::of(der)));
+                    Box::new(stream)
+                }
                 Ok(Err(error)) => return turn_away(&shared, origin, &format!("TLS: {error}")),
                 Err(_) => return turn_away(&shared, origin, "TLS took too long"),
             }
@@ -359,8 +370,9 @@ async fn serve(
     };
     let line = TokioIo::new(Patient { line, stall: shared.limits.stall, until: None });
     let inner = TowerToHyperService::new(router);
+    let guest = Guest { origin, certificate };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Place(origin));
+        request.extensions_mut().insert(guest.clone());
         hyper::service::Service::call(&inner, request)
     });
     let connection = http1::Builder::new()
@@ -406,10 +418,6 @@ where
     }
 }
 
-/// Where a request comes from.
-#[derive(Clone, Copy)]
-struct Place(Origin);
-
 /// The router of all routes.
 fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
@@ -441,10 +449,11 @@ fn router(shared: &Arc<Shared>) -> Router {
 /// Answers one request.
 async fn answer(shared: Arc<Shared>, route: Arc<Route>, request: Request) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let origin = parts.extensions.get::<Place>().map(|place| place.0);
+    let guest = parts.extensions.get::<Guest>().cloned();
+    let origin = guest.as_ref().map(|guest| guest.origin);
     let path = parts.uri.path().to_owned();
-    let done = match origin {
-        Some(origin) => work(&shared, &route, &mut parts, body, origin).await,
+    let done = match guest {
+        Some(guest) => work(&shared, &route, &mut parts, body, guest).await,
         None => Err(Refusal::bad(Error::refused("nobody knows where this comes from"))),
     };
     let (response, caller) = match done {
@@ -463,7 +472,8 @@ async fn answer(shared: Arc<Shared>, route: Arc<Route>, request: Request) -> Res
             return refusal.answer();
         }
     };
-    if route.method != Method::GET {
+    // What a send consists of is too much for the log.
+    if route.method != Method::GET && !(route.sends && route.method == Method::POST) {
         tracing::info!(%caller, method = %route.method, path, "a call of the API is done");
     }
     response
@@ -474,7 +484,7 @@ async fn work(
     route: &Arc<Route>,
     parts: &mut Parts,
     body: Body,
-    origin: Origin,
+    guest: Guest,
 ) -> std::result::Result<(Response<Body>, Caller), Refusal> {
     let Path(path) =
         Path::<HashMap<String, String>>::from_request_parts(parts, &()).await.map_err(unreadable)?;
@@ -489,23 +499,31 @@ async fn work(
     let service = Arc::clone(&shared.service);
     let Some(needs) = route.role else {
         // Answered on the spot, however busy the rest is.
-        let call = Call { service, path, query };
+        let call = Call { service, path, query, by: Caller::Anybody.to_string() };
         return Ok((done(route, &call, &Bytes::new())?, Caller::Anybody));
     };
     let wait = shared.limits.wait;
     // Before the body is read: a stranger's takes no memory.
     let (asked, headers) = (Arc::clone(&service), parts.headers.clone());
+    let machine = path.get("name").cloned().unwrap_or_default();
+    let sends = route.sends;
     let caller = {
         let _place = place(&shared.work, wait).await?;
-        blocking(move || let_in(asked.catalog(), origin, &headers, needs)).await?
+        blocking(move || match sends {
+            true => let_send(&asked, &guest, &headers, &machine),
+            false => let_in(asked.catalog(), guest.origin, &headers, needs),
+        })
+        .await?
     };
-    let _large = match route.is_large() {
-        true => Some(place(&shared.large, wait).await?),
-        false => None,
+    let _large = match (route.is_large(), sends) {
+        (true, true) => Some(place(&shared.sends, wait).await?),
+        (true, false) => Some(place(&shared.large, wait).await?),
+        (false, _) => None,
     };
     let body = read(shared, route, body).await?;
     let _place = place(&shared.work, wait).await?;
-    let (call, route) = (Call { service, path, query }, Arc::clone(route));
+    let call = Call { service, path, query, by: caller.to_string() };
+    let route = Arc::clone(route);
     let response = blocking(move || done(&route, &call, &body)).await?;
     Ok((response, caller))
 }

@@ -1,7 +1,8 @@
 //! The routes: each once, with all that there is to know of it.
 
 use super::call::{Call, Outcome, Refusal, bare, json, whole};
-use super::{handlers, metrics};
+use super::{handlers, metrics, replica};
+use crate::receive::send::frame;
 use crate::report::api::Role;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Response, StatusCode};
@@ -15,6 +16,9 @@ const SMALL: usize = 64 << 10;
 /// Of one that brings a definition (16 MiB at most) and variables.
 const LARGE: usize = 24 << 20;
 
+/// Bytes without a further type.
+const OCTETS: &str = "application/octet-stream";
+
 /// One route.
 pub(super) struct Route {
     pub method: Method,
@@ -22,6 +26,8 @@ pub(super) struct Route {
     pub path: &'static str,
     /// Who may; anybody where it says nothing.
     pub role: Option<Role>,
+    /// It is for another landfall that sends the machine in its path: its certificate counts.
+    pub sends: bool,
     /// For people, in one sentence.
     pub says: &'static str,
     /// Parameters of the query: name and what it is.
@@ -38,7 +44,16 @@ type Work = Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>;
 pub(super) struct Takes {
     /// Bytes.
     pub at_most: usize,
-    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    pub content_type: &'static str,
+    /// Of a document.
+    pub schema: Option<fn(&mut SchemaGenerator) -> Schema>,
+}
+
+impl Takes {
+    fn document<B: JsonSchema>() -> Takes {
+        let schema: fn(&mut SchemaGenerator) -> Schema = |generator| generator.subschema_for::<B>();
+        Takes { at_most: SMALL, content_type: "application/json", schema: Some(schema) }
+    }
 }
 
 /// What an answer is, where all is well.
@@ -70,6 +85,7 @@ fn ask<A: Serialize + JsonSchema + 'static>(
         method: Method::GET,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -90,11 +106,53 @@ fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema +
         method,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
-        takes: Some(Takes { at_most: SMALL, schema: |generator| generator.subschema_for::<B>() }),
+        takes: Some(Takes::document::<B>()),
         gives: Gives::document::<A>(),
         work: Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?)),
+    }
+}
+
+/// A route that asks by a document, and answers with bytes.
+fn look_up<B: DeserializeOwned + JsonSchema + 'static>(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call, B) -> Outcome<Vec<u8>>,
+) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        role: Some(role),
+        sends: false,
+        says,
+        query: &[],
+        takes: Some(Takes::document::<B>()),
+        gives: Gives { status: StatusCode::OK, content_type: OCTETS, schema: None },
+        work: Box::new(move |call, body| Ok(whole(StatusCode::OK, OCTETS, work(call, parsed(body)?)?))),
+    }
+}
+
+/// A route that takes bytes, and answers what became of them.
+fn take<A: Serialize + JsonSchema + 'static>(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    at_most: usize,
+    work: fn(&Call, &[u8]) -> Outcome<A>,
+) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        role: Some(role),
+        sends: false,
+        says,
+        query: &[],
+        takes: Some(Takes { at_most, content_type: OCTETS, schema: None }),
+        gives: Gives::document::<A>(),
+        work: Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, body)?)?)),
     }
 }
 
@@ -115,6 +173,7 @@ fn remove(path: &'static str, role: Role, says: &'static str, work: fn(&Call) ->
         method: Method::DELETE,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -135,6 +194,7 @@ fn bytes(
         method: Method::GET,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -155,6 +215,11 @@ impl Route {
     fn with_status(mut self, status: StatusCode) -> Route {
         self.gives.status = status;
         self
+    }
+
+    /// For another landfall that sends.
+    fn of_senders(self) -> Route {
+        Route { sends: true, ..self }
     }
 
     fn large(mut self) -> Route {
@@ -196,6 +261,8 @@ pub(super) fn routes() -> Vec<Route> {
     const TAG: &str = "/v1/machines/{name}/points/{point}/tag";
     const VERIFY: &str = "/v1/machines/{name}/points/{point}/verify";
     const HOLD: &str = "/v1/machines/{name}/points/{point}/hold";
+    const REPLICA: &str = "/v1/machines/{name}/replica";
+    const SESSION: (&str, &str) = ("session", "The number of the send.");
     let (put, post, delete) = (Method::PUT, Method::POST, Method::DELETE);
     vec![
         ask("/healthz", Read, "Whether the service works.", handlers::health).of_anybody(),
@@ -212,7 +279,7 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .large(),
         act(
-            delete,
+            delete.clone(),
             "/v1/machines/{name}/disks/{disk}",
             Operate,
             "Takes a disk out of a machine; earlier points keep it.",
@@ -260,7 +327,7 @@ pub(super) fn routes() -> Vec<Route> {
         ),
         ask("/v1/holds", Read, "The points that recovered machines need.", handlers::holds),
         order(
-            put,
+            put.clone(),
             TAG,
             Operate,
             "Names a point, by which it is kept; without a name, takes its name back.",
@@ -280,6 +347,56 @@ pub(super) fn routes() -> Vec<Route> {
             "How far a point's verification is, or what came of the last.",
             handlers::verification,
         ),
+        bytes(
+            "/v1/machines/{name}/points/{point}/changes",
+            Read,
+            "Where a disk may differ between an earlier point and this one: the length of a unit and the disk's size (8 bytes each, little-endian), then a bit for each unit.",
+            OCTETS,
+            replica::changes,
+        )
+        .with_query(&[("disk", "The disk's name."), ("since", "The number of the earlier point.")]),
+        ask(REPLICA, Operate, "What a machine holds of another landfall that sends it.", replica::held).of_senders(),
+        order(
+            put.clone(),
+            REPLICA,
+            Operate,
+            "Begins a send of a machine, or goes on with one; its points stay as they are until it is committed.",
+            replica::begin,
+        )
+        .of_senders(),
+        act(
+            delete.clone(),
+            REPLICA,
+            Operate,
+            "Gives up a send that has not come to its end: the disks go back to what they held before.",
+            replica::give_up,
+        )
+        .of_senders(),
+        look_up(
+            "/v1/machines/{name}/replica/disks/{disk}/digests",
+            Operate,
+            "BLAKE3 digests of what a disk holds, 32 bytes each; as many as could be had in a while.",
+            replica::digests,
+        )
+        .of_senders(),
+        take(
+            "/v1/machines/{name}/replica/disks/{disk}/chunks",
+            Operate,
+            "Takes content of a disk, as a body of frames.",
+            frame::BODY_AT_MOST,
+            replica::take,
+        )
+        .with_query(&[SESSION])
+        .of_senders(),
+        order(
+            post.clone(),
+            "/v1/machines/{name}/replica/commit",
+            Operate,
+            "Ends a send: what it brought becomes a point of the machine.",
+            replica::commit,
+        )
+        .large()
+        .of_senders(),
         ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
             .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
         ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),

@@ -13,7 +13,7 @@ mod vault;
 
 pub use at::{At, Candidate, PointName, choose};
 pub use served::Served;
-pub use vault::{OpenVault, definition, holds, source, variables};
+pub use vault::{OpenVault, changed, definition, holds, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
 use crate::finding;
@@ -22,12 +22,14 @@ use crate::machine::{Bus, DiskSlot, Machine};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::Context;
+use crate::receive::content::Changed;
 use crate::vault::journal::Consistency;
 use landfall_boot::check::Finding;
 use landfall_image::formats::{Image, LayerInfo};
 use landfall_image::{Bytes, Disk, Error, Format, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// What a point's definition is called in reports.
 pub(super) const HYPERVISOR: &str = "point";
@@ -70,6 +72,14 @@ pub trait Points: Send + Sync {
     /// # Errors
     /// As those who keep it.
     fn holds(&self) -> Result<Vec<HeldPoint>>;
+
+    /// Where a disk may differ between the point `since` and the later point `to`.
+    ///
+    /// # Errors
+    /// Refused where the disk is not the same one at both, or there is no such point; unsupported where nobody here can tell.
+    fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
+        Err(Error::unsupported(format!("nobody tells where {machine}/{disk} differs between {since} and {to}")))
+    }
 }
 
 /// A point that is held.
@@ -87,6 +97,8 @@ pub struct HeldPoint {
 pub struct PointSource {
     /// As it is protected.
     pub name: Name,
+    /// The machine's own number, which no other vault gives to one.
+    pub id: Uuid,
     /// Its definition at that point; its disks' `file` is the name of one of [`disks`](Self::disks). `None` where none was
     /// stored.
     pub machine: Option<Machine>,
@@ -110,6 +122,8 @@ pub struct PointDisk {
     pub name: String,
     /// What was on it.
     pub image: Image,
+    /// Bytes of its logical sectors.
+    pub sector: u32,
     /// Where other programs read it, as a URI of NBD; `None` where it is not served.
     pub uri: Option<String>,
 }
@@ -127,7 +141,8 @@ impl PointDisk {
             allocated: Bytes(0),
             by_name: false,
         };
-        PointDisk { name: name.to_owned(), image: Image { disk, layers: vec![layer] }, uri }
+        let sector = u32::try_from(disk.sector_size().0).unwrap_or(512);
+        PointDisk { name: name.to_owned(), image: Image { disk, layers: vec![layer] }, sector, uri }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
+use crate::receive::content::Changed;
 use landfall_image::location::Location;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Error, Format, OpenOptions, Result};
@@ -63,10 +64,12 @@ impl Points for Served {
                     disk.size.0
                 )));
             }
-            Ok(PointDisk::new(name, &disk.name, number, image.disk, Some(disk.uri)))
+            let sector = disk.sector;
+            Ok(PointDisk { sector, ..PointDisk::new(name, &disk.name, number, image.disk, Some(disk.uri)) })
         });
         Ok(PointSource {
             name: name.clone(),
+            id: shown.id,
             machine: shown.definition,
             number,
             at: shown.point.at,
@@ -95,6 +98,10 @@ impl Points for Served {
             Ok(HeldPoint { machine: hold.machine.parse()?, number: hold.point, holder: hold.holder })
         };
         holds.map(held).collect()
+    }
+
+    fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
+        self.service()?.changes(machine, disk, since, to)
     }
 }
 
