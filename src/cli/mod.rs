@@ -9,6 +9,7 @@ mod mapping;
 mod progress;
 mod recover;
 mod register;
+mod send;
 mod serve;
 mod service;
 mod text;
@@ -136,6 +137,7 @@ fn dispatch(
         Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
+        Verb::Send(args) => send::run(args, cli, context, surroundings),
         Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
         Verb::Status(_)
         | Verb::Protect(_)

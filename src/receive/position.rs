@@ -48,8 +48,9 @@ pub fn attachment(way: &str, disk: &str) -> String {
 /// # Errors
 /// Corrupt where the attachment is none.
 pub fn of<S: DeserializeOwned>(machine: &Machine, way: &str, disk: &str) -> Result<Option<Position<S>>> {
-    let state = machine.journal().state();
-    state.attachments.get(&attachment(way, disk)).map(|raw| parse(raw, way, disk)).transpose()
+    // Asked often: the state as a whole may be large.
+    let raw = machine.journal().with_state(|state| state.attachments.get(&attachment(way, disk)).cloned());
+    raw.map(|raw| parse(&raw, way, disk)).transpose()
 }
 
 /// Reads an attachment.
@@ -120,7 +121,7 @@ pub fn end(machine: &Machine, disk: &str) -> Result<()> {
 /// # Errors
 /// Where the journal cannot be read.
 pub fn all_hold(machine: &Machine, besides: &[Name]) -> Result<bool> {
-    for info in machine.journal().state().disks.values() {
+    for info in machine.journal().with_state(|state| state.disks.clone()).values() {
         if besides.iter().any(|other| other.as_str() == info.name) {
             continue;
         }

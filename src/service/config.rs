@@ -19,6 +19,14 @@
 //!
 //! [group.shop]                        # cut at one moment
 //! machines = ["web01", "db01"]
+//!
+//! [[send]]                            # to another landfall, by the clock
+//! to = "https://dr2.example.org:8470"
+//! ca = "dr2-ca.pem"
+//! certificate = "this.pem"
+//! key = "this.key"
+//! machines = ["web*", "db01"]
+//! every = "15m"
 //! ```
 //! Every key has a default. Paths are relative to the file's folder.
 
@@ -65,6 +73,34 @@ pub struct Config {
     pub upkeep: Upkeep,
     /// Who is told of alarms.
     pub alarm: Alarm,
+    /// What is sent to other landfalls by the clock.
+    pub sends: Vec<Sends>,
+}
+
+/// Machines that are sent to another landfall by the clock.
+#[derive(Clone, Debug)]
+pub struct Sends {
+    /// `https://HOST[:PORT]`, or the path of a socket.
+    pub to: String,
+    /// The authority of its certificate and this side's own certificate with its key.
+    pub tls: TlsFiles,
+    /// The file with the secret of a token for it.
+    pub token: Option<PathBuf>,
+    /// Patterns of machines' names.
+    pub machines: Vec<String>,
+    /// Between two sends.
+    pub every: Duration,
+    /// After so long without a send that came to its end, an alarm is raised.
+    pub late: Duration,
+    /// Bytes per second on the line, of all machines together.
+    pub limit: Option<RateLimit>,
+}
+
+impl Sends {
+    /// True where that machine is sent.
+    pub fn is_for(&self, machine: &Name) -> bool {
+        self.machines.iter().any(|pattern| landfall_boot::network_map::fits(pattern, machine.as_str()))
+    }
 }
 
 /// What a client with a certificate may write to.
@@ -273,6 +309,8 @@ pub(crate) struct Written {
     upkeep: WrittenUpkeep,
     /// Who is told when something is wrong.
     alarm: WrittenAlarm,
+    /// What is sent to other landfalls by the clock.
+    send: Vec<WrittenSend>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -369,6 +407,44 @@ struct WrittenUpkeep {
     /// The retention when room is scarce; by default `1h every 5s, 24h every 1h, 7d every 1d`.
     #[schemars(with = "Option<String>")]
     thin: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenSend {
+    /// The other landfall: `https://HOST:8470`.
+    #[schemars(with = "String")]
+    to: Spanned<String>,
+    /// The authority of its certificate, in PEM; by default those of the system, where `certificate` is not there.
+    #[serde(default)]
+    ca: Option<PathBuf>,
+    /// The certificate by which it knows this landfall, in PEM.
+    #[serde(default)]
+    certificate: Option<PathBuf>,
+    /// Its key.
+    #[serde(default)]
+    key: Option<PathBuf>,
+    /// A file with the secret of a token for it (lf_…), that nobody else can read.
+    #[serde(default)]
+    token_file: Option<PathBuf>,
+    /// The machines, as patterns: `web*`; by default all.
+    #[serde(default = "every_machine")]
+    machines: Vec<String>,
+    /// Between two sends of a machine, 1s to 30d: `15m`.
+    #[schemars(with = "String")]
+    every: Spanned<String>,
+    /// After so long without a send that came to its end an alarm is raised; by default three times `every`.
+    #[schemars(with = "Option<String>")]
+    #[serde(default)]
+    late: Option<Spanned<String>>,
+    /// Bytes per second on the line, of all machines together: `20M`; by default no limit.
+    #[schemars(with = "Option<String>")]
+    #[serde(default)]
+    limit: Option<Spanned<String>>,
+}
+
+fn every_machine() -> Vec<String> {
+    vec!["*".to_owned()]
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -492,6 +568,7 @@ impl Written {
             clients: self.clients()?,
             api: self.api(&path)?,
             alarm: self.alarm()?,
+            sends: self.send.iter().map(|send| send.check(&path)).collect::<Result<_, _>>()?,
             vault: self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path),
             sockets: self.sockets.as_ref().map_or_else(|| PathBuf::from("/run/landfall"), path),
             points_group: self.points_group.as_ref().map(group).transpose()?,
@@ -632,6 +709,48 @@ impl Written {
     }
 }
 
+impl WrittenSend {
+    fn check(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Sends, Bad> {
+        const MONTH: u64 = 30 * 24 * 3600;
+        let at = self.to.span().start;
+        let is_place = self.to.get_ref().starts_with("https://") || self.to.get_ref().starts_with('/');
+        if !is_place {
+            return Err(bad(at, format!("nothing can be sent to {:?}", self.to.get_ref()), "write https://HOST:8470"));
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            return Err(bad(at, "a certificate is of no use without its key", "name both: certificate = …, key = …"));
+        }
+        if self.certificate.is_some() && self.ca.is_none() {
+            return Err(bad(at, "nobody says whose certificate the other landfall has", "name its authority: ca = …"));
+        }
+        if self.to.get_ref().starts_with("https://") && self.certificate.is_none() && self.token_file.is_none() {
+            return Err(bad(
+                at,
+                "the other landfall would not know who sends",
+                "name this one's certificate (certificate = …, key = …), or a file with a token (token_file = …)",
+            ));
+        }
+        let every = between(&self.every, 1, MONTH)?;
+        let limit = |text: &Spanned<String>| {
+            let rate = parse_size(text.get_ref().trim().trim_end_matches("/s"));
+            rate.map(RateLimit::new).map_err(|says| bad(text.span().start, says, "write it like 20M or 1G"))
+        };
+        Ok(Sends {
+            to: self.to.get_ref().clone(),
+            tls: TlsFiles {
+                ca: self.ca.as_ref().map(path),
+                certificate: self.certificate.as_ref().map(path),
+                key: self.key.as_ref().map(path),
+            },
+            token: self.token_file.as_ref().map(path),
+            machines: self.machines.clone(),
+            every,
+            late: self.late.as_ref().map_or(Ok(every * 3), |text| between(text, 1, 3 * MONTH))?,
+            limit: self.limit.as_ref().map(limit).transpose()?,
+        })
+    }
+}
+
 /// The number of a group (group(5)).
 fn group(text: &Spanned<String>) -> Result<u32, Bad> {
     let name = text.get_ref();
@@ -702,6 +821,14 @@ mod tests {
             machines = ["web01", "db01"]
             [alarm]
             webhook = "https://example.org/hook"
+            [[send]]
+            to = "https://dr2:8470"
+            ca = "dr2.pem"
+            certificate = "this.pem"
+            key = "this.key"
+            machines = ["web*"]
+            every = "15m"
+            limit = "20MiB/s"
             "#,
         )
         .unwrap();
@@ -710,6 +837,11 @@ mod tests {
         let [web, db] = ["web01", "db01"].map(|name| name.parse::<Name>().unwrap());
         assert_eq!((config.protect(&web).rpo.as_secs(), config.protect(&db).rpo.as_secs()), (30, 60));
         assert_eq!(config.group(&db).map(Name::as_str), Some("shop"));
+        let [sends] = config.sends.as_slice() else { panic!("{:?}", config.sends) };
+        assert!(sends.is_for(&web) && !sends.is_for(&db));
+        assert_eq!((sends.every.as_secs(), sends.late.as_secs()), (900, 2700));
+        assert_eq!(sends.limit.as_ref().unwrap().per_second(), Bytes::mib(20));
+        assert_eq!(sends.tls.key.as_deref(), Some(Path::new("/etc/landfall/this.key")));
         let peer = |subject: &str| Peer {
             place: crate::receive::Place::Network("192.0.2.1:5".parse().unwrap()),
             certificate: Some(Certificate { subject: subject.to_owned(), sha256: [0; 32] }),
@@ -737,6 +869,10 @@ mod tests {
             ("[alarm]\nwebhook = \"http://127.0.0.1.example.org/\"", "cannot be sent"),
             ("[upkeep]\nlow = 0", "between 1 and 99"),
             ("[upkeep]\nlow = 5\nscarce = 10", "above"),
+            ("[[send]]\nto = \"ftp://x\"\nevery = \"1m\"", "line 2"),
+            ("[[send]]\nto = \"https://x\"\nevery = \"1m\"", "would not know who sends"),
+            ("[[send]]\nto = \"https://x\"\nevery = \"0s\"\ntoken_file = \"t\"", "line 3"),
+            ("[[send]]\nto = \"https://x\"\nevery = \"1m\"\nca = \"c\"\ncertificate = \"t\"", "without its key"),
             ("[[receive.client]]\nmachines = [\"*\"]", "subject"),
             (
                 "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",

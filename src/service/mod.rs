@@ -22,6 +22,7 @@ mod replica;
 mod rounds;
 pub mod rpo;
 pub mod run;
+mod sending;
 mod status;
 pub mod stream;
 pub mod verify;
@@ -34,6 +35,7 @@ use crate::name::Name;
 use crate::receive::ExportName;
 use crate::receive::batch::Work;
 use crate::receive::incoming::Incoming;
+use crate::receive::position;
 use crate::receive::nbd::Monitor;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
@@ -49,6 +51,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use sending::Outgoing;
 use stream::Stream;
 use verify::Verifications;
 use watched::Watched;
@@ -80,6 +83,7 @@ pub struct Service {
     alarms: Alarms,
     /// The ways in besides NBD, and who writes where.
     incoming: Incoming,
+    outgoing: Outgoing,
     /// One at a time changes which machines and disks there are.
     changing: Mutex<()>,
     verifications: Verifications,
@@ -116,6 +120,7 @@ impl Service {
             catalog_lost: aside.map(|path| path.display().to_string()),
             alarms: Alarms::default(),
             incoming,
+            outgoing: Outgoing::default(),
             changing: Mutex::default(),
             verifications: Verifications::default(),
             webhook: Webhook::default(),
@@ -128,6 +133,10 @@ impl Service {
                 Trouble::Unreadable(error) => {
                     tracing::error!(machine = %name, %error, "a machine of the vault cannot be read");
                     service.unreadable.insert(name, error.to_string());
+                }
+                // What deltas brought was acknowledged when it was on the medium.
+                Trouble::Behind(_) if service.misses_nothing(&name)? => {
+                    service.vault.machine(&name)?.journal().caught_up()?;
                 }
                 Trouble::Behind(found) => {
                     tracing::error!(machine = %name, torn = found.torn, lost = ?found.lost, "writes that were acknowledged may be missing");
@@ -159,6 +168,13 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// True where all disks of a machine hold what deltas have brought, and nothing else was written.
+    fn misses_nothing(&self, name: &Name) -> Result<bool> {
+        let machine = self.vault.machine(name)?;
+        let has_disks = machine.journal().with_state(|state| !state.disks.is_empty());
+        Ok(has_disks && self.incoming.leases.running(name).is_none() && position::all_hold(&machine, &[])?)
     }
 
     /// Acknowledged writes may be missing: what the disks hold is no state of the machine before they were compared.
@@ -445,7 +461,11 @@ impl Service {
         let (named, unnamed): (Vec<_>, Vec<_>) =
             self.catalog.tags(id)?.into_iter().partition(|(_, tag)| !tag.is_empty());
         let numbers = |tags: Vec<(u64, String)>| tags.into_iter().map(|(point, _)| point).collect();
-        Ok(Wishes { kept: numbers(named), unnamed: numbers(unnamed), given_up: self.catalog.given_up(id)? })
+        let mut kept: BTreeSet<u64> = numbers(named);
+        // The next delta begins there, from another landfall or to one.
+        kept.extend(position::points_to_keep(watched.machine())?);
+        kept.extend(self.points_of_sends(watched)?);
+        Ok(Wishes { kept, unnamed: numbers(unnamed), given_up: self.catalog.given_up(id)? })
     }
 
     /// Whether it works.
@@ -478,6 +498,7 @@ impl Service {
     /// Tells all threads to end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.outgoing.cancel.cancel();
         self.verifications.stop();
         self.webhook.stop();
     }

@@ -17,8 +17,7 @@ impl Service {
     /// Where it cannot be read.
     pub fn replica(&self, name: &Name) -> Result<Held> {
         if !self.watched().contains_key(name) && !self.unreadable.contains_key(name) {
-            let why = Some("there is no such machine yet".to_owned());
-            return Ok(Held { machine: name.clone(), holds: None, why, unfinished: None, point: None });
+            return Ok(Held::none(name));
         }
         self.incoming.desk.holds(&self.incoming.batches, self.machine(name)?.machine())
     }
@@ -95,7 +94,15 @@ impl Service {
     /// point of now would say something else.
     pub(super) fn is_of_deltas(&self, watched: &super::watched::Watched) -> bool {
         let machine = watched.machine();
+        let last = machine.journal().last();
+        if watched.is_settled(last) {
+            return true;
+        }
         let has_disks = machine.journal().with_state(|state| !state.disks.is_empty());
-        has_disks && position::all_hold(machine, &[]).unwrap_or(false)
+        let is_of_deltas = has_disks && position::all_hold(machine, &[]).unwrap_or(false);
+        if is_of_deltas {
+            watched.settle(last);
+        }
+        is_of_deltas
     }
 }

@@ -25,12 +25,13 @@ const AT_ONCE: usize = 8;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 5] = [
+pub(super) const WORK: [(&str, Work); 6] = [
     ("points", Service::set_points),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
     ("verify", Service::verify_points),
     ("webhook", Service::send_alarms),
+    ("send", Service::send_machines),
 ];
 /// Goes on until the service stops.
 pub(super) type Work = fn(&Service);
@@ -120,7 +121,7 @@ impl Service {
             watched.sample(time);
         }
         // What deltas have brought is in their points; what is being sent is in none yet.
-        let states: Vec<_> = states.into_iter().filter(|watched| !self.is_of_deltas(watched)).collect();
+        let states: Vec<_> = states.into_iter().filter(|watched| !(watched.has_more() && self.is_of_deltas(watched))).collect();
         if !states.iter().any(|watched| watched.has_more()) {
             // What is there is in a point; while all its disks are connected, it is the state of now.
             for watched in states.iter().filter(|watched| self.is_connected(watched)) {
@@ -335,6 +336,11 @@ impl Service {
                 );
             }
         }
+        found.extend(self.wrong_with_sends(at));
+        let mut put = |id, gravity, machine: Option<&str>, says: String, remedy: &str| {
+            let (machine, remedy) = (machine.map(str::to_owned), remedy.to_owned());
+            found.push(Wrong { id, gravity, machine, says, remedy });
+        };
         for (name, watched) in self.watched() {
             let machine = Some(name.as_str());
             let (cut, upkeep) = watched.failures();

@@ -14,6 +14,8 @@ pub struct Watched {
     state: Mutex<State>,
     /// Milliseconds since 1970 up to which all that was acknowledged is in the newest point; 0 for never.
     verified: AtomicU64,
+    /// The record up to which all is known to be brought by deltas, and in their points; 0 for none.
+    settled: AtomicU64,
     /// One cut at a time; a second one waits.
     cutting: Mutex<()>,
 }
@@ -37,7 +39,7 @@ impl Watched {
         let points = machine.points()?;
         let verified = AtomicU64::new(points.last().map_or(0, |point| point.time));
         let state = Mutex::new(State { points: Arc::new(points), ..State::default() });
-        Ok(Watched { machine, state, verified, cutting: Mutex::default() })
+        Ok(Watched { machine, state, verified, settled: AtomicU64::new(0), cutting: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,6 +73,16 @@ impl Watched {
     /// The newest point holds all that was acknowledged until then.
     pub(super) fn verify(&self, time: u64) {
         self.verified.fetch_max(time, Ordering::Relaxed);
+    }
+
+    /// Up to this record all was brought by deltas.
+    pub(super) fn settle(&self, last: u64) {
+        self.settled.store(last, Ordering::Relaxed);
+    }
+
+    /// True where that is known of this record.
+    pub(super) fn is_settled(&self, last: u64) -> bool {
+        self.settled.load(Ordering::Relaxed) == last
     }
 
     /// Reads its points again: some were given up.

@@ -2,10 +2,12 @@
 
 mod disk;
 mod recover;
+mod send;
 mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
+pub use send::Send;
 pub use service::{
     AlarmsArgs, AtService, LogForm, PointArg, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
 };
@@ -121,6 +123,15 @@ pub enum Verb {
     Protect(Protect),
     /// Say that all disks of a machine are copied, where nobody else could tell
     Ready(Ready),
+    /// Send a machine's recovery point to another landfall, and keep it up to date there
+    ///
+    /// The other side gets what has changed since the point that it holds; where both have none in common, digests are compared, and
+    /// what differs is sent. It is packed, and read back there before it is offered as a point. The point stays as it is here. A send that
+    /// was cut off goes on where it ended, with the same command. The other side knows this one by its certificate (--tls-cert, --tls-key; --tls-ca
+    /// names the authority of the other's), or by a token in LANDFALL_TOKEN, as it is set up.
+    ///
+    /// Exit codes: 0 it is there, and was read back; 1 refused, or what was read back differed; 2 it failed, or could not be read back.
+    Send(Box<Send>),
     /// Work with the recovery points of a machine
     #[command(subcommand)]
     Points(PointsVerb),

@@ -241,7 +241,7 @@ fn parse_moment(text: &str) -> Result<Moment, String> {
 
 /// An error and its hint in one line.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn said(error: landfall_image::Error) -> String {
+pub(super) fn said(error: landfall_image::Error) -> String {
     match error.hint_text() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

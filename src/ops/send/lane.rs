@@ -13,7 +13,7 @@ use crate::receive::send::frame::{Body, BODY_AT_MOST, Ready};
 use crate::receive::send::tree::{self, CHUNKS, Digest};
 use crate::receive::send::{ASKED_AT_MOST, CHUNK, NODE, Question, Unit};
 use crate::report::sending::Way;
-use landfall_image::convert::{Cancel, Progress, RateLimit};
+use landfall_image::convert::{Progress, RateLimit};
 use landfall_image::disk::clip;
 use landfall_image::{Bytes, Disk, Error, ExtentKind, GuestOffset, GuestRange, Result};
 use std::ops::Range;
@@ -83,8 +83,7 @@ pub(super) struct Lane<'l> {
     pub new: &'l dyn Disk,
     pub how: &'l How,
     pub limit: Option<&'l RateLimit>,
-    pub jobs: Option<usize>,
-    pub cancel: &'l Cancel,
+    pub effort: &'l Effort,
     pub progress: &'l Progress,
 }
 
@@ -157,7 +156,7 @@ impl Lane<'_> {
         let mut done = Done::default();
         for load in loads {
             if let Some(limit) = self.limit {
-                limit.pause(Bytes(load.body.len() as u64), self.cancel)?;
+                limit.pause(Bytes(load.body.len() as u64), &self.effort.cancel)?;
             }
             let began = Instant::now();
             let taken = self.line.say(|to| to.take(self.machine, self.name, self.session, &load.body))?;
@@ -246,7 +245,7 @@ impl Lane<'_> {
                     if numbers.is_empty() {
                         return Ok(());
                     }
-                    let own = self.effort().mapped(&numbers, |number| tree::chunk(self.new, *number))?;
+                    let own = self.effort.mapped(&numbers, |number| tree::chunk(self.new, *number))?;
                     let theirs = self.ask(Unit::Chunks, &numbers)?;
                     let differ: Vec<u64> = differing(&numbers, &own, &theirs).collect();
                     self.look(numbers.len() as u64 * CHUNK as u64, packer);
@@ -264,7 +263,7 @@ impl Lane<'_> {
         // Both sides read at the same time.
         let (own, theirs) = std::thread::scope(|scope| {
             let asking = scope.spawn(|| self.ask_once(Unit::Nodes, numbers));
-            let own: Result<Vec<Vec<Digest>>> = numbers.iter().map(|node| tree::chunks(self.new, *node, &self.effort())).collect();
+            let own: Result<Vec<Vec<Digest>>> = numbers.iter().map(|node| tree::chunks(self.new, *node, self.effort)).collect();
             let theirs = asking.join().unwrap_or_else(|_| Err(senseless("a thread has ended")));
             (own, theirs)
         });
@@ -287,12 +286,6 @@ impl Lane<'_> {
             self.all(differ.into_iter(), None, packer)?;
         }
         Ok(theirs.len() as u64)
-    }
-
-    fn effort(&self) -> Effort {
-        let mut effort = Effort { cancel: self.cancel.clone(), ..Effort::default() };
-        effort.jobs = self.jobs.unwrap_or(effort.jobs);
-        effort
     }
 
     fn look(&self, bytes: u64, packer: &Packer<'_>) {
@@ -327,7 +320,7 @@ impl Lane<'_> {
             if group.is_empty() {
                 return Ok(());
             }
-            let made = self.effort().mapped(&group, |piece| self.frames(piece, old))?;
+            let made = self.effort.mapped(&group, |piece| self.frames(piece, old))?;
             for (piece, frames) in group.iter().zip(&made) {
                 self.progress.advance(Bytes(piece.end - piece.start));
                 if old.is_some() || matches!(self.how, How::Whole) {

@@ -11,13 +11,18 @@
 //!
 //! Absent: what the receiver does with it ([`receive::send`](crate::receive::send)), and when a machine is sent.
 
-mod line;
+mod here;
 mod lane;
+mod line;
+#[cfg(test)]
+mod tests;
 
-use crate::event::Event;
+pub use here::Here;
+
+use crate::event::{Event, Observer};
 use crate::name::Name;
-use crate::ops::Context;
 use crate::ops::source::point::{At, PointName, PointSource, Points};
+use crate::receive::content::Effort;
 use crate::receive::digest::Verdict;
 use crate::receive::send::{Begin, Begun, Commit, Committed, Held, Question, Sent, SentDisk, Taken};
 use crate::report::VERSION;
@@ -119,8 +124,14 @@ struct Tally {
 ///
 /// # Errors
 /// Where there is no such point, or the receiver refuses; I/O where nothing came through for too long.
-pub fn send(context: &Context<'_>, points: &dyn Points, request: &Request, to: &dyn Replica) -> Result<Sending> {
-    let line = Line::new(to, &context.cancel, request.patience);
+pub fn send(
+    effort: &Effort,
+    observer: &dyn Observer,
+    points: &dyn Points,
+    request: &Request,
+    to: &dyn Replica,
+) -> Result<Sending> {
+    let line = Line::new(to, &effort.cancel, request.patience);
     let mut tally = Tally::default();
     let mut at = request.point.at.clone();
     // Why what the receiver says that it holds is not believed.
@@ -130,11 +141,11 @@ pub fn send(context: &Context<'_>, points: &dyn Points, request: &Request, to: &
         let source = points.open(&request.point.machine, &at)?;
         // It stays that point, however long it takes.
         at = At::Number(source.number);
-        let sender = Sender { context, points, request, line: &line, source: &source, distrust: distrust.as_deref() };
+        let sender = Sender { effort, observer, points, request, line: &line, source: &source, distrust: distrust.as_deref() };
         let wire = tally.wire;
         match sender.attempt(&held, &mut tally) {
             Ok(Sending { verdict: Verdict::Differed, says, .. }) if distrust.is_none() => {
-                context.observer.event(Event::Step(format!("{says}: all is compared by digests")));
+                observer.event(Event::Step(format!("{says}: all is compared by digests")));
                 distrust = Some(says);
             }
             Ok(done) => return Ok(done),
@@ -153,7 +164,8 @@ pub fn send(context: &Context<'_>, points: &dyn Points, request: &Request, to: &
 
 /// One attempt.
 struct Sender<'s> {
-    context: &'s Context<'s>,
+    effort: &'s Effort,
+    observer: &'s dyn Observer,
     points: &'s dyn Points,
     request: &'s Request,
     line: &'s Line<'s>,
@@ -194,7 +206,7 @@ impl Sender<'_> {
             let (how, why) = self.how(disk, &begun, &old);
             let progress = Progress::default();
             let shown = format!("{}/{}", self.request.name, disk.name);
-            self.context.observer.event(Event::CopyStarted { disk: shown, progress: progress.clone() });
+            self.observer.event(Event::CopyStarted { disk: shown, progress: progress.clone() });
             let lane = Lane {
                 line: self.line,
                 machine: &self.request.name,
@@ -203,14 +215,13 @@ impl Sender<'_> {
                 new: &*disk.image.disk,
                 how: &how,
                 limit: self.request.limit.as_ref(),
-                jobs: self.context.jobs,
-                cancel: &self.context.cancel,
+                effort: self.effort,
                 progress: &progress,
             };
             let counts = tally.disks.entry(sent.name.clone()).or_default();
             (counts.size, counts.way, counts.why) = (disk.image.disk.size(), how.way(), why);
             let done = lane.run(counts, &mut tally.wire);
-            self.context.observer.event(Event::CopyFinished);
+            self.observer.event(Event::CopyFinished);
             let done = done?;
             commit.checked.insert(sent.name.clone(), done.checked);
             if let Some((verdict, says)) = done.wrong {

@@ -115,6 +115,14 @@ pub struct Held {
     pub point: Option<u64>,
 }
 
+impl Held {
+    /// That there is no such machine.
+    pub fn none(machine: &Name) -> Held {
+        let why = Some("there is no such machine yet".to_owned());
+        Held { machine: machine.clone(), holds: None, why, unfinished: None, point: None }
+    }
+}
+
 /// A disk as the sender has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

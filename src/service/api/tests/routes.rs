@@ -18,7 +18,8 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
     };
     let name = if path.starts_with("/v1/tokens") { "old" } else { "web01" };
     let point = if *method == Method::DELETE { "{oldest}" } else { "latest" };
-    (path.replace("{name}", name).replace("{point}", point).replace("{disk}", "sdb"), body)
+    let query = if path.ends_with("/changes") { "?disk=sda&since={oldest}" } else { "" };
+    (format!("{}{query}", path.replace("{name}", name).replace("{point}", point).replace("{disk}", "sdb")), body)
 }
 
 /// The router and the document are made of one table; this is about the table as a whole, and that nothing in it panics.
@@ -50,6 +51,10 @@ fn every_route_is_documented_and_every_documented_one_answers() {
     // Those that take away come last.
     documented.sort_by_key(|(path, method)| (method == "DELETE", path.ends_with("{name}"), path.clone()));
     for (path, method) in documented {
+        // A send is one thing after the other: `super::replica`.
+        if path.contains("/replica") && method != "GET" {
+            continue;
+        }
         let oldest = running.service.points(&name).unwrap()[0].number;
         let (call, body) = call_for(&path, &method.parse().unwrap());
         let call = call.replace("{oldest}", &oldest.to_string());
