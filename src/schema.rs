@@ -14,7 +14,7 @@ use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, Image
 use crate::report::protection::{Points, Status};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
-use crate::report::sending::Sending;
+use crate::report::sending::{Seeded, Sending};
 use crate::report::serving::ServeChecked;
 use crate::report::{Converted, Inspected, VERSION};
 use crate::service::config::Written;
@@ -62,7 +62,8 @@ pub const TABLE: &[Row] = &[
         "register",
         "what came of a registration; also `registration` in what convert --register prints",
     ),
-    row::<Sending>("send", "a point that was sent to another landfall"),
+    row::<Seeded>("seed", "a seed that was written"),
+    row::<Sending>("send", "a point that was sent to another landfall, or a seed that was taken"),
     row::<ServeChecked>("serve-check", "what the service's file means"),
     file::<Written>("serve-file", "the TOML file of landfall serve"),
     row::<PointSet>("set-point", "a recovery point that was set or named"),

@@ -70,3 +70,22 @@ pub enum Way {
     /// It is sent as a whole: the receiver held nothing of it.
     Whole,
 }
+
+/// A seed that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Seeded {
+    /// Version of the document: [`VERSION`](super::VERSION).
+    pub version: u32,
+    /// Its folder.
+    pub folder: String,
+    /// The point that it is of.
+    pub source: Sent,
+    /// The disks in it.
+    pub disks: Vec<Name>,
+    /// Parts of it.
+    pub files: u64,
+    /// Bytes of them, packed.
+    pub bytes: Bytes,
+    /// Of the parts, those that an earlier run had written.
+    pub kept: u64,
+}

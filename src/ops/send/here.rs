@@ -58,4 +58,9 @@ impl Replica for Here<'_> {
         });
         self.incoming.desk.commit(machine, commit, variables.transpose()?.as_deref()).map_err(told)
     }
+
+    fn give_up(&self, machine: &Name) -> Result<(), Fault> {
+        let found = self.vault.machine(machine)?;
+        self.incoming.desk.give_up(&self.incoming.batches, &found, &Effort::default()).map(drop).map_err(told)
+    }
 }

@@ -333,28 +333,32 @@ impl Lane<'_> {
 
     /// The frames of a piece: what differs from `old`, or all of it; and that it is to be read back.
     fn frames(&self, piece: &Range<u64>, old: Option<&dyn Disk>) -> Result<Vec<Ready>> {
-        let at = GuestOffset(piece.start);
-        let len = usize::try_from(piece.end - piece.start).unwrap_or(CHUNK);
-        let mut new = vec![0; len];
-        self.new.read_at(at, &mut new)?;
-        let mut frames = Vec::new();
-        match old {
-            None => frames.push(Ready::content(at, &new)),
-            Some(old) => {
-                // What lies behind the older one's end was zeros to whoever has it.
-                let mut was = vec![0; len];
-                let there = clip(GuestRange::new(at, Bytes(len as u64)), old.size()).len().to_usize().unwrap_or(0);
-                if there > 0 {
-                    old.read_at(at, &mut was[..there])?;
-                }
-                for run in runs(&new, &was) {
-                    frames.push(Ready::content(GuestOffset(piece.start + run.start as u64), &new[run]));
-                }
-            }
+        let Some(old) = old else { return content_frames(self.new, piece) };
+        let (at, new) = read(self.new, piece)?;
+        // What lies behind the older one's end was zeros to whoever has it.
+        let mut was = vec![0; new.len()];
+        let there = clip(GuestRange::new(at, Bytes(new.len() as u64)), old.size()).len().to_usize().unwrap_or(0);
+        if there > 0 {
+            old.read_at(at, &mut was[..there])?;
         }
+        let run = |run: Range<usize>| Ready::content(GuestOffset(piece.start + run.start as u64), &new[run]);
+        let mut frames: Vec<Ready> = runs(&new, &was).into_iter().map(run).collect();
         frames.push(Ready::check(at, &new));
         Ok(frames)
     }
+}
+
+fn read(disk: &dyn Disk, piece: &Range<u64>) -> Result<(GuestOffset, Vec<u8>)> {
+    let at = GuestOffset(piece.start);
+    let mut content = vec![0; usize::try_from(piece.end - piece.start).unwrap_or(CHUNK)];
+    disk.read_at(at, &mut content)?;
+    Ok((at, content))
+}
+
+/// All of a piece, and that it is to be read back.
+pub(super) fn content_frames(disk: &dyn Disk, piece: &Range<u64>) -> Result<Vec<Ready>> {
+    let (at, content) = read(disk, piece)?;
+    Ok(vec![Ready::content(at, &content), Ready::check(at, &content)])
 }
 
 /// Runs of blocks that differ.
@@ -374,7 +378,7 @@ fn runs(new: &[u8], old: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// A run in pieces of up to a chunk, on multiples of it.
-fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+pub(super) fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let next = |at: u64| (at / CHUNK as u64 + 1) * CHUNK as u64;
     std::iter::successors(Some(range.start), move |at| Some(next(*at)))
         .take_while(move |at| *at < range.end)
@@ -403,7 +407,7 @@ fn differing<'d>(numbers: &'d [u64], own: &'d [Digest], theirs: &'d [Digest]) ->
 
 impl Effort {
     /// Does something with each of them, by several threads, and gives what came of it in their order.
-    fn mapped<I: Sync, T: Send>(&self, items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    pub(super) fn mapped<I: Sync, T: Send>(&self, items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
         let next = AtomicUsize::new(0);
         let found: Mutex<Vec<Option<T>>> = Mutex::new(items.iter().map(|_| None).collect());
         let run = || -> Result<()> {

@@ -14,6 +14,7 @@
 mod here;
 mod lane;
 mod line;
+pub mod seed;
 #[cfg(test)]
 mod tests;
 
@@ -95,6 +96,11 @@ pub trait Replica: Sync {
     /// # Errors
     /// See above.
     fn commit(&self, machine: &Name, commit: &Commit) -> Result<Committed, Fault>;
+    /// Gives up what is under way.
+    ///
+    /// # Errors
+    /// See above.
+    fn give_up(&self, machine: &Name) -> Result<(), Fault>;
 }
 
 /// What is sent.
@@ -174,20 +180,8 @@ struct Sender<'s> {
 }
 
 impl Sender<'_> {
-    fn target(&self) -> Sent {
-        let source = self.source;
-        Sent {
-            id: source.id,
-            machine: source.name.clone(),
-            number: source.number,
-            at: source.at,
-            consistency: source.consistency,
-            tag: source.tag.clone(),
-        }
-    }
-
     fn attempt(&self, held: &Held, tally: &mut Tally) -> Result<Sending, Fault> {
-        let target = self.target();
+        let target = self.source.sent();
         if let Some(holds) = held.holds.as_ref().filter(|holds| holds.is(&target) && held.unfinished.is_none()) {
             let says = format!("{} holds {holds}: there is nothing to send", self.request.name);
             return Ok(self.report(tally, Verdict::Matched, says, held.point, held.holds.clone()));
@@ -308,7 +302,7 @@ impl Sender<'_> {
             version: VERSION,
             machine: self.request.name.clone(),
             to: self.line.to.place().to_owned(),
-            source: self.target(),
+            source: self.source.sent(),
             base,
             verdict,
             says,

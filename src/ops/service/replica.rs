@@ -53,14 +53,6 @@ impl Service {
             )
         })
     }
-
-    /// Gives up a send that has not come to its end.
-    ///
-    /// # Errors
-    /// As the service's.
-    pub fn give_up_replica(&self, machine: &Name) -> landfall_image::Result<Held> {
-        self.exchange("DELETE", &replica_path(machine), None::<&()>).map_err(Fault::into_error)
-    }
 }
 
 fn replica_path(machine: &Name) -> String {
@@ -94,5 +86,9 @@ impl Replica for Service {
 
     fn commit(&self, machine: &Name, commit: &Commit) -> Result<Committed, Fault> {
         self.exchange("POST", &format!("{}/commit", replica_path(machine)), Some(commit))
+    }
+
+    fn give_up(&self, machine: &Name) -> Result<(), Fault> {
+        self.exchange::<Held>("DELETE", &replica_path(machine), None::<&()>).map(drop)
     }
 }

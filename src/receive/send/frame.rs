@@ -226,6 +226,11 @@ impl Ready {
         }
     }
 
+    /// A run of up to [`ZEROS_AT_MOST`] that is zeros.
+    pub fn zeros(range: GuestRange) -> Ready {
+        Ready::new(ZEROS, range.start().0, range.len().0, Vec::new(), &[])
+    }
+
     /// A question whether a run of up to [`CHUNK`] bytes holds this.
     pub fn check(at: GuestOffset, content: &[u8]) -> Ready {
         Ready::new(CHECK, at.0, content.len() as u64, Vec::new(), content)

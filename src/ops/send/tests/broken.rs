@@ -164,6 +164,9 @@ impl Replica for Forgetful<'_> {
     fn commit(&self, machine: &Name, commit: &Commit) -> Result<Committed, Fault> {
         self.wire.commit(machine, commit)
     }
+    fn give_up(&self, machine: &Name) -> Result<(), Fault> {
+        self.wire.give_up(machine)
+    }
 }
 
 #[test]

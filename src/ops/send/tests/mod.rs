@@ -252,6 +252,10 @@ impl Replica for Wire<'_> {
     fn commit(&self, machine: &Name, commit: &Commit) -> Result<Committed, Fault> {
         self.call(|here| here.commit(machine, commit))
     }
+
+    fn give_up(&self, machine: &Name) -> Result<(), Fault> {
+        self.call(|here| here.give_up(machine))
+    }
 }
 
 fn effort() -> Effort {
