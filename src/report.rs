@@ -1,12 +1,13 @@
 //! The report of a run: one JSON document, the same that `--json` prints and `report.json` keeps.
 //!
 //! Here are the documents of machines; [`images`] has those of the disk verbs, [`failure`] those of what was not done and
-//! of explanations, [`registration`] that of `register`, [`recovery`] those of `recover`. Their schemas are [`crate::schema`].
+//! of explanations, [`registration`] that of `register`, [`receiving`] those of `receive`, [`recovery`] those of `recover`. Their schemas are [`crate::schema`].
 
 pub mod api;
 pub mod failure;
 pub mod images;
 pub mod protection;
+pub mod receiving;
 pub mod recovery;
 pub mod registration;
 pub mod sending;

@@ -12,6 +12,7 @@ use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, 
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
 use crate::report::protection::{Points, Status};
+use crate::report::receiving::{PointExported, Pulled, ReceivedStreams, Scanned};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
 use crate::report::sending::{Seeded, Sending};
@@ -45,6 +46,7 @@ pub const TABLE: &[Row] = &[
     file::<Manifest>("drop-manifest", "landfall.json, the manifest of a drop in a watched folder"),
     row::<Failed>("error", "any verb that did not do what was asked"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
+    row::<PointExported>("export-point", "a recovery point that was exported as an RBD diff"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
@@ -53,6 +55,9 @@ pub const TABLE: &[Row] = &[
     row::<Points>("points", "the recovery points of a machine"),
     row::<MachineShown>("protect", "a protected machine, and where its disks are sent; also status MACHINE"),
     row::<Proof>("prove", "a trial boot; also proof.json beside the evidence"),
+    row::<Scanned>("receive-folder", "what became of the drops in a watched folder"),
+    row::<Pulled>("receive-pull", "disks that were pulled from NBD exports"),
+    row::<ReceivedStreams>("receive-rbd", "RBD streams that were taken"),
     row::<Recovered>("recover", "a machine that was recovered; also report.json beside it"),
     row::<Ended>("recover-end", "what became of a recovery: commit, rollback, remove, resume"),
     row::<Recoveries>("recover-list", "the recoveries that there are"),

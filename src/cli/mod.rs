@@ -7,6 +7,7 @@ mod machine;
 mod map;
 mod mapping;
 mod progress;
+mod receive;
 mod recover;
 mod register;
 mod send;
@@ -15,11 +16,11 @@ mod service;
 mod text;
 
 use crate::ops::Settings;
-use crate::ops::service::Access;
+use crate::ops::service::{Access, Service};
 use crate::ops::source::point::{OpenVault, Points, Served};
 use crate::ops::{Context, Failure};
 use crate::registrar::credentials::Credentials;
-use args::{Cli, Verb};
+use args::{AtService, Cli, PointsVerb, Verb};
 use landfall_image::convert::{Cancel, RateLimit};
 use landfall_image::luks::Secret;
 use landfall_image::nbd::{ClientOptions, TlsFiles};
@@ -83,6 +84,15 @@ fn gate(cli: &Cli) -> Result<Gate> {
     cli.common.allow.iter().try_fold(Gate::own_folder(), |gate, folder| gate.allow(folder))
 }
 
+/// The service that a verb means.
+fn service_at(at: &AtService, cli: &Cli, surroundings: &Surroundings) -> Result<Service> {
+    Service::new(&Access {
+        service: at.service.clone().or_else(|| surroundings.service.clone()),
+        token: surroundings.token.clone(),
+        ca: cli.common.tls_ca.clone(),
+    })
+}
+
 /// Who has recovery points: a vault that is named, else the service.
 fn points(cli: &Cli, surroundings: &Surroundings) -> Arc<dyn Points> {
     if let Some(vault) = &cli.common.vault {
@@ -139,6 +149,8 @@ fn dispatch(
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
         Verb::Send(args) => send::run(args, cli, context, surroundings),
         Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
+        Verb::Receive(verb) => receive::run(verb, cli, context, surroundings),
+        Verb::Points(PointsVerb::Export(args)) => receive::export(args, cli, context, surroundings),
         Verb::Status(_)
         | Verb::Protect(_)
         | Verb::Ready(_)

@@ -3,7 +3,7 @@
 use super::args::Serve;
 use super::{Surroundings, text};
 use crate::ops::serve;
-use crate::report::serving::ServeChecked;
+use crate::report::serving::{Rules, ServeChecked};
 use landfall_image::Result;
 use std::fmt::Write;
 
@@ -29,18 +29,23 @@ fn in_words(checked: &ServeChecked) -> String {
     let _ = writeln!(out, "NBD         {}", list(&checked.receive));
     let _ = writeln!(out, "points      {}", checked.points);
     let _ = writeln!(out, "API         {}", list(&checked.api));
-    let rules = &checked.protect;
-    let _ = writeln!(
-        out,
-        "machines    a point every {}, RPO {}, kept {}",
-        rules.checkpoint, rules.rpo, rules.retention
-    );
+    for folder in &checked.folders {
+        let sealed = if folder.manifest { "drops with a manifest only" } else { "drops by their name or a manifest" };
+        let after = if folder.keep { "they stay in their place" } else { "they go to .done" };
+        let _ = writeln!(out, "folder      {} every {}: {sealed}; {after}", folder.path, folder.every);
+    }
+    if checked.require_digest {
+        let _ = writeln!(out, "RBD         streams with a SHA-256 only");
+    }
+    let in_words = |rules: &Rules| {
+        format!(
+            "a point every {}, RPO {} ({} by deltas), kept {}",
+            rules.checkpoint, rules.rpo, rules.delta_rpo, rules.retention
+        )
+    };
+    let _ = writeln!(out, "machines    {}", in_words(&checked.protect));
     for (name, rules) in &checked.machines {
-        let _ = writeln!(
-            out,
-            "  {name}: a point every {}, RPO {}, kept {}",
-            rules.checkpoint, rules.rpo, rules.retention
-        );
+        let _ = writeln!(out, "  {name}: {}", in_words(rules));
     }
     for (name, members) in &checked.groups {
         let _ = writeln!(out, "group {name}: {}, cut at one moment", list(members));

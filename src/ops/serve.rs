@@ -1,8 +1,9 @@
 //! Runs the service, or says what its file means.
 
+use crate::receive::folder::Watcher;
 use crate::receive::nbd::Listen;
 use crate::report::VERSION;
-use crate::report::serving::{Rules, ServeChecked};
+use crate::report::serving::{Rules, ServeChecked, WatchedFolder};
 use crate::service::config::{Config, Protect};
 use crate::service::run::Bound;
 use crate::vault::retention::shown_duration;
@@ -52,12 +53,30 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
         files.server()?;
         api.extend(remote.listen.iter().map(|address| format!("https://{address}")));
     }
+    let mut folders = Vec::new();
+    for folder in &config.folders {
+        // It has to be there.
+        Watcher::new(&folder.path, folder.options).map_err(|error| {
+            error.hint("make or mount it, and let the service's user read and write it; or take its [[folder]] out")
+        })?;
+        folders.push(WatchedFolder {
+            path: folder.path.display().to_string(),
+            every: shown_duration(folder.every),
+            manifest: folder.options.manifest,
+            keep: folder.options.keep,
+        });
+    }
+    if config.pull.tls != TlsFiles::default() {
+        config.pull.tls.client()?;
+    }
     Ok(ServeChecked {
         version: VERSION,
         vault: config.vault.display().to_string(),
         receive,
         points: config.points_socket().display().to_string(),
         api,
+        folders,
+        require_digest: config.require_digest,
         protect: rules(&config.protect),
         machines: config.machines.iter().map(|(name, protect)| (name.to_string(), rules(protect))).collect(),
         groups: config
@@ -73,6 +92,7 @@ fn rules(protect: &Protect) -> Rules {
         checkpoint: shown_duration(protect.checkpoint),
         retention: protect.retention.to_string(),
         rpo: shown_duration(protect.rpo),
+        delta_rpo: shown_duration(protect.delta_rpo),
     }
 }
 

@@ -19,6 +19,7 @@ use super::position::{self, Position};
 use crate::name::Name;
 use crate::vault::journal::{DiskInfo, Mark};
 use crate::vault::machine::{Live, Machine, Point};
+use crate::vault::Vault;
 use crate::vault::storage::Storage;
 use landfall_image::{Bytes, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,58 @@ pub struct Intent {
     pub before: Option<u64>,
     /// What is to be done.
     pub work: Work,
+}
+
+/// The machine that a batch is for: one that is there, or one that is made when all is looked through and found to fit.
+#[derive(Clone, Debug)]
+pub enum Target<'t> {
+    /// It is there.
+    Known(Arc<Machine>),
+    /// It is not there yet.
+    New(&'t Vault, Name),
+}
+
+impl<'t> Target<'t> {
+    /// The machine of that name, there or not.
+    pub fn of(vault: &'t Vault, name: &Name) -> Target<'t> {
+        match vault.machines().get(name) {
+            Some(machine) => Target::Known(Arc::clone(machine)),
+            None => Target::New(vault, name.clone()),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Target::Known(machine) => machine.name(),
+            Target::New(_, name) => name.as_str(),
+        }
+    }
+
+    /// It, where it is there.
+    pub fn known(&self) -> Option<&Arc<Machine>> {
+        match self {
+            Target::Known(machine) => Some(machine),
+            Target::New(..) => None,
+        }
+    }
+
+    /// It; made where it is not there yet.
+    ///
+    /// # Errors
+    /// As [`Vault::machine_or_new`].
+    pub fn made(&self) -> Result<Arc<Machine>> {
+        match self {
+            Target::Known(machine) => Ok(Arc::clone(machine)),
+            Target::New(vault, name) => vault.machine_or_new(name),
+        }
+    }
+}
+
+impl From<&Arc<Machine>> for Target<'_> {
+    fn from(machine: &Arc<Machine>) -> Self {
+        Target::Known(Arc::clone(machine))
+    }
 }
 
 /// The batches of a vault.

@@ -91,6 +91,7 @@ impl schemars::JsonSchema for Sum {
 /// What came of comparing a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "DigestVerdict")]
 pub enum Verdict {
     /// The digest that came beside it is that of what was received.
     Matched,

@@ -1,19 +1,19 @@
 //! What a service has of the ways in besides NBD: one of each for its vault.
 //!
 //! ```text
-//! open -> finish (what was cut off) -> let others in -> take streams, scan folders, pull …
+//! open -> let others in, but for machines into which something was cut off -> finish that -> take streams, scan folders, pull …
 //! ```
 
 use super::batch::{Batches, Intent, Work};
 use super::content::Effort;
 use super::folder::{Hands, Watcher};
-use super::lease::{Leases, StreamLease};
+use super::lease::Leases;
 use super::position;
 use super::rbd;
 use super::send::Desk;
 use super::spool::Spool;
 use crate::name::Name;
-use crate::vault::machine::Machine;
+use crate::vault::Vault;
 use crate::vault::storage::{Folder, Storage};
 use landfall_image::{Error, Kind, Result};
 use std::path::Path;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// The ways in, but for NBD.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who writes where: asked by whoever cuts points, too. NBD connections ask by [`stream`](Incoming::stream).
+    /// Who writes where: asked by whoever cuts points, and by NBD connections, too.
     pub leases: Leases,
     /// Deltas that are being written.
     pub batches: Batches,
@@ -57,47 +57,63 @@ impl Incoming {
         Ok((Incoming { leases, batches, spool, desk: Desk::default() }, troubles))
     }
 
-    /// The right to write to a disk over NBD, for as long as the answer lives. What deltas have brought it ends with that: the next has to be
-    /// a whole disk.
-    ///
-    /// # Errors
-    /// As [`Leases::stream`]; as the journal's.
-    pub fn stream(&self, machine: &Machine, disk: &Name) -> Result<StreamLease> {
-        let lease = self.leases.stream(&machine.name().parse()?, disk)?;
-        position::end(machine, disk.as_str())?;
-        Ok(lease)
-    }
-
-    /// Finishes what was cut off, or takes it back where that cannot be done. Called before anything else is let in; machines for which it
-    /// fails stay closed.
+    /// Finishes all that was cut off, or takes it back where that cannot be done.
     ///
     /// # Errors
     /// Where what was cut off cannot be read.
     pub fn finish(&self, hands: &Hands<'_>, watchers: &[Watcher]) -> Result<Vec<Finished>> {
         let mut all = Vec::new();
         for intent in self.batches.unfinished()? {
-            // What has arrived stays, and waits for its sender.
-            if let Work::Send(_) = intent.work
-                && !self.batches.is_cut(&hands.vault.machine(&intent.machine)?, &intent)?
-            {
+            if self.waits(hands.vault, &intent)? {
                 continue;
             }
-            let error = self.finish_one(hands, watchers, &intent).err();
-            let is_taken_back = error.is_some() && self.leases.running(&intent.machine).is_none();
-            all.push(Finished { intent, error, is_taken_back });
+            all.push(self.finish_one(hands, watchers, intent));
         }
-        for (name, machine) in hands.vault.machines() {
+        self.catch_up(hands.vault)?;
+        Ok(all)
+    }
+
+    /// True for a send that is not complete: what has arrived stays, and waits for its sender.
+    ///
+    /// # Errors
+    /// Where the points cannot be read.
+    pub fn waits(&self, vault: &Vault, intent: &Intent) -> Result<bool> {
+        match (&intent.work, vault.machine(&intent.machine)) {
+            (Work::Send(_), Ok(machine)) => Ok(!self.batches.is_cut(&machine, intent)?),
+            _ => Ok(false),
+        }
+    }
+
+    /// True where another landfall's send was cut off in that machine.
+    pub fn is_sent(&self, machine: &Name) -> bool {
+        let unfinished = self.batches.unfinished().unwrap_or_default();
+        unfinished.iter().any(|intent| intent.machine == *machine && matches!(intent.work, Work::Send(_)))
+    }
+
+    /// Finishes one that was cut off, or takes it back. Its machine is closed before; where neither can be done, it stays so.
+    pub fn finish_one(&self, hands: &Hands<'_>, watchers: &[Watcher], intent: Intent) -> Finished {
+        let error = self.try_to_finish(hands, watchers, &intent).err();
+        let is_taken_back = error.is_some() && self.leases.running(&intent.machine).is_none();
+        Finished { intent, error, is_taken_back }
+    }
+
+    /// Machines that miss nothing though the power was lost: all their disks are fed by deltas, which are acknowledged when they are on the
+    /// medium. Called before others are let in.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read or written.
+    pub fn catch_up(&self, vault: &Vault) -> Result<()> {
+        for (name, machine) in vault.machines() {
             let journal = machine.journal();
             let is_whole = !journal.state().disks.is_empty() && self.leases.running(&name).is_none();
-            // The power was lost, and none of it with it: all its disks are fed by deltas.
             if journal.is_behind() && is_whole && position::all_hold(&machine, &[])? {
                 journal.caught_up()?;
             }
         }
-        Ok(all)
+        Ok(())
     }
 
-    fn finish_one(&self, hands: &Hands<'_>, watchers: &[Watcher], intent: &Intent) -> Result<()> {
+    fn try_to_finish(&self, hands: &Hands<'_>, watchers: &[Watcher], intent: &Intent) -> Result<()> {
         let machine = hands.vault.machine(&intent.machine)?;
         let effort = Effort { cancel: hands.context.cancel.clone(), ..Effort::default() };
         let back = |why: &str| {

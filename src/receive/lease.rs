@@ -77,6 +77,11 @@ impl Leases {
         Ok(StreamLease { leases: self.clone(), machine: machine.clone(), disk: disk.clone() })
     }
 
+    /// True where a stream has the right to write to a disk.
+    pub fn is_streamed(&self, machine: &Name, disk: &Name) -> bool {
+        self.machines().get(machine).is_some_and(|held| held.streams.contains_key(disk))
+    }
+
     /// The right to write a batch to these disks, alone. Waits for a point that is being cut. `says` names the batch for people: "the RBD
     /// diff db.diff".
     ///
@@ -158,7 +163,7 @@ impl Running {
                     "it is finished when the service starts (what stands in its way is in the service's log); what another landfall sent goes on when it sends again, or is given up: landfall receive give-up MACHINE",
                 ),
             false => Error::refused(format!("{} is being written into {machine}", self.says))
-                .hint("try again when it is done; landfall status shows how far it is"),
+                .hint("try again when it is done; landfall status shows whether it is"),
         }
     }
 }

@@ -6,11 +6,12 @@
 use super::content::is_written;
 use super::digest::Verdict;
 use crate::name::Name;
+use crate::vault::journal::State;
 use crate::vault::machine::Machine;
 use landfall_image::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// The ways in that keep one.
@@ -113,6 +114,43 @@ pub fn end(machine: &Machine, disk: &str) -> Result<()> {
         true => machine.journal().sync().map(drop),
         false => Ok(()),
     }
+}
+
+/// What a delta has brought to a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brought {
+    /// The way in: one of [`WAYS`].
+    pub way: &'static str,
+    /// The point that was cut of it.
+    pub point: Option<u64>,
+    /// What it is in the source's terms: a snapshot, a checkpoint, a file.
+    pub source: Option<String>,
+}
+
+/// The disks of a machine that are fed by deltas, each with the last: nothing else was let in to write to them since.
+pub fn brought(state: &State) -> BTreeMap<String, Brought> {
+    let mut all: BTreeMap<String, Brought> = BTreeMap::new();
+    for (name, raw) in &state.attachments {
+        let Some((way, disk)) = name.split_once(':') else { continue };
+        let Some(way) = WAYS.into_iter().find(|own| *own == way) else { continue };
+        let is_there = state.disks.values().any(|info| info.name == disk);
+        let Ok(position) = parse::<serde_json::Value>(raw, way, disk) else { continue };
+        if !is_there || position.has_ended {
+            continue;
+        }
+        let named = ["snapshot", "checkpoint", "file"].into_iter().find_map(|key| position.source.get(key)?.as_str());
+        let own = Brought { way, point: position.point, source: named.map(str::to_owned) };
+        let is_later = all.get(disk).is_none_or(|other| other.point < own.point);
+        if is_later {
+            all.insert(disk.to_owned(), own);
+        }
+    }
+    all
+}
+
+/// True for an attachment that is what a disk holds.
+pub fn is_one(attachment: &str) -> bool {
+    attachment.split_once(':').is_some_and(|(way, _)| WAYS.contains(&way))
 }
 
 /// True where each disk but those of `besides` holds what its deltas have brought: then nothing is missing of it that was acknowledged, since

@@ -10,9 +10,11 @@
 //! the bitmap begins at another, is not served, or something else wrote to the disk since, the whole disk is read and compared with what the
 //! vault holds, and the outcome says why. What is the same is not written, either way.
 //!
+//! A machine that is not there yet is made when all servers have answered.
+//!
 //! Absent: beginning and ending the backup at the source, and comparing by digests: content is compared with the vault's, which is here.
 
-use super::batch::{self, Batch, Batches, Work};
+use super::batch::{self, Batch, Batches, Target, Work};
 use super::content::{self, Changed, Counts, Effort};
 use super::digest::Verdict;
 use super::position::{self, Position};
@@ -76,7 +78,8 @@ pub struct Pulled {
 }
 
 /// What was pulled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "PullDone")]
 pub struct Outcome {
     /// The machine.
     pub machine: Name,
@@ -87,7 +90,7 @@ pub struct Outcome {
 }
 
 /// A disk that was pulled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PulledDisk {
     /// The disk.
     pub disk: Name,
@@ -100,7 +103,8 @@ pub struct PulledDisk {
 }
 
 /// How much of a disk was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "PullRead")]
 #[serde(tag = "extent", rename_all = "kebab-case")]
 pub enum Extent {
     /// What the bitmap says has changed, in bytes.
@@ -119,15 +123,16 @@ pub enum Extent {
 ///
 /// # Errors
 /// Refused where a disk is left out or something else writes to one; as the servers' and the vault's: then all is as it was before.
-pub fn pull(
+pub fn pull<'t>(
     batches: &Batches,
-    machine: &Arc<Machine>,
+    target: impl Into<Target<'t>>,
     request: &Request,
     nbd: &ClientOptions,
     now: u64,
     effort: &Effort,
 ) -> Result<Outcome> {
-    check_disks(machine, request)?;
+    let target = target.into();
+    check_disks(&target, request)?;
     let connect = |source: &Source| {
         let contexts = source.bitmap.iter().map(|bitmap| format!("{CONTEXT}{}", bitmap.name)).collect();
         Client::connect(&source.uri, &ClientOptions { contexts, ..nbd.clone() })
@@ -135,15 +140,16 @@ pub fn pull(
     let clients: Vec<Client> = request.disks.iter().map(connect).collect::<Result<_>>()?;
     let disks: Vec<Name> = request.disks.iter().map(|source| source.disk.clone()).collect();
     let says = format!("the pull from {}", request.disks.first().map_or("", |source| source.uri.export()));
-    let batch = batches.begin(machine, &disks, &says, Work::Pull, now)?;
+    let batch = batches.begin(&target.made()?, &disks, &says, Work::Pull, now)?;
     batch::whole(batch, effort, |batch| apply(batch, request, &clients, now, effort))
 }
 
-fn check_disks(machine: &Machine, request: &Request) -> Result<()> {
+fn check_disks(target: &Target<'_>, request: &Request) -> Result<()> {
     let is_pulled = |name: &str| request.disks.iter().filter(|source| source.disk.as_str() == name).count();
     if request.disks.is_empty() || request.disks.iter().any(|source| is_pulled(source.disk.as_str()) > 1) {
         return Err(Error::refused("each disk is to be pulled once").hint("name the export of each disk"));
     }
+    let Some(machine) = target.known() else { return Ok(()) };
     let state = machine.journal().state();
     match state.disks.values().find(|info| is_pulled(&info.name) == 0 && !request.apart) {
         None => Ok(()),

@@ -3,9 +3,9 @@
 use super::VERSION;
 use crate::ops::Failure;
 use landfall_boot::check::{Explanation, Finding, Severity};
-use landfall_image::{FileOffset, Kind};
+use landfall_image::{Error, FileOffset, Kind};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Any verb, where it did not do what was asked: with the findings that stand in the way, or with an error.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -34,7 +34,7 @@ pub enum Outcome {
 }
 
 /// An error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Error")]
 pub struct Told {
     /// What sort of failure it is.
@@ -51,22 +51,36 @@ pub struct Told {
     pub text: String,
 }
 
+impl From<&Error> for Told {
+    fn from(error: &Error) -> Self {
+        Told {
+            kind: error.kind(),
+            says: error.says().to_owned(),
+            path: error.path().map(|path| path.to_string_lossy().into_owned()),
+            offset: error.offset(),
+            hint: error.hint_text().map(str::to_owned),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<Told> for Error {
+    fn from(told: Told) -> Self {
+        let error = Error::new(told.kind, told.text);
+        match told.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
 impl From<&Failure> for Failed {
     fn from(failure: &Failure) -> Self {
         let outcome = if failure.exit_code() == 1 { Outcome::Refused } else { Outcome::Failed };
         let mut failed = Failed { version: VERSION, outcome, findings: None, error: None };
         match failure {
             Failure::Findings(findings) => failed.findings = Some(findings.clone()),
-            Failure::Error(error) => {
-                failed.error = Some(Told {
-                    kind: error.kind(),
-                    says: error.says().to_owned(),
-                    path: error.path().map(|path| path.to_string_lossy().into_owned()),
-                    offset: error.offset(),
-                    hint: error.hint_text().map(str::to_owned),
-                    text: error.to_string(),
-                });
-            }
+            Failure::Error(error) => failed.error = Some(error.into()),
         }
         failed
     }

@@ -64,6 +64,9 @@ pub struct MachineStatus {
     pub defined: bool,
     /// Its disks.
     pub disks: Vec<DiskStatus>,
+    /// The delta that is being written into it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receiving: Option<String>,
     /// How many points there are.
     pub points: usize,
     /// When the oldest was set.
@@ -107,6 +110,25 @@ pub struct DiskStatus {
     /// When it was written to last, since the service started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Moment>,
+    /// The last delta, where it is fed by deltas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaStatus>,
+}
+
+/// What a delta has brought to a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeltaStatus {
+    /// The way in: `rbd`, `drop` or `pull`.
+    pub way: String,
+    /// What it is in the source's terms: a snapshot, a file, a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The point that was set of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<u64>,
+    /// The moment of that point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Moment>,
 }
 
 /// How bad it is.

@@ -17,12 +17,29 @@ pub struct ServeChecked {
     pub points: String,
     /// Where the API is.
     pub api: Vec<String>,
+    /// Folders that are watched for drops.
+    pub folders: Vec<WatchedFolder>,
+    /// RBD streams without a digest are refused.
+    pub require_digest: bool,
     /// How machines are protected that have no rules of their own.
     pub protect: Rules,
     /// Machines with rules of their own.
     pub machines: BTreeMap<String, Rules>,
     /// Machines whose points are cut at one moment.
     pub groups: BTreeMap<String, Vec<String>>,
+}
+
+/// A watched folder.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct WatchedFolder {
+    /// Where it is.
+    pub path: String,
+    /// Between two looks: `10s`.
+    pub every: String,
+    /// Only drops with a manifest are taken.
+    pub manifest: bool,
+    /// Drops that were taken stay where they are.
+    pub keep: bool,
 }
 
 /// How a machine is protected.
@@ -32,6 +49,8 @@ pub struct Rules {
     pub checkpoint: String,
     /// Which points are kept.
     pub retention: String,
-    /// How old the newest may be.
+    /// How old the newest may be, where it is mirrored.
     pub rpo: String,
+    /// How old the last delta may be, where it is fed by deltas.
+    pub delta_rpo: String,
 }

@@ -27,17 +27,21 @@
 //! key = "this.key"
 //! machines = ["web*", "db01"]
 //! every = "15m"
+//!
+//! [[folder]]                          # where exported machines and deltas of them are put
+//! path = "/srv/drops"
 //! ```
 //! Every key has a default. Paths are relative to the file's folder.
 
 use crate::name::Name;
 use crate::ops::parse_size;
 use crate::ops::toml_file::{self, wrong};
+use crate::receive::folder::Options;
 use crate::receive::nbd::{Config as Receive, Listen};
 use crate::receive::{Certificate, Peer};
 use crate::vault::retention::{Retention, duration};
 use landfall_image::convert::RateLimit;
-use landfall_image::nbd::TlsFiles;
+use landfall_image::nbd::{ClientOptions, TlsFiles};
 use landfall_image::{Bytes, Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -69,6 +73,12 @@ pub struct Config {
     pub machines: BTreeMap<Name, Protect>,
     /// Consistency groups. No machine is in two.
     pub groups: BTreeMap<Name, BTreeSet<Name>>,
+    /// Folders that are watched for drops.
+    pub folders: Vec<Folder>,
+    /// RBD streams without a digest are refused.
+    pub require_digest: bool,
+    /// How NBD servers are spoken to that disks are pulled from.
+    pub pull: ClientOptions,
     /// What is done in the background, and how fast.
     pub upkeep: Upkeep,
     /// Who is told of alarms.
@@ -101,6 +111,17 @@ impl Sends {
     pub fn is_for(&self, machine: &Name) -> bool {
         self.machines.iter().any(|pattern| landfall_boot::network_map::fits(pattern, machine.as_str()))
     }
+}
+
+/// A watched folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which drops are taken, and where they go.
+    pub options: Options,
+    /// Between two looks.
+    pub every: Duration,
 }
 
 /// What a client with a certificate may write to.
@@ -180,8 +201,10 @@ pub struct Protect {
     pub checkpoint: Duration,
     /// Which points are kept.
     pub retention: Retention,
-    /// How old the newest point may be.
+    /// How old the newest point may be of a machine that is mirrored.
     pub rpo: Duration,
+    /// How old the last delta may be of a machine that is fed by deltas.
+    pub delta_rpo: Duration,
     /// When a copy is complete.
     pub in_sync: InSync,
 }
@@ -192,6 +215,8 @@ impl Default for Protect {
             checkpoint: Duration::from_secs(5),
             retention: Retention::default(),
             rpo: Duration::from_secs(15),
+            // One each day, which takes its time.
+            delta_rpo: Duration::from_secs(26 * 3600),
             in_sync: InSync::default(),
         }
     }
@@ -305,6 +330,12 @@ pub(crate) struct Written {
     /// Machines whose points are cut at one moment, by the group's name.
     #[schemars(with = "BTreeMap<String, WrittenGroup>")]
     group: BTreeMap<Spanned<String>, WrittenGroup>,
+    /// Folders in which exported machines, images and deltas of them are put.
+    folder: Vec<WrittenFolder>,
+    /// RBD streams.
+    rbd: WrittenRbd,
+    /// NBD servers that disks are pulled from.
+    pull: WrittenPull,
     /// What is done in the background.
     upkeep: WrittenUpkeep,
     /// Who is told when something is wrong.
@@ -376,9 +407,50 @@ struct WrittenProtect {
     /// How old the newest point may be; by default three times `checkpoint`.
     #[schemars(with = "Option<String>")]
     rpo: Option<Spanned<String>>,
+    /// How old the last delta may be of a machine that is fed by deltas and not mirrored; by default the machine's own `rpo`, where that is
+    /// given, else 26h.
+    #[schemars(with = "Option<String>")]
+    delta_rpo: Option<Spanned<String>>,
     /// When a copy is complete: `stays` (the client flushes and stays, as QEMU's mirror does), `flush`, or `said`
     /// (landfall ready); by default `stays`.
     in_sync: Option<InSync>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenFolder {
+    /// The folder. Drops for a machine are put into a folder of its name in there.
+    #[schemars(with = "PathBuf")]
+    path: Spanned<PathBuf>,
+    /// Only drops with a manifest (landfall.json, SHA256SUMS, .sha256 beside each file) are taken; by default, a folder whose name does not end
+    /// in .partial is complete.
+    #[serde(default)]
+    manifest: bool,
+    /// Drops that were taken stay where they are, with DONE.txt in them; by default they go to .done.
+    #[serde(default)]
+    keep: bool,
+    /// Between two looks, 1s to 1h; by default 10s.
+    #[schemars(with = "Option<String>")]
+    #[serde(default)]
+    every: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenRbd {
+    /// Streams without a SHA-256 are refused; by default they are taken, and said to be unverified.
+    require_digest: bool,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenPull {
+    /// The authority of the servers' certificates, for nbds://.
+    ca: Option<PathBuf>,
+    /// The certificate that is shown to them.
+    certificate: Option<PathBuf>,
+    /// Its key.
+    key: Option<PathBuf>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -521,6 +593,9 @@ impl WrittenProtect {
                 ));
             }
         }
+        if let Some(text) = &self.delta_rpo {
+            protect.delta_rpo = between(text, 1, 366 * 24 * HOUR)?;
+        }
         protect.in_sync = self.in_sync.unwrap_or(protect.in_sync);
         Ok(protect)
     }
@@ -533,7 +608,12 @@ impl Written {
         let protect = self.protect.over(&Protect::default())?;
         let mut machines = BTreeMap::new();
         for (name, written) in &self.machine {
-            machines.insert(read(name)?, written.over(&protect)?);
+            let mut own = written.over(&protect)?;
+            // What somebody says of one machine is meant for the way that it comes in by.
+            if written.rpo.is_some() && written.delta_rpo.is_none() {
+                own.delta_rpo = own.rpo;
+            }
+            machines.insert(read(name)?, own);
         }
         let mut groups: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
         for (name, group) in &self.group {
@@ -564,12 +644,21 @@ impl Written {
             }
         }
         let upkeep = self.upkeep()?;
+        let vault = self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path);
+        let tls = TlsFiles {
+            ca: self.pull.ca.as_ref().map(path),
+            certificate: self.pull.certificate.as_ref().map(path),
+            key: self.pull.key.as_ref().map(path),
+        };
         Ok(Config {
+            folders: self.folders(&path, &vault)?,
+            require_digest: self.rbd.require_digest,
+            pull: ClientOptions { tls, ..ClientOptions::default() },
             clients: self.clients()?,
             api: self.api(&path)?,
             alarm: self.alarm()?,
             sends: self.send.iter().map(|send| send.check(&path)).collect::<Result<_, _>>()?,
-            vault: self.vault.as_ref().map_or_else(|| PathBuf::from("/var/lib/landfall/vault"), path),
+            vault,
             sockets: self.sockets.as_ref().map_or_else(|| PathBuf::from("/run/landfall"), path),
             points_group: self.points_group.as_ref().map(group).transpose()?,
             receive,
@@ -598,6 +687,34 @@ impl Written {
             receive.check()?;
         }
         Ok(receive)
+    }
+
+    fn folders(&self, path: &impl Fn(&PathBuf) -> PathBuf, vault: &Path) -> Result<Vec<Folder>, Bad> {
+        let mut folders: Vec<Folder> = Vec::new();
+        for written in &self.folder {
+            let folder = path(written.path.get_ref());
+            let is_within = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
+            if is_within(&folder, vault) {
+                return Err(bad(
+                    written.path.span().start,
+                    "a watched folder and the vault cannot lie in one another",
+                    "what is in the vault is not for others: name a folder elsewhere",
+                ));
+            }
+            if let Some(other) = folders.iter().find(|other| is_within(&folder, &other.path)) {
+                return Err(bad(
+                    written.path.span().start,
+                    format!("the watched folders {} and {} lie in one another", folder.display(), other.path.display()),
+                    "each drop is taken once: name one of them",
+                ));
+            }
+            folders.push(Folder {
+                path: folder,
+                options: Options { manifest: written.manifest, keep: written.keep },
+                every: written.every.as_ref().map_or(Ok(Duration::from_secs(10)), |text| between(text, 1, 3600))?,
+            });
+        }
+        Ok(folders)
     }
 
     fn clients(&self) -> Result<Vec<Client>, Bad> {
@@ -836,6 +953,9 @@ mod tests {
         assert_eq!(config.api.as_ref().unwrap().certificate, Path::new("/etc/landfall/a.pem"));
         let [web, db] = ["web01", "db01"].map(|name| name.parse::<Name>().unwrap());
         assert_eq!((config.protect(&web).rpo.as_secs(), config.protect(&db).rpo.as_secs()), (30, 60));
+        // What is said of a machine counts for its deltas, too.
+        let hours = |name| config.protect(name).delta_rpo.as_secs() / 60;
+        assert_eq!((hours(&web), hours(&db)), (26 * 60, 1));
         assert_eq!(config.group(&db).map(Name::as_str), Some("shop"));
         let [sends] = config.sends.as_slice() else { panic!("{:?}", config.sends) };
         assert!(sends.is_for(&web) && !sends.is_for(&db));
@@ -867,6 +987,10 @@ mod tests {
             ("[machine.x]\ncheckpoint = \"1m\"\n[group.a]\nmachines = [\"x\", \"y\"]", "different values"),
             ("[alarm]\nwebhook = \"http://example.org\"", "cannot be sent"),
             ("[alarm]\nwebhook = \"http://127.0.0.1.example.org/\"", "cannot be sent"),
+            ("[[folder]]\npath = \"a\"\n[[folder]]\npath = \"a/b\"", "lie in one another"),
+            ("vault = \"v\"\n[[folder]]\npath = \"v/drops\"", "line 3"),
+            ("[[folder]]\npath = \"a\"\nevery = \"0s\"", "line 3"),
+            ("[protect]\ndelta_rpo = \"soon\"", "line 2"),
             ("[upkeep]\nlow = 0", "between 1 and 99"),
             ("[upkeep]\nlow = 5\nscarce = 10", "above"),
             ("[[send]]\nto = \"ftp://x\"\nevery = \"1m\"", "line 2"),

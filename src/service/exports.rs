@@ -17,7 +17,8 @@ impl Exports for Receiving {
             return Ok(None);
         }
         let Some(stream) = service.stream(name) else { return Ok(None) };
-        let (disk, info) = (stream.incoming(&service.incoming.leases)?, format!("{} of {}", name.disk(), name.machine()));
+        let lease = service.incoming().leases.stream(name.machine(), name.disk())?;
+        let (disk, info) = (stream.incoming(lease)?, format!("{} of {}", name.disk(), name.machine()));
         Ok(Some(Opened {
             disk: Arc::new(disk),
             read_only: false,

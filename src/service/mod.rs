@@ -2,23 +2,28 @@
 //!
 //! ```text
 //! NBD clients -> exports -> stream (is it a state of the machine?) -> vault
+//! RBD streams, pulls -> receipts -> deltas (whole or not at all) ------^
+//! watched folders ---> folders ----^
 //!                              rounds: checkpoints | upkeep | alarms -> catalog, webhook
 //! API, command line -> Service -> status, points, tags …
 //! ```
 //!
-//! Threads: one sets points, one keeps the past in order, one watches; NBD and the API run on tokio. Everything that a recovery needs is in the
+//! Threads: one sets points, one keeps the past in order, one watches, a few receive deltas; NBD and the API run on tokio. Everything that a recovery needs is in the
 //! vault; a service that is killed goes on where it was.
 //!
-//! Absent: what is done with points (`recovery`), and every protocol but NBD.
+//! Absent: what is done with points (`recovery`), and the formats of what is received (`receive`).
 
 pub mod alarms;
 pub mod api;
 pub mod catalog;
 pub mod config;
 mod coverage;
+mod deltas;
 pub mod exports;
+mod folders;
 mod places;
 mod replica;
+pub mod receipts;
 mod rounds;
 pub mod rpo;
 pub mod run;
@@ -33,10 +38,8 @@ pub mod which;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
-use crate::receive::batch::Work;
-use crate::receive::incoming::Incoming;
-use crate::receive::position;
 use crate::receive::nbd::Monitor;
+use crate::receive::position;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
 use crate::vault::journal::{DiskInfo, Mark, State};
@@ -46,7 +49,10 @@ use crate::vault::{Trouble, Vault};
 use alarms::Alarms;
 use catalog::Catalog;
 use config::Config;
+use deltas::Deltas;
+use folders::Watching;
 use landfall_image::{Error, Kind, Result};
+use receipts::Receipts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -81,9 +87,11 @@ pub struct Service {
     /// Where a damaged catalog was set aside.
     catalog_lost: Option<String>,
     alarms: Alarms,
-    /// The ways in besides NBD, and who writes where.
-    incoming: Incoming,
     outgoing: Outgoing,
+    /// The ways in besides NBD.
+    deltas: Deltas,
+    folders: Vec<Watching>,
+    receipts: Receipts,
     /// One at a time changes which machines and disks there are.
     changing: Mutex<()>,
     verifications: Verifications,
@@ -99,17 +107,17 @@ impl Service {
     /// Opens vault and catalog; nobody is let in before [`exports::Receiving`] is served.
     ///
     /// # Errors
-    /// As [`Vault::open`] and [`Catalog::open`]. A machine that cannot be read is an alarm.
+    /// As [`Vault::open`], [`Catalog::open`] and [`Incoming::open`](crate::receive::incoming::Incoming::open). A machine that cannot be read is
+    /// an alarm.
     pub fn open(config: Config) -> Result<Arc<Service>> {
         // Everything of every machine is in there.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
         made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
-        let (incoming, uploads) = Incoming::open(&config.vault)?;
-        for error in uploads {
-            tracing::warn!(%error, "an upload that was left over cannot be used");
-        }
         let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
+        // Before anything is let in: machines into which something was cut off are closed.
+        let deltas = Deltas::open(&vault, &config.vault)?;
+        let folders = folders::all(&config.folders);
         let mut service = Service {
             config,
             vault,
@@ -119,8 +127,10 @@ impl Service {
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
             alarms: Alarms::default(),
-            incoming,
             outgoing: Outgoing::default(),
+            folders,
+            deltas,
+            receipts: Receipts::default(),
             changing: Mutex::default(),
             verifications: Verifications::default(),
             webhook: Webhook::default(),
@@ -134,10 +144,10 @@ impl Service {
                     tracing::error!(machine = %name, %error, "a machine of the vault cannot be read");
                     service.unreadable.insert(name, error.to_string());
                 }
-                // What deltas brought was acknowledged when it was on the medium.
-                Trouble::Behind(_) if service.misses_nothing(&name)? => {
-                    service.vault.machine(&name)?.journal().caught_up()?;
-                }
+                // All that is on it came by deltas, which are acknowledged when they are on the medium: nothing is missing.
+                Trouble::Behind(_) if !service.vault.machine(&name)?.journal().is_behind() => {}
+                // It is judged when what was cut off has been ended.
+                Trouble::Behind(_) if service.incoming().leases.running(&name).is_some() => {}
                 Trouble::Behind(found) => {
                     tracing::error!(machine = %name, torn = found.torn, lost = ?found.lost, "writes that were acknowledged may be missing");
                     service.doubt(&name)?;
@@ -145,6 +155,9 @@ impl Service {
             }
         }
         for (name, machine) in service.vault.machines() {
+            if deltas::is_nothing(&machine) {
+                continue;
+            }
             match Watched::new(machine) {
                 Ok(watched) => service.watch(&name, watched),
                 Err(error) => {
@@ -153,28 +166,9 @@ impl Service {
                 }
             }
         }
-        service.finish_sends()?;
         // What was acknowledged before the end of the last service is in a point before anybody sends more.
         service.last_points();
         Ok(Arc::new(service))
-    }
-
-    /// Sends whose point was cut when the service was killed are complete; others wait for their senders.
-    fn finish_sends(&self) -> Result<()> {
-        for intent in self.incoming.batches.unfinished()? {
-            let Ok(machine) = self.vault.machine(&intent.machine) else { continue };
-            if matches!(intent.work, Work::Send(_)) && self.incoming.batches.is_cut(&machine, &intent)? {
-                self.incoming.batches.resume(&machine, intent)?.finish()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// True where all disks of a machine hold what deltas have brought, and nothing else was written.
-    fn misses_nothing(&self, name: &Name) -> Result<bool> {
-        let machine = self.vault.machine(name)?;
-        let has_disks = machine.journal().with_state(|state| !state.disks.is_empty());
-        Ok(has_disks && self.incoming.leases.running(name).is_none() && position::all_hold(&machine, &[])?)
     }
 
     /// Acknowledged writes may be missing: what the disks hold is no state of the machine before they were compared.
@@ -193,10 +187,13 @@ impl Service {
         self.meet(name, &machine);
     }
 
-    /// Streams for disks that have none yet.
+    /// Streams for disks that have none yet, and none for those that are there no longer.
     fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        for info in machine.journal().with_state(|state| state.disks.clone()).values() {
+        let disks = machine.journal().with_state(|state| state.disks.clone());
+        let is_there = |export: &ExportName| disks.values().any(|info| info.name == export.disk().as_str());
+        streams.retain(|export, _| export.machine() != name || is_there(export));
+        for info in disks.values() {
             let Some(export) = ExportName::parse(&format!("{name}/{}", info.name)) else { continue };
             streams.entry(export).or_insert_with(|| Arc::new(Stream::new(machine, &info.name)));
         }
@@ -273,6 +270,30 @@ impl Service {
             );
         }
         let machine = self.vault.machine_or_new(name)?;
+        let changed = || self.change(name, &machine, disks, definition, variables);
+        self.incoming().leases.while_whole(std::slice::from_ref(name), changed).unwrap_or_else(|| self.half(name))?;
+        if !self.watched().contains_key(name) {
+            self.watch(name, Watched::new(machine)?);
+        } else {
+            self.meet(name, &machine);
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be done while a delta is written into a machine.
+    fn half<T>(&self, name: &Name) -> Result<T> {
+        let (says, _) = self.incoming().leases.running(name).unwrap_or_else(|| ("a delta".to_owned(), false));
+        Err(Error::refused(format!("{says} is being written into {name}")).hint("try again when it is done"))
+    }
+
+    fn change(
+        &self,
+        name: &Name,
+        machine: &Arc<Machine>,
+        disks: &[Wanted],
+        definition: Option<&[u8]>,
+        variables: Option<&[u8]>,
+    ) -> Result<()> {
         let journal = machine.journal();
         let known = journal.with_state(|state| state.disks.clone());
         for disk in disks {
@@ -297,17 +318,7 @@ impl Service {
         if let Some(bytes) = variables {
             journal.attach(VARIABLES, bytes)?;
         }
-        journal.sync()?;
-        self.know(name, &machine)
-    }
-
-    /// A machine of the vault is there, and its disks.
-    fn know(&self, name: &Name, machine: &Arc<Machine>) -> Result<()> {
-        match self.watched().contains_key(name) {
-            true => self.meet(name, machine),
-            false => self.watch(name, Watched::new(Arc::clone(machine))?),
-        }
-        Ok(())
+        journal.sync().map(drop)
     }
 
     /// Takes a disk out of a machine. Earlier points keep it.
@@ -326,10 +337,13 @@ impl Service {
         let number = watched.machine().disk_number(disk.as_str()).ok_or_else(|| {
             Error::refused(format!("{name} has no disk {disk}")).hint("landfall status shows its disks")
         })?;
-        self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(&export);
-        watched.machine().journal().remove_disk(number)?;
-        watched.machine().journal().set_copying(disk.as_str(), None)?;
-        watched.machine().journal().sync().map(drop)
+        let remove = || {
+            self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(&export);
+            watched.machine().journal().remove_disk(number)?;
+            watched.machine().journal().set_copying(disk.as_str(), None)?;
+            watched.machine().journal().sync().map(drop)
+        };
+        self.incoming().leases.while_whole(std::slice::from_ref(name), remove).unwrap_or_else(|| self.half(name))
     }
 
     /// Somebody says that all disks of a machine are copied: what they hold now is a state of it. A point is set.
@@ -406,7 +420,7 @@ impl Service {
     /// Gives up a point before its time. Its room is given back by and by.
     ///
     /// # Errors
-    /// Refused for one that does not exist, has a name, or is the newest.
+    /// Refused for one that does not exist, has a name, is the newest, or is where the next delta begins.
     pub fn give_up(&self, name: &Name, number: u64) -> Result<()> {
         let point = self.point(name, &Which::Number(number))?;
         if let Some(tag) = point.tag {
@@ -422,7 +436,13 @@ impl Service {
             return Err(Error::refused(format!("point {number} is the newest of {name}"))
                 .hint("a machine keeps its newest point"));
         }
-        self.catalog.give_up(&self.machine(name)?.machine().home().machine, number)
+        let watched = self.machine(name)?;
+        let brought = watched.brought();
+        if let Some((disk, _)) = brought.iter().find(|(_, (own, _))| own.point == Some(number)) {
+            return Err(Error::refused(format!("the next delta of {name}/{disk} begins at point {number}"))
+                .hint("it is given up by itself once a later delta was taken"));
+        }
+        self.catalog.give_up(&watched.machine().home().machine, number)
     }
 
     /// Holds a point for a recovered machine.
@@ -489,6 +509,11 @@ impl Service {
         }
     }
 
+    /// What is received in the background.
+    pub fn receipts(&self) -> &Receipts {
+        &self.receipts
+    }
+
     /// Tells it who counts what clients do.
     pub fn count_with(&self, monitor: Monitor) {
         // There is one receiver.
@@ -499,6 +524,8 @@ impl Service {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.outgoing.cancel.cancel();
+        self.deltas.cancel.cancel();
+        self.receipts.stop();
         self.verifications.stop();
         self.webhook.stop();
     }

@@ -1,14 +1,14 @@
 //! What the service does by the clock: points are set, the past is kept in order, and what is wrong is found out.
 
 use super::alarms::{Changed, Wrong};
-use super::watched::Watched;
-use super::{Service, now};
+use super::watched::{Fed, Watched};
+use super::{Service, now, rpo};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{Change, Event};
 use crate::report::protection::Gravity;
 use crate::vault::journal::Mark;
-use crate::vault::retention::Retention;
+use crate::vault::retention::{Retention, shown_duration};
 use crate::vault::upkeep;
 use landfall_image::convert::Cancel;
 use landfall_image::{Bytes, Error, Result};
@@ -25,13 +25,19 @@ const AT_ONCE: usize = 8;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 6] = [
+pub(super) const WORK: [(&str, Work); 12] = [
     ("points", Service::set_points),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
     ("verify", Service::verify_points),
     ("webhook", Service::send_alarms),
     ("send", Service::send_machines),
+    ("finish", Service::finish_deltas),
+    ("folders", Service::watch_folders),
+    ("receive-1", Service::receive_deltas),
+    ("receive-2", Service::receive_deltas),
+    ("receive-3", Service::receive_deltas),
+    ("receive-4", Service::receive_deltas),
 ];
 /// Goes on until the service stops.
 pub(super) type Work = fn(&Service);
@@ -115,13 +121,12 @@ impl Service {
         let time = now();
         let (states, others): (Vec<_>, Vec<_>) = machines.into_iter().partition(|watched| {
             let journal = watched.machine().journal();
-            journal.with_state(|state| state.copying().is_empty() && !state.disks.is_empty())
+            !self.is_half(watched)
+                && journal.with_state(|state| state.copying().is_empty() && !state.disks.is_empty())
         });
         for watched in others.iter().chain(&states) {
             watched.sample(time);
         }
-        // What deltas have brought is in their points; what is being sent is in none yet.
-        let states: Vec<_> = states.into_iter().filter(|watched| !(watched.has_more() && self.is_of_deltas(watched))).collect();
         if !states.iter().any(|watched| watched.has_more()) {
             // What is there is in a point; while all its disks are connected, it is the state of now.
             for watched in states.iter().filter(|watched| self.is_connected(watched)) {
@@ -136,6 +141,12 @@ impl Service {
                 states.iter().for_each(|watched| watched.cut_failed(error.to_string()));
             }
         }
+    }
+
+    /// True where a delta is being written into it, or was cut off: it is between two moments.
+    pub(super) fn is_half(&self, watched: &Watched) -> bool {
+        let name = watched.machine().name().parse::<Name>();
+        name.is_ok_and(|name| self.incoming().leases.running(&name).is_some())
     }
 
     /// True where somebody sends each of its disks.
@@ -177,12 +188,12 @@ impl Service {
         let _held: Vec<_> = order.iter().map(|one| one.cutting()).collect();
         let machines: Vec<_> = watched.iter().map(|one| Arc::clone(one.machine())).collect();
         let names: Vec<Name> = machines.iter().map(|machine| machine.name().parse()).collect::<Result<_>>()?;
-        // Between two moments of its source there is no point to be cut.
-        let cut = self.incoming.leases.while_whole(&names, || self.vault.cut(&machines, now(), mark));
-        let (time, sequences) = cut.unwrap_or_else(|| {
-            Err(Error::refused("a delta is being written into the machine, or into another one of its group")
-                .hint("it ends with a point of its own; landfall status shows how far it is"))
-        })?;
+        let cut = self.incoming().leases.while_whole(&names, || self.vault.cut(&machines, now(), mark));
+        let Some(cut) = cut else {
+            let half = names.iter().find(|name| self.incoming().leases.running(name).is_some());
+            return self.half(half.or(names.first()).ok_or_else(Error::interrupted)?);
+        };
+        let (time, sequences) = cut?;
         for (one, sequence) in watched.iter().zip(sequences) {
             one.set(sequence, time, mark);
         }
@@ -198,6 +209,7 @@ impl Service {
             if Instant::now() < next && !self.is_scarce() {
                 continue;
             }
+            self.tidy_uploads();
             for (name, watched) in self.watched() {
                 let failed = match self.keep_in_order(&name, &watched, &cancel) {
                     Ok(()) => None,
@@ -251,6 +263,7 @@ impl Service {
             next = Instant::now() + WATCH;
             let at = Moment::now();
             self.beat.store(at.0, Ordering::Relaxed);
+            self.meet_new();
             let Changed { began, ended } = self.alarms.update(self.wrong(at), at);
             for (alarm, has_begun) in began.iter().map(|a| (a, true)).chain(ended.iter().map(|a| (a, false)))
             {
@@ -278,7 +291,7 @@ impl Service {
 
     /// Everything that is wrong.
     fn wrong(&self, at: Moment) -> Vec<Wrong> {
-        let mut found = Vec::new();
+        let (mut found, mut cut_off) = (Vec::new(), Vec::new());
         let mut put = |id, gravity, machine: Option<&str>, says: String, remedy: &str| {
             let (machine, remedy) = (machine.map(str::to_owned), remedy.to_owned());
             found.push(Wrong { id, gravity, machine, says, remedy });
@@ -336,11 +349,6 @@ impl Service {
                 );
             }
         }
-        found.extend(self.wrong_with_sends(at));
-        let mut put = |id, gravity, machine: Option<&str>, says: String, remedy: &str| {
-            let (machine, remedy) = (machine.map(str::to_owned), remedy.to_owned());
-            found.push(Wrong { id, gravity, machine, says, remedy });
-        };
         for (name, watched) in self.watched() {
             let machine = Some(name.as_str());
             let (cut, upkeep) = watched.failures();
@@ -362,25 +370,58 @@ impl Service {
                     "Look at the medium of the vault; until then its journal grows.",
                 );
             }
-            let target = self.config.protect(&name).rpo.as_secs_f64();
+            let rules = self.config.protect(&name);
+            let (target, fed) = (self.target(&name, &watched), watched.fed());
             if let Some(age) = watched.age(at.0).filter(|age| *age > target) {
+                let remedy = match fed {
+                    Fed::Mirrored => "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
+                    Fed::Deltas { .. } => {
+                        "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.NAME] delta_rpo."
+                    }
+                };
                 put(
                     "rpo-missed",
                     Gravity::Critical,
                     machine,
                     format!(
-                        "The newest state of {name} that can be recovered is {age:.0} s old; {target:.0} s are allowed."
+                        "The newest state of {name} that can be recovered is {} old; {} are allowed.",
+                        rpo::age(age),
+                        rpo::age(target)
                     ),
-                    "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
+                    remedy,
+                );
+            }
+            let brought = watched.brought();
+            let allowed = u64::try_from(rules.delta_rpo.as_millis()).unwrap_or(u64::MAX);
+            let late: Vec<&str> = (brought.iter())
+                .filter(|(_, (_, taken))| taken.is_some_and(|taken| at.0.saturating_sub(taken) > allowed))
+                .map(|(disk, _)| disk.as_str())
+                .collect();
+            if fed == Fed::Mirrored
+                && let Some(first) = late.first()
+            {
+                put(
+                    "delta-late",
+                    Gravity::Critical,
+                    machine,
+                    format!(
+                        "{name}/{first} is fed by deltas, and its last is older than {}: later points hold it as it was then.",
+                        shown_duration(rules.delta_rpo)
+                    ),
+                    "Look at what makes and sends them. Where they come less often than that, say so: [machine.NAME] delta_rpo.",
                 );
             }
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
             let (mut gone, mut waiting) = (Vec::new(), Vec::new());
-            let is_sent = self.incoming.leases.running(&name).is_some_and(|(_, is_cut_off)| !is_cut_off);
+            let is_half = self.is_half(&watched);
             for (disk, seen, copying) in self.disks(&watched) {
+                // Who sent it before does not matter any longer; and a delta is on its way.
+                if brought.contains_key(&disk) || is_half {
+                    continue;
+                }
                 match seen.lost.filter(|_| seen.connections == 0) {
                     Some(why) => gone.push((disk, why)),
-                    None => waiting.extend(copying.filter(|_| seen.connections == 0 && !is_sent).map(|why| (disk, why))),
+                    None => waiting.extend(copying.filter(|_| seen.connections == 0).map(|why| (disk, why))),
                 }
             }
             if let Some((_, why)) = gone.first() {
@@ -401,8 +442,23 @@ impl Service {
                     "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
                 );
             }
+            cut_off.extend(self.cut_off(&name));
+            cut_off.extend(self.waits_for_sender(&name));
         }
+        found.extend(cut_off);
+        found.extend(self.wrong_with_sends(at));
+        self.deltas.wrong(&mut |wrong| found.push(wrong));
+        self.wrong_with_folders(&mut |wrong| found.push(wrong));
         found
+    }
+
+    /// How old the newest state of a machine may be, in seconds.
+    pub(super) fn target(&self, name: &Name, watched: &Watched) -> f64 {
+        let rules = self.config.protect(name);
+        match watched.fed() {
+            Fed::Mirrored => rules.rpo.as_secs_f64(),
+            Fed::Deltas { .. } => rules.delta_rpo.as_secs_f64(),
+        }
     }
 
     /// Bytes that are free and bytes in all, of the vault's file system.
@@ -411,7 +467,7 @@ impl Service {
         Some((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
     }
 
-    fn is_scarce(&self) -> bool {
+    pub(super) fn is_scarce(&self) -> bool {
         self.room().is_some_and(|(free, size)| percent(free, size) < self.config.upkeep.scarce)
     }
 }

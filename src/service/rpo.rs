@@ -70,9 +70,29 @@ impl Ages {
     }
 }
 
+/// An age for people: `4.2 s`, `12 min`, `26 h`. Below two minutes it is watched closely.
+pub fn age(seconds: f64) -> String {
+    match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 72.0 * 3600.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_said_in_the_unit_that_one_thinks_in() {
+        for (seconds, text) in
+            [(4.21, "4.2 s"), (15.4, "15 s"), (600.0, "10 min"), (93_600.0, "26.0 h"), (864_000.0, "10 d")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+    }
 
     #[test]
     fn a_day_is_looked_back_at() {

@@ -1,13 +1,13 @@
 //! How everything is, for those who ask.
 
 use super::stream::Seen;
-use super::watched::Watched;
-use super::{DEFINITION, Service};
+use super::watched::{Fed, Watched};
+use super::{DEFINITION, Service, rpo};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
 use crate::report::VERSION;
-use crate::report::protection::{DiskStatus, MachineStatus, Protection, Rpo, Status, VaultStatus};
+use crate::report::protection::{DeltaStatus, DiskStatus, MachineStatus, Protection, Rpo, Status, VaultStatus};
 use landfall_image::{Bytes, Result};
 
 impl Service {
@@ -60,14 +60,22 @@ impl Service {
             .journal()
             .with_state(|state| (state.disks.clone(), state.attachments.contains_key(DEFINITION)));
         let points = watched.points();
-        let target = self.config.protect(name).rpo.as_secs_f64();
+        let target = self.target(name, watched);
         let actual = watched.age(at.0);
         let seen = self.disks(watched);
         let sizes: Vec<u64> = infos.values().map(|info| info.size).collect();
+        let mut brought = watched.brought();
+        let receiving = self.incoming().leases.running(name);
         let disks: Vec<DiskStatus> = seen
             .into_iter()
             .zip(sizes)
             .map(|((name, seen, copying), size)| DiskStatus {
+                delta: brought.remove(&name).map(|(own, at)| DeltaStatus {
+                    way: own.way.to_owned(),
+                    source: own.source,
+                    point: own.point,
+                    at: at.map(Moment),
+                }),
                 name,
                 size: Bytes(size),
                 copying,
@@ -76,7 +84,7 @@ impl Service {
                 written: seen.written.map(Moment),
             })
             .collect();
-        let (protection, because) = verdict(&disks, actual, target, watched);
+        let (protection, because) = verdict(&disks, actual, target, watched, receiving.as_ref());
         MachineStatus {
             name: name.to_string(),
             protection,
@@ -84,6 +92,7 @@ impl Service {
             group: self.config.group(name).map(Name::to_string),
             defined,
             disks,
+            receiving: receiving.map(|(says, _)| says),
             points: points.len(),
             oldest: points.first().map(|point| Moment(point.time)),
             newest: points.last().map(|point| Moment(point.time)),
@@ -100,6 +109,7 @@ fn unreadable(name: &Name, why: &str) -> MachineStatus {
         group: None,
         defined: false,
         disks: Vec::new(),
+        receiving: None,
         points: 0,
         oldest: None,
         newest: None,
@@ -112,8 +122,16 @@ fn verdict(
     actual: Option<f64>,
     target: f64,
     watched: &Watched,
+    receiving: Option<&(String, bool)>,
 ) -> (Protection, String) {
+    if let Some((says, true)) = receiving {
+        let protection = if actual.is_some() { Protection::AtRisk } else { Protection::Unprotected };
+        return (protection, format!("{says} was cut off while it was written into it"));
+    }
     let Some(age) = actual else {
+        if let Some((says, false)) = receiving {
+            return (Protection::Unprotected, format!("{says} is being written into it, its first"));
+        }
         let why =
             disks.iter().find_map(|disk| disk.copying.as_ref().map(|why| format!("{}: {why}", disk.name)));
         return (Protection::Unprotected, why.unwrap_or_else(|| "it has no disk".to_owned()));
@@ -121,16 +139,28 @@ fn verdict(
     if let (Some(why), _) = watched.failures() {
         return (Protection::AtRisk, why);
     }
-    if let Some((disk, why)) = disks.iter().find_map(|disk| Some((&disk.name, disk.copying.as_ref()?))) {
+    // A delta that is being written has no point yet; the one before counts, as long as it is not too old.
+    if receiving.is_none()
+        && let Some((disk, why)) = disks.iter().find_map(|disk| Some((&disk.name, disk.copying.as_ref()?)))
+    {
         return (Protection::AtRisk, format!("{disk} is being copied: {why}"));
     }
     if age > target {
         let gone = disks.iter().find(|disk| disk.connections == 0);
-        let gone = gone.map(|disk| format!("; nobody sends {}", disk.name)).unwrap_or_default();
+        let gone = match (watched.fed(), gone) {
+            (Fed::Deltas { .. }, _) => "; the next delta is due".to_owned(),
+            (Fed::Mirrored, Some(disk)) => format!("; nobody sends {}", disk.name),
+            (Fed::Mirrored, None) => String::new(),
+        };
         return (
             Protection::AtRisk,
-            format!("its newest state is {age:.0} s old, {target:.0} s are allowed{gone}"),
+            format!("its newest state is {} old, {} are allowed{gone}", rpo::age(age), rpo::age(target)),
         );
     }
-    (Protection::Protected, format!("its newest state is {age:.1} s old"))
+    let age = rpo::age(age);
+    let says = match watched.fed() {
+        Fed::Mirrored => format!("its newest state is {age} old"),
+        Fed::Deltas { .. } => format!("its last delta is of {age} ago"),
+    };
+    (Protection::Protected, says)
 }

@@ -12,7 +12,7 @@
 use super::config::InSync;
 use super::coverage::Coverage;
 use crate::receive::Peer;
-use crate::receive::lease::{Leases, StreamLease};
+use crate::receive::lease::StreamLease;
 use crate::receive::position;
 use crate::vault::journal::{Journal, State};
 use crate::vault::machine::{Live, Machine};
@@ -86,12 +86,11 @@ impl Stream {
         self.machine.journal()
     }
 
-    /// The disk, for a client to write to.
+    /// The disk, for a client to write to who has the right to.
     ///
     /// # Errors
-    /// Where the machine has the disk no more; refused while a delta is written to it.
-    pub fn incoming(self: &Arc<Self>, leases: &Leases) -> Result<Incoming> {
-        let lease = leases.stream(&self.machine.name().parse()?, &self.disk.parse()?)?;
+    /// Where the machine has the disk no more.
+    pub fn incoming(self: &Arc<Self>, lease: StreamLease) -> Result<Incoming> {
         Ok(Incoming { live: self.machine.live(&self.disk)?, stream: Arc::clone(self), _lease: Arc::new(lease) })
     }
 
@@ -189,6 +188,8 @@ impl Stream {
     fn begin(&self) -> Result<()> {
         let mut session = self.session();
         if self.is_fresh.load(Ordering::Acquire) {
+            // What deltas have brought is what it holds no longer.
+            position::end(&self.machine, &self.disk)?;
             if !self.journal().with_state(State::copying).contains_key(&self.disk) {
                 let peer = session.peer.as_deref().unwrap_or("a client");
                 self.journal().set_copying(
@@ -196,8 +197,6 @@ impl Stream {
                     Some(&format!("{peer} began to write, and did not say that its copy is complete")),
                 )?;
             }
-            // What deltas have brought ends here: the next has to find out what the disk holds.
-            position::end(&self.machine, &self.disk)?;
             // What was flushed before it was written is no copy.
             session.flushed = None;
             self.is_fresh.store(false, Ordering::Release);

@@ -1,9 +1,11 @@
 //! A machine as the service sees it: its points, how old the newest state is, what went wrong.
 
 use super::rpo::Ages;
+use crate::receive::position::{self, Brought};
 use crate::vault::journal::{Checkpoint, Mark};
 use crate::vault::machine::Machine;
 use landfall_image::Result;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,10 +16,22 @@ pub struct Watched {
     state: Mutex<State>,
     /// Milliseconds since 1970 up to which all that was acknowledged is in the newest point; 0 for never.
     verified: AtomicU64,
-    /// The record up to which all is known to be brought by deltas, and in their points; 0 for none.
-    settled: AtomicU64,
     /// One cut at a time; a second one waits.
     cutting: Mutex<()>,
+    /// The record of the journal up to which there is nothing that its newest point does not have, for a machine that is fed by deltas.
+    same_until: AtomicU64,
+}
+
+/// How a machine comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fed {
+    /// It is mirrored, or a part of it is.
+    Mirrored,
+    /// Each of its disks by deltas: what it holds is of the moment, in milliseconds since 1970, when the oldest of their last ones was taken.
+    Deltas {
+        /// That moment; `None` where nobody knows.
+        at: Option<u64>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -39,7 +53,7 @@ impl Watched {
         let points = machine.points()?;
         let verified = AtomicU64::new(points.last().map_or(0, |point| point.time));
         let state = Mutex::new(State { points: Arc::new(points), ..State::default() });
-        Ok(Watched { machine, state, verified, settled: AtomicU64::new(0), cutting: Mutex::default() })
+        Ok(Watched { machine, state, verified, cutting: Mutex::default(), same_until: AtomicU64::new(0) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,16 +87,6 @@ impl Watched {
     /// The newest point holds all that was acknowledged until then.
     pub(super) fn verify(&self, time: u64) {
         self.verified.fetch_max(time, Ordering::Relaxed);
-    }
-
-    /// Up to this record all was brought by deltas.
-    pub(super) fn settle(&self, last: u64) {
-        self.settled.store(last, Ordering::Relaxed);
-    }
-
-    /// True where that is known of this record.
-    pub(super) fn is_settled(&self, last: u64) -> bool {
-        self.settled.load(Ordering::Relaxed) == last
     }
 
     /// Reads its points again: some were given up.
@@ -124,7 +128,39 @@ impl Watched {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of ages")]
         let seconds = |ms: u64| ms as f64 / 1000.0;
         let verified = self.verified.load(Ordering::Relaxed);
-        (!self.state().points.is_empty()).then(|| seconds(now.saturating_sub(verified)))
+        let of = match self.fed() {
+            Fed::Deltas { at: Some(at) } => at,
+            Fed::Deltas { at: None } | Fed::Mirrored => verified,
+        };
+        (!self.state().points.is_empty()).then(|| seconds(now.saturating_sub(of)))
+    }
+
+    /// What deltas have brought to its disks, each with the moment of its point.
+    pub fn brought(&self) -> BTreeMap<String, (Brought, Option<u64>)> {
+        let brought = self.machine.journal().with_state(position::brought);
+        if brought.is_empty() {
+            return BTreeMap::new();
+        }
+        let points = self.points();
+        let time = |number: u64| {
+            let at = points.binary_search_by_key(&number, |point| point.sequence).ok()?;
+            points.get(at).map(|point| point.time)
+        };
+        let with_time = |(disk, own): (String, Brought)| {
+            let at = own.point.and_then(time);
+            (disk, (own, at))
+        };
+        brought.into_iter().map(with_time).collect()
+    }
+
+    /// How it comes in.
+    pub fn fed(&self) -> Fed {
+        let brought = self.brought();
+        let disks = self.machine.journal().with_state(|state| state.disks.len());
+        match disks > 0 && brought.len() == disks {
+            true => Fed::Deltas { at: brought.values().filter_map(|(_, at)| *at).min() },
+            false => Fed::Mirrored,
+        }
     }
 
     /// The age that was not exceeded in 95 % of the last day.
@@ -141,7 +177,26 @@ impl Watched {
 
     /// True where there is something in the journal that is in no point.
     pub(super) fn has_more(&self) -> bool {
-        let last = self.state().points.last().map_or(0, |point| point.sequence);
-        self.machine.journal().last() > last
+        let newest = self.state().points.last().map_or(0, |point| point.sequence);
+        let last = self.machine.journal().last();
+        last > newest && !(self.fed() != Fed::Mirrored && self.is_same(newest, last))
+    }
+
+    /// True where a machine that is fed by deltas is as it was at its newest point, but for what was noted down of the deltas since.
+    fn is_same(&self, newest: u64, last: u64) -> bool {
+        if self.same_until.load(Ordering::Relaxed) == last {
+            return true;
+        }
+        let Ok(point) = self.machine.at(newest) else { return false };
+        let (was, is) = (point.state(), self.machine.journal().state());
+        let others = |state: &crate::vault::journal::State| -> BTreeMap<String, Vec<u8>> {
+            let own = state.attachments.iter().filter(|(name, _)| !position::is_one(name));
+            own.map(|(name, raw)| (name.clone(), raw.to_vec())).collect()
+        };
+        let is_same = was.disks == is.disks && others(was) == others(&is);
+        if is_same {
+            self.same_until.store(last, Ordering::Relaxed);
+        }
+        is_same
     }
 }

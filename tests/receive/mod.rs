@@ -4,13 +4,13 @@ mod clients;
 pub mod daemon;
 mod file_disk;
 mod flood;
-mod folder;
+pub mod folder;
 mod hostile;
 pub mod nbdsh;
 mod order;
-mod pull;
+pub mod pull;
 mod qemu;
-mod rbd;
+pub mod rbd;
 pub mod tls;
 pub mod vault;
 

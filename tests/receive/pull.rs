@@ -5,6 +5,7 @@ use super::daemon::Daemon;
 use super::*;
 use landfall::receive::content::Effort;
 use landfall::receive::incoming::Incoming;
+use landfall::receive::position;
 use landfall::receive::pull::{Bitmap, Extent as Read, Outcome, Request, Source, pull};
 use landfall::vault::Vault;
 use landfall::vault::journal::Consistency;
@@ -12,7 +13,7 @@ use landfall::vault::machine::Machine;
 use landfall_image::nbd::{ClientOptions, Uri};
 use serde_json::json;
 
-const SIZE: u64 = 16 << 20;
+pub const SIZE: u64 = 16 << 20;
 
 struct Site {
     dir: tempfile::TempDir,
@@ -54,8 +55,8 @@ impl Site {
 }
 
 /// What `virsh backup-begin` does: the disk as it is now behind an export, with what has changed since `since`; and a new checkpoint.
-fn begin(daemon: &mut Daemon, site: &Site, since: Option<&str>, checkpoint: &str) {
-    let scratch = site.dir.path().join("scratch.qcow2");
+pub fn begin(daemon: &mut Daemon, scratch: &Path, since: Option<&str>, checkpoint: &str) {
+    let scratch = scratch.join("scratch.qcow2");
     let scratch = scratch.to_str().unwrap();
     output(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", scratch, &SIZE.to_string()]));
     let file = json!({ "driver": "file", "filename": scratch });
@@ -82,7 +83,7 @@ fn begin(daemon: &mut Daemon, site: &Site, since: Option<&str>, checkpoint: &str
     daemon.ask("block-export-add", export);
 }
 
-fn end(daemon: &mut Daemon, with_bitmap: bool) {
+pub fn end(daemon: &mut Daemon, with_bitmap: bool) {
     daemon.ask("block-export-del", json!({ "id": "sda", "mode": "hard" }));
     while daemon.event("BLOCK_EXPORT_DELETED")["id"] != "sda" {}
     daemon.ask("block-job-cancel", json!({ "device": "fleece" }));
@@ -104,7 +105,7 @@ fn whole(outcome: &Outcome) -> &str {
 fn what_a_bitmap_says_has_changed_is_pulled() {
     let site = Site::new();
     let Some(mut daemon) = Daemon::start(site.dir.path(), &["source"], SIZE) else { return };
-    begin(&mut daemon, &site, None, "one");
+    begin(&mut daemon, site.dir.path(), None, "one");
     // The machine goes on meanwhile.
     let before = daemon.content("source");
     daemon.io("source", &["write -P 7 1M 100k".into(), "write -z 9M 128k".into()]);
@@ -112,7 +113,7 @@ fn what_a_bitmap_says_has_changed_is_pulled() {
     assert_eq!(whole(&outcome), "no bitmap was named");
     assert!(site.content() == before);
     end(&mut daemon, false);
-    begin(&mut daemon, &site, Some("one"), "two");
+    begin(&mut daemon, site.dir.path(), Some("one"), "two");
     let before = daemon.content("source");
     daemon.io("source", &["write -P 9 3M 4k".into()]);
     let outcome = site.pull(Some("one"), "two");
@@ -126,7 +127,7 @@ fn what_a_bitmap_says_has_changed_is_pulled() {
     assert!(read_all(&machine.at(outcome.point).unwrap().disk(number).unwrap()) == before);
     end(&mut daemon, true);
     // Of another checkpoint than the last that came: nobody knows what is missing.
-    begin(&mut daemon, &site, Some("one"), "three");
+    begin(&mut daemon, site.dir.path(), Some("one"), "three");
     let before = daemon.content("source");
     let outcome = site.pull(Some("one"), "three");
     assert!(whole(&outcome).contains("begins at the checkpoint \"one\", and the vault has \"two\""));
@@ -139,12 +140,12 @@ fn what_a_bitmap_says_has_changed_is_pulled() {
 fn what_no_bitmap_tells_is_found_all_the_same() {
     let site = Site::new();
     let Some(mut daemon) = Daemon::start(site.dir.path(), &["source"], SIZE) else { return };
-    begin(&mut daemon, &site, None, "one");
+    begin(&mut daemon, site.dir.path(), None, "one");
     site.pull(None, "one");
     end(&mut daemon, false);
     daemon.io("source", &["write -P 7 5M 4k".into()]);
     // The bitmap is gone, as after a crash of QEMU.
-    begin(&mut daemon, &site, None, "two");
+    begin(&mut daemon, site.dir.path(), None, "two");
     let outcome = site.pull(Some("one"), "two");
     assert!(whole(&outcome).contains("no bitmap \"backup-sda\""), "{outcome:?}");
     assert_eq!(outcome.disks[0].counts.written, 4096);
@@ -152,14 +153,14 @@ fn what_no_bitmap_tells_is_found_all_the_same() {
     end(&mut daemon, false);
     // Something else wrote to the vault's disk.
     site.machine().live("sda").unwrap().write_at(GuestOffset(64 << 10), &[1; 512]).unwrap();
-    begin(&mut daemon, &site, Some("two"), "three");
+    begin(&mut daemon, site.dir.path(), Some("two"), "three");
     let outcome = site.pull(Some("two"), "three");
     assert!(whole(&outcome).contains("something else was written to it since"), "{outcome:?}");
     assert!(site.content() == daemon.content("source"));
     end(&mut daemon, true);
     // A client that was let in, whatever it wrote.
-    drop(site.incoming.stream(&site.machine(), &"sda".parse().unwrap()).unwrap());
-    begin(&mut daemon, &site, Some("three"), "four");
+    position::end(&site.machine(), "sda").unwrap();
+    begin(&mut daemon, site.dir.path(), Some("three"), "four");
     assert!(whole(&site.pull(Some("three"), "four")).contains("something else was written to it since"));
     end(&mut daemon, true);
 }
@@ -168,7 +169,7 @@ fn what_no_bitmap_tells_is_found_all_the_same() {
 fn a_pull_that_fails_changes_nothing() {
     let site = Site::new();
     let Some(mut daemon) = Daemon::start(site.dir.path(), &["source"], SIZE) else { return };
-    begin(&mut daemon, &site, None, "one");
+    begin(&mut daemon, site.dir.path(), None, "one");
     site.pull(None, "one");
     let (machine, before) = (site.machine(), site.content());
     let uri = |export: &str| {

@@ -20,7 +20,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// A vault in a folder, as far as it receives streams.
-struct Site {
+pub struct Site {
     _dir: tempfile::TempDir,
     vault: Vault,
     batches: Batches,
@@ -28,7 +28,7 @@ struct Site {
 }
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let dir = tempfile::tempdir().unwrap();
         let (vault, _) = Vault::open(dir.path()).unwrap();
         let storage: Arc<dyn Storage> = Arc::new(Folder::new(dir.path()));
@@ -37,7 +37,7 @@ impl Site {
         Site { _dir: dir, vault, batches, spool }
     }
 
-    fn machine(&self) -> Arc<Machine> {
+    pub fn machine(&self) -> Arc<Machine> {
         self.vault.machine_or_new(&"web01".parse().unwrap()).unwrap()
     }
 
@@ -62,7 +62,7 @@ impl Site {
 }
 
 /// A machine with four points, of which the disk grows, is written to with data and zeros, and shrinks; what it held at each.
-fn source() -> (Site, Vec<(u64, Vec<u8>)>) {
+pub fn source() -> (Site, Vec<(u64, Vec<u8>)>) {
     let site = Site::new();
     let machine = site.machine();
     let mut points = Vec::new();
@@ -80,7 +80,7 @@ fn source() -> (Site, Vec<(u64, Vec<u8>)>) {
     (site, points)
 }
 
-fn exported(
+pub fn exported(
     site: &Site,
     dir: &Path,
     from: Option<(u64, &str)>,
@@ -94,7 +94,7 @@ fn exported(
     path
 }
 
-fn merge(rbd: &str, one: &Path, two: &Path, to: &Path) {
+pub fn merge(rbd: &str, one: &Path, two: &Path, to: &Path) {
     let mut command = Command::new(rbd);
     command.env("CEPH_CONF", "/dev/null").arg("merge-diff").args([one, two, to]).arg("--no-progress");
     output(&mut command);
@@ -142,7 +142,7 @@ print(names.get('f', '-'), names.get('t', '-'))
 ";
 
 /// What Python makes of a file and a stream; and the names of the snapshots.
-fn by_python(stream: &Path, before: &[u8]) -> Option<(Vec<u8>, String)> {
+pub fn by_python(stream: &Path, before: &[u8]) -> Option<(Vec<u8>, String)> {
     let mut python = program("python3", "python3")?;
     let dir = tempfile::tempdir().unwrap();
     let (script, file) = (dir.path().join("reader.py"), dir.path().join("disk"));

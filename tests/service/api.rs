@@ -22,33 +22,33 @@ const DOMAIN: &str = "<domain type='kvm'><name>web01</name><memory unit='MiB'>51
     </devices></domain>";
 
 /// Nothing is asked of the room on the machine that tests.
-const ROOM: &str = "[upkeep]\nevery = \"2s\"\nlow = 1\nscarce = 1\n";
+pub const ROOM: &str = "[upkeep]\nevery = \"2s\"\nlow = 1\nscarce = 1\n";
 
-fn landfall(socket: &Path, words: &[&str]) -> Output {
+pub fn landfall(socket: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
     command.env_remove("LANDFALL_TOKEN").env_remove("LANDFALL_LOG").env("LANDFALL_SERVICE", socket);
     command.args(words).output().unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn err(output: &Output) -> String {
+pub fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 impl Site {
     /// A verb that does what it is told.
     #[track_caller]
-    fn verb(&self, words: &[&str]) -> String {
+    pub fn verb(&self, words: &[&str]) -> String {
         let output = landfall(&self.path("sockets/api.sock"), words);
         assert!(output.status.success(), "{words:?}: {}{}\n{}", out(&output), err(&output), self.log());
         out(&output)
     }
 
     #[track_caller]
-    fn document(&self, words: &[&str]) -> Value {
+    pub fn document(&self, words: &[&str]) -> Value {
         let mut all = vec!["--json"];
         all.extend(words);
         let output = landfall(&self.path("sockets/api.sock"), &all);
@@ -56,11 +56,11 @@ impl Site {
             .unwrap_or_else(|error| panic!("{words:?}: {error}: {}", err(&output)))
     }
 
-    fn status(&self) -> Option<i32> {
+    pub fn status(&self) -> Option<i32> {
         landfall(&self.path("sockets/api.sock"), &["status"]).status.code()
     }
 
-    fn wait_for_status(&self, wanted: i32) {
+    pub fn wait_for_status(&self, wanted: i32) {
         let begin = Instant::now();
         while self.status() != Some(wanted) {
             assert!(begin.elapsed() < Duration::from_secs(60), "{}\n{}", self.verb(&["alarms"]), self.log());

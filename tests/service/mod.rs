@@ -9,6 +9,7 @@ mod sends;
 mod simulated;
 mod strangers;
 mod unit;
+mod ways;
 
 use crate::receive::vault::{BLOCK, BLOCKS, model, numbers, of_point};
 use landfall::service::config::Config;

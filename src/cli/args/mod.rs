@@ -1,15 +1,17 @@
 //! The command line's grammar.
 
 mod disk;
+mod receive;
 mod recover;
 mod send;
 mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
+pub use receive::{ReceiveFolder, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveVerb};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{
-    AlarmsArgs, AtService, LogForm, PointArg, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
+    AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
 };
 
 use crate::ops::parse_size;
@@ -54,8 +56,8 @@ pub struct Common {
     /// and linked clones, which images name by a path of another host, are looked for in it by their names
     #[arg(long, global = true, value_name = "FOLDER")]
     pub allow: Vec<PathBuf>,
-    /// Take recovery points (point:MACHINE@latest) out of the vault in this folder, on which no service works [default: the service on
-    /// this machine has them]
+    /// Work with the vault in this folder, on which no service works: take recovery points (point:MACHINE@latest) out of it, receive
+    /// into it [default: the service on this machine does so]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub vault: Option<PathBuf>,
     /// Work with this many threads [default: one per processor]
@@ -132,6 +134,12 @@ pub enum Verb {
     ///
     /// Exit codes: 0 it is there, and was read back; 1 refused, or what was read back differed; 2 it failed, or could not be read back.
     Send(Box<Send>),
+    /// Receive deltas of machines that are not mirrored: RBD diffs, pulled backups, drops in a watched folder
+    ///
+    /// Each is taken as a whole or not at all: the machine's disks go from one moment of the source to the next, and a point is set there.
+    /// The service does the work; without one, --vault names the vault's folder.
+    #[command(subcommand)]
+    Receive(ReceiveVerb),
     /// Work with the recovery points of a machine
     #[command(subcommand)]
     Points(PointsVerb),

@@ -2,6 +2,7 @@
 
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::ops::source::point::PointName;
 use clap::{Args, Subcommand, ValueEnum};
 use landfall_image::Bytes;
 use std::path::PathBuf;
@@ -152,6 +153,8 @@ pub enum PointsVerb {
         #[command(flatten)]
         at: AtService,
     },
+    /// Export a disk as it was at a point as an RBD diff, or its difference to an earlier point, for rbd import-diff and merge-diff
+    Export(PointsExport),
     /// Give a point a name, by which it is kept; or take its name back
     Tag {
         /// The machine
@@ -178,6 +181,37 @@ pub enum PointsVerb {
         #[command(flatten)]
         at: AtService,
     },
+}
+
+/// `landfall points export`
+#[derive(Debug, Args)]
+pub struct PointsExport {
+    /// The point: web01@latest, @NUMBER, @2026-11-29T14:03:05Z, @-15m, @tag:NAME
+    #[arg(value_name = "MACHINE@AT", value_parser = parse_point)]
+    pub point: PointName,
+    /// The disk
+    pub disk: Name,
+    /// Only what differs from this earlier point of the machine: a number, latest, a time, -15m, tag:NAME
+    #[arg(long, value_name = "POINT", allow_hyphen_values = true)]
+    pub since: Option<String>,
+    /// Write the diff into FILE, and its digest into FILE.sha256; - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The snapshot that it leads to has this name [default: landfall-NUMBER]
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+    /// The snapshot that it begins at has this name [default: landfall-NUMBER]
+    #[arg(long, value_name = "NAME", requires = "since")]
+    pub since_snapshot: Option<String>,
+    /// Its notation: v1 for rbd import-diff and merge-diff
+    #[arg(long, value_parser = ["v1", "v2"], default_value = "v1")]
+    pub format: String,
+    /// Replace a file that is there
+    #[arg(long)]
+    pub replace: bool,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
 }
 
 /// A point of a machine.
@@ -235,7 +269,11 @@ fn parse_disk(text: &str) -> Result<(Name, Bytes), String> {
     crate::ops::service::wanted_disk(text).map_err(said)
 }
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+fn parse_point(text: &str) -> Result<PointName, String> {
+    PointName::parse(text, Moment::now()).map_err(said)
+}
+
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     text.parse().map_err(said)
 }
 

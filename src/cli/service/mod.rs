@@ -8,6 +8,8 @@ mod shown;
 mod status;
 mod tokens;
 
+pub(super) use shown::{count, wrapped};
+
 use super::Surroundings;
 use super::args::{AtService, Cli, Verb};
 use super::text::{self, print_json};

@@ -58,6 +58,8 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
                 (VerificationState::Waiting | VerificationState::Running, _) => 0,
             });
         }
+        // Also of a vault without a service: `cli::receive`.
+        PointsVerb::Export(_) => {}
         PointsVerb::Tag { name, point, tag, remove: _, at } => {
             run.show(&run.service(at)?.tag(name, point, tag.as_deref())?, set_in_words)?;
         }

@@ -7,7 +7,7 @@ use crate::cli::text;
 use crate::ops::Failure;
 use crate::ops::service::Service;
 use crate::report::api::MachineShown;
-use crate::report::protection::{Alarm, Gravity, MachineStatus, Protection, Status};
+use crate::report::protection::{Alarm, DiskStatus, Gravity, MachineStatus, Protection, Status};
 use landfall_image::Result;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -171,6 +171,21 @@ pub fn alarm_text(alarm: &Alarm, when: &str) -> String {
     out
 }
 
+/// What the last delta of a disk was.
+fn fed(disk: &DiskStatus, status: &Status) -> String {
+    let Some(delta) = &disk.delta else { return String::new() };
+    let way = match delta.way.as_str() {
+        "rbd" => "RBD",
+        "drop" => "drops",
+        "pull" => "pulls",
+        other => other,
+    };
+    let source = delta.source.as_ref().map(|source| format!(" {source:?}")).unwrap_or_default();
+    let point = delta.point.map(|point| format!(", point {point}")).unwrap_or_default();
+    let ago = delta.at.map(|at| format!(", {} ago", shown::between(at, status.at))).unwrap_or_default();
+    format!("fed by {way}{}{source}{point}{ago}", if delta.source.is_some() { ":" } else { "" })
+}
+
 fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> String {
     let machine = &one.machine;
     let mut out = String::new();
@@ -203,6 +218,7 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
     line("definition", &defined);
     for disk in &machine.disks {
         let stream = match (disk.connections, &disk.from) {
+            (0, _) if disk.delta.is_some() => fed(disk, status),
             (0, _) => "nobody sends it".to_owned(),
             (connections, from) => {
                 format!("{} from {}", count(connections, "connection"), from.as_deref().unwrap_or("somebody"))
@@ -226,6 +242,9 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
                 )
             )
         );
+    }
+    if let Some(says) = &machine.receiving {
+        out.push_str(&wrapped("receiving", 12, says));
     }
     for inlet in &one.receive {
         for (place, uri) in inlet.uris.iter().enumerate() {

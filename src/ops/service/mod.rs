@@ -6,6 +6,7 @@
 //! What it answers are the documents of [`report::protection`](crate::report::protection) and [`report::api`](crate::report::api); what it
 //! refuses is the same error as it would be here. Absent: what is done where no service runs.
 
+mod receiving;
 mod replica;
 mod wanted;
 
@@ -308,19 +309,18 @@ impl Service {
         path: &str,
         body: Option<&impl serde::Serialize>,
     ) -> Result<A> {
-        let answer = self.run(method, path, body)?;
-        serde_json::from_slice(&answer).map_err(|error| {
+        self.understood(&self.run(method, path, body)?)
+    }
+
+    fn understood<A: DeserializeOwned>(&self, answer: &[u8]) -> Result<A> {
+        serde_json::from_slice(answer).map_err(|error| {
             Error::unsupported(format!("the answer of {} is not understood: {error}", self.place))
                 .hint("use the version of landfall that the service has")
         })
     }
 
     fn run(&self, method: &str, path: &str, body: Option<&impl serde::Serialize>) -> Result<Vec<u8>> {
-        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {}", token.as_str()));
-        }
-        let unusable = |error: http::Error| Error::refused(format!("this cannot be asked: {error}"));
+        let request = self.request(method, path);
         let answer = match body {
             Some(body) => {
                 let text = serde_json::to_string(body)
@@ -330,6 +330,22 @@ impl Service {
             }
             None => self.agent.run(request.body(()).map_err(unusable)?),
         };
+        self.answered(answer)
+    }
+
+    fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        let request = http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {}", token.as_str())),
+            None => request,
+        }
+    }
+
+    /// What is answered, or what is refused.
+    fn answered(
+        &self,
+        answer: std::result::Result<http::Response<Body>, ureq::Error>,
+    ) -> Result<Vec<u8>> {
         let mut answer = answer.map_err(|error| self.failed(error))?;
         let bytes = content(&mut answer).map_err(|error| self.failed(error))?;
         match answer.status().is_success() {
@@ -391,6 +407,11 @@ impl Service {
             ),
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unusable(error: http::Error) -> Error {
+    Error::refused(format!("this cannot be asked: {error}"))
 }
 
 fn content(answer: &mut http::Response<Body>) -> std::result::Result<Vec<u8>, ureq::Error> {

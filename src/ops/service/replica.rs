@@ -42,16 +42,7 @@ impl Service {
     fn exchange<A: DeserializeOwned>(&self, method: &str, path: &str, body: Option<&impl Serialize>) -> Result<A, Fault> {
         let text = body.map(serde_json::to_vec).transpose();
         let text = text.map_err(|error| Fault::Told(Error::refused(format!("cannot be written down: {error}"))))?;
-        self.understood(&self.call(method, path, JSON, &text.unwrap_or_default())?)
-    }
-
-    fn understood<A: DeserializeOwned>(&self, answer: &[u8]) -> Result<A, Fault> {
-        serde_json::from_slice(answer).map_err(|error| {
-            Fault::Told(
-                Error::unsupported(format!("the answer of {} is not understood: {error}", self.place))
-                    .hint("use one version of landfall on both sides"),
-            )
-        })
+        Ok(self.understood(&self.call(method, path, JSON, &text.unwrap_or_default())?)?)
     }
 }
 
@@ -81,7 +72,7 @@ impl Replica for Service {
 
     fn take(&self, machine: &Name, disk: &Name, session: Uuid, body: &[u8]) -> Result<Taken, Fault> {
         let path = format!("{}/disks/{}/chunks?session={session}", replica_path(machine), part(disk.as_str()));
-        self.understood(&self.call("POST", &path, "application/octet-stream", body)?)
+        Ok(self.understood(&self.call("POST", &path, "application/octet-stream", body)?)?)
     }
 
     fn commit(&self, machine: &Name, commit: &Commit) -> Result<Committed, Fault> {

@@ -100,7 +100,8 @@ pub struct Top {
 }
 
 /// What was found of a drop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "Drop")]
 pub struct Outcome {
     /// Where it lies.
     pub drop: PathBuf,
@@ -111,8 +112,8 @@ pub struct Outcome {
 }
 
 /// What became of a drop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(tag = "state", content = "details", rename_all = "kebab-case")]
 pub enum Became {
     /// It is in the vault.
     Taken(Box<Taken>),
@@ -128,12 +129,12 @@ pub enum Became {
 }
 
 /// What stands in the way of a drop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Trouble {
     /// What is wrong.
     pub says: String,
     /// What fixes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
     /// What came of the digests; `could-not-run` where it did not come to that.
     pub verdict: Verdict,
@@ -300,6 +301,9 @@ impl Watcher {
         };
         if let Some(path) = inventory.written_now() {
             return Some(Became::Waiting { why: format!("{path} is open for writing in some process") });
+        }
+        if let Some((says, _)) = hands.batches.leases().running(machine) {
+            return Some(Became::Waiting { why: format!("{says} is being written into {machine}") });
         }
         let verdict = match is_manifest {
             true => match self.compare(&inventory, &manifest, &hands.context.cancel) {

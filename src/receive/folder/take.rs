@@ -13,7 +13,7 @@ use crate::receive::position::{self, Position};
 use crate::vault::journal::Mark;
 use crate::vault::machine::Machine;
 use landfall_image::{Bytes, Error, Kind, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ pub struct Sealed {
 }
 
 /// What was taken of a drop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "DropDone")]
 pub struct Taken {
     /// The point that was cut.
     pub point: u64,
@@ -47,7 +48,7 @@ pub struct Taken {
 }
 
 /// A disk of a drop.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TakenDisk {
     /// The disk in the vault.
     pub disk: Name,

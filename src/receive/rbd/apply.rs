@@ -6,7 +6,7 @@ use super::stream::Stream;
 use super::{Hashing, Policy, Snapshot, WAY};
 use crate::moment::Moment;
 use crate::name::Name;
-use crate::receive::batch::{self, Batch, Batches, Intent, Work};
+use crate::receive::batch::{self, Batch, Batches, Intent, Target, Work};
 use crate::receive::content::{self, Counts, Effort, PIECE};
 use crate::receive::digest::{Sum, Verdict};
 use crate::receive::position::{self, Position};
@@ -49,7 +49,8 @@ pub struct Item {
 }
 
 /// What became of streams.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "StreamsTaken")]
 pub struct Outcome {
     /// The machine.
     pub machine: Name,
@@ -60,14 +61,15 @@ pub struct Outcome {
 }
 
 /// What became of a disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[schemars(rename = "StreamTaken")]
 pub struct DiskOutcome {
     /// The disk.
     pub disk: Name,
     /// What came of the digest.
     pub verdict: Verdict,
     /// The snapshot that it is at now; the one before, where `is_head` is set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
     /// The stream was read from the image itself, without a snapshot at its end: unless its machine was off, it is not one moment.
     pub is_head: bool,
@@ -80,26 +82,28 @@ pub struct DiskOutcome {
 }
 
 /// Takes streams from the spool into a machine, each for a disk of its own, and cuts one point of all; for a single stream one of each of
-/// its snapshots. They leave the spool then; where they are refused, they stay in it. `now` is in milliseconds since 1970.
+/// its snapshots. They leave the spool then; where they are refused, they stay in it. A machine that is not there yet is made only when all
+/// fits. `now` is in milliseconds since 1970.
 ///
 /// # Errors
 /// As [`survey`] and [`judge`](check::judge): then nothing was written. Refused where something else writes to one of the disks; as the
 /// vault's: then all is as it was before, or the machine is kept until the service has started again.
-pub fn take(
+pub fn take<'t>(
     batches: &Batches,
     spool: &Spool,
-    machine: &Arc<Machine>,
+    target: impl Into<Target<'t>>,
     uploads: &[Uuid],
     policy: Policy,
     now: u64,
     effort: &Effort,
 ) -> Result<Outcome> {
+    let target = target.into();
     let uploads: Vec<Upload> = uploads.iter().map(|id| spool.upload(*id)).collect::<Result<_>>()?;
-    same_machine(machine, &uploads)?;
+    same_machine(&target, &uploads)?;
     let (mut items, mut there) = (Vec::new(), Vec::new());
     for upload in &uploads {
         let disk = &upload.request.disk;
-        let judged = judged(spool, machine, upload, policy).map_err(|error| named(error, upload))?;
+        let judged = judged(spool, target.known(), upload, policy).map_err(|error| named(error, upload))?;
         let (summary, found, verdict, answer) = judged;
         match answer {
             Answer::There => there.push((disk.clone(), verdict)),
@@ -117,11 +121,14 @@ pub fn take(
             )),
         }
     }
-    let mut outcome = Outcome { machine: machine.name().parse()?, disks: Vec::new(), points: Vec::new() };
-    for (disk, verdict) in there {
-        outcome.disks.push(was_there(machine, disk, verdict)?);
+    let mut outcome = Outcome { machine: target.name().parse()?, disks: Vec::new(), points: Vec::new() };
+    if let Some(machine) = target.known() {
+        for (disk, verdict) in there {
+            outcome.disks.push(was_there(machine, disk, verdict)?);
+        }
     }
     if !items.is_empty() {
+        let machine = &target.made()?;
         let names: Vec<&str> = uploads.iter().map(|upload| upload.request.name.as_str()).collect();
         let says = format!("the RBD stream {}", names.join(", "));
         let disks: Vec<Name> = items.iter().map(|(item, _)| item.disk.clone()).collect();
@@ -135,7 +142,7 @@ pub fn take(
                 let upload = spool.upload(item.upload)?;
                 let summary = summaries.iter().find(|summary| summary.sha256 == item.sha256);
                 let Some(summary) = summary else { continue };
-                let disk = disk_of(machine, &item.disk)?;
+                let disk = disk_of(Some(machine), &item.disk)?;
                 let replace = upload.request.replace;
                 check::judge(summary, item.disk.as_str(), &disk, item.verdict, replace, policy)
                     .map_err(|error| named(error, &upload))?;
@@ -191,9 +198,9 @@ fn changed(found: &Sum, expected: &Sum) -> Error {
 }
 
 /// That all are for this machine, each for a disk of its own, and no disk is left out.
-fn same_machine(machine: &Machine, uploads: &[Upload]) -> Result<()> {
-    if let Some(other) = uploads.iter().find(|upload| upload.request.machine.as_str() != machine.name()) {
-        let says = format!("is for {}, not for {}", other.request.machine, machine.name());
+fn same_machine(target: &Target<'_>, uploads: &[Upload]) -> Result<()> {
+    if let Some(other) = uploads.iter().find(|upload| upload.request.machine.as_str() != target.name()) {
+        let says = format!("is for {}, not for {}", other.request.machine, target.name());
         return Err(named(Error::refused(says), other));
     }
     let disks: BTreeSet<&str> = uploads.iter().map(|upload| upload.request.disk.as_str()).collect();
@@ -202,6 +209,7 @@ fn same_machine(machine: &Machine, uploads: &[Upload]) -> Result<()> {
             .hint("take them one after the other, the older one first: each has a point of its own"));
     }
     // A point is one moment of the machine, on all its disks.
+    let Some(machine) = target.known() else { return Ok(()) };
     let state = machine.journal().state();
     let other = state.disks.values().find(|info| !disks.contains(info.name.as_str()));
     match (other, uploads.iter().find(|upload| !upload.request.apart)) {
@@ -217,7 +225,7 @@ fn same_machine(machine: &Machine, uploads: &[Upload]) -> Result<()> {
 
 fn judged(
     spool: &Spool,
-    machine: &Arc<Machine>,
+    machine: Option<&Arc<Machine>>,
     upload: &Upload,
     policy: Policy,
 ) -> Result<(Summary, check::Disk, Verdict, Answer)> {
@@ -230,7 +238,8 @@ fn judged(
 }
 
 /// What a machine's disk is to a stream.
-fn disk_of(machine: &Arc<Machine>, name: &Name) -> Result<check::Disk> {
+fn disk_of(machine: Option<&Arc<Machine>>, name: &Name) -> Result<check::Disk> {
+    let Some(machine) = machine else { return Ok(check::Disk { is_blank: true, ..check::Disk::default() }) };
     let position: Option<Position<Snapshot>> = position::of(machine, WAY, name.as_str())?;
     let position = match position {
         Some(position) => {

@@ -9,7 +9,7 @@ use crate::receive::content::{self, BLOCK, PIECE, each_extent};
 use crate::vault::machine::{Machine, PointDisk};
 use landfall_image::convert::{Cancel, is_zero};
 use landfall_image::{Bytes, Disk, Error, ExtentKind, GuestOffset, GuestRange, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Wanted<'w> {
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Exported {
     /// Bytes of data.
     pub data: Bytes,
@@ -64,7 +64,7 @@ pub fn export(
                     "{} was removed and made anew between the points",
                     wanted.disk
                 ))
-                .hint("export all of it, without --from"));
+                .hint("export all of it, without --since"));
             }
         },
     };

@@ -35,6 +35,8 @@ struct Session {
     batch: Batch,
     job: Job,
     disks: BTreeMap<Name, Incoming>,
+    /// When the sender said something last.
+    heard: Instant,
 }
 
 /// A disk that is being sent.
@@ -158,10 +160,19 @@ impl Desk {
             Ok((disks, new))
         })();
         let (disks, new) = opened?;
-        let session = Session { id: Uuid::new_v4(), batch, job: job.clone(), disks };
+        let session = Session { id: Uuid::new_v4(), batch, job: job.clone(), disks, heard: Instant::now() };
         let begun = Begun { session: session.id, base: job.base, resumed, new };
         *open = Some(session);
         Ok(begun)
+    }
+
+    /// For how long the sender of a send that is under way has said nothing; `None` where there is none. Not asked while it is worked for.
+    pub fn silent(&self, machine: &Name) -> Option<Duration> {
+        let place = locked(&self.open).get(machine).cloned()?;
+        match place.try_lock() {
+            Ok(open) => open.as_ref().map(|session| session.heard.elapsed()),
+            Err(_) => Some(Duration::ZERO),
+        }
     }
 
     /// Does something with a send that is under way.
@@ -186,7 +197,13 @@ impl Desk {
             Some(session) if session.id != id => {
                 Err(Error::refused(format!("another send into {machine} has begun since")).hint("let one of the two come to its end"))
             }
-            Some(_) => work(&mut open),
+            Some(_) => {
+                let done = work(&mut open);
+                if let Some(session) = &mut *open {
+                    session.heard = Instant::now();
+                }
+                done
+            }
         }
     }
 

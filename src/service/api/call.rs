@@ -1,5 +1,6 @@
 //! One call: what it says, and what it is answered.
 
+use super::flow::Flow;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::Failure;
@@ -12,7 +13,8 @@ use axum::http::{Response, StatusCode};
 use landfall_image::{Error, Kind};
 use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use uuid::Uuid;
 
 /// What a call says besides its body.
 pub(super) struct Call {
@@ -22,6 +24,8 @@ pub(super) struct Call {
     pub query: HashMap<String, String>,
     /// Who calls, for people.
     pub by: String,
+    /// Its place among those whose bodies are of any length.
+    pub flow: Mutex<Option<Flow>>,
 }
 
 /// Why a call is not answered as was asked.
@@ -99,7 +103,12 @@ pub(super) fn json(status: StatusCode, document: &impl serde::Serialize) -> Resu
 
 /// Bytes as an answer.
 pub(super) fn whole(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(bytes));
+    with_type(status, content_type, Body::from(bytes))
+}
+
+/// A body as an answer.
+pub(super) fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     for (name, value) in [
         (CONTENT_TYPE, content_type),
@@ -150,6 +159,19 @@ impl Call {
         let which = self.part("point")?.parse().map_err(Refusal::bad)?;
         let point = self.service.point(&name, &which).map_err(Refusal::missing)?;
         Ok((name, point))
+    }
+
+    /// The number of an upload or a receipt.
+    pub(super) fn id(&self) -> Outcome<Uuid> {
+        let text = self.part("id")?;
+        text.parse().map_err(|_| Refusal::missing(Error::refused(format!("{text:?} is no number of this kind"))))
+    }
+
+    /// A machine's name in the query, or a disk's.
+    pub(super) fn named(&self, name: &str) -> Outcome<Name> {
+        let text = self.query.get(name);
+        let missing = || Refusal::bad(Error::refused(format!("the parameter {name} is missing")));
+        text.ok_or_else(missing)?.parse().map_err(Refusal::bad)
     }
 
     /// The point's number, where the path says one.

@@ -1,10 +1,15 @@
 //! What each route does.
 
-use super::call::{Call, Outcome, Refusal};
+use super::call::{Call, Outcome, Refusal, json};
 use super::caller::new_secret;
-use super::{openapi, secret_digest};
+use super::{flow, openapi, secret_digest};
 use crate::machine::Machine;
 use crate::moment::Moment;
+use crate::ops::receive::pull_request;
+use crate::receive::digest::Sum;
+use crate::receive::rbd::export::Wanted;
+use crate::receive::rbd::record::Version;
+use crate::receive::spool::{Request, Upload};
 use crate::receive::send;
 use crate::report::VERSION;
 use crate::report::api::{
@@ -12,13 +17,16 @@ use crate::report::api::{
     TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Point, Points, Status};
+use crate::report::receiving::{Receipt, Scan, TakeStreams, Uploaded, WantedPull};
 use crate::service::{DEFINITION, VARIABLES};
 use crate::vault::journal::{Mark, State};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use landfall_image::Error;
+use landfall_image::{Bytes, Error};
 use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 
 /// Events that are shown, and those that can be.
 const EVENTS: u32 = 100;
@@ -266,4 +274,79 @@ pub(super) fn remove_token(call: &Call) -> Outcome<()> {
                 .hint("landfall token list shows those that there are"),
         )),
     }
+}
+
+pub(super) fn upload(call: &Call, body: &mut dyn std::io::Read) -> Outcome<Response<Body>> {
+    let request = Request {
+        machine: call.named("machine")?,
+        disk: call.named("disk")?,
+        name: call.query.get("name").cloned().unwrap_or_else(|| "a stream".to_owned()),
+        sha256: call.query.get("sha256").map(|text| Sum::parse(text)).transpose().map_err(Refusal::bad)?,
+        replace: call.query("replace")?.unwrap_or_default(),
+        apart: call.query("apart")?.unwrap_or_default(),
+        taken_at: call.moment("taken_at")?,
+    };
+    let Upload { id, request, length, .. } = call.service.upload(request, body)?;
+    let uploaded =
+        Uploaded { version: VERSION, id, machine: request.machine, disk: request.disk, length: Bytes(length) };
+    Ok(json(StatusCode::CREATED, &uploaded)?)
+}
+
+pub(super) fn discard(call: &Call) -> Outcome<()> {
+    Ok(call.service.discard(call.id()?)?)
+}
+
+pub(super) fn take_streams(call: &Call, wanted: TakeStreams) -> Outcome<Receipt> {
+    Ok(call.service.take_streams(&call.new_machine()?, &wanted.uploads)?)
+}
+
+pub(super) fn pull(call: &Call, wanted: WantedPull) -> Outcome<Receipt> {
+    let request = pull_request(&wanted).map_err(Refusal::bad)?;
+    Ok(call.service.pull(&call.new_machine()?, request)?)
+}
+
+pub(super) fn scan(call: &Call, wanted: Scan) -> Outcome<Receipt> {
+    Ok(call.service.scan_folder(std::path::Path::new(&wanted.folder))?)
+}
+
+pub(super) fn receipt(call: &Call) -> Outcome<Receipt> {
+    call.service.receipts().receipt(call.id()?).map_err(Refusal::missing)
+}
+
+pub(super) fn diff(call: &Call) -> Outcome<Body> {
+    let (name, point) = call.point()?;
+    let disk = call.disk()?;
+    let since = match call.query.get("since") {
+        None => None,
+        Some(text) => {
+            let which = text.parse().map_err(Refusal::bad)?;
+            Some(call.service.point(&name, &which).map_err(Refusal::missing)?.number)
+        }
+    };
+    let version = match call.query.get("format").map(String::as_str) {
+        None | Some("v1") => Version::V1,
+        Some("v2") => Version::V2,
+        Some(other) => {
+            return Err(Refusal::bad(
+                Error::refused(format!("{other:?} is no notation of a diff")).hint("v1 or v2"),
+            ));
+        }
+    };
+    let called = |parameter: &str, number: u64| {
+        call.query.get(parameter).cloned().unwrap_or_else(|| format!("landfall-{number}"))
+    };
+    let snapshot = called("snapshot", point.number);
+    let from = since.map(|since| (since, called("since_snapshot", since)));
+    let flow = call.flow.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let service = Arc::clone(&call.service);
+    flow::outgoing(flow, move |out| {
+        let wanted = Wanted {
+            disk: disk.as_str(),
+            from: from.as_ref().map(|(point, name)| (*point, name.as_str())),
+            to: point.number,
+            name: Some(&snapshot),
+            version,
+        };
+        service.export(&name, &wanted, out)
+    })
 }

@@ -13,6 +13,7 @@
 
 mod call;
 mod caller;
+mod flow;
 mod handlers;
 mod metrics;
 mod openapi;

@@ -22,10 +22,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
         let answer = route.gives.schema.map(|schema| schema(&mut answers).to_value());
-        let body = route.takes.as_ref().map(|takes| {
-            let schema = takes.schema.map(|schema| schema(&mut bodies).to_value());
-            json!({ takes.content_type: schema.map_or(json!({}), |schema| json!({ "schema": schema })) })
-        });
+        let body = route.takes.as_ref().map(|takes| takes.schema.map(|schema| schema(&mut bodies).to_value()));
         let operation = operation(route, answer, body);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation;
@@ -83,7 +80,7 @@ fn generator(settings: SchemaSettings) -> SchemaGenerator {
         .into_generator()
 }
 
-fn operation(route: &Route, answer: Option<Value>, body: Option<Value>) -> Value {
+fn operation(route: &Route, answer: Option<Value>, body: Option<Option<Value>>) -> Value {
     let parts = route.path.split('{').skip(1).filter_map(|part| part.split_once('}'));
     let mut parameters: Vec<Value> = parts
         .map(|(name, _)| {
@@ -128,8 +125,12 @@ fn operation(route: &Route, answer: Option<Value>, body: Option<Value>) -> Value
     if route.role.is_none() {
         operation["security"] = json!([]);
     }
-    if let Some(content) = body {
-        operation["requestBody"] = json!({ "content": content });
+    match body {
+        Some(Some(schema)) => {
+            operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
+        }
+        Some(None) => operation["requestBody"] = json!({ "content": { "application/octet-stream": {} } }),
+        None => {}
     }
     operation
 }
@@ -140,6 +141,8 @@ fn part(path: &str, name: &str) -> &'static str {
         "name" if path.starts_with("/v1/tokens") => "The token's name.",
         "name" => "The machine's name.",
         "disk" => "The disk's name.",
+        "id" if path.starts_with("/v1/uploads") => "The upload's number.",
+        "id" => "The receipt's number.",
         "point" => "A point: its number, latest, tag:NAME, or a moment such as 2026-11-29T14:03:05Z.",
         _ => "",
     }

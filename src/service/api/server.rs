@@ -4,11 +4,13 @@
 //! accept -> places (in all, of an address) -> TLS in time -> hyper: header in time -> who is it? -> body in time, of bounded size
 //!                                                                                        -> a place among those that work -> answer
 //! ```
-//! Whoever is not let in is told so before the body is read. A connection ends after [`Limits::lifetime`] at the latest.
+//! Whoever is not let in is told so before the body is read. A connection ends after [`Limits::lifetime`] at the latest; bodies of any length
+//! ([`flow`]) have as long as they need, as long as they do not stand still.
 
 use super::call::{Call, Refusal};
 use super::caller::{Caller, Guest, Origin, let_in, let_send};
-use super::table::{Route, routes};
+use super::flow::{self, Flowing};
+use super::table::{Route, Work, routes};
 use crate::doors::{self, Complaints, Gate, SocketFile, Ticket};
 use crate::receive::Certificate as Proved;
 use crate::service::Service;
@@ -31,7 +33,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -43,6 +45,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long nobody is taken after taking somebody has failed: there may be too many open files.
 const BREATH: Duration = Duration::from_millis(100);
+/// How often it is looked whether a body is on its way still.
+const TICK: Duration = Duration::from_millis(500);
 /// How often it is looked whether certificates have changed.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -63,7 +67,7 @@ pub struct Limits {
     pub body: Duration,
     /// Without a byte of an answer being taken.
     pub stall: Duration,
-    /// Of a connection.
+    /// Of a connection, but for bodies of any length that are on their way then.
     pub lifetime: Duration,
     /// Requests that are worked on at once.
     pub work: usize,
@@ -71,6 +75,10 @@ pub struct Limits {
     pub large: usize,
     /// Requests at once that bring what another landfall sends: 16 MiB each.
     pub sends: usize,
+    /// Requests at once whose bodies or answers are of any length.
+    pub flows: usize,
+    /// Without a byte of a body of any length: what makes it may read much before there is something to send.
+    pub silence: Duration,
     /// That a request waits for others.
     pub wait: Duration,
     /// After this much of a stop, those that are still busy are cut off.
@@ -91,6 +99,8 @@ impl Default for Limits {
             work: 16,
             large: 2,
             sends: 8,
+            flows: 32,
+            silence: Duration::from_secs(1800),
             wait: Duration::from_secs(30),
             shutdown: Duration::from_secs(10),
         }
@@ -117,6 +127,7 @@ struct Shared {
     work: Semaphore,
     large: Semaphore,
     sends: Semaphore,
+    flows: Arc<Semaphore>,
     complaints: Complaints,
 }
 
@@ -141,6 +152,7 @@ pub fn bind(service: &Arc<Service>, limits: Limits) -> Result<Api> {
         work: Semaphore::new(limits.work.clamp(1, Semaphore::MAX_PERMITS)),
         large: Semaphore::new(limits.large.clamp(1, Semaphore::MAX_PERMITS)),
         sends: Semaphore::new(limits.sends.clamp(1, Semaphore::MAX_PERMITS)),
+        flows: Arc::new(Semaphore::new(limits.flows.clamp(1, Semaphore::MAX_PERMITS))),
         complaints: Complaints::default(),
         limits,
     };
@@ -368,11 +380,14 @@ async fn serve(
             }
         }
     };
-    let line = TokioIo::new(Patient { line, stall: shared.limits.stall, until: None });
+    let flowing = Flowing::default();
+    let Limits { stall, silence, .. } = shared.limits;
+    let line = TokioIo::new(Patient { line, stall, silence, flowing: flowing.clone(), until: None });
     let inner = TowerToHyperService::new(router);
     let guest = Guest { origin, certificate };
+    let of_this = flowing.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(guest.clone());
+        request.extensions_mut().insert(Place(guest.clone(), of_this.clone()));
         hyper::service::Service::call(&inner, request)
     });
     let connection = http1::Builder::new()
@@ -382,11 +397,24 @@ async fn serve(
         .serve_connection(line, service);
     tokio::pin!(connection);
     let end = tokio::time::sleep(shared.limits.lifetime);
-    let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
+    let mut told = stop.clone();
+    let stopped = async { drop(told.wait_for(|stop| *stop).await) };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = end => finish(connection, shared.limits.stall).await,
         () = stopped => finish(connection, shared.limits.shutdown).await,
+        () = end => {
+            connection.as_mut().finish();
+            let flown = async {
+                while flowing.is_any() {
+                    tokio::time::sleep(TICK).await;
+                }
+            };
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = async { drop(stop.wait_for(|stop| *stop).await) } => finish(connection, shared.limits.shutdown).await,
+                () = flown => finish(connection, shared.limits.stall).await,
+            }
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(peer = %origin, %error, "a connection of the API ended");
@@ -417,6 +445,10 @@ where
         self.graceful_shutdown();
     }
 }
+
+/// Where a request comes from, and what flows there.
+#[derive(Clone)]
+struct Place(Guest, Flowing);
 
 /// The router of all routes.
 fn router(shared: &Arc<Shared>) -> Router {
@@ -449,11 +481,11 @@ fn router(shared: &Arc<Shared>) -> Router {
 /// Answers one request.
 async fn answer(shared: Arc<Shared>, route: Arc<Route>, request: Request) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let guest = parts.extensions.get::<Guest>().cloned();
-    let origin = guest.as_ref().map(|guest| guest.origin);
+    let from = parts.extensions.get::<Place>().cloned();
+    let origin = from.as_ref().map(|from| from.0.origin);
     let path = parts.uri.path().to_owned();
-    let done = match guest {
-        Some(guest) => work(&shared, &route, &mut parts, body, guest).await,
+    let done = match from {
+        Some(from) => work(&shared, &route, &mut parts, body, from).await,
         None => Err(Refusal::bad(Error::refused("nobody knows where this comes from"))),
     };
     let (response, caller) = match done {
@@ -484,7 +516,7 @@ async fn work(
     route: &Arc<Route>,
     parts: &mut Parts,
     body: Body,
-    guest: Guest,
+    Place(guest, flowing): Place,
 ) -> std::result::Result<(Response<Body>, Caller), Refusal> {
     let Path(path) =
         Path::<HashMap<String, String>>::from_request_parts(parts, &()).await.map_err(unreadable)?;
@@ -499,7 +531,7 @@ async fn work(
     let service = Arc::clone(&shared.service);
     let Some(needs) = route.role else {
         // Answered on the spot, however busy the rest is.
-        let call = Call { service, path, query, by: Caller::Anybody.to_string() };
+        let call = Call { service, path, query, by: Caller::Anybody.to_string(), flow: Mutex::default() };
         return Ok((done(route, &call, &Bytes::new())?, Caller::Anybody));
     };
     let wait = shared.limits.wait;
@@ -520,29 +552,59 @@ async fn work(
         (true, false) => Some(place(&shared.large, wait).await?),
         (false, _) => None,
     };
-    let body = read(shared, route, body).await?;
-    let _place = place(&shared.work, wait).await?;
-    let call = Call { service, path, query, by: caller.to_string() };
+    let flow = match route.flows {
+        true => {
+            let place = tokio::time::timeout(wait, Arc::clone(&shared.flows).acquire_owned()).await;
+            Some(flowing.begin(place.ok().and_then(std::result::Result::ok).ok_or_else(too_much)?))
+        }
+        false => None,
+    };
+    let call = Call { service, path, query, by: caller.to_string(), flow: Mutex::new(flow) };
     let route = Arc::clone(route);
+    if let Work::Flowing(work) = route.work {
+        let (mut reader, bring) = flow::incoming(body, shared.limits.silence);
+        let working = blocking(move || work(&call, &mut reader));
+        tokio::pin!(working, bring);
+        let response = tokio::select! {
+            done = &mut working => done,
+            () = &mut bring => working.await,
+        };
+        return Ok((with_status(&route, response?), caller));
+    }
+    let body = read(shared, &route, body).await?;
+    let _place = match route.flows {
+        true => None,
+        false => Some(place(&shared.work, wait).await?),
+    };
     let response = blocking(move || done(&route, &call, &body)).await?;
     Ok((response, caller))
 }
 
 fn done(route: &Route, call: &Call, body: &Bytes) -> std::result::Result<Response<Body>, Refusal> {
-    let mut response = (route.work)(call, body)?;
+    match &route.work {
+        Work::Whole(work) => Ok(with_status(route, work(call, body)?)),
+        Work::Flowing(work) => Ok(with_status(route, work(call, &mut body.as_ref())?)),
+    }
+}
+
+fn with_status(route: &Route, mut response: Response<Body>) -> Response<Body> {
     *response.status_mut() = route.gives.status;
-    Ok(response)
+    response
 }
 
 /// A place among those that work, in time.
 async fn place(places: &Semaphore, wait: Duration) -> std::result::Result<SemaphorePermit<'_>, Refusal> {
     match tokio::time::timeout(wait, places.acquire()).await {
         Ok(Ok(place)) => Ok(place),
-        _ => Err(Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            error: Error::new(Kind::Interrupted, "too much is asked of the service at this moment")
-                .hint("ask again in a moment"),
-        }),
+        _ => Err(too_much()),
+    }
+}
+
+fn too_much() -> Refusal {
+    Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        error: Error::new(Kind::Interrupted, "too much is asked of the service at this moment")
+            .hint("ask again in a moment"),
     }
 }
 
@@ -590,6 +652,9 @@ async fn read(shared: &Shared, route: &Route, body: Body) -> std::result::Result
 struct Patient {
     line: Box<dyn Line>,
     stall: Duration,
+    /// The same while a body of any length is on its way: whoever takes it may wait for somebody else.
+    silence: Duration,
+    flowing: Flowing,
     /// Until when it has to take something, while it does not.
     until: Option<Pin<Box<Sleep>>>,
 }
@@ -600,7 +665,7 @@ impl Patient {
             self.until = None;
             return polled;
         }
-        let stall = self.stall;
+        let stall = if self.flowing.is_any() { self.silence } else { self.stall };
         let until =
             self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + stall)));
         match until.as_mut().poll(cx) {

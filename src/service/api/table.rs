@@ -1,9 +1,10 @@
 //! The routes: each once, with all that there is to know of it.
 
-use super::call::{Call, Outcome, Refusal, bare, json, whole};
+use super::call::{Call, Outcome, Refusal, bare, json, whole, with_type};
 use super::{handlers, metrics, replica};
 use crate::receive::send::frame;
 use crate::report::api::Role;
+use crate::report::receiving::Uploaded;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Response, StatusCode};
 use landfall_image::Error;
@@ -17,7 +18,7 @@ const SMALL: usize = 64 << 10;
 const LARGE: usize = 24 << 20;
 
 /// Bytes without a further type.
-const OCTETS: &str = "application/octet-stream";
+const BYTES: &str = "application/octet-stream";
 
 /// One route.
 pub(super) struct Route {
@@ -34,25 +35,30 @@ pub(super) struct Route {
     pub query: &'static [(&'static str, &'static str)],
     pub takes: Option<Takes>,
     pub gives: Gives,
+    /// Its body or its answer is of any length: such a call takes a place of its own, for as long as it likes.
+    pub flows: bool,
     pub work: Work,
 }
 
-/// Does what is asked, with the body; may block. What it answers has the status of [`Gives`].
-type Work = Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>;
+/// Does what is asked; may block. What it answers has the status of [`Gives`].
+pub(super) enum Work {
+    /// With the body, all of it.
+    Whole(Box<dyn Fn(&Call, &Bytes) -> Outcome<Response<Body>> + Send + Sync>),
+    /// With a body of any length, as it comes.
+    Flowing(fn(&Call, &mut dyn std::io::Read) -> Outcome<Response<Body>>),
+}
 
 /// What a body is.
 pub(super) struct Takes {
     /// Bytes.
     pub at_most: usize,
-    pub content_type: &'static str,
-    /// Of a document.
+    /// Of a document; without, it is bytes.
     pub schema: Option<fn(&mut SchemaGenerator) -> Schema>,
 }
 
 impl Takes {
     fn document<B: JsonSchema>() -> Takes {
-        let schema: fn(&mut SchemaGenerator) -> Schema = |generator| generator.subschema_for::<B>();
-        Takes { at_most: SMALL, content_type: "application/json", schema: Some(schema) }
+        Takes { at_most: SMALL, schema: Some(|generator| generator.subschema_for::<B>()) }
     }
 }
 
@@ -90,7 +96,8 @@ fn ask<A: Serialize + JsonSchema + 'static>(
         query: &[],
         takes: None,
         gives: Gives::document::<A>(),
-        work: Box::new(move |call, _| Ok(json(StatusCode::OK, &work(call)?)?)),
+        flows: false,
+        work: Work::Whole(Box::new(move |call, _| Ok(json(StatusCode::OK, &work(call)?)?))),
     }
 }
 
@@ -111,7 +118,8 @@ fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema +
         query: &[],
         takes: Some(Takes::document::<B>()),
         gives: Gives::document::<A>(),
-        work: Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?)),
+        flows: false,
+        work: Work::Whole(Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?))),
     }
 }
 
@@ -130,8 +138,9 @@ fn look_up<B: DeserializeOwned + JsonSchema + 'static>(
         says,
         query: &[],
         takes: Some(Takes::document::<B>()),
-        gives: Gives { status: StatusCode::OK, content_type: OCTETS, schema: None },
-        work: Box::new(move |call, body| Ok(whole(StatusCode::OK, OCTETS, work(call, parsed(body)?)?))),
+        gives: Gives { status: StatusCode::OK, content_type: BYTES, schema: None },
+        flows: false,
+        work: Work::Whole(Box::new(move |call, body| Ok(whole(StatusCode::OK, BYTES, work(call, parsed(body)?)?)))),
     }
 }
 
@@ -150,9 +159,10 @@ fn take<A: Serialize + JsonSchema + 'static>(
         sends: false,
         says,
         query: &[],
-        takes: Some(Takes { at_most, content_type: OCTETS, schema: None }),
+        takes: Some(Takes { at_most, schema: None }),
         gives: Gives::document::<A>(),
-        work: Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, body)?)?)),
+        flows: false,
+        work: Work::Whole(Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, body)?)?))),
     }
 }
 
@@ -178,7 +188,8 @@ fn remove(path: &'static str, role: Role, says: &'static str, work: fn(&Call) ->
         query: &[],
         takes: None,
         gives: Gives { status: StatusCode::NO_CONTENT, content_type: "", schema: None },
-        work: Box::new(move |call, _| work(call).map(|()| bare(StatusCode::NO_CONTENT))),
+        flows: false,
+        work: Work::Whole(Box::new(move |call, _| work(call).map(|()| bare(StatusCode::NO_CONTENT)))),
     }
 }
 
@@ -199,7 +210,50 @@ fn bytes(
         query: &[],
         takes: None,
         gives: Gives { status: StatusCode::OK, content_type, schema: None },
-        work: Box::new(move |call, _| Ok(whole(StatusCode::OK, content_type, work(call)?))),
+        flows: false,
+        work: Work::Whole(Box::new(move |call, _| Ok(whole(StatusCode::OK, content_type, work(call)?)))),
+    }
+}
+
+/// A route that takes bytes, as many as there are, and answers what it has made of them.
+fn bytes_in<A: JsonSchema + 'static>(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call, &mut dyn std::io::Read) -> Outcome<Response<Body>>,
+) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        role: Some(role),
+        sends: false,
+        says,
+        query: &[],
+        takes: Some(Takes { at_most: usize::MAX, schema: None }),
+        gives: Gives { status: StatusCode::CREATED, ..Gives::document::<A>() },
+        flows: true,
+        work: Work::Flowing(work),
+    }
+}
+
+/// A route that answers with bytes, as many as there are.
+fn bytes_out(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call) -> Outcome<Body>,
+) -> Route {
+    Route {
+        method: Method::GET,
+        path,
+        role: Some(role),
+        sends: false,
+        says,
+        query: &[],
+        takes: None,
+        gives: Gives { status: StatusCode::OK, content_type: BYTES, schema: None },
+        flows: true,
+        work: Work::Whole(Box::new(move |call, _| Ok(with_type(StatusCode::OK, BYTES, work(call)?)))),
     }
 }
 
@@ -231,7 +285,7 @@ impl Route {
 
     /// True where it takes more memory than others: few of them at once.
     pub(super) fn is_large(&self) -> bool {
-        self.takes.as_ref().is_some_and(|takes| takes.at_most > SMALL)
+        !self.flows && self.takes.as_ref().is_some_and(|takes| takes.at_most > SMALL)
     }
 }
 
@@ -263,6 +317,7 @@ pub(super) fn routes() -> Vec<Route> {
     const HOLD: &str = "/v1/machines/{name}/points/{point}/hold";
     const REPLICA: &str = "/v1/machines/{name}/replica";
     const SESSION: (&str, &str) = ("session", "The number of the send.");
+    const DIFF: &str = "/v1/machines/{name}/points/{point}/disks/{disk}/diff";
     let (put, post, delete) = (Method::PUT, Method::POST, Method::DELETE);
     vec![
         ask("/healthz", Read, "Whether the service works.", handlers::health).of_anybody(),
@@ -351,7 +406,7 @@ pub(super) fn routes() -> Vec<Route> {
             "/v1/machines/{name}/points/{point}/changes",
             Read,
             "Where a disk may differ between an earlier point and this one: the length of a unit and the disk's size (8 bytes each, little-endian), then a bit for each unit.",
-            OCTETS,
+            BYTES,
             replica::changes,
         )
         .with_query(&[("disk", "The disk's name."), ("since", "The number of the earlier point.")]),
@@ -397,6 +452,64 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .large()
         .of_senders(),
+        bytes_out(
+            DIFF,
+            Operate,
+            "A disk as it was at a point, as an RBD diff; or its difference to an earlier point.",
+            handlers::diff,
+        )
+        .with_query(&[
+            ("since", "The point that it begins at; from nothing, without."),
+            ("snapshot", "The name of the snapshot that it leads to; landfall-NUMBER without."),
+            ("since_snapshot", "The name of the snapshot that it begins at; landfall-NUMBER without."),
+            ("format", "Its notation: v1 (for rbd import-diff and merge-diff) or v2; v1 without."),
+        ]),
+        bytes_in::<Uploaded>(
+            "/v1/uploads",
+            Operate,
+            "Brings an RBD stream to the service, where it lies until it is taken or discarded, an hour at most.",
+            handlers::upload,
+        )
+        .with_query(&[
+            ("machine", "The machine that it is for."),
+            ("disk", "The disk of it."),
+            ("name", "What it is called where it comes from."),
+            ("sha256", "Its SHA-256, which is compared before it is taken."),
+            ("replace", "true where it takes the place of all that the disk holds."),
+            ("apart", "true where other disks of the machine stay as they are, though they are of another moment."),
+            ("taken_at", "The moment that it is of."),
+        ]),
+        remove("/v1/uploads/{id}", Operate, "Takes an upload back.", handlers::discard),
+        order(
+            post.clone(),
+            "/v1/machines/{name}/receive/rbd",
+            Operate,
+            "Takes uploaded RBD streams into a machine in the background, all of one moment; each is gone afterwards, taken or refused.",
+            handlers::take_streams,
+        )
+        .with_status(StatusCode::ACCEPTED),
+        order(
+            post.clone(),
+            "/v1/machines/{name}/receive/pull",
+            Operate,
+            "Pulls disks of a machine from NBD exports in the background.",
+            handlers::pull,
+        )
+        .with_status(StatusCode::ACCEPTED),
+        order(
+            post.clone(),
+            "/v1/receive/folder",
+            Operate,
+            "Looks at a watched folder now, in the background.",
+            handlers::scan,
+        )
+        .with_status(StatusCode::ACCEPTED),
+        ask(
+            "/v1/receipts/{id}",
+            Read,
+            "How far something is that is received, or what came of it.",
+            handlers::receipt,
+        ),
         ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
             .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
         ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),

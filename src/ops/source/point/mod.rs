@@ -12,7 +12,7 @@ mod served;
 mod vault;
 
 pub use at::{At, Candidate, PointName, choose};
-pub use served::Served;
+pub use served::{Served, which};
 pub use vault::{OpenVault, changed, definition, holds, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};

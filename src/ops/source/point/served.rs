@@ -106,7 +106,8 @@ impl Points for Served {
 }
 
 /// As the service is asked.
-fn which(at: &At) -> String {
+/// A point as the service is asked for it.
+pub fn which(at: &At) -> String {
     match at {
         At::Latest => "latest".to_owned(),
         At::Number(number) => number.to_string(),

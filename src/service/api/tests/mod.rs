@@ -1,5 +1,6 @@
 //! The API in this process, over real sockets.
 
+mod flows;
 mod limits;
 mod replica;
 mod routes;
