@@ -15,7 +15,7 @@ use crate::report::protection::{Points, Status};
 use crate::report::receiving::{PointExported, Pulled, ReceivedStreams, Scanned};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
-use crate::report::sending::{Seeded, Sending};
+use crate::report::sending::{HeldShown, Seeded, Sending};
 use crate::report::serving::ServeChecked;
 use crate::report::{Converted, Inspected, VERSION};
 use crate::service::config::Written;
@@ -48,6 +48,7 @@ pub const TABLE: &[Row] = &[
     row::<Explained>("explain", "what can be found, and what to do about it"),
     row::<PointExported>("export-point", "a recovery point that was exported as an RBD diff"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),
+    row::<HeldShown>("give-up", "what a machine holds of another landfall, after a send was given up"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
     file::<WrittenMap>("map-file", "the TOML file of --map"),

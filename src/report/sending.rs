@@ -2,7 +2,7 @@
 
 use crate::name::Name;
 use crate::receive::digest::Verdict;
-use crate::receive::send::Sent;
+use crate::receive::send::{Held, Sent};
 use landfall_image::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,4 +88,14 @@ pub struct Seeded {
     pub bytes: Bytes,
     /// Of the parts, those that an earlier run had written.
     pub kept: u64,
+}
+
+/// What a machine holds of another landfall.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeldShown {
+    /// Version of the document: [`VERSION`](super::VERSION).
+    pub version: u32,
+    /// What it holds.
+    #[serde(flatten)]
+    pub held: Held,
 }

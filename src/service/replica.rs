@@ -3,6 +3,7 @@
 use super::alarms::Wrong;
 use super::{Service, now};
 use crate::name::Name;
+use crate::receive::batch::Target;
 use crate::receive::content::Effort;
 use crate::receive::send::{Begin, Begun, Commit, Committed, Held, Question, Taken};
 use crate::report::protection::Gravity;
@@ -33,8 +34,8 @@ impl Service {
         if self.unreadable.contains_key(name) {
             self.machine(name)?;
         }
-        let machine = self.vault.machine_or_new(name)?;
-        let begun = self.incoming().desk.begin(&self.incoming().batches, &machine, begin, by, now())?;
+        let target = Target::of(&self.vault, name);
+        let begun = self.incoming().desk.begin(&self.incoming().batches, &target, begin, by, now())?;
         self.meet_again(name);
         tracing::info!(machine = %name, target = %begin.target, by, resumed = begun.resumed.is_some(), "a send begins");
         Ok(begun)

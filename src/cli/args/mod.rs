@@ -7,7 +7,7 @@ mod send;
 mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
-pub use receive::{ReceiveFolder, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveVerb};
+pub use receive::{ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{
@@ -131,6 +131,9 @@ pub enum Verb {
     /// what differs is sent. It is packed, and read back there before it is offered as a point. The point stays as it is here. A send that
     /// was cut off goes on where it ended, with the same command. The other side knows this one by its certificate (--tls-cert, --tls-key; --tls-ca
     /// names the authority of the other's), or by a token in LANDFALL_TOKEN, as it is set up.
+    ///
+    /// With a folder as the place, a seed is written into it: all of the point, for a disk that is carried there (landfall receive seed). Later
+    /// sends over the line bring what has changed since.
     ///
     /// Exit codes: 0 it is there, and was read back; 1 refused, or what was read back differed; 2 it failed, or could not be read back.
     Send(Box<Send>),

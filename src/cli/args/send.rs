@@ -16,7 +16,7 @@ pub struct Send {
     /// The machine, and which of its points [default: the newest]: web01, web01@NUMBER, @2026-11-29T14:03:05Z, @-15m, @tag:NAME
     #[arg(value_name = "MACHINE[@AT]", value_parser = parse_point)]
     pub point: PointName,
-    /// The other landfall: https://HOST:8470, or the socket of a service on this machine (api.sock)
+    /// The other landfall: https://HOST:8470, or the socket of a service on this machine (api.sock); or a folder, for a seed
     #[arg(long, value_name = "PLACE")]
     pub to: String,
     /// Call the machine by this name there [default: as it is called here]

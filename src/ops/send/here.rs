@@ -3,6 +3,7 @@
 use super::{Fault, Replica};
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::batch::Target;
 use crate::receive::content::Effort;
 use crate::receive::incoming::Incoming;
 use crate::receive::send::{Begin, Begun, Commit, Committed, Held, Question, Taken};
@@ -40,7 +41,7 @@ impl Replica for Here<'_> {
     }
 
     fn begin(&self, machine: &Name, begin: &Begin) -> Result<Begun, Fault> {
-        let found = self.vault.machine_or_new(machine)?;
+        let found = Target::of(self.vault, machine);
         self.incoming.desk.begin(&self.incoming.batches, &found, begin, "this machine", Moment::now().0).map_err(told)
     }
 

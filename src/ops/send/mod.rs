@@ -195,7 +195,7 @@ impl Sender<'_> {
         let old = self.old(&begun, held);
         let mut commit =
             Commit { session: begun.session, checked: BTreeMap::new(), definition: self.source.machine.clone(), variables: None };
-        commit.variables = self.source.variables.as_ref().map(|variables| STANDARD.encode(&variables.bytes));
+        commit.variables = self.source.kept_variables.as_ref().map(|kept| STANDARD.encode(kept));
         for (disk, sent) in self.source.disks.iter().zip(&begin.disks) {
             let (how, why) = self.how(disk, &begun, &old);
             let progress = Progress::default();

@@ -129,7 +129,7 @@ pub fn write(effort: &Effort, observer: &dyn Observer, points: &dyn Points, poin
         landfall_seed: FORMAT,
         disks: Vec::new(),
         definition: source.machine.clone(),
-        variables: source.variables.as_ref().map(|variables| STANDARD.encode(&variables.bytes)),
+        variables: source.kept_variables.as_ref().map(|kept| STANDARD.encode(kept)),
         source: sent,
     };
     for (number, disk) in source.disks.iter().enumerate() {

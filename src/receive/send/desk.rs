@@ -6,7 +6,7 @@ use super::{
     ASKED_AT_MOST, Begin, Begun, Commit, Committed, DEFINITION, DISKS_AT_MOST, Held, Job, Question, Sent, SentDisk, Taken, Unit, VARIABLES, WAY, check_own, held,
 };
 use crate::name::Name;
-use crate::receive::batch::{Batch, Batches, Intent, Work};
+use crate::receive::batch::{Batch, Batches, Intent, Target, Work};
 use crate::receive::content::{self, Effort};
 use crate::receive::digest::Verdict;
 use crate::receive::position::{self, Position};
@@ -53,6 +53,8 @@ struct Incoming {
     nodes: BTreeMap<u64, Vec<Digest>>,
 }
 
+/// Bytes of a point's name, as everywhere.
+const TAG_AT_MOST: usize = 200;
 /// UEFI variables are a few hundred KiB.
 const VARIABLES_AT_MOST: usize = 4 << 20;
 
@@ -105,12 +107,16 @@ impl Desk {
         Ok(told)
     }
 
-    /// Begins a send, or goes on with the one that was cut off. `now` is in milliseconds since 1970.
+    /// Begins a send, or goes on with the one that was cut off; a machine that is not there is made. `now` is in milliseconds since 1970.
     ///
     /// # Errors
     /// Refused where the machine is another's, holds a later point, or something else writes to it; as the vault's.
-    pub fn begin(&self, batches: &Batches, machine: &Arc<Machine>, begin: &Begin, by: &str, now: u64) -> Result<Begun> {
+    pub fn begin(&self, batches: &Batches, target: &Target<'_>, begin: &Begin, by: &str, now: u64) -> Result<Begun> {
         check_disks(&begin.disks)?;
+        if begin.target.tag.as_ref().is_some_and(|tag| tag.trim().is_empty() || tag.len() > TAG_AT_MOST || tag.chars().any(char::is_control)) {
+            return Err(Error::refused("this cannot be a point's name").hint("use 1 to 200 bytes without control characters"));
+        }
+        let machine = &target.made()?;
         let name: Name = machine.name().parse()?;
         let place = self.place(&name);
         let mut open = locked(&place);

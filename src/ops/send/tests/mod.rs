@@ -1,6 +1,7 @@
 //! Two vaults in this process, and a line between them that breaks where it is told to.
 
 mod broken;
+mod seeds;
 mod sending;
 
 use super::*;

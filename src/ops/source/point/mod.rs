@@ -114,6 +114,8 @@ pub struct PointSource {
     pub disks: Vec<PointDisk>,
     /// Its UEFI variables.
     pub variables: Option<Variables>,
+    /// They as they are kept, whether or not they can be read.
+    pub kept_variables: Option<Vec<u8>>,
 }
 
 /// A disk of a point.

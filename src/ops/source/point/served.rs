@@ -46,13 +46,14 @@ impl Points for Served {
         let service = self.service()?;
         let shown = service.point(name, &which(at)).map_err(or_vault)?;
         let number = shown.point.number;
-        let variables = match shown.variables {
-            false => None,
-            // Without them the machine starts all the same.
-            true => variables_of(service.variables(name, &number.to_string())?)
+        let kept_variables =
+            shown.variables.then(|| service.variables(name, &number.to_string())).transpose()?;
+        // Without them the machine starts all the same.
+        let variables = kept_variables.clone().and_then(|kept| {
+            variables_of(kept)
                 .inspect_err(|error| tracing::warn!("the UEFI variables of the point are left out: {error}"))
-                .ok(),
-        };
+                .ok()
+        });
         let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
         let disks = shown.disks.into_iter().map(|disk| {
             let image = Location::of(Path::new(&disk.uri))?.open(&options, &self.nbd)?;
@@ -77,6 +78,7 @@ impl Points for Served {
             tag: shown.point.tag,
             disks: disks.collect::<Result<_>>()?,
             variables,
+            kept_variables,
         })
     }
 

@@ -141,6 +141,7 @@ pub fn source(
         tag: chosen.mark.tag.clone(),
         disks: disks.collect::<Result<_>>()?,
         variables: variables(&point),
+        kept_variables: point.state().attachments.get(VARIABLES).cloned(),
     })
 }
 
