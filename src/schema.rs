@@ -159,9 +159,10 @@ mod tests {
     fn undescribed(schema: &serde_json::Value, at: &str, out: &mut Vec<String>) {
         let Some(map) = schema.as_object() else { return };
         if let Some(properties) = map.get("properties").and_then(|properties| properties.as_object()) {
+            let fields = properties.values().filter(|field| field.get("const").is_none()).count();
             for (name, field) in properties {
-                // A variant's only field has the variant's description.
-                let is_variant = properties.len() == 1 && map.contains_key("description");
+                // A variant's only field, beside its name, has the variant's description.
+                let is_variant = fields == 1 && map.contains_key("description");
                 if field.get("description").is_none() && field.get("const").is_none() && !is_variant {
                     out.push(format!("{at}.{name}"));
                 }

@@ -125,6 +125,8 @@ pub struct Brought {
     pub point: Option<u64>,
     /// What it is in the source's terms: a snapshot, a checkpoint, a file.
     pub source: Option<String>,
+    /// Something on the disk came without a digest that was compared.
+    pub is_unverified: bool,
 }
 
 /// The disks of a machine that are fed by deltas, each with the last: nothing else was let in to write to them since.
@@ -139,7 +141,8 @@ pub fn brought(state: &State) -> BTreeMap<String, Brought> {
             continue;
         }
         let named = ["snapshot", "checkpoint", "file"].into_iter().find_map(|key| position.source.get(key)?.as_str());
-        let own = Brought { way, point: position.point, source: named.map(str::to_owned) };
+        let source = named.map(str::to_owned);
+        let own = Brought { way, point: position.point, source, is_unverified: position.is_unverified };
         let is_later = all.get(disk).is_none_or(|other| other.point < own.point);
         if is_later {
             all.insert(disk.to_owned(), own);

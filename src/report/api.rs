@@ -186,6 +186,12 @@ pub struct PointDisk {
     pub sector: u32,
     /// Where it is read, as an NBD URI, on the service's machine.
     pub uri: String,
+    /// The RBD snapshot that it is, where a stream has brought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// It is fed by deltas, and something of it came without a digest that could be compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
 }
 
 /// How a verification is to be done.

@@ -123,6 +123,9 @@ pub struct DeltaStatus {
     /// What it is in the source's terms: a snapshot, a file, a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// It, or something before it, came without a digest that could be compared.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unverified: bool,
     /// The point that was set of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<u64>,

@@ -7,6 +7,7 @@
 
 use super::Service;
 use super::alarms::Wrong;
+use super::config::Config;
 use super::folders::watchers;
 use super::receipts::On;
 use super::watched::Watched;
@@ -26,7 +27,6 @@ use crate::report::receiving::{Receipt, Received};
 use crate::vault::Vault;
 use crate::vault::machine::Machine;
 use landfall_image::convert::Cancel;
-use landfall_image::nbd::ClientOptions;
 use landfall_image::{Bytes, Error, Gate, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -111,16 +111,16 @@ fn needed(incoming: &Incoming) -> Result<BTreeSet<Uuid>> {
 }
 
 /// What operations are given here.
-pub(super) fn context(nbd: &ClientOptions, cancel: &Cancel) -> Context<'static> {
+pub(super) fn context(config: &Config, cancel: &Cancel) -> Context<'static> {
     Context {
         gate: Gate::own_folder(),
         jobs: None,
         rate_limit: None,
         cancel: cancel.clone(),
-        scratch: std::env::temp_dir(),
+        scratch: config.vault.clone(),
         // No guest is opened here.
         sandbox: Settings::new(PathBuf::new(), PathBuf::new()),
-        nbd: nbd.clone(),
+        nbd: config.pull.clone(),
         key: None,
         points: None,
         observer: &Silent,
@@ -137,7 +137,7 @@ impl Service {
     pub fn finish_deltas(&self) {
         let unfinished = std::mem::take(&mut *self.deltas.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
         let watchers = if unfinished.is_empty() { Vec::new() } else { watchers(&self.config.folders) };
-        let context = context(&self.config.pull, &self.deltas.cancel);
+        let context = context(&self.config, &self.deltas.cancel);
         let hands =
             Hands { vault: &self.vault, batches: &self.incoming().batches, context: &context, now: super::now() };
         for intent in unfinished {

@@ -122,7 +122,7 @@ impl Service {
             Some(watcher) => watcher,
             None => watcher.insert(Watcher::new(&folder.config.path, folder.config.options)?),
         };
-        let context = context(&self.config.pull, &self.deltas.cancel);
+        let context = context(&self.config, &self.deltas.cancel);
         let batches = &self.incoming().batches;
         let hands = Hands { vault: &self.vault, batches, context: &context, now: super::now() };
         let drops = watcher.scan(&hands)?;
@@ -177,7 +177,8 @@ impl Service {
                     Became::Failed(trouble) => ("drop-failed", trouble),
                     Became::Taken(_) | Became::Waiting { .. } => continue,
                 };
-                drops.entry((machine, id)).or_default().push((drop.drop.clone(), trouble.clone()));
+                let trouble = Trouble { says: drop.says().unwrap_or_default().to_owned(), ..trouble.clone() };
+                drops.entry((machine, id)).or_default().push((drop.drop.clone(), trouble));
             }
             let old = found.waiting.iter().filter(|(_, since)| since.elapsed() > FORGOTTEN);
             forgotten.extend(old.map(|(path, _)| path.clone()));

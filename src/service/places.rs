@@ -2,9 +2,10 @@
 
 use super::Service;
 use crate::receive::nbd::Listen;
+use crate::receive::position;
 use crate::report::api::{Inlet, PointDisk};
 use crate::vault::journal::State;
-use landfall_image::Bytes;
+use landfall_image::{Bytes, Result};
 use landfall_image::nbd::{Address, Uri};
 use std::net::IpAddr;
 
@@ -25,17 +26,29 @@ impl Service {
         disks.map(one).collect()
     }
 
-    /// The disks of a machine at a point, and where they are read.
-    pub(super) fn outlets(&self, machine: &str, point: u64, state: &State) -> Vec<PointDisk> {
+    /// The disks of a machine at a point, and where they are read; `snapshot` says which of RBD's they are at.
+    ///
+    /// # Errors
+    /// Those of `snapshot`.
+    pub(super) fn outlets(
+        &self,
+        machine: &str,
+        point: u64,
+        state: &State,
+        snapshot: &dyn Fn(&str) -> Result<Option<String>>,
+    ) -> Result<Vec<PointDisk>> {
         let socket = self.config.points_socket();
+        let brought = position::brought(state);
         let one = |info: &crate::vault::journal::DiskInfo| {
             let export = format!("{machine}/{}@{point}", info.name);
-            PointDisk {
+            Ok(PointDisk {
+                snapshot: snapshot(&info.name)?,
+                unverified: brought.get(&info.name).is_some_and(|own| own.is_unverified),
                 name: info.name.clone(),
                 size: Bytes(info.size),
                 sector: info.sector,
                 uri: Uri::new(Address::Unix(socket.clone()), false, &export).to_string(),
-            }
+            })
         };
         state.disks.values().map(one).collect()
     }

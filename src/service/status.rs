@@ -74,6 +74,7 @@ impl Service {
                     way: own.way.to_owned(),
                     source: own.source,
                     point: own.point,
+                    unverified: own.is_unverified,
                     at: at.map(Moment),
                 }),
                 name,
@@ -160,7 +161,7 @@ fn verdict(
     let age = rpo::age(age);
     let says = match watched.fed() {
         Fed::Mirrored => format!("its newest state is {age} old"),
-        Fed::Deltas { .. } => format!("its last delta is of {age} ago"),
+        Fed::Deltas { .. } => format!("its last delta is {age} old"),
     };
     (Protection::Protected, says)
 }

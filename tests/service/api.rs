@@ -272,6 +272,24 @@ fn from_another_machine_a_token_is_needed_and_the_authority_is_named() {
             assert!(err(&refused).contains("hint: "), "{}", err(&refused));
             assert!(!err(&refused).contains(secret));
         }
+        // A stream goes there, and comes back, by whom that is allowed.
+        let ops = site.document(&["token", "add", "ops", "--role", "operate"]);
+        let ops = ops["secret"].as_str().unwrap();
+        let (ceph, points) = crate::receive::rbd::source();
+        let version = landfall::receive::rbd::record::Version::V1;
+        let stream =
+            crate::receive::rbd::exported(&ceph, site.dir.path(), None, (points[0].0, "landfall-1"), version);
+        let (stream, back) = (stream.display().to_string(), site.path("back").display().to_string());
+        let words = ["receive", "rbd", "web01/sda", &stream, "--tls-ca", &ca];
+        let refused = ask(Some(secret), &words);
+        assert!(err(&refused).contains("has the role read, and this needs operate"), "{}", err(&refused));
+        let done = ask(Some(ops), &words);
+        assert_eq!(done.status.code(), Some(0), "{}", err(&done));
+        let words =
+            ["points", "export", "web01", "sda", "-o", &back, "--snapshot", "landfall-1", "--tls-ca", &ca];
+        let done = ask(Some(ops), &words);
+        assert_eq!(done.status.code(), Some(0), "{}", err(&done));
+        assert!(std::fs::read(&back).unwrap() == std::fs::read(&stream).unwrap());
         site.verb(&["token", "remove", "monitor"]);
         assert_eq!(ask(Some(secret), &["status", "--tls-ca", &ca]).status.code(), Some(2));
         cancel.cancel();

@@ -197,10 +197,10 @@ pub struct PointsExport {
     /// Write the diff into FILE, and its digest into FILE.sha256; - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// The snapshot that it leads to has this name [default: landfall-NUMBER]
+    /// The snapshot that it leads to has this name [default: that of the RBD snapshot that it is, else landfall-NUMBER]
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,
-    /// The snapshot that it begins at has this name [default: landfall-NUMBER]
+    /// The snapshot that it begins at has this name [default: likewise]
     #[arg(long, value_name = "NAME", requires = "since")]
     pub since_snapshot: Option<String>,
     /// Its notation: v1 for rbd import-diff and merge-diff

@@ -148,7 +148,9 @@ impl Run<'_> {
             Became::Failed(_) => 2,
         });
         let code = code.max().unwrap_or(0);
-        let scanned = Scanned { version: VERSION, folder: args.folder.display().to_string(), drops };
+        // As it stands in the outcomes.
+        let folder = args.folder.canonicalize().unwrap_or_else(|_| args.folder.clone());
+        let scanned = Scanned { version: VERSION, folder: folder.display().to_string(), drops };
         self.show(&scanned, words::scanned)?;
         Ok(code)
     }

@@ -106,11 +106,14 @@ pub fn scanned(scanned: &Scanned) -> String {
     let mut out = String::new();
     for drop in &scanned.drops {
         let place = drop.drop.strip_prefix(&scanned.folder).unwrap_or(&drop.drop).display();
+        let says = drop.says().unwrap_or_default();
         match &drop.became {
             Became::Taken(done) => taken(&place.to_string(), drop.machine.as_ref().map_or("", |name| name.as_str()), done, &mut out),
-            Became::Waiting { why } => out.push_str(&wrapped("", 2, &format!("waits: {place}: {why}"))),
-            Became::Refused(trouble) => refused("REFUSED", &place.to_string(), trouble, &mut out),
-            Became::Failed(trouble) => refused("FAILED, is tried again", &place.to_string(), trouble, &mut out),
+            Became::Waiting { why } => out.push_str(&wrapped("", 0, &format!("waits: {place}: {why}"))),
+            Became::Refused(trouble) => refused(&format!("REFUSED: {place}: {says}"), trouble, &mut out),
+            Became::Failed(trouble) => {
+                refused(&format!("FAILED, is tried again: {place}: {says}"), trouble, &mut out);
+            }
         }
     }
     out
@@ -135,8 +138,8 @@ fn taken(place: &str, machine: &str, done: &Taken, out: &mut String) {
     }
 }
 
-fn refused(what: &str, place: &str, trouble: &Trouble, out: &mut String) {
-    out.push_str(&wrapped("", 2, &format!("{what}: {place}: {}", trouble.says)));
+fn refused(says: &str, trouble: &Trouble, out: &mut String) {
+    out.push_str(&wrapped("", 0, says));
     if let Some(remedy) = &trouble.remedy {
         out.push_str(&wrapped("  fix: ", 7, remedy));
     }

@@ -210,8 +210,13 @@ fn point_text(shown: &PointShown) -> String {
     for disk in &shown.disks {
         let _ = writeln!(
             out,
-            "disk {}, {}, sectors of {} bytes\n    {}",
-            disk.name, disk.size, disk.sector, disk.uri
+            "disk {}, {}, sectors of {} bytes{}{}\n    {}",
+            disk.name,
+            disk.size,
+            disk.sector,
+            disk.snapshot.as_ref().map(|name| format!(", the RBD snapshot {name:?}")).unwrap_or_default(),
+            if disk.unverified { "; NOT compared with a digest" } else { "" },
+            disk.uri
         );
     }
     let defined = match &shown.definition {

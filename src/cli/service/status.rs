@@ -183,7 +183,9 @@ fn fed(disk: &DiskStatus, status: &Status) -> String {
     let source = delta.source.as_ref().map(|source| format!(" {source:?}")).unwrap_or_default();
     let point = delta.point.map(|point| format!(", point {point}")).unwrap_or_default();
     let ago = delta.at.map(|at| format!(", {} ago", shown::between(at, status.at))).unwrap_or_default();
-    format!("fed by {way}{}{source}{point}{ago}", if delta.source.is_some() { ":" } else { "" })
+    let colon = if delta.source.is_some() { ":" } else { "" };
+    let unverified = if delta.unverified { "; not compared with a digest" } else { "" };
+    format!("fed by {way}{colon}{source}{point}{ago}{unverified}")
 }
 
 fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> String {

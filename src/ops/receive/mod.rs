@@ -22,7 +22,7 @@ use crate::receive::folder::inventory::Inventory;
 use crate::receive::folder::manifest::{File, Manifest, OWN};
 use crate::receive::folder::{self, Options, Watcher};
 use crate::receive::pull::{self, Bitmap, Source as PullSource};
-use crate::receive::rbd::export::{Exported, Wanted, export as write_diff};
+use crate::receive::rbd::export::{Exported, Wanted, export as write_diff, name_at};
 use crate::receive::rbd::record::Version;
 use crate::receive::rbd::{self, Policy};
 use crate::receive::send::Held;
@@ -444,24 +444,29 @@ pub fn export(
             (point, since, Some(exported))
         }
         Place::Service(service) => {
-            let number = |at: &At| -> Result<u64> { Ok(service.point(machine, &which(at))?.point.number) };
-            let point = number(&wanted.point.at)?;
-            let since = wanted.since.as_ref().map(number).transpose()?;
-            let from = since.map(|since| (since, named(wanted.since_snapshot.as_ref(), since)));
-            let name = named(wanted.snapshot.as_ref(), point);
-            service.export(machine, point, disk, from.as_ref(), &name, wanted.format, &mut summing, &context.cancel)?;
+            let shown = |at: &At, own: Option<&String>| -> Result<(u64, String)> {
+                let shown = service.point(machine, &which(at))?;
+                let number = shown.point.number;
+                let there = shown.disks.into_iter().find(|there| there.name == disk.as_str());
+                let name = own.cloned().or(there.and_then(|there| there.snapshot));
+                Ok((number, name.unwrap_or_else(|| format!("landfall-{number}"))))
+            };
+            let point = shown(&wanted.point.at, wanted.snapshot.as_ref())?;
+            let since = wanted.since.as_ref().map(|at| shown(at, wanted.since_snapshot.as_ref())).transpose()?;
+            service.export(machine, &point, disk, since.as_ref(), wanted.format, &mut summing, &context.cancel)?;
             (point, since, None)
         }
     };
     summing.out.flush().map_err(|error| Error::io("cannot write the diff", error))?;
+    let (since, from_snapshot) = since.unzip();
     Ok(PointExported {
         version: VERSION,
         machine: machine.clone(),
         disk: disk.clone(),
-        point,
+        point: point.0,
         since,
-        from_snapshot: since.map(|since| named(wanted.since_snapshot.as_ref(), since)),
-        to_snapshot: named(wanted.snapshot.as_ref(), point),
+        from_snapshot,
+        to_snapshot: point.1,
         format: wanted.format,
         length: Bytes(summing.length),
         sha256: Sum::finish(summing.hasher),
@@ -469,10 +474,8 @@ pub fn export(
     })
 }
 
-/// What a snapshot is called: as somebody says, or by its point.
-fn named(name: Option<&String>, number: u64) -> String {
-    name.cloned().unwrap_or_else(|| format!("landfall-{number}"))
-}
+/// A point by its number, and the snapshot that it is.
+type Named = (u64, String);
 
 /// Both points, and what was written.
 fn export_here(
@@ -480,7 +483,7 @@ fn export_here(
     wanted: &Export,
     out: &mut dyn Write,
     cancel: &Cancel,
-) -> Result<(u64, Option<u64>, Exported)> {
+) -> Result<(Named, Option<Named>, Exported)> {
     let machine = vault.machine(&wanted.point.machine)?;
     let points = machine.points()?;
     let candidate = |point: &Checkpoint| Candidate {
@@ -489,18 +492,25 @@ fn export_here(
         tag: point.mark.tag.clone(),
     };
     let candidates: Vec<Candidate> = points.iter().map(candidate).collect();
-    let number = |at: &At| choose(&wanted.point.machine, &candidates, at);
-    let (point, since) = (number(&wanted.point.at)?, wanted.since.as_ref().map(number).transpose()?);
-    let from = since.map(|since| (since, named(wanted.since_snapshot.as_ref(), since)));
-    let name = named(wanted.snapshot.as_ref(), point);
+    let named = |at: &At, own: Option<&String>| -> Result<Named> {
+        let number = choose(&wanted.point.machine, &candidates, at)?;
+        let name = match own {
+            Some(name) => name.clone(),
+            None => name_at(&machine, number, wanted.disk.as_str())?,
+        };
+        Ok((number, name))
+    };
+    let point = named(&wanted.point.at, wanted.snapshot.as_ref())?;
+    let since = wanted.since.as_ref().map(|at| named(at, wanted.since_snapshot.as_ref())).transpose()?;
     let diff = Wanted {
         disk: wanted.disk.as_str(),
-        from: from.as_ref().map(|(point, name)| (*point, name.as_str())),
-        to: point,
-        name: Some(&name),
+        from: since.as_ref().map(|(point, name)| (*point, name.as_str())),
+        to: point.0,
+        name: Some(&point.1),
         version: wanted.format,
     };
-    Ok((point, since, write_diff(&machine, &diff, out, cancel)?))
+    let exported = write_diff(&machine, &diff, out, cancel)?;
+    Ok((point, since, exported))
 }
 
 /// Digests what is written through it.

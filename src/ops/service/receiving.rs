@@ -19,6 +19,16 @@ const COMPARING: Duration = Duration::from_secs(3600);
 const WANTED: Duration = Duration::from_secs(30);
 const PIECE: usize = 256 << 10;
 
+/// A service that ends an upload says why in its log only: nobody listens while it is sent.
+fn cut_short(error: Error) -> Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    match error.io_error().map(io::Error::kind) {
+        Some(kind @ (BrokenPipe | ConnectionReset)) => Error::io("the service ended the upload", kind.into())
+            .hint("its log says why (journalctl -u landfall); landfall status shows whether the vault has room"),
+        _ => error,
+    }
+}
+
 impl Service {
     /// Sends a stream of RBD, of whatever length; the service keeps it until it is [taken](Self::take_streams) or
     /// [discarded](Self::discard). What is cut off leaves nothing.
@@ -41,7 +51,7 @@ impl Service {
             .body(SendBody::from_reader(from))
             .map_err(super::unusable)?;
         let request = self.agent.configure_request(request).timeout_await_100(Some(WANTED)).build();
-        self.understood(&self.answered(self.agent.run(request))?)
+        self.understood(&self.answered(self.agent.run(request)).map_err(cut_short)?)
     }
 
     /// Takes an upload back. One that is not there is no error.
@@ -86,7 +96,7 @@ impl Service {
         self.get(&format!("/v1/receipts/{id}"))
     }
 
-    /// Writes a disk of a point as an RBD diff into `out`; from nothing, or since an earlier point, which is to be the snapshot of that name.
+    /// Writes a disk of a point as an RBD diff into `out`; from nothing, or since an earlier point. Each point is to be the snapshot of that name.
     ///
     /// # Errors
     /// As the service's and the writer's. What was written then is no whole diff: its last record is missing.
@@ -94,10 +104,9 @@ impl Service {
     pub fn export(
         &self,
         machine: &Name,
-        point: u64,
+        (point, snapshot): &(u64, String),
         disk: &Name,
         since: Option<&(u64, String)>,
-        snapshot: &str,
         format: Version,
         out: &mut dyn Write,
         cancel: &Cancel,

@@ -372,6 +372,19 @@ fn became(error: &Error, verdict: Verdict) -> Became {
     }
 }
 
+impl Outcome {
+    /// What is wrong with the drop, where something is, without the drop's own path.
+    pub fn says(&self) -> Option<&str> {
+        let says = match &self.became {
+            Became::Refused(trouble) | Became::Failed(trouble) => &trouble.says,
+            Became::Waiting { why } => why,
+            Became::Taken(_) => return None,
+        };
+        let path = format!("{}: ", self.drop.display());
+        Some(says.strip_prefix(&path).unwrap_or(says))
+    }
+}
+
 impl Trouble {
     fn of(error: &Error, verdict: Verdict) -> Trouble {
         Trouble { says: error.to_string(), remedy: error.hint_text().map(str::to_owned), verdict }

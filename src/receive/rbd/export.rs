@@ -5,7 +5,9 @@
 
 use super::record::{DATA_AT_MOST, Head, Version};
 use super::write::Writer;
+use super::{Snapshot, WAY};
 use crate::receive::content::{self, BLOCK, PIECE, each_extent};
+use crate::receive::position::{self, Position};
 use crate::vault::machine::{Machine, PointDisk};
 use landfall_image::convert::{Cancel, is_zero};
 use landfall_image::{Bytes, Disk, Error, ExtentKind, GuestOffset, GuestRange, Result};
@@ -106,6 +108,30 @@ pub fn export(
     let done = gather.done;
     writer.finish()?;
     Ok(done)
+}
+
+/// The snapshot that a disk is at at a point, where a stream has brought it there.
+///
+/// # Errors
+/// Refused where there is no such point; where the journal cannot be read.
+pub fn snapshot_at(machine: &Arc<Machine>, point: u64, disk: &str) -> Result<Option<String>> {
+    let was = machine.at(point)?;
+    let Some(raw) = was.state().attachments.get(&position::attachment(WAY, disk)) else { return Ok(None) };
+    let position: Position<Snapshot> = position::parse(raw, WAY, disk)?;
+    let holds = match position.point {
+        // The point that was cut of it.
+        None => !position.has_ended,
+        Some(_) => position.was_lost(machine, disk, point)?.is_none(),
+    };
+    Ok(position.source.snapshot.filter(|_| holds && !position.source.is_head))
+}
+
+/// What the snapshot is called that a point becomes where nobody says: as its stream did, or by its number.
+///
+/// # Errors
+/// As [`snapshot_at`].
+pub fn name_at(machine: &Arc<Machine>, point: u64, disk: &str) -> Result<String> {
+    Ok(snapshot_at(machine, point, disk)?.unwrap_or_else(|| format!("landfall-{point}")))
 }
 
 fn disk_at(machine: &Arc<Machine>, point: u64, name: &str) -> Result<(u32, PointDisk)> {

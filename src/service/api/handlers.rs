@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::ops::receive::pull_request;
 use crate::receive::digest::Sum;
-use crate::receive::rbd::export::Wanted;
+use crate::receive::rbd::export::{Wanted, name_at, snapshot_at};
 use crate::receive::rbd::record::Version;
 use crate::receive::spool::{Request, Upload};
 use crate::receive::send;
@@ -168,14 +168,16 @@ pub(super) fn points(call: &Call) -> Outcome<Points> {
 
 pub(super) fn point(call: &Call) -> Outcome<PointShown> {
     let (name, point) = call.point()?;
-    let was = call.service.machine(&name)?.machine().at(point.number).map_err(Refusal::missing)?;
+    let machine = Arc::clone(call.service.machine(&name)?.machine());
+    let was = machine.at(point.number).map_err(Refusal::missing)?;
     let state = was.state();
+    let was_at = |disk: &str| snapshot_at(&machine, point.number, disk);
     Ok(PointShown {
         version: VERSION,
         machine: name.to_string(),
         id: call.service.machine(&name)?.machine().home().machine,
         sent: send::of_point(state),
-        disks: call.service.outlets(name.as_str(), point.number, state),
+        disks: call.service.outlets(name.as_str(), point.number, state, &was_at)?,
         definition: definition(state)?,
         variables: state.attachments.contains_key(VARIABLES),
         point,
@@ -332,11 +334,13 @@ pub(super) fn diff(call: &Call) -> Outcome<Body> {
             ));
         }
     };
-    let called = |parameter: &str, number: u64| {
-        call.query.get(parameter).cloned().unwrap_or_else(|| format!("landfall-{number}"))
+    let machine = Arc::clone(call.service.machine(&name)?.machine());
+    let called = |parameter: &str, number: u64| match call.query.get(parameter) {
+        Some(name) => Ok(name.clone()),
+        None => name_at(&machine, number, disk.as_str()),
     };
-    let snapshot = called("snapshot", point.number);
-    let from = since.map(|since| (since, called("since_snapshot", since)));
+    let snapshot = called("snapshot", point.number)?;
+    let from = since.map(|since| Ok::<_, Error>((since, called("since_snapshot", since)?))).transpose()?;
     let flow = call.flow.lock().unwrap_or_else(PoisonError::into_inner).take();
     let service = Arc::clone(&call.service);
     flow::outgoing(flow, move |out| {

@@ -460,8 +460,8 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .with_query(&[
             ("since", "The point that it begins at; from nothing, without."),
-            ("snapshot", "The name of the snapshot that it leads to; landfall-NUMBER without."),
-            ("since_snapshot", "The name of the snapshot that it begins at; landfall-NUMBER without."),
+            ("snapshot", "The name of the snapshot that it leads to; without, that of the RBD snapshot that it is, else landfall-NUMBER."),
+            ("since_snapshot", "The name of the snapshot that it begins at; without, likewise."),
             ("format", "Its notation: v1 (for rbd import-diff and merge-diff) or v2; v1 without."),
         ]),
         bytes_in::<Uploaded>(

@@ -191,7 +191,7 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     for (file, wanted) in [("ab", &points[2].1), ("abc", &points[3].1)] {
         let (found, names) = by_python(&path(file), &[]).unwrap();
         assert!(found == *wanted, "{file}");
-        assert_eq!(names, format!("- landfall-{}", if file == "ab" { all[1] } else { all[2] }));
+        assert_eq!(names, if file == "ab" { "- s2" } else { "- s3" }, "the snapshots that they are");
     }
     // To standard output, under names of one's own; and into another machine.
     let output = site.run(&["points", "export", &format!("web01@{}", all[1]), "sda", "-o", "-", "--snapshot", "x"]);

@@ -13,13 +13,20 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
         ("/v1/tokens", "POST") => Some(json!({ "name": "new", "role": "read" })),
         (path, "PUT") if path.ends_with("/tag") => Some(json!({ "tag": "t" })),
         (path, "PUT") if path.ends_with("/hold") => Some(json!({ "holder": "/recovered/web01" })),
+        (path, "POST") if path.ends_with("/receive/pull") => Some(json!({ "disks": [] })),
+        (path, "POST") if path.ends_with("/receive/rbd") => Some(json!({ "uploads": ["{upload}"] })),
+        ("/v1/receive/folder", "POST") => Some(json!({ "folder": "{drops}" })),
         (_, "POST") => Some(json!({})),
         _ => None,
     };
     let name = if path.starts_with("/v1/tokens") { "old" } else { "web01" };
     let point = if *method == Method::DELETE { "{oldest}" } else { "latest" };
-    let query = if path.ends_with("/changes") { "?disk=sda&since={oldest}" } else { "" };
-    (format!("{}{query}", path.replace("{name}", name).replace("{point}", point).replace("{disk}", "sdb")), body)
+    let query = match path {
+        "/v1/uploads" => "?machine=web01&disk=sda",
+        path if path.ends_with("/changes") => "?disk=sda&since={oldest}",
+        _ => "",
+    };
+    (format!("{path}{query}").replace("{name}", name).replace("{point}", point).replace("{disk}", "sdb"), body)
 }
 
 /// The router and the document are made of one table; this is about the table as a whole, and that nothing in it panics.
@@ -50,6 +57,7 @@ fn every_route_is_documented_and_every_documented_one_answers() {
     assert!(in_table.windows(2).all(|pair| pair[0] != pair[1]), "a route is there twice");
     // Those that take away come last.
     documented.sort_by_key(|(path, method)| (method == "DELETE", path.ends_with("{name}"), path.clone()));
+    let mut receipt = String::new();
     for (path, method) in documented {
         // A send is one thing after the other: `super::replica`.
         if path.contains("/replica") && method != "GET" {
@@ -57,7 +65,15 @@ fn every_route_is_documented_and_every_documented_one_answers() {
         }
         let oldest = running.service.points(&name).unwrap()[0].number;
         let (call, body) = call_for(&path, &method.parse().unwrap());
-        let call = call.replace("{oldest}", &oldest.to_string());
+        let call = call.replace("{oldest}", &oldest.to_string()).replace("{id}", &receipt);
+        let body = body.map(|body| {
+            let mut text = body.to_string().replace("{drops}", running.dir.path().join("drops").to_str().unwrap());
+            if text.contains("{upload}") {
+                let sent = running.local("POST", "/v1/uploads?machine=web01&disk=sda", Some(&json!({}))).json();
+                text = text.replace("{upload}", sent["id"].as_str().unwrap());
+            }
+            serde_json::from_str::<Value>(&text).unwrap()
+        });
         // It is asked for what is there only once somebody has.
         if path.ends_with("/verify") {
             running.local("POST", &call, Some(&json!({})));
@@ -82,6 +98,9 @@ fn every_route_is_documented_and_every_documented_one_answers() {
                 );
                 if kind == "application/json" {
                     assert!(answer.json().is_object());
+                    if answer.status == 202 && path.contains("/receive/") {
+                        answer.json()["id"].as_str().unwrap().clone_into(&mut receipt);
+                    }
                 }
             }
         }
