@@ -1,7 +1,9 @@
 //! Bodies of frames, as one landfall sends them to another.
 
 use landfall::receive::send::CHUNK;
-use landfall::receive::send::frame::{Body, CONTENT_AT_MOST, Frame, Ready, ZEROS_AT_MOST, parse, repair, unpacked};
+use landfall::receive::send::frame::{
+    Body, CONTENT_AT_MOST, Frame, Ready, ZEROS_AT_MOST, parse, repair, unpacked,
+};
 use landfall_image::{Bytes, GuestOffset, GuestRange};
 
 /// A disk that all kinds of frames fit on.
@@ -22,7 +24,12 @@ fn read(input: &[u8]) {
     let mut again = Body::default();
     for frame in &frames {
         let (Frame::Data { range, .. } | Frame::Zeros { range } | Frame::Check { range, .. }) = *frame;
-        assert!(range.end().0 <= SIZE.0 && !range.is_empty() && range.start().0 % 512 == 0 && range.len().0 % 512 == 0);
+        assert!(
+            range.end().0 <= SIZE.0
+                && !range.is_empty()
+                && range.start().0 % 512 == 0
+                && range.len().0 % 512 == 0
+        );
         match frame {
             Frame::Data { .. } => {
                 assert!(range.len().0 <= CHUNK as u64);
@@ -55,7 +62,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let zeros = Ready::zeros(GuestRange::new(GuestOffset(1 << 30), Bytes(1 << 30)));
     vec![
         ("empty", body(&[])),
-        ("plain", body(&[Ready::content(GuestOffset(4096), &noise), Ready::check(GuestOffset(4096), &noise)])),
+        (
+            "plain",
+            body(&[Ready::content(GuestOffset(4096), &noise), Ready::check(GuestOffset(4096), &noise)]),
+        ),
         ("packed", body(&[Ready::content(GuestOffset(0), &[7; 65536]), zeros])),
     ]
 }

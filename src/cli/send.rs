@@ -17,17 +17,26 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Runs it; the exit code.
-pub fn run(args: &Send, cli: &Cli, context: &Context<'_>, surroundings: &Surroundings) -> Result<u8, Failure> {
+pub fn run(
+    args: &Send,
+    cli: &Cli,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> Result<u8, Failure> {
     let points: &dyn Points = context.points.as_deref().ok_or_else(|| Error::refused("no vault is named"))?;
     let common = &cli.common;
     let mut effort = Effort { cancel: context.cancel.clone(), ..Effort::default() };
     effort.jobs = context.jobs.unwrap_or(effort.jobs);
     if Path::new(&args.to).is_dir() {
-        let given = [("--as", args.name.is_some()), ("--replace", args.replace), ("--limit", args.limit.is_some())];
+        let given =
+            [("--as", args.name.is_some()), ("--replace", args.replace), ("--limit", args.limit.is_some())];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-            return Err(Error::refused(format!("{option} is for a send over the line, and {} is a folder", args.to))
-                .hint("say it where the seed is taken: landfall receive seed")
-                .into());
+            return Err(Error::refused(format!(
+                "{option} is for a send over the line, and {} is a folder",
+                args.to
+            ))
+            .hint("say it where the seed is taken: landfall receive seed")
+            .into());
         }
         let done = send::seed::write(&effort, context.observer, points, &args.point, Path::new(&args.to))?;
         match common.json {
@@ -41,7 +50,8 @@ pub fn run(args: &Send, cli: &Cli, context: &Context<'_>, surroundings: &Surroun
         token: surroundings.token.clone(),
         ca: common.tls_ca.clone(),
     };
-    let own = TlsFiles { certificate: common.tls_cert.clone(), key: common.tls_key.clone(), ..TlsFiles::default() };
+    let own =
+        TlsFiles { certificate: common.tls_cert.clone(), key: common.tls_key.clone(), ..TlsFiles::default() };
     let to = Service::with_certificate(&access, &own)?;
     let request = Request {
         point: args.point.clone(),
@@ -76,7 +86,11 @@ pub fn in_words(done: &Sending) -> String {
     };
     let _ = writeln!(out, "{head}: {} at {}: {}", done.machine, done.to, done.says);
     if let Some(point) = done.point {
-        let _ = writeln!(out, "  point {point} there is point {} of {}, {}", done.source.number, done.source.machine, done.source.at);
+        let _ = writeln!(
+            out,
+            "  point {point} there is point {} of {}, {}",
+            done.source.number, done.source.machine, done.source.at
+        );
     }
     for disk in &done.disks {
         let way = match disk.way {
@@ -93,11 +107,16 @@ pub fn in_words(done: &Sending) -> String {
             let _ = writeln!(out, "      {why}");
         }
     }
-    let _ = writeln!(out, "  {} over the line{}", done.line, match done.tries {
-        0 => String::new(),
-        1 => ", said again once".to_owned(),
-        tries => format!(", said again {tries} times"),
-    });
+    let _ = writeln!(
+        out,
+        "  {} over the line{}",
+        done.line,
+        match done.tries {
+            0 => String::new(),
+            1 => ", said again once".to_owned(),
+            tries => format!(", said again {tries} times"),
+        }
+    );
     if done.verdict != Verdict::Matched {
         out.push_str("fix: Nothing of it is offered there. Look at the medium of the receiver's vault, and send again.\n");
     }

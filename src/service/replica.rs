@@ -63,7 +63,12 @@ impl Service {
     ///
     /// # Errors
     /// See there.
-    pub fn commit_replica(&self, name: &Name, commit: &Commit, variables: Option<&[u8]>) -> Result<Committed> {
+    pub fn commit_replica(
+        &self,
+        name: &Name,
+        commit: &Commit,
+        variables: Option<&[u8]>,
+    ) -> Result<Committed> {
         let committed = self.incoming().desk.commit(name, commit, variables)?;
         self.meet_again(name);
         tracing::info!(machine = %name, point = committed.point, "a send is complete");
@@ -76,7 +81,8 @@ impl Service {
     /// As the vault's.
     pub fn give_up_replica(&self, name: &Name) -> Result<bool> {
         let watched = self.machine(name)?;
-        let was_there = self.incoming().desk.give_up(&self.incoming().batches, watched.machine(), &Effort::default())?;
+        let was_there =
+            self.incoming().desk.give_up(&self.incoming().batches, watched.machine(), &Effort::default())?;
         self.meet_again(name);
         Ok(was_there)
     }
@@ -90,7 +96,8 @@ impl Service {
             // Only what was cut off is looked for on the medium: that is rare.
             None => is_cut_off && self.incoming().is_sent(name),
         };
-        let for_long = since.map(|silent| format!(" for {} minutes", silent.as_secs() / 60)).unwrap_or_default();
+        let for_long =
+            since.map(|silent| format!(" for {} minutes", silent.as_secs() / 60)).unwrap_or_default();
         is_waiting.then(|| Wrong {
             id: "send-waiting",
             gravity: Gravity::Warning,

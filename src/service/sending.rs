@@ -99,9 +99,12 @@ impl Service {
     pub fn send_machines(&self) {
         std::thread::scope(|scope| {
             for (number, sends) in self.config.sends.iter().enumerate() {
-                let started = std::thread::Builder::new().name(format!("send-{number}")).spawn_scoped(scope, move || {
-                    self.send_by(number, sends);
-                });
+                let started = std::thread::Builder::new().name(format!("send-{number}")).spawn_scoped(
+                    scope,
+                    move || {
+                        self.send_by(number, sends);
+                    },
+                );
                 if let Err(error) = started {
                     tracing::error!(to = sends.to, %error, "no thread can be started: nothing is sent there");
                 }
@@ -172,12 +175,16 @@ impl Service {
                 if let Err(error) = self.catalog.set_sent(id, &sends.to, done.source.number) {
                     tracing::error!(%error, "that a point is needed for the next send cannot be kept");
                 }
-                self.seen(number, name, |last| *last = Last { good: now(), failed: None, has_differed: false });
+                self.seen(number, name, |last| {
+                    *last = Last { good: now(), failed: None, has_differed: false }
+                });
             }
             Ok(done) => {
                 tracing::error!(machine = %name, to = sends.to, says = done.says, "a machine was sent, and is not what it was there");
                 let has_differed = done.verdict == Verdict::Differed;
-                self.seen(number, name, |last| (last.failed, last.has_differed) = (Some(done.says), has_differed));
+                self.seen(number, name, |last| {
+                    (last.failed, last.has_differed) = (Some(done.says), has_differed)
+                });
             }
             Err(error) => {
                 tracing::warn!(machine = %name, to = sends.to, %error, "a machine cannot be sent");
@@ -201,7 +208,13 @@ impl Service {
             let Some(rule) = self.config.sends.get(number) else { continue };
             let why = last.failed.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             let mut put = |id, gravity, says, remedy: &str| {
-                found.push(Wrong { id, gravity, machine: Some(name.to_string()), says, remedy: remedy.to_owned() });
+                found.push(Wrong {
+                    id,
+                    gravity,
+                    machine: Some(name.to_string()),
+                    says,
+                    remedy: remedy.to_owned(),
+                });
             };
             if last.has_differed {
                 put(
@@ -228,7 +241,9 @@ impl Service {
 fn token(path: &Path) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     std::fs::File::open(path)
-        .and_then(|file| std::io::Read::read_to_string(&mut std::io::Read::take(file, TOKEN_AT_MOST), &mut text))
+        .and_then(|file| {
+            std::io::Read::read_to_string(&mut std::io::Read::take(file, TOKEN_AT_MOST), &mut text)
+        })
         .map_err(|error| Error::io("the token cannot be read", error).in_file(path))?;
     Ok(Zeroizing::new(text.trim().to_owned()))
 }

@@ -38,14 +38,22 @@ impl Other {
         let file = |authority: &Authority, name: &str| authority.path(name).display().to_string();
         let mut words = vec!["--tls-ca".to_owned(), file(&self.authority, "ca-cert.pem")];
         if let Some(own) = own {
-            words.extend(["--tls-cert".to_owned(), file(own, "client-cert.pem"), "--tls-key".to_owned(), file(own, "client-key.pem")]);
+            words.extend([
+                "--tls-cert".to_owned(),
+                file(own, "client-cert.pem"),
+                "--tls-key".to_owned(),
+                file(own, "client-key.pem"),
+            ]);
         }
         words
     }
 
     fn command(&self, from: &Site, what: &str, own: Option<&Authority>, more: &[&str]) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
-        command.env_remove("LANDFALL_TOKEN").env_remove("LANDFALL_LOG").env("LANDFALL_SERVICE", from.path("sockets/api.sock"));
+        command
+            .env_remove("LANDFALL_TOKEN")
+            .env_remove("LANDFALL_LOG")
+            .env("LANDFALL_SERVICE", from.path("sockets/api.sock"));
         command.args(["--json", "send", what, "--to", &self.url]).args(self.words(own)).args(more);
         command
     }
@@ -58,7 +66,13 @@ impl Other {
     #[track_caller]
     fn sent(&self, from: &Site, what: &str, more: &[&str]) -> Value {
         let output = self.send(from, what, more);
-        assert!(output.status.success(), "{}\n{}\n{}", text(&output.stdout), text(&output.stderr), self.site.log());
+        assert!(
+            output.status.success(),
+            "{}\n{}\n{}",
+            text(&output.stdout),
+            text(&output.stderr),
+            self.site.log()
+        );
         let document = serde_json::from_slice(&output.stdout).unwrap();
         crate::cli::schemas::check(&[("send", serde_json::from_slice(&output.stdout).unwrap())]);
         document
@@ -106,7 +120,8 @@ fn pair(document: &Value) -> (u64, u64) {
 #[test]
 fn a_machine_that_is_written_to_is_sent_again_and_again() {
     let Some(python) = python() else { return };
-    let mut from = Site::new("[protect]\ncheckpoint = \"1s\"\nin_sync = \"flush\"\n[upkeep]\nlow = 1\nscarce = 1\n");
+    let mut from =
+        Site::new("[protect]\ncheckpoint = \"1s\"\nin_sync = \"flush\"\n[upkeep]\nlow = 1\nscarce = 1\n");
     let mut to = Other::new("", "");
     from.protect("web01", &["sda", "sdb"], BLOCK * BLOCKS);
     let (progress, enough) = (from.path("progress"), from.path("enough"));
@@ -224,11 +239,17 @@ fn a_send_goes_on_whoever_is_killed() {
     let mut from = Site::new("");
     let mut to = Other::new("", "");
     let size = 8 * MIB;
-    write(&from, "web01", size, &[("sda", 0, noise_bytes(1, 6 << 20)), ("sdb", MIB, noise_bytes(2, 1 << 20))]);
+    write(
+        &from,
+        "web01",
+        size,
+        &[("sda", 0, noise_bytes(1, 6 << 20)), ("sdb", MIB, noise_bytes(2, 1 << 20))],
+    );
     from.start();
     to.site.start();
     let slowly = ["--limit", "2MiB/s"];
-    let mut running = to.command(&from, "web01", Some(&to.authority), &slowly).stdout(Stdio::piped()).spawn().unwrap();
+    let mut running =
+        to.command(&from, "web01", Some(&to.authority), &slowly).stdout(Stdio::piped()).spawn().unwrap();
     let arrived = |to: &Other, at_least: u64| {
         let journal = to.site.path("vault/machines/web01/journal");
         let size = || -> u64 {
@@ -269,7 +290,8 @@ fn a_send_goes_on_whoever_is_killed() {
     let number = write(&from, "web01", size, &[("sda", 2 * MIB, noise_bytes(3, 3 << 20))]);
     from.start();
     to.site.start();
-    let mut running = to.command(&from, "web01", Some(&to.authority), &slowly).stdout(Stdio::null()).spawn().unwrap();
+    let mut running =
+        to.command(&from, "web01", Some(&to.authority), &slowly).stdout(Stdio::null()).spawn().unwrap();
     arrived(&to, 8 * MIB + 9 * MIB / 4);
     running.kill().unwrap();
     running.wait().unwrap();
@@ -281,4 +303,122 @@ fn a_send_goes_on_whoever_is_killed() {
     assert_same(&from, &to.site, &[pair(&first), pair(&second)]);
     let machine = to.site.vault().machine(&"web01".parse().unwrap()).unwrap();
     assert_eq!(machine.points().unwrap().len(), 2);
+}
+
+/// By the clock: what is new arrives by itself, a landfall that does not answer is an alarm until it does, and a machine there that came another
+/// way is left alone.
+#[test]
+fn machines_are_sent_by_the_clock() {
+    let mut to = Other::new("", "");
+    let file = |name: &str| to.authority.path(name).display().to_string();
+    let mut from = Site::new(&format!(
+        "[upkeep]\nlow = 1\nscarce = 1\n[[send]]\nto = {:?}\nca = {:?}\ncertificate = {:?}\nkey = {:?}\nmachines = [\"web*\"]\nevery = \"1s\"\nlate = \"2s\"\n",
+        to.url,
+        file("ca-cert.pem"),
+        file("client-cert.pem"),
+        file("client-key.pem"),
+    ));
+    let number = write(&from, "web01", MIB, &[("sda", 4096, noise_bytes(1, 4096))]);
+    write(&from, "web02", MIB, &[]);
+    // Somebody else's web02.
+    write(&to.site, "web02", MIB, &[("sda", 0, vec![1; 512])]);
+    let document = |site: &Site, words: &[&str]| -> Value {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
+        command
+            .env_remove("LANDFALL_TOKEN")
+            .env("LANDFALL_SERVICE", site.path("sockets/api.sock"))
+            .arg("--json");
+        serde_json::from_slice(&command.args(words).output().unwrap().stdout).unwrap_or_default()
+    };
+    let late = |from: &Site, machine: &str| {
+        let alarms = document(from, &["alarms"]);
+        let all = alarms["alarms"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|alarm| alarm["id"] == "send-late" && alarm["machine"] == machine)
+    };
+    let wait = |from: &Site, what: &str, is_so: &dyn Fn() -> bool| {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{what}\n{}", from.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    from.start();
+    wait(&from, "nobody answers", &|| late(&from, "web01"));
+    to.site.start();
+    let arrived = |to: &Other| document(&to.site, &["points", "show", "web01"])["sent"]["number"].as_u64();
+    wait(&from, "the point arrives", &|| arrived(&to) == Some(number));
+    wait(&from, "the alarm ends", &|| !late(&from, "web01"));
+    assert!(late(&from, "web02"), "it is another machine");
+    assert_eq!(document(&to.site, &["points", "list", "web02"])["points"].as_array().unwrap().len(), 1);
+    // The point that the other side holds is kept.
+    assert!(from.log().contains("a machine is sent"));
+    from.stop();
+    let again = write(&from, "web01", MIB, &[("sda", 8192, noise_bytes(2, 4096))]);
+    from.start();
+    wait(&from, "what is new arrives", &|| arrived(&to) == Some(again));
+    // Each once.
+    assert_eq!(document(&to.site, &["points", "list", "web01"])["points"].as_array().unwrap().len(), 2);
+    from.stop();
+    to.site.stop();
+}
+
+/// The first copy is carried on a disk: from a vault that no service works on, into one, and into a service; then differences go over the line.
+#[test]
+fn a_seed_is_carried_and_the_line_brings_the_rest() {
+    let mut from = Site::new("");
+    let mut to = Other::new("", "");
+    write(&from, "web01", 4 * MIB, &[("sda", MIB, noise_bytes(1, 1 << 20)), ("sdb", 0, vec![7; 4096])]);
+    let disk = tempfile::tempdir().unwrap();
+    let carried = disk.path().to_str().unwrap();
+    let run = |words: &[&str], vault: Option<&Site>, service: Option<&Site>| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
+        command.env_remove("LANDFALL_TOKEN").arg("--json").args(words);
+        if let Some(vault) = vault {
+            command.arg("--vault").arg(vault.path("vault"));
+        }
+        if let Some(service) = service {
+            command.env("LANDFALL_SERVICE", service.path("sockets/api.sock"));
+        }
+        let output = command.output().unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), document)
+    };
+    let (code, seeded) = run(&["send", "web01", "--to", carried], Some(&from), None);
+    assert_eq!((code, seeded["files"].as_u64()), (Some(0), Some(2)), "{seeded}");
+    crate::cli::schemas::check(&[("seed", seeded)]);
+    // Damaged on the way.
+    let part =
+        std::fs::read_dir(disk.path()).unwrap().next().unwrap().unwrap().path().join("disk0-00000.part");
+    let good = std::fs::read(&part).unwrap();
+    let mut bad = good.clone();
+    bad[5000] ^= 1;
+    std::fs::write(&part, &bad).unwrap();
+    to.site.start();
+    let (code, refused) = run(&["receive", "seed", carried], None, Some(&to.site));
+    assert_eq!((code, &refused["error"]["kind"]), (Some(1), &"corrupt".into()), "{refused}");
+    assert!(refused["error"]["path"].as_str().unwrap().ends_with("disk0-00000.part"), "{refused}");
+    std::fs::write(&part, &good).unwrap();
+    let (code, taken) = run(&["receive", "seed", carried], None, Some(&to.site));
+    assert_eq!(code, Some(0), "{taken}\n{}", to.site.log());
+    crate::cli::schemas::check(&[("send", taken.clone())]);
+    // Into a vault without a service, too.
+    let other = Site::new("");
+    drop(Service::open(other.config()).unwrap());
+    let (code, again) = run(&["receive", "seed", carried, "--as", "web09"], Some(&other), None);
+    assert_eq!((code, &again["machine"]), (Some(0), &"web09".into()), "{again}");
+    let number = write(&from, "web01", 4 * MIB, &[("sda", 0, noise_bytes(2, 8192))]);
+    from.start();
+    let sent = to.sent(&from, "web01", &[]);
+    assert_eq!(
+        (&sent["disks"][0]["way"], &sent["disks"][0]["content"]),
+        (&"differences".into(), &8192.into()),
+        "{sent}"
+    );
+    assert_eq!(sent["source"]["number"], number);
+    let (code, held) = run(&["receive", "give-up", "web01"], None, Some(&to.site));
+    assert_eq!((code, &held["holds"]["number"]), (Some(0), &number.into()), "{held}");
+    crate::cli::schemas::check(&[("give-up", held)]);
+    from.stop();
+    to.site.stop();
+    assert_same(&from, &to.site, &[pair(&taken), pair(&sent)]);
 }

@@ -42,7 +42,10 @@ impl Replica for Here<'_> {
 
     fn begin(&self, machine: &Name, begin: &Begin) -> Result<Begun, Fault> {
         let found = Target::of(self.vault, machine);
-        self.incoming.desk.begin(&self.incoming.batches, &found, begin, "this machine", Moment::now().0).map_err(told)
+        self.incoming
+            .desk
+            .begin(&self.incoming.batches, &found, begin, "this machine", Moment::now().0)
+            .map_err(told)
     }
 
     fn digests(&self, machine: &Name, disk: &Name, question: &Question) -> Result<Vec<u8>, Fault> {
@@ -55,7 +58,9 @@ impl Replica for Here<'_> {
 
     fn commit(&self, machine: &Name, commit: &Commit) -> Result<Committed, Fault> {
         let variables = commit.variables.as_ref().map(|text| {
-            STANDARD.decode(text).map_err(|error| Error::refused(format!("the variables are not in Base64: {error}")))
+            STANDARD
+                .decode(text)
+                .map_err(|error| Error::refused(format!("the variables are not in Base64: {error}")))
         });
         self.incoming.desk.commit(machine, commit, variables.transpose()?.as_deref()).map_err(told)
     }

@@ -9,7 +9,7 @@ use super::{Fault, senseless};
 use crate::name::Name;
 use crate::receive::content::{BLOCK, Changed, Effort, each_extent};
 use crate::receive::digest::Verdict;
-use crate::receive::send::frame::{Body, BODY_AT_MOST, Ready};
+use crate::receive::send::frame::{BODY_AT_MOST, Body, Ready};
 use crate::receive::send::tree::{self, CHUNKS, Digest};
 use crate::receive::send::{ASKED_AT_MOST, CHUNK, NODE, Question, Unit};
 use crate::report::sending::Way;
@@ -120,7 +120,8 @@ impl Packer<'_> {
         if body.is_empty() {
             return Ok(());
         }
-        let load = Load { checks: body.checked(), content: std::mem::take(&mut self.content), body: body.finish() };
+        let load =
+            Load { checks: body.checked(), content: std::mem::take(&mut self.content), body: body.finish() };
         // Whoever takes them out has ended: it says why itself.
         self.out.send(load).map_err(|_| Fault::Told(Error::interrupted()))
     }
@@ -136,11 +137,19 @@ impl Lane<'_> {
         let looked_at = Mutex::new(0);
         let done = std::thread::scope(|scope| {
             let making = scope.spawn(|| {
-                let mut packer = Packer { body: Body::default(), content: 0, out, at_most: &at_most, looked_at: &looked_at };
+                let mut packer = Packer {
+                    body: Body::default(),
+                    content: 0,
+                    out,
+                    at_most: &at_most,
+                    looked_at: &looked_at,
+                };
                 self.produce(&mut packer).and_then(|()| packer.ship())
             });
             let shipped = self.consume(loads, &at_most, counts, wire);
-            let made = making.join().unwrap_or_else(|_| Err(Fault::Told(Error::corrupt("a thread that read has ended"))));
+            let made = making
+                .join()
+                .unwrap_or_else(|_| Err(Fault::Told(Error::corrupt("a thread that read has ended"))));
             match shipped {
                 // What it stopped for.
                 Ok(done) if done.wrong.is_some() => Ok(done),
@@ -152,7 +161,13 @@ impl Lane<'_> {
         done
     }
 
-    fn consume(&self, loads: Receiver<Load>, at_most: &AtomicUsize, counts: &mut Counts, wire: &mut u64) -> Result<Done, Fault> {
+    fn consume(
+        &self,
+        loads: Receiver<Load>,
+        at_most: &AtomicUsize,
+        counts: &mut Counts,
+        wire: &mut u64,
+    ) -> Result<Done, Fault> {
         let mut done = Done::default();
         for load in loads {
             if let Some(limit) = self.limit {
@@ -166,9 +181,15 @@ impl Lane<'_> {
             counts.checked += taken.checked;
             done.checked += load.checks;
             if let Some(offset) = taken.differs {
-                done.wrong = Some((Verdict::Differed, format!("what the receiver reads back at {offset} is not what was sent")));
+                done.wrong = Some((
+                    Verdict::Differed,
+                    format!("what the receiver reads back at {offset} is not what was sent"),
+                ));
             } else if let Some(why) = taken.unread {
-                done.wrong = Some((Verdict::CouldNotRun, format!("the receiver cannot read back what was sent: {why}")));
+                done.wrong = Some((
+                    Verdict::CouldNotRun,
+                    format!("the receiver cannot read back what was sent: {why}"),
+                ));
             } else if taken.checked < load.checks {
                 return Err(senseless("it has read back less than was asked"));
             }
@@ -263,7 +284,8 @@ impl Lane<'_> {
         // Both sides read at the same time.
         let (own, theirs) = std::thread::scope(|scope| {
             let asking = scope.spawn(|| self.ask_once(Unit::Nodes, numbers));
-            let own: Result<Vec<Vec<Digest>>> = numbers.iter().map(|node| tree::chunks(self.new, *node, self.effort)).collect();
+            let own: Result<Vec<Vec<Digest>>> =
+                numbers.iter().map(|node| tree::chunks(self.new, *node, self.effort)).collect();
             let theirs = asking.join().unwrap_or_else(|_| Err(senseless("a thread has ended")));
             (own, theirs)
         });
@@ -307,14 +329,20 @@ impl Lane<'_> {
     fn ask(&self, of: Unit, numbers: &[u64]) -> Result<Vec<Digest>, Fault> {
         let mut all: Vec<Digest> = Vec::with_capacity(numbers.len());
         while all.len() < numbers.len() {
-            let next = self.ask_once(of, &numbers[all.len()..numbers.len().min(all.len() + ASKED_AT_MOST)])?;
+            let next =
+                self.ask_once(of, &numbers[all.len()..numbers.len().min(all.len() + ASKED_AT_MOST)])?;
             all.extend(next);
         }
         Ok(all)
     }
 
     /// Reads pieces, and puts what is to be sent of them into bodies, in their order.
-    fn all(&self, mut pieces: impl Iterator<Item = Range<u64>>, old: Option<&dyn Disk>, packer: &mut Packer<'_>) -> Result<(), Fault> {
+    fn all(
+        &self,
+        mut pieces: impl Iterator<Item = Range<u64>>,
+        old: Option<&dyn Disk>,
+        packer: &mut Packer<'_>,
+    ) -> Result<(), Fault> {
         loop {
             let group: Vec<Range<u64>> = pieces.by_ref().take(GROUP).collect();
             if group.is_empty() {
@@ -337,7 +365,8 @@ impl Lane<'_> {
         let (at, new) = read(self.new, piece)?;
         // What lies behind the older one's end was zeros to whoever has it.
         let mut was = vec![0; new.len()];
-        let there = clip(GuestRange::new(at, Bytes(new.len() as u64)), old.size()).len().to_usize().unwrap_or(0);
+        let there =
+            clip(GuestRange::new(at, Bytes(new.len() as u64)), old.size()).len().to_usize().unwrap_or(0);
         if there > 0 {
             old.read_at(at, &mut was[..there])?;
         }
@@ -401,13 +430,25 @@ fn parts(changed: &Changed, chunks: &[u64]) -> Vec<Range<u64>> {
     found
 }
 
-fn differing<'d>(numbers: &'d [u64], own: &'d [Digest], theirs: &'d [Digest]) -> impl Iterator<Item = u64> + 'd {
-    numbers.iter().zip(own.iter().zip(theirs)).filter(|(_, (own, theirs))| own != theirs).map(|(number, _)| *number)
+fn differing<'d>(
+    numbers: &'d [u64],
+    own: &'d [Digest],
+    theirs: &'d [Digest],
+) -> impl Iterator<Item = u64> + 'd {
+    numbers
+        .iter()
+        .zip(own.iter().zip(theirs))
+        .filter(|(_, (own, theirs))| own != theirs)
+        .map(|(number, _)| *number)
 }
 
 impl Effort {
     /// Does something with each of them, by several threads, and gives what came of it in their order.
-    pub(super) fn mapped<I: Sync, T: Send>(&self, items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Result<Vec<T>> {
+    pub(super) fn mapped<I: Sync, T: Send>(
+        &self,
+        items: &[I],
+        work: impl Fn(&I) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
         let next = AtomicUsize::new(0);
         let found: Mutex<Vec<Option<T>>> = Mutex::new(items.iter().map(|_| None).collect());
         let run = || -> Result<()> {
@@ -425,7 +466,9 @@ impl Effort {
             let others: Vec<_> = (1..self.jobs.max(1).min(items.len())).map(|_| scope.spawn(run)).collect();
             let mut outcome = run();
             for other in others {
-                outcome = outcome.and(other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that read has ended"))));
+                outcome = outcome.and(
+                    other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that read has ended"))),
+                );
             }
             outcome
         })?;

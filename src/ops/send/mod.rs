@@ -30,9 +30,9 @@ use crate::report::VERSION;
 use crate::report::sending::{Sending, SentDisk as Disk, Way};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lane::{How, Lane};
 use landfall_image::convert::{Progress, RateLimit};
 use landfall_image::{Bytes, Error, Kind, Result};
+use lane::{How, Lane};
 use line::Line;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -147,7 +147,15 @@ pub fn send(
         let source = points.open(&request.point.machine, &at)?;
         // It stays that point, however long it takes.
         at = At::Number(source.number);
-        let sender = Sender { effort, observer, points, request, line: &line, source: &source, distrust: distrust.as_deref() };
+        let sender = Sender {
+            effort,
+            observer,
+            points,
+            request,
+            line: &line,
+            source: &source,
+            distrust: distrust.as_deref(),
+        };
         let wire = tally.wire;
         match sender.attempt(&held, &mut tally) {
             Ok(Sending { verdict: Verdict::Differed, says, .. }) if distrust.is_none() => {
@@ -182,19 +190,29 @@ struct Sender<'s> {
 impl Sender<'_> {
     fn attempt(&self, held: &Held, tally: &mut Tally) -> Result<Sending, Fault> {
         let target = self.source.sent();
-        if let Some(holds) = held.holds.as_ref().filter(|holds| holds.is(&target) && held.unfinished.is_none()) {
+        if let Some(holds) =
+            held.holds.as_ref().filter(|holds| holds.is(&target) && held.unfinished.is_none())
+        {
             let says = format!("{} holds {holds}: there is nothing to send", self.request.name);
             return Ok(self.report(tally, Verdict::Matched, says, held.point, held.holds.clone()));
         }
         let mut disks = Vec::new();
         for disk in &self.source.disks {
-            disks.push(SentDisk { name: disk.name.parse()?, size: disk.image.disk.size().0, sector: disk.sector });
+            disks.push(SentDisk {
+                name: disk.name.parse()?,
+                size: disk.image.disk.size().0,
+                sector: disk.sector,
+            });
         }
         let begin = Begin { target: target.clone(), disks, replace: self.request.replace };
         let begun = self.line.say(|to| to.begin(&self.request.name, &begin))?;
         let old = self.old(&begun, held);
-        let mut commit =
-            Commit { session: begun.session, checked: BTreeMap::new(), definition: self.source.machine.clone(), variables: None };
+        let mut commit = Commit {
+            session: begun.session,
+            checked: BTreeMap::new(),
+            definition: self.source.machine.clone(),
+            variables: None,
+        };
         commit.variables = self.source.kept_variables.as_ref().map(|kept| STANDARD.encode(kept));
         for (disk, sent) in self.source.disks.iter().zip(&begin.disks) {
             let (how, why) = self.how(disk, &begun, &old);
@@ -234,7 +252,10 @@ impl Sender<'_> {
             return Err(why.to_owned());
         }
         let Some(base) = &begun.base else {
-            return Err(held.why.clone().unwrap_or_else(|| "nobody knows what the receiver holds".to_owned()));
+            return Err(held
+                .why
+                .clone()
+                .unwrap_or_else(|| "nobody knows what the receiver holds".to_owned()));
         };
         let old = self.still_there(base, "the receiver holds")?;
         // What was on its way there came from between the two points.
@@ -252,7 +273,10 @@ impl Sender<'_> {
     fn still_there(&self, point: &Sent, says: &str) -> std::result::Result<PointSource, String> {
         match self.points.open(&self.request.point.machine, &At::Number(point.number)) {
             Ok(old) if old.at == point.at && old.id == point.id => Ok(old),
-            Ok(_) => Err(format!("{says} {point}, and point {} is another one here: this vault was set back", point.number)),
+            Ok(_) => Err(format!(
+                "{says} {point}, and point {} is another one here: this vault was set back",
+                point.number
+            )),
             Err(error) => {
                 tracing::info!(%error, "the point cannot be had");
                 Err(format!("{says} {point}, which this side has no more"))
@@ -280,15 +304,25 @@ impl Sender<'_> {
             (Some(was), Ok(changed)) if begun.resumed.is_none() => {
                 (How::Differences { old: std::sync::Arc::clone(&was.image.disk), changed }, None)
             }
-            (Some(_), Ok(changed)) => {
-                (How::Digests { within: Some(changed) }, Some("a send was cut off: a part of it is there".to_owned()))
-            }
+            (Some(_), Ok(changed)) => (
+                How::Digests { within: Some(changed) },
+                Some("a send was cut off: a part of it is there".to_owned()),
+            ),
             (_, Err(error)) => (How::Digests { within: None }, Some(error.to_string())),
-            (None, _) => (How::Digests { within: None }, Some(format!("point {} did not have it", old.number))),
+            (None, _) => {
+                (How::Digests { within: None }, Some(format!("point {} did not have it", old.number)))
+            }
         }
     }
 
-    fn report(&self, tally: &Tally, verdict: Verdict, says: String, point: Option<u64>, base: Option<Sent>) -> Sending {
+    fn report(
+        &self,
+        tally: &Tally,
+        verdict: Verdict,
+        says: String,
+        point: Option<u64>,
+        base: Option<Sent>,
+    ) -> Sending {
         let disk = |(name, counts): (&Name, &lane::Counts)| Disk {
             name: name.clone(),
             size: counts.size,
@@ -335,5 +369,8 @@ impl How {
 
 /// That a receiver's answer makes no sense.
 fn senseless(says: &str) -> Fault {
-    Fault::Told(Error::new(Kind::Unsupported, format!("the receiver's answer makes no sense: {says}")).hint("use one version of landfall on both sides"))
+    Fault::Told(
+        Error::new(Kind::Unsupported, format!("the receiver's answer makes no sense: {says}"))
+            .hint("use one version of landfall on both sides"),
+    )
 }

@@ -97,14 +97,21 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(value).map_err(|error| Error::refused(format!("cannot be written down: {error}")))
+    serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::refused(format!("cannot be written down: {error}")))
 }
 
 /// Writes the seed of a point into a folder of its own in `dir`.
 ///
 /// # Errors
 /// Refused where there is no such point, or the folder's name is taken by something else; as the medium's.
-pub fn write(effort: &Effort, observer: &dyn Observer, points: &dyn Points, point: &PointName, dir: &Path) -> Result<Seeded> {
+pub fn write(
+    effort: &Effort,
+    observer: &dyn Observer,
+    points: &dyn Points,
+    point: &PointName,
+    dir: &Path,
+) -> Result<Seeded> {
     let source = points.open(&point.machine, &point.at)?;
     let sent = source.sent();
     let folder = dir.join(format!("{}-{}.seed", sent.machine, sent.number));
@@ -119,7 +126,9 @@ pub fn write(effort: &Effort, observer: &dyn Observer, points: &dyn Points, poin
     };
     if let Some(there) = read_source(&folder)? {
         if !there.is(&sent) {
-            return Err(Error::refused(format!("the folder is the seed of {there}")).in_file(&folder).hint("remove it, or name another folder"));
+            return Err(Error::refused(format!("the folder is the seed of {there}"))
+                .in_file(&folder)
+                .hint("remove it, or name another folder"));
         }
     } else {
         std::fs::create_dir_all(&folder).map_err(failed("cannot be made", &folder))?;
@@ -148,7 +157,9 @@ pub fn write(effort: &Effort, observer: &dyn Observer, points: &dyn Points, poin
     put(&folder.join("seed.json"), &text)?;
     let seal = format!("{}  seed.json\n", blake3::hash(&text).to_hex());
     put(&folder.join("seed.b3"), seal.as_bytes())?;
-    File::open(&folder).and_then(|file| file.sync_all()).map_err(failed("cannot be brought to the medium", &folder))?;
+    File::open(&folder)
+        .and_then(|file| file.sync_all())
+        .map_err(failed("cannot be brought to the medium", &folder))?;
     Ok(seeded)
 }
 
@@ -163,7 +174,9 @@ fn read_source(folder: &Path) -> Result<Option<Sent>> {
     }
     let text = limited(&path, 1 << 20)?;
     let read = serde_json::from_slice(&text);
-    read.map(Some).map_err(|error| Error::corrupt(format!("does not say what it is the seed of: {error}")).in_file(&path))
+    read.map(Some).map_err(|error| {
+        Error::corrupt(format!("does not say what it is the seed of: {error}")).in_file(&path)
+    })
 }
 
 fn limited(path: &Path, at_most: u64) -> Result<Vec<u8>> {
@@ -210,7 +223,8 @@ impl PartWriter<'_> {
     fn part(&self, run: GuestRange, path: &Path) -> Result<Option<Part>> {
         let mut extents: Vec<(bool, Range<u64>)> = Vec::new();
         each_extent(self.disk, run, |extent| {
-            let (is_data, range) = (extent.kind == ExtentKind::Data, extent.range.start().0..extent.range.end().0);
+            let (is_data, range) =
+                (extent.kind == ExtentKind::Data, extent.range.start().0..extent.range.end().0);
             match extents.last_mut().filter(|last| last.0 == is_data) {
                 Some(last) => last.1.end = range.end,
                 None => extents.push((is_data, range)),
@@ -222,7 +236,12 @@ impl PartWriter<'_> {
         }
         let new = path.with_extension("new");
         let file = File::create(&new).map_err(failed("cannot be made", &new))?;
-        let mut out = Out { file: BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, body: Body::default() };
+        let mut out = Out {
+            file: BufWriter::new(file),
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+            body: Body::default(),
+        };
         for (is_data, range) in extents {
             let written = match is_data {
                 false => {
@@ -316,14 +335,22 @@ fn find(dir: &Path) -> Result<PathBuf> {
         return Ok(dir.to_owned());
     }
     let entries = std::fs::read_dir(dir).map_err(failed("cannot be listed", dir))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("source.json").exists()).collect();
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("source.json").exists())
+        .collect();
     found.sort();
     match found.as_slice() {
         [seed] => Ok(seed.clone()),
-        [] => Err(Error::refused("holds no seed").in_file(dir).hint("landfall send MACHINE --to FOLDER makes one")),
+        [] => Err(Error::refused("holds no seed")
+            .in_file(dir)
+            .hint("landfall send MACHINE --to FOLDER makes one")),
         all => {
             let names: Vec<String> = all.iter().map(|path| path.display().to_string()).collect();
-            Err(Error::refused(format!("holds {} seeds", all.len())).in_file(dir).hint(format!("name one of them: {}", names.join(", "))))
+            Err(Error::refused(format!("holds {} seeds", all.len()))
+                .in_file(dir)
+                .hint(format!("name one of them: {}", names.join(", "))))
         }
     }
 }
@@ -331,7 +358,9 @@ fn find(dir: &Path) -> Result<PathBuf> {
 fn manifest(folder: &Path) -> Result<Manifest> {
     let (path, seal) = (folder.join("seed.json"), folder.join("seed.b3"));
     if !seal.exists() {
-        return Err(Error::refused("is not sealed: it was not written to its end").in_file(folder).hint("run landfall send again where it was made: it goes on"));
+        return Err(Error::refused("is not sealed: it was not written to its end")
+            .in_file(folder)
+            .hint("run landfall send again where it was made: it goes on"));
     }
     let text = limited(&path, MANIFEST_AT_MOST)?;
     let sum = limited(&seal, 4096)?;
@@ -343,12 +372,17 @@ fn manifest(folder: &Path) -> Result<Manifest> {
         .map_err(|error| Error::corrupt(format!("cannot be read: {error}")).in_file(&path))?;
     match manifest.landfall_seed {
         FORMAT => Ok(manifest),
-        other => Err(Error::unsupported(format!("a seed of format {other}; this program knows {FORMAT}")).in_file(&path).hint("use the version of landfall that wrote it, or a later one")),
+        other => Err(Error::unsupported(format!("a seed of format {other}; this program knows {FORMAT}"))
+            .in_file(&path)
+            .hint("use the version of landfall that wrote it, or a later one")),
     }
 }
 
 fn damaged(says: String, path: &Path, at: u64) -> Error {
-    Error::corrupt(says).in_file(path).at(FileOffset(at)).hint("nothing of the seed is offered; copy it again, or make it anew: parts that are whole stay")
+    Error::corrupt(says)
+        .in_file(path)
+        .at(FileOffset(at))
+        .hint("nothing of the seed is offered; copy it again, or make it anew: parts that are whole stay")
 }
 
 /// Puts the seed in a folder into a receiver: then it is as if it had been sent.
@@ -444,7 +478,13 @@ impl Taking<'_> {
     }
 
     /// What was done with a disk, and the bytes of the bodies.
-    fn disk(&self, number: usize, disk: &SeedDisk, session: uuid::Uuid, progress: &Progress) -> Result<(Disk, u64)> {
+    fn disk(
+        &self,
+        number: usize,
+        disk: &SeedDisk,
+        session: uuid::Uuid,
+        progress: &Progress,
+    ) -> Result<(Disk, u64)> {
         let SentDisk { name, size, sector } = &disk.disk;
         let size = Bytes(*size);
         let (mut told, mut wire) = (
@@ -460,13 +500,18 @@ impl Taking<'_> {
             0,
         );
         let mut ship = |body: &[u8]| -> Result<()> {
-            let taken = self.line.say(|to| to.take(self.name, name, session, body)).map_err(Fault::into_error)?;
+            let taken =
+                self.line.say(|to| to.take(self.name, name, session, body)).map_err(Fault::into_error)?;
             wire += body.len() as u64;
             told.checked.0 += taken.checked;
             match (taken.differs, taken.unread) {
-                (Some(at), _) => Err(Error::corrupt(format!("what was read back of {name} at {at} is not what was written"))
-                    .hint("look at the medium of the vault")),
-                (None, Some(why)) => Err(Error::io("what was written cannot be read back", std::io::Error::other(why))),
+                (Some(at), _) => Err(Error::corrupt(format!(
+                    "what was read back of {name} at {at} is not what was written"
+                ))
+                .hint("look at the medium of the vault")),
+                (None, Some(why)) => {
+                    Err(Error::io("what was written cannot be read back", std::io::Error::other(why)))
+                }
                 (None, None) => Ok(()),
             }
         };
@@ -510,7 +555,11 @@ fn checked(body: &[u8], size: Bytes, sector: u64, within: GuestRange) -> Result<
     for frame in frame::parse(body, size, sector)? {
         let (Frame::Data { range, .. } | Frame::Zeros { range } | Frame::Check { range, .. }) = frame;
         if range.start() < within.start() || range.end() > within.end() {
-            return Err(Error::corrupt(format!("a frame is about {} at {}, which is another part's", range.len(), range.start().0)));
+            return Err(Error::corrupt(format!(
+                "a frame is about {} at {}, which is another part's",
+                range.len(),
+                range.start().0
+            )));
         }
         if let Frame::Data { .. } = frame {
             frame::unpacked(&frame, &mut room)?;
@@ -539,7 +588,11 @@ impl<'p> PartReader<'p> {
         };
         let bytes = file.metadata().map_err(failed("cannot be looked at", path))?.len();
         if bytes != part.bytes || bytes < 32 {
-            return Err(damaged(format!("has {bytes} bytes; the manifest says {}", part.bytes), path, bytes.min(part.bytes)));
+            return Err(damaged(
+                format!("has {bytes} bytes; the manifest says {}", part.bytes),
+                path,
+                bytes.min(part.bytes),
+            ));
         }
         Ok(PartReader { file: BufReader::new(file), path, part, hasher: blake3::Hasher::new(), at: 0 })
     }
@@ -553,7 +606,11 @@ impl<'p> PartReader<'p> {
             let is_it = found.as_bytes() == &told && found.to_hex().as_str() == self.part.blake3;
             return match is_it {
                 true => Ok(None),
-                false => Err(damaged(format!("does not have its digest: it has {}", found.to_hex()), self.path, end)),
+                false => Err(damaged(
+                    format!("does not have its digest: it has {}", found.to_hex()),
+                    self.path,
+                    end,
+                )),
             };
         }
         let mut len = [0; 4];

@@ -18,7 +18,8 @@ impl Service {
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {}", token.as_str()));
         }
-        let unusable = |error: http::Error| Fault::Told(Error::refused(format!("this cannot be asked: {error}")));
+        let unusable =
+            |error: http::Error| Fault::Told(Error::refused(format!("this cannot be asked: {error}")));
         let answer = match method {
             "GET" | "DELETE" => self.agent.run(request.body(()).map_err(unusable)?),
             _ => self.agent.run(request.header("Content-Type", content_type).body(body).map_err(unusable)?),
@@ -39,9 +40,15 @@ impl Service {
         }
     }
 
-    fn exchange<A: DeserializeOwned>(&self, method: &str, path: &str, body: Option<&impl Serialize>) -> Result<A, Fault> {
+    fn exchange<A: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<A, Fault> {
         let text = body.map(serde_json::to_vec).transpose();
-        let text = text.map_err(|error| Fault::Told(Error::refused(format!("cannot be written down: {error}"))))?;
+        let text =
+            text.map_err(|error| Fault::Told(Error::refused(format!("cannot be written down: {error}"))))?;
         Ok(self.understood(&self.call(method, path, JSON, &text.unwrap_or_default())?)?)
     }
 }
@@ -66,12 +73,14 @@ impl Replica for Service {
     fn digests(&self, machine: &Name, disk: &Name, question: &Question) -> Result<Vec<u8>, Fault> {
         let path = format!("{}/disks/{}/digests", replica_path(machine), part(disk.as_str()));
         let text = serde_json::to_vec(question);
-        let text = text.map_err(|error| Fault::Told(Error::refused(format!("cannot be written down: {error}"))))?;
+        let text =
+            text.map_err(|error| Fault::Told(Error::refused(format!("cannot be written down: {error}"))))?;
         self.call("POST", &path, JSON, &text)
     }
 
     fn take(&self, machine: &Name, disk: &Name, session: Uuid, body: &[u8]) -> Result<Taken, Fault> {
-        let path = format!("{}/disks/{}/chunks?session={session}", replica_path(machine), part(disk.as_str()));
+        let path =
+            format!("{}/disks/{}/chunks?session={session}", replica_path(machine), part(disk.as_str()));
         Ok(self.understood(&self.call("POST", &path, "application/octet-stream", body)?)?)
     }
 

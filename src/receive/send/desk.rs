@@ -3,7 +3,8 @@
 use super::frame::{self, Frame};
 use super::tree::{self, CHUNKS, Digest};
 use super::{
-    ASKED_AT_MOST, Begin, Begun, Commit, Committed, DEFINITION, DISKS_AT_MOST, Held, Job, Question, Sent, SentDisk, Taken, Unit, VARIABLES, WAY, check_own, held,
+    ASKED_AT_MOST, Begin, Begun, Commit, Committed, DEFINITION, DISKS_AT_MOST, Held, Job, Question, Sent,
+    SentDisk, Taken, Unit, VARIABLES, WAY, check_own, held,
 };
 use crate::name::Name;
 use crate::receive::batch::{Batch, Batches, Intent, Target, Work};
@@ -96,7 +97,10 @@ impl Desk {
         };
         match job {
             Some(job) => {
-                told.why = job.base.is_none().then(|| "what it held before the send that is under way is not known".to_owned());
+                told.why = job
+                    .base
+                    .is_none()
+                    .then(|| "what it held before the send that is under way is not known".to_owned());
                 (told.holds, told.unfinished) = (job.base, Some(job.target));
             }
             None => match held(machine, u64::MAX)? {
@@ -111,10 +115,20 @@ impl Desk {
     ///
     /// # Errors
     /// Refused where the machine is another's, holds a later point, or something else writes to it; as the vault's.
-    pub fn begin(&self, batches: &Batches, target: &Target<'_>, begin: &Begin, by: &str, now: u64) -> Result<Begun> {
+    pub fn begin(
+        &self,
+        batches: &Batches,
+        target: &Target<'_>,
+        begin: &Begin,
+        by: &str,
+        now: u64,
+    ) -> Result<Begun> {
         check_disks(&begin.disks)?;
-        if begin.target.tag.as_ref().is_some_and(|tag| tag.trim().is_empty() || tag.len() > TAG_AT_MOST || tag.chars().any(char::is_control)) {
-            return Err(Error::refused("this cannot be a point's name").hint("use 1 to 200 bytes without control characters"));
+        if begin.target.tag.as_ref().is_some_and(|tag| {
+            tag.trim().is_empty() || tag.len() > TAG_AT_MOST || tag.chars().any(char::is_control)
+        }) {
+            return Err(Error::refused("this cannot be a point's name")
+                .hint("use 1 to 200 bytes without control characters"));
         }
         let machine = &target.made()?;
         let name: Name = machine.name().parse()?;
@@ -190,7 +204,12 @@ impl Desk {
     }
 
     /// As [`with`](Self::with), and may end it.
-    fn with_place<T>(&self, machine: &Name, id: Uuid, work: impl FnOnce(&mut Option<Session>) -> Result<T>) -> Result<T> {
+    fn with_place<T>(
+        &self,
+        machine: &Name,
+        id: Uuid,
+        work: impl FnOnce(&mut Option<Session>) -> Result<T>,
+    ) -> Result<T> {
         let place = locked(&self.open).get(machine).cloned();
         let gone = || {
             Error::new(Kind::Interrupted, format!("no send into {machine} is under way under this number"))
@@ -201,7 +220,8 @@ impl Desk {
         match &*open {
             None => Err(gone()),
             Some(session) if session.id != id => {
-                Err(Error::refused(format!("another send into {machine} has begun since")).hint("let one of the two come to its end"))
+                Err(Error::refused(format!("another send into {machine} has begun since"))
+                    .hint("let one of the two come to its end"))
             }
             Some(_) => {
                 let done = work(&mut open);
@@ -217,9 +237,18 @@ impl Desk {
     ///
     /// # Errors
     /// Refused where it is asked for too many or for what is not there; interrupted where there is no such send; as the disk's.
-    pub fn digests(&self, machine: &Name, disk: &Name, question: &Question, effort: &Effort) -> Result<Vec<u8>> {
+    pub fn digests(
+        &self,
+        machine: &Name,
+        disk: &Name,
+        question: &Question,
+        effort: &Effort,
+    ) -> Result<Vec<u8>> {
         if question.numbers.len() > ASKED_AT_MOST {
-            return Err(Error::refused(format!("asks for {} digests; {ASKED_AT_MOST} are the most", question.numbers.len())));
+            return Err(Error::refused(format!(
+                "asks for {} digests; {ASKED_AT_MOST} are the most",
+                question.numbers.len()
+            )));
         }
         self.with(machine, question.session, |session| {
             let incoming = session.disk(disk)?;
@@ -286,13 +315,23 @@ impl Desk {
 fn check_disks(disks: &[SentDisk]) -> Result<()> {
     let names: BTreeSet<&Name> = disks.iter().map(|disk| &disk.name).collect();
     if disks.is_empty() || disks.len() > DISKS_AT_MOST || names.len() < disks.len() {
-        return Err(Error::refused(format!("a machine of {} disks under {} names cannot be sent", disks.len(), names.len()))
-            .hint(format!("a machine has 1 to {DISKS_AT_MOST} disks, each with a name of its own")));
+        return Err(Error::refused(format!(
+            "a machine of {} disks under {} names cannot be sent",
+            disks.len(),
+            names.len()
+        ))
+        .hint(format!("a machine has 1 to {DISKS_AT_MOST} disks, each with a name of its own")));
     }
     for disk in disks {
-        if ![512, 4096].contains(&disk.sector) || disk.size == 0 || !disk.size.is_multiple_of(u64::from(disk.sector)) {
-            return Err(Error::refused(format!("{} has {} bytes in sectors of {}", disk.name, disk.size, disk.sector))
-                .hint("a disk has whole sectors of 512 or 4096 bytes, and at least one"));
+        if ![512, 4096].contains(&disk.sector)
+            || disk.size == 0
+            || !disk.size.is_multiple_of(u64::from(disk.sector))
+        {
+            return Err(Error::refused(format!(
+                "{} has {} bytes in sectors of {}",
+                disk.name, disk.size, disk.sector
+            ))
+            .hint("a disk has whole sectors of 512 or 4096 bytes, and at least one"));
         }
     }
     Ok(())
@@ -304,17 +343,27 @@ fn says(target: &Sent, by: &str) -> String {
 }
 
 /// A send that goes on with no other.
-fn begun(batches: &Batches, machine: &Arc<Machine>, begin: &Begin, by: &str, now: u64) -> Result<(Batch, Job)> {
+fn begun(
+    batches: &Batches,
+    machine: &Arc<Machine>,
+    begin: &Begin,
+    by: &str,
+    now: u64,
+) -> Result<(Batch, Job)> {
     if !begin.replace {
         check_own(machine, &begin.target)?;
     }
     let base = held(machine, u64::MAX)?.ok().filter(|base| base.is_of(&begin.target));
-    if let Some(base) = base.as_ref().filter(|base| base.number >= begin.target.number || base.at >= begin.target.at) {
+    if let Some(base) =
+        base.as_ref().filter(|base| base.number >= begin.target.number || base.at >= begin.target.at)
+    {
         let says = match base.is(&begin.target) {
             true => format!("{} holds {base} already", machine.name()),
             false => format!("{} holds {base}, which is later than {}", machine.name(), begin.target),
         };
-        return Err(Error::refused(says).hint("send a later point; or send this one under another name (--as NAME)"));
+        return Err(
+            Error::refused(says).hint("send a later point; or send this one under another name (--as NAME)")
+        );
     }
     let known = machine.journal().with_state(|state| state.disks.clone());
     let mut all: BTreeSet<Name> = begin.disks.iter().map(|disk| disk.name.clone()).collect();
@@ -334,8 +383,11 @@ fn begun(batches: &Batches, machine: &Arc<Machine>, begin: &Begin, by: &str, now
         true => Ok((batch, job)),
         false => {
             batch.finish()?;
-            Err(Error::new(Kind::Interrupted, format!("something else was written to {} at this moment", machine.name()))
-                .hint("begin again"))
+            Err(Error::new(
+                Kind::Interrupted,
+                format!("something else was written to {} at this moment", machine.name()),
+            )
+            .hint("begin again"))
         }
     }
 }
@@ -343,27 +395,36 @@ fn begun(batches: &Batches, machine: &Arc<Machine>, begin: &Begin, by: &str, now
 impl Session {
     fn disk(&mut self, name: &Name) -> Result<&mut Incoming> {
         let target = &self.job.target;
-        self.disks
-            .get_mut(name)
-            .ok_or_else(|| Error::refused(format!("{target} has no disk {name}")).hint("name a disk that the send began with"))
+        self.disks.get_mut(name).ok_or_else(|| {
+            Error::refused(format!("{target} has no disk {name}"))
+                .hint("name a disk that the send began with")
+        })
     }
 
     fn commit(&mut self, commit: &Commit, variables: Option<&[u8]>) -> Result<Committed> {
         for (name, disk) in &self.disks {
             if let Some((verdict, says)) = &disk.wrong {
                 let kind = if *verdict == Verdict::Differed { Kind::Corrupt } else { Kind::Io };
-                return Err(Error::new(kind, format!("{name} does not hold what was sent: {says}"))
-                    .hint("no point is cut of it; send again, and look at the medium of the receiver's vault"));
+                return Err(Error::new(kind, format!("{name} does not hold what was sent: {says}")).hint(
+                    "no point is cut of it; send again, and look at the medium of the receiver's vault",
+                ));
             }
             let wanted = commit.checked.get(name).copied().unwrap_or_default();
             if disk.checked < wanted {
-                return Err(Error::refused(format!("{} of {wanted} bytes of {name} were read back", disk.checked))
-                    .hint("a part of the send has not arrived: send again"));
+                return Err(Error::refused(format!(
+                    "{} of {wanted} bytes of {name} were read back",
+                    disk.checked
+                ))
+                .hint("a part of the send has not arrived: send again"));
             }
         }
         let variables = variables.unwrap_or_default();
         if variables.len() > VARIABLES_AT_MOST {
-            return Err(Error::refused(format!("{} bytes of UEFI variables; {} are the most", variables.len(), VARIABLES_AT_MOST)));
+            return Err(Error::refused(format!(
+                "{} bytes of UEFI variables; {} are the most",
+                variables.len(),
+                VARIABLES_AT_MOST
+            )));
         }
         let definition = match &commit.definition {
             Some(definition) => serde_json::to_vec(definition)

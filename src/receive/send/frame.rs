@@ -97,7 +97,9 @@ pub enum Frame<'b> {
 /// Corrupt, with the offset in the body, for anything that is no such body: nothing of it may be applied then.
 pub fn parse(body: &[u8], size: Bytes, sector: u64) -> Result<Vec<Frame<'_>>> {
     let wrong = |at: usize, says: String| {
-        Err(Error::corrupt(says).at(FileOffset(at as u64)).hint("send it again; where that does not help, use one version of landfall on both sides"))
+        Err(Error::corrupt(says)
+            .at(FileOffset(at as u64))
+            .hint("send it again; where that does not help, use one version of landfall on both sides"))
     };
     if body.len() > BODY_AT_MOST {
         return wrong(0, format!("a body of {} bytes; {BODY_AT_MOST} are the most", body.len()));
@@ -119,10 +121,18 @@ pub fn parse(body: &[u8], size: Bytes, sector: u64) -> Result<Vec<Frame<'_>>> {
             return wrong(at, "a frame's header has something where nothing belongs".to_owned());
         }
         if kind == END {
-            let is_whole = at + HEADER == body.len() && stored == 0 && len == 0 && digest_of(header, &[]) == digest;
+            let is_whole =
+                at + HEADER == body.len() && stored == 0 && len == 0 && digest_of(header, &[]) == digest;
             return match offset == frames.len() as u64 && is_whole {
                 true => Ok(frames),
-                false => wrong(at, format!("the body's end tells of {offset} frames; {} are there, and {} bytes behind it", frames.len(), body.len() - at - HEADER)),
+                false => wrong(
+                    at,
+                    format!(
+                        "the body's end tells of {offset} frames; {} are there, and {} bytes behind it",
+                        frames.len(),
+                        body.len() - at - HEADER
+                    ),
+                ),
             };
         }
         if kind == ZEROS && digest_of(header, &[]) != digest {
@@ -130,10 +140,16 @@ pub fn parse(body: &[u8], size: Bytes, sector: u64) -> Result<Vec<Frame<'_>>> {
         }
         let fits = offset.checked_add(len).is_some_and(|end| end <= size.0);
         if !fits || len == 0 {
-            return wrong(at, format!("a frame is about {len} bytes at {offset} of a disk of {} bytes", size.0));
+            return wrong(
+                at,
+                format!("a frame is about {len} bytes at {offset} of a disk of {} bytes", size.0),
+            );
         }
         if !offset.is_multiple_of(sector) || !len.is_multiple_of(sector) {
-            return wrong(at, format!("a frame is about {len} bytes at {offset}: no whole sectors of {sector}"));
+            return wrong(
+                at,
+                format!("a frame is about {len} bytes at {offset}: no whole sectors of {sector}"),
+            );
         }
         let range = GuestRange::new(GuestOffset(offset), Bytes(len));
         let at_most = if kind == ZEROS { ZEROS_AT_MOST } else { CHUNK as u64 };
@@ -156,7 +172,13 @@ pub fn parse(body: &[u8], size: Bytes, sector: u64) -> Result<Vec<Frame<'_>>> {
         frames.push(match kind {
             ZEROS => Frame::Zeros { range },
             CHECK => Frame::Check { range, digest },
-            _ => Frame::Data { range, stored: bytes, is_packed: kind == ZSTD, digest, at: FileOffset(at as u64) },
+            _ => Frame::Data {
+                range,
+                stored: bytes,
+                is_packed: kind == ZSTD,
+                digest,
+                at: FileOffset(at as u64),
+            },
         });
         match kind {
             CHECK => checked += len,
@@ -177,7 +199,9 @@ pub fn parse(body: &[u8], size: Bytes, sector: u64) -> Result<Vec<Frame<'_>>> {
 pub fn unpacked<'r>(frame: &Frame<'r>, room: &'r mut Vec<u8>) -> Result<&'r [u8]> {
     let Frame::Data { range, stored, is_packed, digest, at } = *frame else { return Ok(&[]) };
     let len = range.len().to_usize().unwrap_or(usize::MAX);
-    let wrong = |says: &str| Error::corrupt(says.to_owned()).at(at).hint("send it again: something on the way changes bytes");
+    let wrong = |says: &str| {
+        Error::corrupt(says.to_owned()).at(at).hint("send it again: something on the way changes bytes")
+    };
     let content: &[u8] = match is_packed {
         false => stored,
         true => {
@@ -385,14 +409,11 @@ mod tests {
         let body = body(&frames);
         let kinds: Vec<u8> = frames.iter().map(|frame| frame.header[0]).collect();
         assert_eq!(kinds, [PLAIN, ZSTD, ZEROS, CHECK]);
-        let wanted = [
-            (0, noise),
-            (1 << 20, text.clone()),
-            (2 << 20, vec![0; 512]),
-        ];
+        let wanted = [(0, noise), (1 << 20, text.clone()), (2 << 20, vec![0; 512])];
         let found = contents(&body).unwrap();
         assert_eq!(found[..3], wanted);
-        let (range, digest) = (GuestRange::new(GuestOffset(1 << 20), Bytes(4096)), found[3].1.as_slice().try_into().unwrap());
+        let (range, digest) =
+            (GuestRange::new(GuestOffset(1 << 20), Bytes(4096)), found[3].1.as_slice().try_into().unwrap());
         assert!(agrees(range, &text, &digest) && !agrees(range, &text[1..], &digest));
         assert_eq!(contents(&Body::default().finish()).unwrap(), []);
     }
@@ -401,7 +422,13 @@ mod tests {
     #[test]
     fn frames_that_no_sender_writes_are_refused_with_their_place() {
         let raw = |kind, offset, len, stored: &[u8]| {
-            body(&[Ready::new(kind, offset, len, stored.to_vec(), if kind == ZEROS { &[] } else { &[0; 512] })])
+            body(&[Ready::new(
+                kind,
+                offset,
+                len,
+                stored.to_vec(),
+                if kind == ZEROS { &[] } else { &[0; 512] },
+            )])
         };
         let end = SIZE.0;
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
@@ -444,7 +471,9 @@ mod tests {
         parse(&body(&frames[..256]), SIZE, 512).unwrap();
         assert!(parse(&body(&frames), SIZE, 512).is_err());
         let mut full = Body::default();
-        let fitting = frames.iter().take_while(|frame| full.has_room(frame, BODY_AT_MOST).then(|| full.put(frame)).is_some());
+        let fitting = frames
+            .iter()
+            .take_while(|frame| full.has_room(frame, BODY_AT_MOST).then(|| full.put(frame)).is_some());
         assert_eq!(fitting.count(), 256);
         assert!(parse(&vec![0; BODY_AT_MOST + 1], SIZE, 512).is_err());
     }

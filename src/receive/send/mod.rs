@@ -275,7 +275,9 @@ fn check_own(machine: &Machine, target: &Sent) -> Result<()> {
         let from = position::of::<Sent>(machine, WAY, &info.name)?.map(|position| position.source);
         let says = match from {
             Some(from) if from.is_of(target) => continue,
-            Some(from) => format!("{} of {} was sent from another vault or machine ({from})", info.name, machine.name()),
+            Some(from) => {
+                format!("{} of {} was sent from another vault or machine ({from})", info.name, machine.name())
+            }
             None => format!("{} has {} here, which was never sent by a landfall", machine.name(), info.name),
         };
         return Err(Error::refused(says).hint(

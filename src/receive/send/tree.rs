@@ -57,7 +57,12 @@ fn there(range: GuestRange) -> Result<GuestRange> {
     }
 }
 
-fn read_chunk(disk: &(impl Disk + ?Sized), range: GuestRange, holds_something: bool, buf: &mut Vec<u8>) -> Result<Digest> {
+fn read_chunk(
+    disk: &(impl Disk + ?Sized),
+    range: GuestRange,
+    holds_something: bool,
+    buf: &mut Vec<u8>,
+) -> Result<Digest> {
     let len = range.len().to_usize().unwrap_or(CHUNK);
     if !holds_something && len == CHUNK {
         return Ok(*NOTHING);
@@ -104,7 +109,8 @@ pub fn chunks(disk: &(impl Disk + ?Sized), node: u64, effort: &Effort) -> Result
         let others: Vec<_> = (1..effort.jobs.max(1)).map(|_| scope.spawn(work)).collect();
         let mut outcome = work();
         for other in others {
-            outcome = outcome.and(other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that read has ended"))));
+            outcome = outcome
+                .and(other.join().unwrap_or_else(|_| Err(Error::corrupt("a thread that read has ended"))));
         }
         outcome
     })?;

@@ -36,16 +36,17 @@ pub(super) fn digests(call: &Call, question: Question) -> Outcome<Vec<u8>> {
 
 pub(super) fn take(call: &Call, body: &[u8]) -> Outcome<Taken> {
     let (name, disk) = (call.new_machine()?, call.disk()?);
-    let session = call.query("session")?.ok_or_else(|| Refusal::bad(Error::refused("the query says no session")))?;
+    let session =
+        call.query("session")?.ok_or_else(|| Refusal::bad(Error::refused("the query says no session")))?;
     call.service.take_replica(&name, &disk, session, body).map_err(found)
 }
 
 pub(super) fn commit(call: &Call, commit: Commit) -> Outcome<Committed> {
     let name = call.new_machine()?;
     let variables = commit.variables.as_ref().map(|text| {
-        STANDARD
-            .decode(text)
-            .map_err(|error| Refusal::bad(Error::refused(format!("the variables are not in Base64: {error}"))))
+        STANDARD.decode(text).map_err(|error| {
+            Refusal::bad(Error::refused(format!("the variables are not in Base64: {error}")))
+        })
     });
     let variables = variables.transpose()?;
     if let Some(definition) = &commit.definition {
@@ -68,6 +69,7 @@ pub(super) fn changes(call: &Call) -> Outcome<Vec<u8>> {
     let disk: Name = call.query("disk")?.ok_or_else(|| asked("disk"))?;
     let since: u64 = call.query("since")?.ok_or_else(|| asked("since"))?;
     let watched = call.service.machine(&name)?;
-    let changed = point::changed(watched.machine(), disk.as_str(), since, point.number).map_err(Refusal::missing)?;
+    let changed =
+        point::changed(watched.machine(), disk.as_str(), since, point.number).map_err(Refusal::missing)?;
     Ok(changed.to_bytes())
 }

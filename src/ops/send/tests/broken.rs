@@ -36,7 +36,8 @@ fn whatever_breaks_at_whatever_call_the_point_arrives() {
             let (source, site) = changed();
             let before = site.points("web01");
             site.trouble.set(Some((call, trouble)));
-            let done = send_to(&source, &site, &request(At::Latest)).unwrap_or_else(|error| panic!("{trouble:?} at {call}: {error}"));
+            let done = send_to(&source, &site, &request(At::Latest))
+                .unwrap_or_else(|error| panic!("{trouble:?} at {call}: {error}"));
             assert_there(&source, &site, &done, &["sda", "sdb", "sdc"]);
             assert!(done.tries > 0, "{trouble:?} at {call}");
             let points = site.points("web01");
@@ -114,7 +115,9 @@ fn a_send_is_given_up() {
     let old = at(&machine, before[0], "sda");
     let live = || content(&machine.live("sda").unwrap());
     assert!(live() != old, "a part of it has arrived");
-    assert!(site.with(|here| here.incoming.desk.give_up(&here.incoming.batches, &machine, &effort()).unwrap()));
+    assert!(
+        site.with(|here| here.incoming.desk.give_up(&here.incoming.batches, &machine, &effort()).unwrap())
+    );
     assert!(live() == old);
     assert_eq!(machine.disk_number("sdc"), None);
     let done = send_to(&source, &site, &request(At::Latest)).unwrap();

@@ -6,8 +6,8 @@ mod sending;
 
 use super::*;
 use crate::event::Silent;
-use crate::ops::source::point::{HeldPoint, source};
 use crate::ops::source::point;
+use crate::ops::source::point::{HeldPoint, source};
 use crate::receive::content::Changed;
 use crate::receive::incoming::Incoming;
 use crate::receive::testing::content;
@@ -182,11 +182,13 @@ impl Site {
 
     /// Numbers of the points that are offered.
     fn points(&self, name: &str) -> Vec<u64> {
-        self.with(|here| here.vault.machines().get(&name.parse::<Name>().unwrap()).map(|machine| machine.points().unwrap()))
-            .unwrap_or_default()
-            .iter()
-            .map(|point| point.sequence)
-            .collect()
+        self.with(|here| {
+            here.vault.machines().get(&name.parse::<Name>().unwrap()).map(|machine| machine.points().unwrap())
+        })
+        .unwrap_or_default()
+        .iter()
+        .map(|point| point.sequence)
+        .collect()
     }
 
     fn call<T>(&self, call: impl FnOnce(&Here<'_>) -> Result<T, Fault>) -> Result<T, Fault> {

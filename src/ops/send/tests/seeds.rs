@@ -37,7 +37,8 @@ fn a_seed_is_carried_over_and_differences_follow() {
     let seeded = write(&effort(), &Silent, &source, &point(), dir.path()).unwrap();
     assert_eq!((seeded.files, seeded.kept), (3, 0), "{seeded:?}");
     assert!(seeded.bytes.0 < 2 * MIB);
-    let longest = files(Path::new(&seeded.folder)).iter().map(|path| path.metadata().unwrap().len()).max().unwrap();
+    let longest =
+        files(Path::new(&seeded.folder)).iter().map(|path| path.metadata().unwrap().len()).max().unwrap();
     assert!(longest < 1 << 32, "FAT32");
     // Written again, nothing is read again.
     let again = write(&effort(), &Silent, &source, &point(), dir.path()).unwrap();

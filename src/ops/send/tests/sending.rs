@@ -33,7 +33,10 @@ fn a_machine_is_sent_once_and_then_what_has_changed() {
     assert!(ways.iter().all(|(way, content)| *way == Way::Whole && *content < 4 * MIB), "{ways:?}");
     let machine = site.machine("web01");
     let set = machine.points().unwrap().last().unwrap().clone();
-    assert_eq!((set.time, set.mark.consistency, set.mark.tag.as_deref()), (done.source.at.0, Consistency::Application, Some("before")));
+    assert_eq!(
+        (set.time, set.mark.consistency, set.mark.tag.as_deref()),
+        (done.source.at.0, Consistency::Application, Some("before"))
+    );
     let kept = machine.at(set.sequence).unwrap().state().attachments["machine.json"].clone();
     assert_eq!(serde_json::from_slice::<Definition>(&kept).unwrap().memory, definition.memory);
     // Nothing new.
@@ -92,7 +95,8 @@ fn a_point_that_is_gone_is_not_begun_at() {
     source.cut();
     source.machine.journal().close_segment();
     let retention = "1s every 1s".parse().unwrap();
-    crate::vault::upkeep::run(&source.machine, &retention, &Default::default(), u64::MAX / 2, &|_| Ok(())).unwrap();
+    crate::vault::upkeep::run(&source.machine, &retention, &Default::default(), u64::MAX / 2, &|_| Ok(()))
+        .unwrap();
     assert!(source.machine.at(first).is_err());
     let done = send_to(&source, &site, &request(At::Latest)).unwrap();
     assert_there(&source, &site, &done, &["sda", "sdb"]);
@@ -123,7 +127,8 @@ fn disks_grow_shrink_come_and_go() {
     let done = send_to(&source, &site, &request(At::Latest)).unwrap();
     assert_there(&source, &site, &done, &["sda", "sdb", "sdc", "sdd"]);
     let ways: Vec<_> = done.disks.iter().map(|disk| (disk.name.to_string(), disk.way)).collect();
-    let wanted = [("sda", Way::Differences), ("sdb", Way::Differences), ("sdc", Way::Digests), ("sdd", Way::Whole)];
+    let wanted =
+        [("sda", Way::Differences), ("sdb", Way::Differences), ("sdc", Way::Digests), ("sdd", Way::Whole)];
     assert_eq!(ways, wanted.map(|(name, way)| (name.to_owned(), way)));
     assert_eq!(done.disks[0].content.0, 8192);
     // sdb grows again: what it lost is gone.
@@ -154,7 +159,11 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     other.clock.set(9_000_000);
     other.cut();
     let error = send_to(&other, &site, &request(At::Latest)).unwrap_err();
-    assert!(error.to_string().contains("from another vault or machine") && error.hint_text().unwrap().contains("--as"), "{error}");
+    assert!(
+        error.to_string().contains("from another vault or machine")
+            && error.hint_text().unwrap().contains("--as"),
+        "{error}"
+    );
     let nbd: Name = "nbd01".parse().unwrap();
     site.with(|here| {
         let machine = here.vault.machine_or_new(&nbd).unwrap();
@@ -172,7 +181,9 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     let replaced = send_to(&source, &site, &Request { replace: true, ..as_nbd }).unwrap();
     assert_there(&source, &site, &replaced, &["sda", "sdb"]);
     // Somebody writes to it over NBD.
-    let lease = site.with(|here| here.incoming.leases.stream(&"web01".parse().unwrap(), &"sda".parse().unwrap()).unwrap());
+    let lease = site.with(|here| {
+        here.incoming.leases.stream(&"web01".parse().unwrap(), &"sda".parse().unwrap()).unwrap()
+    });
     other.write("sda", 0, &[2; 512]);
     other.cut();
     let error = send_to(&other, &site, &request(At::Latest)).unwrap_err();
@@ -217,7 +228,9 @@ fn a_receiver_believes_nothing() {
         tag: None,
     };
     let disk = |name: &str, size, sector| SentDisk { name: name.parse().unwrap(), size, sector };
-    let begin = |disks: Vec<SentDisk>| site.with(|here| here.begin(&web, &Begin { target: target.clone(), disks, replace: false }));
+    let begin = |disks: Vec<SentDisk>| {
+        site.with(|here| here.begin(&web, &Begin { target: target.clone(), disks, replace: false }))
+    };
     for bad in [
         vec![],
         vec![disk("sda", MIB, 512), disk("sda", MIB, 512)],
@@ -268,7 +281,9 @@ fn a_receiver_believes_nothing() {
     let effort = crate::receive::content::Effort::default();
     assert!(site.with(|here| here.incoming.desk.give_up(&here.incoming.batches, &machine, &effort).unwrap()));
     assert!(machine.journal().state().disks.is_empty());
-    assert!(!site.with(|here| here.incoming.desk.give_up(&here.incoming.batches, &machine, &effort).unwrap()));
+    assert!(
+        !site.with(|here| here.incoming.desk.give_up(&here.incoming.batches, &machine, &effort).unwrap())
+    );
 }
 
 use crate::receive::send::Unit;

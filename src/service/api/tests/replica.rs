@@ -5,7 +5,10 @@ use crate::receive::send::frame::{Body, Ready};
 use serde_json::json;
 
 fn post(running: &Running, path: &str, body: &[u8]) -> Answer {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     exchange(UnixStream::connect(running.socket()).unwrap(), &[head.as_bytes(), body].concat())
 }
 
@@ -34,12 +37,23 @@ fn a_machine_is_sent_over_the_routes() {
     let chunks = format!("{replica}/disks/sda/chunks");
     let good = body(4096, &[7; 8192]);
     assert_eq!(post(&running, &chunks, &good).status, 400, "no session");
-    assert_eq!(post(&running, &format!("{chunks}?session={}", uuid::Uuid::new_v4()), &good).status, 409, "another");
+    assert_eq!(
+        post(&running, &format!("{chunks}?session={}", uuid::Uuid::new_v4()), &good).status,
+        409,
+        "another"
+    );
     let chunks = format!("{chunks}?session={session}");
     // Whatever is no body of frames for this disk is refused with its place.
-    for bad in [&b""[..], b"lf-send1", &good[..good.len() - 1], &body(1 << 20, &[1; 512]), &body(100, &[1; 512])] {
+    for bad in
+        [&b""[..], b"lf-send1", &good[..good.len() - 1], &body(1 << 20, &[1; 512]), &body(100, &[1; 512])]
+    {
         let answer = post(&running, &chunks, bad);
-        assert_eq!((answer.status, answer.json()["error"]["kind"].as_str()), (422, Some("corrupt")), "{:?}", answer.json());
+        assert_eq!(
+            (answer.status, answer.json()["error"]["kind"].as_str()),
+            (422, Some("corrupt")),
+            "{:?}",
+            answer.json()
+        );
         assert!(answer.json()["error"]["offset"].is_u64());
     }
     let mut flipped = good.clone();
@@ -58,7 +72,8 @@ fn a_machine_is_sent_over_the_routes() {
     let taken = post(&running, &chunks, &good).json();
     assert_eq!((taken["written"].as_u64(), taken["checked"].as_u64()), (Some(8192), Some(8192)));
     // The points are those from before until the commit.
-    let points = || running.local("GET", "/v1/machines/web09/points", None).json()["points"].as_array().unwrap().len();
+    let points =
+        || running.local("GET", "/v1/machines/web09/points", None).json()["points"].as_array().unwrap().len();
     assert_eq!(points(), 0);
     let commit = |checked: u64, definition: Value| {
         let mut document = json!({ "session": session, "checked": { "sda": checked } });
@@ -114,7 +129,11 @@ fn who_may_send_is_said_in_the_file() {
         let token = running.token("sender", Role::Admin);
         let answer = running.remote("GET", "/v1/machines/web01/replica", Some(&token), None);
         assert_eq!(answer.status, 401, "{api}: no certificate");
-        assert_eq!(running.remote("GET", "/v1/status", Some(&token), None).status, 200, "the rest is as it was");
+        assert_eq!(
+            running.remote("GET", "/v1/status", Some(&token), None).status,
+            200,
+            "the rest is as it was"
+        );
     }
     let running = Running::set_up("clients_ca = \"ca.pem\"\nsenders = \"either\"");
     let token = running.token("sender", Role::Operate);
