@@ -18,16 +18,11 @@ demo: build setup-demo
 	tools/demo.sh
 
 test: setup-build setup-demo setup-test
-	tools/make-trees.sh target/guests
-	tools/fetch-readers.sh target
-	tools/fetch-checkers.sh target
-	tools/make-arrays.sh target/arrays
-	tools/make-vcsim.sh target
-	$(CARGO) build --workspace --all-targets
+	tools/prepare-tests.sh
 	tools/test.sh
 
 matrix: setup-build setup-demo setup-test
-	$(CARGO) test --test landfall -- --ignored boots::
+	$(CARGO) test --test landfall -- --ignored boots:: recoveries:: service::
 
 check: setup-check
 	tools/check.sh

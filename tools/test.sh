@@ -3,9 +3,11 @@
 # Everything that the tests printed is in target/test.log.
 set -eu
 log=target/test.log
+# Many tests wait: for time-outs, for sockets, for a machine's place.
+threads=$((2 * $(nproc)))
 mkdir -p target
 rm -f target/test.status
-{ ${CARGO:-cargo} test --workspace "$@" -- --show-output 2>&1 || echo $? >target/test.status; } | tee "$log" |
+{ ${CARGO:-cargo} test --workspace "$@" -- --show-output --test-threads "$threads" 2>&1 || echo $? >target/test.status; } | tee "$log" |
     awk '/^successes:$/ { quiet = 1 } /^(failures:|test result:)/ { quiet = 0 } !quiet { print; fflush() }'
 skips=$(grep -c '^SKIPPED' "$log") || :
 if [ "$skips" != 0 ]; then

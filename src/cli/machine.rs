@@ -171,10 +171,16 @@ pub fn prove(args: &Prove, as_json: bool, context: &Context<'_>) -> Result<u8, F
         guest: choice(&args.guest),
     };
     let proved = prove::prove(context, &wanted)?;
-    if as_json {
-        print_json(&proved.proof)?;
-    } else {
+    if !as_json {
         text::print(&proof_text(&proved.proof, &proved.folder.display().to_string()))?;
+    }
+    let attached = proved.attached.transpose()?;
+    match (as_json, attached) {
+        (true, _) => print_json(&proved.proof)?,
+        (false, Some(point)) => {
+            text::print(&format!("  attached to point {} of {}\n", point.at, point.machine))?;
+        }
+        (false, None) => {}
     }
     let booted = proved.proof.outcome == Outcome::Booted;
     Ok(u8::from(booted == args.expect_failure))

@@ -16,7 +16,7 @@ use crate::report::recovery::{Ended, EndedOutcome, Prepared, Recovered, Recoveri
 use crate::report::registration::Afterwards;
 use landfall_image::Error;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `landfall recover`
 pub fn run(
@@ -59,14 +59,20 @@ fn place_of(place: &RecoverPlace, surroundings: &Surroundings) -> PathBuf {
     }
 }
 
-fn point(args: &Recover) -> Result<PointName, Error> {
+/// The newest point of a machine that was patched ahead for a target.
+const AHEAD: &str = "prepared";
+
+fn point(args: &Recover, output: &Path) -> Result<PointName, Error> {
     let text = args.machine.as_deref().unwrap_or_default();
     let now = Moment::now();
     let named = PointName::parse(text, now)?;
     match &args.at {
         None => Ok(named),
         Some(at) => {
-            let at = At::parse(at, now)?;
+            let at = match at.as_str() {
+                AHEAD => At::Number(ended::newest_prepared(output, &named.machine, &args.to)?),
+                at => At::parse(at, now)?,
+            };
             // A name may have an @ of its own.
             match text.contains('@') && named.at != At::Latest {
                 true => Err(Error::refused(format!("{text:?} names a point, and --at another"))
@@ -88,8 +94,9 @@ fn begin(
             .hint("leave -O out; convert point:MACHINE writes disks of every kind")
             .into());
     }
+    let output = args.output.as_ref().unwrap_or(&surroundings.recovered);
     let wanted = Wanted {
-        point: point(args)?,
+        point: point(args, output)?,
         target: target(&args.to)?,
         mode: args.mode.map_or(Mode::Test, Into::into),
         name: args.name.clone(),
@@ -103,7 +110,6 @@ fn begin(
         emulated: args.emulated,
         serve: args.serve,
     };
-    let output = args.output.as_ref().unwrap_or(&surroundings.recovered);
     if args.prepare {
         let prepared = recover::prepare(context, &wanted, output)?;
         match cli.common.json {

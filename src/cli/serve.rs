@@ -22,6 +22,21 @@ pub fn run(args: &Serve, as_json: bool, surroundings: &Surroundings) -> Result<u
     Ok(0)
 }
 
+fn rules_text(rules: &Rules) -> String {
+    let mut out = format!(
+        "a point every {}, RPO {} ({} by deltas), kept {}",
+        rules.checkpoint, rules.rpo, rules.delta_rpo, rules.retention
+    );
+    if let Some(every) = &rules.prove {
+        let _ = write!(out, "; booted in isolation every {every}");
+    }
+    if !rules.prepare.is_empty() {
+        let targets: Vec<&str> = rules.prepare.iter().map(String::as_str).collect();
+        let _ = write!(out, "; patched ahead for {}", targets.join(", "));
+    }
+    out
+}
+
 fn in_words(checked: &ServeChecked) -> String {
     let mut out = String::new();
     let list = |all: &[String]| all.join(", ");
@@ -30,7 +45,8 @@ fn in_words(checked: &ServeChecked) -> String {
     let _ = writeln!(out, "points      {}", checked.points);
     let _ = writeln!(out, "API         {}", list(&checked.api));
     for folder in &checked.folders {
-        let sealed = if folder.manifest { "drops with a manifest only" } else { "drops by their name or a manifest" };
+        let sealed =
+            if folder.manifest { "drops with a manifest only" } else { "drops by their name or a manifest" };
         let after = if folder.keep { "they stay in their place" } else { "they go to .done" };
         let _ = writeln!(out, "folder      {} every {}: {sealed}; {after}", folder.path, folder.every);
     }
@@ -46,15 +62,9 @@ fn in_words(checked: &ServeChecked) -> String {
     if checked.require_digest {
         let _ = writeln!(out, "RBD         streams with a SHA-256 only");
     }
-    let in_words = |rules: &Rules| {
-        format!(
-            "a point every {}, RPO {} ({} by deltas), kept {}",
-            rules.checkpoint, rules.rpo, rules.delta_rpo, rules.retention
-        )
-    };
-    let _ = writeln!(out, "machines    {}", in_words(&checked.protect));
+    let _ = writeln!(out, "machines    {}", rules_text(&checked.protect));
     for (name, rules) in &checked.machines {
-        let _ = writeln!(out, "  {name}: {}", in_words(rules));
+        let _ = writeln!(out, "  {name}: {}", rules_text(rules));
     }
     for (name, members) in &checked.groups {
         let _ = writeln!(out, "group {name}: {}, cut at one moment", list(members));

@@ -1,15 +1,18 @@
-//! Boots a machine in isolation on the target's virtual hardware and keeps the evidence.
+//! Boots a machine in isolation on the target's virtual hardware and keeps the evidence; that of a recovery point is attached to it.
 
 use super::inspect::Opened;
 use super::map::Mapped;
+use super::source::point::{At, PointName};
 use super::source::{self, Loaded};
 use super::{Context, Failure, GuestChoice};
 use crate::event::Event;
 use crate::hypervisor::{self, Target, VariablesFormat, attach};
 use crate::machine::Machine;
+use crate::moment::Moment;
 use crate::proof::hardware::{self, Hardware};
 use crate::proof::trial::{EARLIER_LOG, SERIAL_LOG, Trial};
-use crate::proof::{Proof, probe};
+use crate::proof::{Outcome, Proof, probe};
+use crate::report::protection::{Evidence, Proven};
 use crate::report::{self, Kept};
 use landfall_boot::sandbox::{Accelerator, Sandbox};
 use landfall_boot::session;
@@ -42,6 +45,8 @@ pub struct Proved {
     pub folder: PathBuf,
     /// What is in its `proof.json`.
     pub proof: Proof,
+    /// The recovery point that it is attached to, or why it cannot be; `None` where the machine is none.
+    pub attached: Option<Result<PointName>>,
 }
 
 /// Boots it. That the machine does not boot is a result, not a failure.
@@ -164,7 +169,36 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         .map_err(|e| Error::corrupt(format!("the proof cannot be written as JSON: {e}")))?;
     let path = folder.join(PROOF);
     fs::write(&path, text + "\n").map_err(|e| Error::io("cannot write", e).in_file(&path))?;
-    Ok(Proved { folder, proof })
+    let attached = attach(context, &loaded.path, &proof, &real);
+    Ok(Proved { folder, proof, attached })
+}
+
+/// Attaches it to the recovery point that was tried.
+fn attach(context: &Context<'_>, source: &Path, proof: &Proof, folder: &Path) -> Option<Result<PointName>> {
+    let name = PointName::of_source(source.to_str()?, Moment::now()).ok().flatten()?;
+    let (At::Number(number), Some(points)) = (&name.at, &context.points) else { return None };
+    let evidence = Evidence {
+        at: Moment::now(),
+        target: proof.hardware.as_ref().unwrap_or(&proof.target).clone(),
+        outcome: match proof.outcome {
+            Outcome::Booted => Proven::Booted,
+            Outcome::Stopped => Proven::Stopped,
+            Outcome::TimedOut => Proven::TimedOut,
+        },
+        // What a guest shows may be anything.
+        says: proof.because.chars().filter(|letter| !letter.is_control()).take(1000).collect(),
+        seconds_to_login: proof.seconds_to_login,
+        accelerator: Some(proof.accelerator.clone()),
+        folder: folder.display().to_string(),
+    };
+    let attached = points.attach(&name.machine, *number, &evidence).map_err(|error| {
+        let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+        error.hint(format!(
+            "the evidence is in {}, and not attached to point {number}{hint}",
+            folder.display()
+        ))
+    });
+    Some(attached.map(|()| name))
 }
 
 /// File name of the evidence in one document.

@@ -57,7 +57,9 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
     for folder in &config.folders {
         // It has to be there.
         Watcher::new(&folder.path, folder.options).map_err(|error| {
-            error.hint("make or mount it, and let the service's user read and write it; or take its [[folder]] out")
+            error.hint(
+                "make or mount it, and let the service's user read and write it; or take its [[folder]] out",
+            )
         })?;
         folders.push(WatchedFolder {
             path: folder.path.display().to_string(),
@@ -107,6 +109,8 @@ fn rules(protect: &Protect) -> Rules {
         retention: protect.retention.to_string(),
         rpo: shown_duration(protect.rpo),
         delta_rpo: shown_duration(protect.delta_rpo),
+        prove: protect.prove.map(shown_duration),
+        prepare: protect.prepare.clone(),
     }
 }
 

@@ -140,7 +140,8 @@ pub fn brought(state: &State) -> BTreeMap<String, Brought> {
         if !is_there || position.has_ended {
             continue;
         }
-        let named = ["snapshot", "checkpoint", "file"].into_iter().find_map(|key| position.source.get(key)?.as_str());
+        let named =
+            ["snapshot", "checkpoint", "file"].into_iter().find_map(|key| position.source.get(key)?.as_str());
         let source = named.map(str::to_owned);
         let own = Brought { way, point: position.point, source, is_unverified: position.is_unverified };
         let is_later = all.get(disk).is_none_or(|other| other.point < own.point);

@@ -187,6 +187,10 @@ pub struct Patched {
     pub machine: String,
     /// The point's number.
     pub point: u64,
+    /// When the point was set.
+    pub at: Moment,
+    /// Name of the target.
+    pub target: String,
     /// The point and the choices that the patching depends on, as a digest.
     pub made_of: String,
     /// The machine on the target's devices.
@@ -195,6 +199,39 @@ pub struct Patched {
     pub findings: Vec<Kept>,
     /// Its disks.
     pub disks: Vec<WrittenDisk>,
+}
+
+impl Patched {
+    /// What was patched ahead in a folder.
+    ///
+    /// # Errors
+    /// Where it cannot be read; corrupt where it is none.
+    pub fn read(folder: &Path) -> Result<Patched> {
+        let path = folder.join(PREPARED);
+        let text = std::fs::read(&path).map_err(|e| Error::io("cannot read", e).in_file(&path))?;
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::corrupt(format!("cannot be read: {e}")).in_file(&path))
+    }
+
+    /// Removes what was patched ahead in a folder, and the folder, where nothing else is in it. What names it goes first: nobody
+    /// takes half of it.
+    ///
+    /// # Errors
+    /// Where something stays.
+    pub fn remove(&self, folder: &Path) -> Result<()> {
+        let disks = self.disks.iter().map(|disk| disk.file.as_str()).filter(|file| !file.contains('/'));
+        let files = [PREPARED].into_iter().chain(disks).chain([INSPECTED]);
+        let removed = files.map(|file| std::fs::remove_file(folder.join(file))).collect::<Vec<_>>();
+        for removed in removed.into_iter().chain([std::fs::remove_dir(folder)]) {
+            match removed {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("cannot remove", e).in_file(folder));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A finding that was kept.
@@ -220,6 +257,9 @@ impl Kept {
 
 /// Name of the file in the folder of a point that was patched ahead.
 pub const PREPARED: &str = "prepared.json";
+
+/// Name of the document that tells what was found and changed in the guest.
+pub const INSPECTED: &str = "inspected.json";
 
 /// Where points that were patched ahead lie, in the folder of recoveries.
 pub fn prepared_folder(output: &Path) -> PathBuf {

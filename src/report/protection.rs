@@ -19,6 +19,8 @@ pub struct Status {
     pub protection: Protection,
     /// The vault.
     pub vault: VaultStatus,
+    /// How many machines were seen to boot.
+    pub coverage: Coverage,
     /// The machines, by name.
     pub machines: Vec<MachineStatus>,
     /// What is wrong now, the worst first.
@@ -77,6 +79,12 @@ pub struct MachineStatus {
     pub newest: Option<Moment>,
     /// How old the newest state that can be recovered is.
     pub rpo: Rpo,
+    /// Whether its points boot; `None` where nobody has tried, and nobody is to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofStatus>,
+    /// Points that are patched ahead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<PreparedPoint>,
 }
 
 /// The recovery point objective, and what is reached of it; in seconds.
@@ -204,10 +212,87 @@ pub struct Evidence {
     /// Where it was tried: `kvm`.
     pub target: String,
     /// What came of it.
-    pub outcome: String,
+    pub outcome: Proven,
+    /// What shows it, in a line.
+    pub says: String,
     /// From power-on to the login prompt, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_to_login: Option<f64>,
+    /// `kvm`, or `tcg` (emulated, some ten times slower); `None` where nothing was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
     /// The folder with everything.
     pub folder: String,
+}
+
+/// Whether a point boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proven {
+    /// It reached its login prompt or the multi-user target.
+    Booted,
+    /// It stopped on the way.
+    Stopped,
+    /// Neither in the time given.
+    TimedOut,
+    /// Nobody could try: this says nothing about the point.
+    CouldNotRun,
+}
+
+/// A point, and what its trial boot showed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProvenPoint {
+    /// The point's number.
+    pub point: u64,
+    /// What was seen.
+    #[serde(flatten)]
+    pub evidence: Evidence,
+}
+
+/// Whether the points of a machine boot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProofStatus {
+    /// A point is to be booted this often, in seconds; `None` where that is done by hand only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<f64>,
+    /// The last trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ProvenPoint>,
+    /// The last that booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted: Option<ProvenPoint>,
+}
+
+impl ProofStatus {
+    /// True where a point booted, no longer ago than that is wanted, and no later one failed to.
+    pub fn is_current(&self, at: Moment) -> bool {
+        let Some(booted) = &self.booted else { return false };
+        let failed_since = self.last.as_ref().is_some_and(|last| {
+            last.evidence.at > booted.evidence.at && last.evidence.outcome != Proven::CouldNotRun
+        });
+        #[expect(clippy::cast_precision_loss, reason = "seconds between proofs")]
+        let age = at.0.saturating_sub(booted.evidence.at.0) as f64 / 1000.0;
+        // A trial takes its time, and others before it do.
+        !failed_since && self.every.is_none_or(|every| age <= 2.0 * every)
+    }
+}
+
+/// How many machines were seen to boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Coverage {
+    /// Machines that are to be proven again and again.
+    pub scheduled: usize,
+    /// Machines of which a point booted, no longer ago than is wanted, and no later one failed to.
+    pub proven: usize,
+}
+
+/// A point that was patched ahead: a recovery of it starts at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PreparedPoint {
+    /// Where it is to run.
+    pub target: String,
+    /// The point's number.
+    pub point: u64,
+    /// When the point was set.
+    pub at: Moment,
 }

@@ -145,8 +145,12 @@ pub struct ListedPrepared {
     pub folder: String,
     /// The machine's name in the vault.
     pub machine: String,
+    /// Where it is to run.
+    pub target: String,
     /// The point's number.
     pub point: u64,
+    /// When the point was set.
+    pub at: Moment,
     /// Bytes of what was changed.
     pub data: Bytes,
 }

@@ -3,7 +3,7 @@
 use landfall_image::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The service as its file describes it.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -72,4 +72,10 @@ pub struct Rules {
     pub rpo: String,
     /// How old the last delta may be, where it is fed by deltas.
     pub delta_rpo: String,
+    /// How often a point is booted in isolation; `None` for never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prove: Option<String>,
+    /// The targets that points are patched ahead for.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub prepare: BTreeSet<String>,
 }

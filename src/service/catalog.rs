@@ -5,7 +5,7 @@
 
 use crate::moment::Moment;
 use crate::report::api::{Change, Event, Role, Token, Verdict, Verification, Verified};
-use crate::report::protection::Evidence;
+use crate::report::protection::{Evidence, ProvenPoint};
 use landfall_image::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +48,8 @@ const VERSIONS: [&str; 3] = [
 ",
 ];
 
+/// Its file's name, in the vault's folder.
+pub const CATALOG: &str = "catalog.db";
 /// Events that are kept.
 const EVENTS_AT_MOST: i64 = 100_000;
 /// Verifications of one point that are kept, besides the first.
@@ -268,11 +270,11 @@ impl Catalog {
         .map(drop)
     }
 
-    /// The last evidence for each point of a machine.
+    /// All evidence of a machine that can be read, the oldest first.
     ///
     /// # Errors
     /// As the file's.
-    pub fn evidence(&self, machine: &Uuid) -> Result<BTreeMap<u64, Evidence>> {
+    pub fn proofs(&self, machine: &Uuid) -> Result<Vec<ProvenPoint>> {
         let all: Vec<(u64, String)> = self.with(|c| {
             let mut found =
                 c.prepare("SELECT point, document FROM evidence WHERE machine = ?1 ORDER BY made, rowid")?;
@@ -280,8 +282,18 @@ impl Catalog {
                 found.query_map([machine.as_bytes()], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
             rows.collect()
         })?;
-        let read = |(point, document): (u64, String)| Some((point, serde_json::from_str(&document).ok()?));
+        let read = |(point, document): (u64, String)| {
+            Some(ProvenPoint { point, evidence: serde_json::from_str(&document).ok()? })
+        };
         Ok(all.into_iter().filter_map(read).collect())
+    }
+
+    /// The last evidence for each point of a machine.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn evidence(&self, machine: &Uuid) -> Result<BTreeMap<u64, Evidence>> {
+        Ok(self.proofs(machine)?.into_iter().map(|proof| (proof.point, proof.evidence)).collect())
     }
 
     /// Keeps what came of a verification.
@@ -411,17 +423,20 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::protection::Proven;
 
     #[test]
     fn what_is_kept_is_there_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("catalog.db");
         let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
-        let evidence = |outcome: &str, at| Evidence {
+        let evidence = |outcome, at| Evidence {
             at: Moment(at),
             target: "kvm".into(),
-            outcome: outcome.into(),
+            outcome,
+            says: "x".into(),
             seconds_to_login: Some(9.5),
+            accelerator: None,
             folder: "f".into(),
         };
         {
@@ -433,8 +448,8 @@ mod tests {
             catalog.tag(&one, 9, Some("after")).unwrap();
             catalog.tag(&other, 7, Some("x")).unwrap();
             catalog.give_up(&one, 8).unwrap();
-            catalog.add_evidence(&one, 9, &evidence("failed", 1)).unwrap();
-            catalog.add_evidence(&one, 9, &evidence("booted", 2)).unwrap();
+            catalog.add_evidence(&one, 9, &evidence(Proven::Stopped, 1)).unwrap();
+            catalog.add_evidence(&one, 9, &evidence(Proven::Booted, 2)).unwrap();
         }
         let (catalog, _) = Catalog::open(&path).unwrap();
         assert_eq!(catalog.token(&[1; 32]).unwrap(), Some(("ops".into(), Role::Operate)));
@@ -444,7 +459,7 @@ mod tests {
             [(7, "before".into()), (9, "after".into())]
         );
         assert_eq!(catalog.given_up(&one).unwrap().into_iter().collect::<Vec<_>>(), [8]);
-        assert_eq!(catalog.evidence(&one).unwrap()[&9].outcome, "booted");
+        assert_eq!(catalog.evidence(&one).unwrap()[&9].outcome, Proven::Booted);
         catalog.forget_through(&one, 8).unwrap();
         assert_eq!(catalog.tags(&one).unwrap().len(), 1);
         assert_eq!(catalog.tags(&other).unwrap().len(), 1);

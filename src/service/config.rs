@@ -14,6 +14,9 @@
 //! retention = "24h every 5s, 7d every 1h, 30d every 1d"
 //! rpo = "15s"
 //!
+//! prove = "1d"                        # boot the newest point in isolation, and keep the evidence
+//! prepare = ["kvm"]                   # patch points ahead: their recovery starts at once
+//!
 //! [machine.db01]                      # and for one of them
 //! retention = "7d every 5s"
 //!
@@ -33,6 +36,7 @@
 //! ```
 //! Every key has a default. Paths are relative to the file's folder.
 
+use crate::hypervisor;
 use crate::name::Name;
 use crate::ops::parse_size;
 use crate::ops::toml_file::{self, wrong};
@@ -81,6 +85,8 @@ pub struct Config {
     pub pull: ClientOptions,
     /// What is done in the background, and how fast.
     pub upkeep: Upkeep,
+    /// How points are tried and prepared.
+    pub drill: Drill,
     /// Who is told of alarms.
     pub alarm: Alarm,
     /// What is sent to other landfalls by the clock.
@@ -207,6 +213,10 @@ pub struct Protect {
     pub delta_rpo: Duration,
     /// When a copy is complete.
     pub in_sync: InSync,
+    /// Between two trial boots; `None` for never.
+    pub prove: Option<Duration>,
+    /// The targets that points are patched ahead for.
+    pub prepare: BTreeSet<String>,
 }
 
 impl Default for Protect {
@@ -218,8 +228,27 @@ impl Default for Protect {
             // One each day, which takes its time.
             delta_rpo: Duration::from_secs(26 * 3600),
             in_sync: InSync::default(),
+            prove: None,
+            prepare: BTreeSet::new(),
         }
     }
+}
+
+/// How points are tried, and patched ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drill {
+    /// On whose virtual hardware points are booted.
+    pub target: String,
+    /// From power-on to giving up.
+    pub within: Duration,
+    /// Where the evidence is kept: `MACHINE/POINT-…`.
+    pub evidence: PathBuf,
+    /// Trials of a machine whose files are kept; what came of them is kept of all.
+    pub keep: usize,
+    /// Between two points that are patched ahead.
+    pub prepare_every: Duration,
+    /// Where they are, as [`recover`](crate::ops::recover) looks for them.
+    pub recovered: PathBuf,
 }
 
 /// Work in the background.
@@ -338,6 +367,8 @@ pub(crate) struct Written {
     pull: WrittenPull,
     /// What is done in the background.
     upkeep: WrittenUpkeep,
+    /// How points are booted in isolation, and patched ahead.
+    drill: WrittenDrill,
     /// Who is told when something is wrong.
     alarm: WrittenAlarm,
     /// What is sent to other landfalls by the clock.
@@ -414,6 +445,12 @@ struct WrittenProtect {
     /// When a copy is complete: `stays` (the client flushes and stays, as QEMU's mirror does), `flush`, or `said`
     /// (landfall ready); by default `stays`.
     in_sync: Option<InSync>,
+    /// The newest point is booted in isolation this often, 1m to 365d: `1d`; `never` is the default.
+    #[schemars(with = "Option<String>")]
+    prove: Option<Spanned<String>>,
+    /// The newest point is patched ahead for these, so that its recovery starts at once: `["kvm"]`.
+    #[schemars(with = "Option<Vec<String>>")]
+    prepare: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -521,11 +558,36 @@ fn every_machine() -> Vec<String> {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+struct WrittenDrill {
+    /// On whose virtual hardware points are booted; by default kvm.
+    #[schemars(with = "Option<String>")]
+    target: Option<Spanned<String>>,
+    /// From power-on to giving up, 10s to 6h; by default 15m.
+    #[schemars(with = "Option<String>")]
+    within: Option<Spanned<String>>,
+    /// The folder of the evidence; by default /var/lib/landfall/evidence.
+    evidence: Option<PathBuf>,
+    /// Trials of a machine whose logs and pictures are kept, 1 to 1000; by default 30. What came of them is kept of all.
+    #[schemars(with = "Option<u16>")]
+    keep: Option<Spanned<u16>>,
+    /// Between two points that are patched ahead, 1m to 7d; by default 15m.
+    #[schemars(with = "Option<String>")]
+    prepare_every: Option<Spanned<String>>,
+    /// The folder of recovered machines (`landfall recover -o`), where points that are patched ahead lie; by default
+    /// /var/lib/landfall/recovered.
+    recovered: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 struct WrittenAlarm {
     /// Gets each alarm as a JSON document by POST: `https://…`, or `http://` on this machine.
     #[schemars(with = "Option<String>")]
     webhook: Option<Spanned<String>>,
 }
+
+/// The only target whose machines start without a copy of their disks.
+const PREPARABLE: &str = "kvm";
 
 enum Bad {
     At(toml_file::Wrong),
@@ -597,6 +659,23 @@ impl WrittenProtect {
             protect.delta_rpo = between(text, 1, 366 * 24 * HOUR)?;
         }
         protect.in_sync = self.in_sync.unwrap_or(protect.in_sync);
+        if let Some(text) = &self.prove {
+            protect.prove = match text.get_ref().as_str() {
+                "never" => None,
+                _ => Some(between(text, 60, 365 * 24 * HOUR)?),
+            };
+        }
+        if let Some(targets) = &self.prepare {
+            let one = |text: &Spanned<String>| match text.get_ref().as_str() {
+                PREPARABLE => Ok(PREPARABLE.to_owned()),
+                other => Err(bad(
+                    text.span().start,
+                    format!("points cannot be patched ahead for {other:?}"),
+                    "its machines start from a copy of their disks (landfall convert point:NAME); write [\"kvm\"]",
+                )),
+            };
+            protect.prepare = targets.iter().map(one).collect::<Result<_, Bad>>()?;
+        }
         Ok(protect)
     }
 }
@@ -650,6 +729,7 @@ impl Written {
             certificate: self.pull.certificate.as_ref().map(path),
             key: self.pull.key.as_ref().map(path),
         };
+        let drill = self.drill(&path)?;
         Ok(Config {
             folders: self.folders(&path, &vault)?,
             require_digest: self.rbd.require_digest,
@@ -666,6 +746,7 @@ impl Written {
             machines,
             groups,
             upkeep,
+            drill,
         })
     }
 
@@ -704,14 +785,21 @@ impl Written {
             if let Some(other) = folders.iter().find(|other| is_within(&folder, &other.path)) {
                 return Err(bad(
                     written.path.span().start,
-                    format!("the watched folders {} and {} lie in one another", folder.display(), other.path.display()),
+                    format!(
+                        "the watched folders {} and {} lie in one another",
+                        folder.display(),
+                        other.path.display()
+                    ),
                     "each drop is taken once: name one of them",
                 ));
             }
             folders.push(Folder {
                 path: folder,
                 options: Options { manifest: written.manifest, keep: written.keep },
-                every: written.every.as_ref().map_or(Ok(Duration::from_secs(10)), |text| between(text, 1, 3600))?,
+                every: written
+                    .every
+                    .as_ref()
+                    .map_or(Ok(Duration::from_secs(10)), |text| between(text, 1, 3600))?,
             });
         }
         Ok(folders)
@@ -806,6 +894,39 @@ impl Written {
                 Some(text) => read(text)?,
                 None => "1h every 5s, 24h every 1h, 7d every 1d".parse()?,
             },
+        })
+    }
+
+    fn drill(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Drill, Bad> {
+        let written = &self.drill;
+        let target = match &written.target {
+            None => "kvm",
+            Some(text) => text.get_ref(),
+        };
+        let place = written.target.as_ref().map_or(0, |text| text.span().start);
+        let Some(target) = hypervisor::target(target) else {
+            let names = hypervisor::target_names().join(", ");
+            return Err(bad(place, format!("{target:?} is no target"), &format!("there are {names}")));
+        };
+        let time = |text: &Option<Spanned<String>>, least, most, default| {
+            text.as_ref().map_or(Ok(Duration::from_secs(default)), |text| between(text, least, most))
+        };
+        let folder =
+            |written: &Option<PathBuf>, default: &str| written.as_ref().map_or_else(|| default.into(), path);
+        let keep = match &written.keep {
+            None => 30,
+            Some(keep) if (1..=1000).contains(keep.get_ref()) => usize::from(*keep.get_ref()),
+            Some(keep) => {
+                return Err(bad(keep.span().start, "so many trials cannot be kept", "write 1 to 1000"));
+            }
+        };
+        Ok(Drill {
+            target: target.name.to_owned(),
+            within: time(&written.within, 10, 6 * 3600, 900)?,
+            evidence: folder(&written.evidence, "/var/lib/landfall/evidence"),
+            keep,
+            prepare_every: time(&written.prepare_every, 60, 7 * 24 * 3600, 900)?,
+            recovered: folder(&written.recovered, "/var/lib/landfall/recovered"),
         })
     }
 

@@ -88,10 +88,13 @@ impl Deltas {
                 id: "upload-damaged",
                 gravity: Gravity::Warning,
                 machine: None,
-                says: format!("{} left over by an earlier run cannot be used: {first}.", match self.damaged.len() {
-                    1 => "An upload".to_owned(),
-                    more => format!("{more} uploads"),
-                }),
+                says: format!(
+                    "{} left over by an earlier run cannot be used: {first}.",
+                    match self.damaged.len() {
+                        1 => "An upload".to_owned(),
+                        more => format!("{more} uploads"),
+                    }
+                ),
                 remedy: "Remove its files as it says, start the service again, and send it anew.".to_owned(),
             });
         }
@@ -135,11 +138,16 @@ impl Service {
 
     /// Ends what was cut off before the start: it is done again from what is on the medium, or taken back. Takes a thread.
     pub fn finish_deltas(&self) {
-        let unfinished = std::mem::take(&mut *self.deltas.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
+        let unfinished =
+            std::mem::take(&mut *self.deltas.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
         let watchers = if unfinished.is_empty() { Vec::new() } else { watchers(&self.config.folders) };
         let context = context(&self.config, &self.deltas.cancel);
-        let hands =
-            Hands { vault: &self.vault, batches: &self.incoming().batches, context: &context, now: super::now() };
+        let hands = Hands {
+            vault: &self.vault,
+            batches: &self.incoming().batches,
+            context: &context,
+            now: super::now(),
+        };
         for intent in unfinished {
             // What another landfall sends goes on when it sends again.
             if self.incoming().waits(&self.vault, &intent).unwrap_or(false) {
@@ -150,7 +158,9 @@ impl Service {
             let (says, machine) = (&finished.intent.says, &finished.intent.machine);
             match (&finished.error, finished.is_taken_back) {
                 (None, _) => tracing::info!(%machine, "{says} was cut off, and is in the vault now"),
-                (Some(error), true) => tracing::warn!(%machine, %error, "{says} was cut off, and is taken back"),
+                (Some(error), true) => {
+                    tracing::warn!(%machine, %error, "{says} was cut off, and is taken back")
+                }
                 // The next start goes on with it.
                 (Some(_), false) if self.is_stopping() => {}
                 (Some(error), false) => {
@@ -194,8 +204,11 @@ impl Service {
         }
         let Incoming { leases, spool, .. } = self.incoming();
         if leases.is_streamed(&request.machine, &request.disk) {
-            return Err(Error::refused(format!("{}/{} is being written to over NBD", request.machine, request.disk))
-                .hint("end the mirror at the source first, or give the disk to only one of the two"));
+            return Err(Error::refused(format!(
+                "{}/{} is being written to over NBD",
+                request.machine, request.disk
+            ))
+            .hint("end the mirror at the source first, or give the disk to only one of the two"));
         }
         self.has_room()?;
         let upload = spool.begin(request)?;
@@ -394,6 +407,7 @@ impl Service {
 
 /// A machine that was made for something that did not come to be.
 pub(super) fn is_nothing(machine: &Arc<Machine>) -> bool {
-    let has_disks = machine.journal().with_state(|state| !state.disks.is_empty() || !state.attachments.is_empty());
+    let has_disks =
+        machine.journal().with_state(|state| !state.disks.is_empty() || !state.attachments.is_empty());
     !has_disks && machine.points().is_ok_and(|points| points.is_empty())
 }

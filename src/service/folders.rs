@@ -152,7 +152,10 @@ impl Service {
                 self.folders.iter().map(|folder| folder.config.path.display().to_string()).collect();
             let hint = match all.is_empty() {
                 true => "watch it: [[folder]] path = … in the service's file".to_owned(),
-                false => format!("watched are {}; another is added as [[folder]] to the service's file", all.join(", ")),
+                false => format!(
+                    "watched are {}; another is added as [[folder]] to the service's file",
+                    all.join(", ")
+                ),
             };
             return Err(Error::refused("is not watched by the service").in_file(path).hint(hint));
         };
@@ -191,14 +194,21 @@ impl Service {
                 many => format!(" {} more drops of it are not taken either.", many - 1),
             };
             let remedy = trouble.remedy.clone().unwrap_or_else(|| match id {
-                "drop-failed" => "It is tried again by itself; look at the medium and at the service's log.".to_owned(),
-                _ => "REFUSED.txt beside the drop says what is wrong; mend it or take the drop away.".to_owned(),
+                "drop-failed" => {
+                    "It is tried again by itself; look at the medium and at the service's log.".to_owned()
+                }
+                _ => "REFUSED.txt beside the drop says what is wrong; mend it or take the drop away."
+                    .to_owned(),
             });
             put(Wrong {
                 id,
                 gravity: Gravity::Warning,
                 machine,
-                says: format!("The drop {} is not taken: {}.{more}", path.display(), trouble.says.trim_end_matches('.')),
+                says: format!(
+                    "The drop {} is not taken: {}.{more}",
+                    path.display(),
+                    trouble.says.trim_end_matches('.')
+                ),
                 remedy: sentence(&remedy),
             });
         }

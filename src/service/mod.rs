@@ -5,10 +5,11 @@
 //! RBD streams, pulls -> receipts -> deltas (whole or not at all) ------^
 //! watched folders ---> folders ----^
 //!                              rounds: checkpoints | upkeep | alarms -> catalog, webhook
+//!                              drills: trial boots, points patched ahead
 //! API, command line -> Service -> status, points, tags …
 //! ```
 //!
-//! Threads: one sets points, one keeps the past in order, one watches, a few receive deltas; NBD and the API run on tokio. Everything that a recovery needs is in the
+//! Threads: one sets points, one keeps the past in order, one watches, and so on (`rounds::WORK`); NBD and the API run on tokio. Everything that a recovery needs is in the
 //! vault; a service that is killed goes on where it was.
 //!
 //! Absent: what is done with points (`recovery`), and the formats of what is received (`receive`).
@@ -19,6 +20,7 @@ pub mod catalog;
 pub mod config;
 mod coverage;
 mod deltas;
+mod drills;
 pub mod exports;
 mod folders;
 mod places;
@@ -114,7 +116,7 @@ impl Service {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
         made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
         let (vault, troubles) = Vault::open(&config.vault)?;
-        let (catalog, aside) = Catalog::open(&config.vault.join("catalog.db"))?;
+        let (catalog, aside) = Catalog::open(&config.vault.join(catalog::CATALOG))?;
         // Before anything is let in: machines into which something was cut off are closed.
         let deltas = Deltas::open(&vault, &config.vault)?;
         let folders = folders::all(&config.folders);
@@ -183,6 +185,10 @@ impl Service {
 
     fn watch(&self, name: &Name, watched: Watched) {
         let machine = Arc::clone(watched.machine());
+        match self.catalog.proofs(&machine.home().machine) {
+            Ok(proofs) => proofs.iter().for_each(|proof| watched.proven(proof)),
+            Err(error) => tracing::error!(machine = %name, %error, "its evidence cannot be read"),
+        }
         self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
         self.meet(name, &machine);
     }
@@ -271,7 +277,10 @@ impl Service {
         }
         let machine = self.vault.machine_or_new(name)?;
         let changed = || self.change(name, &machine, disks, definition, variables);
-        self.incoming().leases.while_whole(std::slice::from_ref(name), changed).unwrap_or_else(|| self.half(name))?;
+        self.incoming()
+            .leases
+            .while_whole(std::slice::from_ref(name), changed)
+            .unwrap_or_else(|| self.half(name))?;
         if !self.watched().contains_key(name) {
             self.watch(name, Watched::new(machine)?);
         } else {
@@ -343,7 +352,10 @@ impl Service {
             watched.machine().journal().set_copying(disk.as_str(), None)?;
             watched.machine().journal().sync().map(drop)
         };
-        self.incoming().leases.while_whole(std::slice::from_ref(name), remove).unwrap_or_else(|| self.half(name))
+        self.incoming()
+            .leases
+            .while_whole(std::slice::from_ref(name), remove)
+            .unwrap_or_else(|| self.half(name))
     }
 
     /// Somebody says that all disks of a machine are copied: what they hold now is a state of it. A point is set.
@@ -429,8 +441,11 @@ impl Service {
         }
         let held = self.machine(name)?.machine().holds().all().into_iter().find(|hold| hold.point == number);
         if let Some(hold) = held {
-            return Err(Error::refused(format!("a recovered machine lives on point {number}: {}", hold.holder))
-                .hint("commit, roll back or remove that first: landfall recover list"));
+            return Err(Error::refused(format!(
+                "a recovered machine lives on point {number}: {}",
+                hold.holder
+            ))
+            .hint("commit, roll back or remove that first: landfall recover list"));
         }
         if self.points(name)?.last().is_some_and(|last| last.number == number) {
             return Err(Error::refused(format!("point {number} is the newest of {name}"))

@@ -5,8 +5,8 @@ use crate::receive::nbd::Listen;
 use crate::receive::position;
 use crate::report::api::{Inlet, PointDisk};
 use crate::vault::journal::State;
-use landfall_image::{Bytes, Result};
 use landfall_image::nbd::{Address, Uri};
+use landfall_image::{Bytes, Result};
 use std::net::IpAddr;
 
 impl Service {

@@ -177,7 +177,8 @@ struct Ending<'r> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if let Some((id, on)) = self.job.take() {
-            let error = Error::new(Kind::Io, "a defect of landfall ended it").hint("the service's log has more");
+            let error =
+                Error::new(Kind::Io, "a defect of landfall ended it").hint("the service's log has more");
             self.receipts.end(id, &on, Err(error));
         }
     }

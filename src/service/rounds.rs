@@ -6,7 +6,7 @@ use super::{Service, now, rpo};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{Change, Event};
-use crate::report::protection::Gravity;
+use crate::report::protection::{Gravity, Proven};
 use crate::vault::journal::Mark;
 use crate::vault::retention::{Retention, shown_duration};
 use crate::vault::upkeep;
@@ -25,11 +25,13 @@ const AT_ONCE: usize = 8;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 12] = [
+pub(super) const WORK: [(&str, Work); 14] = [
     ("points", Service::set_points),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
     ("verify", Service::verify_points),
+    ("prove", Service::prove_points),
+    ("prepare", Service::prepare_points),
     ("webhook", Service::send_alarms),
     ("send", Service::send_machines),
     ("finish", Service::finish_deltas),
@@ -187,7 +189,8 @@ impl Service {
         order.sort_by_key(|one| one.machine().name());
         let _held: Vec<_> = order.iter().map(|one| one.cutting()).collect();
         let machines: Vec<_> = watched.iter().map(|one| Arc::clone(one.machine())).collect();
-        let names: Vec<Name> = machines.iter().map(|machine| machine.name().parse()).collect::<Result<_>>()?;
+        let names: Vec<Name> =
+            machines.iter().map(|machine| machine.name().parse()).collect::<Result<_>>()?;
         let cut = self.incoming().leases.while_whole(&names, || self.vault.cut(&machines, now(), mark));
         let Some(cut) = cut else {
             let half = names.iter().find(|name| self.incoming().leases.running(name).is_some());
@@ -374,7 +377,9 @@ impl Service {
             let (target, fed) = (self.target(&name, &watched), watched.fed());
             if let Some(age) = watched.age(at.0).filter(|age| *age > target) {
                 let remedy = match fed {
-                    Fed::Mirrored => "See below why: the stream has gone, a copy is under way, or the vault is too slow.",
+                    Fed::Mirrored => {
+                        "See below why: the stream has gone, a copy is under way, or the vault is too slow."
+                    }
                     Fed::Deltas { .. } => {
                         "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.NAME] delta_rpo."
                     }
@@ -409,6 +414,51 @@ impl Service {
                         shown_duration(rules.delta_rpo)
                     ),
                     "Look at what makes and sends them. Where they come less often than that, say so: [machine.NAME] delta_rpo.",
+                );
+            }
+            let [last, booted] = watched.proofs();
+            if let Some(last) = last
+                .as_ref()
+                .filter(|last| matches!(last.evidence.outcome, Proven::Stopped | Proven::TimedOut))
+            {
+                put(
+                    "proof-failed",
+                    Gravity::Warning,
+                    machine,
+                    format!(
+                        "Point {} of {name} did not boot on {}: {}.",
+                        last.point, last.evidence.target, last.evidence.says
+                    ),
+                    &format!(
+                        "Look at its console and its picture in {}; landfall inspect point:{name} says what is known of its guest.",
+                        last.evidence.folder
+                    ),
+                );
+            }
+            if let Some(every) = self.config.protect(&name).prove
+                && let Some(first) = watched.points().first()
+            {
+                let good = booted.as_ref().map_or(first.time, |booted| booted.evidence.at.0);
+                if at.0.saturating_sub(good) > u64::try_from(every.as_millis() * 2).unwrap_or(u64::MAX) {
+                    let since = booted
+                        .map_or_else(|| "ever".to_owned(), |booted| format!("since {}", booted.evidence.at));
+                    let why = last.map(|last| format!(" The last trial: {}.", last.evidence.says));
+                    put(
+                        "proof-overdue",
+                        Gravity::Warning,
+                        machine,
+                        format!("No point of {name} has booted {since}.{}", why.unwrap_or_default()),
+                        "Trials are made one after the other: let there be fewer ([protect] prove), or see why they do not work: landfall prove point:NAME",
+                    );
+                }
+            }
+            if let (_, Some(why)) = watched.ahead() {
+                put(
+                    "prepare-failed",
+                    Gravity::Warning,
+                    machine,
+                    format!("No point of {name} can be patched ahead: {why}."),
+                    "Its recovery would stop for the same reason: see landfall inspect point:NAME.",
                 );
             }
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.

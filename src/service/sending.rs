@@ -18,7 +18,7 @@ use crate::ops::service::{Access, Service as Other};
 use crate::ops::source::point::{self, At, HeldPoint, PointName, PointSource, Points};
 use crate::receive::content::{Changed, Effort};
 use crate::receive::digest::Verdict;
-use crate::report::protection::Gravity;
+use crate::report::protection::{Evidence, Gravity};
 use crate::report::sending::Sending;
 use landfall_image::convert::Cancel;
 use landfall_image::nbd::TlsFiles;
@@ -87,6 +87,10 @@ impl Points for Own<'_> {
 
     fn holds(&self) -> Result<Vec<HeldPoint>> {
         Ok(point::holds(&self.0.vault))
+    }
+
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
+        self.0.catalog.add_evidence(&self.0.machine(machine)?.machine().home().machine, number, evidence)
     }
 
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {

@@ -7,7 +7,9 @@ use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
 use crate::report::VERSION;
-use crate::report::protection::{DeltaStatus, DiskStatus, MachineStatus, Protection, Rpo, Status, VaultStatus};
+use crate::report::protection::{
+    Coverage, DeltaStatus, DiskStatus, MachineStatus, ProofStatus, Protection, Rpo, Status, VaultStatus,
+};
 use landfall_image::{Bytes, Result};
 
 impl Service {
@@ -27,6 +29,16 @@ impl Service {
                 folder: self.config.vault.display().to_string(),
                 size: Bytes(size),
                 free: Bytes(free),
+            },
+            coverage: Coverage {
+                scheduled: machines
+                    .iter()
+                    .filter(|one| one.proof.as_ref().is_some_and(|it| it.every.is_some()))
+                    .count(),
+                proven: machines
+                    .iter()
+                    .filter(|one| one.proof.as_ref().is_some_and(|it| it.is_current(at)))
+                    .count(),
             },
             machines,
             alarms: self.alarms.now(),
@@ -85,6 +97,9 @@ impl Service {
                 written: seen.written.map(Moment),
             })
             .collect();
+        let every = self.config.protect(name).prove.map(|every| every.as_secs_f64());
+        let [last, booted] = watched.proofs();
+        let proof = ProofStatus { every, last, booted };
         let (protection, because) = verdict(&disks, actual, target, watched, receiving.as_ref());
         MachineStatus {
             name: name.to_string(),
@@ -98,6 +113,8 @@ impl Service {
             oldest: points.first().map(|point| Moment(point.time)),
             newest: points.last().map(|point| Moment(point.time)),
             rpo: Rpo { target, actual, p95: watched.p95(at.0) },
+            proof: Some(proof).filter(|proof| *proof != ProofStatus::default()),
+            prepared: watched.ahead().0,
         }
     }
 }
@@ -115,6 +132,8 @@ fn unreadable(name: &Name, why: &str) -> MachineStatus {
         oldest: None,
         newest: None,
         rpo: Rpo { target: 0.0, actual: None, p95: None },
+        proof: None,
+        prepared: Vec::new(),
     }
 }
 

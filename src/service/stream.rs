@@ -91,7 +91,11 @@ impl Stream {
     /// # Errors
     /// Where the machine has the disk no more.
     pub fn incoming(self: &Arc<Self>, lease: StreamLease) -> Result<Incoming> {
-        Ok(Incoming { live: self.machine.live(&self.disk)?, stream: Arc::clone(self), _lease: Arc::new(lease) })
+        Ok(Incoming {
+            live: self.machine.live(&self.disk)?,
+            stream: Arc::clone(self),
+            _lease: Arc::new(lease),
+        })
     }
 
     /// How it is.

@@ -2,6 +2,7 @@
 
 use super::rpo::Ages;
 use crate::receive::position::{self, Brought};
+use crate::report::protection::{PreparedPoint, Proven, ProvenPoint};
 use crate::vault::journal::{Checkpoint, Mark};
 use crate::vault::machine::Machine;
 use landfall_image::Result;
@@ -44,6 +45,12 @@ struct State {
     /// How often, since the start.
     cut_failures: u64,
     upkeep_failed: Option<String>,
+    /// The last trial boot, and the last that went well.
+    proofs: [Option<ProvenPoint>; 2],
+    /// Points that are patched ahead.
+    prepared: Vec<PreparedPoint>,
+    /// Why the newest could not be.
+    prepare_failed: Option<String>,
 }
 
 impl Watched {
@@ -121,6 +128,38 @@ impl Watched {
     /// How often no point could be set, since the start.
     pub fn cut_failures(&self) -> u64 {
         self.state().cut_failures
+    }
+
+    /// A point was tried; told in the order in which that was.
+    pub(super) fn proven(&self, proof: &ProvenPoint) {
+        let mut state = self.state();
+        if proof.evidence.outcome == Proven::Booted {
+            state.proofs[1] = Some(proof.clone());
+        }
+        state.proofs[0] = Some(proof.clone());
+    }
+
+    /// The last trial boot, and the last that went well.
+    pub fn proofs(&self) -> [Option<ProvenPoint>; 2] {
+        self.state().proofs.clone()
+    }
+
+    /// These points are patched ahead, or why the newest could not be.
+    pub(super) fn prepared(&self, points: Result<Vec<PreparedPoint>>) {
+        let mut state = self.state();
+        state.prepare_failed = match points {
+            Ok(points) => {
+                state.prepared = points;
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        };
+    }
+
+    /// The points that are patched ahead, and why the newest could not be.
+    pub fn ahead(&self) -> (Vec<PreparedPoint>, Option<String>) {
+        let state = self.state();
+        (state.prepared.clone(), state.prepare_failed.clone())
     }
 
     /// How old the newest state is at `now`, in seconds; `None` where there is no point.

@@ -1,7 +1,7 @@
 //! Fleets: one machine's failure stops no other, collisions are found before anything is written, and what is done is not
 //! done again, not even after a kill.
 
-use crate::boots::{alone, guest, landfall, text};
+use crate::boots::{guest, landfall, place, text};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ fn changed(path: &Path) -> std::time::SystemTime {
 #[test]
 fn a_killed_run_is_picked_up() {
     // Another test may be making the guest at this moment.
-    let _alone = alone();
+    let _place = place();
     let Some(folder) = guest("bookworm", "bios-ext4") else { return };
     let source = folder.join("web01.vmx");
     let site = Site::new(&format!(

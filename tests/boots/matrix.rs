@@ -2,7 +2,7 @@
 //! has, before the pass and after it. `make matrix` runs it (hours of emulation without KVM) and leaves the table in
 //! `target/matrix.md`, which the README shows; `MATRIX=noble make matrix` runs the guests whose names hold that.
 
-use super::{alone, comes_ashore, convert, convert_with, guest, landfall_for, prove, root, text};
+use super::{comes_ashore, convert, convert_with, guest, landfall_for, place, prove, root, text};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -123,7 +123,7 @@ fn trial(source: &Path, machine: &Path, evidence: &Path, more: &[&str]) -> Strin
 #[test]
 #[ignore = "hours of emulation: make matrix"]
 fn every_guest_on_every_hardware() {
-    let _alone = alone();
+    let _place = place();
     let out = tempfile::tempdir_in(root().join("target")).unwrap();
     let mut guests = Vec::new();
     for (suite, layout, says, hardware) in GUESTS {
@@ -185,7 +185,7 @@ fn every_guest_on_every_hardware() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_on_a_mirror_of_two_disks_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("bullseye", "bios-raid") else { return };
     assert_eq!(seen["proof"]["guest"]["failed_units"], serde_json::json!([]), "{seen:#}");
 }
@@ -193,7 +193,7 @@ fn a_guest_on_a_mirror_of_two_disks_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_in_luks_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("bookworm", "uefi-luks") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("root_crypt"), "{seen:#}");
 }
@@ -202,7 +202,7 @@ fn a_guest_in_luks_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_on_subvolumes_of_btrfs_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("trixie", "uefi-btrfs") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("btrfs"), "{seen:#}");
 }
@@ -211,7 +211,7 @@ fn a_guest_on_subvolumes_of_btrfs_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_in_a_unified_kernel_image_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("trixie", "uefi-uki") else { return };
     let edits = seen["report"]["edits"].as_array().unwrap();
     let image = |edit: &&Value| edit["path"].as_str().unwrap().ends_with(".efi");
@@ -222,7 +222,7 @@ fn a_guest_in_a_unified_kernel_image_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_with_secure_boot_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(source) = guest("trixie", "uefi-secure") else { return };
     let out = tempfile::tempdir_in(root().join("target")).unwrap();
     convert(landfall_for(&source), "kvm", &source.join("web01.vmx"), out.path());
@@ -237,7 +237,7 @@ fn a_guest_with_secure_boot_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_with_boot_on_a_subvolume_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("bookworm", "bios-btrfs") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("btrfs"), "{seen:#}");
 }
@@ -245,7 +245,7 @@ fn a_guest_with_boot_on_a_subvolume_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_of_extlinux_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("bookworm", "bios-extlinux") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().starts_with("/dev/vda1"), "{seen:#}");
 }
@@ -253,7 +253,7 @@ fn a_guest_of_extlinux_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_on_a_thin_volume_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("bookworm", "bios-thin") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().contains("vg0-root ext4"), "{seen:#}");
 }
@@ -262,7 +262,7 @@ fn a_guest_on_a_thin_volume_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_with_its_loader_on_the_second_disk_comes_ashore() {
-    let _alone = alone();
+    let _place = place();
     let Some(seen) = comes_ashore("bookworm", "bios-second") else { return };
     assert!(seen["proof"]["guest"]["root"].as_str().unwrap().starts_with("/dev/vdb1"), "{seen:#}");
     assert_eq!(seen["proof"]["guest"]["failed_units"], serde_json::json!([]), "{seen:#}");
@@ -273,7 +273,7 @@ fn a_guest_with_its_loader_on_the_second_disk_comes_ashore() {
 #[test]
 #[ignore = "the guest takes minutes to make: make matrix"]
 fn a_guest_on_a_bond_comes_ashore_at_another_site() {
-    let _alone = alone();
+    let _place = place();
     let Some(source) = guest("noble", "bios-bond") else { return };
     let out = tempfile::tempdir_in(root().join("target")).unwrap();
     let map = out.path().join("map.toml");

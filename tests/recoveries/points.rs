@@ -5,7 +5,7 @@ use super::*;
 /// What `inspect` finds in a point is what it finds in the machine that it is of; and `convert` takes it to other targets.
 #[test]
 fn a_point_is_inspected_and_converted_as_its_machine_is() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(protected) = protected() else { return };
     let source = guest("bookworm", "bios-ext4").unwrap();
     let before = digest(&protected.vault(), protected.points[0]);

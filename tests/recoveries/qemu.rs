@@ -4,7 +4,8 @@ use super::*;
 use crate::receive::Running;
 use landfall::hypervisor::{Networks, target};
 use landfall::ops::recover::{self, Wanted, ended};
-use landfall::recovery::{Mode, Recovery, Step};
+use landfall::recovery::{Mode, Patched, Recovery, Step};
+use landfall::report::protection::Evidence;
 use landfall_image::Overlay;
 use std::io::Read;
 use std::process::{Child, Stdio};
@@ -57,6 +58,9 @@ impl Points for Service {
     }
     fn holds(&self) -> Result<Vec<point::HeldPoint>> {
         Ok(point::holds(&self.vault))
+    }
+    fn attach(&self, _machine: &Name, _number: u64, _evidence: &Evidence) -> Result<()> {
+        Err(landfall_image::Error::refused("nothing is tried here"))
     }
 }
 
@@ -138,7 +142,7 @@ fn qemu_img(args: &[&str], path: &Path) -> String {
 /// Boots from its point, is killed, boots again with what it wrote, and is kept: all while the point stays what it was.
 #[test]
 fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(protected) = protected() else { return };
     let before = digest(&protected.vault(), protected.points[0]);
     let (vault, _) = Vault::open(&protected.vault()).unwrap();
@@ -158,10 +162,11 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     assert!(done.serving.is_none() && done.report.was_prepared && done.inspected.is_none());
     let folder = PathBuf::from(&done.report.folder);
     assert_eq!(names(&out), [".prepared", "web01"]);
-    // What was prepared is wanted no more when its point is gone; the recovery has its own.
-    let is_kept = |machine: &str, point: u64| machine == "web01" && point == protected.points[0];
-    assert_eq!(ended::remove_prepared(&out, &is_kept).unwrap(), 0);
-    assert_eq!(ended::remove_prepared(&out, &|_, _| false).unwrap(), 1);
+    assert_eq!(ended::newest_prepared(&out, &name(), "kvm").unwrap(), protected.points[0]);
+    // What was prepared is wanted no more; the recovery has its own.
+    let place = PathBuf::from(&prepared.folder);
+    Patched::read(&place).unwrap().remove(&place).unwrap();
+    assert!(ended::newest_prepared(&out, &name(), "kvm").unwrap_err().hint_text().is_some());
     assert!(names(&out.join(".prepared")).is_empty());
     assert_eq!(
         names(&folder),

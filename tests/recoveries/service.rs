@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 /// The real program, with the vault of a guest.
 struct Service {
     protected: Protected,
+    /// In its file, under `[protect]`.
+    more: &'static str,
     child: Option<Child>,
 }
 
@@ -17,8 +19,17 @@ impl Service {
         let dir = self.protected.dir.path();
         let file = dir.join("landfall.toml");
         // The vault is looked at, and not written to.
-        fs::write(&file, "vault = \"vault\"\nsockets = \"s\"\n[protect]\nretention = \"100y every 1s\"\n").unwrap();
-        let child = landfall().args(["serve", "--config"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let text = format!(
+            "vault = \"vault\"\nsockets = \"s\"\n[protect]\nretention = \"100y every 1s\"\n{}",
+            self.more
+        );
+        fs::write(&file, text).unwrap();
+        let child = landfall()
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         self.child = Some(child.unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::os::unix::net::UnixStream::connect(dir.join("s/points.sock")).is_err() {
@@ -50,11 +61,11 @@ impl Drop for Service {
 
 #[test]
 fn a_machine_is_recovered_while_the_service_works_on() {
-    let _alone = crate::boots::alone();
+    let _place = crate::boots::place();
     let Some(protected) = protected() else { return };
     let dir = protected.dir.path().to_owned();
     let points = protected.points;
-    let mut service = Service { protected, child: None };
+    let mut service = Service { protected, more: "", child: None };
     service.start();
     let inspected = json(&service.landfall().args(["inspect", "point:web01@tag:good"]).output().unwrap());
     assert_eq!(inspected["source"], format!("point:web01@{}", points[0]), "{inspected:#}");
@@ -63,25 +74,118 @@ fn a_machine_is_recovered_while_the_service_works_on() {
     let at = ["recover", "web01", "--at", "2026-11-29 14:03:05", "--mode", "test", "-o"];
     let recovered = done(service.landfall().args(at).arg(dir.join("out")));
     let over = recovered["recovery"]["disks"][0]["over"].as_str().unwrap();
-    assert!(over.contains(&format!("scsi0-0%40{}?socket=", points[0])) && over.ends_with("s/points.sock"), "{over}");
-    let zone = recovered["findings"].as_array().unwrap().iter().filter(|it| it["id"] == "recovery-point").count();
+    assert!(
+        over.contains(&format!("scsi0-0%40{}?socket=", points[0])) && over.ends_with("s/points.sock"),
+        "{over}"
+    );
+    let zone =
+        recovered["findings"].as_array().unwrap().iter().filter(|it| it["id"] == "recovery-point").count();
     assert_eq!(zone, 2, "that UTC was taken is told: {recovered:#}");
     let folder = dir.join("out/web01-test");
     // QEMU reads the chain through the service; what was patched is on top.
     let chain = dir.join("chain.raw");
-    output(Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&folder.join("disk0.qcow2"), &chain]));
+    output(
+        Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&folder.join("disk0.qcow2"), &chain]),
+    );
     let mine = done(service.landfall().args(["disk", "info"]).arg(&chain));
-    assert_eq!(mine["partitions"]["entries"][0]["start"], inspected["disks"][0]["partitions"]["entries"][0]["start"]);
+    assert_eq!(
+        mine["partitions"]["entries"][0]["start"],
+        inspected["disks"][0]["partitions"]["entries"][0]["start"]
+    );
     // A service that was killed knows what is needed.
     service.kill();
     service.start();
-    let delete = service.landfall().args(["points", "delete", "web01", &points[0].to_string()]).output().unwrap();
+    let delete =
+        service.landfall().args(["points", "delete", "web01", &points[0].to_string()]).output().unwrap();
     assert_eq!(delete.status.code(), Some(1));
-    assert!(text(&delete).contains("web01-test") || text(&delete).contains("has the name"), "{}", text(&delete));
+    assert!(
+        text(&delete).contains("web01-test") || text(&delete).contains("has the name"),
+        "{}",
+        text(&delete)
+    );
     let removed = done(service.landfall().args(["recover", "remove"]).arg(&folder));
     assert_eq!(removed["outcome"], "removed");
     service.kill();
     let (vault, _) = Vault::open(&service.protected.vault()).unwrap();
     assert!(vault.machine(&name()).unwrap().holds().all().is_empty());
     crate::cli::schemas::check(&[("recover", recovered), ("recover-end", removed)]);
+}
+
+/// The service's own processes: the newest point is patched ahead and booted, and a recovery takes what is there.
+#[test]
+fn points_are_patched_and_tried_by_the_clock() {
+    let _place = crate::boots::place();
+    let Some(protected) = protected() else { return };
+    let dir = protected.dir.path().to_owned();
+    // The newest is one that cannot boot: nobody finds a system in it.
+    let more = "prepare = [\"kvm\"]\nprove = \"30d\"\n[drill]\nwithin = \"10s\"\nevidence = \"evidence\"\nrecovered = \"out\"\n";
+    let mut service = Service { protected, more, child: None };
+    service.start();
+    let status = |service: &Service| json(&service.landfall().arg("status").output().unwrap());
+    let wait = |service: &Service, what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            let status = status(service);
+            if is_so(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what}: {status:#}");
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    };
+    let has =
+        |status: &Value, id: &str| status["alarms"].as_array().unwrap().iter().any(|alarm| alarm["id"] == id);
+    let bad =
+        wait(&service, "alarms", &|status| has(status, "proof-failed") && has(status, "prepare-failed"));
+    assert_eq!(bad["coverage"], serde_json::json!({"scheduled": 1, "proven": 0}));
+    let last = &bad["machines"][0]["proof"]["last"];
+    assert_eq!(last["point"], service.protected.points[1], "{bad:#}");
+    assert_ne!(last["outcome"], "booted");
+    let folder = PathBuf::from(last["folder"].as_str().unwrap());
+    assert!(folder.starts_with(dir.join("evidence/web01")) && folder.join("proof.json").is_file());
+    assert!(bad["machines"][0].get("prepared").is_none());
+    let listed = json(&service.landfall().args(["points", "list", "web01"]).output().unwrap());
+    let listed = listed["points"].as_array().unwrap();
+    assert!(listed[0].get("proof").is_none() && listed[1]["proof"]["outcome"] == last["outcome"]);
+    service.kill();
+
+    // One that boots is newer, and the service begins with it.
+    let newest = {
+        let (vault, _) = Vault::open(&service.protected.vault()).unwrap();
+        let machine = vault.machine(&name()).unwrap();
+        let good = machine.at(service.protected.points[0]).unwrap();
+        let disk = good.disk(*good.state().disks.keys().next().unwrap()).unwrap();
+        let mut head = vec![0; 4 << 20];
+        disk.read_at(GuestOffset(0), &mut head).unwrap();
+        machine.live("scsi0-0").unwrap().write_at(GuestOffset(0), &head).unwrap();
+        machine.checkpoint(1_795_960_995_000, &Mark::default()).unwrap()
+    };
+    service.start();
+    let good = wait(&service, "prepared", &|status| status["machines"][0].get("prepared").is_some());
+    assert_eq!(good["machines"][0]["prepared"][0]["point"], newest, "{good:#}");
+    assert!(!has(&good, "prepare-failed"));
+    assert_eq!(good["machines"][0]["proof"]["last"]["point"], service.protected.points[1], "evidence stays");
+    let at = ["recover", "web01", "--at", "prepared", "--mode", "test", "-o"];
+    let recovered = done(service.landfall().args(at).arg(dir.join("out")));
+    assert_eq!((&recovered["was_prepared"], &recovered["recovery"]["point"]), (&true.into(), &newest.into()));
+    // It is held as long as it is there.
+    let holds = json(&service.landfall().args(["points", "show", "web01", "latest"]).output().unwrap());
+    assert_eq!(holds["point"]["number"], newest);
+    let delete =
+        service.landfall().args(["points", "delete", "web01", &newest.to_string()]).output().unwrap();
+    assert_eq!(delete.status.code(), Some(1), "{}", text(&delete));
+    done(service.landfall().args(["recover", "remove"]).arg(dir.join("out/web01-test")));
+    // By hand it is attached all the same. Ten seconds are enough to see that nothing is attached to another point.
+    let tried = service
+        .landfall()
+        .args(["prove", "point:web01@latest", "--timeout", "10", "-o"])
+        .arg(dir.join("by hand"))
+        .output()
+        .unwrap();
+    let tried = json(&tried);
+    let shown = status(&service);
+    let last = &shown["machines"][0]["proof"]["last"];
+    assert_eq!((&last["point"], &last["outcome"]), (&newest.into(), &tried["outcome"]), "{shown:#}");
+    service.kill();
+    crate::cli::schemas::check(&[("status", bad), ("status", shown), ("recover", recovered)]);
 }

@@ -1,13 +1,12 @@
 //! Machines that must not be converted: each is refused with a reason and a remedy, leaves nothing behind, and stays as
 //! it is. The guests here have no kernel that runs; they hold what is looked at before one would.
 
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text, watched};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 const MIB: u64 = 1 << 20;
 
@@ -135,42 +134,6 @@ fn have(tools: &[&str]) -> bool {
     all
 }
 
-/// The parent of a process, and the moment of its start: that and the number together are never used twice.
-fn parent_and_start(pid: u32) -> Option<(u32, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    // A process that waits to be collected has ended.
-    (*fields.first()? != "Z").then_some(())?;
-    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
-}
-
-/// Runs a command, and tells which processes that it or its children started are there after its end.
-fn watched(mut command: Command) -> (Output, Vec<u32>) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut family: BTreeMap<u32, u64> = BTreeMap::new();
-    while child.try_wait().unwrap().is_none() {
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if let Some((parent, start)) = parent_and_start(pid)
-                && (parent == child.id() || family.contains_key(&parent))
-            {
-                family.insert(pid, start);
-            }
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let output = child.wait_with_output().unwrap();
-    // What was killed takes a moment to be gone.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while family.iter().any(|(pid, start)| parent_and_start(*pid).is_some_and(|(_, now)| now == *start))
-        && Instant::now() < deadline
-    {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    family.retain(|pid, start| parent_and_start(*pid).is_some_and(|(_, now)| now == *start));
-    (output, family.into_keys().collect())
-}
-
 /// What makes a root file system of Debian that starts from BIOS, as far as anybody looks; `/boot` is apart.
 fn debian(fstab: &str) -> BTreeMap<&'static str, Vec<u8>> {
     let files = [
@@ -233,14 +196,14 @@ fn initramfs(len: usize) -> Vec<u8> {
 
 #[test]
 fn an_empty_disk() {
-    let _alone = alone();
+    let _place = place();
     let machine = Machine::new(8);
     machine.is_refused(1, &["no-operating-system", "disk0 ("]);
 }
 
 #[test]
 fn a_disk_with_files_but_no_system() {
-    let _alone = alone();
+    let _place = place();
     if !have(&["mke2fs"]) {
         return;
     }
@@ -253,7 +216,7 @@ fn a_disk_with_files_but_no_system() {
 /// It may well hold one, where this version does not look.
 #[test]
 fn a_system_in_a_subvolume_of_btrfs() {
-    let _alone = alone();
+    let _place = place();
     if !have(&["mkfs.btrfs"]) {
         return;
     }
@@ -269,7 +232,7 @@ fn a_system_in_a_subvolume_of_btrfs() {
 
 #[test]
 fn a_hibernated_guest() {
-    let _alone = alone();
+    let _place = place();
     if !have(&["mke2fs", "mkswap"]) {
         return;
     }
@@ -289,7 +252,7 @@ fn a_hibernated_guest() {
 
 #[test]
 fn an_encrypted_root_beside_a_plain_boot() {
-    let _alone = alone();
+    let _place = place();
     if !have(&["mke2fs", "cryptsetup"]) {
         return;
     }
@@ -312,7 +275,7 @@ fn an_encrypted_root_beside_a_plain_boot() {
 /// The new initramfs has no room, not even in place of the old one.
 #[test]
 fn a_boot_partition_that_is_too_full() {
-    let _alone = alone();
+    let _place = place();
     if !have(&["mke2fs"]) {
         return;
     }
@@ -328,7 +291,7 @@ fn a_boot_partition_that_is_too_full() {
 
 #[test]
 fn a_disk_that_is_not_there() {
-    let _alone = alone();
+    let _place = place();
     let machine = Machine::new(8);
     machine.define("web02.vmdk");
     machine.is_refused(2, &["web01.vmx", "web02.vmdk", "hint: put web02.vmdk beside"]);
@@ -336,7 +299,7 @@ fn a_disk_that_is_not_there() {
 
 #[test]
 fn an_extent_that_is_not_there_or_too_short() {
-    let _alone = alone();
+    let _place = place();
     let machine = Machine::new(8);
     File::options().write(true).open(machine.disk()).unwrap().set_len(4 * MIB).unwrap();
     machine.is_refused(1, &["web01-flat.vmdk"]);
@@ -347,7 +310,7 @@ fn an_extent_that_is_not_there_or_too_short() {
 /// A definition from elsewhere must not put the host's files into a disk.
 #[test]
 fn a_disk_outside_of_the_folder() {
-    let _alone = alone();
+    let _place = place();
     let machine = Machine::new(8);
     let secret = machine.folder.path().join("secret.img");
     fs::write(&secret, noise(4096)).unwrap();

@@ -3,7 +3,7 @@
 
 use super::vcsim::{Vcsim, second_client};
 use super::{all, ids, landfall};
-use crate::boots::{alone, guest};
+use crate::boots::{guest, place};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ fn outcomes(report: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn a_fleet_is_registered_once() {
-    let _alone = alone();
+    let _place = place();
     let Some(folder) = guest("bookworm", "bios-ext4") else { return };
     let Some(vcsim) = Vcsim::start(&["-esx"]) else { return };
     if !second_client() {

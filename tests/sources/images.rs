@@ -1,7 +1,7 @@
 //! A disk image without a definition is a machine, too: what nobody says is found out or chosen, and told.
 
 use super::{Site, have_qemu_img, inspect, qemu_img, run, told};
-use crate::boots::{alone, guest, landfall, text};
+use crate::boots::{guest, landfall, place, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -178,7 +178,7 @@ fn an_export_is_a_machine() {
 /// All that is left of a real machine is its image: it comes ashore with what is known of it.
 #[test]
 fn a_real_image_is_converted() {
-    let _alone = alone();
+    let _place = place();
     let Some(folder) = guest("bookworm", "bios-ext4") else { return };
     let site = Site::new();
     let output = landfall()

@@ -1,7 +1,7 @@
 //! UEFI variables: a target whose firmware reads their format starts with the source's; for any other it is told that they stay.
 
 use super::{Site, have_qemu_img, qemu_img};
-use crate::boots::{alone, guest, landfall, text};
+use crate::boots::{guest, landfall, place, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -101,7 +101,7 @@ fn variables_come_along_where_the_firmware_reads_them() {
 /// What is written is what was read, and every file beside it goes by the name.
 #[test]
 fn the_written_machine_has_the_variables_of_the_source() {
-    let _alone = alone();
+    let _place = place();
     let Some(folder) = guest("trixie", "uefi-lvm-xfs") else { return };
     let Some(bytes) = variables() else { return };
     let site = Site::new();

@@ -4,7 +4,7 @@
 
 use super::virtio::cat;
 use super::{Guest, findings, have, machine, to_raw, volume};
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -57,7 +57,7 @@ fn a_machine_gets_the_targets_agent() {
     if !have(&tools) || !have(&["wixl"]) {
         return;
     }
-    let _alone = alone();
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Some(vmx) = machine(folder.path(), Guest::Plain) else { return };

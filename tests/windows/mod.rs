@@ -5,7 +5,7 @@
 mod installer;
 mod virtio;
 
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text};
 use landfall_boot::windows::data::Data;
 use landfall_boot::windows::hive::Hive;
 use serde_json::Value;
@@ -268,7 +268,7 @@ fn a_machine_goes_round() {
     if !have(&["mkntfs", "ntfs-3g", "ntfscat", "hivexregedit", "sfdisk", "qemu-system-x86_64"]) {
         return;
     }
-    let _alone = alone();
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Some(vmx) = machine(folder.path(), Guest::Plain) else { return };

@@ -3,7 +3,7 @@
 //! ntfsls read what the guest has afterwards. None of the drivers runs: that Windows loads them is not proven here.
 
 use super::{Guest, convert, findings, have, machine, to_raw, values, volume};
-use crate::boots::{alone, fingerprint, landfall, text};
+use crate::boots::{fingerprint, landfall, place, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -203,7 +203,7 @@ fn a_machine_gets_the_drivers_of_virtio_win() {
     if !have(&tools) || !have(&["openssl", "xorriso", "qemu-img"]) {
         return;
     }
-    let _alone = alone();
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Some(vmx) = machine(folder.path(), Guest::WithDatabase) else { return };

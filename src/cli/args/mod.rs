@@ -11,7 +11,8 @@ pub use receive::{ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, Receive
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{
-    AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs, TokenVerb,
+    AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs,
+    TokenVerb,
 };
 
 use crate::ops::parse_size;

@@ -15,7 +15,8 @@ pub struct Recover {
     #[arg(value_name = "MACHINE", required = true)]
     pub machine: Option<String>,
     /// The machine as it was then: latest, a point's number, a time (2026-11-29T14:03:05Z; without a zone it is UTC), how long ago
-    /// (-15m, -1h30m), tag:NAME. Of a time the newest point that is not younger [default: latest]
+    /// (-15m, -1h30m), tag:NAME, or prepared: the newest that was patched ahead. Of a time the newest point that is not younger
+    /// [default: latest]
     #[arg(long, value_name = "AT", allow_hyphen_values = true)]
     pub at: Option<String>,
     /// Where it will run

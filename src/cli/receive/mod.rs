@@ -94,8 +94,9 @@ impl Run<'_> {
                 return Err(Error::refused(format!("{:?} has no file", pair.concat()))
                     .hint("name each further disk with its stream: web01/sdb sdb.diff"));
             };
-            let disk = ExportName::parse(disk)
-                .ok_or_else(|| Error::refused(format!("{disk:?} is no MACHINE/DISK")).hint("write it like web01/sdb"))?;
+            let disk = ExportName::parse(disk).ok_or_else(|| {
+                Error::refused(format!("{disk:?} is no MACHINE/DISK")).hint("write it like web01/sdb")
+            })?;
             disks.push((disk, PathBuf::from(file)));
         }
         let wanted = Streams {
@@ -123,8 +124,10 @@ impl Run<'_> {
             let own = args.bitmap.iter().find(|(other, _)| other == disk).map(|(_, name)| name.clone());
             // As libvirt calls it: virsh backup-begin, exportbitmap.
             let usual = format!("backup-{}", Uri::parse(uri)?.export());
-            let bitmap =
-                args.since.as_ref().map(|since| PullBitmap { name: own.unwrap_or(usual), since: since.clone() });
+            let bitmap = args
+                .since
+                .as_ref()
+                .map(|since| PullBitmap { name: own.unwrap_or(usual), since: since.clone() });
             disks.push(PullFrom { disk: disk.clone(), uri: uri.clone(), bitmap });
         }
         let wanted = WantedPull {

@@ -49,7 +49,8 @@ fn size(size: (Option<Bytes>, Bytes)) -> String {
 }
 
 fn counts(counts: &Counts) -> String {
-    let zeroed = if counts.zeroed > 0 { format!(", {} became zeros", Bytes(counts.zeroed)) } else { String::new() };
+    let zeroed =
+        if counts.zeroed > 0 { format!(", {} became zeros", Bytes(counts.zeroed)) } else { String::new() };
     format!("{} compared, {} written{zeroed}", Bytes(counts.compared), Bytes(counts.written))
 }
 
@@ -108,7 +109,12 @@ pub fn scanned(scanned: &Scanned) -> String {
         let place = drop.drop.strip_prefix(&scanned.folder).unwrap_or(&drop.drop).display();
         let says = drop.says().unwrap_or_default();
         match &drop.became {
-            Became::Taken(done) => taken(&place.to_string(), drop.machine.as_ref().map_or("", |name| name.as_str()), done, &mut out),
+            Became::Taken(done) => taken(
+                &place.to_string(),
+                drop.machine.as_ref().map_or("", |name| name.as_str()),
+                done,
+                &mut out,
+            ),
             Became::Waiting { why } => out.push_str(&wrapped("", 0, &format!("waits: {place}: {why}"))),
             Became::Refused(trouble) => refused(&format!("REFUSED: {place}: {says}"), trouble, &mut out),
             Became::Failed(trouble) => {
@@ -147,7 +153,8 @@ fn refused(says: &str, trouble: &Trouble, out: &mut String) {
 
 /// A drop that was sealed.
 pub fn sealed(path: &Path, manifest: &Manifest) -> String {
-    format!("{} names {} with {} digest{}; move the folder to the watched one now.\n",
+    format!(
+        "{} names {} with {} digest{}; move the folder to the watched one now.\n",
         path.display(),
         count(manifest.files.len(), "file"),
         if manifest.files.len() == 1 { "its" } else { "their" },

@@ -10,7 +10,7 @@ use crate::ops::service::Service;
 use crate::report::api::{
     PointShown, SetPoint, Verdict, Verification, VerificationState, VerifiedDisk, Verify,
 };
-use crate::report::protection::{Point, Points};
+use crate::report::protection::{Point, Points, Proven};
 use crate::vault::journal::Consistency;
 use landfall_image::convert::Progress;
 use landfall_image::{Bytes, Error, Result};
@@ -178,7 +178,13 @@ fn row(point: &Point) -> [String; 3] {
         what.push(format!("{verdict} {}", shown::minute(verified.at)));
     }
     if let Some(proof) = &point.proof {
-        what.push(format!("{} on {} {}", proof.outcome, proof.target, shown::minute(proof.at)));
+        let word = match proof.outcome {
+            Proven::Booted => "booted",
+            Proven::Stopped => "DID NOT BOOT",
+            Proven::TimedOut => "DID NOT BOOT IN TIME",
+            Proven::CouldNotRun => "could not be tried",
+        };
+        what.push(format!("{word} on {} {}", proof.target, shown::minute(proof.at)));
     }
     [point.number.to_string(), point.at.to_string(), what.join(", ")]
 }

@@ -4,10 +4,13 @@ use super::Run;
 use super::shown::{self, Side, count, table, whole_span, wrapped};
 use crate::cli::args::StatusArgs;
 use crate::cli::text;
+use crate::moment::Moment;
 use crate::ops::Failure;
 use crate::ops::service::Service;
 use crate::report::api::MachineShown;
-use crate::report::protection::{Alarm, DiskStatus, Gravity, MachineStatus, Protection, Status};
+use crate::report::protection::{
+    Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, Proven, Status,
+};
 use landfall_image::Result;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -94,6 +97,13 @@ pub fn in_words(status: &Status) -> String {
         0,
         &format!("Vault {}: {} of {} free ({percent} %)", vault.folder, vault.free, vault.size),
     ));
+    let coverage = &status.coverage;
+    if coverage.scheduled > 0 || coverage.proven > 0 {
+        let unproven = coverage.scheduled.saturating_sub(coverage.proven);
+        let open = if unproven > 0 { format!("; {unproven} not, or too long ago") } else { String::new() };
+        let _ =
+            writeln!(out, "Seen to boot: {} of {}{open}", coverage.proven, count(machines.len(), "machine"));
+    }
     if !machines.is_empty() {
         out.push('\n');
         let mut order: Vec<&MachineStatus> = machines.iter().collect();
@@ -188,6 +198,36 @@ fn fed(disk: &DiskStatus, status: &Status) -> String {
     format!("fed by {way}{colon}{source}{point}{ago}{unverified}")
 }
 
+fn proof_text(proof: &ProofStatus, now: Moment) -> String {
+    let every = proof.every.map(|every| format!(", every {}", whole_span(every)));
+    let every = every.unwrap_or_default();
+    let Some(last) = &proof.last else { return format!("none yet{every}") };
+    let seen = &last.evidence;
+    let word = match seen.outcome {
+        Proven::Booted => "BOOTED",
+        Proven::Stopped => "DID NOT BOOT",
+        Proven::TimedOut => "DID NOT BOOT IN TIME",
+        Proven::CouldNotRun => "COULD NOT BE TRIED",
+    };
+    let login =
+        seen.seconds_to_login.map(|seconds| format!(", login after {seconds:.0} s")).unwrap_or_default();
+    let mut out = format!(
+        "point {} {word} on {} {} ago{login}{every}: {}",
+        last.point,
+        seen.target,
+        shown::between(seen.at, now),
+        seen.says
+    );
+    match &proof.booted {
+        Some(booted) if booted.evidence.at != seen.at => {
+            let _ = write!(out, "; the last that booted is {} of {}", booted.point, booted.evidence.at);
+        }
+        Some(_) => {}
+        None => out.push_str("; none has booted yet"),
+    }
+    out
+}
+
 fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> String {
     let machine = &one.machine;
     let mut out = String::new();
@@ -208,6 +248,18 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
     );
     if let Some(group) = &machine.group {
         line("group", group);
+    }
+    if let Some(proof) = &machine.proof {
+        line("proof", &proof_text(proof, status.at));
+    }
+    for prepared in &machine.prepared {
+        line(
+            "prepared",
+            &format!(
+                "for {}: point {} of {} (landfall recover {} --at prepared)",
+                prepared.target, prepared.point, prepared.at, machine.name
+            ),
+        );
     }
     let defined = match (machine.defined, one.variables) {
         (true, true) => "known, with its UEFI variables".to_owned(),

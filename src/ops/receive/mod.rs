@@ -16,6 +16,7 @@ use super::source::point::{At, Candidate, PointName, choose, which};
 use crate::event::Event;
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::ExportName;
 use crate::receive::content::Effort;
 use crate::receive::digest::{self, Sum};
 use crate::receive::folder::inventory::Inventory;
@@ -27,7 +28,6 @@ use crate::receive::rbd::record::Version;
 use crate::receive::rbd::{self, Policy};
 use crate::receive::send::Held;
 use crate::receive::spool::{Request, Upload};
-use crate::receive::ExportName;
 use crate::report::VERSION;
 use crate::report::sending::Sending;
 use crate::report::receiving::{PointExported, Receipt, ReceiptState, Received, WantedPull};
@@ -183,8 +183,11 @@ pub fn streams(
         return Err(Error::refused("two streams cannot both come from standard input")
             .hint("write them into files first: rbd export-diff … FILE"));
     }
-    let requests: Vec<(Request, &Path)> =
-        wanted.disks.iter().map(|(disk, file)| Ok((request(wanted, disk, file)?, file.as_path()))).collect::<Result<_>>()?;
+    let requests: Vec<(Request, &Path)> = wanted
+        .disks
+        .iter()
+        .map(|(disk, file)| Ok((request(wanted, disk, file)?, file.as_path())))
+        .collect::<Result<_>>()?;
     match (place, place.site(context, &[])?) {
         (_, Some(site)) => closing(site.vault(), streams_here(context, &site, requests, stdin)),
         (Place::Service(service), None) => {
@@ -322,8 +325,10 @@ fn wait(context: &Context<'_>, service: &Service, mut receipt: Receipt) -> Resul
             ReceiptState::Waiting | ReceiptState::Running => {}
         }
         if context.cancel.is_cancelled() {
-            return Err(Error::interrupted()
-                .hint(format!("the service goes on with {}: landfall status shows when it is done", receipt.says)));
+            return Err(Error::interrupted().hint(format!(
+                "the service goes on with {}: landfall status shows when it is done",
+                receipt.says
+            )));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(ASK);
@@ -356,11 +361,17 @@ fn other_way() -> Error {
 ///
 /// # Errors
 /// As [`pull::pull`].
-pub fn pull(context: &Context<'_>, place: &Place, machine: &Name, wanted: &WantedPull) -> Result<pull::Outcome> {
+pub fn pull(
+    context: &Context<'_>,
+    place: &Place,
+    machine: &Name,
+    wanted: &WantedPull,
+) -> Result<pull::Outcome> {
     match (place, place.site(context, &[])?) {
-        (_, Some(site)) => {
-            closing(site.vault(), pull_request(wanted).and_then(|request| site.pull(context, machine, &request)))
-        }
+        (_, Some(site)) => closing(
+            site.vault(),
+            pull_request(wanted).and_then(|request| site.pull(context, machine, &request)),
+        ),
         (Place::Service(service), None) => match wait(context, service, service.pull(machine, wanted)?)? {
             Received::Pull(outcome) => Ok(outcome),
             _ => Err(other_way()),
@@ -452,8 +463,17 @@ pub fn export(
                 Ok((number, name.unwrap_or_else(|| format!("landfall-{number}"))))
             };
             let point = shown(&wanted.point.at, wanted.snapshot.as_ref())?;
-            let since = wanted.since.as_ref().map(|at| shown(at, wanted.since_snapshot.as_ref())).transpose()?;
-            service.export(machine, &point, disk, since.as_ref(), wanted.format, &mut summing, &context.cancel)?;
+            let since =
+                wanted.since.as_ref().map(|at| shown(at, wanted.since_snapshot.as_ref())).transpose()?;
+            service.export(
+                machine,
+                &point,
+                disk,
+                since.as_ref(),
+                wanted.format,
+                &mut summing,
+                &context.cancel,
+            )?;
             (point, since, None)
         }
     };
@@ -551,7 +571,9 @@ pub fn export_to(
     if let Some(there) = [path, &side].into_iter().find(|path| std::fs::symlink_metadata(path).is_ok())
         && !replace
     {
-        return Err(Error::refused("is there already").in_file(there).hint("name another file, or replace it with --replace"));
+        return Err(Error::refused("is there already")
+            .in_file(there)
+            .hint("name another file, or replace it with --replace"));
     }
     let part = path.with_file_name(format!(".{name}.part"));
     let mut file = io::BufWriter::with_capacity(1 << 20, std::fs::File::create(&part).map_err(cannot)?);

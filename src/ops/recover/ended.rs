@@ -14,7 +14,7 @@ use crate::hypervisor::xml;
 use crate::name::Name;
 use crate::ops::source::point::{At, HeldPoint, PointSource, Points};
 use crate::ops::{Context, folder, register};
-use crate::recovery::{FILE, Mode, PREPARED, Patched, Recovery, Step, below, prepared_folder};
+use crate::recovery::{FILE, Mode, Patched, Recovery, Step, below, prepared_folder};
 use crate::registrar;
 use crate::registrar::libvirt::host::{Host as Libvirt, User};
 use crate::report::VERSION;
@@ -596,17 +596,37 @@ pub fn list(context: &Context<'_>, output: &Path) -> Result<Recoveries> {
         };
         out.recoveries.push(Listed { folder: place.display().to_string(), recovery, state, trouble });
     }
-    for place in folders(&prepared_folder(output))? {
-        let Ok(text) = fs::read(place.join(PREPARED)) else { continue };
-        let Ok(patched) = serde_json::from_slice::<Patched>(&text) else { continue };
+    for (place, patched) in prepared(output)? {
         out.prepared.push(ListedPrepared {
             folder: place.display().to_string(),
             machine: patched.machine,
+            target: patched.target,
             point: patched.point,
+            at: patched.at,
             data: super::data(&patched.disks),
         });
     }
     Ok(out)
+}
+
+/// What was patched ahead for recoveries in `output`.
+fn prepared(output: &Path) -> Result<Vec<(PathBuf, Patched)>> {
+    let folders = folders(&prepared_folder(output))?.into_iter();
+    Ok(folders.filter_map(|place| Patched::read(&place).ok().map(|patched| (place, patched))).collect())
+}
+
+/// The number of the newest point of a machine that was patched ahead for a target, for recoveries in `output`.
+///
+/// # Errors
+/// Refused where there is none.
+pub fn newest_prepared(output: &Path, machine: &Name, target: &str) -> Result<u64> {
+    let there = prepared(output)?.into_iter().map(|(_, patched)| patched);
+    let of_it = there.filter(|patched| patched.machine == machine.as_str() && patched.target == target);
+    of_it.map(|patched| patched.point).max().ok_or_else(|| {
+        Error::refused(format!("no point of {machine} is patched ahead for {target}")).in_file(output).hint(
+            "let the service do it ([protect] prepare = [\"kvm\"]) or do it now with --prepare; --at latest needs nothing ahead, and takes longer",
+        )
+    })
 }
 
 /// Folders in a folder, by name, without those that are not complete.
@@ -639,30 +659,4 @@ fn state(context: &Context<'_>, place: &Path, recovery: &Recovery) -> Result<Sta
         Some(user) if user.is_active => State::Running,
         Some(_) => State::Off,
     })
-}
-
-/// Removes what was patched ahead, and is not wanted any more: of machines and points that `keep` does not know. For a schedule.
-pub fn remove_prepared(output: &Path, keep: &dyn Fn(&str, u64) -> bool) -> Result<usize> {
-    let mut removed = 0;
-    for place in folders(&prepared_folder(output))? {
-        let known = fs::read(place.join(PREPARED))
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Patched>(&text).ok());
-        let Some(patched) = known.filter(|patched| !keep(&patched.machine, patched.point)) else { continue };
-        let Some(_lock) = folder::lock(&place)? else { continue };
-        for file in
-            patched.disks.iter().map(|disk| disk.file.as_str()).chain([super::patched::INSPECTED, PREPARED])
-        {
-            let path = place.join(file);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("cannot remove", e).in_file(&path));
-                }
-                _ => {}
-            }
-        }
-        fs::remove_dir(&place).map_err(|e| Error::io("cannot remove", e).in_file(&place))?;
-        removed += 1;
-    }
-    Ok(removed)
 }

@@ -29,7 +29,7 @@ use crate::finding;
 use crate::hypervisor::libvirt::write::NO_NETWORK;
 use crate::hypervisor::{Artifact, Networks, PlacedDisk, Placement, Target};
 use crate::machine::Machine;
-use crate::recovery::{FILE, Kept, Mode, Patched, RecoveredDisk, Recovery, Step};
+use crate::recovery::{FILE, INSPECTED, Kept, Mode, Patched, RecoveredDisk, Recovery, Step};
 use crate::registrar;
 use crate::report::recovery::{Prepared, Recovered};
 use crate::report::{Inspected, Kept as KeptReport, VERSION};
@@ -126,7 +126,7 @@ pub fn prepare(context: &Context<'_>, wanted: &Wanted, output: &Path) -> Result<
     clock.lap("find the guest and patch it");
     let patched = match &made {
         Some((patched, _)) => patched.clone(),
-        None => patched::read(&folder)?,
+        None => Patched::read(&folder)?,
     };
     Ok(Prepared {
         version: VERSION,
@@ -351,7 +351,7 @@ fn write(
     }
 
     let mut files: BTreeSet<String> =
-        patched.disks.iter().map(|disk| disk.file.clone()).chain([patched::INSPECTED.to_owned()]).collect();
+        patched.disks.iter().map(|disk| disk.file.clone()).chain([INSPECTED.to_owned()]).collect();
     let Defined { machine, placement, artifacts } = defined;
     // It registers with this program alone, which knows what is to be made and removed with it.
     for artifact in artifacts.iter().filter(|artifact| artifact.name != REGISTER_SCRIPT) {

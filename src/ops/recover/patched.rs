@@ -7,15 +7,12 @@ use crate::hypervisor::Networks;
 use crate::ops::folder::{self, Folder, write_bytes};
 use crate::ops::inspect::{self, Opened};
 use crate::ops::{Context, Failure, define};
-use crate::recovery::{self, Kept, PREPARED, Patched, below};
+use crate::recovery::{self, INSPECTED, Kept, PREPARED, Patched, below};
 use crate::report::{Inspected, VERSION, WrittenDisk};
 use landfall_image::create::{Base, CreateOptions, FileOptions};
 use landfall_image::formats::KindRow;
 use landfall_image::{Disk, Error, Format, Result, delta};
 use std::path::{Path, PathBuf};
-
-/// Name of the document that tells what was found and changed, in the folder.
-pub const INSPECTED: &str = "inspected.json";
 
 /// Patches the guest and writes a delta for each disk into `folder`. Where something blocks, nothing is written.
 pub fn make(
@@ -77,6 +74,8 @@ pub fn make(
         version: VERSION,
         machine: source.machine.to_string(),
         point: source.number,
+        at: source.at,
+        target: wanted.target.name.to_owned(),
         made_of: key.to_owned(),
         adapted,
         findings: inspected.findings.iter().map(Kept::from).collect(),
@@ -99,7 +98,7 @@ pub fn reuse(source: &Source, wanted: &Wanted, key: &str, folder: &Path, sync: b
         return None;
     }
     let copied = || -> Result<Patched> {
-        let patched = read(&prepared)?;
+        let patched = Patched::read(&prepared)?;
         if patched.version != VERSION || patched.made_of != key {
             return Err(Error::refused("was made of something else").in_file(&prepared));
         }
@@ -126,13 +125,6 @@ pub fn reuse(source: &Source, wanted: &Wanted, key: &str, folder: &Path, sync: b
             None
         }
     }
-}
-
-/// What was prepared in a folder.
-pub fn read(folder: &Path) -> Result<Patched> {
-    let path = folder.join(PREPARED);
-    let text = std::fs::read(&path).map_err(|e| Error::io("cannot read", e).in_file(&path))?;
-    serde_json::from_slice(&text).map_err(|e| Error::corrupt(format!("cannot be read: {e}")).in_file(&path))
 }
 
 /// Patches the point ahead, for recoveries that come; `false` where that was done already.

@@ -15,11 +15,11 @@ pub use wanted::{Said, wanted};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{
-    Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint, SetTag, TokenMade,
-    Tokens, Verification, Verify,
+    Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
+    SetTag, TokenMade, Tokens, Verification, Verify,
 };
-use crate::report::protection::{Points, Status};
 use crate::receive::content::Changed;
+use crate::report::protection::{Evidence, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
 use landfall_image::nbd::TlsFiles;
 use landfall_image::{Error, Kind, Result};
@@ -238,6 +238,14 @@ impl Service {
         self.get("/v1/holds")
     }
 
+    /// Attaches what a trial boot of a point showed to it.
+    ///
+    /// # Errors
+    /// Refused where there is none.
+    pub fn attach_proof(&self, name: &Name, number: u64, evidence: &Evidence) -> Result<PointSet> {
+        self.send("POST", &format!("{}/proof", point_path(name, &number.to_string())), Some(evidence))
+    }
+
     /// True for a service on this machine, asked over its socket.
     pub fn is_local(&self) -> bool {
         self.is_local
@@ -342,10 +350,7 @@ impl Service {
     }
 
     /// What is answered, or what is refused.
-    fn answered(
-        &self,
-        answer: std::result::Result<http::Response<Body>, ureq::Error>,
-    ) -> Result<Vec<u8>> {
+    fn answered(&self, answer: std::result::Result<http::Response<Body>, ureq::Error>) -> Result<Vec<u8>> {
         let mut answer = answer.map_err(|error| self.failed(error))?;
         let bytes = content(&mut answer).map_err(|error| self.failed(error))?;
         match answer.status().is_success() {

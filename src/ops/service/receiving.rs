@@ -24,7 +24,9 @@ fn cut_short(error: Error) -> Error {
     use io::ErrorKind::{BrokenPipe, ConnectionReset};
     match error.io_error().map(io::Error::kind) {
         Some(kind @ (BrokenPipe | ConnectionReset)) => Error::io("the service ended the upload", kind.into())
-            .hint("its log says why (journalctl -u landfall); landfall status shows whether the vault has room"),
+            .hint(
+                "its log says why (journalctl -u landfall); landfall status shows whether the vault has room",
+            ),
         _ => error,
     }
 }
@@ -43,7 +45,12 @@ impl Service {
         ];
         query.extend(request.sha256.map(|sum| format!("sha256={sum}")));
         query.extend(request.taken_at.map(|moment| format!("taken_at={}", part(&moment.rfc3339()))));
-        query.extend([("replace", request.replace), ("apart", request.apart)].into_iter().filter(|(_, is)| *is).map(|(name, _)| format!("{name}=true")));
+        query.extend(
+            [("replace", request.replace), ("apart", request.apart)]
+                .into_iter()
+                .filter(|(_, is)| *is)
+                .map(|(name, _)| format!("{name}=true")),
+        );
         let request = self
             .request("POST", &format!("/v1/uploads?{}", query.join("&")))
             .header("Content-Type", "application/octet-stream")

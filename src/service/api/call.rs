@@ -164,7 +164,8 @@ impl Call {
     /// The number of an upload or a receipt.
     pub(super) fn id(&self) -> Outcome<Uuid> {
         let text = self.part("id")?;
-        text.parse().map_err(|_| Refusal::missing(Error::refused(format!("{text:?} is no number of this kind"))))
+        text.parse()
+            .map_err(|_| Refusal::missing(Error::refused(format!("{text:?} is no number of this kind"))))
     }
 
     /// A machine's name in the query, or a disk's.

@@ -132,9 +132,8 @@ pub(super) fn outgoing(
     let (sender, mut pieces) = mpsc::channel(PIECES);
     let work = move || {
         let mut out = Outgoing { pieces: sender, piece: Vec::with_capacity(PIECE) };
-        let done = write(&mut out).and_then(|()| {
-            out.flush().map_err(|error| Error::io("the answer cannot be sent", error))
-        });
+        let done = write(&mut out)
+            .and_then(|()| out.flush().map_err(|error| Error::io("the answer cannot be sent", error)));
         if let Err(error) = done {
             tracing::warn!(%error, "an answer of the API ends before its time");
             // Nobody may wait for it any longer.
@@ -161,10 +160,7 @@ impl HttpBody for Prefixed {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         match this.first.take() {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),

@@ -13,11 +13,12 @@ use crate::receive::spool::{Request, Upload};
 use crate::receive::send;
 use crate::report::VERSION;
 use crate::report::api::{
-    Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold, SetPoint, SetTag, Token,
-    TokenMade, Tokens, Verification, Verify,
+    Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,
+    SetPoint, SetTag, Token, TokenMade, Tokens, Verification, Verify,
 };
-use crate::report::protection::{Point, Points, Status};
+use crate::report::protection::{Evidence, Point, Points, Status};
 use crate::report::receiving::{Receipt, Scan, TakeStreams, Uploaded, WantedPull};
+use crate::service::which::Which;
 use crate::service::{DEFINITION, VARIABLES};
 use crate::vault::journal::{Mark, State};
 use axum::body::Body;
@@ -210,7 +211,8 @@ pub(super) fn hold(call: &Call, wanted: SetHold) -> Outcome<HoldSet> {
     let SetHold { holder, held } = wanted;
     if holder.trim().is_empty() || holder.len() > 4096 || holder.chars().any(char::is_control) {
         return Err(Refusal::bad(
-            Error::refused("this cannot be who holds a point").hint("use 1 to 4096 bytes without control characters"),
+            Error::refused("this cannot be who holds a point")
+                .hint("use 1 to 4096 bytes without control characters"),
         ));
     }
     // One that is gone can be let go.
@@ -227,6 +229,19 @@ pub(super) fn hold(call: &Call, wanted: SetHold) -> Outcome<HoldSet> {
 
 pub(super) fn holds(call: &Call) -> Outcome<Holds> {
     Ok(Holds { version: VERSION, holds: call.service.holds() })
+}
+
+pub(super) fn attach_proof(call: &Call, evidence: Evidence) -> Outcome<PointSet> {
+    let (name, point) = call.point()?;
+    let texts = [&evidence.target, &evidence.says, &evidence.folder].into_iter().chain(&evidence.accelerator);
+    if texts.into_iter().any(|text| text.len() > 8192 || text.chars().any(char::is_control)) {
+        return Err(Refusal::bad(
+            Error::refused("this cannot be evidence").hint("its texts are lines of at most 8192 bytes"),
+        ));
+    }
+    // When it arrives is what its age is told by.
+    call.service.attach_proof(&name, point.number, &Evidence { at: Moment::now(), ..evidence })?;
+    Ok(set(&name, call.service.point(&name, &Which::Number(point.number))?))
 }
 
 pub(super) fn verify(call: &Call, how: Verify) -> Outcome<Verification> {
@@ -289,8 +304,13 @@ pub(super) fn upload(call: &Call, body: &mut dyn std::io::Read) -> Outcome<Respo
         taken_at: call.moment("taken_at")?,
     };
     let Upload { id, request, length, .. } = call.service.upload(request, body)?;
-    let uploaded =
-        Uploaded { version: VERSION, id, machine: request.machine, disk: request.disk, length: Bytes(length) };
+    let uploaded = Uploaded {
+        version: VERSION,
+        id,
+        machine: request.machine,
+        disk: request.disk,
+        length: Bytes(length),
+    };
     Ok(json(StatusCode::CREATED, &uploaded)?)
 }
 

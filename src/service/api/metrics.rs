@@ -99,6 +99,12 @@ pub(super) fn page(call: &Call) -> Outcome<Vec<u8>> {
             page.value("landfall_newest_point_timestamp_seconds", &labels, format_args!("{seconds}.{ms:03}"));
         }
     }
+    page.metric("landfall_last_boot_timestamp_seconds", "gauge", "When a point was last seen to boot.");
+    for (machine, labels) in machines() {
+        if let Some(booted) = machine.proof.as_ref().and_then(|proof| proof.booted.as_ref()) {
+            page.value("landfall_last_boot_timestamp_seconds", &labels, booted.evidence.at.0 / 1000);
+        }
+    }
     page.metric("landfall_point_failures_total", "counter", "How often no point could be set.");
     for (name, watched) in service.watched() {
         page.value("landfall_point_failures_total", &[("machine", name.as_str())], watched.cut_failures());

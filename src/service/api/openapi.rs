@@ -22,7 +22,8 @@ pub(super) fn document(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
         let answer = route.gives.schema.map(|schema| schema(&mut answers).to_value());
-        let body = route.takes.as_ref().map(|takes| takes.schema.map(|schema| schema(&mut bodies).to_value()));
+        let body =
+            route.takes.as_ref().map(|takes| takes.schema.map(|schema| schema(&mut bodies).to_value()));
         let operation = operation(route, answer, body);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation;

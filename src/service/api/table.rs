@@ -237,12 +237,7 @@ fn bytes_in<A: JsonSchema + 'static>(
 }
 
 /// A route that answers with bytes, as many as there are.
-fn bytes_out(
-    path: &'static str,
-    role: Role,
-    says: &'static str,
-    work: fn(&Call) -> Outcome<Body>,
-) -> Route {
+fn bytes_out(path: &'static str, role: Role, says: &'static str, work: fn(&Call) -> Outcome<Body>) -> Route {
     Route {
         method: Method::GET,
         path,
@@ -314,6 +309,7 @@ pub(super) fn routes() -> Vec<Route> {
     const POINT: &str = "/v1/machines/{name}/points/{point}";
     const TAG: &str = "/v1/machines/{name}/points/{point}/tag";
     const VERIFY: &str = "/v1/machines/{name}/points/{point}/verify";
+    const PROOF: &str = "/v1/machines/{name}/points/{point}/proof";
     const HOLD: &str = "/v1/machines/{name}/points/{point}/hold";
     const REPLICA: &str = "/v1/machines/{name}/replica";
     const SESSION: (&str, &str) = ("session", "The number of the send.");
@@ -510,6 +506,14 @@ pub(super) fn routes() -> Vec<Route> {
             "How far something is that is received, or what came of it.",
             handlers::receipt,
         ),
+        order(
+            post.clone(),
+            PROOF,
+            Operate,
+            "Attaches what a trial boot of a point showed to it; landfall prove does.",
+            handlers::attach_proof,
+        )
+        .with_status(StatusCode::CREATED),
         ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
             .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
         ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),

@@ -44,7 +44,11 @@ fn drops_become_points_and_what_is_refused_an_alarm() {
     site.until("the first drop", || site.document(&["status"])["machines"][0]["points"] == 1);
     assert!(site.exported("web01", "scsi0-0") == content);
     let status = site.document(&["status", "web01"]);
-    assert_eq!((status["machine"]["defined"].as_bool(), status["machine"]["disks"][0]["delta"]["way"].as_str()), (Some(true), Some("drop")), "{status}");
+    assert_eq!(
+        (status["machine"]["defined"].as_bool(), status["machine"]["disks"][0]["delta"]["way"].as_str()),
+        (Some(true), Some("drop")),
+        "{status}"
+    );
     assert!(site.path("drops/.done/web01").is_dir());
     assert_eq!(site.status(), Some(0), "{}", site.verb(&["alarms"]));
     // By a manifest, one of whose files is damaged.

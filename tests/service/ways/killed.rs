@@ -3,7 +3,11 @@
 use super::*;
 
 /// A stream with so much data that it cannot be taken at once.
-fn large(ceph: &crate::receive::rbd::Site, dir: &Path, len: u64) -> (std::path::PathBuf, std::path::PathBuf, Vec<u8>, Vec<u8>) {
+fn large(
+    ceph: &crate::receive::rbd::Site,
+    dir: &Path,
+    len: u64,
+) -> (std::path::PathBuf, std::path::PathBuf, Vec<u8>, Vec<u8>) {
     use landfall::vault::journal::{DiskInfo, Mark};
     use landfall_image::{DiskMut, GuestOffset};
     let machine = ceph.machine();
@@ -11,7 +15,10 @@ fn large(ceph: &crate::receive::rbd::Site, dir: &Path, len: u64) -> (std::path::
     let live = machine.live("sda").unwrap();
     let fill = |seed: u64| {
         let content = noise(seed, usize::try_from(len).unwrap());
-        content.chunks(1 << 20).enumerate().for_each(|(at, piece)| live.write_at(GuestOffset((at as u64) << 20), piece).unwrap());
+        content
+            .chunks(1 << 20)
+            .enumerate()
+            .for_each(|(at, piece)| live.write_at(GuestOffset((at as u64) << 20), piece).unwrap());
         (machine.checkpoint(seed, &Mark::default()).unwrap(), content)
     };
     let ((one, before), (two, after)) = (fill(1), fill(2));
@@ -33,12 +40,20 @@ fn an_upload_that_is_cut_off_leaves_nothing() {
     let stream = std::fs::read(&second).unwrap();
     let half = |site: &Site| {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
-        command.env("LANDFALL_SERVICE", site.path("sockets/api.sock")).args(["receive", "rbd", "web01/sda", "-"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        command.env("LANDFALL_SERVICE", site.path("sockets/api.sock")).args([
+            "receive",
+            "rbd",
+            "web01/sda",
+            "-",
+        ]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&stream[..stream.len() / 2]).unwrap();
         site.until("half of an upload", || {
-            let len = |name: String| std::fs::metadata(site.path("vault/incoming").join(name)).map_or(0, |meta| meta.len());
+            let len = |name: String| {
+                std::fs::metadata(site.path("vault/incoming").join(name)).map_or(0, |meta| meta.len())
+            };
             site.left().into_iter().filter(|name| name.ends_with(".data")).any(|name| len(name) > 1 << 20)
         });
         (child, stdin)
@@ -75,7 +90,12 @@ fn a_delta_that_is_cut_off_is_finished_at_the_start() {
     site.verb(&["receive", "rbd", "web01/sda", text(&first)]);
     let points = site.points_of("web01");
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
-    command.env("LANDFALL_SERVICE", site.path("sockets/api.sock")).args(["receive", "rbd", "web01/sda", text(&second)]);
+    command.env("LANDFALL_SERVICE", site.path("sockets/api.sock")).args([
+        "receive",
+        "rbd",
+        "web01/sda",
+        text(&second),
+    ]);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let batch = |site: &Site| site.left().iter().any(|name| name.ends_with(".batch"));
     let begin = Instant::now();

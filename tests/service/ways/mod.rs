@@ -32,7 +32,10 @@ impl Site {
     /// A verb that is given to read.
     fn fed(&self, words: &[&str], input: &[u8]) -> Output {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("landfall"));
-        command.env_remove("LANDFALL_TOKEN").env("LANDFALL_SERVICE", self.path("sockets/api.sock")).args(words);
+        command
+            .env_remove("LANDFALL_TOKEN")
+            .env("LANDFALL_SERVICE", self.path("sockets/api.sock"))
+            .args(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
@@ -45,7 +48,8 @@ impl Site {
 
     fn points_of(&self, machine: &str) -> Vec<u64> {
         let points = self.document(&["points", "list", machine]);
-        let numbers = points["points"].as_array().into_iter().flatten().filter_map(|point| point["number"].as_u64());
+        let numbers =
+            points["points"].as_array().into_iter().flatten().filter_map(|point| point["number"].as_u64());
         numbers.collect()
     }
 
@@ -70,7 +74,12 @@ impl Site {
     fn until(&self, what: &str, is: impl Fn() -> bool) {
         let begin = Instant::now();
         while !is() {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{what}: {}\n{}", self.verb(&["alarms"]), self.log());
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{what}: {}\n{}",
+                self.verb(&["alarms"]),
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -113,7 +122,10 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     site.start();
     // A difference is no beginning, and a machine does not come to be by it.
     let refused = site.refused(&["receive", "rbd", "web01/sda", text(&two)]);
-    assert!(refused.contains("has no snapshot yet") && refused.contains("hint: send the whole disk first"), "{refused}");
+    assert!(
+        refused.contains("has no snapshot yet") && refused.contains("hint: send the whole disk first"),
+        "{refused}"
+    );
     assert!(site.document(&["status"])["machines"].as_array().unwrap().is_empty());
     assert!(site.left().is_empty(), "{:?}", site.left());
 
@@ -130,20 +142,28 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     // Could not run: nothing came to compare with. From standard input, as rbd export-diff - writes.
     let output = site.fed(&["receive", "rbd", "web01/sda"], &std::fs::read(&two).unwrap());
     assert!(output.status.success(), "{}", err(&output));
-    assert!(out(&output).contains("at the snapshot \"s2\"") && out(&output).contains("not compared"), "{}", out(&output));
+    assert!(
+        out(&output).contains("at the snapshot \"s2\"") && out(&output).contains("not compared"),
+        "{}",
+        out(&output)
+    );
     assert!(site.exported("web01@latest", "sda") == points[2].1);
     let both = site.points_of("web01");
     assert_eq!(both.len(), 2);
     // The same once more is no step.
     let again = site.document(&["receive", "rbd", "web01/sda", text(&two)]);
-    assert_eq!((again["disks"][0]["was_there"].as_bool(), again["points"].as_array().map(Vec::len)), (Some(true), Some(0)));
+    assert_eq!(
+        (again["disks"][0]["was_there"].as_bool(), again["points"].as_array().map(Vec::len)),
+        (Some(true), Some(0))
+    );
     // Differed: by the side file, as sha256sum writes it.
     let damaged = dir.path().join("damaged.diff");
     let mut bytes = std::fs::read(&three).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&damaged, &bytes).unwrap();
-    std::fs::write(dir.path().join("damaged.diff.sha256"), format!("{}  damaged.diff\n", sum(&three))).unwrap();
+    std::fs::write(dir.path().join("damaged.diff.sha256"), format!("{}  damaged.diff\n", sum(&three)))
+        .unwrap();
     let refused = site.refused(&["receive", "rbd", "web01/sda", text(&damaged)]);
     assert!(refused.contains("damaged on its way") && refused.contains("damaged.diff"), "{refused}");
     // Not the next step.
@@ -185,7 +205,8 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
         assert!(site.run(&words).status.code() == Some(1), "it is there already");
         file
     };
-    let (a, b, c) = (export(None, all[0], "a"), export(Some(all[0]), all[1], "b"), export(Some(all[1]), all[2], "c"));
+    let (a, b, c) =
+        (export(None, all[0], "a"), export(Some(all[0]), all[1], "b"), export(Some(all[1]), all[2], "c"));
     merge("rbd", &a, &b, &path("ab"));
     merge("rbd", &path("ab"), &c, &path("abc"));
     for (file, wanted) in [("ab", &points[2].1), ("abc", &points[3].1)] {
@@ -194,7 +215,8 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
         assert_eq!(names, if file == "ab" { "- s2" } else { "- s3" }, "the snapshots that they are");
     }
     // To standard output, under names of one's own; and into another machine.
-    let output = site.run(&["points", "export", &format!("web01@{}", all[1]), "sda", "-o", "-", "--snapshot", "x"]);
+    let output =
+        site.run(&["points", "export", &format!("web01@{}", all[1]), "sda", "-o", "-", "--snapshot", "x"]);
     assert!(output.status.success(), "{}", err(&output));
     let copied = site.fed(&["receive", "rbd", "copy/disk"], &output.stdout);
     assert!(out(&copied).contains("at the snapshot \"x\""), "{}{}", out(&copied), err(&copied));
@@ -208,7 +230,10 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     let file = site.path("web02.diff");
     site.verb(&["points", "export", "web02", "sda", "-o", text(&file), "--vault", vault]);
     assert!(by_python(&file, &[]).unwrap().0 == points[1].1);
-    assert!(site.refused(&["receive", "rbd", "web02/sda", text(&a), "--vault", text(dir.path())]).contains("is no vault"));
+    assert!(
+        site.refused(&["receive", "rbd", "web02/sda", text(&a), "--vault", text(dir.path())])
+            .contains("is no vault")
+    );
     site.start();
     assert_eq!(site.points_of("web02").len(), 1);
     let locked = site.run(&["receive", "rbd", "web02/sda", text(&b), "--vault", vault]);
@@ -274,5 +299,8 @@ fn a_mirror_and_a_delta_keep_each_other_out() {
     let refused = site.refused(&["receive", "rbd", "web01/sda", text(&next)]);
     assert!(refused.contains("something else was written to it since"), "{refused}");
     let status = site.document(&["status", "web01"]);
-    assert_eq!((status["machine"]["disks"][0]["delta"].clone(), status["machine"]["rpo"]["target"].clone()), (Value::Null, 15.0.into()));
+    assert_eq!(
+        (status["machine"]["disks"][0]["delta"].clone(), status["machine"]["rpo"]["target"].clone()),
+        (Value::Null, 15.0.into())
+    );
 }

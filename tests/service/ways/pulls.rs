@@ -35,7 +35,10 @@ fn the_service_pulls_what_a_bitmap_says_has_changed() {
     assert!(site.exported("web01", "sda") == before);
     // The bitmap of another beginning is not believed.
     let done = pull(&["--since", "one", "--checkpoint", "three"]);
-    assert!(done["disks"][0]["read"]["why"].as_str().unwrap().contains("begins at the checkpoint \"one\""), "{done}");
+    assert!(
+        done["disks"][0]["read"]["why"].as_str().unwrap().contains("begins at the checkpoint \"one\""),
+        "{done}"
+    );
     end(&mut daemon, true);
     assert_eq!(site.points_of("web01").len(), 3);
     assert!(site.verb(&["status", "web01"]).contains("fed by pulls: \"three\""));

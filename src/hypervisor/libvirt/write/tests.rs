@@ -112,10 +112,9 @@ fn a_delta_names_what_it_lies_over() {
         let driver = disk.child("driver").unwrap();
         (driver.attribute("rerror_policy") == Some("stop"), driver.attribute("error_policy") == Some("stop"))
     };
-    for (disk, host) in [
-        (disks[0], ("socket", "/run/land \"fall\"/points.sock")),
-        (disks[1], ("port", "10809")),
-    ] {
+    for (disk, host) in
+        [(disks[0], ("socket", "/run/land \"fall\"/points.sock")), (disks[1], ("port", "10809"))]
+    {
         let backing = disk.child("backingStore").unwrap();
         let source = backing.child("source").unwrap();
         assert_eq!(source.attribute("name"), Some("web 01/sda&b@7"));

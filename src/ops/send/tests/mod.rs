@@ -11,6 +11,7 @@ use crate::ops::source::point::{HeldPoint, source};
 use crate::receive::content::Changed;
 use crate::receive::incoming::Incoming;
 use crate::receive::testing::content;
+use crate::report::protection::Evidence;
 use crate::vault::Vault;
 use crate::vault::journal::{Consistency, DiskInfo, Mark};
 use crate::vault::machine::Machine;
@@ -104,6 +105,10 @@ impl Points for Source {
 
     fn holds(&self) -> Result<Vec<HeldPoint>> {
         Ok(Vec::new())
+    }
+
+    fn attach(&self, _: &Name, _: u64, _: &Evidence) -> Result<()> {
+        panic!("a send alters nothing")
     }
 
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {

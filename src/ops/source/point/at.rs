@@ -50,7 +50,8 @@ impl At {
             };
         }
         if let Some(ago) = text.strip_prefix('-').or_else(|| text.strip_suffix(" ago")) {
-            let ago = ago_ms(ago.trim()).ok_or_else(|| refused(format!("{text:?} does not say how long ago")))?;
+            let ago =
+                ago_ms(ago.trim()).ok_or_else(|| refused(format!("{text:?} does not say how long ago")))?;
             let moment = now.0.checked_sub(ago).map(Moment);
             let moment = moment.ok_or_else(|| refused(format!("{text:?} is before 1970")))?;
             return Ok(At::Time { moment, is_zone_assumed: false });

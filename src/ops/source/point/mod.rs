@@ -23,6 +23,7 @@ use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::Context;
 use crate::receive::content::Changed;
+use crate::report::protection::Evidence;
 use crate::vault::journal::Consistency;
 use landfall_boot::check::Finding;
 use landfall_image::formats::{Image, LayerInfo};
@@ -72,6 +73,12 @@ pub trait Points: Send + Sync {
     /// # Errors
     /// As those who keep it.
     fn holds(&self) -> Result<Vec<HeldPoint>>;
+
+    /// Attaches what a trial boot of a point showed to it.
+    ///
+    /// # Errors
+    /// Refused where there is no such point.
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()>;
 
     /// Where a disk may differ between the point `since` and the later point `to`.
     ///

@@ -4,6 +4,7 @@ use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
 use crate::receive::content::Changed;
+use crate::report::protection::Evidence;
 use landfall_image::location::Location;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Error, Format, OpenOptions, Result};
@@ -25,8 +26,9 @@ impl Served {
         let service = Service::new(&self.access)?;
         match service.is_local() {
             true => Ok(service),
-            false => Err(Error::unsupported("points are read over a socket of the service's machine")
-                .hint("run landfall there, or name the socket of the service on this machine (LANDFALL_SERVICE)")),
+            false => Err(Error::unsupported("points are read over a socket of the service's machine").hint(
+                "run landfall there, or name the socket of the service on this machine (LANDFALL_SERVICE)",
+            )),
         }
     }
 }
@@ -105,6 +107,10 @@ impl Points for Served {
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
         self.service()?.changes(machine, disk, since, to)
     }
+
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
+        self.service()?.attach_proof(machine, number, evidence).map(drop)
+    }
 }
 
 /// As the service is asked.
@@ -129,7 +135,10 @@ mod tests {
             (At::Latest, "latest"),
             (At::Number(7), "7"),
             (At::Tag("a b".into()), "tag:a b"),
-            (At::Time { moment: Moment(1_795_960_985_999), is_zone_assumed: false }, "2026-11-29T14:03:05.999Z"),
+            (
+                At::Time { moment: Moment(1_795_960_985_999), is_zone_assumed: false },
+                "2026-11-29T14:03:05.999Z",
+            ),
         ] {
             assert_eq!(which(&at), text);
             assert!(text.parse::<crate::service::which::Which>().is_ok(), "{text}");

@@ -1,7 +1,8 @@
 //! The points of a vault that this process works on itself, without a service.
 
 use super::{
-    At, Candidate, DEFINITION, HeldPoint, PointDisk, PointSource, Points, VARIABLES, choose, export, variables_of,
+    At, Candidate, DEFINITION, HeldPoint, PointDisk, PointSource, Points, VARIABLES, choose, export,
+    variables_of,
 };
 use crate::hypervisor::{Below, Server};
 use crate::machine::Machine as Definition;
@@ -9,9 +10,11 @@ use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::content::{self, Changed};
 use crate::recovery::below;
-use crate::vault::{Trouble, Vault};
+use crate::report::protection::Evidence;
+use crate::service::catalog::{CATALOG, Catalog};
 use crate::vault::journal::Checkpoint;
 use crate::vault::machine::{Machine, Point};
+use crate::vault::{Trouble, Vault};
 use landfall_image::{Bytes, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,7 +69,8 @@ impl Points for OpenVault {
         };
         let number = choose(name, &points.iter().map(candidate).collect::<Vec<_>>(), at)?;
         let chosen = points.into_iter().find(|point| point.sequence == number);
-        let chosen = chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
+        let chosen =
+            chosen.ok_or_else(|| Error::corrupt(format!("point {number} of {name} is not there")))?;
         source(name, &machine, &chosen, None)
     }
 
@@ -84,6 +88,13 @@ impl Points for OpenVault {
 
     fn holds(&self) -> Result<Vec<HeldPoint>> {
         Ok(holds(&*self.vault()?))
+    }
+
+    fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
+        let machine = self.vault()?.machine(machine)?;
+        // Where a service finds it, too.
+        let (catalog, _) = Catalog::open(&self.folder.join(CATALOG))?;
+        catalog.add_evidence(&machine.home().machine, number, evidence)
     }
 
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {

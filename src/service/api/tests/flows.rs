@@ -128,7 +128,8 @@ fn what_is_refused_is_refused_before_it_is_sent() {
         assert_eq!(ask(path, &operator).status, status, "{path}");
     }
     // Somebody mirrors it.
-    let lease = running.service.incoming().leases.stream(&"web01".parse().unwrap(), &"sda".parse().unwrap()).unwrap();
+    let lease =
+        running.service.incoming().leases.stream(&"web01".parse().unwrap(), &"sda".parse().unwrap()).unwrap();
     let answer = ask(UPLOAD, &operator);
     assert_eq!(answer.status, 409, "{answer:?}");
     assert!(answer.json()["error"]["text"].as_str().unwrap().contains("over NBD"));
@@ -148,7 +149,9 @@ fn what_is_refused_is_refused_before_it_is_sent() {
         let service = Arc::clone(&running.service);
         move || service.receive_deltas()
     });
-    let orders = |uploads: Value| running.local("POST", "/v1/machines/web01/receive/rbd", Some(&json!({ "uploads": uploads })));
+    let orders = |uploads: Value| {
+        running.local("POST", "/v1/machines/web01/receive/rbd", Some(&json!({ "uploads": uploads })))
+    };
     assert_eq!(orders(json!([])).status, 409);
     let begun = orders(json!([id]));
     assert_eq!(begun.status, 202, "{begun:?}");

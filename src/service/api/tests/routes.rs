@@ -67,9 +67,11 @@ fn every_route_is_documented_and_every_documented_one_answers() {
         let (call, body) = call_for(&path, &method.parse().unwrap());
         let call = call.replace("{oldest}", &oldest.to_string()).replace("{id}", &receipt);
         let body = body.map(|body| {
-            let mut text = body.to_string().replace("{drops}", running.dir.path().join("drops").to_str().unwrap());
+            let mut text =
+                body.to_string().replace("{drops}", running.dir.path().join("drops").to_str().unwrap());
             if text.contains("{upload}") {
-                let sent = running.local("POST", "/v1/uploads?machine=web01&disk=sda", Some(&json!({}))).json();
+                let sent =
+                    running.local("POST", "/v1/uploads?machine=web01&disk=sda", Some(&json!({}))).json();
                 text = text.replace("{upload}", sent["id"].as_str().unwrap());
             }
             serde_json::from_str::<Value>(&text).unwrap()
@@ -260,11 +262,21 @@ fn a_held_point_is_not_given_up_until_it_is_let_go() {
         assert_eq!(hold(body.clone()).status, status, "{body}");
     }
     let holds = running.local("GET", "/v1/holds", None).json();
-    assert_eq!(holds["holds"], json!([{ "machine": "web01", "point": number, "holder": "/recovered/web01" }]));
+    assert_eq!(
+        holds["holds"],
+        json!([{ "machine": "web01", "point": number, "holder": "/recovered/web01" }])
+    );
     let refused = running.local("DELETE", &point, None);
     assert_eq!(refused.status, 409);
-    assert!(refused.json()["error"]["says"].as_str().unwrap().contains("/recovered/web01"), "{:?}", refused.json());
-    assert_eq!(running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&json!({ "holder": "x" }))).status, 404);
+    assert!(
+        refused.json()["error"]["says"].as_str().unwrap().contains("/recovered/web01"),
+        "{:?}",
+        refused.json()
+    );
+    assert_eq!(
+        running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&json!({ "holder": "x" }))).status,
+        404
+    );
     let gone = json!({ "holder": "x", "held": false });
     assert_eq!(running.local("PUT", "/v1/machines/web01/points/77/hold", Some(&gone)).status, 200);
     assert_eq!(hold(json!({ "holder": "/recovered/web01", "held": false })).json()["held"], false);
