@@ -301,8 +301,8 @@ fn list_text(list: &Recoveries) -> String {
         for prepared in &list.prepared {
             let _ = writeln!(
                 out,
-                "  {} at point {}: {} changed",
-                prepared.machine, prepared.point, prepared.data
+                "  {} at point {} of {}, for {}: {} changed",
+                prepared.machine, prepared.point, prepared.at, prepared.target, prepared.data
             );
         }
     }

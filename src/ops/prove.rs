@@ -1,6 +1,8 @@
-//! Boots a machine in isolation on the target's virtual hardware and keeps the evidence; that of a recovery point is attached to it.
+//! Boots a machine in isolation on the target's virtual hardware and keeps the evidence. A recovery point is booted as its recovery will be,
+//! patched, and the evidence is attached to it.
 
-use super::inspect::Opened;
+use super::define;
+use super::inspect::{self, Opened};
 use super::map::Mapped;
 use super::source::point::{At, PointName};
 use super::source::{self, Loaded};
@@ -14,6 +16,7 @@ use crate::proof::trial::{EARLIER_LOG, SERIAL_LOG, Trial};
 use crate::proof::{Outcome, Proof, probe};
 use crate::report::protection::{Evidence, Proven};
 use crate::report::{self, Kept};
+use landfall_boot::check::Severity;
 use landfall_boot::sandbox::{Accelerator, Sandbox};
 use landfall_boot::session;
 use landfall_boot::target::Devices;
@@ -55,7 +58,12 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
     if let Some(hardware) = wanted.hardware {
         machine = hardware.apply(&machine);
     }
-    hardware::check(&machine).map_err(|e| e.in_file(wanted.machine))?;
+    let point = point_of(&loaded.path);
+    // A point is tried as its recovery will be: patched. On devices that somebody names it is tried as it is.
+    let is_recovered = point.is_some() && wanted.hardware.is_none();
+    if !is_recovered {
+        hardware::check(&machine).map_err(|e| e.in_file(wanted.machine))?;
+    }
     let folder = match &wanted.output {
         Some(folder) => folder.clone(),
         // Nothing is written into a source's folder.
@@ -103,6 +111,10 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
             mapped: &mapped,
             keys,
         };
+        let machine = match is_recovered {
+            true => recovered(context, &opened, target)?,
+            false => machine.clone(),
+        };
         context.observer.event(Event::Step("Preparing a throw-away copy that tells how far it comes".into()));
         let (instrumented, accelerator) = instrument(&opened, &sandbox)?;
 
@@ -132,7 +144,14 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         };
         Ok((trial.run()?, instrumented, accelerator))
     };
-    let (mut seen, mut instrumented, mut accelerator) = attempt()?;
+    let first = attempt();
+    if let (Some(point), Err(Failure::Findings(findings))) = (&point, &first)
+        && let Some(why) = findings.iter().find(|finding| finding.severity == Severity::Blocks)
+    {
+        let evidence = evidence(target.name, Proven::Blocked, &why.says, &real);
+        attach(context, point, &evidence)?;
+    }
+    let (mut seen, mut instrumented, mut accelerator) = first?;
     let mut earlier = None;
     if accelerator == Accelerator::Tcg && seen.may_be_the_emulators_fault() {
         context.observer.event(Event::Step(
@@ -169,36 +188,61 @@ pub fn prove(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Proved, Failu
         .map_err(|e| Error::corrupt(format!("the proof cannot be written as JSON: {e}")))?;
     let path = folder.join(PROOF);
     fs::write(&path, text + "\n").map_err(|e| Error::io("cannot write", e).in_file(&path))?;
-    let attached = attach(context, &loaded.path, &proof, &real);
-    Ok(Proved { folder, proof, attached })
-}
-
-/// Attaches it to the recovery point that was tried.
-fn attach(context: &Context<'_>, source: &Path, proof: &Proof, folder: &Path) -> Option<Result<PointName>> {
-    let name = PointName::of_source(source.to_str()?, Moment::now()).ok().flatten()?;
-    let (At::Number(number), Some(points)) = (&name.at, &context.points) else { return None };
-    let evidence = Evidence {
-        at: Moment::now(),
-        target: proof.hardware.as_ref().unwrap_or(&proof.target).clone(),
-        outcome: match proof.outcome {
+    let attached = point.map(|point| {
+        let outcome = match proof.outcome {
             Outcome::Booted => Proven::Booted,
             Outcome::Stopped => Proven::Stopped,
             Outcome::TimedOut => Proven::TimedOut,
-        },
-        // What a guest shows may be anything.
-        says: proof.because.chars().filter(|letter| !letter.is_control()).take(1000).collect(),
-        seconds_to_login: proof.seconds_to_login,
-        accelerator: Some(proof.accelerator.clone()),
-        folder: folder.display().to_string(),
-    };
-    let attached = points.attach(&name.machine, *number, &evidence).map_err(|error| {
-        let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
-        error.hint(format!(
-            "the evidence is in {}, and not attached to point {number}{hint}",
-            folder.display()
-        ))
+        };
+        let on = proof.hardware.as_ref().unwrap_or(&proof.target);
+        let evidence = Evidence {
+            seconds_to_login: proof.seconds_to_login,
+            accelerator: Some(proof.accelerator.clone()),
+            ..evidence(on, outcome, &proof.because, &real)
+        };
+        attach(context, &point, &evidence).map(|()| point)
     });
-    Some(attached.map(|()| name))
+    Ok(Proved { folder, proof, attached })
+}
+
+/// The point that a source is.
+fn point_of(source: &Path) -> Option<PointName> {
+    PointName::of_source(source.to_str()?, Moment::now()).ok().flatten()
+}
+
+/// The machine of a recovery point as its recovery will be: patched in the overlays, and on the target's devices.
+fn recovered(context: &Context<'_>, opened: &Opened<'_>, target: &Target) -> Result<Machine, Failure> {
+    let kind = formats::kind(target.kinds.first().copied().unwrap_or_default())?;
+    let mut inspected = inspect::patch(context, opened)?;
+    let machine = define::adapted(&mut inspected, target, kind, opened.mapped)?;
+    if inspected.is_blocked() {
+        return Err(Failure::Findings(inspected.findings));
+    }
+    hardware::check(&machine)?;
+    Ok(machine)
+}
+
+fn evidence(on: &str, outcome: Proven, because: &str, folder: &Path) -> Evidence {
+    Evidence {
+        at: Moment::now(),
+        target: on.to_owned(),
+        outcome,
+        // What a guest shows may be anything.
+        says: because.chars().filter(|letter| !letter.is_control()).take(1000).collect(),
+        seconds_to_login: None,
+        accelerator: None,
+        folder: folder.display().to_string(),
+    }
+}
+
+/// Attaches it to the recovery point that was tried.
+fn attach(context: &Context<'_>, point: &PointName, evidence: &Evidence) -> Result<()> {
+    let (At::Number(number), Some(points)) = (&point.at, &context.points) else { return Ok(()) };
+    points.attach(&point.machine, *number, evidence).map_err(|error| {
+        let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+        error
+            .hint(format!("the evidence is in {}, and not attached to point {number}{hint}", evidence.folder))
+    })
 }
 
 /// File name of the evidence in one document.

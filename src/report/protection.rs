@@ -235,6 +235,8 @@ pub enum Proven {
     Stopped,
     /// Neither in the time given.
     TimedOut,
+    /// Something stands in the way of its recovery: it cannot be patched for the target.
+    Blocked,
     /// Nobody could try: this says nothing about the point.
     CouldNotRun,
 }

@@ -36,6 +36,10 @@
 //! ```
 //! Every key has a default. Paths are relative to the file's folder.
 
+mod sends;
+
+pub use sends::{Senders, Sends};
+
 use crate::hypervisor;
 use crate::name::Name;
 use crate::ops::parse_size;
@@ -93,32 +97,6 @@ pub struct Config {
     pub sends: Vec<Sends>,
 }
 
-/// Machines that are sent to another landfall by the clock.
-#[derive(Clone, Debug)]
-pub struct Sends {
-    /// `https://HOST[:PORT]`, or the path of a socket.
-    pub to: String,
-    /// The authority of its certificate and this side's own certificate with its key.
-    pub tls: TlsFiles,
-    /// The file with the secret of a token for it.
-    pub token: Option<PathBuf>,
-    /// Patterns of machines' names.
-    pub machines: Vec<String>,
-    /// Between two sends.
-    pub every: Duration,
-    /// After so long without a send that came to its end, an alarm is raised.
-    pub late: Duration,
-    /// Bytes per second on the line, of all machines together.
-    pub limit: Option<RateLimit>,
-}
-
-impl Sends {
-    /// True where that machine is sent.
-    pub fn is_for(&self, machine: &Name) -> bool {
-        self.machines.iter().any(|pattern| landfall_boot::network_map::fits(pattern, machine.as_str()))
-    }
-}
-
 /// A watched folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folder {
@@ -170,20 +148,6 @@ pub struct Api {
     pub clients_ca: Option<PathBuf>,
     /// Who may send.
     pub senders: Senders,
-}
-
-/// By what another landfall is known that sends machines over the network. On the local socket nothing is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Senders {
-    /// By its certificate, which decides which machines it may send (`[receive] client`).
-    Certificate,
-    /// By a token with the role operate, for all machines.
-    Token,
-    /// By either.
-    Either,
-    /// By both.
-    Both,
 }
 
 /// When a copy of a disk is believed to be complete.
@@ -372,7 +336,7 @@ pub(crate) struct Written {
     /// Who is told when something is wrong.
     alarm: WrittenAlarm,
     /// What is sent to other landfalls by the clock.
-    send: Vec<WrittenSend>,
+    send: Vec<sends::Written>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -516,66 +480,6 @@ struct WrittenUpkeep {
     /// The retention when room is scarce; by default `1h every 5s, 24h every 1h, 7d every 1d`.
     #[schemars(with = "Option<String>")]
     thin: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WrittenSend {
-    /// The other landfall: `https://HOST:8470`.
-    #[schemars(with = "String")]
-    to: Spanned<String>,
-    /// The authority of its certificate, in PEM; by default those of the system, where `certificate` is not there.
-    #[serde(default)]
-    ca: Option<PathBuf>,
-    /// The certificate by which it knows this landfall, in PEM.
-    #[serde(default)]
-    certificate: Option<PathBuf>,
-    /// Its key.
-    #[serde(default)]
-    key: Option<PathBuf>,
-    /// A file with the secret of a token for it (lf_…), that nobody else can read.
-    #[serde(default)]
-    token_file: Option<PathBuf>,
-    /// The machines, as patterns: `web*`; by default all.
-    #[serde(default = "every_machine")]
-    machines: Vec<String>,
-    /// Between two sends of a machine, 1s to 30d: `15m`.
-    #[schemars(with = "String")]
-    every: Spanned<String>,
-    /// After so long without a send that came to its end an alarm is raised; by default three times `every`.
-    #[schemars(with = "Option<String>")]
-    #[serde(default)]
-    late: Option<Spanned<String>>,
-    /// Bytes per second on the line, of all machines together: `20M`; by default no limit.
-    #[schemars(with = "Option<String>")]
-    #[serde(default)]
-    limit: Option<Spanned<String>>,
-}
-
-fn every_machine() -> Vec<String> {
-    vec!["*".to_owned()]
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct WrittenDrill {
-    /// On whose virtual hardware points are booted; by default kvm.
-    #[schemars(with = "Option<String>")]
-    target: Option<Spanned<String>>,
-    /// From power-on to giving up, 10s to 6h; by default 15m.
-    #[schemars(with = "Option<String>")]
-    within: Option<Spanned<String>>,
-    /// The folder of the evidence; by default /var/lib/landfall/evidence.
-    evidence: Option<PathBuf>,
-    /// Trials of a machine whose logs and pictures are kept, 1 to 1000; by default 30. What came of them is kept of all.
-    #[schemars(with = "Option<u16>")]
-    keep: Option<Spanned<u16>>,
-    /// Between two points that are patched ahead, 1m to 7d; by default 15m.
-    #[schemars(with = "Option<String>")]
-    prepare_every: Option<Spanned<String>>,
-    /// The folder of recovered machines (`landfall recover -o`), where points that are patched ahead lie; by default
-    /// /var/lib/landfall/recovered.
-    recovered: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -947,48 +851,6 @@ impl Written {
     }
 }
 
-impl WrittenSend {
-    fn check(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Sends, Bad> {
-        const MONTH: u64 = 30 * 24 * 3600;
-        let at = self.to.span().start;
-        let is_place = self.to.get_ref().starts_with("https://") || self.to.get_ref().starts_with('/');
-        if !is_place {
-            return Err(bad(at, format!("nothing can be sent to {:?}", self.to.get_ref()), "write https://HOST:8470"));
-        }
-        if self.certificate.is_some() != self.key.is_some() {
-            return Err(bad(at, "a certificate is of no use without its key", "name both: certificate = …, key = …"));
-        }
-        if self.certificate.is_some() && self.ca.is_none() {
-            return Err(bad(at, "nobody says whose certificate the other landfall has", "name its authority: ca = …"));
-        }
-        if self.to.get_ref().starts_with("https://") && self.certificate.is_none() && self.token_file.is_none() {
-            return Err(bad(
-                at,
-                "the other landfall would not know who sends",
-                "name this one's certificate (certificate = …, key = …), or a file with a token (token_file = …)",
-            ));
-        }
-        let every = between(&self.every, 1, MONTH)?;
-        let limit = |text: &Spanned<String>| {
-            let rate = parse_size(text.get_ref().trim().trim_end_matches("/s"));
-            rate.map(RateLimit::new).map_err(|says| bad(text.span().start, says, "write it like 20M or 1G"))
-        };
-        Ok(Sends {
-            to: self.to.get_ref().clone(),
-            tls: TlsFiles {
-                ca: self.ca.as_ref().map(path),
-                certificate: self.certificate.as_ref().map(path),
-                key: self.key.as_ref().map(path),
-            },
-            token: self.token_file.as_ref().map(path),
-            machines: self.machines.clone(),
-            every,
-            late: self.late.as_ref().map_or(Ok(every * 3), |text| between(text, 1, 3 * MONTH))?,
-            limit: self.limit.as_ref().map(limit).transpose()?,
-        })
-    }
-}
-
 /// The number of a group (group(5)).
 fn group(text: &Spanned<String>) -> Result<u32, Bad> {
     let name = text.get_ref();
@@ -1024,110 +886,4 @@ fn fingerprint(text: &str) -> Option<[u8; 32]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config> {
-        Config::parse(text, Path::new("/etc/landfall"))
-    }
-
-    #[test]
-    fn an_empty_file_is_a_configuration_and_each_part_counts() {
-        let config = parse("").unwrap();
-        assert_eq!(config.vault, Path::new("/var/lib/landfall/vault"));
-        assert_eq!((config.protect.checkpoint.as_secs(), config.protect.rpo.as_secs()), (5, 15));
-        assert!(config.api.is_none() && config.receive.listen.is_empty());
-        let config = parse(
-            r#"
-            vault = "v"
-            [receive]
-            listen = ["[::]:10809"]
-            certificate = "r.pem"
-            key = "r.key"
-            clients_ca = "ca.pem"
-            client = [{ subject = "CN=hv1", machines = ["web*"] }]
-            [api]
-            listen = ["0.0.0.0:8470"]
-            certificate = "a.pem"
-            key = "/a.key"
-            [protect]
-            checkpoint = "10s"
-            [machine.db01]
-            retention = "7d every 10s"
-            rpo = "1m"
-            [group.shop]
-            machines = ["web01", "db01"]
-            [alarm]
-            webhook = "https://example.org/hook"
-            [[send]]
-            to = "https://dr2:8470"
-            ca = "dr2.pem"
-            certificate = "this.pem"
-            key = "this.key"
-            machines = ["web*"]
-            every = "15m"
-            limit = "20MiB/s"
-            "#,
-        )
-        .unwrap();
-        assert_eq!(config.vault, Path::new("/etc/landfall/v"));
-        assert_eq!(config.api.as_ref().unwrap().certificate, Path::new("/etc/landfall/a.pem"));
-        let [web, db] = ["web01", "db01"].map(|name| name.parse::<Name>().unwrap());
-        assert_eq!((config.protect(&web).rpo.as_secs(), config.protect(&db).rpo.as_secs()), (30, 60));
-        // What is said of a machine counts for its deltas, too.
-        let hours = |name| config.protect(name).delta_rpo.as_secs() / 60;
-        assert_eq!((hours(&web), hours(&db)), (26 * 60, 1));
-        assert_eq!(config.group(&db).map(Name::as_str), Some("shop"));
-        let [sends] = config.sends.as_slice() else { panic!("{:?}", config.sends) };
-        assert!(sends.is_for(&web) && !sends.is_for(&db));
-        assert_eq!((sends.every.as_secs(), sends.late.as_secs()), (900, 2700));
-        assert_eq!(sends.limit.as_ref().unwrap().per_second(), Bytes::mib(20));
-        assert_eq!(sends.tls.key.as_deref(), Some(Path::new("/etc/landfall/this.key")));
-        let peer = |subject: &str| Peer {
-            place: crate::receive::Place::Network("192.0.2.1:5".parse().unwrap()),
-            certificate: Some(Certificate { subject: subject.to_owned(), sha256: [0; 32] }),
-        };
-        assert!(config.may_write(&peer("CN=hv1"), &web));
-        assert!(!config.may_write(&peer("CN=hv1"), &db));
-        assert!(!config.may_write(&peer("CN=hv2"), &web));
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
-        for (text, says) in [
-            ("volt = 1", "line 1"),
-            ("\n[receive]\nlisten = [\"10809\"]", "line 3"),
-            ("[receive]\nlisten = [\"0.0.0.0:10809\"]", "could write to every disk"),
-            ("[receive]\nlisten = [\"127.0.0.1:1\"]", "everybody on this machine"),
-            ("[api]\nlisten = [\"[::]:8470\"]", "over TLS only"),
-            ("[protect]\ncheckpoint = \"0s\"", "line 2"),
-            ("[protect]\ncheckpoint = \"1m\"\nrpo = \"5s\"", "line 3"),
-            ("[protect]\nretention = \"24h\"", "no rule"),
-            ("[machine.\"../x\"]\n", "cannot be the name"),
-            ("[group.a]\nmachines = [\"x\"]\n[group.b]\nmachines = [\"x\"]", "already"),
-            ("[machine.x]\ncheckpoint = \"1m\"\n[group.a]\nmachines = [\"x\", \"y\"]", "different values"),
-            ("[alarm]\nwebhook = \"http://example.org\"", "cannot be sent"),
-            ("[alarm]\nwebhook = \"http://127.0.0.1.example.org/\"", "cannot be sent"),
-            ("[[folder]]\npath = \"a\"\n[[folder]]\npath = \"a/b\"", "lie in one another"),
-            ("vault = \"v\"\n[[folder]]\npath = \"v/drops\"", "line 3"),
-            ("[[folder]]\npath = \"a\"\nevery = \"0s\"", "line 3"),
-            ("[protect]\ndelta_rpo = \"soon\"", "line 2"),
-            ("[upkeep]\nlow = 0", "between 1 and 99"),
-            ("[upkeep]\nlow = 5\nscarce = 10", "above"),
-            ("[[send]]\nto = \"ftp://x\"\nevery = \"1m\"", "line 2"),
-            ("[[send]]\nto = \"https://x\"\nevery = \"1m\"", "would not know who sends"),
-            ("[[send]]\nto = \"https://x\"\nevery = \"0s\"\ntoken_file = \"t\"", "line 3"),
-            ("[[send]]\nto = \"https://x\"\nevery = \"1m\"\nca = \"c\"\ncertificate = \"t\"", "without its key"),
-            ("[[receive.client]]\nmachines = [\"*\"]", "subject"),
-            (
-                "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",
-                "whose certificates",
-            ),
-            ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.to_string().contains(says), "{text}: {error}");
-            assert!(error.hint_text().is_some() || text.starts_with("volt"), "{text}: {error}");
-        }
-    }
-}
+mod tests;

@@ -378,7 +378,7 @@ impl Service {
             if let Some(age) = watched.age(at.0).filter(|age| *age > target) {
                 let remedy = match fed {
                     Fed::Mirrored => {
-                        "See below why: the stream has gone, a copy is under way, or the vault is too slow."
+                        "landfall status NAME says why: its stream has gone, a copy is under way, or the vault is too slow."
                     }
                     Fed::Deltas { .. } => {
                         "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.NAME] delta_rpo."
@@ -419,19 +419,25 @@ impl Service {
             let [last, booted] = watched.proofs();
             if let Some(last) = last
                 .as_ref()
-                .filter(|last| matches!(last.evidence.outcome, Proven::Stopped | Proven::TimedOut))
+                .filter(|last| !matches!(last.evidence.outcome, Proven::Booted | Proven::CouldNotRun))
             {
                 put(
                     "proof-failed",
                     Gravity::Warning,
                     machine,
-                    format!(
-                        "Point {} of {name} did not boot on {}: {}.",
-                        last.point, last.evidence.target, last.evidence.says
-                    ),
+                    match last.evidence.outcome {
+                        Proven::Blocked => format!(
+                            "Point {} of {name} cannot be recovered on {}: {}",
+                            last.point, last.evidence.target, last.evidence.says
+                        ),
+                        _ => format!(
+                            "Point {} of {name} did not boot on {}: {}.",
+                            last.point, last.evidence.target, last.evidence.says
+                        ),
+                    },
                     &format!(
-                        "Look at its console and its picture in {}; landfall inspect point:{name} says what is known of its guest.",
-                        last.evidence.folder
+                        "landfall inspect point:{name}@{} says what is known of its guest; the trial's console and picture are in {}.",
+                        last.point, last.evidence.folder
                     ),
                 );
             }

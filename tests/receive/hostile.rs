@@ -88,6 +88,27 @@ fn unix(limits: Limits) -> Running {
     Running::with(limits, |dir| vec![Listen::Unix(dir.join("socket"))])
 }
 
+/// A machine can be so busy that the time for gathering replies is over before the first request is looked at. A client that waits for its
+/// replies sends nothing more: what is here has to be done all the same.
+#[test]
+fn requests_are_answered_when_no_time_is_left_for_gathering() {
+    let running = unix(Limits { gather: Duration::ZERO, stall: Duration::from_secs(5), ..Limits::default() });
+    let disk = running.disk("web01/sda", 1 << 20);
+    let mut raw = Raw::start(&running.socket(), "web01/sda");
+    let one = |cookie: u64, len: u32| {
+        let request = Request { flags: 0, command: CMD_WRITE, cookie, offset: cookie * 8192, len };
+        [&request.to_bytes()[..], &vec![7; usize::try_from(len).unwrap()]].concat()
+    };
+    // All at once: short ones, and one that is longer than the inbox.
+    let all: Vec<u8> =
+        (0..40).flat_map(|cookie| one(cookie, if cookie == 20 { 300 << 10 } else { 512 })).collect();
+    raw.stream.write_all(&all).unwrap();
+    for cookie in 0..40 {
+        assert_eq!(raw.reply(), (cookie, 0));
+    }
+    assert_eq!(disk.ops().len(), 40);
+}
+
 #[test]
 fn whoever_breaks_the_protocol_loses_its_own_connection_alone() {
     let running = unix(Limits::default());

@@ -30,9 +30,6 @@ fn main() {
     for (target, name, input) in landfall_fuzz::hives::seeds() {
         seeds.put(target, name, &input);
     }
-    for (name, input) in landfall_fuzz::streams::seeds() {
-        seeds.put("rbd_stream", name, &input);
-    }
     for (name, input) in landfall_fuzz::frames::seeds() {
         seeds.put("send_frames", name, &input);
     }

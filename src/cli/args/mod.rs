@@ -417,7 +417,8 @@ const IMAGES: &str = "A disk image without a definition";
 /// `landfall prove`
 #[derive(Debug, Args)]
 pub struct Prove {
-    /// A folder that convert wrote; or a source machine, as it is, on the target's virtual hardware
+    /// A folder that convert wrote; a recovery point (point:NAME@AT), as its recovery will be; or a source machine, as it is, on the
+    /// target's virtual hardware
     pub machine: PathBuf,
     /// The target's virtual hardware, where MACHINE is a source
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]

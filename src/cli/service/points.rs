@@ -182,6 +182,7 @@ fn row(point: &Point) -> [String; 3] {
             Proven::Booted => "booted",
             Proven::Stopped => "DID NOT BOOT",
             Proven::TimedOut => "DID NOT BOOT IN TIME",
+            Proven::Blocked => "CANNOT BE RECOVERED",
             Proven::CouldNotRun => "could not be tried",
         };
         what.push(format!("{word} on {} {}", proof.target, shown::minute(proof.at)));

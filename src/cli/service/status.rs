@@ -207,6 +207,7 @@ fn proof_text(proof: &ProofStatus, now: Moment) -> String {
         Proven::Booted => "BOOTED",
         Proven::Stopped => "DID NOT BOOT",
         Proven::TimedOut => "DID NOT BOOT IN TIME",
+        Proven::Blocked => "CANNOT BE RECOVERED",
         Proven::CouldNotRun => "COULD NOT BE TRIED",
     };
     let login =

@@ -39,6 +39,8 @@ pub struct Limits {
     pub handshake_idle: Duration,
     /// Without a byte in the middle of a request, or without a byte of a reply being taken.
     pub stall: Duration,
+    /// Replies wait no longer than this for those of requests that came with theirs.
+    pub gather: Duration,
     /// After this much of a stop, those that are still busy are cut off.
     pub shutdown: Duration,
     /// Memory for all connections that send many short requests.
@@ -60,6 +62,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(20),
             handshake_idle: Duration::from_secs(10),
             stall: Duration::from_secs(30),
+            gather: Duration::from_micros(250),
             shutdown: Duration::from_secs(10),
             batch_memory: Bytes::mib(96),
             write_memory: Bytes::mib(192),

@@ -32,8 +32,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::Instant;
 
-/// Replies wait no longer than this for those of requests that came with theirs.
-const SLICE: Duration = Duration::from_micros(250);
 /// What a connection does before others have their turn.
 const TURN: Duration = Duration::from_millis(1);
 /// A disk that takes longer for what is done in a turn is slow: other connections are not made to wait for it.
@@ -338,7 +336,14 @@ impl Connection<'_> {
         {
             self.apply_long(began, request, data, share);
         }
-        while matches!(self.stage, Stage::Requests) && self.out.len() < GATHERED && began.elapsed() < SLICE {
+        let slice = self.common.limits.gather;
+        let mut is_first = true;
+        while matches!(self.stage, Stage::Requests) {
+            // One is taken in any case: a client that waits for its reply sends nothing that would wake this up again.
+            if !is_first && (self.out.len() >= GATHERED || began.elapsed() >= slice) {
+                break;
+            }
+            is_first = false;
             let Some((request, data)) = self.take()? else { break };
             self.since = began;
             if request.command == CMD_DISC {
@@ -424,7 +429,7 @@ impl Connection<'_> {
             self.answer(&request, outcome);
             let elapsed = began.elapsed();
             self.quick = elapsed < SLOW;
-            if self.out.len() >= GATHERED || elapsed >= SLICE {
+            if self.out.len() >= GATHERED || elapsed >= self.common.limits.gather {
                 return Ok(());
             }
             let Some(next) = self.take()? else { return Ok(()) };

@@ -13,6 +13,9 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
         ("/v1/tokens", "POST") => Some(json!({ "name": "new", "role": "read" })),
         (path, "PUT") if path.ends_with("/tag") => Some(json!({ "tag": "t" })),
         (path, "PUT") if path.ends_with("/hold") => Some(json!({ "holder": "/recovered/web01" })),
+        (path, "POST") if path.ends_with("/proof") => Some(json!({
+            "at": "2026-11-29T14:03:05Z", "target": "kvm", "outcome": "booted", "says": "login:", "folder": "/proofs/1"
+        })),
         (path, "POST") if path.ends_with("/receive/pull") => Some(json!({ "disks": [] })),
         (path, "POST") if path.ends_with("/receive/rbd") => Some(json!({ "uploads": ["{upload}"] })),
         ("/v1/receive/folder", "POST") => Some(json!({ "folder": "{drops}" })),
