@@ -484,6 +484,28 @@ struct WrittenUpkeep {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+struct WrittenDrill {
+    /// On whose virtual hardware points are booted; by default kvm.
+    #[schemars(with = "Option<String>")]
+    target: Option<Spanned<String>>,
+    /// From power-on to giving up, 10s to 6h; by default 15m.
+    #[schemars(with = "Option<String>")]
+    within: Option<Spanned<String>>,
+    /// The folder of the evidence; by default /var/lib/landfall/evidence.
+    evidence: Option<PathBuf>,
+    /// Trials of a machine whose logs and pictures are kept, 1 to 1000; by default 30. What came of them is kept of all.
+    #[schemars(with = "Option<u16>")]
+    keep: Option<Spanned<u16>>,
+    /// Between two points that are patched ahead, 1m to 7d; by default 15m.
+    #[schemars(with = "Option<String>")]
+    prepare_every: Option<Spanned<String>>,
+    /// The folder of recovered machines (`landfall recover -o`), where points that are patched ahead lie; by default
+    /// /var/lib/landfall/recovered.
+    recovered: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 struct WrittenAlarm {
     /// Gets each alarm as a JSON document by POST: `https://…`, or `http://` on this machine.
     #[schemars(with = "Option<String>")]
@@ -743,26 +765,13 @@ impl Written {
                 certificate: path(certificate),
                 key: path(key),
                 clients_ca: self.api.clients_ca.as_ref().map(path),
-                senders: self.senders()?,
+                senders: Senders::of(self.api.senders.as_ref(), self.api.clients_ca.is_some())?,
             })),
             _ => Err(bad(
                 self.api.listen[0].span().start,
                 "the API is spoken to over TLS only",
                 "give its certificate and key: [api] certificate = …, key = …",
             )),
-        }
-    }
-
-    fn senders(&self) -> Result<Senders, Bad> {
-        match (&self.api.senders, &self.api.clients_ca) {
-            (None, Some(_)) => Ok(Senders::Certificate),
-            (None, None) => Ok(Senders::Token),
-            (Some(senders), None) if *senders.get_ref() != Senders::Token => Err(bad(
-                senders.span().start,
-                "nobody says whose certificates count",
-                "name the authority of the senders' certificates: [api] clients_ca = …",
-            )),
-            (Some(senders), _) => Ok(*senders.get_ref()),
         }
     }
 

@@ -25,6 +25,22 @@ pub enum Senders {
     Both,
 }
 
+impl Senders {
+    /// As it is written, where the authority of certificates is named or not.
+    pub(super) fn of(written: Option<&Spanned<Senders>>, has_authority: bool) -> Result<Senders, Bad> {
+        match (written, has_authority) {
+            (None, true) => Ok(Senders::Certificate),
+            (None, false) => Ok(Senders::Token),
+            (Some(senders), false) if *senders.get_ref() != Senders::Token => Err(bad(
+                senders.span().start,
+                "nobody says whose certificates count",
+                "name the authority of the senders' certificates: [api] clients_ca = …",
+            )),
+            (Some(senders), _) => Ok(*senders.get_ref()),
+        }
+    }
+}
+
 /// Machines that are sent to another landfall by the clock.
 #[derive(Clone, Debug)]
 pub struct Sends {
@@ -89,28 +105,6 @@ pub(crate) struct Written {
 
 fn every_machine() -> Vec<String> {
     vec!["*".to_owned()]
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-struct WrittenDrill {
-    /// On whose virtual hardware points are booted; by default kvm.
-    #[schemars(with = "Option<String>")]
-    target: Option<Spanned<String>>,
-    /// From power-on to giving up, 10s to 6h; by default 15m.
-    #[schemars(with = "Option<String>")]
-    within: Option<Spanned<String>>,
-    /// The folder of the evidence; by default /var/lib/landfall/evidence.
-    evidence: Option<PathBuf>,
-    /// Trials of a machine whose logs and pictures are kept, 1 to 1000; by default 30. What came of them is kept of all.
-    #[schemars(with = "Option<u16>")]
-    keep: Option<Spanned<u16>>,
-    /// Between two points that are patched ahead, 1m to 7d; by default 15m.
-    #[schemars(with = "Option<String>")]
-    prepare_every: Option<Spanned<String>>,
-    /// The folder of recovered machines (`landfall recover -o`), where points that are patched ahead lie; by default
-    /// /var/lib/landfall/recovered.
-    recovered: Option<PathBuf>,
 }
 
 impl Written {
