@@ -427,7 +427,12 @@ mod tests {
         assert_eq!(ranges(&changed), wanted);
         let bytes = changed.to_bytes();
         assert_eq!(ranges(&Changed::from_bytes(&bytes).unwrap()), wanted);
-        for bad in [&bytes[..bytes.len() - 1], &bytes[..bytes.len() - 8], &bytes[..12], &[&bytes[..], &[0; 8]].concat()] {
+        for bad in [
+            &bytes[..bytes.len() - 1],
+            &bytes[..bytes.len() - 8],
+            &bytes[..12],
+            &[&bytes[..], &[0; 8]].concat(),
+        ] {
             assert!(Changed::from_bytes(bad).is_err());
         }
         assert!(Changed::from_bytes(&[0xff; 64]).is_err());

@@ -203,8 +203,10 @@ impl Catalog {
     /// As the file's.
     pub fn set_sent(&self, machine: &Uuid, place: &str, point: u64) -> Result<()> {
         let insert = "INSERT OR REPLACE INTO sent (machine, place, point, made) VALUES (?1, ?2, ?3, ?4)";
-        self.with(|c| c.execute(insert, params![machine.as_bytes(), place, signed(point), signed(Moment::now().0)]))
-            .map(drop)
+        self.with(|c| {
+            c.execute(insert, params![machine.as_bytes(), place, signed(point), signed(Moment::now().0)])
+        })
+        .map(drop)
     }
 
     /// The points of a machine that other landfalls hold, by their places, and when they were brought there.

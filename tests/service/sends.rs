@@ -252,13 +252,19 @@ fn a_send_goes_on_whoever_is_killed() {
         to.command(&from, "web01", Some(&to.authority), &slowly).stdout(Stdio::piped()).spawn().unwrap();
     // Bytes of the journal there.
     let journal = |to: &Other| -> u64 {
-        let files = std::fs::read_dir(to.site.path("vault/machines/web01/journal")).into_iter().flatten().flatten();
+        let files =
+            std::fs::read_dir(to.site.path("vault/machines/web01/journal")).into_iter().flatten().flatten();
         files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
     };
     let arrived = |to: &Other, at_least: u64| {
         let begin = Instant::now();
         while journal(to) < at_least {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{} of {at_least}: {}", journal(to), to.site.log());
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{} of {at_least}: {}",
+                journal(to),
+                to.site.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     };

@@ -7,7 +7,9 @@ mod send;
 mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
-pub use receive::{ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb};
+pub use receive::{
+    ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb,
+};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{

@@ -3,7 +3,8 @@
 mod words;
 
 use super::args::{
-    AtService, Cli, PointsExport, ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb,
+    AtService, Cli, PointsExport, ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal,
+    ReceiveSeed, ReceiveVerb,
 };
 use super::text::{self, print_json, say};
 use super::{Surroundings, service_at};
@@ -16,8 +17,8 @@ use crate::receive::folder::manifest::Manifest;
 use crate::receive::folder::{Became, Options};
 use crate::receive::rbd::record::Version;
 use crate::report::VERSION;
-use crate::report::sending::HeldShown;
 use crate::report::receiving::{PullBitmap, PullFrom, Pulled, ReceivedStreams, Scanned, WantedPull};
+use crate::report::sending::HeldShown;
 use crate::vault::journal::Consistency;
 use landfall_image::nbd::Uri;
 use landfall_image::{Error, Result};

@@ -29,8 +29,8 @@ use crate::receive::rbd::{self, Policy};
 use crate::receive::send::Held;
 use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
-use crate::report::sending::Sending;
 use crate::report::receiving::{PointExported, Receipt, ReceiptState, Received, WantedPull};
+use crate::report::sending::Sending;
 use crate::vault::journal::Checkpoint;
 use crate::vault::{Trouble, Vault};
 use landfall_image::convert::{Cancel, Progress};
@@ -115,14 +115,22 @@ impl Place {
 ///
 /// # Errors
 /// As [`seed::take`].
-pub fn take_seed(context: &Context<'_>, place: &Place, dir: &Path, name: Option<&Name>, replace: bool) -> Result<Sending> {
+pub fn take_seed(
+    context: &Context<'_>,
+    place: &Place,
+    dir: &Path,
+    name: Option<&Name>,
+    replace: bool,
+) -> Result<Sending> {
     let mut effort = Effort { cancel: context.cancel.clone(), ..Effort::default() };
     effort.jobs = context.jobs.unwrap_or(effort.jobs);
     let take = |to: &dyn Replica| seed::take(&effort, context.observer, dir, name, replace, to);
     match place {
         Place::Service(service) => take(&**service),
         Place::Vault(_) => {
-            let Some(site) = place.site(context, &[])? else { return Err(Error::refused("there is no vault")) };
+            let Some(site) = place.site(context, &[])? else {
+                return Err(Error::refused("there is no vault"));
+            };
             closing(site.vault(), take(&Here { vault: site.vault(), incoming: site.incoming() }))
         }
     }
@@ -133,13 +141,13 @@ pub fn take_seed(context: &Context<'_>, place: &Place, dir: &Path, name: Option<
 /// # Errors
 /// As the vault's.
 pub fn give_up(context: &Context<'_>, place: &Place, name: &Name) -> Result<Held> {
-    let give_up = |to: &dyn Replica| {
-        to.give_up(name).and_then(|()| to.held(name)).map_err(Fault::into_error)
-    };
+    let give_up = |to: &dyn Replica| to.give_up(name).and_then(|()| to.held(name)).map_err(Fault::into_error);
     match place {
         Place::Service(service) => give_up(&**service),
         Place::Vault(_) => {
-            let Some(site) = place.site(context, &[])? else { return Err(Error::refused("there is no vault")) };
+            let Some(site) = place.site(context, &[])? else {
+                return Err(Error::refused("there is no vault"));
+            };
             closing(site.vault(), give_up(&Here { vault: site.vault(), incoming: site.incoming() }))
         }
     }

@@ -14,11 +14,11 @@ pub use wanted::{Said, wanted};
 
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::content::Changed;
 use crate::report::api::{
     Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
     SetTag, TokenMade, Tokens, Verification, Verify,
 };
-use crate::receive::content::Changed;
 use crate::report::protection::{Evidence, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
 use landfall_image::nbd::TlsFiles;

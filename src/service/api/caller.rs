@@ -1,9 +1,9 @@
 //! Who calls, and what that one may do.
 
 use super::call::Refusal;
-use crate::report::api::Role;
 use crate::name::Name;
 use crate::receive::{Certificate, Peer, Place};
+use crate::report::api::Role;
 use crate::service::Service;
 use crate::service::catalog::Catalog;
 use crate::service::config::Senders;
@@ -125,7 +125,8 @@ pub(super) fn let_send(
         return let_in(service.catalog(), guest.origin, headers, Role::Operate);
     };
     let senders = config.api.as_ref().map_or(Senders::Certificate, |api| api.senders);
-    let refused = |status, says: String, hint: &str| Refusal { status, error: Error::refused(says).hint(hint) };
+    let refused =
+        |status, says: String, hint: &str| Refusal { status, error: Error::refused(says).hint(hint) };
     let by_certificate = || match &guest.certificate {
         None => Err(refused(
             StatusCode::UNAUTHORIZED,
@@ -133,7 +134,8 @@ pub(super) fn let_send(
             "name it and its key: --tls-cert FILE --tls-key FILE; it is of the authority in the receiver's [api] clients_ca",
         )),
         Some(certificate) => {
-            let peer = Peer { place: Place::Network(address), certificate: Some(Certificate::clone(certificate)) };
+            let peer =
+                Peer { place: Place::Network(address), certificate: Some(Certificate::clone(certificate)) };
             // The name alone decides: nobody is told which machines there are.
             let may = machine.parse::<Name>().is_ok_and(|machine| config.may_write(&peer, &machine));
             match may {

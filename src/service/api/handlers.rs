@@ -9,8 +9,8 @@ use crate::ops::receive::pull_request;
 use crate::receive::digest::Sum;
 use crate::receive::rbd::export::{Wanted, name_at, snapshot_at};
 use crate::receive::rbd::record::Version;
-use crate::receive::spool::{Request, Upload};
 use crate::receive::send;
+use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
 use crate::report::api::{
     Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,

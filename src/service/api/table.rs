@@ -140,7 +140,9 @@ fn look_up<B: DeserializeOwned + JsonSchema + 'static>(
         takes: Some(Takes::document::<B>()),
         gives: Gives { status: StatusCode::OK, content_type: BYTES, schema: None },
         flows: false,
-        work: Work::Whole(Box::new(move |call, body| Ok(whole(StatusCode::OK, BYTES, work(call, parsed(body)?)?)))),
+        work: Work::Whole(Box::new(move |call, body| {
+            Ok(whole(StatusCode::OK, BYTES, work(call, parsed(body)?)?))
+        })),
     }
 }
 

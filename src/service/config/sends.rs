@@ -113,15 +113,30 @@ impl Written {
         let at = self.to.span().start;
         let is_place = self.to.get_ref().starts_with("https://") || self.to.get_ref().starts_with('/');
         if !is_place {
-            return Err(bad(at, format!("nothing can be sent to {:?}", self.to.get_ref()), "write https://HOST:8470"));
+            return Err(bad(
+                at,
+                format!("nothing can be sent to {:?}", self.to.get_ref()),
+                "write https://HOST:8470",
+            ));
         }
         if self.certificate.is_some() != self.key.is_some() {
-            return Err(bad(at, "a certificate is of no use without its key", "name both: certificate = …, key = …"));
+            return Err(bad(
+                at,
+                "a certificate is of no use without its key",
+                "name both: certificate = …, key = …",
+            ));
         }
         if self.certificate.is_some() && self.ca.is_none() {
-            return Err(bad(at, "nobody says whose certificate the other landfall has", "name its authority: ca = …"));
+            return Err(bad(
+                at,
+                "nobody says whose certificate the other landfall has",
+                "name its authority: ca = …",
+            ));
         }
-        if self.to.get_ref().starts_with("https://") && self.certificate.is_none() && self.token_file.is_none() {
+        if self.to.get_ref().starts_with("https://")
+            && self.certificate.is_none()
+            && self.token_file.is_none()
+        {
             return Err(bad(
                 at,
                 "the other landfall would not know who sends",

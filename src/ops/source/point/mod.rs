@@ -85,7 +85,9 @@ pub trait Points: Send + Sync {
     /// # Errors
     /// Refused where the disk is not the same one at both, or there is no such point; unsupported where nobody here can tell.
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
-        Err(Error::unsupported(format!("nobody tells where {machine}/{disk} differs between {since} and {to}")))
+        Err(Error::unsupported(format!(
+            "nobody tells where {machine}/{disk} differs between {since} and {to}"
+        )))
     }
 }
 

@@ -113,7 +113,10 @@ pub fn changed(machine: &Arc<Machine>, disk: &str, since: u64, to: u64) -> Resul
         return Err(Error::refused(format!("{disk} was no disk of {} at point {since}", machine.name())));
     };
     if old != new {
-        return Err(Error::refused(format!("{disk} was taken out of {} after point {since}, and put in anew", machine.name())));
+        return Err(Error::refused(format!(
+            "{disk} was taken out of {} after point {since}, and put in anew",
+            machine.name()
+        )));
     }
     let size = at.state().disks.get(&new).map_or(0, |info| info.size);
     content::changed(machine, new, since, to, Bytes(size))

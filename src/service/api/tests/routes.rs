@@ -29,7 +29,10 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
         path if path.ends_with("/changes") => "?disk=sda&since={oldest}",
         _ => "",
     };
-    (format!("{path}{query}").replace("{name}", name).replace("{point}", point).replace("{disk}", "sdb"), body)
+    (
+        format!("{path}{query}").replace("{name}", name).replace("{point}", point).replace("{disk}", "sdb"),
+        body,
+    )
 }
 
 /// The router and the document are made of one table; this is about the table as a whole, and that nothing in it panics.
