@@ -10,6 +10,7 @@ pub mod protection;
 pub mod receiving;
 pub mod recovery;
 pub mod registration;
+pub mod sending;
 pub mod serving;
 
 use crate::machine::Machine;

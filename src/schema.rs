@@ -15,6 +15,7 @@ use crate::report::protection::{Points, Status};
 use crate::report::receiving::{PointExported, Pulled, ReceivedStreams, Scanned};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
+use crate::report::sending::{HeldShown, Seeded, Sending};
 use crate::report::serving::ServeChecked;
 use crate::report::{Converted, Inspected, VERSION};
 use crate::service::config::Written;
@@ -47,6 +48,7 @@ pub const TABLE: &[Row] = &[
     row::<Explained>("explain", "what can be found, and what to do about it"),
     row::<PointExported>("export-point", "a recovery point that was exported as an RBD diff"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),
+    row::<HeldShown>("give-up", "what a machine holds of another landfall, after a send was given up"),
     row::<Inspected>("inspect", "a machine, its disks, its guest, and what would be changed"),
     row::<MapChecked>("map-check", "what the rules of a map say"),
     file::<WrittenMap>("map-file", "the TOML file of --map"),
@@ -66,6 +68,8 @@ pub const TABLE: &[Row] = &[
         "register",
         "what came of a registration; also `registration` in what convert --register prints",
     ),
+    row::<Seeded>("seed", "a seed that was written"),
+    row::<Sending>("send", "a point that was sent to another landfall, or a seed that was taken"),
     row::<ServeChecked>("serve-check", "what the service's file means"),
     file::<Written>("serve-file", "the TOML file of landfall serve"),
     row::<PointSet>("set-point", "a recovery point that was set or named"),

@@ -2,6 +2,7 @@
 //! mapping, reading and checking it must end soon, in little memory, without a panic, and without contradicting itself.
 
 pub mod exercise;
+pub mod frames;
 pub mod hives;
 pub mod receiver;
 pub mod repair;

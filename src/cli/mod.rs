@@ -10,6 +10,7 @@ mod progress;
 mod receive;
 mod recover;
 mod register;
+mod send;
 mod serve;
 mod service;
 mod text;
@@ -146,6 +147,7 @@ fn dispatch(
         Verb::Schema(wanted) => text::schema(wanted.name.as_deref(), cli.common.json).map_err(Failure::from),
         Verb::Inspect(inspect) => machine::inspect(inspect, cli.common.json, context),
         Verb::Prove(prove) => machine::prove(prove, cli.common.json, context),
+        Verb::Send(args) => send::run(args, cli, context, surroundings),
         Verb::Serve(args) => serve::run(args, cli.common.json, surroundings).map_err(Failure::from),
         Verb::Receive(verb) => receive::run(verb, cli, context, surroundings),
         Verb::Points(PointsVerb::Export(args)) => receive::export(args, cli, context, surroundings),

@@ -50,6 +50,15 @@ fn in_words(checked: &ServeChecked) -> String {
         let after = if folder.keep { "they stay in their place" } else { "they go to .done" };
         let _ = writeln!(out, "folder      {} every {}: {sealed}; {after}", folder.path, folder.every);
     }
+    for sends in &checked.sends {
+        let limit = sends.limit.map(|limit| format!(", {limit} per second at most")).unwrap_or_default();
+        let machines = sends.machines.join(", ");
+        let _ = writeln!(
+            out,
+            "send        {machines} to {} every {}{limit}; an alarm after {}",
+            sends.to, sends.every, sends.late
+        );
+    }
     if checked.require_digest {
         let _ = writeln!(out, "RBD         streams with a SHA-256 only");
     }

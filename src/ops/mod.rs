@@ -17,6 +17,7 @@ pub mod receive;
 pub mod recover;
 pub mod register;
 mod registry;
+pub mod send;
 pub mod serve;
 pub mod service;
 pub mod source;

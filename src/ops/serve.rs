@@ -3,12 +3,12 @@
 use crate::receive::folder::Watcher;
 use crate::receive::nbd::Listen;
 use crate::report::VERSION;
-use crate::report::serving::{Rules, ServeChecked, WatchedFolder};
+use crate::report::serving::{Rules, SendsByClock, ServeChecked, WatchedFolder};
 use crate::service::config::{Config, Protect};
 use crate::service::run::Bound;
 use crate::vault::retention::shown_duration;
 use landfall_image::Result;
-use landfall_image::convert::Cancel;
+use landfall_image::convert::{Cancel, RateLimit};
 use landfall_image::nbd::TlsFiles;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +48,9 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
         let files = TlsFiles {
             certificate: Some(remote.certificate.clone()),
             key: Some(remote.key.clone()),
-            ..TlsFiles::default()
+            ca: remote.clients_ca.clone(),
         };
-        files.server()?;
+        files.server_that_asks()?;
         api.extend(remote.listen.iter().map(|address| format!("https://{address}")));
     }
     let mut folders = Vec::new();
@@ -68,6 +68,19 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
             keep: folder.options.keep,
         });
     }
+    let mut sends = Vec::new();
+    for rule in &config.sends {
+        if rule.tls.certificate.is_some() {
+            rule.tls.client()?;
+        }
+        sends.push(SendsByClock {
+            to: rule.to.clone(),
+            machines: rule.machines.clone(),
+            every: shown_duration(rule.every),
+            late: shown_duration(rule.late),
+            limit: rule.limit.as_ref().map(RateLimit::per_second),
+        });
+    }
     if config.pull.tls != TlsFiles::default() {
         config.pull.tls.client()?;
     }
@@ -78,6 +91,7 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
         points: config.points_socket().display().to_string(),
         api,
         folders,
+        sends,
         require_digest: config.require_digest,
         protect: rules(&config.protect),
         machines: config.machines.iter().map(|(name, protect)| (name.to_string(), rules(protect))).collect(),

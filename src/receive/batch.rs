@@ -37,6 +37,8 @@ pub enum Work {
     Drop(super::folder::Job),
     /// A pull: its source may have gone on meanwhile, so that it is taken back.
     Pull,
+    /// A send of another landfall: it waits for its sender to go on.
+    Send(super::send::Job),
 }
 
 /// What is on the medium while a batch is written.
@@ -190,6 +192,14 @@ impl Batches {
         }
     }
 
+    /// True where the first part of a batch that was cut off has its point: of one that has no other, all is done.
+    ///
+    /// # Errors
+    /// Where the points cannot be read.
+    pub fn is_cut(&self, machine: &Arc<Machine>, intent: &Intent) -> Result<bool> {
+        cut(machine, intent).map(|cut| cut.contains_key(&0))
+    }
+
     /// Takes over a batch that was cut off, to do it again or to take it back.
     ///
     /// # Errors
@@ -327,6 +337,38 @@ impl Batch {
         let info = DiskInfo { name: name.as_str().to_owned(), size: size.0, sector };
         self.machine.journal().set_disk(&info)?;
         self.machine.live(name.as_str())
+    }
+
+    /// Writes to these disks, too, and is called so from now on; `work` is what is to be done.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn widen(&mut self, disks: &[Name], says: &str, work: Work) -> Result<()> {
+        let mut intent = self.intent.clone();
+        for disk in disks.iter().filter(|disk| !self.intent.disks.contains(disk)) {
+            intent.disks.push(disk.clone());
+            if self.machine.disk_number(disk.as_str()).is_none() {
+                intent.new.push(disk.clone());
+            }
+        }
+        (intent.says, intent.work) = (says.to_owned(), work);
+        if intent != self.intent {
+            files::write(&*self.storage, &file(intent.id), &intent)?;
+            self.lease.widen(&intent.disks, says);
+            self.intent = intent;
+        }
+        Ok(())
+    }
+
+    /// Takes one of its disks out of the machine; earlier points keep it.
+    ///
+    /// # Errors
+    /// As the journal's.
+    pub fn remove(&self, name: &Name) -> Result<()> {
+        if let Some(number) = self.machine.disk_number(name.as_str()) {
+            self.machine.journal().remove_disk(number)?;
+        }
+        self.machine.journal().set_copying(name.as_str(), None)
     }
 
     /// The point of one of its parts, where it was cut before the service was killed.

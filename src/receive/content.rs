@@ -279,6 +279,33 @@ impl Changed {
         }
     }
 
+    /// The bytes of a unit, and of the disk.
+    pub fn unit(&self) -> (u64, u64) {
+        (self.unit, self.size)
+    }
+
+    /// It as bytes: the length of a unit and the disk's size, 8 bytes each, then a bit for each unit, in words of 8 bytes; little-endian.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [self.unit, self.size].iter().chain(&self.bits).flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) has made.
+    ///
+    /// # Errors
+    /// Corrupt where it has not.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Changed> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let wrong = || Error::corrupt("this does not say which parts of a disk have changed");
+        let (unit, size) = words.next().zip(words.next()).ok_or_else(wrong)?;
+        let bits: Vec<u64> = words.collect();
+        let wanted = Changed::nothing(size);
+        match rest.is_empty() && unit == wanted.unit && bits.len() == wanted.bits.len() {
+            true => Ok(Changed { bits, unit, size }),
+            false => Err(wrong()),
+        }
+    }
+
     fn holds(&self, unit: u64) -> bool {
         let word = usize::try_from(unit / 64).ok().and_then(|word| self.bits.get(word));
         word.is_some_and(|word| word >> (unit % 64) & 1 == 1)
@@ -398,6 +425,17 @@ mod tests {
         changed.add(7..7);
         let wanted = [0..2 * unit, 100 * unit..400 * unit, 1000 * unit..1000 * unit + 5];
         assert_eq!(ranges(&changed), wanted);
+        let bytes = changed.to_bytes();
+        assert_eq!(ranges(&Changed::from_bytes(&bytes).unwrap()), wanted);
+        for bad in [
+            &bytes[..bytes.len() - 1],
+            &bytes[..bytes.len() - 8],
+            &bytes[..12],
+            &[&bytes[..], &[0; 8]].concat(),
+        ] {
+            assert!(Changed::from_bytes(bad).is_err());
+        }
+        assert!(Changed::from_bytes(&[0xff; 64]).is_err());
         // The largest disk takes no more memory than any.
         let large = Changed::nothing(landfall_image::limits::DISK_SIZE.0);
         assert!(large.bits.len() <= 1 << 21 && ranges(&large).is_empty());

@@ -10,7 +10,9 @@ use super::folder::{Hands, Watcher};
 use super::lease::Leases;
 use super::position;
 use super::rbd;
+use super::send::Desk;
 use super::spool::Spool;
+use crate::name::Name;
 use crate::vault::Vault;
 use crate::vault::storage::{Folder, Storage};
 use landfall_image::{Error, Kind, Result};
@@ -26,6 +28,8 @@ pub struct Incoming {
     pub batches: Batches,
     /// Uploads.
     pub spool: Spool,
+    /// What other landfalls send.
+    pub desk: Desk,
 }
 
 /// What became of a delta that was cut off.
@@ -50,7 +54,7 @@ impl Incoming {
         let leases = Leases::default();
         let batches = Batches::open(&storage, &leases)?;
         let (spool, troubles) = Spool::open(&storage)?;
-        Ok((Incoming { leases, batches, spool }, troubles))
+        Ok((Incoming { leases, batches, spool, desk: Desk::default() }, troubles))
     }
 
     /// Finishes all that was cut off, or takes it back where that cannot be done.
@@ -60,10 +64,30 @@ impl Incoming {
     pub fn finish(&self, hands: &Hands<'_>, watchers: &[Watcher]) -> Result<Vec<Finished>> {
         let mut all = Vec::new();
         for intent in self.batches.unfinished()? {
+            if self.waits(hands.vault, &intent)? {
+                continue;
+            }
             all.push(self.finish_one(hands, watchers, intent));
         }
         self.catch_up(hands.vault)?;
         Ok(all)
+    }
+
+    /// True for a send that is not complete: what has arrived stays, and waits for its sender.
+    ///
+    /// # Errors
+    /// Where the points cannot be read.
+    pub fn waits(&self, vault: &Vault, intent: &Intent) -> Result<bool> {
+        match (&intent.work, vault.machine(&intent.machine)) {
+            (Work::Send(_), Ok(machine)) => Ok(!self.batches.is_cut(&machine, intent)?),
+            _ => Ok(false),
+        }
+    }
+
+    /// True where another landfall's send was cut off in that machine.
+    pub fn is_sent(&self, machine: &Name) -> bool {
+        let unfinished = self.batches.unfinished().unwrap_or_default();
+        unfinished.iter().any(|intent| intent.machine == *machine && matches!(intent.work, Work::Send(_)))
     }
 
     /// Finishes one that was cut off, or takes it back. Its machine is closed before; where neither can be done, it stays so.
@@ -105,6 +129,8 @@ impl Incoming {
                 None => back("its folder is not watched any more"),
             },
             Work::Pull => back("it is pulled again"),
+            // Its point is there: nothing is left to do.
+            Work::Send(_) => self.batches.resume(&machine, intent.clone())?.finish(),
         }
     }
 }

@@ -160,7 +160,7 @@ impl Running {
         match self.is_cut_off {
             true => Error::refused(format!("{} was cut off while it was written into {machine}", self.says))
                 .hint(
-                    "it is finished when the service starts; what stands in its way is in the service's log",
+                    "it is finished when the service starts (what stands in its way is in the service's log); what another landfall sent goes on when it sends again, or is given up: landfall receive give-up MACHINE",
                 ),
             false => Error::refused(format!("{} is being written into {machine}", self.says))
                 .hint("try again when it is done; landfall status shows whether it is"),
@@ -209,6 +209,15 @@ pub struct BatchLease {
 }
 
 impl BatchLease {
+    /// It is for these disks now, and is called so.
+    pub(super) fn widen(&self, disks: &[Name], says: &str) {
+        self.leases.change(&self.machine, |held| {
+            if let Some(batch) = &mut held.batch {
+                (batch.disks, batch.says) = (disks.to_vec(), says.to_owned());
+            }
+        });
+    }
+
     /// The batch is done, or nothing of it is on the disks.
     pub fn end(mut self) {
         self.is_done = true;

@@ -5,6 +5,7 @@
 //! rbd export-diff, rbd export               -> spool -> rbd ----+
 //! exported machines, images, deltas of them -> folder ----------+-> batch -> vault::Machine, a point for each moment
 //! NBD exports with dirty bitmaps            -> pull ------------+
+//! another landfall, over its API or a seed  -> send ------------+
 //! ```
 //!
 //! [`nbd`] is the server that hypervisors write to: it knows a disk that takes writes in order, and nothing of recovery points. The
@@ -22,6 +23,7 @@ pub mod nbd;
 pub mod position;
 pub mod pull;
 pub mod rbd;
+pub mod send;
 pub mod spool;
 
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub(crate) mod testing;
 
 use crate::name::Name;
 use landfall_image::{Bytes, DiskMut, Result};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,6 +91,19 @@ pub struct Certificate {
     pub subject: String,
     /// SHA-256 of the certificate in DER: its fingerprint.
     pub sha256: [u8; 32],
+}
+
+/// Longest subject that is kept of a certificate, in characters.
+const SUBJECT_AT_MOST: usize = 256;
+
+impl Certificate {
+    /// One that was verified, in DER. The subject is empty where it cannot be read.
+    pub fn of(der: &[u8]) -> Certificate {
+        let parsed = x509_parser::parse_x509_certificate(der);
+        let subject = parsed.map(|(_, certificate)| certificate.subject().to_string()).unwrap_or_default();
+        let subject = subject.chars().filter(|c| !c.is_control()).take(SUBJECT_AT_MOST).collect();
+        Certificate { subject, sha256: Sha256::digest(der).into() }
+    }
 }
 
 /// Who is at the other end of a connection.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// The ways in that keep one.
-pub const WAYS: [&str; 3] = ["rbd", "drop", "pull"];
+pub const WAYS: [&str; 4] = ["rbd", "drop", "pull", "send"];
 
 /// What a disk holds, where `S` is what the way in says of its source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +49,9 @@ pub fn attachment(way: &str, disk: &str) -> String {
 /// # Errors
 /// Corrupt where the attachment is none.
 pub fn of<S: DeserializeOwned>(machine: &Machine, way: &str, disk: &str) -> Result<Option<Position<S>>> {
-    let state = machine.journal().state();
-    state.attachments.get(&attachment(way, disk)).map(|raw| parse(raw, way, disk)).transpose()
+    // Asked often: the state as a whole may be large.
+    let raw = machine.journal().with_state(|state| state.attachments.get(&attachment(way, disk)).cloned());
+    raw.map(|raw| parse(&raw, way, disk)).transpose()
 }
 
 /// Reads an attachment.
@@ -162,7 +163,7 @@ pub fn is_one(attachment: &str) -> bool {
 /// # Errors
 /// Where the journal cannot be read.
 pub fn all_hold(machine: &Machine, besides: &[Name]) -> Result<bool> {
-    for info in machine.journal().state().disks.values() {
+    for info in machine.journal().with_state(|state| state.disks.clone()).values() {
         if besides.iter().any(|other| other.as_str() == info.name) {
             continue;
         }

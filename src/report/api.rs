@@ -6,10 +6,12 @@ use super::protection::{Alarm, MachineStatus, Point};
 use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::send::Sent;
 use crate::vault::journal::Consistency;
 use landfall_image::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A machine that is to be protected, or what is to change about one that is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -157,8 +159,13 @@ pub struct PointShown {
     pub version: u32,
     /// Whose.
     pub machine: String,
+    /// The machine's own number, which no other vault gives to one.
+    pub id: Uuid,
     /// The point.
     pub point: Point,
+    /// The point of another landfall that it is, where it was sent by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
     /// The disks that the machine had then.
     pub disks: Vec<PointDisk>,
     /// The machine's definition then, where it was known; `file` of each of its disks is the disk's name here.

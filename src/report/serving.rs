@@ -1,5 +1,6 @@
 //! What `landfall serve --check` says of the service's file.
 
+use landfall_image::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ pub struct ServeChecked {
     pub api: Vec<String>,
     /// Folders that are watched for drops.
     pub folders: Vec<WatchedFolder>,
+    /// What is sent to other landfalls by the clock.
+    pub sends: Vec<SendsByClock>,
     /// RBD streams without a digest are refused.
     pub require_digest: bool,
     /// How machines are protected that have no rules of their own.
@@ -40,6 +43,22 @@ pub struct WatchedFolder {
     pub manifest: bool,
     /// Drops that were taken stay where they are.
     pub keep: bool,
+}
+
+/// Machines that are sent to another landfall.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SendsByClock {
+    /// Where it is.
+    pub to: String,
+    /// Patterns of machines' names.
+    pub machines: Vec<String>,
+    /// Between two sends of a machine: `15m`.
+    pub every: String,
+    /// After so long without one that came to its end there is an alarm.
+    pub late: String,
+    /// Bytes per second on the line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Bytes>,
 }
 
 /// How a machine is protected.

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// The tables, as they came to be: one text for each version.
-const VERSIONS: [&str; 2] = [
+const VERSIONS: [&str; 3] = [
     "
     CREATE TABLE token (
         name TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, made INTEGER NOT NULL
@@ -40,6 +40,11 @@ const VERSIONS: [&str; 2] = [
         machine BLOB NOT NULL, point INTEGER NOT NULL, verdict TEXT NOT NULL, document TEXT NOT NULL, made INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX verification_of ON verification (machine, point);
+",
+    "
+    CREATE TABLE sent (
+        machine BLOB NOT NULL, place TEXT NOT NULL, point INTEGER NOT NULL, made INTEGER NOT NULL, PRIMARY KEY (machine, place)
+    ) STRICT;
 ",
 ];
 
@@ -189,6 +194,32 @@ impl Catalog {
             let tags =
                 found.query_map([machine.as_bytes()], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
             tags.collect()
+        })
+    }
+
+    /// Keeps which point of a machine another landfall holds.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn set_sent(&self, machine: &Uuid, place: &str, point: u64) -> Result<()> {
+        let insert = "INSERT OR REPLACE INTO sent (machine, place, point, made) VALUES (?1, ?2, ?3, ?4)";
+        self.with(|c| {
+            c.execute(insert, params![machine.as_bytes(), place, signed(point), signed(Moment::now().0)])
+        })
+        .map(drop)
+    }
+
+    /// The points of a machine that other landfalls hold, by their places, and when they were brought there.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn sent(&self, machine: &Uuid) -> Result<BTreeMap<String, (u64, Moment)>> {
+        self.with(|c| {
+            let mut found = c.prepare("SELECT place, point, made FROM sent WHERE machine = ?1")?;
+            let sent = found.query_map([machine.as_bytes()], |row| {
+                Ok((row.get(0)?, (unsigned(row.get(1)?), Moment(unsigned(row.get(2)?)))))
+            })?;
+            sent.collect()
         })
     }
 

@@ -23,10 +23,22 @@
 //! [group.shop]                        # cut at one moment
 //! machines = ["web01", "db01"]
 //!
+//! [[send]]                            # to another landfall, by the clock
+//! to = "https://dr2.example.org:8470"
+//! ca = "dr2-ca.pem"
+//! certificate = "this.pem"
+//! key = "this.key"
+//! machines = ["web*", "db01"]
+//! every = "15m"
+//!
 //! [[folder]]                          # where exported machines and deltas of them are put
 //! path = "/srv/drops"
 //! ```
 //! Every key has a default. Paths are relative to the file's folder.
+
+mod sends;
+
+pub use sends::{Senders, Sends};
 
 use crate::hypervisor;
 use crate::name::Name;
@@ -81,6 +93,8 @@ pub struct Config {
     pub drill: Drill,
     /// Who is told of alarms.
     pub alarm: Alarm,
+    /// What is sent to other landfalls by the clock.
+    pub sends: Vec<Sends>,
 }
 
 /// A watched folder.
@@ -130,6 +144,10 @@ pub struct Api {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// The authority of certificates that other landfalls show, which send machines.
+    pub clients_ca: Option<PathBuf>,
+    /// Who may send.
+    pub senders: Senders,
 }
 
 /// When a copy of a disk is believed to be complete.
@@ -317,6 +335,8 @@ pub(crate) struct Written {
     drill: WrittenDrill,
     /// Who is told when something is wrong.
     alarm: WrittenAlarm,
+    /// What is sent to other landfalls by the clock.
+    send: Vec<sends::Written>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -362,6 +382,12 @@ struct WrittenApi {
     certificate: Option<PathBuf>,
     /// Its key.
     key: Option<PathBuf>,
+    /// The authority of the certificates of other landfalls, which send machines (landfall send).
+    clients_ca: Option<PathBuf>,
+    /// By what those are known: `certificate`, `token` (with the role operate), `either` or `both`; by default by their certificate where
+    /// `clients_ca` is there, else by a token. Which machines a certificate may send is said in `[receive] client`.
+    #[schemars(with = "Option<Senders>")]
+    senders: Option<Spanned<Senders>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -637,6 +663,7 @@ impl Written {
             clients: self.clients()?,
             api: self.api(&path)?,
             alarm: self.alarm()?,
+            sends: self.send.iter().map(|send| send.check(&path)).collect::<Result<_, _>>()?,
             vault,
             sockets: self.sockets.as_ref().map_or_else(|| PathBuf::from("/run/landfall"), path),
             points_group: self.points_group.as_ref().map(group).transpose()?,
@@ -733,9 +760,13 @@ impl Written {
         let listen = addresses(&self.api.listen)?;
         match (&self.api.certificate, &self.api.key) {
             _ if listen.is_empty() => Ok(None),
-            (Some(certificate), Some(key)) => {
-                Ok(Some(Api { listen, certificate: path(certificate), key: path(key) }))
-            }
+            (Some(certificate), Some(key)) => Ok(Some(Api {
+                listen,
+                certificate: path(certificate),
+                key: path(key),
+                clients_ca: self.api.clients_ca.as_ref().map(path),
+                senders: Senders::of(self.api.senders.as_ref(), self.api.clients_ca.is_some())?,
+            })),
             _ => Err(bad(
                 self.api.listen[0].span().start,
                 "the API is spoken to over TLS only",

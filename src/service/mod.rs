@@ -25,9 +25,11 @@ pub mod exports;
 mod folders;
 mod places;
 pub mod receipts;
+mod replica;
 mod rounds;
 pub mod rpo;
 pub mod run;
+mod sending;
 mod status;
 pub mod stream;
 pub mod verify;
@@ -53,6 +55,7 @@ use deltas::Deltas;
 use folders::Watching;
 use landfall_image::{Error, Kind, Result};
 use receipts::Receipts;
+use sending::Outgoing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -86,6 +89,7 @@ pub struct Service {
     /// Where a damaged catalog was set aside.
     catalog_lost: Option<String>,
     alarms: Alarms,
+    outgoing: Outgoing,
     /// The ways in besides NBD.
     deltas: Deltas,
     folders: Vec<Watching>,
@@ -125,6 +129,7 @@ impl Service {
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
             alarms: Alarms::default(),
+            outgoing: Outgoing::default(),
             folders,
             deltas,
             receipts: Receipts::default(),
@@ -492,7 +497,9 @@ impl Service {
             self.catalog.tags(id)?.into_iter().partition(|(_, tag)| !tag.is_empty());
         let numbers = |tags: Vec<(u64, String)>| tags.into_iter().map(|(point, _)| point).collect();
         let mut kept: BTreeSet<u64> = numbers(named);
+        // The next delta begins there, from another landfall or to one.
         kept.extend(position::points_to_keep(watched.machine())?);
+        kept.extend(self.points_of_sends(watched)?);
         Ok(Wishes { kept, unnamed: numbers(unnamed), given_up: self.catalog.given_up(id)? })
     }
 
@@ -531,6 +538,7 @@ impl Service {
     /// Tells all threads to end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.outgoing.cancel.cancel();
         self.deltas.cancel.cancel();
         self.receipts.stop();
         self.verifications.stop();

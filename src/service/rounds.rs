@@ -25,7 +25,7 @@ const AT_ONCE: usize = 8;
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 13] = [
+pub(super) const WORK: [(&str, Work); 14] = [
     ("points", Service::set_points),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
@@ -33,6 +33,7 @@ pub(super) const WORK: [(&str, Work); 13] = [
     ("prove", Service::prove_points),
     ("prepare", Service::prepare_points),
     ("webhook", Service::send_alarms),
+    ("send", Service::send_machines),
     ("finish", Service::finish_deltas),
     ("folders", Service::watch_folders),
     ("receive-1", Service::receive_deltas),
@@ -498,8 +499,10 @@ impl Service {
                 );
             }
             cut_off.extend(self.cut_off(&name));
+            cut_off.extend(self.waits_for_sender(&name));
         }
         found.extend(cut_off);
+        found.extend(self.wrong_with_sends(at));
         self.deltas.wrong(&mut |wrong| found.push(wrong));
         self.wrong_with_folders(&mut |wrong| found.push(wrong));
         found

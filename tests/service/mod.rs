@@ -5,6 +5,7 @@ mod days;
 mod kills;
 mod mirrors;
 mod power;
+mod sends;
 mod simulated;
 mod strangers;
 mod unit;

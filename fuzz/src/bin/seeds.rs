@@ -30,6 +30,9 @@ fn main() {
     for (target, name, input) in landfall_fuzz::hives::seeds() {
         seeds.put(target, name, &input);
     }
+    for (name, input) in landfall_fuzz::frames::seeds() {
+        seeds.put("send_frames", name, &input);
+    }
     seeds.drivers();
     seeds.talk().expect("a server and a client");
     if let Some(corpus) = arguments.next() {

@@ -383,6 +383,15 @@ impl TlsFiles {
 
     /// For the side that listens: a certificate is needed; with `ca`, clients need one of that authority.
     pub fn server(&self) -> Result<Arc<ServerConfig>> {
+        self.listening(true)
+    }
+
+    /// As [`server`](Self::server), but clients without a certificate are let in, too. One that is not of `ca` is refused.
+    pub fn server_that_asks(&self) -> Result<Arc<ServerConfig>> {
+        self.listening(false)
+    }
+
+    fn listening(&self, needs_certificate: bool) -> Result<Arc<ServerConfig>> {
         let Some((certificates, key)) = files::own(self)? else {
             return Err(Error::refused("a server with TLS needs a certificate and its key")
                 .hint("give their files with --tls-cert and --tls-key"));
@@ -394,10 +403,9 @@ impl TlsFiles {
             Some(ca) => {
                 let authorities = Arc::new(files::authorities(ca)?);
                 let verifier =
-                    rustls::server::WebPkiClientVerifier::builder_with_provider(authorities, provider())
-                        .build()
-                        .map_err(unusable)?;
-                config.with_client_cert_verifier(verifier)
+                    rustls::server::WebPkiClientVerifier::builder_with_provider(authorities, provider());
+                let verifier = if needs_certificate { verifier } else { verifier.allow_unauthenticated() };
+                config.with_client_cert_verifier(verifier.build().map_err(unusable)?)
             }
             None => config.with_no_client_auth(),
         };

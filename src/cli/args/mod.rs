@@ -3,11 +3,15 @@
 mod disk;
 mod receive;
 mod recover;
+mod send;
 mod service;
 
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
-pub use receive::{ReceiveFolder, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveVerb};
+pub use receive::{
+    ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb,
+};
 pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
+pub use send::Send;
 pub use service::{
     AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs,
     TokenVerb,
@@ -124,6 +128,18 @@ pub enum Verb {
     Protect(Protect),
     /// Say that all disks of a machine are copied, where nobody else could tell
     Ready(Ready),
+    /// Send a machine's recovery point to another landfall, and keep it up to date there
+    ///
+    /// The other side gets what has changed since the point that it holds; where both have none in common, digests are compared, and
+    /// what differs is sent. It is packed, and read back there before it is offered as a point. The point stays as it is here. A send that
+    /// was cut off goes on where it ended, with the same command. The other side knows this one by its certificate (--tls-cert, --tls-key; --tls-ca
+    /// names the authority of the other's), or by a token in LANDFALL_TOKEN, as it is set up.
+    ///
+    /// With a folder as the place, a seed is written into it: all of the point, for a disk that is carried there (landfall receive seed). Later
+    /// sends over the line bring what has changed since.
+    ///
+    /// Exit codes: 0 it is there, and was read back; 1 refused, or what was read back differed; 2 it failed, or could not be read back.
+    Send(Box<Send>),
     /// Receive deltas of machines that are not mirrored: RBD diffs, pulled backups, drops in a watched folder
     ///
     /// Each is taken as a whole or not at all: the machine's disks go from one moment of the source to the next, and a point is set there.

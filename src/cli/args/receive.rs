@@ -33,6 +33,39 @@ pub enum ReceiveVerb {
     Folder(ReceiveFolder),
     /// Seal a drop where it is made: write landfall.json with the digests of all that lies in the folder
     Seal(ReceiveSeal),
+    /// Take a seed that landfall send MACHINE --to FOLDER has written, from a disk that was carried here
+    ///
+    /// It is as if the point had been sent over the line: from then on, landfall send brings what has changed since. A seed that is damaged
+    /// or not complete is refused, with the file and the offset, and nothing of it is offered.
+    Seed(ReceiveSeed),
+    /// Give up a send of another landfall that has not come to its end: the disks go back to what they held before
+    GiveUp(ReceiveGiveUp),
+}
+
+/// `landfall receive seed`
+#[derive(Debug, Args)]
+pub struct ReceiveSeed {
+    /// The seed, or the folder that it lies in
+    pub folder: PathBuf,
+    /// Call the machine by this name here [default: as it is called there]
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<Name>,
+    /// The machine of that name here may be another one: it becomes this one, and keeps its points
+    #[arg(long)]
+    pub replace: bool,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
+}
+
+/// `landfall receive give-up`
+#[derive(Debug, Args)]
+pub struct ReceiveGiveUp {
+    /// The machine
+    pub name: Name,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
 }
 
 /// `landfall receive rbd`

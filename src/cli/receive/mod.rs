@@ -3,7 +3,8 @@
 mod words;
 
 use super::args::{
-    AtService, Cli, PointsExport, ReceiveFolder, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveVerb,
+    AtService, Cli, PointsExport, ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal,
+    ReceiveSeed, ReceiveVerb,
 };
 use super::text::{self, print_json, say};
 use super::{Surroundings, service_at};
@@ -17,6 +18,7 @@ use crate::receive::folder::{Became, Options};
 use crate::receive::rbd::record::Version;
 use crate::report::VERSION;
 use crate::report::receiving::{PullBitmap, PullFrom, Pulled, ReceivedStreams, Scanned, WantedPull};
+use crate::report::sending::HeldShown;
 use crate::vault::journal::Consistency;
 use landfall_image::nbd::Uri;
 use landfall_image::{Error, Result};
@@ -36,6 +38,8 @@ pub fn run(
         ReceiveVerb::Pull(args) => run.pull(args),
         ReceiveVerb::Folder(args) => run.folder(args),
         ReceiveVerb::Seal(args) => run.seal(args),
+        ReceiveVerb::Seed(args) => run.seed(args),
+        ReceiveVerb::GiveUp(args) => run.give_up(args),
     };
     done.map_err(Failure::from)
 }
@@ -69,6 +73,19 @@ impl Run<'_> {
             true => print_json(document),
             false => text::print(&in_words(document)),
         }
+    }
+
+    fn seed(&self, args: &ReceiveSeed) -> Result<u8> {
+        let place = self.place(&args.at)?;
+        let done = receive::take_seed(self.context, &place, &args.folder, args.name.as_ref(), args.replace)?;
+        self.show(&done, super::send::in_words)?;
+        Ok(crate::ops::send::exit_code(done.verdict))
+    }
+
+    fn give_up(&self, args: &ReceiveGiveUp) -> Result<u8> {
+        let held = receive::give_up(self.context, &self.place(&args.at)?, &args.name)?;
+        self.show(&HeldShown { version: VERSION, held }, |shown| words::held(&shown.held))?;
+        Ok(0)
     }
 
     fn rbd(&self, args: &ReceiveRbd) -> Result<u8> {

@@ -6,10 +6,24 @@ use crate::receive::digest::Verdict;
 use crate::receive::folder::manifest::Manifest;
 use crate::receive::folder::{Became, Taken, Trouble};
 use crate::receive::pull::Extent;
+use crate::receive::send::Held;
 use crate::report::receiving::{PointExported, Pulled, ReceivedStreams, Scanned};
 use landfall_image::Bytes;
 use std::fmt::Write;
 use std::path::Path;
+
+/// What a machine holds of another landfall.
+pub fn held(held: &Held) -> String {
+    match (&held.unfinished, &held.holds, &held.why) {
+        (Some(sent), ..) => format!("A send of {sent} into {} is under way.\n", held.machine),
+        (None, Some(sent), _) => format!("{} holds {sent}; no send is under way.\n", held.machine),
+        (None, None, why) => format!(
+            "No send into {} is under way; {}.\n",
+            held.machine,
+            why.as_deref().unwrap_or("it holds nothing of another landfall")
+        ),
+    }
+}
 
 fn points(machine: &str, points: &[u64]) -> String {
     match points {

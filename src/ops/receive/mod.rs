@@ -10,12 +10,14 @@ mod site;
 pub use site::{Opened, Site};
 
 use super::Context;
+use super::send::{Fault, Here, Replica, seed};
 use super::service::Service;
 use super::source::point::{At, Candidate, PointName, choose, which};
 use crate::event::Event;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
+use crate::receive::content::Effort;
 use crate::receive::digest::{self, Sum};
 use crate::receive::folder::inventory::Inventory;
 use crate::receive::folder::manifest::{File, Manifest, OWN};
@@ -24,9 +26,11 @@ use crate::receive::pull::{self, Bitmap, Source as PullSource};
 use crate::receive::rbd::export::{Exported, Wanted, export as write_diff, name_at};
 use crate::receive::rbd::record::Version;
 use crate::receive::rbd::{self, Policy};
+use crate::receive::send::Held;
 use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
 use crate::report::receiving::{PointExported, Receipt, ReceiptState, Received, WantedPull};
+use crate::report::sending::Sending;
 use crate::vault::journal::Checkpoint;
 use crate::vault::{Trouble, Vault};
 use landfall_image::convert::{Cancel, Progress};
@@ -103,6 +107,49 @@ impl Place {
             }
         }
         Ok(Some(opened.site))
+    }
+}
+
+/// Takes a seed that another landfall has written into a folder, as if it had been sent. `name` is the machine's, where it is to have another
+/// here.
+///
+/// # Errors
+/// As [`seed::take`].
+pub fn take_seed(
+    context: &Context<'_>,
+    place: &Place,
+    dir: &Path,
+    name: Option<&Name>,
+    replace: bool,
+) -> Result<Sending> {
+    let mut effort = Effort { cancel: context.cancel.clone(), ..Effort::default() };
+    effort.jobs = context.jobs.unwrap_or(effort.jobs);
+    let take = |to: &dyn Replica| seed::take(&effort, context.observer, dir, name, replace, to);
+    match place {
+        Place::Service(service) => take(&**service),
+        Place::Vault(_) => {
+            let Some(site) = place.site(context, &[])? else {
+                return Err(Error::refused("there is no vault"));
+            };
+            closing(site.vault(), take(&Here { vault: site.vault(), incoming: site.incoming() }))
+        }
+    }
+}
+
+/// Gives up a send that has not come to its end: the disks go back to what they held before.
+///
+/// # Errors
+/// As the vault's.
+pub fn give_up(context: &Context<'_>, place: &Place, name: &Name) -> Result<Held> {
+    let give_up = |to: &dyn Replica| to.give_up(name).and_then(|()| to.held(name)).map_err(Fault::into_error);
+    match place {
+        Place::Service(service) => give_up(&**service),
+        Place::Vault(_) => {
+            let Some(site) = place.site(context, &[])? else {
+                return Err(Error::refused("there is no vault"));
+            };
+            closing(site.vault(), give_up(&Here { vault: site.vault(), incoming: site.incoming() }))
+        }
     }
 }
 

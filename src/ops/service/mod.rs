@@ -7,18 +7,21 @@
 //! refuses is the same error as it would be here. Absent: what is done where no service runs.
 
 mod receiving;
+mod replica;
 mod wanted;
 
 pub use wanted::{Said, wanted};
 
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::content::Changed;
 use crate::report::api::{
     Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
     SetTag, TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Evidence, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
+use landfall_image::nbd::TlsFiles;
 use landfall_image::{Error, Kind, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -69,6 +72,14 @@ impl Service {
     /// # Errors
     /// Refused where the place is none, or no token is there for HTTPS.
     pub fn new(access: &Access) -> Result<Service> {
+        Service::with_certificate(access, &TlsFiles::default())
+    }
+
+    /// As [`new`](Self::new), with a certificate of this side's own: another landfall's service wants one, and then no token.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); where the files cannot be used.
+    pub fn with_certificate(access: &Access, own: &TlsFiles) -> Result<Service> {
         let config = Config::builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -82,13 +93,16 @@ impl Service {
         let place = access.service.as_deref().unwrap_or(USUAL);
         if let Some(rest) = place.strip_prefix("https://") {
             let authority = authority(rest)?;
-            if access.token.is_none() {
+            if access.token.is_none() && own.certificate.is_none() {
                 return Err(Error::refused(format!("{place} needs a token")).hint(
                     "put its secret (lf_…) into LANDFALL_TOKEN; landfall token add makes one at the service",
                 ));
             }
-            let connector =
-                ().chain(TcpConnector::default()).chain(TlsConnector(trusting(access.ca.as_deref())?));
+            let tls = match own.certificate {
+                Some(_) => TlsFiles { ca: access.ca.clone(), ..own.clone() }.client()?,
+                None => trusting(access.ca.as_deref())?,
+            };
+            let connector = ().chain(TcpConnector::default()).chain(TlsConnector(tls));
             return Ok(Service {
                 agent: Agent::with_parts(config, connector, DefaultResolver::default()),
                 base: format!("https://{authority}"),
@@ -187,6 +201,15 @@ impl Service {
     pub fn variables(&self, name: &Name, which: &str) -> Result<Vec<u8>> {
         let path = format!("{}/variables", point_path(name, which));
         self.run("GET", &path, None::<&()>)
+    }
+
+    /// Where a disk may differ between the point `since` and the later point `to`.
+    ///
+    /// # Errors
+    /// Refused where the disk is not the same one at both, or there is no such point.
+    pub fn changes(&self, name: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
+        let path = format!("{}/changes?disk={}&since={since}", point_path(name, &to.to_string()), part(disk));
+        Changed::from_bytes(&self.run("GET", &path, None::<&()>)?)
     }
 
     /// Names a point, or takes its name back.

@@ -6,7 +6,6 @@ use crate::receive::{Certificate, ExportName, Exports, Opened, Peer, Place};
 use landfall_image::nbd::handshake::{Chosen, Denied, Encryption, Handshake, Offer, Offers, Step};
 use landfall_image::{Error, Kind, Result};
 use rustls::ServerConfig;
-use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -14,9 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::io::AsyncReadExt;
 use tokio::task::block_in_place;
 use tokio::time::{timeout, timeout_at};
-
-/// Longest subject that is kept of a certificate, in characters.
-const SUBJECT_AT_MOST: usize = 256;
 
 /// A client that may send requests.
 pub(super) struct Guest {
@@ -120,16 +116,9 @@ impl Host<'_> {
         let proved = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         // The verifier has asked for one already; without, nobody is let in whatever it says.
         let proved = proved.ok_or_else(|| Error::refused("the client has no certificate"))?;
-        let certificate = Certificate { subject: subject(proved), sha256: Sha256::digest(proved).into() };
+        let certificate = Certificate::of(proved);
         Ok((Stream::Tls(Box::new(stream)), Some(certificate)))
     }
-}
-
-/// The subject of a certificate that was verified; empty where it cannot be read.
-fn subject(der: &[u8]) -> String {
-    let parsed = x509_parser::parse_x509_certificate(der);
-    let subject = parsed.map(|(_, certificate)| certificate.subject().to_string()).unwrap_or_default();
-    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_AT_MOST).collect()
 }
 
 /// What one client is offered.

@@ -22,6 +22,8 @@ pub(super) struct Call {
     /// Parts of the path.
     pub path: HashMap<String, String>,
     pub query: HashMap<String, String>,
+    /// Who calls, for people.
+    pub by: String,
     /// Its place among those whose bodies are of any length.
     pub flow: Mutex<Option<Flow>>,
 }

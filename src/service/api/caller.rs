@@ -1,14 +1,19 @@
 //! Who calls, and what that one may do.
 
 use super::call::Refusal;
+use crate::name::Name;
+use crate::receive::{Certificate, Peer, Place};
 use crate::report::api::Role;
+use crate::service::Service;
 use crate::service::catalog::Catalog;
+use crate::service::config::Senders;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use landfall_image::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What secrets of tokens begin with, so that they are found where they do not belong.
 const PREFIX: &str = "lf_";
@@ -36,6 +41,14 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where a connection comes from, and what its client has proved.
+#[derive(Clone, Debug)]
+pub(super) struct Guest {
+    pub origin: Origin,
+    /// Its certificate, of the authority in `[api] clients_ca`.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
 /// Who calls, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -43,6 +56,8 @@ pub(super) enum Caller {
     Local(u32),
     /// Whoever has this token.
     Token(String),
+    /// Whoever has a certificate with this subject.
+    Certificate(String),
     /// Anybody, for what anybody may know.
     Anybody,
 }
@@ -52,6 +67,7 @@ impl fmt::Display for Caller {
         match self {
             Caller::Local(uid) => write!(f, "local user {uid}"),
             Caller::Token(name) => write!(f, "token {name:?}"),
+            Caller::Certificate(subject) => f.write_str(subject),
             Caller::Anybody => f.write_str("anybody"),
         }
     }
@@ -90,6 +106,55 @@ pub(super) fn let_in(
             ))
             .hint(format!("landfall token add NAME --role {} makes one at the service", needs.name())),
         }),
+    }
+}
+
+/// Lets another landfall through that sends this machine: by its certificate, by a token with the role operate, or both, as the
+/// configuration says.
+///
+/// # Errors
+/// 401 where it has shown neither, 403 where what it has shown is not enough.
+pub(super) fn let_send(
+    service: &Service,
+    guest: &Guest,
+    headers: &HeaderMap,
+    machine: &str,
+) -> std::result::Result<Caller, Refusal> {
+    let config = service.config();
+    let Origin::Network(address) = guest.origin else {
+        return let_in(service.catalog(), guest.origin, headers, Role::Operate);
+    };
+    let senders = config.api.as_ref().map_or(Senders::Certificate, |api| api.senders);
+    let refused =
+        |status, says: String, hint: &str| Refusal { status, error: Error::refused(says).hint(hint) };
+    let by_certificate = || match &guest.certificate {
+        None => Err(refused(
+            StatusCode::UNAUTHORIZED,
+            "a landfall that sends here has to show its certificate".to_owned(),
+            "name it and its key: --tls-cert FILE --tls-key FILE; it is of the authority in the receiver's [api] clients_ca",
+        )),
+        Some(certificate) => {
+            let peer =
+                Peer { place: Place::Network(address), certificate: Some(Certificate::clone(certificate)) };
+            // The name alone decides: nobody is told which machines there are.
+            let may = machine.parse::<Name>().is_ok_and(|machine| config.may_write(&peer, &machine));
+            match may {
+                true => Ok(Caller::Certificate(certificate.subject.clone())),
+                false => Err(refused(
+                    StatusCode::FORBIDDEN,
+                    format!("{} may not send {machine:?} here", certificate.subject),
+                    "the receiver's file says which machines a certificate may send: [[receive.client]]",
+                )),
+            }
+        }
+    };
+    let by_token = || let_in(service.catalog(), guest.origin, headers, Role::Operate);
+    match senders {
+        Senders::Certificate => by_certificate(),
+        Senders::Token => by_token(),
+        Senders::Either if guest.certificate.is_some() => by_certificate(),
+        Senders::Either => by_token(),
+        Senders::Both => by_certificate().and_then(|caller| by_token().map(|_| caller)),
     }
 }
 

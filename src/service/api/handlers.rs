@@ -9,6 +9,7 @@ use crate::ops::receive::pull_request;
 use crate::receive::digest::Sum;
 use crate::receive::rbd::export::{Wanted, name_at, snapshot_at};
 use crate::receive::rbd::record::Version;
+use crate::receive::send;
 use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
 use crate::report::api::{
@@ -105,7 +106,7 @@ pub(super) fn protect(call: &Call, wanted: Protect) -> Outcome<MachineShown> {
 }
 
 /// Refuses a definition whose disks are not those of the machine: a recovery could not tell which is which.
-fn check_definition(definition: &Machine, disks: BTreeSet<&str>) -> Outcome<()> {
+pub(super) fn check_definition(definition: &Machine, disks: BTreeSet<&str>) -> Outcome<()> {
     let mut seen = BTreeSet::new();
     for slot in &definition.disks {
         let file = slot.file.as_str();
@@ -175,6 +176,8 @@ pub(super) fn point(call: &Call) -> Outcome<PointShown> {
     Ok(PointShown {
         version: VERSION,
         machine: name.to_string(),
+        id: call.service.machine(&name)?.machine().home().machine,
+        sent: send::of_point(state),
         disks: call.service.outlets(name.as_str(), point.number, state, &was_at)?,
         definition: definition(state)?,
         variables: state.attachments.contains_key(VARIABLES),

@@ -17,6 +17,7 @@ mod flow;
 mod handlers;
 mod metrics;
 mod openapi;
+mod replica;
 mod server;
 mod table;
 #[cfg(test)]

@@ -108,6 +108,11 @@ fn operation(route: &Route, answer: Option<Value>, body: Option<Option<Value>>) 
         "content": { "application/json": { "schema": { "$ref": format!("{PLACE}Failed") } } },
     });
     let who = match route.role {
+        Some(role) if route.sends => format!(
+            "{} Needs a certificate that may send this machine, or the role {}, as the service is set up.",
+            route.says,
+            role.name()
+        ),
         Some(role) => format!("{} Needs the role {}.", route.says, role.name()),
         None => format!("{} Needs no token.", route.says),
     };

@@ -8,10 +8,11 @@
 //! ([`flow`]) have as long as they need, as long as they do not stand still.
 
 use super::call::{Call, Refusal};
-use super::caller::{Caller, Origin, let_in};
+use super::caller::{Caller, Guest, Origin, let_in, let_send};
 use super::flow::{self, Flowing};
 use super::table::{Route, Work, routes};
 use crate::doors::{self, Complaints, Gate, SocketFile, Ticket};
+use crate::receive::Certificate as Proved;
 use crate::service::Service;
 use crate::service::config;
 use axum::Router;
@@ -72,6 +73,8 @@ pub struct Limits {
     pub work: usize,
     /// Requests at once with a large body.
     pub large: usize,
+    /// Requests at once that bring what another landfall sends: 16 MiB each.
+    pub sends: usize,
     /// Requests at once whose bodies or answers are of any length.
     pub flows: usize,
     /// Without a byte of a body of any length: what makes it may read much before there is something to send.
@@ -95,6 +98,7 @@ impl Default for Limits {
             lifetime: Duration::from_secs(600),
             work: 16,
             large: 2,
+            sends: 8,
             flows: 32,
             silence: Duration::from_secs(1800),
             wait: Duration::from_secs(30),
@@ -122,6 +126,7 @@ struct Shared {
     local: Gate,
     work: Semaphore,
     large: Semaphore,
+    sends: Semaphore,
     flows: Arc<Semaphore>,
     complaints: Complaints,
 }
@@ -146,6 +151,7 @@ pub fn bind(service: &Arc<Service>, limits: Limits) -> Result<Api> {
         local: Gate::new(limits.local, limits.local),
         work: Semaphore::new(limits.work.clamp(1, Semaphore::MAX_PERMITS)),
         large: Semaphore::new(limits.large.clamp(1, Semaphore::MAX_PERMITS)),
+        sends: Semaphore::new(limits.sends.clamp(1, Semaphore::MAX_PERMITS)),
         flows: Arc::new(Semaphore::new(limits.flows.clamp(1, Semaphore::MAX_PERMITS))),
         complaints: Complaints::default(),
         limits,
@@ -159,15 +165,15 @@ struct Certificate {
     current: RwLock<(Stamp, Arc<ServerConfig>)>,
 }
 
-/// Of both files: inode, change, size.
-type Stamp = [Option<(u64, i64, i64, u64)>; 2];
+/// Of the files: inode, change, size.
+type Stamp = [Option<(u64, i64, i64, u64)>; 3];
 
 impl Certificate {
     fn open(api: &config::Api) -> Result<Certificate> {
         let (certificate, key) = (Some(api.certificate.clone()), Some(api.key.clone()));
-        let files = TlsFiles { ca: None, certificate, key };
+        let files = TlsFiles { ca: api.clients_ca.clone(), certificate, key };
         let stamp = Certificate::stamp(&files);
-        let tls = files.server()?;
+        let tls = files.server_that_asks()?;
         Ok(Certificate { files, current: RwLock::new((stamp, tls)) })
     }
 
@@ -176,7 +182,7 @@ impl Certificate {
             let there = std::fs::metadata(path.as_ref()?).ok()?;
             Some((there.ino(), there.mtime(), there.mtime_nsec(), there.len()))
         };
-        [of(&files.certificate), of(&files.key)]
+        [of(&files.certificate), of(&files.key), of(&files.ca)]
     }
 
     fn acceptor(&self) -> TlsAcceptor {
@@ -190,7 +196,7 @@ impl Certificate {
         if self.current.read().unwrap_or_else(PoisonError::into_inner).0 == stamp {
             return;
         }
-        match self.files.server() {
+        match self.files.server_that_asks() {
             Ok(tls) => {
                 tracing::info!("the API has a new certificate");
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = (stamp, tls);
@@ -352,6 +358,7 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let _ticket = ticket;
+    let mut certificate = None;
     let line: Box<dyn Line> = match (taken, &shared.tls) {
         (Taken::Local(stream, _), _) => Box::new(stream),
         // There is no door to the network without.
@@ -363,7 +370,11 @@ async fn serve(
                 accepted = accept => accepted,
             };
             match accepted {
-                Ok(Ok(stream)) => Box::new(stream),
+                Ok(Ok(stream)) => {
+                    let proved = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    certificate = proved.map(|der| Arc::new(Proved::of(der)));
+                    Box::new(stream)
+                }
                 Ok(Err(error)) => return turn_away(&shared, origin, &format!("TLS: {error}")),
                 Err(_) => return turn_away(&shared, origin, "TLS took too long"),
             }
@@ -373,9 +384,10 @@ async fn serve(
     let Limits { stall, silence, .. } = shared.limits;
     let line = TokioIo::new(Patient { line, stall, silence, flowing: flowing.clone(), until: None });
     let inner = TowerToHyperService::new(router);
+    let guest = Guest { origin, certificate };
     let of_this = flowing.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Place(origin, of_this.clone()));
+        request.extensions_mut().insert(Place(guest.clone(), of_this.clone()));
         hyper::service::Service::call(&inner, request)
     });
     let connection = http1::Builder::new()
@@ -436,7 +448,7 @@ where
 
 /// Where a request comes from, and what flows there.
 #[derive(Clone)]
-struct Place(Origin, Flowing);
+struct Place(Guest, Flowing);
 
 /// The router of all routes.
 fn router(shared: &Arc<Shared>) -> Router {
@@ -470,7 +482,7 @@ fn router(shared: &Arc<Shared>) -> Router {
 async fn answer(shared: Arc<Shared>, route: Arc<Route>, request: Request) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let from = parts.extensions.get::<Place>().cloned();
-    let origin = from.as_ref().map(|from| from.0);
+    let origin = from.as_ref().map(|from| from.0.origin);
     let path = parts.uri.path().to_owned();
     let done = match from {
         Some(from) => work(&shared, &route, &mut parts, body, from).await,
@@ -492,7 +504,8 @@ async fn answer(shared: Arc<Shared>, route: Arc<Route>, request: Request) -> Res
             return refusal.answer();
         }
     };
-    if route.method != Method::GET {
+    // What a send consists of is too much for the log.
+    if route.method != Method::GET && !(route.sends && route.method == Method::POST) {
         tracing::info!(%caller, method = %route.method, path, "a call of the API is done");
     }
     response
@@ -503,7 +516,7 @@ async fn work(
     route: &Arc<Route>,
     parts: &mut Parts,
     body: Body,
-    Place(origin, flowing): Place,
+    Place(guest, flowing): Place,
 ) -> std::result::Result<(Response<Body>, Caller), Refusal> {
     let Path(path) =
         Path::<HashMap<String, String>>::from_request_parts(parts, &()).await.map_err(unreadable)?;
@@ -518,19 +531,26 @@ async fn work(
     let service = Arc::clone(&shared.service);
     let Some(needs) = route.role else {
         // Answered on the spot, however busy the rest is.
-        let call = Call { service, path, query, flow: Mutex::default() };
+        let call = Call { service, path, query, by: Caller::Anybody.to_string(), flow: Mutex::default() };
         return Ok((done(route, &call, &Bytes::new())?, Caller::Anybody));
     };
     let wait = shared.limits.wait;
     // Before the body is read: a stranger's takes no memory.
     let (asked, headers) = (Arc::clone(&service), parts.headers.clone());
+    let machine = path.get("name").cloned().unwrap_or_default();
+    let sends = route.sends;
     let caller = {
         let _place = place(&shared.work, wait).await?;
-        blocking(move || let_in(asked.catalog(), origin, &headers, needs)).await?
+        blocking(move || match sends {
+            true => let_send(&asked, &guest, &headers, &machine),
+            false => let_in(asked.catalog(), guest.origin, &headers, needs),
+        })
+        .await?
     };
-    let _large = match route.is_large() {
-        true => Some(place(&shared.large, wait).await?),
-        false => None,
+    let _large = match (route.is_large(), sends) {
+        (true, true) => Some(place(&shared.sends, wait).await?),
+        (true, false) => Some(place(&shared.large, wait).await?),
+        (false, _) => None,
     };
     let flow = match route.flows {
         true => {
@@ -539,7 +559,8 @@ async fn work(
         }
         false => None,
     };
-    let (call, route) = (Call { service, path, query, flow: Mutex::new(flow) }, Arc::clone(route));
+    let call = Call { service, path, query, by: caller.to_string(), flow: Mutex::new(flow) };
+    let route = Arc::clone(route);
     if let Work::Flowing(work) = route.work {
         let (mut reader, bring) = flow::incoming(body, shared.limits.silence);
         let working = blocking(move || work(&call, &mut reader));

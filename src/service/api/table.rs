@@ -1,7 +1,8 @@
 //! The routes: each once, with all that there is to know of it.
 
 use super::call::{Call, Outcome, Refusal, bare, json, whole, with_type};
-use super::{handlers, metrics};
+use super::{handlers, metrics, replica};
+use crate::receive::send::frame;
 use crate::report::api::Role;
 use crate::report::receiving::Uploaded;
 use axum::body::{Body, Bytes};
@@ -16,6 +17,9 @@ const SMALL: usize = 64 << 10;
 /// Of one that brings a definition (16 MiB at most) and variables.
 const LARGE: usize = 24 << 20;
 
+/// Bytes without a further type.
+const BYTES: &str = "application/octet-stream";
+
 /// One route.
 pub(super) struct Route {
     pub method: Method,
@@ -23,6 +27,8 @@ pub(super) struct Route {
     pub path: &'static str,
     /// Who may; anybody where it says nothing.
     pub role: Option<Role>,
+    /// It is for another landfall that sends the machine in its path: its certificate counts.
+    pub sends: bool,
     /// For people, in one sentence.
     pub says: &'static str,
     /// Parameters of the query: name and what it is.
@@ -51,6 +57,12 @@ pub(super) struct Takes {
     pub at_most: usize,
     /// Of a document; without, it is bytes.
     pub schema: Option<fn(&mut SchemaGenerator) -> Schema>,
+}
+
+impl Takes {
+    fn document<B: JsonSchema>() -> Takes {
+        Takes { at_most: SMALL, schema: Some(|generator| generator.subschema_for::<B>()) }
+    }
 }
 
 /// What an answer is, where all is well.
@@ -82,6 +94,7 @@ fn ask<A: Serialize + JsonSchema + 'static>(
         method: Method::GET,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -103,12 +116,58 @@ fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema +
         method,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
-        takes: Some(Takes { at_most: SMALL, schema: Some(|generator| generator.subschema_for::<B>()) }),
+        takes: Some(Takes::document::<B>()),
         gives: Gives::document::<A>(),
         flows: false,
         work: Work::Whole(Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?))),
+    }
+}
+
+/// A route that asks by a document, and answers with bytes.
+fn look_up<B: DeserializeOwned + JsonSchema + 'static>(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    work: fn(&Call, B) -> Outcome<Vec<u8>>,
+) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        role: Some(role),
+        sends: false,
+        says,
+        query: &[],
+        takes: Some(Takes::document::<B>()),
+        gives: Gives { status: StatusCode::OK, content_type: BYTES, schema: None },
+        flows: false,
+        work: Work::Whole(Box::new(move |call, body| {
+            Ok(whole(StatusCode::OK, BYTES, work(call, parsed(body)?)?))
+        })),
+    }
+}
+
+/// A route that takes bytes, and answers what became of them.
+fn take<A: Serialize + JsonSchema + 'static>(
+    path: &'static str,
+    role: Role,
+    says: &'static str,
+    at_most: usize,
+    work: fn(&Call, &[u8]) -> Outcome<A>,
+) -> Route {
+    Route {
+        method: Method::POST,
+        path,
+        role: Some(role),
+        sends: false,
+        says,
+        query: &[],
+        takes: Some(Takes { at_most, schema: None }),
+        gives: Gives::document::<A>(),
+        flows: false,
+        work: Work::Whole(Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, body)?)?))),
     }
 }
 
@@ -129,6 +188,7 @@ fn remove(path: &'static str, role: Role, says: &'static str, work: fn(&Call) ->
         method: Method::DELETE,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -150,6 +210,7 @@ fn bytes(
         method: Method::GET,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -170,6 +231,7 @@ fn bytes_in<A: JsonSchema + 'static>(
         method: Method::POST,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: Some(Takes { at_most: usize::MAX, schema: None }),
@@ -181,11 +243,11 @@ fn bytes_in<A: JsonSchema + 'static>(
 
 /// A route that answers with bytes, as many as there are.
 fn bytes_out(path: &'static str, role: Role, says: &'static str, work: fn(&Call) -> Outcome<Body>) -> Route {
-    const BYTES: &str = "application/octet-stream";
     Route {
         method: Method::GET,
         path,
         role: Some(role),
+        sends: false,
         says,
         query: &[],
         takes: None,
@@ -207,6 +269,11 @@ impl Route {
     fn with_status(mut self, status: StatusCode) -> Route {
         self.gives.status = status;
         self
+    }
+
+    /// For another landfall that sends.
+    fn of_senders(self) -> Route {
+        Route { sends: true, ..self }
     }
 
     fn large(mut self) -> Route {
@@ -249,6 +316,8 @@ pub(super) fn routes() -> Vec<Route> {
     const VERIFY: &str = "/v1/machines/{name}/points/{point}/verify";
     const PROOF: &str = "/v1/machines/{name}/points/{point}/proof";
     const HOLD: &str = "/v1/machines/{name}/points/{point}/hold";
+    const REPLICA: &str = "/v1/machines/{name}/replica";
+    const SESSION: (&str, &str) = ("session", "The number of the send.");
     const DIFF: &str = "/v1/machines/{name}/points/{point}/disks/{disk}/diff";
     let (put, post, delete) = (Method::PUT, Method::POST, Method::DELETE);
     vec![
@@ -266,7 +335,7 @@ pub(super) fn routes() -> Vec<Route> {
         )
         .large(),
         act(
-            delete,
+            delete.clone(),
             "/v1/machines/{name}/disks/{disk}",
             Operate,
             "Takes a disk out of a machine; earlier points keep it.",
@@ -314,7 +383,7 @@ pub(super) fn routes() -> Vec<Route> {
         ),
         ask("/v1/holds", Read, "The points that recovered machines need.", handlers::holds),
         order(
-            put,
+            put.clone(),
             TAG,
             Operate,
             "Names a point, by which it is kept; without a name, takes its name back.",
@@ -334,6 +403,56 @@ pub(super) fn routes() -> Vec<Route> {
             "How far a point's verification is, or what came of the last.",
             handlers::verification,
         ),
+        bytes(
+            "/v1/machines/{name}/points/{point}/changes",
+            Read,
+            "Where a disk may differ between an earlier point and this one: the length of a unit and the disk's size (8 bytes each, little-endian), then a bit for each unit.",
+            BYTES,
+            replica::changes,
+        )
+        .with_query(&[("disk", "The disk's name."), ("since", "The number of the earlier point.")]),
+        ask(REPLICA, Operate, "What a machine holds of another landfall that sends it.", replica::held).of_senders(),
+        order(
+            put.clone(),
+            REPLICA,
+            Operate,
+            "Begins a send of a machine, or goes on with one; its points stay as they are until it is committed.",
+            replica::begin,
+        )
+        .of_senders(),
+        act(
+            delete.clone(),
+            REPLICA,
+            Operate,
+            "Gives up a send that has not come to its end: the disks go back to what they held before.",
+            replica::give_up,
+        )
+        .of_senders(),
+        look_up(
+            "/v1/machines/{name}/replica/disks/{disk}/digests",
+            Operate,
+            "BLAKE3 digests of what a disk holds, 32 bytes each; as many as could be had in a while.",
+            replica::digests,
+        )
+        .of_senders(),
+        take(
+            "/v1/machines/{name}/replica/disks/{disk}/chunks",
+            Operate,
+            "Takes content of a disk, as a body of frames.",
+            frame::BODY_AT_MOST,
+            replica::take,
+        )
+        .with_query(&[SESSION])
+        .of_senders(),
+        order(
+            post.clone(),
+            "/v1/machines/{name}/replica/commit",
+            Operate,
+            "Ends a send: what it brought becomes a point of the machine.",
+            replica::commit,
+        )
+        .large()
+        .of_senders(),
         bytes_out(
             DIFF,
             Operate,

@@ -34,6 +34,14 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
         machines = ["web01", "db01"]
         [alarm]
         webhook = "https://example.org/hook"
+        [[send]]
+        to = "https://dr2:8470"
+        ca = "dr2.pem"
+        certificate = "this.pem"
+        key = "this.key"
+        machines = ["web*"]
+        every = "15m"
+        limit = "20MiB/s"
         "#,
     )
     .unwrap();
@@ -45,6 +53,11 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
     let hours = |name| config.protect(name).delta_rpo.as_secs() / 60;
     assert_eq!((hours(&web), hours(&db)), (26 * 60, 1));
     assert_eq!(config.group(&db).map(Name::as_str), Some("shop"));
+    let [sends] = config.sends.as_slice() else { panic!("{:?}", config.sends) };
+    assert!(sends.is_for(&web) && !sends.is_for(&db));
+    assert_eq!((sends.every.as_secs(), sends.late.as_secs()), (900, 2700));
+    assert_eq!(sends.limit.as_ref().unwrap().per_second(), Bytes::mib(20));
+    assert_eq!(sends.tls.key.as_deref(), Some(Path::new("/etc/landfall/this.key")));
     let peer = |subject: &str| Peer {
         place: crate::receive::Place::Network("192.0.2.1:5".parse().unwrap()),
         certificate: Some(Certificate { subject: subject.to_owned(), sha256: [0; 32] }),
@@ -77,6 +90,14 @@ fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
         ("[upkeep]\nlow = 0", "between 1 and 99"),
         ("[upkeep]\nlow = 5\nscarce = 10", "above"),
         ("[[receive.client]]\nmachines = [\"*\"]", "subject"),
+        ("[[send]]\nto = \"ftp://x\"\nevery = \"1m\"", "line 2"),
+        ("[[send]]\nto = \"https://x\"\nevery = \"1m\"", "would not know who sends"),
+        ("[[send]]\nto = \"https://x\"\nevery = \"0s\"\ntoken_file = \"t\"", "line 3"),
+        ("[[send]]\nto = \"https://x\"\nevery = \"1m\"\nca = \"c\"\ncertificate = \"t\"", "without its key"),
+        (
+            "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",
+            "whose certificates",
+        ),
         ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
     ] {
         let error = parse(text).unwrap_err();

@@ -13,7 +13,7 @@ mod vault;
 
 pub use at::{At, Candidate, PointName, choose};
 pub use served::{Served, which};
-pub use vault::{OpenVault, definition, holds, source, variables};
+pub use vault::{OpenVault, changed, definition, holds, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
 use crate::finding;
@@ -22,6 +22,7 @@ use crate::machine::{Bus, DiskSlot, Machine};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::Context;
+use crate::receive::content::Changed;
 use crate::report::protection::Evidence;
 use crate::vault::journal::Consistency;
 use landfall_boot::check::Finding;
@@ -29,6 +30,7 @@ use landfall_image::formats::{Image, LayerInfo};
 use landfall_image::{Bytes, Disk, Error, Format, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// What a point's definition is called in reports.
 pub(super) const HYPERVISOR: &str = "point";
@@ -77,6 +79,16 @@ pub trait Points: Send + Sync {
     /// # Errors
     /// Refused where there is no such point.
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()>;
+
+    /// Where a disk may differ between the point `since` and the later point `to`.
+    ///
+    /// # Errors
+    /// Refused where the disk is not the same one at both, or there is no such point; unsupported where nobody here can tell.
+    fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
+        Err(Error::unsupported(format!(
+            "nobody tells where {machine}/{disk} differs between {since} and {to}"
+        )))
+    }
 }
 
 /// A point that is held.
@@ -94,6 +106,8 @@ pub struct HeldPoint {
 pub struct PointSource {
     /// As it is protected.
     pub name: Name,
+    /// The machine's own number, which no other vault gives to one.
+    pub id: Uuid,
     /// Its definition at that point; its disks' `file` is the name of one of [`disks`](Self::disks). `None` where none was
     /// stored.
     pub machine: Option<Machine>,
@@ -109,6 +123,8 @@ pub struct PointSource {
     pub disks: Vec<PointDisk>,
     /// Its UEFI variables.
     pub variables: Option<Variables>,
+    /// They as they are kept, whether or not they can be read.
+    pub kept_variables: Option<Vec<u8>>,
 }
 
 /// A disk of a point.
@@ -117,6 +133,8 @@ pub struct PointDisk {
     pub name: String,
     /// What was on it.
     pub image: Image,
+    /// Bytes of its logical sectors.
+    pub sector: u32,
     /// Where other programs read it, as a URI of NBD; `None` where it is not served.
     pub uri: Option<String>,
 }
@@ -134,7 +152,8 @@ impl PointDisk {
             allocated: Bytes(0),
             by_name: false,
         };
-        PointDisk { name: name.to_owned(), image: Image { disk, layers: vec![layer] }, uri }
+        let sector = u32::try_from(disk.sector_size().0).unwrap_or(512);
+        PointDisk { name: name.to_owned(), image: Image { disk, layers: vec![layer] }, sector, uri }
     }
 }
 

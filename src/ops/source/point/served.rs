@@ -3,6 +3,7 @@
 use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
+use crate::receive::content::Changed;
 use crate::report::protection::Evidence;
 use landfall_image::location::Location;
 use landfall_image::nbd::ClientOptions;
@@ -47,13 +48,14 @@ impl Points for Served {
         let service = self.service()?;
         let shown = service.point(name, &which(at)).map_err(or_vault)?;
         let number = shown.point.number;
-        let variables = match shown.variables {
-            false => None,
-            // Without them the machine starts all the same.
-            true => variables_of(service.variables(name, &number.to_string())?)
+        let kept_variables =
+            shown.variables.then(|| service.variables(name, &number.to_string())).transpose()?;
+        // Without them the machine starts all the same.
+        let variables = kept_variables.clone().and_then(|kept| {
+            variables_of(kept)
                 .inspect_err(|error| tracing::warn!("the UEFI variables of the point are left out: {error}"))
-                .ok(),
-        };
+                .ok()
+        });
         let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
         let disks = shown.disks.into_iter().map(|disk| {
             let image = Location::of(Path::new(&disk.uri))?.open(&options, &self.nbd)?;
@@ -65,10 +67,12 @@ impl Points for Served {
                     disk.size.0
                 )));
             }
-            Ok(PointDisk::new(name, &disk.name, number, image.disk, Some(disk.uri)))
+            let sector = disk.sector;
+            Ok(PointDisk { sector, ..PointDisk::new(name, &disk.name, number, image.disk, Some(disk.uri)) })
         });
         Ok(PointSource {
             name: name.clone(),
+            id: shown.id,
             machine: shown.definition,
             number,
             at: shown.point.at,
@@ -76,6 +80,7 @@ impl Points for Served {
             tag: shown.point.tag,
             disks: disks.collect::<Result<_>>()?,
             variables,
+            kept_variables,
         })
     }
 
@@ -97,6 +102,10 @@ impl Points for Served {
             Ok(HeldPoint { machine: hold.machine.parse()?, number: hold.point, holder: hold.holder })
         };
         holds.map(held).collect()
+    }
+
+    fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
+        self.service()?.changes(machine, disk, since, to)
     }
 
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {

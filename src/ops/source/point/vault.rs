@@ -8,13 +8,14 @@ use crate::hypervisor::{Below, Server};
 use crate::machine::Machine as Definition;
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::content::{self, Changed};
 use crate::recovery::below;
 use crate::report::protection::Evidence;
 use crate::service::catalog::{CATALOG, Catalog};
 use crate::vault::journal::Checkpoint;
 use crate::vault::machine::{Machine, Point};
 use crate::vault::{Trouble, Vault};
-use landfall_image::{Error, Result};
+use landfall_image::{Bytes, Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -95,6 +96,30 @@ impl Points for OpenVault {
         let (catalog, _) = Catalog::open(&self.folder.join(CATALOG))?;
         catalog.add_evidence(&machine.home().machine, number, evidence)
     }
+
+    fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
+        changed(&self.vault()?.machine(machine)?, disk, since, to)
+    }
+}
+
+/// Where a disk may differ between two points of a vault that is open in this process.
+///
+/// # Errors
+/// Refused where there is no such point, or the disk is not the same one at both.
+pub fn changed(machine: &Arc<Machine>, disk: &str, since: u64, to: u64) -> Result<Changed> {
+    // Both stay as long as they are looked at.
+    let (from, at) = (machine.at(since)?, machine.at(to)?);
+    let (Some(old), Some(new)) = (from.state().number(disk), at.state().number(disk)) else {
+        return Err(Error::refused(format!("{disk} was no disk of {} at point {since}", machine.name())));
+    };
+    if old != new {
+        return Err(Error::refused(format!(
+            "{disk} was taken out of {} after point {since}, and put in anew",
+            machine.name()
+        )));
+    }
+    let size = at.state().disks.get(&new).map_or(0, |info| info.size);
+    content::changed(machine, new, since, to, Bytes(size))
 }
 
 /// A point of a vault that is open in this process. `socket` is where its disks are served under the names of
@@ -122,6 +147,7 @@ pub fn source(
     });
     Ok(PointSource {
         name: name.clone(),
+        id: machine.home().machine,
         machine: definition(&point)?,
         number,
         at: Moment(chosen.time),
@@ -129,6 +155,7 @@ pub fn source(
         tag: chosen.mark.tag.clone(),
         disks: disks.collect::<Result<_>>()?,
         variables: variables(&point),
+        kept_variables: point.state().attachments.get(VARIABLES).cloned(),
     })
 }
 

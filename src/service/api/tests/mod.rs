@@ -2,6 +2,7 @@
 
 mod flows;
 mod limits;
+mod replica;
 mod routes;
 mod who;
 
@@ -37,11 +38,22 @@ impl Running {
     }
 
     fn with(limits: Limits) -> Running {
+        Running::made(limits, "")
+    }
+
+    /// With more in `[api]`.
+    fn set_up(api: &str) -> Running {
+        Running::made(Limits::default(), api)
+    }
+
+    fn made(limits: Limits, api: &str) -> Running {
         let dir = tempfile::tempdir().unwrap();
         certificates(dir.path());
-        let text = "vault = \"vault\"\nsockets = \".\"\n[[folder]]\npath = \"drops\"\n\
-                    [api]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n";
-        let config = Config::parse(text, dir.path()).unwrap();
+        let text = format!(
+            "vault = \"vault\"\nsockets = \".\"\n[[folder]]\npath = \"drops\"\n\
+             [api]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n{api}\n"
+        );
+        let config = Config::parse(&text, dir.path()).unwrap();
         let service = Service::open(config).unwrap();
         let api = bind(&service, limits).unwrap();
         let addresses = api.addresses();
