@@ -543,7 +543,7 @@ impl Taking<'_> {
             }
             progress.advance(run.len());
         }
-        drop(ship);
+
         (told.content, told.looked_at) = (Bytes(content), Bytes(bytes));
         Ok((told, wire))
     }

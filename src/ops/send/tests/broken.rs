@@ -179,7 +179,6 @@ fn three_verdicts() {
         let points = site.points("web01").len();
         let bad = Forgetful { wire: Wire(Mutex::new(&site)), times: Mutex::new(times), cannot_read };
         let done = send(&effort(), &Silent, &source, &request(At::Latest), &bad).unwrap();
-        drop(bad);
         let is_offered = site.points("web01").len() > points;
         if done.verdict == Verdict::Matched {
             assert_there(&source, &site, &done, &["sda", "sdb", "sdc"]);
