@@ -54,8 +54,9 @@ fn killed(times: u32) {
         Some(acknowledged(&progress)),
         "the last point holds everything"
     );
+    // How many there are depends on how busy the machine is.
     assert!(
-        known.len() >= usize::try_from(times).unwrap() / 2 && last > 200,
+        known.len() >= usize::try_from(times).unwrap() / 8 && last > 20,
         "{} points, {last} writes",
         known.len()
     );

@@ -76,7 +76,8 @@ impl Source {
             source.disks.iter().map(|disk| (disk.name.clone(), disk.uri.clone())).collect();
         let mut refuse = |_, error| Err(error);
         let mut how = How { digests: true, unreadable: &mut refuse };
-        let loaded = source.load(&guest.source, &mut how)?;
+        let mut loaded = source.load(&guest.source, &mut how)?;
+        loaded.findings.extend(point::assumed_zone(&name.at));
         let named = loaded.machine.disks.iter().enumerate().map(|(index, slot)| {
             let uri = uris.iter().find(|(disk, _)| *disk == slot.file).and_then(|(_, uri)| uri.clone());
             place(&output, &machine, number, index, &slot.file, uri)

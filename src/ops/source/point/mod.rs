@@ -179,13 +179,17 @@ pub(super) fn load(
     how: &mut How<'_>,
 ) -> Result<Loaded> {
     let mut loaded = open(context, name)?.load(wanted, how)?;
-    if let At::Time { moment, is_zone_assumed: true } = name.at {
-        loaded.findings.push(finding::POINT.finding(
-            format!("The time that was asked for has no zone; it was taken for {moment}."),
-            "Write the zone behind it: Z, or +02:00.",
-        ));
-    }
+    loaded.findings.extend(assumed_zone(&name.at));
     Ok(loaded)
+}
+
+/// What is to be said of a time without a zone.
+pub fn assumed_zone(at: &At) -> Option<Finding> {
+    let At::Time { moment, is_zone_assumed: true } = at else { return None };
+    Some(finding::POINT.finding(
+        format!("The time that was asked for has no zone; it was taken for {moment}."),
+        "Write the zone behind it: Z, or +02:00.",
+    ))
 }
 
 /// Opens the point that `name` means.
