@@ -4,7 +4,7 @@
 set -eu
 log=target/test.log
 # Many tests wait: for time-outs, for sockets, for a machine's place.
-threads=$((2 * $(nproc)))
+threads=$(($(nproc) + 1))
 mkdir -p target
 rm -f target/test.status
 { ${CARGO:-cargo} test --workspace "$@" -- --show-output --test-threads "$threads" 2>&1 || echo $? >target/test.status; } | tee "$log" |
