@@ -86,6 +86,14 @@ pub struct ReceiveRbd {
     /// Let a whole diff take the place of all that the disk holds; earlier points stay
     #[arg(long)]
     pub replace: bool,
+    /// Its moment, and where to
+    #[command(flatten)]
+    pub into: ReceiveInto,
+}
+
+/// Where what is received goes, and which moment it is of.
+#[derive(Debug, Args)]
+pub struct ReceiveInto {
     /// Leave the machine's other disks as they are, though they are of another moment
     #[arg(long)]
     pub apart: bool,
@@ -117,15 +125,9 @@ pub struct ReceivePull {
     /// The applications had written down what they had in memory (a quiesced backup)
     #[arg(long)]
     pub application: bool,
-    /// Leave the machine's other disks as they are, though they are of another moment
-    #[arg(long)]
-    pub apart: bool,
-    /// The moment that it is of: 2026-11-29T14:03:05Z [default: now]
-    #[arg(long, value_name = "TIME", value_parser = super::service::parse_moment)]
-    pub taken_at: Option<Moment>,
-    /// Which service
+    /// Its moment, and where to
     #[command(flatten)]
-    pub at: AtService,
+    pub into: ReceiveInto,
 }
 
 /// `landfall receive folder`

@@ -104,10 +104,10 @@ impl Run<'_> {
             disks,
             sha256: args.sha256,
             replace: args.replace,
-            apart: args.apart,
-            taken_at: args.taken_at,
+            apart: args.into.apart,
+            taken_at: args.into.taken_at,
         };
-        let place = self.place(&args.at)?;
+        let place = self.place(&args.into.at)?;
         let outcome = receive::streams(self.context, &place, &wanted, &mut std::io::stdin().lock())?;
         self.show(&ReceivedStreams { version: VERSION, outcome }, words::streams)?;
         Ok(0)
@@ -134,11 +134,11 @@ impl Run<'_> {
         let wanted = WantedPull {
             disks,
             checkpoint: args.checkpoint.clone(),
-            taken_at: args.taken_at,
+            taken_at: args.into.taken_at,
             consistency: if args.application { Consistency::Application } else { Consistency::Crash },
-            apart: args.apart,
+            apart: args.into.apart,
         };
-        let outcome = receive::pull(self.context, &self.place(&args.at)?, &args.name, &wanted)?;
+        let outcome = receive::pull(self.context, &self.place(&args.into.at)?, &args.name, &wanted)?;
         self.show(&Pulled { version: VERSION, outcome }, words::pulled)?;
         Ok(0)
     }

@@ -86,28 +86,26 @@ pub struct Export {
     pub format: Version,
 }
 
-impl Place {
-    fn site(&self, context: &Context<'_>, watchers: &[Watcher]) -> Result<Option<Site>> {
-        let Place::Vault(folder) = self else { return Ok(None) };
-        is_vault(folder)?;
-        let opened = Site::open(context, folder, watchers)?;
-        for (name, trouble) in &opened.troubles {
-            match trouble {
-                Trouble::Unreadable(error) => tracing::warn!("{name} cannot be read: {error}"),
-                Trouble::Behind(_) => tracing::warn!("writes to {name} since its last point may be missing"),
-            }
+/// The vault in a folder, with what was cut off in it brought to an end.
+fn site(context: &Context<'_>, folder: &Path, watchers: &[Watcher]) -> Result<Site> {
+    is_vault(folder)?;
+    let opened = Site::open(context, folder, watchers)?;
+    for (name, trouble) in &opened.troubles {
+        match trouble {
+            Trouble::Unreadable(error) => tracing::warn!("{name} cannot be read: {error}"),
+            Trouble::Behind(_) => tracing::warn!("writes to {name} since its last point may be missing"),
         }
-        opened.uploads.iter().for_each(|error| tracing::warn!("an upload that was left over: {error}"));
-        for finished in &opened.finished {
-            let says = &finished.intent.says;
-            match (&finished.error, finished.is_taken_back) {
-                (None, _) => tracing::info!("{says}, which was cut off, is in the vault now"),
-                (Some(error), true) => tracing::warn!("{says} was cut off and is taken back: {error}"),
-                (Some(error), false) => tracing::warn!("{says} was cut off, and cannot be finished: {error}"),
-            }
-        }
-        Ok(Some(opened.site))
     }
+    opened.uploads.iter().for_each(|error| tracing::warn!("an upload that was left over: {error}"));
+    for finished in &opened.finished {
+        let says = &finished.intent.says;
+        match (&finished.error, finished.is_taken_back) {
+            (None, _) => tracing::info!("{says}, which was cut off, is in the vault now"),
+            (Some(error), true) => tracing::warn!("{says} was cut off and is taken back: {error}"),
+            (Some(error), false) => tracing::warn!("{says} was cut off, and cannot be finished: {error}"),
+        }
+    }
+    Ok(opened.site)
 }
 
 /// Takes a seed that another landfall has written into a folder, as if it had been sent. `name` is the machine's, where it is to have another
@@ -127,10 +125,8 @@ pub fn take_seed(
     let take = |to: &dyn Replica| seed::take(&effort, context.observer, dir, name, replace, to);
     match place {
         Place::Service(service) => take(&**service),
-        Place::Vault(_) => {
-            let Some(site) = place.site(context, &[])? else {
-                return Err(Error::refused("there is no vault"));
-            };
+        Place::Vault(folder) => {
+            let site = site(context, folder, &[])?;
             closing(site.vault(), take(&Here { vault: site.vault(), incoming: site.incoming() }))
         }
     }
@@ -144,10 +140,8 @@ pub fn give_up(context: &Context<'_>, place: &Place, name: &Name) -> Result<Held
     let give_up = |to: &dyn Replica| to.give_up(name).and_then(|()| to.held(name)).map_err(Fault::into_error);
     match place {
         Place::Service(service) => give_up(&**service),
-        Place::Vault(_) => {
-            let Some(site) = place.site(context, &[])? else {
-                return Err(Error::refused("there is no vault"));
-            };
+        Place::Vault(folder) => {
+            let site = site(context, folder, &[])?;
             closing(site.vault(), give_up(&Here { vault: site.vault(), incoming: site.incoming() }))
         }
     }
@@ -196,9 +190,12 @@ pub fn streams(
         .iter()
         .map(|(disk, file)| Ok((request(wanted, disk, file)?, file.as_path())))
         .collect::<Result<_>>()?;
-    match (place, place.site(context, &[])?) {
-        (_, Some(site)) => closing(site.vault(), streams_here(context, &site, requests, stdin)),
-        (Place::Service(service), None) => {
+    match place {
+        Place::Vault(folder) => {
+            let site = site(context, folder, &[])?;
+            closing(site.vault(), streams_here(context, &site, requests, stdin))
+        }
+        Place::Service(service) => {
             let mut uploads = Vec::new();
             let begin = || -> Result<Receipt> {
                 for (request, file) in requests {
@@ -219,7 +216,6 @@ pub fn streams(
                 }
             }
         }
-        (Place::Vault(_), None) => Err(Error::refused("there is no vault")),
     }
 }
 
@@ -375,16 +371,16 @@ pub fn pull(
     machine: &Name,
     wanted: &WantedPull,
 ) -> Result<pull::Outcome> {
-    match (place, place.site(context, &[])?) {
-        (_, Some(site)) => closing(
-            site.vault(),
-            pull_request(wanted).and_then(|request| site.pull(context, machine, &request)),
-        ),
-        (Place::Service(service), None) => match wait(context, service, service.pull(machine, wanted)?)? {
+    match place {
+        Place::Vault(folder) => {
+            let site = site(context, folder, &[])?;
+            let pulled = pull_request(wanted).and_then(|request| site.pull(context, machine, &request));
+            closing(site.vault(), pulled)
+        }
+        Place::Service(service) => match wait(context, service, service.pull(machine, wanted)?)? {
             Received::Pull(outcome) => Ok(outcome),
             _ => Err(other_way()),
         },
-        (Place::Vault(_), None) => Err(Error::refused("there is no vault")),
     }
 }
 
@@ -421,10 +417,9 @@ pub fn folder(
     options: Options,
 ) -> Result<Vec<folder::Outcome>> {
     match place {
-        Place::Vault(_) => {
-            let watcher = Watcher::new(folder, options)?;
-            let watchers = [watcher];
-            let Some(site) = place.site(context, &watchers)? else { return Ok(Vec::new()) };
+        Place::Vault(vault) => {
+            let watchers = [Watcher::new(folder, options)?];
+            let site = site(context, vault, &watchers)?;
             closing(site.vault(), site.scan(context, &watchers[0]))
         }
         Place::Service(service) => {

@@ -91,16 +91,9 @@ fn ask<A: Serialize + JsonSchema + 'static>(
     work: fn(&Call) -> Outcome<A>,
 ) -> Route {
     Route {
-        method: Method::GET,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
-        takes: None,
         gives: Gives::document::<A>(),
-        flows: false,
         work: Work::Whole(Box::new(move |call, _| Ok(json(StatusCode::OK, &work(call)?)?))),
+        ..Route::new(Method::GET, path, role, says)
     }
 }
 
@@ -113,16 +106,10 @@ fn order<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema +
     work: fn(&Call, B) -> Outcome<A>,
 ) -> Route {
     Route {
-        method,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
         takes: Some(Takes::document::<B>()),
         gives: Gives::document::<A>(),
-        flows: false,
         work: Work::Whole(Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, parsed(body)?)?)?))),
+        ..Route::new(method, path, role, says)
     }
 }
 
@@ -134,18 +121,12 @@ fn look_up<B: DeserializeOwned + JsonSchema + 'static>(
     work: fn(&Call, B) -> Outcome<Vec<u8>>,
 ) -> Route {
     Route {
-        method: Method::POST,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
         takes: Some(Takes::document::<B>()),
         gives: Gives { status: StatusCode::OK, content_type: BYTES, schema: None },
-        flows: false,
         work: Work::Whole(Box::new(move |call, body| {
             Ok(whole(StatusCode::OK, BYTES, work(call, parsed(body)?)?))
         })),
+        ..Route::new(Method::POST, path, role, says)
     }
 }
 
@@ -158,16 +139,10 @@ fn take<A: Serialize + JsonSchema + 'static>(
     work: fn(&Call, &[u8]) -> Outcome<A>,
 ) -> Route {
     Route {
-        method: Method::POST,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
         takes: Some(Takes { at_most, schema: None }),
         gives: Gives::document::<A>(),
-        flows: false,
         work: Work::Whole(Box::new(move |call, body| Ok(json(StatusCode::OK, &work(call, body)?)?))),
+        ..Route::new(Method::POST, path, role, says)
     }
 }
 
@@ -185,16 +160,9 @@ fn act<A: Serialize + JsonSchema + 'static>(
 /// A route that takes something away: there is nothing left to answer.
 fn remove(path: &'static str, role: Role, says: &'static str, work: fn(&Call) -> Outcome<()>) -> Route {
     Route {
-        method: Method::DELETE,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
-        takes: None,
         gives: Gives { status: StatusCode::NO_CONTENT, content_type: "", schema: None },
-        flows: false,
         work: Work::Whole(Box::new(move |call, _| work(call).map(|()| bare(StatusCode::NO_CONTENT)))),
+        ..Route::new(Method::DELETE, path, role, says)
     }
 }
 
@@ -207,16 +175,9 @@ fn bytes(
     work: fn(&Call) -> Outcome<Vec<u8>>,
 ) -> Route {
     Route {
-        method: Method::GET,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
-        takes: None,
         gives: Gives { status: StatusCode::OK, content_type, schema: None },
-        flows: false,
         work: Work::Whole(Box::new(move |call, _| Ok(whole(StatusCode::OK, content_type, work(call)?)))),
+        ..Route::new(Method::GET, path, role, says)
     }
 }
 
@@ -228,36 +189,41 @@ fn bytes_in<A: JsonSchema + 'static>(
     work: fn(&Call, &mut dyn std::io::Read) -> Outcome<Response<Body>>,
 ) -> Route {
     Route {
-        method: Method::POST,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
         takes: Some(Takes { at_most: usize::MAX, schema: None }),
         gives: Gives { status: StatusCode::CREATED, ..Gives::document::<A>() },
         flows: true,
         work: Work::Flowing(work),
+        ..Route::new(Method::POST, path, role, says)
     }
 }
 
 /// A route that answers with bytes, as many as there are.
 fn bytes_out(path: &'static str, role: Role, says: &'static str, work: fn(&Call) -> Outcome<Body>) -> Route {
     Route {
-        method: Method::GET,
-        path,
-        role: Some(role),
-        sends: false,
-        says,
-        query: &[],
-        takes: None,
         gives: Gives { status: StatusCode::OK, content_type: BYTES, schema: None },
         flows: true,
         work: Work::Whole(Box::new(move |call, _| Ok(with_type(StatusCode::OK, BYTES, work(call)?)))),
+        ..Route::new(Method::GET, path, role, says)
     }
 }
 
 impl Route {
+    /// One that takes nothing and gives nothing yet.
+    fn new(method: Method, path: &'static str, role: Role, says: &'static str) -> Route {
+        Route {
+            method,
+            path,
+            role: Some(role),
+            sends: false,
+            says,
+            query: &[],
+            takes: None,
+            gives: Gives { status: StatusCode::NO_CONTENT, content_type: "", schema: None },
+            flows: false,
+            work: Work::Whole(Box::new(|_, _| Ok(bare(StatusCode::NO_CONTENT)))),
+        }
+    }
+
     fn with_query(self, query: &'static [(&'static str, &'static str)]) -> Route {
         Route { query, ..self }
     }

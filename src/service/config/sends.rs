@@ -1,6 +1,6 @@
 //! `[[send]]`: machines that are sent to another landfall by the clock; and by what those are known that send here.
 
-use super::{Bad, bad, between};
+use super::written::{Bad, bad, between};
 use crate::name::Name;
 use crate::ops::parse_size;
 use landfall_image::convert::RateLimit;

@@ -1,6 +1,7 @@
 //! What the service's file may say, and what is refused.
 
 use super::*;
+use landfall_image::Bytes;
 
 fn parse(text: &str) -> Result<Config> {
     Config::parse(text, Path::new("/etc/landfall"))
