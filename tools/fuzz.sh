@@ -9,7 +9,7 @@ seconds=${1:?usage: tools/fuzz.sh SECONDS [TARGET...]}
 shift
 TIMEOUT=${TIMEOUT:-20}
 [ $# -gt 0 ] || set -- qcow2 vmdk vhdx vhd vdi luks partitions ova xva xen_definition vmcx nbd_client nbd_server \
-    nbd_receiver hive hive_log reg_file inf iso send_frames
+    nbd_receiver hive hive_log reg_file inf iso send_frames rbd_stream
 if ! command -v c++ >/dev/null 2>&1; then
     echo 'SKIPPED: fuzzing: libFuzzer is built with a C++ compiler, and there is none (apt-get install g++)' >&2
     exit 0

@@ -7,6 +7,7 @@ pub mod hives;
 pub mod receiver;
 pub mod repair;
 pub mod sparse;
+pub mod streams;
 pub mod talk;
 
 use std::alloc::System;

@@ -33,6 +33,9 @@ fn main() {
     for (name, input) in landfall_fuzz::frames::seeds() {
         seeds.put("send_frames", name, &input);
     }
+    for (name, input) in landfall_fuzz::streams::seeds() {
+        seeds.put("rbd_stream", name, &input);
+    }
     seeds.drivers();
     seeds.talk().expect("a server and a client");
     if let Some(corpus) = arguments.next() {
