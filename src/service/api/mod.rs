@@ -11,10 +11,14 @@
 //! What callers cannot do: stop the service or take more than a bounded share of it, however slow, silent or many they are ([`server`]). Absent:
 //! HTTP without TLS, HTTP/2, and a browser's needs (CORS, cookies).
 
+mod answer;
 mod call;
 mod caller;
+mod certificate;
 mod flow;
 mod handlers;
+mod limits;
+mod line;
 mod metrics;
 mod openapi;
 mod replica;
@@ -24,4 +28,5 @@ mod table;
 mod tests;
 
 pub use caller::secret_digest;
-pub use server::{Api, Limits, bind};
+pub use limits::Limits;
+pub use server::{Api, bind};

@@ -4,44 +4,32 @@
 //! accept -> places (in all, of an address) -> TLS in time -> hyper: header in time -> who is it? -> body in time, of bounded size
 //!                                                                                        -> a place among those that work -> answer
 //! ```
-//! Whoever is not let in is told so before the body is read. A connection ends after [`Limits::lifetime`] at the latest; bodies of any length
-//! ([`flow`]) have as long as they need, as long as they do not stand still.
+//! The part behind hyper is in [`super::answer`]. A connection ends after [`Limits::lifetime`] at the latest; bodies of any length
+//! ([`super::flow`]) have as long as they need, as long as they do not stand still.
 
-use super::call::{Call, Refusal};
-use super::caller::{Caller, Guest, Origin, let_in, let_send};
-use super::flow::{self, Flowing};
-use super::table::{Route, Work, routes};
+use super::answer::{Place, router};
+use super::caller::{Guest, Origin};
+use super::certificate::Certificate;
+use super::flow::Flowing;
+use super::limits::Limits;
+use super::line::{Line, Patient};
 use crate::doors::{self, Complaints, Gate, SocketFile, Ticket};
 use crate::receive::Certificate as Proved;
 use crate::service::Service;
-use crate::service::config;
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, Path, Query, Request};
-use axum::http::request::Parts;
-use axum::http::{Method, Response, StatusCode};
-use axum::routing::{MethodFilter, on};
+use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use landfall_image::nbd::TlsFiles;
-use landfall_image::{Error, Kind, Result};
-use rustls::ServerConfig;
-use std::collections::HashMap;
+use landfall_image::{Error, Result};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsAcceptor;
 
 /// How long nobody is taken after taking somebody has failed: there may be too many open files.
 const BREATH: Duration = Duration::from_millis(100);
@@ -49,63 +37,6 @@ const BREATH: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(500);
 /// How often it is looked whether certificates have changed.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// What clients may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at once over the network.
-    pub connections: usize,
-    /// Of these, from one address (one /64 of IPv6).
-    pub per_address: usize,
-    /// Connections at once over the local socket: strangers cannot keep those on this machine out.
-    pub local: usize,
-    /// For the TLS handshake.
-    pub handshake: Duration,
-    /// For a request's header, and between two requests.
-    pub header: Duration,
-    /// For a request's body.
-    pub body: Duration,
-    /// Without a byte of an answer being taken.
-    pub stall: Duration,
-    /// Of a connection, but for bodies of any length that are on their way then.
-    pub lifetime: Duration,
-    /// Requests that are worked on at once.
-    pub work: usize,
-    /// Requests at once with a large body.
-    pub large: usize,
-    /// Requests at once that bring what another landfall sends: 16 MiB each.
-    pub sends: usize,
-    /// Requests at once whose bodies or answers are of any length.
-    pub flows: usize,
-    /// Without a byte of a body of any length: what makes it may read much before there is something to send.
-    pub silence: Duration,
-    /// That a request waits for others.
-    pub wait: Duration,
-    /// After this much of a stop, those that are still busy are cut off.
-    pub shutdown: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            connections: 512,
-            per_address: 64,
-            local: 256,
-            handshake: Duration::from_secs(10),
-            header: Duration::from_secs(15),
-            body: Duration::from_secs(60),
-            stall: Duration::from_secs(30),
-            lifetime: Duration::from_secs(600),
-            work: 16,
-            large: 2,
-            sends: 8,
-            flows: 32,
-            silence: Duration::from_secs(1800),
-            wait: Duration::from_secs(30),
-            shutdown: Duration::from_secs(10),
-        }
-    }
-}
 
 enum Door {
     Local(std::os::unix::net::UnixListener, SocketFile),
@@ -118,17 +49,18 @@ pub struct Api {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    service: Arc<Service>,
-    limits: Limits,
+/// What all requests share.
+pub(super) struct Shared {
+    pub service: Arc<Service>,
+    pub limits: Limits,
     tls: Option<Certificate>,
     network: Gate,
     local: Gate,
-    work: Semaphore,
-    large: Semaphore,
-    sends: Semaphore,
-    flows: Arc<Semaphore>,
-    complaints: Complaints,
+    pub work: Semaphore,
+    pub large: Semaphore,
+    pub sends: Semaphore,
+    pub flows: Arc<Semaphore>,
+    pub complaints: Complaints,
 }
 
 /// Opens the sockets of the service's configuration; nobody is let in before [`Api::run`].
@@ -157,55 +89,6 @@ pub fn bind(service: &Arc<Service>, limits: Limits) -> Result<Api> {
         limits,
     };
     Ok(Api { doors: all, shared: Arc::new(shared) })
-}
-
-/// The server's certificate, which may be replaced while it runs.
-struct Certificate {
-    files: TlsFiles,
-    current: RwLock<(Stamp, Arc<ServerConfig>)>,
-}
-
-/// Of the files: inode, change, size.
-type Stamp = [Option<(u64, i64, i64, u64)>; 3];
-
-impl Certificate {
-    fn open(api: &config::Api) -> Result<Certificate> {
-        let (certificate, key) = (Some(api.certificate.clone()), Some(api.key.clone()));
-        let files = TlsFiles { ca: api.clients_ca.clone(), certificate, key };
-        let stamp = Certificate::stamp(&files);
-        let tls = files.server_that_asks()?;
-        Ok(Certificate { files, current: RwLock::new((stamp, tls)) })
-    }
-
-    fn stamp(files: &TlsFiles) -> Stamp {
-        let of = |path: &Option<PathBuf>| {
-            let there = std::fs::metadata(path.as_ref()?).ok()?;
-            Some((there.ino(), there.mtime(), there.mtime_nsec(), there.len()))
-        };
-        [of(&files.certificate), of(&files.key), of(&files.ca)]
-    }
-
-    fn acceptor(&self) -> TlsAcceptor {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&current.1).into()
-    }
-
-    /// Takes new files; keeps what it has where they are no use (yet: one may be written after the other).
-    fn look(&self) {
-        let stamp = Certificate::stamp(&self.files);
-        if self.current.read().unwrap_or_else(PoisonError::into_inner).0 == stamp {
-            return;
-        }
-        match self.files.server_that_asks() {
-            Ok(tls) => {
-                tracing::info!("the API has a new certificate");
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = (stamp, tls);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the API's new certificate cannot be used; it keeps the one it has")
-            }
-        }
-    }
 }
 
 impl Api {
@@ -262,10 +145,6 @@ enum Socket {
     Local(UnixListener),
     Network(TcpListener),
 }
-
-/// What HTTP is spoken over.
-trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
 
 enum Taken {
     Local(tokio::net::UnixStream, u32),
@@ -381,8 +260,7 @@ async fn serve(
         }
     };
     let flowing = Flowing::default();
-    let Limits { stall, silence, .. } = shared.limits;
-    let line = TokioIo::new(Patient { line, stall, silence, flowing: flowing.clone(), until: None });
+    let line = TokioIo::new(Patient::new(line, &shared.limits, flowing.clone()));
     let inner = TowerToHyperService::new(router);
     let guest = Guest { origin, certificate };
     let of_this = flowing.clone();
@@ -443,263 +321,5 @@ where
 {
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
-    }
-}
-
-/// Where a request comes from, and what flows there.
-#[derive(Clone)]
-struct Place(Guest, Flowing);
-
-/// The router of all routes.
-fn router(shared: &Arc<Shared>) -> Router {
-    let mut router = Router::new();
-    let mut methods: HashMap<&'static str, Vec<Method>> = HashMap::new();
-    for route in routes() {
-        let Ok(filter) = MethodFilter::try_from(route.method.clone()) else { continue };
-        methods.entry(route.path).or_default().push(route.method.clone());
-        let (path, route, shared) = (route.path, Arc::new(route), Arc::clone(shared));
-        let handler = move |request: Request| answer(Arc::clone(&shared), Arc::clone(&route), request);
-        router = router.route(path, on(filter, handler));
-    }
-    router = router.fallback(async |request: Request| {
-        let error = Error::refused(format!("there is nothing at {:?}", request.uri().path()))
-            .hint("GET /openapi.json tells what there is");
-        Refusal { status: StatusCode::NOT_FOUND, error }.answer()
-    });
-    let methods = Arc::new(methods);
-    router.method_not_allowed_fallback(
-        async move |matched: Option<axum::extract::MatchedPath>, method: Method| {
-            let there = matched.and_then(|path| methods.get(path.as_str()).cloned()).unwrap_or_default();
-            let there: Vec<&str> = there.iter().map(Method::as_str).collect();
-            let error = Error::refused(format!("{method} is not possible here"))
-                .hint(format!("possible: {}", there.join(", ")));
-            Refusal { status: StatusCode::METHOD_NOT_ALLOWED, error }.answer_allowing(&there.join(", "))
-        },
-    )
-}
-
-/// Answers one request.
-async fn answer(shared: Arc<Shared>, route: Arc<Route>, request: Request) -> Response<Body> {
-    let (mut parts, body) = request.into_parts();
-    let from = parts.extensions.get::<Place>().cloned();
-    let origin = from.as_ref().map(|from| from.0.origin);
-    let path = parts.uri.path().to_owned();
-    let done = match from {
-        Some(from) => work(&shared, &route, &mut parts, body, from).await,
-        None => Err(Refusal::bad(Error::refused("nobody knows where this comes from"))),
-    };
-    let (response, caller) = match done {
-        Ok((response, caller)) => (response, caller.to_string()),
-        Err(refusal) => {
-            let (status, error) = (refusal.status.as_u16(), refusal.error.to_string());
-            let origin = origin.map(|origin| origin.to_string()).unwrap_or_default();
-            match refusal.status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => shared.complaints.say(|more| {
-                    tracing::warn!(peer = origin, path, error, more, "a call of the API is refused")
-                }),
-                _ => {
-                    tracing::info!(peer = origin, method = %route.method, path, status, error, "a call of the API is not done")
-                }
-            }
-            return refusal.answer();
-        }
-    };
-    // What a send consists of is too much for the log.
-    if route.method != Method::GET && !(route.sends && route.method == Method::POST) {
-        tracing::info!(%caller, method = %route.method, path, "a call of the API is done");
-    }
-    response
-}
-
-async fn work(
-    shared: &Arc<Shared>,
-    route: &Arc<Route>,
-    parts: &mut Parts,
-    body: Body,
-    Place(guest, flowing): Place,
-) -> std::result::Result<(Response<Body>, Caller), Refusal> {
-    let Path(path) =
-        Path::<HashMap<String, String>>::from_request_parts(parts, &()).await.map_err(unreadable)?;
-    let Query(query) =
-        Query::<HashMap<String, String>>::from_request_parts(parts, &()).await.map_err(unreadable)?;
-    let known = |name: &String| route.query.iter().any(|(known, _)| known == name);
-    if let Some(unknown) = query.keys().find(|name| !known(name)) {
-        let error = Error::refused(format!("the parameter {unknown:?} is not known here"))
-            .hint("GET /openapi.json tells which are");
-        return Err(Refusal::bad(error));
-    }
-    let service = Arc::clone(&shared.service);
-    let Some(needs) = route.role else {
-        // Answered on the spot, however busy the rest is.
-        let call = Call { service, path, query, by: Caller::Anybody.to_string(), flow: Mutex::default() };
-        return Ok((done(route, &call, &Bytes::new())?, Caller::Anybody));
-    };
-    let wait = shared.limits.wait;
-    // Before the body is read: a stranger's takes no memory.
-    let (asked, headers) = (Arc::clone(&service), parts.headers.clone());
-    let machine = path.get("name").cloned().unwrap_or_default();
-    let sends = route.sends;
-    let caller = {
-        let _place = place(&shared.work, wait).await?;
-        blocking(move || match sends {
-            true => let_send(&asked, &guest, &headers, &machine),
-            false => let_in(asked.catalog(), guest.origin, &headers, needs),
-        })
-        .await?
-    };
-    let _large = match (route.is_large(), sends) {
-        (true, true) => Some(place(&shared.sends, wait).await?),
-        (true, false) => Some(place(&shared.large, wait).await?),
-        (false, _) => None,
-    };
-    let flow = match route.flows {
-        true => {
-            let place = tokio::time::timeout(wait, Arc::clone(&shared.flows).acquire_owned()).await;
-            Some(flowing.begin(place.ok().and_then(std::result::Result::ok).ok_or_else(too_much)?))
-        }
-        false => None,
-    };
-    let call = Call { service, path, query, by: caller.to_string(), flow: Mutex::new(flow) };
-    let route = Arc::clone(route);
-    if let Work::Flowing(work) = route.work {
-        let (mut reader, bring) = flow::incoming(body, shared.limits.silence);
-        let working = blocking(move || work(&call, &mut reader));
-        tokio::pin!(working, bring);
-        let response = tokio::select! {
-            done = &mut working => done,
-            () = &mut bring => working.await,
-        };
-        return Ok((with_status(&route, response?), caller));
-    }
-    let body = read(shared, &route, body).await?;
-    let _place = match route.flows {
-        true => None,
-        false => Some(place(&shared.work, wait).await?),
-    };
-    let response = blocking(move || done(&route, &call, &body)).await?;
-    Ok((response, caller))
-}
-
-fn done(route: &Route, call: &Call, body: &Bytes) -> std::result::Result<Response<Body>, Refusal> {
-    match &route.work {
-        Work::Whole(work) => Ok(with_status(route, work(call, body)?)),
-        Work::Flowing(work) => Ok(with_status(route, work(call, &mut body.as_ref())?)),
-    }
-}
-
-fn with_status(route: &Route, mut response: Response<Body>) -> Response<Body> {
-    *response.status_mut() = route.gives.status;
-    response
-}
-
-/// A place among those that work, in time.
-async fn place(places: &Semaphore, wait: Duration) -> std::result::Result<SemaphorePermit<'_>, Refusal> {
-    match tokio::time::timeout(wait, places.acquire()).await {
-        Ok(Ok(place)) => Ok(place),
-        _ => Err(too_much()),
-    }
-}
-
-fn too_much() -> Refusal {
-    Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        error: Error::new(Kind::Interrupted, "too much is asked of the service at this moment")
-            .hint("ask again in a moment"),
-    }
-}
-
-fn unreadable(rejection: impl std::fmt::Display) -> Refusal {
-    Refusal::bad(Error::refused(format!("the address cannot be read: {rejection}")))
-}
-
-/// Work that may wait for files.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::result::Result<T, Refusal> + Send + 'static,
-) -> std::result::Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a defect of landfall ended a call of the API");
-        Err(Refusal {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            error: Error::new(Kind::Io, "a defect of landfall ended this call")
-                .hint("the service's log has more"),
-        })
-    })
-}
-
-async fn read(shared: &Shared, route: &Route, body: Body) -> std::result::Result<Bytes, Refusal> {
-    // A body that nobody wants may be there; a short one is read past.
-    let at_most = route.takes.as_ref().map_or(1024, |takes| takes.at_most);
-    let whole = tokio::time::timeout(shared.limits.body, axum::body::to_bytes(body, at_most)).await;
-    match whole {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let is_long = std::error::Error::source(&error)
-                .is_some_and(|source| source.to_string().contains("length limit"));
-            let (status, says) = match is_long {
-                true => (StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {at_most} bytes")),
-                false => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
-            };
-            Err(Refusal { status, error: Error::refused(says) })
-        }
-        Err(_) => Err(Refusal {
-            status: StatusCode::REQUEST_TIMEOUT,
-            error: Error::refused("the body took too long to come"),
-        }),
-    }
-}
-
-/// A line whose other side has to take what it is sent, in time.
-struct Patient {
-    line: Box<dyn Line>,
-    stall: Duration,
-    /// The same while a body of any length is on its way: whoever takes it may wait for somebody else.
-    silence: Duration,
-    flowing: Flowing,
-    /// Until when it has to take something, while it does not.
-    until: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    fn waited<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.until = None;
-            return polled;
-        }
-        let stall = if self.flowing.is_any() { self.silence } else { self.stall };
-        let until =
-            self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + stall)));
-        match until.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the client does not take its answer",
-            ))),
-        }
-    }
-}
-
-impl AsyncRead for Patient {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().line).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Patient {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.line).poll_write(cx, buf);
-        this.waited(cx, polled)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.line).poll_flush(cx);
-        this.waited(cx, polled)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.line).poll_shutdown(cx);
-        this.waited(cx, polled)
     }
 }
