@@ -153,6 +153,7 @@ fn dispatch(
         Verb::Points(PointsVerb::Export(args)) => receive::export(args, cli, context, surroundings),
         Verb::Status(_)
         | Verb::Protect(_)
+        | Verb::Unprotect(_)
         | Verb::Ready(_)
         | Verb::Points(_)
         | Verb::Alarms(_)

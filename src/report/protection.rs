@@ -85,6 +85,27 @@ pub struct MachineStatus {
     /// Points that are patched ahead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prepared: Vec<PreparedPoint>,
+    /// The other landfalls that it is sent to by the clock.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sends: Vec<SendStatus>,
+}
+
+/// A machine that is sent to another landfall by the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SendStatus {
+    /// The other landfall.
+    pub to: String,
+    /// The point that it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<u64>,
+    /// When that one had arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Moment>,
+    /// Why the last send did not come to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+    /// True where that is longer ago than it may be.
+    pub late: bool,
 }
 
 /// The recovery point objective, and what is reached of it; in seconds.

@@ -276,6 +276,18 @@ impl Service {
         Ok(())
     }
 
+    /// Takes away what was patched ahead of a machine's points by this service.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub(super) fn drop_prepared(&self, name: &Name) -> Result<()> {
+        for (holder, point, old) in self.ours(name) {
+            old.map_or(Ok(()), |old| old.remove(&holder))?;
+            self.release(name, point, &holder.display().to_string())?;
+        }
+        Ok(())
+    }
+
     /// What was patched ahead by this service, by its holds: where, of which point, and what it is, if it is there.
     fn ours(&self, name: &Name) -> Vec<(PathBuf, u64, Option<Patched>)> {
         let folder = recovery::prepared_folder(&self.config.drill.recovered);

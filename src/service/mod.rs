@@ -358,6 +358,47 @@ impl Service {
             .unwrap_or_else(|| self.half(name))
     }
 
+    /// Takes a machine out of the vault, with all of its points and all that was patched ahead of them. Evidence and alarms stay in the
+    /// catalog.
+    ///
+    /// # Errors
+    /// Refused where somebody writes to it, reads one of its points, or a recovered machine lives on one; as [`Vault::remove`].
+    pub fn unprotect(&self, name: &Name) -> Result<()> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = self.machine(name)?;
+        let disks = watched.machine().journal().with_state(|state| state.disks.clone());
+        let disks: Vec<Name> = disks.values().map(|info| info.name.parse()).collect::<Result<_>>()?;
+        // Nobody writes to it, and nobody begins to.
+        let lease = self.incoming().leases.batch(name, &disks, "its removal")?;
+        let removed = self.take_out(name, watched.machine());
+        // It is there as it was, or not at all.
+        lease.end();
+        removed
+    }
+
+    fn take_out(&self, name: &Name, machine: &Arc<Machine>) -> Result<()> {
+        self.drop_prepared(name)?;
+        if let Some(hold) = machine.holds().all().first() {
+            return Err(Error::refused(format!(
+                "a recovered machine lives on point {} of {name}: {}",
+                hold.point, hold.holder
+            ))
+            .hint("commit, roll back or remove that first: landfall recover list"));
+        }
+        let id = machine.home().machine;
+        let removed = self.vault.remove(name);
+        if matches!(&removed, Err(error) if error.kind() == Kind::Refused) {
+            return removed;
+        }
+        self.machines.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.streams
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|export, _| export.machine() != name);
+        removed?;
+        self.catalog.forget_through(&id, u64::MAX >> 1)
+    }
+
     /// Somebody says that all disks of a machine are copied: what they hold now is a state of it. A point is set.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::ops::service::{Access, Service as Other};
 use crate::ops::source::point::{self, At, HeldPoint, PointName, PointSource, Points};
 use crate::receive::content::{Changed, Effort};
 use crate::receive::digest::Verdict;
-use crate::report::protection::{Evidence, Gravity};
+use crate::report::protection::{Evidence, Gravity, SendStatus};
 use crate::report::sending::Sending;
 use landfall_image::convert::Cancel;
 use landfall_image::nbd::TlsFiles;
@@ -204,11 +204,37 @@ impl Service {
         Ok(sent.into_iter().filter(|(place, _)| is_wanted(place)).map(|(_, (point, _))| point).collect())
     }
 
+    /// Where a machine is sent to, and what has arrived there.
+    pub(super) fn sends_of(&self, name: &Name, watched: &Watched, at: Moment) -> Vec<SendStatus> {
+        let rules: Vec<_> =
+            self.config.sends.iter().enumerate().filter(|(_, rule)| rule.is_for(name)).collect();
+        if rules.is_empty() {
+            return Vec::new();
+        }
+        let held = self.catalog.sent(&watched.machine().home().machine).unwrap_or_else(|error| {
+            tracing::error!(machine = %name, %error, "what has arrived elsewhere cannot be read");
+            BTreeMap::new()
+        });
+        let sends = self.outgoing.sends.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = |(number, rule): (usize, &Sends)| {
+            let last = sends.get(&(number, name.clone()));
+            let arrived = held.get(&rule.to);
+            SendStatus {
+                to: rule.to.clone(),
+                point: arrived.map(|(point, _)| *point),
+                at: arrived.map(|(_, at)| *at),
+                failed: last.and_then(|last| last.failed.clone()),
+                late: last.is_some_and(|last| at.since(Moment(last.good)) > rule.late),
+            }
+        };
+        rules.into_iter().map(status).collect()
+    }
+
     /// What is wrong with sends.
     pub(super) fn wrong_with_sends(&self, at: Moment) -> Vec<Wrong> {
         let sends = self.outgoing.sends.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut found = Vec::new();
-        for ((number, name), last) in sends {
+        let (mut found, machines) = (Vec::new(), self.watched());
+        for ((number, name), last) in sends.into_iter().filter(|((_, name), _)| machines.contains_key(name)) {
             let Some(rule) = self.config.sends.get(number) else { continue };
             let why = last.failed.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             let mut put = |id, gravity, says, remedy: &str| {

@@ -115,6 +115,7 @@ impl Service {
             rpo: Rpo { target, actual, p95: watched.p95(at.0) },
             proof: Some(proof).filter(|proof| *proof != ProofStatus::default()),
             prepared: watched.ahead().0,
+            sends: self.sends_of(name, watched, at),
         }
     }
 }
@@ -134,6 +135,7 @@ fn unreadable(name: &Name, why: &str) -> MachineStatus {
         rpo: Rpo { target: 0.0, actual: None, p95: None },
         proof: None,
         prepared: Vec::new(),
+        sends: Vec::new(),
     }
 }
 

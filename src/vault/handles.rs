@@ -60,6 +60,12 @@ impl Handles {
         Ok(file)
     }
 
+    /// Closes all in a folder and in those below it: they go.
+    pub fn forget_all_in(&self, dir: &str) {
+        let is_in = |path: &str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).files.retain(|path, _| !is_in(path));
+    }
+
     /// Closes it: it goes, or gets another name.
     pub fn forget(&self, path: &str) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).files.remove(path);

@@ -14,6 +14,7 @@
 //! VAULT/machines/NAME/journal/       segments: every write, in order
 //! VAULT/machines/NAME/bases/         each disk at the oldest point
 //! VAULT/machines/NAME/holds.json     points that a recovered machine lives on
+//! VAULT/machines/NAME/gone           the machine was taken out of the vault: what is left of it goes
 //! ```
 //!
 //! The files tell everything that a recovery needs: which disks there were, the machine's definition, the points. Nothing else has to
@@ -26,6 +27,7 @@ pub mod handles;
 pub mod holds;
 pub mod journal;
 pub mod machine;
+mod removal;
 pub mod retention;
 mod running;
 pub mod storage;
@@ -169,6 +171,10 @@ impl Vault {
         let mut troubles = Troubles::new();
         for name in vault.storage.list("machines")? {
             let Ok(name) = name.parse::<Name>() else { continue };
+            if removal::has_begun(&*vault.storage, &dir(&name))? {
+                removal::finish(&*vault.storage, &dir(&name))?;
+                continue;
+            }
             match vault.open_machine(&name) {
                 Ok((machine, found)) if machine.journal().is_behind() => {
                     troubles.insert(name, Trouble::Behind(found));
@@ -208,7 +214,10 @@ impl Vault {
     }
 
     fn open_machine(&self, name: &Name) -> Result<(Arc<Machine>, Found)> {
-        let dir = format!("machines/{name}");
+        let dir = dir(name);
+        if removal::has_begun(&*self.storage, &dir)? {
+            removal::finish(&*self.storage, &dir)?;
+        }
         let identity = match self.storage.list(&dir)?.iter().any(|file| file == "machine.json") {
             true => read_json(&*self.storage, &format!("{dir}/machine.json"))?,
             false => {
@@ -232,6 +241,27 @@ impl Vault {
         machines.insert(name.clone(), Arc::clone(&machine));
         self.unjudged.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok((machine, found))
+    }
+
+    /// Takes a machine out of the vault, with all of its points. When this returns, or the power goes meanwhile, it is not there any longer.
+    ///
+    /// # Errors
+    /// Refused where one of its points is read or held; nothing is changed then. As the storage's; it is gone from the vault nevertheless, and
+    /// its files go when the vault is opened again.
+    pub fn remove(&self, name: &Name) -> Result<()> {
+        let machine = self.machine(name)?;
+        if !machine.give_up(u64::MAX) {
+            return Err(Error::refused(format!("points of {name} are in use"))
+                .hint("wait until they are not, and try again: landfall recover list shows recovered machines; a trial, a verification and a send read points, too"));
+        }
+        self.machines.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        // Whoever still has it finds it shut, and cannot touch the files of another machine of that name.
+        let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        let _never_read_again = machine.journal().shut();
+        let dir = dir(name);
+        removal::begin(&*self.storage, &dir)?;
+        self.handles.forget_all_in(&dir);
+        removal::finish(&*self.storage, &dir)
     }
 
     /// The machines by their names.
@@ -310,6 +340,11 @@ impl Vault {
             machine.journal().close_segment();
         }
     }
+}
+
+/// A machine's folder.
+fn dir(name: &Name) -> String {
+    format!("machines/{name}")
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(storage: &dyn Storage, path: &str) -> Result<T> {

@@ -24,6 +24,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn remove(&self, path: &str) -> Result<()>;
     /// Names in a folder, in no order; none where the folder is not there.
     fn list(&self, dir: &str) -> Result<Vec<String>>;
+    /// Removes an empty folder. One that is not there is no error.
+    fn remove_dir(&self, dir: &str) -> Result<()>;
     /// Makes a folder and those above it, durably; one that is there is no error.
     fn make_dir(&self, dir: &str) -> Result<()>;
     /// Returns when the names in a folder are on the medium.
@@ -101,6 +103,14 @@ impl Storage for Folder {
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(failed("cannot remove", &path)),
+        }
+    }
+
+    fn remove_dir(&self, dir: &str) -> Result<()> {
+        let path = self.0.join(dir);
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(failed("cannot remove the folder", &path)),
         }
     }
 

@@ -66,6 +66,10 @@ pub fn run(
     pace: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Done> {
     let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+    // It was taken out of the vault: there may be another one of its name by now.
+    if machine.journal().is_shut() {
+        return Ok(Done::default());
+    }
     let span =
         retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
     // A machine that writes little would fill one segment for days, and nothing in it could be given up.

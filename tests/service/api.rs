@@ -188,6 +188,25 @@ fn a_machine_is_protected_by_what_the_program_says_itself() {
     let point = site.document(&["points", "show", "web01", &number]);
     assert_eq!(point["point"].get("tag"), None);
     assert_eq!(point["point"]["verified"]["verdict"], "matched");
+    // It is taken out on purpose only, and then it is gone for good.
+    let refused = landfall(&site.path("sockets/api.sock"), &["unprotect", "web01"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        err(&refused).contains("points, from 20") && err(&refused).contains("--delete-points"),
+        "{}",
+        err(&refused)
+    );
+    site.verb(&["unprotect", "web01", "--delete-points"]);
+    assert!(!site.path("vault/machines/web01").exists());
+    for _ in 0..2 {
+        site.wait_for_status(0);
+        site.verb_code(&["points", "list", "web01"], 1);
+        site.kill();
+        site.start();
+    }
+    let again = site.verb(&["protect", "web01", definition, "--disk", "vda=4M", "--disk", "vdb=4M"]);
+    assert!(again.contains("web01/vda"), "{again}");
+    assert!(site.document(&["points", "list", "web01"])["points"].as_array().unwrap().is_empty());
 }
 
 impl Site {

@@ -357,6 +357,19 @@ fn machines_are_sent_by_the_clock() {
     wait(&from, "the alarm ends", &|| !late(&from, "web01"));
     assert!(late(&from, "web02"), "it is another machine");
     assert_eq!(document(&to.site, &["points", "list", "web02"])["points"].as_array().unwrap().len(), 1);
+    // Both are told of: what has arrived, and what has not, and why.
+    let status = document(&from, &["status"]);
+    let sends = |machine: usize| &status["machines"][machine]["sends"][0];
+    assert_eq!(
+        (sends(0)["point"].as_u64(), sends(0)["late"].as_bool(), &sends(0)["failed"]),
+        (Some(number), Some(false), &Value::Null),
+        "{status}"
+    );
+    assert_eq!((&sends(1)["point"], sends(1)["late"].as_bool()), (&Value::Null, Some(true)), "{status}");
+    assert!(sends(1)["failed"].as_str().is_some_and(|why| !why.is_empty()), "{status}");
+    crate::cli::schemas::check(&[("status", status.clone())]);
+    let said = api::out(&api::landfall(&from.path("sockets/api.sock"), &["status", "web02"]));
+    assert!(said.contains("nothing has arrived yet, LATE; the last send failed: "), "{said}");
     // The point that the other side holds is kept.
     assert!(from.log().contains("a machine is sent"));
     from.stop();

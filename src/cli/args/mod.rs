@@ -14,7 +14,7 @@ pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{
     AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs,
-    TokenVerb,
+    TokenVerb, Unprotect,
 };
 
 use crate::ops::parse_size;
@@ -126,6 +126,10 @@ pub enum Verb {
     /// definition is kept with each point, so that a recovered machine has its own processors, memory and cards. Done again, it changes what
     /// is protected: further disks, larger ones, another definition.
     Protect(Protect),
+    /// Take a machine out of the vault, with all of its recovery points
+    ///
+    /// Nothing may be sent to it any longer, and no recovered machine may live on one of its points. The machine itself is not touched.
+    Unprotect(Unprotect),
     /// Say that all disks of a machine are copied, where nobody else could tell
     Ready(Ready),
     /// Send a machine's recovery point to another landfall, and keep it up to date there

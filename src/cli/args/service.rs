@@ -83,6 +83,19 @@ pub struct Protect {
     pub at: AtService,
 }
 
+/// `landfall unprotect`
+#[derive(Debug, Args)]
+pub struct Unprotect {
+    /// The machine
+    pub name: Name,
+    /// All of its recovery points may go; without, it is only said what would be lost
+    #[arg(long)]
+    pub delete_points: bool,
+    /// Which service
+    #[command(flatten)]
+    pub at: AtService,
+}
+
 /// `landfall ready`
 #[derive(Debug, Args)]
 pub struct Ready {

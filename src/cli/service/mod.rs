@@ -63,6 +63,7 @@ pub fn run(
     let done = match &cli.verb {
         Verb::Status(args) => return Ok(status::run(&run, args)),
         Verb::Protect(args) => protect::protect(&run, args),
+        Verb::Unprotect(args) => protect::unprotect(&run, args),
         Verb::Ready(args) => protect::ready(&run, args),
         Verb::Points(verb) => points::run(&run, verb),
         Verb::Alarms(args) => alarms::run(&run, args),

@@ -1,8 +1,8 @@
-//! `landfall protect`, `landfall ready`
+//! `landfall protect`, `landfall unprotect`, `landfall ready`
 
 use super::shown::{count, wrapped};
 use super::{Run, mirror};
-use crate::cli::args::{Protect, Ready};
+use crate::cli::args::{Protect, Ready, Unprotect};
 use crate::cli::text::{self, say};
 use crate::hypervisor::Choice;
 use crate::ops::service::{Said, variables_file, wanted};
@@ -75,6 +75,30 @@ fn in_words(shown: &MachineShown) -> String {
 /// A size that can be compared with what the source says.
 fn exact(size: Bytes) -> String {
     format!("{size} ({} bytes)", size.0)
+}
+
+/// Takes a machine out of the vault.
+pub fn unprotect(run: &Run<'_>, args: &Unprotect) -> Result<u8> {
+    let (service, name) = (run.service(&args.at)?, &args.name);
+    if !args.delete_points {
+        let points = service.points(name, None, None)?.points;
+        let says = match (points.first(), points.last()) {
+            (Some(first), Some(last)) => format!(
+                "{name} has {}, from {} to {}, and all of them would be gone",
+                count(points.len(), "point"),
+                first.at,
+                last.at
+            ),
+            _ => format!("{name} has no point, and what was copied of its disks would be gone"),
+        };
+        return Err(Error::refused(says)
+            .hint(format!("say that this is meant: landfall unprotect {name} --delete-points")));
+    }
+    service.unprotect(name)?;
+    if !run.as_json {
+        text::print(&format!("{name} is not protected any longer; its points are gone.\n"))?;
+    }
+    Ok(0)
 }
 
 /// Says that the copies of a machine's disks are complete.

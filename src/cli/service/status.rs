@@ -9,7 +9,7 @@ use crate::ops::Failure;
 use crate::ops::service::Service;
 use crate::report::api::MachineShown;
 use crate::report::protection::{
-    Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, Proven, Status,
+    Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, Proven, SendStatus, Status,
 };
 use landfall_image::Result;
 use std::fmt::Write;
@@ -103,6 +103,14 @@ pub fn in_words(status: &Status) -> String {
         let open = if unproven > 0 { format!("; {unproven} not, or too long ago") } else { String::new() };
         let _ =
             writeln!(out, "Seen to boot: {} of {}{open}", coverage.proven, count(machines.len(), "machine"));
+    }
+    let sent: Vec<_> = machines.iter().filter(|machine| !machine.sends.is_empty()).collect();
+    if !sent.is_empty() {
+        let is_there = |send: &SendStatus| send.at.is_some() && send.failed.is_none() && !send.late;
+        let there = sent.iter().filter(|machine| machine.sends.iter().all(is_there)).count();
+        let behind = if there < sent.len() { "; the others are behind" } else { "" };
+        let _ =
+            writeln!(out, "At another landfall, too: {there} of {}{behind}", count(sent.len(), "machine"));
     }
     if !machines.is_empty() {
         out.push('\n');
@@ -229,6 +237,16 @@ fn proof_text(proof: &ProofStatus, now: Moment) -> String {
     out
 }
 
+fn sent_text(send: &SendStatus, now: Moment) -> String {
+    let there = match (send.point, send.at) {
+        (Some(point), Some(at)) => format!("point {point} arrived {} ago", shown::between(at, now)),
+        _ => "nothing has arrived yet".to_owned(),
+    };
+    let late = if send.late { ", LATE" } else { "" };
+    let failed = send.failed.as_ref().map(|why| format!("; the last send failed: {why}")).unwrap_or_default();
+    format!("{}: {there}{late}{failed}", send.to)
+}
+
 fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> String {
     let machine = &one.machine;
     let mut out = String::new();
@@ -261,6 +279,9 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
                 prepared.target, prepared.point, prepared.at, machine.name
             ),
         );
+    }
+    for send in &machine.sends {
+        line("sent to", &sent_text(send, status.at));
     }
     let defined = match (machine.defined, one.variables) {
         (true, true) => "known, with its UEFI variables".to_owned(),

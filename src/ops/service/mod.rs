@@ -157,6 +157,14 @@ impl Service {
         self.send("DELETE", &format!("{}/disks/{}", machine_path(name), part(disk.as_str())), None::<&()>)
     }
 
+    /// Takes a machine out of the vault, with all of its points.
+    ///
+    /// # Errors
+    /// As [`Service::unprotect`](crate::service::Service::unprotect).
+    pub fn unprotect(&self, name: &Name) -> Result<()> {
+        self.run("DELETE", &format!("{}?points=delete", machine_path(name)), None::<&()>).map(drop)
+    }
+
     /// Says that all disks of a machine are copied.
     ///
     /// # Errors

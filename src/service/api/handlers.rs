@@ -142,6 +142,17 @@ pub(super) fn drop_disk(call: &Call) -> Outcome<MachineShown> {
     machine(call)
 }
 
+pub(super) fn unprotect(call: &Call) -> Outcome<()> {
+    let name = call.machine()?;
+    if call.query.get("points").map(String::as_str) != Some("delete") {
+        let points = call.service.points(&name)?.len();
+        return Err(Error::refused(format!("{name} has {points} points, and all of them would be gone"))
+            .hint("say that this is meant: points=delete")
+            .into());
+    }
+    Ok(call.service.unprotect(&name)?)
+}
+
 fn set(name: &crate::name::Name, point: Point) -> PointSet {
     PointSet { version: VERSION, machine: name.to_string(), point }
 }

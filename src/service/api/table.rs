@@ -300,6 +300,13 @@ pub(super) fn routes() -> Vec<Route> {
             handlers::protect,
         )
         .large(),
+        remove(
+            MACHINE,
+            Admin,
+            "Takes a machine out of the vault, with all of its points.",
+            handlers::unprotect,
+        )
+        .with_query(&[("points", "delete: its points may go; without, nothing is done.")]),
         act(
             delete.clone(),
             "/v1/machines/{name}/disks/{disk}",

@@ -334,6 +334,11 @@ impl Journal {
         self.sync().map(|_| ())
     }
 
+    /// True when nothing more is taken.
+    pub fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Acquire)
+    }
+
     /// Closes the segment that is written to, so that all of it can be sealed and rewritten.
     pub fn close_segment(&self) {
         self.close(&mut locked(&self.active));
@@ -350,6 +355,10 @@ impl Journal {
 
     fn seal_one(&self) -> Result<bool> {
         let _one = locked(&self.sealing);
+        // Its files may be gone.
+        if self.is_shut() {
+            return Ok(false);
+        }
         let Some(segment) = self.closed().into_iter().next() else { return Ok(false) };
         let sealed = Arc::new(segment.seal()?);
         let records = segment.log().map_or(0, |log| log.entries.len());
@@ -444,7 +453,7 @@ impl Journal {
     /// Writes a record, in a segment that has room.
     fn put(&self, active: &mut Active, note: &Note<'_>) -> Result<()> {
         self.check_lost()?;
-        if self.is_shut.load(Ordering::Acquire) {
+        if self.is_shut() {
             return Err(Error::refused("the vault was closed").hint("start the service: landfall serve"));
         }
         if active.is_full(self.limits.records, self.limits.bytes) {

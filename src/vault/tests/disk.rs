@@ -365,6 +365,11 @@ impl Storage for Medium {
         Ok(())
     }
 
+    fn remove_dir(&self, dir: &str) -> Result<()> {
+        assert!(self.list(dir)?.is_empty(), "{dir} is not empty");
+        Ok(())
+    }
+
     fn sync_dir(&self, dir: &str) -> Result<()> {
         self.0.lock().unwrap().step(Step::SyncDir(dir.to_owned()))
     }

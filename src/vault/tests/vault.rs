@@ -1,7 +1,10 @@
 //! The vault as a whole: cuts across machines, and what it is told of the service before.
 
+use super::disk::Leaves;
 use super::*;
+use crate::name::Name;
 use crate::vault::{Trouble, Troubles, Vault};
+use landfall_image::Kind;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
@@ -197,4 +200,64 @@ fn the_times_of_a_cut_are_the_same_on_all_machines() {
     for machine in &machines {
         assert_eq!(machine.points().unwrap().last().unwrap().time, 5001);
     }
+}
+
+/// Whenever the power goes while a machine is taken out, it is there with all of its points, or not at all; and another one of its name begins
+/// with nothing.
+#[test]
+fn a_machine_goes_as_a_whole_or_stays_as_a_whole() {
+    let medium = Medium::default();
+    let (all, _) = vault(&medium, "boot 1");
+    two(&all);
+    let (sealed, open): (Name, Name) = ("sealed".parse().unwrap(), "open".parse().unwrap());
+    let stale = all.machine(&sealed).unwrap();
+    let disk = stale.live("sda").unwrap();
+    let wanted = content(&disk);
+    let reader = stale.at(stale.points().unwrap()[0].sequence).unwrap();
+    let error = all.remove(&sealed).unwrap_err();
+    assert!(error.kind() == Kind::Refused && error.hint_text().is_some(), "{error}");
+    assert_eq!(points(&stale).len(), 1, "nothing was changed");
+    drop(reader);
+    let point = points(&stale)[0];
+    stale.hold(point, "/recovered").unwrap();
+    assert_eq!(all.remove(&sealed).unwrap_err().kind(), Kind::Refused);
+    stale.release(point, "/recovered").unwrap();
+    medium.record();
+    all.remove(&sealed).unwrap();
+    assert!(
+        medium.paths().iter().all(|(path, _)| !path.starts_with("machines/sealed")),
+        "{:?}",
+        medium.paths()
+    );
+    for steps in 0..=medium.steps() {
+        for leaves in [Leaves::Nothing, Leaves::All, Leaves::Some(7), Leaves::Some(11)] {
+            let after = medium.cut(steps, leaves);
+            let (vault, troubles) = vault(&after, "boot 1");
+            assert!(troubles.is_empty(), "{steps} {leaves:?}: {troubles:?}");
+            assert_eq!(points(&vault.machine(&open).unwrap()).len(), 1);
+            match vault.machine(&sealed) {
+                Ok(machine) => check_point(&machine, point, &wanted),
+                Err(_) => {
+                    let left = after.paths();
+                    assert!(left.iter().all(|(path, _)| !path.starts_with("machines/sealed")), "{left:?}");
+                }
+            }
+            assert!(steps > 0 || vault.machine(&sealed).is_ok());
+        }
+    }
+    // Who has it still can do nothing to the one that gets its name.
+    let new = all.machine_or_new(&sealed).unwrap();
+    assert_ne!(new.home().machine, stale.home().machine);
+    new.journal().set_disk(&info("sda", 4096)).unwrap();
+    new.live("sda").unwrap().write_at(GuestOffset(0), &[9; 512]).unwrap();
+    let own = new.checkpoint(1, &Mark::default()).unwrap();
+    let wanted = content(&new.live("sda").unwrap());
+    assert_eq!(disk.write_at(GuestOffset(0), &[3; 512]).unwrap_err().kind(), Kind::Refused);
+    assert!(stale.at(point).is_err() && stale.hold(point, "x").is_err());
+    stale.journal().close_segment();
+    let rule = "1s every 1s".parse().unwrap();
+    upkeep::run(&stale, &rule, &Default::default(), 1 << 40, &|_| Ok(())).unwrap();
+    check_point(&new, own, &wanted);
+    let (again, _) = vault(&medium.again(), "boot 1");
+    check_point(&again.machine(&sealed).unwrap(), own, &wanted);
 }
