@@ -28,20 +28,32 @@ fn open_device(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens what was a regular file a moment ago, without waiting for anybody.
+fn open_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    File::options().read(true).custom_flags(i32::try_from(flags).unwrap_or(0)).open(path)
+}
+
 impl Source {
     /// Opens a regular file or block device for reading. Anything else (a folder, a pipe, a socket) is refused
     /// before it is opened, so that a FIFO cannot hang the caller.
     pub fn open(path: &Path) -> Result<Source> {
         use std::os::unix::fs::FileTypeExt;
         let cannot = |e| Error::io("cannot open", e).in_file(path);
+        let is_readable = |kind: std::fs::FileType| kind.is_file() || kind.is_block_device();
+        let neither =
+            || Error::new(Kind::Refused, "is neither a regular file nor a block device").in_file(path);
         let kind = std::fs::metadata(path).map_err(cannot)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(
-                Error::new(Kind::Refused, "is neither a regular file nor a block device").in_file(path)
-            );
+        if !is_readable(kind) {
+            return Err(neither());
         }
-        let file = if kind.is_block_device() { open_device(path) } else { File::open(path) };
+        let file = if kind.is_block_device() { open_device(path) } else { open_file(path) };
         let file = file.map_err(cannot)?;
+        // Somebody may have put a FIFO into its place.
+        if !is_readable(file.metadata().map_err(cannot)?.file_type()) {
+            return Err(neither());
+        }
         // A block device's metadata says 0; its end does not.
         let len = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(cannot)?;
         Ok(Source { file: Arc::new(file), path: Arc::new(path.to_owned()), start: 0, len })

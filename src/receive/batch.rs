@@ -2,13 +2,13 @@
 //! between.
 //!
 //! ```text
-//! begin: lease, a point to go back to, ID.batch on the medium
+//! begin: lease, a point to go back to, NAME.ID.batch on the medium
 //!   -> the disks are written -> point: positions attached, checkpoint, on the medium   (once for each moment that the delta has)
-//! finish: ID.batch is removed
+//! finish: NAME.ID.batch is removed
 //! ```
 //!
 //! From the first write to the point the journal itself says that the disks are being copied, so that no point is cut whatever happens.
-//! Where the service is killed between, `ID.batch` is found when it starts: the work is done again, from what is on the medium, or taken
+//! Where the service is killed between, that file is found when it starts: the work is done again, from what is on the medium, or taken
 //! back to the last point. Until then the machine takes nothing and has no points cut ([`lease`](super::lease)). Doing it again is
 //! no different from doing it once: what is the same already is not written, and a point that was cut is not cut again.
 
@@ -122,31 +122,59 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Those of the vault whose files `storage` has. Machines into which a batch was cut off are kept from here on.
+    /// Those of the vault whose files `storage` has. Machines into which a batch was cut off are kept from here on, also where nobody can
+    /// read how to end it.
     ///
     /// # Errors
-    /// As the storage's; corrupt where an intent cannot be read.
+    /// As the storage's.
     pub fn open(storage: &Arc<dyn Storage>, leases: &Leases) -> Result<Batches> {
         storage.make_dir(files::DIR)?;
         let batches = Batches { storage: Arc::clone(storage), leases: leases.clone() };
-        for intent in batches.unfinished()? {
-            leases.set_cut_off(&intent.machine, intent.disks, intent.says);
+        for (machine, intent) in batches.all()? {
+            match intent {
+                Ok(intent) => leases.set_cut_off(&intent.machine, intent.disks, intent.says),
+                Err(_) => leases.set_cut_off(&machine, Vec::new(), "a delta that cannot be ended".to_owned()),
+            }
         }
         Ok(batches)
     }
 
-    /// Batches that were begun and have not ended.
+    /// What was begun and has not ended, by its machine; or why it cannot be read.
+    fn all(&self) -> Result<Vec<(Name, Result<Intent>)>> {
+        let names = files::list(&*self.storage, ".batch")?;
+        // Others are none of these.
+        let of = |name: &String| name.rsplit_once('.').and_then(|(machine, _)| machine.parse::<Name>().ok());
+        let read = |name: String| Some((of(&name)?, files::read(&*self.storage, &format!("{name}.batch"))));
+        Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// Machines into which something was cut off of which nobody can read how to end it, and why.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn unreadable(&self) -> Result<Vec<(Name, Error)>> {
+        Ok(self.all()?.into_iter().filter_map(|(machine, read)| Some((machine, read.err()?))).collect())
+    }
+
+    /// Forgets what was cut off in a machine that is not there any longer.
+    ///
+    /// # Errors
+    /// As the storage's.
+    pub fn forget(&self, machine: &Name) -> Result<()> {
+        let names = files::list(&*self.storage, ".batch")?;
+        let is_of_it = |name: &&String| name.rsplit_once('.').is_some_and(|(own, _)| own == machine.as_str());
+        names
+            .iter()
+            .filter(is_of_it)
+            .try_for_each(|name| files::remove(&*self.storage, &format!("{name}.batch")))
+    }
+
+    /// Batches that were begun and have not ended, as far as they can be read.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn unfinished(&self) -> Result<Vec<Intent>> {
-        let names = files::list(&*self.storage, ".batch")?;
-        let read = |name: &String| {
-            files::read(&*self.storage, &format!("{name}.batch")).map_err(|error: Error| {
-                error.hint("it says which machine is half-way to a new moment: bring it back from a copy of the vault; without it, send that machine whole again")
-            })
-        };
-        names.iter().map(read).collect()
+        Ok(self.all()?.into_iter().filter_map(|(_, read)| read.ok()).collect())
     }
 
     /// Who writes where.
@@ -175,18 +203,28 @@ impl Batches {
             let (disks, says) = (disks.to_vec(), says.to_owned());
             let intent =
                 Intent { id: Uuid::new_v4(), machine: name, disks, new, says, since: before, before, work };
-            files::write(&*self.storage, &file(intent.id), &intent)?;
             Ok((intent, pin))
+        });
+        let begun = begun.map_err(|error| (error, true)).and_then(|(intent, pin)| {
+            let name = file(&intent);
+            files::write(&*self.storage, &name, &intent).map(|()| (intent, pin)).map_err(|error| {
+                // It may have come to the medium all the same, and would be done later, over what others have written by then.
+                (error, files::remove(&*self.storage, &name).is_ok())
+            })
         });
         match begun {
             Ok((intent, pin)) => {
                 let (storage, machine) = (Arc::clone(&self.storage), Arc::clone(machine));
                 Ok(Batch { storage, machine, lease, intent, pin, cut: BTreeMap::new() })
             }
-            Err(error) => {
-                // Nothing was written to the disks. An intent that may have come to the medium all the same would be done later, which is
-                // no harm: it was to be done.
+            // Nothing was written to the disks.
+            Err((error, true)) => {
                 lease.end();
+                Err(error)
+            }
+            // Its machine is kept for it, as it is at the next start.
+            Err((error, false)) => {
+                drop(lease);
                 Err(error)
             }
         }
@@ -259,8 +297,9 @@ fn encoded(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| Error::refused(format!("cannot be written down: {error}")))
 }
 
-fn file(id: Uuid) -> String {
-    format!("{id}.batch")
+/// Whose it is can be told without reading it.
+fn file(intent: &Intent) -> String {
+    format!("{}.{}.batch", intent.machine, intent.id)
 }
 
 /// The point that has what the machine's disks hold now: the newest, or one that is cut. Where a disk of the batch is between two moments
@@ -353,7 +392,7 @@ impl Batch {
         }
         (intent.says, intent.work) = (says.to_owned(), work);
         if intent != self.intent {
-            files::write(&*self.storage, &file(intent.id), &intent)?;
+            files::write(&*self.storage, &file(&intent), &intent)?;
             self.lease.widen(&intent.disks, says);
             self.intent = intent;
         }
@@ -415,7 +454,7 @@ impl Batch {
         }
         self.machine.journal().sync()?;
         self.intent.before = Some(point);
-        files::write(&*self.storage, &file(self.intent.id), &self.intent)?;
+        files::write(&*self.storage, &file(&self.intent), &self.intent)?;
         Ok(point)
     }
 
@@ -424,7 +463,7 @@ impl Batch {
     /// # Errors
     /// As the storage's.
     pub fn finish(self) -> Result<()> {
-        files::remove(&*self.storage, &file(self.intent.id))?;
+        files::remove(&*self.storage, &file(&self.intent))?;
         self.lease.end();
         Ok(())
     }

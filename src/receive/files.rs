@@ -3,7 +3,7 @@
 //! ```text
 //! VAULT/incoming/ID.upload   what is being received, and how much of it is on the medium   (spool)
 //! VAULT/incoming/ID.data     its bytes
-//! VAULT/incoming/ID.batch    what is being written into a machine now                      (batch)
+//! VAULT/incoming/NAME.ID.batch   what is being written into a machine now                  (batch)
 //! ```
 
 use crate::vault::storage::Storage;

@@ -107,6 +107,17 @@ impl Leases {
         }
     }
 
+    /// The right of who takes a machine away: as [`batch`](Self::batch), and also where one was cut off (`true`).
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub fn alone(&self, machine: &Name, disks: &[Name], says: &str) -> Result<(BatchLease, bool)> {
+        match self.running(machine) {
+            Some((_, true)) => Ok((self.take_over(machine)?, true)),
+            _ => Ok((self.batch(machine, disks, says)?, false)),
+        }
+    }
+
     /// Runs `cut` when no batch is half done on any of these machines, and holds up the next one meanwhile. `None` where one is: these
     /// machines are between two moments, and there is no point to be cut.
     pub fn while_whole<T>(&self, machines: &[Name], cut: impl FnOnce() -> T) -> Option<T> {
@@ -133,11 +144,18 @@ impl Leases {
         Some((batch.says.clone(), batch.is_cut_off))
     }
 
+    /// Machines into which a batch was cut off.
+    pub fn cut_off(&self) -> Vec<Name> {
+        let machines = self.machines();
+        let is_cut_off = |held: &Held| held.batch.as_ref().is_some_and(|batch| batch.is_cut_off);
+        machines.iter().filter(|(_, held)| is_cut_off(held)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Takes over a batch that was cut off.
     ///
     /// # Errors
     /// Refused where there is none.
-    pub(super) fn take_over(&self, machine: &Name) -> Result<BatchLease> {
+    pub(crate) fn take_over(&self, machine: &Name) -> Result<BatchLease> {
         let mut machines = self.machines();
         let batch = machines.get_mut(machine).and_then(|held| held.batch.as_mut());
         match batch.filter(|batch| batch.is_cut_off) {

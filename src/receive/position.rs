@@ -87,6 +87,10 @@ impl<S> Position<S> {
         });
         let Some(point) = point else { return Ok(Some("the point that was cut then was given up")) };
         let Some(number) = machine.disk_number(disk) else { return Ok(Some("the disk was removed since")) };
+        // Another one of its name holds nothing of it.
+        if machine.journal().view(point)?.state.number(disk) != Some(number) {
+            return Ok(Some("the disk was removed since, and is another one"));
+        }
         Ok(is_written(machine, Some(number), point, then)?.then_some(OTHER))
     }
 }

@@ -7,6 +7,7 @@ use crate::vault::handles::Handles;
 use crate::vault::journal::start::Ended;
 use crate::vault::journal::{Home, Limits};
 use crate::vault::machine::Machine;
+use crate::vault::room::Room;
 use crate::vault::storage::Storage;
 pub(crate) use crate::vault::tests::disk as medium;
 use landfall_image::{Disk, GuestOffset, Result};
@@ -35,6 +36,7 @@ impl Bench {
             dir: "web01/journal".into(),
             machine: Uuid::from_u128(7),
             in_memory: Arc::default(),
+            room: Arc::new(Room::new(&storage)),
         };
         let (machine, _) = Machine::open("web01", &home, "web01/bases", LIMITS, ended)?;
         let leases = Leases::default();

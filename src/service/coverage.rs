@@ -16,12 +16,16 @@ pub struct Coverage {
 impl Coverage {
     /// Nothing of a disk of `size` bytes.
     pub fn new(size: u64) -> Coverage {
-        let words = size.div_ceil(GRANULE).div_ceil(64);
-        Coverage { size, sent: vec![0; usize::try_from(words).unwrap_or(0)] }
+        Coverage { size, sent: Vec::new() }
     }
 
     /// These bytes were sent.
     pub fn add(&mut self, range: &Range<u64>) {
+        if self.sent.is_empty() {
+            // Of most disks nothing is sent.
+            let words = self.size.div_ceil(GRANULE).div_ceil(64);
+            self.sent = vec![0; usize::try_from(words).unwrap_or(0)];
+        }
         let end = if range.end >= self.size { self.size.div_ceil(GRANULE) } else { range.end / GRANULE };
         for granule in range.start.div_ceil(GRANULE)..end {
             if let Some(word) = usize::try_from(granule / 64).ok().and_then(|word| self.sent.get_mut(word)) {

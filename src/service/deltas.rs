@@ -60,8 +60,15 @@ pub(super) struct Deltas {
 impl Deltas {
     /// Opens the ways into a vault. Machines into which something was cut off are closed until [`Service::finish_deltas`] has ended it: it may
     /// take long, and others are not to wait.
-    pub(super) fn open(vault: &Vault, root: &Path) -> Result<Deltas> {
+    pub(super) fn open(vault: &Vault, root: &Path, is_there: impl Fn(&Name) -> bool) -> Result<Deltas> {
         let (incoming, damaged) = Incoming::open(root)?;
+        // What was cut off in machines that were taken out since.
+        for machine in incoming.leases.cut_off() {
+            if !is_there(&machine) {
+                incoming.batches.forget(&machine)?;
+                incoming.leases.take_over(&machine)?.end();
+            }
+        }
         incoming.catch_up(vault)?;
         let unfinished = incoming.batches.unfinished()?;
         let needed = needed(&incoming)?;
@@ -394,6 +401,20 @@ impl Service {
         let (says, _) = self.incoming().leases.running(name).filter(|(_, is_cut_off)| *is_cut_off)?;
         if self.incoming().is_sent(name) {
             return None;
+        }
+        let unreadable = self.incoming().batches.unreadable().unwrap_or_default();
+        if let Some((_, why)) = unreadable.iter().find(|(machine, _)| machine == name) {
+            return Some(Wrong {
+                id: "delta-cut-off",
+                gravity: Gravity::Critical,
+                machine: Some(name.to_string()),
+                says: format!(
+                    "A delta was cut off while it was written into {name}, and how to end it cannot be read: {why}. Its points are whole."
+                ),
+                remedy: format!(
+                    "Bring that file back from a copy of the vault. Without one: move it away, start the service again, and copy {name} anew; it gets no points before."
+                ),
+            });
         }
         Some(Wrong {
             id: "delta-cut-off",

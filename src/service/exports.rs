@@ -18,7 +18,7 @@ impl Exports for Receiving {
         }
         let Some(stream) = service.stream(name) else { return Ok(None) };
         let lease = service.incoming().leases.stream(name.machine(), name.disk())?;
-        let (disk, info) = (stream.incoming(lease)?, format!("{} of {}", name.disk(), name.machine()));
+        let (disk, info) = (stream.incoming(peer, lease)?, format!("{} of {}", name.disk(), name.machine()));
         Ok(Some(Opened {
             disk: Arc::new(disk),
             read_only: false,
@@ -39,9 +39,9 @@ impl Exports for Receiving {
         }
     }
 
-    fn flushed(&self, name: &ExportName, _peer: &Peer) {
+    fn flushed(&self, name: &ExportName, peer: &Peer) {
         let Some(stream) = self.0.stream(name) else { return };
-        if let Err(error) = stream.flushed(self.0.config().protect(name.machine()).in_sync) {
+        if let Err(error) = stream.flushed(peer, self.0.config().protect(name.machine()).in_sync) {
             tracing::error!(export = %name, %error, "that a copy is complete cannot be kept");
         }
     }

@@ -118,7 +118,8 @@ impl Service {
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join(catalog::CATALOG))?;
         // Before anything is let in: machines into which something was cut off are closed.
-        let deltas = Deltas::open(&vault, &config.vault)?;
+        let is_there = |name: &Name| vault.machine(name).is_ok() || troubles.contains_key(name);
+        let deltas = Deltas::open(&vault, &config.vault, is_there)?;
         let folders = folders::all(&config.folders);
         let mut service = Service {
             config,
@@ -347,6 +348,8 @@ impl Service {
             Error::refused(format!("{name} has no disk {disk}")).hint("landfall status shows its disks")
         })?;
         let remove = || {
+            // What deltas have brought to it is not on another one of its name.
+            position::end(watched.machine(), disk.as_str())?;
             self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(&export);
             watched.machine().journal().remove_disk(number)?;
             watched.machine().journal().set_copying(disk.as_str(), None)?;
@@ -369,11 +372,16 @@ impl Service {
         let disks = watched.machine().journal().with_state(|state| state.disks.clone());
         let disks: Vec<Name> = disks.values().map(|info| info.name.parse()).collect::<Result<_>>()?;
         // Nobody writes to it, and nobody begins to.
-        let lease = self.incoming().leases.batch(name, &disks, "its removal")?;
+        let (lease, was_cut_off) = self.incoming().leases.alone(name, &disks, "its removal")?;
         let removed = self.take_out(name, watched.machine());
-        // It is there as it was, or not at all.
+        let forgotten = match self.vault.machine(name) {
+            Err(_) => self.incoming().batches.forget(name),
+            // It is there as it was.
+            Ok(_) if was_cut_off => return removed,
+            Ok(_) => Ok(()),
+        };
         lease.end();
-        removed
+        removed.and(forgotten)
     }
 
     fn take_out(&self, name: &Name, machine: &Arc<Machine>) -> Result<()> {
@@ -387,7 +395,7 @@ impl Service {
         }
         let id = machine.home().machine;
         let removed = self.vault.remove(name);
-        if matches!(&removed, Err(error) if error.kind() == Kind::Refused) {
+        if self.vault.machine(name).is_ok() {
             return removed;
         }
         self.machines.write().unwrap_or_else(PoisonError::into_inner).remove(name);

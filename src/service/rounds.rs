@@ -9,6 +9,7 @@ use crate::report::api::{Change, Event};
 use crate::report::protection::{Gravity, Proven};
 use crate::vault::journal::Mark;
 use crate::vault::retention::{Retention, shown_duration};
+use crate::vault::room::kept;
 use crate::vault::upkeep;
 use landfall_image::convert::Cancel;
 use landfall_image::{Bytes, Error, Result};
@@ -21,12 +22,17 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 /// Points that are set at the same time: what takes long is the medium.
 const AT_ONCE: usize = 8;
+/// How soon the past is kept in order again while room is scarce.
+const SOON: Duration = Duration::from_secs(5);
+/// Who reads a point for longer keeps the vault from growing less, and may have been forgotten.
+const READ_LONG: Duration = Duration::from_secs(24 * 3600);
 /// How often it is looked for what is wrong.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 14] = [
+pub(super) const WORK: [(&str, Work); 15] = [
     ("points", Service::set_points),
+    ("seal", Service::seal_segments),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
     ("verify", Service::verify_points),
@@ -210,13 +216,32 @@ impl Service {
         Ok(())
     }
 
+    /// Seals segments as they fill, so that no writer has to. Takes a thread.
+    pub fn seal_segments(&self) {
+        while !self.is_stopping() {
+            std::thread::sleep(TICK);
+            for (name, watched) in self.watched() {
+                let journal = watched.machine().journal();
+                if self.is_stopping() || !journal.has_closed() {
+                    continue;
+                }
+                if let Err(error) = journal.seal() {
+                    tracing::error!(machine = %name, %error, "a part of its journal cannot be sealed");
+                    std::thread::sleep(WATCH);
+                }
+            }
+        }
+    }
+
     /// Keeps the past in order until the service stops. Takes a thread.
     pub fn keep_order(&self) {
         let cancel = Cancel::default();
         let mut next = Instant::now() + self.config.upkeep.every;
+        let mut soon = Instant::now();
         while !self.is_stopping() {
             std::thread::sleep(TICK);
-            if Instant::now() < next && !self.is_scarce() {
+            let now = Instant::now();
+            if now < next && !(self.is_scarce() && now >= soon) {
                 continue;
             }
             self.tidy_uploads();
@@ -224,6 +249,8 @@ impl Service {
                 let failed = match self.keep_in_order(&name, &watched, &cancel) {
                     Ok(()) => None,
                     Err(_) if self.is_stopping() => return,
+                    // It was taken out of the vault meanwhile.
+                    Err(_) if watched.machine().journal().is_shut() => None,
                     Err(error) => {
                         tracing::error!(machine = %name, %error, "its older points cannot be kept in order");
                         Some(error.to_string())
@@ -231,7 +258,8 @@ impl Service {
                 };
                 watched.upkept(failed);
             }
-            next = Instant::now() + self.config.upkeep.every;
+            let now = Instant::now();
+            (next, soon) = (now + self.config.upkeep.every, now + SOON);
         }
     }
 
@@ -338,7 +366,20 @@ impl Service {
         if let Some((free, size)) = self.room() {
             let percent = percent(free, size);
             let config = &self.config.upkeep;
-            if percent < config.scarce {
+            if free <= kept(size) {
+                put(
+                    "vault-full",
+                    Gravity::Critical,
+                    None,
+                    format!(
+                        "The vault is full: {} of {} are free. What is written to machines is refused, and their mirrors end; points are thinned ({}), and those that are there stay.",
+                        Bytes(free),
+                        Bytes(size),
+                        config.thin
+                    ),
+                    "Give its file system more room, take machines out (landfall unprotect), or let machines keep fewer points ([machine.NAME] retention); then start the replication again. Recovery works meanwhile.",
+                );
+            } else if self.is_scarce() {
                 put(
                     "vault-scarce",
                     Gravity::Critical,
@@ -378,6 +419,21 @@ impl Service {
                     machine,
                     format!("Older points of {name} cannot be given up: {why}."),
                     "Look at the medium of the vault; until then its journal grows.",
+                );
+            }
+            let read = watched.machine().read_for().filter(|(_, span)| *span > READ_LONG);
+            if let Some((point, span)) =
+                read.filter(|(point, _)| !watched.machine().holds().points().contains(point))
+            {
+                put(
+                    "point-in-use",
+                    Gravity::Warning,
+                    machine,
+                    format!(
+                        "Point {point} of {name} has been read for {}, and no older part of its journal can be given up.",
+                        shown_duration(Duration::from_secs(span.as_secs() / 3600 * 3600))
+                    ),
+                    "An NBD client or an export that was forgotten: end it at its side, or start the service again.",
                 );
             }
             let rules = self.config.protect(&name);
@@ -531,7 +587,9 @@ impl Service {
     }
 
     pub(super) fn is_scarce(&self) -> bool {
-        self.room().is_some_and(|(free, size)| percent(free, size) < self.config.upkeep.scarce)
+        let scarce = self.config.upkeep.scarce;
+        // Before nothing more is taken, in any case.
+        self.room().is_some_and(|(free, size)| percent(free, size) < scarce || free < 2 * kept(size))
     }
 }
 

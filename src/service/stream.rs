@@ -4,7 +4,9 @@
 //! client comes -> (first write) being copied -> (flushes, and stays) in sync -> … -> client goes -> (next client, first write) being copied
 //! ```
 //! Nothing in NBD tells a copy that begins anew from one that goes on. So the first write of each client that finds the disk alone puts
-//! it into doubt, and no point is set until the doubt is gone. What was in sync before has its point by then.
+//! it into doubt, and no point is set until the doubt is gone. What was in sync before has its point by then. One that comes while another has
+//! written already does so, too: the machine may have been started again elsewhere, and the old connection be one that nobody has missed yet.
+//! Then only its own word counts.
 //!
 //! Where writes that were acknowledged may be missing (the host lost its power), no client's word is enough: all of the disk has to be sent
 //! anew ([`Coverage`]); a backup of what has changed since would leave out what was lost.
@@ -46,6 +48,8 @@ struct Session {
     peer: Option<String>,
     /// When the client flushed; not before its first write.
     flushed: Option<Instant>,
+    /// Who came later and wrote, too: only its flushes count.
+    doubter: Option<Peer>,
     /// How the last one ended, where that was not meant.
     lost: Option<String>,
 }
@@ -90,10 +94,13 @@ impl Stream {
     ///
     /// # Errors
     /// Where the machine has the disk no more.
-    pub fn incoming(self: &Arc<Self>, lease: StreamLease) -> Result<Incoming> {
+    pub fn incoming(self: &Arc<Self>, peer: &Peer, lease: StreamLease) -> Result<Incoming> {
+        let is_late = self.connections.load(Ordering::Relaxed) > 0 && !self.is_fresh.load(Ordering::Acquire);
         Ok(Incoming {
             live: self.machine.live(&self.disk)?,
             stream: Arc::clone(self),
+            peer: peer.clone(),
+            is_late: Arc::new(AtomicBool::new(is_late)),
             _lease: Arc::new(lease),
         })
     }
@@ -134,8 +141,11 @@ impl Stream {
     ///
     /// # Errors
     /// As the journal's.
-    pub fn flushed(&self, rule: InSync) -> Result<()> {
+    pub fn flushed(&self, peer: &Peer, rule: InSync) -> Result<()> {
         let mut session = self.session();
+        if session.doubter.as_ref().is_some_and(|doubter| doubter != peer) {
+            return Ok(());
+        }
         match rule {
             InSync::Said => Ok(()),
             InSync::Flush => self.believe(),
@@ -208,15 +218,29 @@ impl Stream {
         Ok(())
     }
 
-    fn write(&self, range: Range<u64>) -> Result<()> {
+    /// The first write of a client that came while another one had written.
+    fn begin_beside(&self, peer: &Peer) -> Result<()> {
+        let mut session = self.session();
+        let first = session.peer.as_deref().unwrap_or("a client");
+        let why = format!("{peer} began to write beside {first}, and did not say that its copy is complete");
+        self.journal().set_copying(&self.disk, Some(&why))?;
+        (session.flushed, session.doubter) = (None, Some(peer.clone()));
+        Ok(())
+    }
+
+    fn write(&self, incoming: &Incoming, range: Range<u64>) -> Result<()> {
         self.written.store(super::now(), Ordering::Relaxed);
         if let Some(coverage) = &self.coverage {
             coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&range);
         }
-        match self.is_fresh.load(Ordering::Acquire) {
-            true => self.begin(),
-            false => Ok(()),
+        if self.is_fresh.load(Ordering::Acquire) {
+            self.begin()?;
         }
+        if incoming.is_late.load(Ordering::Acquire) {
+            self.begin_beside(&incoming.peer)?;
+            incoming.is_late.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 }
 
@@ -225,6 +249,9 @@ impl Stream {
 pub struct Incoming {
     live: Live,
     stream: Arc<Stream>,
+    peer: Peer,
+    /// It has not written yet, and others had when it came.
+    is_late: Arc<AtomicBool>,
     /// No delta is written meanwhile.
     _lease: Arc<StreamLease>,
 }
@@ -249,12 +276,12 @@ impl Disk for Incoming {
 
 impl DiskMut for Incoming {
     fn write_at(&self, at: GuestOffset, data: &[u8]) -> Result<()> {
-        self.stream.write(at.0..at.0.saturating_add(data.len() as u64))?;
+        self.stream.write(self, at.0..at.0.saturating_add(data.len() as u64))?;
         self.live.write_at(at, data)
     }
 
     fn zero_at(&self, range: GuestRange) -> Result<()> {
-        self.stream.write(range.start().0..range.end().0)?;
+        self.stream.write(self, range.start().0..range.end().0)?;
         self.live.zero_at(range)
     }
 

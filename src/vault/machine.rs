@@ -6,10 +6,13 @@ use super::journal::map::{Run, Source};
 use super::journal::start::{Ended, Found};
 use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, Segments, State, View};
 use super::upkeep;
-use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, ExtentKind, GuestOffset, GuestRange, Result};
+use landfall_image::{
+    Bytes, Disk, DiskMut, Error, Extent, ExtentKind, GuestOffset, GuestRange, Kind, Result,
+};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A machine that is protected.
 #[derive(Debug)]
@@ -26,8 +29,8 @@ pub struct Machine {
 
 #[derive(Debug, Default)]
 struct Pins {
-    /// Points that somebody reads: how often each.
-    points: BTreeMap<u64, usize>,
+    /// Points that somebody reads: how often each, and since when.
+    points: BTreeMap<u64, (usize, Instant)>,
     /// Points up to here are in the base, or are going there: they cannot be read any more.
     floor: u64,
 }
@@ -57,8 +60,12 @@ impl Machine {
             holds,
             upkeep: Mutex::new(()),
         };
-        if let Some(through) = begun {
-            upkeep::fold_again(&machine, through)?;
+        if let Some(through) = begun
+            && let Err(error) = upkeep::fold_again(&machine, through, &|_| Ok(()))
+            // There may be no room for it now: upkeep does it, and tells; the points behind it are there.
+            && error.kind() != Kind::Io
+        {
+            return Err(error);
         }
         Ok((machine, found))
     }
@@ -132,7 +139,7 @@ impl Machine {
                 return Err(gone(&self.name, point));
             }
             // From here on the base stays behind it.
-            *pins.points.entry(point).or_default() += 1;
+            pins.points.entry(point).or_insert_with(|| (0, Instant::now())).0 += 1;
         }
         let pin = Pin { machine: Arc::clone(self), point };
         let view = self.journal.view(point)?;
@@ -146,6 +153,11 @@ impl Machine {
     /// The points that somebody reads.
     pub fn pinned(&self) -> Vec<u64> {
         self.pins().points.keys().copied().collect()
+    }
+
+    /// The oldest point that somebody reads, and for how long: nothing behind it goes into the base.
+    pub fn read_for(&self) -> Option<(u64, Duration)> {
+        self.pins().points.first_key_value().map(|(point, (_, since))| (*point, since.elapsed()))
     }
 
     /// Keeps a point, whatever the rules say and whoever reads it, until [`release`](Self::release); across restarts. To hold what is
@@ -176,6 +188,17 @@ impl Machine {
         &self.holds
     }
 
+    /// Gives up all points, where nobody reads or holds one: how far they were given up before.
+    pub(super) fn withdraw(&self) -> Option<u64> {
+        let floor = self.pins().floor;
+        self.give_up(u64::MAX).then_some(floor)
+    }
+
+    /// Takes [`withdraw`](Self::withdraw) back.
+    pub(super) fn restore(&self, floor: u64) {
+        self.pins().floor = floor;
+    }
+
     /// Gives up the points up to a record; false where somebody reads or holds one of them.
     pub(super) fn give_up(&self, through: u64) -> bool {
         let mut pins = self.pins();
@@ -198,7 +221,7 @@ struct Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pins = self.machine.pins();
-        if let Some(count) = pins.points.get_mut(&self.point) {
+        if let Some((count, _)) = pins.points.get_mut(&self.point) {
             *count -= 1;
             if *count == 0 {
                 pins.points.remove(&self.point);

@@ -29,6 +29,7 @@ pub mod journal;
 pub mod machine;
 mod removal;
 pub mod retention;
+pub mod room;
 mod running;
 pub mod storage;
 pub mod upkeep;
@@ -42,12 +43,13 @@ use journal::start::{Ended, Found};
 use journal::{Home, Limits, Mark};
 use landfall_image::{Error, Result};
 use machine::Machine;
+use room::Room;
 use running::Running;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use storage::{Folder, Storage};
 use uuid::Uuid;
 
@@ -75,6 +77,9 @@ pub struct Vault {
     storage: Arc<dyn Storage>,
     handles: Arc<Handles>,
     in_memory: Arc<AtomicUsize>,
+    room: Arc<Room>,
+    /// One at a time begins a machine, or takes one out: nobody else has its files open meanwhile.
+    changing: Mutex<()>,
     machines: RwLock<BTreeMap<Name, Arc<Machine>>>,
     limits: Limits,
     /// How the service before this one ended, and on which machines nobody has looked for its traces yet.
@@ -127,7 +132,8 @@ impl Vault {
                 .hint("ask that one (landfall status), or stop it: systemctl stop landfall")
         })?;
         let storage: Arc<dyn Storage> = Arc::new(Folder::new(root));
-        Vault::on(storage, Limits::default(), Some(lock), &running::boot_id())
+        let size = storage.room()?.map_or(u64::MAX, |(_, size)| size);
+        Vault::on(storage, Limits::of_room(size), Some(lock), &running::boot_id())
     }
 
     /// As [`open`](Self::open), on any storage; `boot_id` is the host's, which changes whenever it starts.
@@ -159,6 +165,8 @@ impl Vault {
         storage.make_dir("machines")?;
         let vault = Vault {
             before: Running::read(&*storage)?,
+            room: Arc::new(Room::new(&storage)),
+            changing: Mutex::default(),
             storage,
             handles: Arc::new(Handles::new(HANDLES)),
             in_memory: Arc::default(),
@@ -171,11 +179,11 @@ impl Vault {
         let mut troubles = Troubles::new();
         for name in vault.storage.list("machines")? {
             let Ok(name) = name.parse::<Name>() else { continue };
-            if removal::has_begun(&*vault.storage, &dir(&name))? {
-                removal::finish(&*vault.storage, &dir(&name))?;
+            let is_going = vault.finish_removal(&name);
+            if matches!(is_going, Ok(true)) {
                 continue;
             }
-            match vault.open_machine(&name) {
+            match is_going.and_then(|_| vault.open_machine(&name)) {
                 Ok((machine, found)) if machine.journal().is_behind() => {
                     troubles.insert(name, Trouble::Behind(found));
                 }
@@ -215,9 +223,6 @@ impl Vault {
 
     fn open_machine(&self, name: &Name) -> Result<(Arc<Machine>, Found)> {
         let dir = dir(name);
-        if removal::has_begun(&*self.storage, &dir)? {
-            removal::finish(&*self.storage, &dir)?;
-        }
         let identity = match self.storage.list(&dir)?.iter().any(|file| file == "machine.json") {
             true => read_json(&*self.storage, &format!("{dir}/machine.json"))?,
             false => {
@@ -233,6 +238,7 @@ impl Vault {
             dir: format!("{dir}/journal").into(),
             machine: identity.id,
             in_memory: Arc::clone(&self.in_memory),
+            room: Arc::clone(&self.room),
         };
         let (machine, found) =
             Machine::open(name.as_str(), &home, &format!("{dir}/bases"), self.limits, self.ended(name))?;
@@ -243,23 +249,37 @@ impl Vault {
         Ok((machine, found))
     }
 
-    /// Takes a machine out of the vault, with all of its points. When this returns, or the power goes meanwhile, it is not there any longer.
+    /// Ends the removal of a machine that was cut off; true where there was one.
+    fn finish_removal(&self, name: &Name) -> Result<bool> {
+        let is_going = removal::has_begun(&*self.storage, &dir(name))?;
+        if is_going {
+            removal::finish(&*self.storage, &dir(name))?;
+        }
+        Ok(is_going)
+    }
+
+    /// Takes a machine out of the vault, with all of its points. Whatever happens meanwhile, it is there as a whole or not at all.
     ///
     /// # Errors
-    /// Refused where one of its points is read or held; nothing is changed then. As the storage's; it is gone from the vault nevertheless, and
-    /// its files go when the vault is opened again.
+    /// Refused where one of its points is read or held, and as the storage's: it stays as it was. Where it is not among the
+    /// [machines](Self::machines) any longer, only some of its files could not be removed, which go when the vault is opened again.
     pub fn remove(&self, name: &Name) -> Result<()> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let machine = self.machine(name)?;
-        if !machine.give_up(u64::MAX) {
+        let Some(floor) = machine.withdraw() else {
             return Err(Error::refused(format!("points of {name} are in use"))
                 .hint("wait until they are not, and try again: landfall recover list shows recovered machines; a trial, a verification and a send read points, too"));
+        };
+        let dir = dir(name);
+        if let Err(error) = removal::begin(&*self.storage, &dir) {
+            machine.restore(floor);
+            return Err(error);
         }
         self.machines.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        // Whoever still has it finds it shut, and cannot touch the files of another machine of that name.
-        let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever still has it finds it shut, and cannot touch the files of another machine of that name; upkeep ends early.
         let _never_read_again = machine.journal().shut();
-        let dir = dir(name);
-        removal::begin(&*self.storage, &dir)?;
+        let _upkeep = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.journal().forget();
         self.handles.forget_all_in(&dir);
         removal::finish(&*self.storage, &dir)
     }
@@ -286,8 +306,13 @@ impl Vault {
     /// # Errors
     /// As the storage's.
     pub fn machine_or_new(&self, name: &Name) -> Result<Arc<Machine>> {
-        if !self.machines.read().unwrap_or_else(PoisonError::into_inner).contains_key(name) {
-            self.open_machine(name)?;
+        let is_there = || self.machines.read().unwrap_or_else(PoisonError::into_inner).contains_key(name);
+        if !is_there() {
+            let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_there() {
+                self.finish_removal(name)?;
+                self.open_machine(name)?;
+            }
         }
         self.machine(name)
     }

@@ -17,13 +17,18 @@ pub(super) fn has_begun(storage: &dyn Storage, dir: &str) -> Result<bool> {
     Ok(storage.list(dir)?.iter().any(|name| name == GONE))
 }
 
-/// Says that a machine goes. From here on it is not there any longer.
+/// Says that a machine goes. From here on it is not there any longer; where this fails, it stays.
 pub(super) fn begin(storage: &dyn Storage, dir: &str) -> Result<()> {
     if has_begun(storage, dir)? {
         return Ok(());
     }
-    storage.create(&format!("{dir}/{GONE}"))?.sync()?;
-    storage.sync_dir(dir)
+    let mark = format!("{dir}/{GONE}");
+    let begun = storage.create(&mark).and_then(|file| file.sync()).and_then(|()| storage.sync_dir(dir));
+    if begun.is_err() {
+        // It stays. Where not even that can be said, it goes at the next start, as was wanted.
+        drop(storage.remove(&mark));
+    }
+    begun
 }
 
 /// Takes the files of a machine away that goes. May be done again after any part of it.

@@ -32,8 +32,10 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn sync_dir(&self, dir: &str) -> Result<()>;
     /// Where it lies, for people.
     fn place(&self, path: &str) -> PathBuf;
-    /// Bytes that can still be written; `None` where nobody knows.
-    fn free(&self) -> Result<Option<u64>>;
+    /// Bytes that can still be written, and all that it has; `None` where nobody knows.
+    fn room(&self) -> Result<Option<(u64, u64)>>;
+    /// Looks whether a file in a folder can be so long.
+    fn can_be_long(&self, dir: &str, len: u64) -> Result<()>;
 }
 
 /// A file of the vault.
@@ -149,10 +151,24 @@ impl Storage for Folder {
         self.0.join(path)
     }
 
-    fn free(&self) -> Result<Option<u64>> {
+    fn room(&self) -> Result<Option<(u64, u64)>> {
         let stat = rustix::fs::statvfs(&self.0)
             .map_err(|error| failed("cannot ask for free space", &self.0)(error.into()))?;
-        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Some((bytes(stat.f_bavail), bytes(stat.f_blocks))))
+    }
+
+    fn can_be_long(&self, dir: &str, len: u64) -> Result<()> {
+        let path = self.0.join(dir).join("length.new");
+        let file = fs::File::create(&path).map_err(failed("cannot make", &path))?;
+        let set = file.set_len(len);
+        let removed = fs::remove_file(&path).map_err(failed("cannot remove", &path));
+        set.map_err(|error| {
+            Error::refused(format!("the vault's file system keeps no file of {len} bytes: {error}"))
+                .in_file(&self.0)
+                .hint("ext4 ends at 16 TiB: let the vault be on XFS")
+        })?;
+        removed
     }
 }
 

@@ -70,6 +70,15 @@ pub fn run(
     if machine.journal().is_shut() {
         return Ok(Done::default());
     }
+    let pace = |bytes| match machine.journal().is_shut() {
+        true => Err(Error::interrupted()),
+        false => pace(bytes),
+    };
+    let pace: &dyn Fn(u64) -> Result<()> = &pace;
+    // One that was cut off, by a medium without room or by the end of the service, is done before anything else is read or written there.
+    if let Some(through) = machine.base().begun()? {
+        fold_again(machine, through, pace)?;
+    }
     let span =
         retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
     // A machine that writes little would fill one segment for days, and nothing in it could be given up.
@@ -99,7 +108,7 @@ pub fn run(
     loop {
         let behind: Vec<Arc<Segment>> =
             sealed(machine).into_iter().take_while(|segment| segment.last < behind).collect();
-        let batch = batch(&behind)?;
+        let batch = batch(machine, &behind)?;
         let Some(last) = batch.last() else { break };
         if !machine.give_up(last.last) {
             break;
@@ -113,7 +122,7 @@ pub fn run(
     }
     for mut group in groups(machine, &points, &keep, durable, span, now)? {
         while !group.is_empty() {
-            let batch = batch(&group)?;
+            let batch = batch(machine, &group)?;
             group.drain(..batch.len());
             done.points += batch.iter().map(|segment| surplus(of(&points, segment), &keep)).sum::<usize>();
             let first = batch.first().map_or(0, |segment| segment.name.first);
@@ -207,13 +216,16 @@ fn last_begun(machine: &Machine) -> Result<u64> {
     Ok(0)
 }
 
-/// As many from the front as are looked at together; at least one, where there is one.
-fn batch(segments: &[Arc<Segment>]) -> Result<Vec<Arc<Segment>>> {
-    let mut count = 0;
+/// As many from the front as are looked at together; at least one, where there is one. What is made of them needs no more room than stays
+/// free of the medium ([`super::room`]).
+fn batch(machine: &Machine, segments: &[Arc<Segment>]) -> Result<Vec<Arc<Segment>>> {
+    let bytes_at_most = machine.journal().limits().bytes.saturating_mul(2);
+    let (mut count, mut bytes) = (0, 0);
     let mut batch = Vec::new();
     for segment in segments {
         count += segment.indexed(|index| Ok(index.records()))?;
-        if count > RECORDS_AT_MOST && !batch.is_empty() {
+        bytes += segment.size()?;
+        if (count > RECORDS_AT_MOST || bytes > bytes_at_most) && !batch.is_empty() {
             break;
         }
         batch.push(Arc::clone(segment));
@@ -225,7 +237,7 @@ fn batch(segments: &[Arc<Segment>]) -> Result<Vec<Arc<Segment>>> {
 ///
 /// # Errors
 /// As the base's.
-pub(super) fn fold_again(machine: &Machine, through: u64) -> Result<()> {
+pub(super) fn fold_again(machine: &Machine, through: u64, pace: &dyn Fn(u64) -> Result<()>) -> Result<()> {
     // What was sealed when the fold began is so still.
     let batch: Vec<Arc<Segment>> =
         sealed(machine).into_iter().take_while(|segment| segment.last <= through).collect();
@@ -233,7 +245,7 @@ pub(super) fn fold_again(machine: &Machine, through: u64) -> Result<()> {
         return Err(Error::corrupt(format!("the part of the journal up to record {through} is missing"))
             .hint("bring the missing files back from a copy of the vault"));
     }
-    fold(machine, &batch, through, &|_| Ok(()), true)
+    fold(machine, &batch, through, pace, true)
 }
 
 fn fold(

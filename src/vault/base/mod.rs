@@ -69,7 +69,7 @@ impl Base {
             (through, kept) = base.read_through()?;
             *base.through.write().unwrap_or_else(PoisonError::into_inner) = through;
         }
-        let begun = fold::begun(&**storage, dir)?.filter(|fold| *fold > base.through());
+        let begun = base.begun()?;
         if begun.is_none() {
             // Of disks that are gone, and of a fold that came to its end, or not to its beginning.
             for name in storage.list(dir)? {
@@ -80,6 +80,14 @@ impl Base {
             }
         }
         Ok((base, begun))
+    }
+
+    /// The record up to which a fold goes that was cut off; `None` where none was.
+    ///
+    /// # Errors
+    /// As the storage's; corrupt where what it wrote down first is damaged.
+    pub fn begun(&self) -> Result<Option<u64>> {
+        Ok(fold::begun(&*self.storage, &self.dir)?.filter(|fold| *fold > self.through()))
     }
 
     /// The record up to which it holds everything.
@@ -295,6 +303,10 @@ impl Disk {
     fn write(&self, at: u64, data: &[u8]) -> Result<()> {
         let sums: Vec<u8> = data.chunks(index(UNIT)).flat_map(|unit| sum_of(unit).to_le_bytes()).collect();
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        // The sums get their room first, as they are: content without them would read as damaged, on a medium that is full.
+        let mut old = vec![0; sums.len()];
+        read_some(&*self.sums, at / UNIT * 4, &mut old)?;
+        self.sums.write_at(at / UNIT * 4, &[&old])?;
         self.content.write_at(at, &[data])?;
         self.sums.write_at(at / UNIT * 4, &[&sums])
     }

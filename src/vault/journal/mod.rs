@@ -36,10 +36,11 @@ pub use state::{Checkpoint, Consistency, DiskInfo, Mark, State, records};
 pub use view::View;
 
 use crate::vault::handles::Handles;
+use crate::vault::room::Room;
 use crate::vault::storage::{Storage, StoredFile};
 use active::{Active, Note};
 use index::Entry;
-use landfall_image::{Error, Result};
+use landfall_image::{Error, Result, limits};
 use map::Search;
 use record::{Kind, PAYLOAD_AT_MOST};
 use segment::Segment;
@@ -56,8 +57,19 @@ pub struct Limits {
     pub records: usize,
     /// Bytes of its file.
     pub bytes: u64,
-    /// Segments that are closed and not sealed: the writer seals one itself where there are more.
+    /// Full segments that are closed and not sealed: the writer seals one itself where there are more, by their records.
     pub closed: usize,
+}
+
+/// Closed segments with few records may wait in such a multiple to be sealed.
+const WAITING: usize = 16;
+
+impl Limits {
+    /// For a file system of `size` bytes: in a small vault segments are small, too, since what is made of them needs room beside them.
+    pub fn of_room(size: u64) -> Limits {
+        let usual = Limits::default();
+        Limits { bytes: (size / 64).clamp(4 << 20, usual.bytes), ..usual }
+    }
 }
 
 impl Default for Limits {
@@ -80,6 +92,8 @@ pub struct Home {
     pub machine: Uuid,
     /// Records in memory, of all journals of a vault.
     pub in_memory: Arc<AtomicUsize>,
+    /// What content may fill.
+    pub room: Arc<Room>,
 }
 
 /// Complete segments, oldest first. Changed as a whole: who looks at it keeps what it was.
@@ -179,6 +193,17 @@ impl Journal {
             ))
             .hint("give a size that is a multiple of the sector size, which is 512 or 4096"));
         }
+        if info.size > limits::DISK_SIZE.0 {
+            return Err(Error::unsupported(format!(
+                "a disk of {} bytes is larger than any that is protected ({})",
+                info.size,
+                limits::DISK_SIZE
+            )));
+        }
+        let is_as_long = |was: &DiskInfo| was.name == info.name && was.size >= info.size;
+        if !self.with_state(|state| state.disks.values().any(is_as_long)) {
+            self.home.storage.can_be_long(&self.home.dir, info.size)?;
+        }
         let mut active = locked(&self.active);
         let number = match active.state.number(&info.name) {
             Some(number) => number,
@@ -251,7 +276,11 @@ impl Journal {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn sync_quietly(&self) -> Result<u64> {
-        let synced = self.sync_all();
+        self.believed(self.sync_all())
+    }
+
+    /// A medium that failed to keep something is not believed again, whoever asked it.
+    fn believed<T>(&self, synced: Result<T>) -> Result<T> {
         if synced.is_err() && !self.is_lost.swap(true, Ordering::AcqRel) {
             // For the next service. Where the medium does not even take that, what it lost is found as damage.
             drop(start::set_behind(&self.home, &start::Found::default()));
@@ -334,6 +363,14 @@ impl Journal {
         self.sync().map(|_| ())
     }
 
+    /// Takes its records out of the count of those in memory: it is shut, and nobody reads them again. Called once.
+    pub fn forget(&self) {
+        let closed = self.closed();
+        let in_closed = closed.iter().filter_map(|segment| segment.log()).map(|log| log.entries.len());
+        let records = self.records_in_active() + in_closed.sum::<usize>();
+        self.home.in_memory.fetch_sub(records, Ordering::Relaxed);
+    }
+
     /// True when nothing more is taken.
     pub fn is_shut(&self) -> bool {
         self.is_shut.load(Ordering::Acquire)
@@ -342,6 +379,11 @@ impl Journal {
     /// Closes the segment that is written to, so that all of it can be sealed and rewritten.
     pub fn close_segment(&self) {
         self.close(&mut locked(&self.active));
+    }
+
+    /// True where something is closed and waits to be sealed.
+    pub fn has_closed(&self) -> bool {
+        !self.closed().is_empty()
     }
 
     /// Seals what is closed. For the background.
@@ -360,6 +402,7 @@ impl Journal {
             return Ok(false);
         }
         let Some(segment) = self.closed().into_iter().next() else { return Ok(false) };
+        self.believed(segment.sync())?;
         let sealed = Arc::new(segment.seal()?);
         let records = segment.log().map_or(0, |log| log.entries.len());
         self.change(|past| past.seal(&segment, &sealed));
@@ -456,9 +499,17 @@ impl Journal {
         if self.is_shut() {
             return Err(Error::refused("the vault was closed").hint("start the service: landfall serve"));
         }
+        // What is said of the machine, and its points, come through on a medium that is full for content.
+        if note.kind == Kind::Data {
+            self.home.room.take(note.payload.len() as u64)?;
+        }
         if active.is_full(self.limits.records, self.limits.bytes) {
             self.close(active);
-            if self.closed().len() > self.limits.closed {
+            // Reading a segment back takes a quarter of a second, for which a writer does not wait unless nobody else does it.
+            let closed = self.closed();
+            let records: usize = closed.iter().filter_map(|one| one.log()).map(|log| log.entries.len()).sum();
+            let is_much = records > self.limits.closed * self.limits.records;
+            if is_much || closed.len() > WAITING * self.limits.closed {
                 self.seal_one()?;
             }
         }

@@ -297,13 +297,12 @@ impl Segment {
             .hint("points before this one and the running replication are not touched by it: recover an earlier point, and check the medium of the vault")
     }
 
-    /// Makes the file complete: its records are read back and checked, the index is written, and it gets its lasting name.
+    /// Makes the file complete, which is on the medium: its records are read back and checked, the index is written, and it gets its lasting name.
     ///
     /// # Errors
     /// Corrupt where what is read is not what was written.
     pub fn seal(&self) -> Result<Segment> {
         let file = self.file()?;
-        file.sync()?;
         let name = Name { last: Some(self.last), ..self.name };
         let place = |error: Error| error.in_file(&self.home.storage.place(&self.path()));
         let scan = scan(&*file, self.name, self.last).map_err(place)?;

@@ -378,8 +378,12 @@ impl Storage for Medium {
         path.into()
     }
 
-    fn free(&self) -> Result<Option<u64>> {
+    fn room(&self) -> Result<Option<(u64, u64)>> {
         Ok(None)
+    }
+
+    fn can_be_long(&self, _: &str, _: u64) -> Result<()> {
+        Ok(())
     }
 }
 

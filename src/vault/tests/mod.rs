@@ -15,6 +15,7 @@ use super::journal::start::{Ended, Found};
 use super::journal::{DiskInfo, Home, Limits, Mark};
 use super::machine::Machine;
 use super::retention::Retention;
+use super::room::Room;
 use super::storage::Storage;
 use super::upkeep;
 use disk::{Dice, Medium};
@@ -28,6 +29,7 @@ const SMALL: Limits = Limits { records: 24, bytes: 96 << 10, closed: 2 };
 fn home(medium: &Medium) -> Home {
     let storage: Arc<dyn Storage> = Arc::new(medium.clone());
     Home {
+        room: Arc::new(Room::new(&storage)),
         storage,
         handles: Arc::new(Handles::new(4)),
         dir: "web01/journal".into(),
