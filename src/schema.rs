@@ -11,7 +11,7 @@ use crate::recovery::Recovery;
 use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, Tokens, Told, Verification};
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
-use crate::report::protection::{Points, Status};
+use crate::report::protection::{History, Points, Status};
 use crate::report::receiving::{PointExported, Pulled, ReceivedStreams, Scanned};
 use crate::report::recovery::{Ended, Prepared, Recovered, Recoveries};
 use crate::report::registration::Registration;
@@ -45,6 +45,7 @@ pub const TABLE: &[Row] = &[
     row::<ImageServed>("disk-serve", "what was served, when it has ended"),
     file::<Manifest>("drop-manifest", "landfall.json, the manifest of a drop in a watched folder"),
     row::<Failed>("error", "any verb that did not do what was asked"),
+    row::<History>("evidence", "what was seen of a machine's points, signed"),
     row::<Explained>("explain", "what can be found, and what to do about it"),
     row::<PointExported>("export-point", "a recovery point that was exported as an RBD diff"),
     file::<WrittenFleet>("fleet-file", "the TOML file of landfall batch"),

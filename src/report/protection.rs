@@ -246,6 +246,48 @@ pub struct Evidence {
     pub folder: String,
 }
 
+/// What was seen of a machine's points, each signed and behind the one before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct History {
+    /// Of this document's form.
+    pub version: u32,
+    /// The machine.
+    pub machine: String,
+    /// In their order; none is ever taken away.
+    pub statements: Vec<Signed>,
+}
+
+/// A statement and who vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Signed {
+    /// The public half of the key, Ed25519, in base64.
+    pub key: String,
+    /// The statement as it was signed: JSON.
+    pub statement: String,
+    /// Of its bytes, in base64.
+    pub signature: String,
+}
+
+/// What is signed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Statement {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// The machine's name.
+    pub machine: String,
+    /// The machine's number in the vault.
+    pub id: Uuid,
+    /// The point's number.
+    pub point: u64,
+    /// What was seen.
+    pub evidence: Evidence,
+    /// When it was signed.
+    pub signed: Moment,
+    /// SHA-256 of the statement before it, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+}
+
 /// Whether a point boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -260,6 +302,19 @@ pub enum Proven {
     Blocked,
     /// Nobody could try: this says nothing about the point.
     CouldNotRun,
+}
+
+impl Proven {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Proven::Booted => "BOOTED",
+            Proven::Stopped => "DID NOT BOOT",
+            Proven::TimedOut => "DID NOT BOOT IN TIME",
+            Proven::Blocked => "CANNOT BE RECOVERED",
+            Proven::CouldNotRun => "COULD NOT BE TRIED",
+        }
+    }
 }
 
 /// A point, and what its trial boot showed.

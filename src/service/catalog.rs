@@ -3,9 +3,10 @@
 //!
 //! Absent: everything that a recovery needs, which is in the vault itself. A catalog that is lost or damaged is set aside and begun anew.
 
+use super::evidence::{KEY, Signer};
 use crate::moment::Moment;
 use crate::report::api::{Change, Event, Role, Token, Verdict, Verification, Verified};
-use crate::report::protection::{Evidence, ProvenPoint};
+use crate::report::protection::{Evidence, ProvenPoint, Signed};
 use landfall_image::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// The tables, as they came to be: one text for each version.
-const VERSIONS: [&str; 3] = [
+const VERSIONS: [&str; 4] = [
     "
     CREATE TABLE token (
         name TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, made INTEGER NOT NULL
@@ -45,6 +46,11 @@ const VERSIONS: [&str; 3] = [
     CREATE TABLE sent (
         machine BLOB NOT NULL, place TEXT NOT NULL, point INTEGER NOT NULL, made INTEGER NOT NULL, PRIMARY KEY (machine, place)
     ) STRICT;
+",
+    "
+    ALTER TABLE evidence ADD COLUMN signed TEXT;
+    CREATE TRIGGER evidence_stays BEFORE DELETE ON evidence BEGIN SELECT RAISE(ABORT, 'evidence is only ever added to'); END;
+    CREATE TRIGGER evidence_is_as_it_was BEFORE UPDATE ON evidence BEGIN SELECT RAISE(ABORT, 'evidence is only ever added to'); END;
 ",
 ];
 
@@ -259,17 +265,32 @@ impl Catalog {
         })
     }
 
-    /// Keeps what a proof of a point showed. It is only ever added to.
+    /// Keeps what a proof of a point showed, signed. It is only ever added to.
     ///
     /// # Errors
-    /// As the file's.
-    pub fn add_evidence(&self, machine: &Uuid, point: u64, evidence: &Evidence) -> Result<()> {
-        let insert = "INSERT INTO evidence (machine, point, document, made) VALUES (?1, ?2, ?3, ?4)";
-        let document = text(evidence)?;
-        self.with(|c| {
-            c.execute(insert, params![machine.as_bytes(), signed(point), document, signed(evidence.at.0)])
-        })
-        .map(drop)
+    /// As the file's, and the key's.
+    pub fn add_evidence(&self, name: &str, machine: &Uuid, point: u64, evidence: &Evidence) -> Result<()> {
+        let signer = Signer::open(&self.path.with_file_name(KEY))?;
+        // One at a time: each names the one before it.
+        let connection = self.connection();
+        let failed = |error| failed(&self.path, error);
+        let last = signed_of(&connection, machine).map_err(failed)?.pop();
+        let last = last.map(|text| parsed::<Signed>(&text)).transpose()?;
+        let next = signer.next(last.as_ref(), (name, machine), point, evidence)?;
+        let insert =
+            "INSERT INTO evidence (machine, point, document, made, signed) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let values =
+            params![machine.as_bytes(), signed(point), text(evidence)?, signed(evidence.at.0), text(&next)?];
+        connection.execute(insert, values).map_err(failed).map(drop)
+    }
+
+    /// All evidence of a machine as it was signed, in its order.
+    ///
+    /// # Errors
+    /// As the file's; corrupt where it cannot be read.
+    pub fn signed(&self, machine: &Uuid) -> Result<Vec<Signed>> {
+        let all = self.with(|c| signed_of(c, machine))?;
+        all.iter().map(|text| parsed(text)).collect()
     }
 
     /// All evidence of a machine that can be read, the oldest first.
@@ -400,6 +421,19 @@ fn text(value: &impl serde::Serialize) -> Result<String> {
 }
 
 /// SQLite's integers have a sign; ours are far from where it matters.
+/// The signed evidence of a machine, in its order.
+fn signed_of(connection: &Connection, machine: &Uuid) -> rusqlite::Result<Vec<String>> {
+    let find = "SELECT signed FROM evidence WHERE machine = ?1 AND signed IS NOT NULL ORDER BY rowid";
+    let mut found = connection.prepare(find)?;
+    let rows = found.query_map([machine.as_bytes()], |row| row.get(0))?;
+    rows.collect()
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::corrupt(format!("the catalog holds what cannot be read: {error}")))
+}
+
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -425,7 +459,8 @@ fn failed(path: &Path, error: rusqlite::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::protection::Proven;
+    use crate::report::protection::{History, Proven};
+    use crate::service::evidence::check;
 
     #[test]
     fn what_is_kept_is_there_again() {
@@ -450,8 +485,9 @@ mod tests {
             catalog.tag(&one, 9, Some("after")).unwrap();
             catalog.tag(&other, 7, Some("x")).unwrap();
             catalog.give_up(&one, 8).unwrap();
-            catalog.add_evidence(&one, 9, &evidence(Proven::Stopped, 1)).unwrap();
-            catalog.add_evidence(&one, 9, &evidence(Proven::Booted, 2)).unwrap();
+            catalog.add_evidence("web01", &one, 9, &evidence(Proven::Stopped, 1)).unwrap();
+            catalog.add_evidence("web01", &one, 9, &evidence(Proven::Booted, 2)).unwrap();
+            catalog.add_evidence("db", &other, 9, &evidence(Proven::Booted, 2)).unwrap();
         }
         let (catalog, _) = Catalog::open(&path).unwrap();
         assert_eq!(catalog.token(&[1; 32]).unwrap(), Some(("ops".into(), Role::Operate)));
@@ -462,6 +498,13 @@ mod tests {
         );
         assert_eq!(catalog.given_up(&one).unwrap().into_iter().collect::<Vec<_>>(), [8]);
         assert_eq!(catalog.evidence(&one).unwrap()[&9].outcome, Proven::Booted);
+        let history =
+            History { version: 1, machine: "web01".into(), statements: catalog.signed(&one).unwrap() };
+        assert_eq!(check(&history, None).unwrap().len(), 2);
+        // Not even by hand.
+        for statement in ["DELETE FROM evidence", "UPDATE evidence SET document = ''"] {
+            assert!(catalog.with(|c| c.execute_batch(statement)).is_err(), "{statement}");
+        }
         catalog.forget_through(&one, 8).unwrap();
         assert_eq!(catalog.tags(&one).unwrap().len(), 1);
         assert_eq!(catalog.tags(&other).unwrap().len(), 1);

@@ -206,7 +206,7 @@ impl Service {
     /// Refused where there is no such machine.
     pub fn attach_proof(&self, name: &Name, number: u64, evidence: &Evidence) -> Result<()> {
         let watched = self.machine(name)?;
-        self.catalog.add_evidence(&watched.machine().home().machine, number, evidence)?;
+        self.catalog.add_evidence(name.as_str(), &watched.machine().home().machine, number, evidence)?;
         match evidence.outcome {
             Proven::Booted => {
                 tracing::info!(machine = %name, point = number, "a point has booted: {}", evidence.says)

@@ -21,6 +21,7 @@ pub mod config;
 mod coverage;
 mod deltas;
 mod drills;
+pub mod evidence;
 pub mod exports;
 mod folders;
 mod places;

@@ -366,7 +366,7 @@ impl Service {
         if let Some((free, size)) = self.room() {
             let percent = percent(free, size);
             let config = &self.config.upkeep;
-            if free <= kept(size) {
+            if self.vault.is_full() {
                 put(
                     "vault-full",
                     Gravity::Critical,

@@ -90,7 +90,7 @@ impl Points for Own<'_> {
     }
 
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
-        self.0.catalog.add_evidence(&self.0.machine(machine)?.machine().home().machine, number, evidence)
+        self.0.attach_proof(machine, number, evidence)
     }
 
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {

@@ -354,6 +354,11 @@ impl Vault {
         Ok((time, sequences))
     }
 
+    /// True where content was refused for want of room, and there is no more since.
+    pub fn is_full(&self) -> bool {
+        self.room.is_full()
+    }
+
     /// Closes segments of those that hold the most in memory, where all together hold too much.
     pub fn relieve(&self) {
         if self.in_memory.load(Ordering::Relaxed) <= RECORDS_IN_MEMORY {

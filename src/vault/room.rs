@@ -5,7 +5,7 @@ use super::storage::Storage;
 use landfall_image::{Bytes, Error, Result};
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Of a large file system this much stays free, of a small one a twentieth: more than two segments and what is made of them.
 const KEPT: u64 = 1 << 30;
@@ -24,12 +24,14 @@ pub struct Room {
     storage: Arc<dyn Storage>,
     /// Bytes that may be written before it is asked again.
     left: AtomicU64,
+    /// Somebody was refused.
+    has_refused: AtomicBool,
 }
 
 impl Room {
     /// That of the medium.
     pub fn new(storage: &Arc<dyn Storage>) -> Room {
-        Room { storage: Arc::clone(storage), left: AtomicU64::new(0) }
+        Room { storage: Arc::clone(storage), left: AtomicU64::new(0), has_refused: AtomicBool::new(false) }
     }
 
     /// Takes room for so many bytes.
@@ -48,6 +50,7 @@ impl Room {
         let left = free.saturating_sub(kept(size));
         if left < bytes {
             self.left.store(0, Ordering::Relaxed);
+            self.has_refused.store(true, Ordering::Relaxed);
             return Err(Error::io(
                 format!(
                     "the vault is full: {} of {} are free, and {} of it stay so",
@@ -62,5 +65,19 @@ impl Room {
         }
         self.left.store((left - bytes).min(LOOK), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// True where somebody was refused, and there is no more room than that since.
+    pub fn is_full(&self) -> bool {
+        if !self.has_refused.load(Ordering::Relaxed) {
+            return false;
+        }
+        let is_full = match self.storage.room() {
+            // Twice what stays free: it does not come and go with each segment.
+            Ok(Some((free, size))) => free < 2 * kept(size),
+            _ => true,
+        };
+        self.has_refused.store(is_full, Ordering::Relaxed);
+        is_full
     }
 }

@@ -2,9 +2,11 @@
 
 mod api;
 mod days;
+mod full;
 mod kills;
 mod mirrors;
 mod power;
+mod scale;
 mod sends;
 mod simulated;
 mod strangers;
@@ -175,15 +177,19 @@ fn prefixes(machine: &Arc<Machine>, known: &BTreeMap<u64, u64>) -> Vec<(u64, u64
 }
 
 /// A writer of numbered blocks to two disks, which waits for each answer before the next write, and begins anew where it lost the
-/// connection. It writes down how far it has come, and ends when there is a file `enough`.
+/// connection, or where one before it was killed. It writes down how far it has come, and ends when there is a file `enough`.
 fn writer(disks: [&str; 2], progress: &std::path::Path, enough: &std::path::Path, flush: bool) -> String {
     let [first, second] = disks;
     format!(
         r"
 import os, struct, time
 uris = [{first:?}, {second:?}]
-done = os.open({:?}, os.O_CREAT | os.O_WRONLY)
+done = os.open({:?}, os.O_CREAT | os.O_RDWR)
 handles, flushed, n = None, None, 0
+# One that was killed may have written one more, which is written again.
+before = os.pread(done, 8, 0)
+if len(before) == 8:
+    n = struct.unpack('>Q', before)[0]
 def connect():
     global handles, flushed
     handles = []

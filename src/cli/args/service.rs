@@ -168,6 +168,27 @@ pub enum PointsVerb {
     },
     /// Export a disk as it was at a point as an RBD diff, or its difference to an earlier point, for rbd import-diff and merge-diff
     Export(PointsExport),
+    /// Show what trial boots of a machine's points showed; each piece is signed, and names the one before it
+    ///
+    /// What is shown was checked. With --output, all of it goes into a file, which --check reads where no service is. Note the key down elsewhere:
+    /// whoever has the vault could sign another history.
+    Evidence {
+        /// The machine
+        #[arg(required_unless_present = "check", conflicts_with = "check")]
+        name: Option<Name>,
+        /// Write it into FILE, to be shown to others
+        #[arg(short, long, value_name = "FILE", conflicts_with = "check")]
+        output: Option<PathBuf>,
+        /// Check what was written into FILE
+        #[arg(long, value_name = "FILE")]
+        check: Option<PathBuf>,
+        /// It has to be signed with this key
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
     /// Give a point a name, by which it is kept; or take its name back
     Tag {
         /// The machine

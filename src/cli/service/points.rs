@@ -10,11 +10,13 @@ use crate::ops::service::Service;
 use crate::report::api::{
     PointShown, SetPoint, Verdict, Verification, VerificationState, VerifiedDisk, Verify,
 };
-use crate::report::protection::{Point, Points, Proven};
+use crate::report::protection::{History, Point, Points, Proven, Statement};
+use crate::service::evidence;
 use crate::vault::journal::Consistency;
 use landfall_image::convert::Progress;
 use landfall_image::{Bytes, Error, Result};
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 /// The newest points are shown one by one.
@@ -58,6 +60,20 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
                 (VerificationState::Waiting | VerificationState::Running, _) => 0,
             });
         }
+        PointsVerb::Evidence { name, output, check, key, at } => {
+            let history = match (check, name) {
+                (Some(file), _) => history_in(file)?,
+                (None, Some(name)) => run.service(at)?.evidence(name)?,
+                (None, None) => return Err(Error::refused("no machine is named")),
+            };
+            let statements = evidence::check(&history, key.as_deref())?;
+            if let Some(file) = output {
+                let text = serde_json::to_vec_pretty(&history)
+                    .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
+                std::fs::write(file, text).map_err(|error| Error::io("cannot write", error).in_file(file))?;
+            }
+            run.show(&history, |history| evidence_text(history, &statements))?;
+        }
         // Also of a vault without a service: `cli::receive`.
         PointsVerb::Export(_) => {}
         PointsVerb::Tag { name, point, tag, remove: _, at } => {
@@ -73,6 +89,54 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// More is no history of one machine.
+const HISTORY_AT_MOST: u64 = 256 << 20;
+
+fn history_in(file: &Path) -> Result<History> {
+    let source = landfall_image::Source::open(file)?;
+    if source.len().0 > HISTORY_AT_MOST {
+        return Err(Error::refused(format!("has {}, and is no evidence", source.len())).in_file(file));
+    }
+    let raw = source.head(usize::try_from(source.len().0).unwrap_or(usize::MAX))?;
+    serde_json::from_slice(&raw).map_err(|error| {
+        Error::corrupt(format!("is no evidence: {error}"))
+            .in_file(file)
+            .hint("name a file that landfall points evidence MACHINE --output has written")
+    })
+}
+
+fn evidence_text(history: &History, statements: &[Statement]) -> String {
+    if statements.is_empty() {
+        return format!(
+            "No point of {} was tried yet: landfall prove point:{}@latest\n",
+            history.machine, history.machine
+        );
+    }
+    let mut out = format!(
+        "{} of {}, each as it was signed, none missing between them:\n",
+        count(statements.len(), "statement"),
+        history.machine
+    );
+    for statement in statements {
+        let seen = &statement.evidence;
+        let says = format!(
+            "{} of {}: {} on {}: {}",
+            format_args!("point {}", statement.point),
+            seen.at,
+            seen.outcome.word(),
+            seen.target,
+            seen.says
+        );
+        out.push_str(&wrapped(&format!("{:>4}  ", statement.number), 6, &says));
+    }
+    let mut keys: Vec<&str> = history.statements.iter().map(|signed| signed.key.as_str()).collect();
+    keys.dedup();
+    for key in keys {
+        let _ = writeln!(out, "key   {key}");
+    }
+    out
 }
 
 /// Waits for the end of a verification; Ctrl-C leaves it to the service.

@@ -9,7 +9,7 @@ use crate::ops::Failure;
 use crate::ops::service::Service;
 use crate::report::api::MachineShown;
 use crate::report::protection::{
-    Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, Proven, SendStatus, Status,
+    Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, SendStatus, Status,
 };
 use landfall_image::Result;
 use std::fmt::Write;
@@ -211,13 +211,7 @@ fn proof_text(proof: &ProofStatus, now: Moment) -> String {
     let every = every.unwrap_or_default();
     let Some(last) = &proof.last else { return format!("none yet{every}") };
     let seen = &last.evidence;
-    let word = match seen.outcome {
-        Proven::Booted => "BOOTED",
-        Proven::Stopped => "DID NOT BOOT",
-        Proven::TimedOut => "DID NOT BOOT IN TIME",
-        Proven::Blocked => "CANNOT BE RECOVERED",
-        Proven::CouldNotRun => "COULD NOT BE TRIED",
-    };
+    let word = seen.outcome.word();
     let login =
         seen.seconds_to_login.map(|seconds| format!(", login after {seconds:.0} s")).unwrap_or_default();
     let mut out = format!(

@@ -19,7 +19,7 @@ use crate::report::api::{
     Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
     SetTag, TokenMade, Tokens, Verification, Verify,
 };
-use crate::report::protection::{Evidence, Points, Status};
+use crate::report::protection::{Evidence, History, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
 use landfall_image::nbd::TlsFiles;
 use landfall_image::{Error, Kind, Result};
@@ -252,6 +252,14 @@ impl Service {
     /// Refused where there is none.
     pub fn attach_proof(&self, name: &Name, number: u64, evidence: &Evidence) -> Result<PointSet> {
         self.send("POST", &format!("{}/proof", point_path(name, &number.to_string())), Some(evidence))
+    }
+
+    /// What trial boots of a machine's points showed, as it was signed.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine.
+    pub fn evidence(&self, name: &Name) -> Result<History> {
+        self.get(&format!("{}/evidence", machine_path(name)))
     }
 
     /// True for a service on this machine, asked over its socket.

@@ -16,7 +16,7 @@ use crate::report::api::{
     Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,
     SetPoint, SetTag, Token, TokenMade, Tokens, Verification, Verify,
 };
-use crate::report::protection::{Evidence, Point, Points, Status};
+use crate::report::protection::{Evidence, History, Point, Points, Status};
 use crate::report::receiving::{Receipt, Scan, TakeStreams, Uploaded, WantedPull};
 use crate::service::which::Which;
 use crate::service::{DEFINITION, VARIABLES};
@@ -240,6 +240,16 @@ pub(super) fn hold(call: &Call, wanted: SetHold) -> Outcome<HoldSet> {
 
 pub(super) fn holds(call: &Call) -> Outcome<Holds> {
     Ok(Holds { version: VERSION, holds: call.service.holds() })
+}
+
+pub(super) fn evidence(call: &Call) -> Outcome<History> {
+    let name = call.machine()?;
+    let id = call.service.machine(&name)?.machine().home().machine;
+    Ok(History {
+        version: VERSION,
+        machine: name.to_string(),
+        statements: call.service.catalog().signed(&id)?,
+    })
 }
 
 pub(super) fn attach_proof(call: &Call, evidence: Evidence) -> Outcome<PointSet> {

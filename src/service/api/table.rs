@@ -492,6 +492,12 @@ pub(super) fn routes() -> Vec<Route> {
             handlers::attach_proof,
         )
         .with_status(StatusCode::CREATED),
+        ask(
+            "/v1/machines/{name}/evidence",
+            Read,
+            "What trial boots of a machine's points showed, each signed and behind the one before it.",
+            handlers::evidence,
+        ),
         ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
             .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
         ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),

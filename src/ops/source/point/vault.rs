@@ -91,10 +91,10 @@ impl Points for OpenVault {
     }
 
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {
-        let machine = self.vault()?.machine(machine)?;
+        let id = self.vault()?.machine(machine)?.home().machine;
         // Where a service finds it, too.
         let (catalog, _) = Catalog::open(&self.folder.join(CATALOG))?;
-        catalog.add_evidence(&machine.home().machine, number, evidence)
+        catalog.add_evidence(machine.as_str(), &id, number, evidence)
     }
 
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
