@@ -38,7 +38,7 @@ pub fn run(
             }
             return Ok(0);
         }
-        RecoverVerb::Commit(folder) => ended::commit(context, &place(folder))?,
+        RecoverVerb::Commit(commit) => ended::commit(context, &place(&commit.place), commit.source_runs)?,
         RecoverVerb::Rollback(folder) => ended::rollback(context, &place(folder))?,
         RecoverVerb::Remove(folder) => ended::remove(context, &place(folder))?,
         RecoverVerb::Resume(folder) => ended::resume(context, &place(folder))?,
@@ -109,6 +109,7 @@ fn begin(
         new_uuid: args.new_uuid,
         emulated: args.emulated,
         serve: args.serve,
+        source_runs: args.source_runs,
     };
     if args.prepare {
         let prepared = recover::prepare(context, &wanted, output)?;

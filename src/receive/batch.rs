@@ -195,6 +195,7 @@ impl Batches {
         now: u64,
     ) -> Result<Batch> {
         let name: Name = machine.name().parse()?;
+        machine.roles().check(name.as_str())?;
         let lease = self.leases.batch(&name, disks, says)?;
         let begun = safe_point(machine, disks, now).and_then(|before| {
             let pin = before.map(|point| machine.at(point)).transpose()?;

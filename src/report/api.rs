@@ -95,6 +95,30 @@ pub struct SetTag {
     pub tag: Option<String>,
 }
 
+/// What a machine is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WantedRole {
+    /// Its source writes to it.
+    Replica,
+    /// It runs somewhere else.
+    Promoted,
+}
+
+/// Changes what a machine is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetRole {
+    /// What.
+    pub role: WantedRole,
+    /// From which point it was promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<u64>,
+    /// What it became: the folder of the recovered machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+}
+
 /// Holds a point, or lets it go.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -59,6 +59,9 @@ pub struct MachineStatus {
     pub protection: Protection,
     /// Why, in one line.
     pub because: String,
+    /// Whether it was promoted; `None` where it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleStatus>,
     /// Its consistency group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
@@ -88,6 +91,22 @@ pub struct MachineStatus {
     /// The other landfalls that it is sent to by the clock.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sends: Vec<SendStatus>,
+}
+
+/// What a machine of the vault is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoleStatus {
+    /// From 1; each change of the role begins another one.
+    pub epoch: u64,
+    /// When it was promoted; for a replica, which its source writes to, `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_at: Option<Moment>,
+    /// From which point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<u64>,
+    /// What it became: the folder of the recovered machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
 }
 
 /// A machine that is sent to another landfall by the clock.

@@ -17,6 +17,11 @@ impl Exports for Receiving {
             return Ok(None);
         }
         let Some(stream) = service.stream(name) else { return Ok(None) };
+        if let Err(error) = service.machine(name.machine())?.machine().roles().check(name.machine().as_str())
+        {
+            service.source_is_back(name.machine(), &peer.to_string());
+            return Err(error);
+        }
         let lease = service.incoming().leases.stream(name.machine(), name.disk())?;
         let (disk, info) = (stream.incoming(peer, lease)?, format!("{} of {}", name.disk(), name.machine()));
         Ok(Some(Opened {

@@ -27,6 +27,7 @@ mod folders;
 mod places;
 pub mod receipts;
 mod replica;
+mod roles;
 mod rounds;
 pub mod rpo;
 pub mod run;

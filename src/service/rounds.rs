@@ -438,7 +438,8 @@ impl Service {
             }
             let rules = self.config.protect(&name);
             let (target, fed) = (self.target(&name, &watched), watched.fed());
-            if let Some(age) = watched.age(at.0).filter(|age| *age > target) {
+            let is_promoted = watched.machine().roles().now().promoted.is_some();
+            if let Some(age) = watched.age(at.0).filter(|age| *age > target && !is_promoted) {
                 let remedy = match fed {
                     Fed::Mirrored => {
                         "landfall status NAME says why: its stream has gone, a copy is under way, or the vault is too slow."
@@ -533,7 +534,8 @@ impl Service {
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
             let (mut gone, mut waiting) = (Vec::new(), Vec::new());
             let is_half = self.is_half(&watched);
-            for (disk, seen, copying) in self.disks(&watched) {
+            let disks = if is_promoted { Vec::new() } else { self.disks(&watched) };
+            for (disk, seen, copying) in disks {
                 // Who sent it before does not matter any longer; and a delta is on its way.
                 if brought.contains_key(&disk) || is_half {
                     continue;
@@ -561,6 +563,7 @@ impl Service {
                     "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
                 );
             }
+            cut_off.extend(self.wrong_with_role(&name, &watched, at));
             cut_off.extend(self.cut_off(&name));
             cut_off.extend(self.waits_for_sender(&name));
         }

@@ -20,6 +20,7 @@ use crate::receive::content::{Changed, Effort};
 use crate::receive::digest::Verdict;
 use crate::report::protection::{Evidence, Gravity, SendStatus};
 use crate::report::sending::Sending;
+use crate::vault::role::Promotion;
 use landfall_image::convert::Cancel;
 use landfall_image::nbd::TlsFiles;
 use landfall_image::{Error, Result};
@@ -87,6 +88,11 @@ impl Points for Own<'_> {
 
     fn holds(&self) -> Result<Vec<HeldPoint>> {
         Ok(point::holds(&self.0.vault))
+    }
+
+    fn promote(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        let promotion = Promotion { at: now(), point: number, holder: holder.to_owned() };
+        self.0.machine(machine)?.machine().roles().change(Some(promotion)).map(drop)
     }
 
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {

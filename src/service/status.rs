@@ -105,6 +105,7 @@ impl Service {
             name: name.to_string(),
             protection,
             because,
+            role: Some(self.role_of(watched)),
             group: self.config.group(name).map(Name::to_string),
             defined,
             disks,
@@ -125,6 +126,7 @@ fn unreadable(name: &Name, why: &str) -> MachineStatus {
         name: name.to_string(),
         protection: Protection::Unprotected,
         because: format!("its files in the vault cannot be read: {why}"),
+        role: None,
         group: None,
         defined: false,
         disks: Vec::new(),
@@ -149,6 +151,15 @@ fn verdict(
     if let Some((says, true)) = receiving {
         let protection = if actual.is_some() { Protection::AtRisk } else { Protection::Unprotected };
         return (protection, format!("{says} was cut off while it was written into it"));
+    }
+    if let Some(promoted) = watched.machine().roles().now().promoted {
+        let says = format!(
+            "it runs since {} in {}, from point {}: nothing is taken of its source, and nothing protects it where it runs",
+            Moment(promoted.at),
+            promoted.holder,
+            promoted.point
+        );
+        return (Protection::AtRisk, says);
     }
     let Some(age) = actual else {
         if let Some((says, false)) = receiving {

@@ -229,6 +229,7 @@ impl Stream {
     }
 
     fn write(&self, incoming: &Incoming, range: Range<u64>) -> Result<()> {
+        self.machine.roles().check(self.machine.name())?;
         self.written.store(super::now(), Ordering::Relaxed);
         if let Some(coverage) = &self.coverage {
             coverage.lock().unwrap_or_else(PoisonError::into_inner).add(&range);

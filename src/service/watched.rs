@@ -51,6 +51,8 @@ struct State {
     prepared: Vec<PreparedPoint>,
     /// Why the newest could not be.
     prepare_failed: Option<String>,
+    /// Who tried to write though it was promoted, and when.
+    is_back: Option<(String, u64)>,
 }
 
 impl Watched {
@@ -160,6 +162,16 @@ impl Watched {
     pub fn ahead(&self) -> (Vec<PreparedPoint>, Option<String>) {
         let state = self.state();
         (state.prepared.clone(), state.prepare_failed.clone())
+    }
+
+    /// Its source wants to write though the machine was promoted.
+    pub(super) fn came_back(&self, peer: &str, at: u64) {
+        self.state().is_back = Some((peer.to_owned(), at));
+    }
+
+    /// Who tried that last, and when.
+    pub(super) fn is_back(&self) -> Option<(String, u64)> {
+        self.state().is_back.clone()
     }
 
     /// How old the newest state is at `now`, in seconds; `None` where there is no point.

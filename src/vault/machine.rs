@@ -5,6 +5,7 @@ use super::holds::{Hold, Holds, gone};
 use super::journal::map::{Run, Source};
 use super::journal::start::{Ended, Found};
 use super::journal::{Checkpoint, DiskInfo, Home, Journal, Limits, Mark, Segments, State, View};
+use super::role::Roles;
 use super::upkeep;
 use landfall_image::{
     Bytes, Disk, DiskMut, Error, Extent, ExtentKind, GuestOffset, GuestRange, Kind, Result,
@@ -23,6 +24,7 @@ pub struct Machine {
     home: Home,
     pins: Mutex<Pins>,
     holds: Holds,
+    roles: Roles,
     /// What changes the journal's past: one at a time.
     pub(super) upkeep: Mutex<()>,
 }
@@ -49,7 +51,9 @@ impl Machine {
     ) -> Result<(Machine, Found)> {
         let (base, begun) = Base::open(&home.storage, bases)?;
         let (journal, found) = Journal::open(home.clone(), limits, base.through() + 1, ended)?;
-        let holds = Holds::open(&home.storage, bases.rsplit_once('/').map_or("", |(dir, _)| dir))?;
+        let dir = bases.rsplit_once('/').map_or("", |(dir, _)| dir);
+        let holds = Holds::open(&home.storage, dir)?;
+        let roles = Roles::open(&home.storage, dir)?;
         let pins = Pins { floor: begun.unwrap_or_else(|| base.through()), ..Pins::default() };
         let machine = Machine {
             name: name.to_owned(),
@@ -58,6 +62,7 @@ impl Machine {
             home: home.clone(),
             pins: Mutex::new(pins),
             holds,
+            roles,
             upkeep: Mutex::new(()),
         };
         if let Some(through) = begun
@@ -181,6 +186,11 @@ impl Machine {
     /// As the storage's.
     pub fn release(&self, point: u64, holder: &str) -> Result<()> {
         self.holds.remove(&Hold { point, holder: holder.to_owned() })
+    }
+
+    /// Whether it is a replica still.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
     }
 
     /// Points that somebody needs.

@@ -14,6 +14,7 @@
 //! VAULT/machines/NAME/journal/       segments: every write, in order
 //! VAULT/machines/NAME/bases/         each disk at the oldest point
 //! VAULT/machines/NAME/holds.json     points that a recovered machine lives on
+//! VAULT/machines/NAME/role.json      where it was promoted: that it takes nothing any longer
 //! VAULT/machines/NAME/gone           the machine was taken out of the vault: what is left of it goes
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod journal;
 pub mod machine;
 mod removal;
 pub mod retention;
+pub mod role;
 pub mod room;
 mod running;
 pub mod storage;

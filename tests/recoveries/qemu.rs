@@ -59,6 +59,10 @@ impl Points for Service {
     fn holds(&self) -> Result<Vec<point::HeldPoint>> {
         Ok(point::holds(&self.vault))
     }
+    fn promote(&self, _: &Name, _: u64, _: &str) -> Result<()> {
+        Ok(())
+    }
+
     fn attach(&self, _machine: &Name, _number: u64, _evidence: &Evidence) -> Result<()> {
         Err(landfall_image::Error::refused("nothing is tried here"))
     }
@@ -76,6 +80,7 @@ fn wanted(mode: Mode) -> Wanted {
         new_uuid: false,
         emulated: false,
         serve: false,
+        source_runs: false,
     }
 }
 
@@ -185,7 +190,7 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     let mut machine = Machine::start(&folder);
     machine.wait_for("login:");
     // Nobody takes its disks while it runs.
-    let error = ended::commit(&context, &folder).unwrap_err();
+    let error = ended::commit(&context, &folder, false).unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
     let error = ended::rollback(&context, &folder).unwrap_err();
     assert!(error.to_string().contains("in use") && delta.exists(), "{error}");
@@ -204,7 +209,7 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     let copied =
         Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&delta, &chain]).output().unwrap();
     assert!(copied.status.success(), "{}", text(&copied));
-    let kept = ended::commit(&context, &folder).unwrap();
+    let kept = ended::commit(&context, &folder, false).unwrap();
     assert_eq!(kept.recovery.unwrap().step, Step::Committed);
     assert!(Recovery::read(&folder).unwrap().disks[0].over.is_none());
     assert!(!fs::read_to_string(folder.join("domain.xml")).unwrap().contains("backingStore"));

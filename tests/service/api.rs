@@ -70,8 +70,23 @@ impl Site {
 
     /// What the API answers at a path.
     fn get(&self, path: &str) -> Vec<u8> {
+        self.call("GET", path, "")
+    }
+
+    /// What the API answers to a document.
+    pub fn put(&self, path: &str, document: &Value) -> Value {
+        serde_json::from_slice(&self.call("PUT", path, &document.to_string())).unwrap()
+    }
+
+    #[track_caller]
+    fn call(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
         let mut stream = UnixStream::connect(self.path("sockets/api.sock")).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let len = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n\r\n{body}"
+        )
+        .unwrap();
         let mut raw = Vec::new();
         stream.read_to_end(&mut raw).unwrap();
         let end = raw.windows(4).position(|four| four == b"\r\n\r\n").unwrap();

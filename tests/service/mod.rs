@@ -6,6 +6,7 @@ mod full;
 mod kills;
 mod mirrors;
 mod power;
+mod roles;
 mod scale;
 mod sends;
 mod simulated;

@@ -10,7 +10,7 @@ pub use disk::{DiskConvert, DiskVerb, ImageArgs};
 pub use receive::{
     ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb,
 };
-pub use recover::{Recover, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
+pub use recover::{Recover, RecoverCommit, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{
     AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs,

@@ -46,6 +46,9 @@ pub struct Recover {
     /// With --vault: stay, and serve the point to the machine as long as it runs
     #[arg(long)]
     pub serve: bool,
+    /// Recover it live though its source still sends: two of it will run
+    #[arg(long)]
+    pub source_runs: bool,
     /// How it is there
     #[command(flatten)]
     pub target: TargetArgs,
@@ -83,8 +86,8 @@ pub enum RecoverVerb {
     /// Keep a live recovery: make its disks whole, so that it needs its recovery point no more
     ///
     /// The machine may run meanwhile, where it was registered with recover --register. Run it again to go on where it was
-    /// stopped.
-    Commit(RecoverPlace),
+    /// stopped. From then on the vault takes nothing of the machine's source any longer, until landfall protect MACHINE --resume.
+    Commit(RecoverCommit),
     /// Throw a live recovery away, with all that its machine wrote
     Rollback(RecoverPlace),
     /// Remove a test, with its machine and its network
@@ -99,6 +102,17 @@ pub struct RecoverList {
     /// In this folder [default: the recoveries of this host or user]
     #[arg(short, long, value_name = "FOLDER")]
     pub output: Option<PathBuf>,
+}
+
+/// `landfall recover commit`
+#[derive(Debug, Args)]
+pub struct RecoverCommit {
+    /// Which
+    #[command(flatten)]
+    pub place: RecoverPlace,
+    /// Commit it though its source still sends: two of it run
+    #[arg(long)]
+    pub source_runs: bool,
 }
 
 /// A recovery that is there.

@@ -71,6 +71,9 @@ pub struct Protect {
     /// Take this disk out of a machine that is protected; its earlier points keep it
     #[arg(long, value_name = "NAME", conflicts_with_all = ["definition", "disk", "nvram"])]
     pub drop_disk: Vec<Name>,
+    /// It is to be protected again, where it was promoted by landfall recover commit: its source sends a whole copy
+    #[arg(long, conflicts_with_all = ["definition", "disk", "nvram", "drop_disk"])]
+    pub resume: bool,
     /// Keep the UEFI variables in FILE: NAME_VARS.fd of OVMF, .nvram of VMware [default: those that the definition names, where
     /// their file lies here]
     #[arg(long, value_name = "FILE")]

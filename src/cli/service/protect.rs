@@ -7,7 +7,7 @@ use crate::cli::text::{self, say};
 use crate::hypervisor::Choice;
 use crate::ops::service::{Said, variables_file, wanted};
 use crate::ops::source;
-use crate::report::api::{MachineShown, PointSet};
+use crate::report::api::{MachineShown, PointSet, SetRole, WantedRole};
 use landfall_image::{Bytes, Error, Result};
 use std::fmt::Write;
 
@@ -25,6 +25,11 @@ pub fn protect(run: &Run<'_>, args: &Protect) -> Result<u8> {
                 format!("{} has these disks left: {}\n", left.machine.name, disks.join(", "))
             })?;
         }
+        return Ok(0);
+    }
+    if args.resume {
+        let wanted = SetRole { role: WantedRole::Replica, point: None, holder: None };
+        run.show(&service.set_role(&args.name, &wanted)?, in_words)?;
         return Ok(0);
     }
     if args.definition.is_none() && args.disk.is_empty() && args.nvram.is_none() {

@@ -262,6 +262,17 @@ fn machine_text(one: &MachineShown, status: &Status, alarms: &[&Alarm]) -> Strin
     if let Some(group) = &machine.group {
         line("group", group);
     }
+    if let Some((role, at)) = machine.role.as_ref().and_then(|role| Some((role, role.promoted_at?))) {
+        let holder = role.holder.as_deref().unwrap_or_default();
+        line(
+            "promoted",
+            &format!(
+                "{at} from point {}, to {holder} (epoch {})",
+                role.point.unwrap_or_default(),
+                role.epoch
+            ),
+        );
+    }
     if let Some(proof) = &machine.proof {
         line("proof", &proof_text(proof, status.at));
     }

@@ -288,11 +288,26 @@ fn clear(place: &Path, recovery: &Recovery) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// Makes the disks of a recovery in earnest whole: it needs its point no more. Run again, it goes on where it ended.
+/// Two of a machine would run: whoever wants that says so.
 ///
 /// # Errors
-/// Refused for a test, and where a process that is not the hypervisor's machine has a disk open.
-pub fn commit(context: &Context<'_>, folder: &Path) -> Result<Ended> {
+/// Refused where its source writes at this moment, and `source_runs` does not say that this is known.
+pub(super) fn check_source(points: &dyn Points, machine: &Name, source_runs: bool) -> Result<()> {
+    match points.sender(machine)?.filter(|_| !source_runs) {
+        None => Ok(()),
+        Some(who) => Err(Error::refused(format!("the source of {machine} runs: {who}; two of it would"))
+            .hint(
+                "stop the source first, or end its replication; where two are to run, say so: --source-runs",
+            )),
+    }
+}
+
+/// Makes the disks of a recovery in earnest whole: it needs its point no more, and nothing is taken of its source any longer. Run again, it goes
+/// on where it ended.
+///
+/// # Errors
+/// Refused for a test, where its source writes to the vault still (`source_runs` allows that), and where a process that is not the hypervisor's machine has a disk open.
+pub fn commit(context: &Context<'_>, folder: &Path, source_runs: bool) -> Result<Ended> {
     let began = Instant::now();
     let mut opened = open(folder)?;
     let place = opened.place.clone();
@@ -320,6 +335,12 @@ pub fn commit(context: &Context<'_>, folder: &Path) -> Result<Ended> {
         None => None,
     };
     let user = host.as_ref().map_or(Ok(None), |host| own(host, &place, &opened.recovery))?;
+    if let Some(points) = &context.points {
+        // From here on its source is another machine.
+        let machine = opened.recovery.machine.parse::<Name>()?;
+        check_source(&**points, &machine, source_runs)?;
+        points.promote(&machine, opened.recovery.point, &place.display().to_string())?;
+    }
     opened.recovery.step = Step::Committing;
     keep(&place, &opened.recovery)?;
     // A definition that says what a disk lies over would have it there again when the disk is whole: what is zeros in it would be

@@ -63,6 +63,8 @@ pub struct Wanted {
     pub emulated: bool,
     /// Where no service serves the point's disks: this process does, as long as it runs.
     pub serve: bool,
+    /// In earnest, though its source runs, too.
+    pub source_runs: bool,
 }
 
 /// A machine that was recovered.
@@ -86,6 +88,9 @@ const TARGET: &str = "kvm";
 pub fn recover(context: &Context<'_>, wanted: &Wanted, output: &Path) -> Result<Done, Failure> {
     wanted.guest.check()?;
     check(wanted)?;
+    if let Some(points) = context.points.as_ref().filter(|_| wanted.mode == Mode::Live) {
+        ended::check_source(&**points, &wanted.point.machine, wanted.source_runs)?;
+    }
     let mut clock = Clock::default();
     let source = Source::open(context, &wanted.point, &wanted.guest, output)?;
     if source.disks.iter().any(|disk| disk.socket.is_some()) && !wanted.serve {

@@ -17,7 +17,7 @@ use crate::name::Name;
 use crate::receive::content::Changed;
 use crate::report::api::{
     Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
-    SetTag, TokenMade, Tokens, Verification, Verify,
+    SetRole, SetTag, TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Evidence, History, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
@@ -163,6 +163,14 @@ impl Service {
     /// As [`Service::unprotect`](crate::service::Service::unprotect).
     pub fn unprotect(&self, name: &Name) -> Result<()> {
         self.run("DELETE", &format!("{}?points=delete", machine_path(name)), None::<&()>).map(drop)
+    }
+
+    /// Changes what a machine is.
+    ///
+    /// # Errors
+    /// As [`Service::set_role`](crate::service::Service::set_role).
+    pub fn set_role(&self, name: &Name, wanted: &SetRole) -> Result<MachineShown> {
+        self.send("PUT", &format!("{}/role", machine_path(name)), Some(wanted))
     }
 
     /// Says that all disks of a machine are copied.

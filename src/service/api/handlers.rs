@@ -14,7 +14,7 @@ use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
 use crate::report::api::{
     Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,
-    SetPoint, SetTag, Token, TokenMade, Tokens, Verification, Verify,
+    SetPoint, SetRole, SetTag, Token, TokenMade, Tokens, Verification, Verify,
 };
 use crate::report::protection::{Evidence, History, Point, Points, Status};
 use crate::report::receiving::{Receipt, Scan, TakeStreams, Uploaded, WantedPull};
@@ -139,6 +139,13 @@ pub(super) fn drop_disk(call: &Call) -> Outcome<MachineShown> {
         return Err(Refusal::missing(error));
     }
     call.service.drop_disk(&name, &disk)?;
+    machine(call)
+}
+
+pub(super) fn role(call: &Call, wanted: SetRole) -> Outcome<MachineShown> {
+    let name = call.machine()?;
+    call.service.machine(&name).map_err(Refusal::missing)?;
+    call.service.set_role(&name, &wanted)?;
     machine(call)
 }
 

@@ -314,6 +314,13 @@ pub(super) fn routes() -> Vec<Route> {
             "Takes a disk out of a machine; earlier points keep it.",
             handlers::drop_disk,
         ),
+        order(
+            put.clone(),
+            "/v1/machines/{name}/role",
+            Operate,
+            "Says that a machine was promoted, so that nothing is taken of its source any longer; or that it is a replica again.",
+            handlers::role,
+        ),
         act(
             post.clone(),
             "/v1/machines/{name}/ready",

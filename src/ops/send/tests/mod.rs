@@ -107,6 +107,10 @@ impl Points for Source {
         Ok(Vec::new())
     }
 
+    fn promote(&self, _: &Name, _: u64, _: &str) -> Result<()> {
+        Ok(())
+    }
+
     fn attach(&self, _: &Name, _: u64, _: &Evidence) -> Result<()> {
         panic!("a send alters nothing")
     }

@@ -74,6 +74,22 @@ pub trait Points: Send + Sync {
     /// As those who keep it.
     fn holds(&self) -> Result<Vec<HeldPoint>>;
 
+    /// Says that a machine was promoted: it runs from that point from now on, and nothing is taken of its source any longer. To say so again is
+    /// no error.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine.
+    fn promote(&self, machine: &Name, number: u64, holder: &str) -> Result<()>;
+
+    /// Who sends a machine at this moment, and has written to it a moment ago; `None` where nobody does, or nobody here can tell.
+    ///
+    /// # Errors
+    /// Refused where there is no such machine.
+    fn sender(&self, machine: &Name) -> Result<Option<String>> {
+        let _ = machine;
+        Ok(None)
+    }
+
     /// Attaches what a trial boot of a point showed to it.
     ///
     /// # Errors

@@ -1,14 +1,20 @@
 //! The points of a service: what they consist of is asked over its API, what is on their disks is read over its NBD socket.
 
 use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
+use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
 use crate::receive::content::Changed;
-use crate::report::protection::Evidence;
+use crate::report::api::{SetRole, WantedRole};
+use crate::report::protection::{DiskStatus, Evidence};
 use landfall_image::location::Location;
 use landfall_image::nbd::ClientOptions;
 use landfall_image::{Error, Format, OpenOptions, Result};
 use std::path::Path;
+use std::time::Duration;
+
+/// Who wrote so long ago may write still.
+const STILL: Duration = Duration::from_secs(30);
 
 /// A service that is asked when something is wanted of it.
 pub struct Served {
@@ -106,6 +112,24 @@ impl Points for Served {
 
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
         self.service()?.changes(machine, disk, since, to)
+    }
+
+    fn promote(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        let wanted =
+            SetRole { role: WantedRole::Promoted, point: Some(number), holder: Some(holder.to_owned()) };
+        self.service()?.set_role(machine, &wanted).map(drop)
+    }
+
+    fn sender(&self, machine: &Name) -> Result<Option<String>> {
+        let shown = self.service()?.machine(machine)?;
+        let now = Moment::now();
+        let writes =
+            |disk: &&DiskStatus| disk.connections > 0 && disk.written.is_some_and(|at| now.since(at) < STILL);
+        let disk = shown.machine.disks.iter().find(writes);
+        Ok(disk.map(|disk| {
+            let from = disk.from.as_deref().unwrap_or("somebody");
+            format!("{from} writes to {machine}/{} at this moment", disk.name)
+        }))
     }
 
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::report::protection::Evidence;
 use crate::service::catalog::{CATALOG, Catalog};
 use crate::vault::journal::Checkpoint;
 use crate::vault::machine::{Machine, Point};
+use crate::vault::role::Promotion;
 use crate::vault::{Trouble, Vault};
 use landfall_image::{Bytes, Error, Result};
 use std::path::{Path, PathBuf};
@@ -88,6 +89,11 @@ impl Points for OpenVault {
 
     fn holds(&self) -> Result<Vec<HeldPoint>> {
         Ok(holds(&*self.vault()?))
+    }
+
+    fn promote(&self, machine: &Name, number: u64, holder: &str) -> Result<()> {
+        let promotion = Promotion { at: Moment::now().0, point: number, holder: holder.to_owned() };
+        self.vault()?.machine(machine)?.roles().change(Some(promotion)).map(drop)
     }
 
     fn attach(&self, machine: &Name, number: u64, evidence: &Evidence) -> Result<()> {

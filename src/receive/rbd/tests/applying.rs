@@ -328,3 +328,26 @@ fn the_time_of_a_point_is_that_of_its_moment() {
     let times: Vec<u64> = bench.machine.points().unwrap().iter().map(|point| point.time).collect();
     assert_eq!(times, [5000, 5001, 9500]);
 }
+
+/// A disk that was taken out and came back under its name is another one: the next diff does not fit it.
+#[test]
+fn a_diff_does_not_fit_a_disk_that_only_has_the_name() {
+    let medium = Medium::default();
+    let bench = Bench::on(&medium);
+    let one = diff(Version::V1, None, Some("s1"), SIZE, &first());
+    send(&bench, request("sda", "one"), &one, 5000).unwrap();
+    let journal = bench.machine.journal();
+    journal.remove_disk(bench.machine.disk_number("sda").unwrap()).unwrap();
+    bench.machine.checkpoint(7000, &Mark::default()).unwrap();
+    journal
+        .set_disk(&crate::vault::journal::DiskInfo { name: "sda".into(), size: SIZE, sector: 512 })
+        .unwrap();
+    let next = diff(Version::V1, Some("s1"), Some("s2"), SIZE, &second());
+    let error = send(&bench, request("sda", "two"), &next, 8000).unwrap_err();
+    assert!(error.kind() == Kind::Refused && says(&error).contains("another one"), "{}", says(&error));
+    assert!(bench.live("sda").unwrap().iter().all(|byte| *byte == 0), "nothing was written");
+    // A whole one brings it back.
+    let whole = Request { replace: true, ..request("sda", "one") };
+    send(&bench, whole, &one, 9000).unwrap();
+    send(&bench, request("sda", "two"), &next, 10_000).unwrap();
+}

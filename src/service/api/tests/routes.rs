@@ -12,6 +12,7 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
         ("/v1/machines/{name}", "PUT") => Some(json!({ "disks": [{ "name": "sda", "size": 1 << 20 }] })),
         ("/v1/tokens", "POST") => Some(json!({ "name": "new", "role": "read" })),
         (path, "PUT") if path.ends_with("/tag") => Some(json!({ "tag": "t" })),
+        (path, "PUT") if path.ends_with("/role") => Some(json!({ "role": "replica" })),
         (path, "PUT") if path.ends_with("/hold") => {
             Some(json!({ "holder": "/recovered/web01", "held": false }))
         }
