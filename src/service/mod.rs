@@ -37,6 +37,7 @@ pub mod watched;
 pub mod webhook;
 pub mod which;
 
+use crate::doors::Complaints;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
@@ -99,6 +100,8 @@ pub struct Service {
     verifications: Verifications,
     webhook: Webhook,
     /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
+    /// About clients that are not named for what they ask for.
+    refusals: Complaints,
     beat: AtomicU64,
     /// What the receiver counts, once there is one.
     monitor: OnceLock<Monitor>,
@@ -136,7 +139,8 @@ impl Service {
             receipts: Receipts::default(),
             changing: Mutex::default(),
             verifications: Verifications::default(),
-            webhook: Webhook::default(),
+            webhook: Webhook::with(untold),
+            refusals: Complaints::default(),
             beat: AtomicU64::new(0),
             monitor: OnceLock::new(),
             stopping: AtomicBool::new(false),
