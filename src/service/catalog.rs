@@ -351,7 +351,30 @@ impl Catalog {
         Ok(all.into_iter().filter_map(read).collect())
     }
 
-    /// Writes down that an alarm began or ended.
+    /// Points of a machine whose last verification that could be made did not match.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn differed(&self, machine: &Uuid) -> Result<BTreeSet<u64>> {
+        let all: Vec<(u64, String)> = self.with(|c| {
+            let mut found =
+                c.prepare("SELECT point, verdict FROM verification WHERE machine = ?1 ORDER BY rowid")?;
+            let rows =
+                found.query_map([machine.as_bytes()], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
+            rows.collect()
+        })?;
+        let mut differed = BTreeSet::new();
+        for (point, verdict) in all {
+            match Verdict::parse(&verdict) {
+                Some(Verdict::Differed) => drop(differed.insert(point)),
+                Some(Verdict::Matched) => drop(differed.remove(&point)),
+                Some(Verdict::CouldNotRun) | None => {}
+            }
+        }
+        Ok(differed)
+    }
+
+    /// Writes down that an alarm began or ended, and whether the webhook has to be told. Gives the event's number.
     ///
     /// # Errors
     /// As the file's.

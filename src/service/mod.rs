@@ -43,6 +43,7 @@ use crate::name::Name;
 use crate::receive::ExportName;
 use crate::receive::nbd::Monitor;
 use crate::receive::position;
+use crate::report::api::Verdict;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
 use crate::vault::journal::{DiskInfo, Mark, State};
@@ -202,6 +203,10 @@ impl Service {
     fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let disks = machine.journal().with_state(|state| state.disks.clone());
+        match self.catalog.differed(&machine.home().machine) {
+            Ok(points) => points.into_iter().for_each(|point| watched.judged(point, Verdict::Differed)),
+            Err(error) => tracing::error!(machine = %name, %error, "its verifications cannot be read"),
+        }
         let is_there = |export: &ExportName| disks.values().any(|info| info.name == export.disk().as_str());
         streams.retain(|export, _| export.machine() != name || is_there(export));
         for info in disks.values() {

@@ -328,7 +328,7 @@ impl Service {
     }
 
     /// Everything that is wrong.
-    fn wrong(&self, at: Moment) -> Vec<Wrong> {
+    pub(super) fn wrong(&self, at: Moment) -> Vec<Wrong> {
         let (mut found, mut cut_off) = (Vec::new(), Vec::new());
         let mut put = |id, gravity, machine: Option<&str>, says: String, remedy: &str| {
             let (machine, remedy) = (machine.map(str::to_owned), remedy.to_owned());
@@ -446,6 +446,15 @@ impl Service {
                     Fed::Deltas { .. } => {
                         "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.NAME] delta_rpo."
                     }
+            if let Some(points) = numbered(&name, &watched.differed()) {
+                put(
+                    "point-differed",
+                    Gravity::Critical,
+                    machine,
+                    format!("{points} not what was written: its verification differed."),
+                    "Recover from another point, once it is verified (landfall points verify): earlier ones may be sound. Check the medium of the vault, and copy the machine's disks anew (sync=full). This goes on until the point is given up (landfall points delete) or matches.",
+                );
+            }
                 };
                 put(
                     "rpo-missed",
@@ -606,3 +615,18 @@ fn listed(machine: &Name, disks: &[(String, String)]) -> String {
 fn percent(free: u64, size: u64) -> u8 {
     u8::try_from(u128::from(free) * 100 / u128::from(size.max(1))).unwrap_or(100)
 }
+/// Points of a machine as the subject of a sentence, the first of many; `None` where there are none.
+fn numbered(machine: &Name, points: &[u64]) -> Option<String> {
+    const SHOWN: usize = 8;
+    let (last, others) = points.split_last()?;
+    if others.is_empty() {
+        return Some(format!("Point {last} of {machine} is"));
+    }
+    let shown: Vec<String> = others.iter().take(SHOWN).map(u64::to_string).collect();
+    let more = match points.len() - shown.len() {
+        1 => last.to_string(),
+        more => format!("{more} more"),
+    };
+    Some(format!("Points {} and {more} of {machine} are", shown.join(", ")))
+}
+
