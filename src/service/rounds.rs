@@ -542,14 +542,16 @@ impl Service {
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
             let (mut gone, mut waiting) = (Vec::new(), Vec::new());
             let is_half = self.is_half(&watched);
-            for (disk, seen, copying) in self.disks(&watched) {
+            let mut gone = self.unsent(&name, &watched, &disks);
+            for (disk, seen, copying) in disks {
                 // Who sent it before does not matter any longer; and a delta is on its way.
-                if brought.contains_key(&disk) || is_half {
+                let matters = seen.connections == 0 && !brought.contains_key(&disk) && !is_half;
+                if !matters || gone.iter().any(|(known, _)| *known == disk) {
                     continue;
                 }
-                match seen.lost.filter(|_| seen.connections == 0) {
+                match seen.lost {
                     Some(why) => gone.push((disk, why)),
-                    None => waiting.extend(copying.filter(|_| seen.connections == 0).map(|why| (disk, why))),
+                    None => waiting.extend(copying.map(|why| (disk, why))),
                 }
             }
             if let Some((_, why)) = gone.first() {
@@ -558,7 +560,7 @@ impl Service {
                     Gravity::Critical,
                     machine,
                     format!("Nobody sends {} any longer: {why}.", listed(&name, &gone)),
-                    "The machine goes on without protection: start its replication again.",
+                    "The machine goes on without protection: start its replication again. A job with reconnect-delay that still waits comes back with the machine's next write.",
                 );
             }
             if let Some((_, why)) = waiting.first() {
