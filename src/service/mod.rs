@@ -128,12 +128,17 @@ impl Service {
         let mut service = Service {
             config,
             vault,
+        let alarms = Alarms::of(catalog.alarms_on()?);
+        let untold = match config.alarm.webhook {
+            Some(_) => catalog.to_tell(webhook::WAITING_AT_MOST)?,
+            None => Vec::new(),
+        };
             catalog,
             machines: RwLock::default(),
             streams: RwLock::default(),
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
-            alarms: Alarms::default(),
+            alarms,
             outgoing: Outgoing::default(),
             folders,
             deltas,

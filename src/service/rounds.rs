@@ -317,11 +317,12 @@ impl Service {
                 }
                 let change = if has_begun { Change::Began } else { Change::Ended };
                 let event = Event { at, change, alarm: alarm.clone() };
-                if let Err(error) = self.catalog.add_event(&event) {
+                let has_webhook = self.config.alarm.webhook.is_some();
+                let number = self.catalog.add_event(&event, has_webhook).inspect_err(|error| {
                     tracing::error!(%error, "an alarm cannot be written down");
-                }
-                if self.config.alarm.webhook.is_some() {
-                    self.webhook.tell(event);
+                });
+                if has_webhook {
+                    self.webhook.tell(number.ok(), event);
                 }
             }
         }
