@@ -100,9 +100,9 @@ pub struct Service {
     changing: Mutex<()>,
     verifications: Verifications,
     webhook: Webhook,
-    /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
     /// About clients that are not named for what they ask for.
     refusals: Complaints,
+    /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
     beat: AtomicU64,
     /// What the receiver counts, once there is one.
     monitor: OnceLock<Monitor>,
@@ -118,21 +118,24 @@ impl Service {
     pub fn open(config: Config) -> Result<Arc<Service>> {
         // Everything of every machine is in there.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
-        made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
+        made.map_err(|error| {
+            let error = Error::io("cannot make the vault's folder", error).in_file(&config.vault);
+            error.hint(crate::vault::WRITABLE)
+        })?;
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join(catalog::CATALOG))?;
         // Before anything is let in: machines into which something was cut off are closed.
         let is_there = |name: &Name| vault.machine(name).is_ok() || troubles.contains_key(name);
         let deltas = Deltas::open(&vault, &config.vault, is_there)?;
         let folders = folders::all(&config.folders);
-        let mut service = Service {
-            config,
-            vault,
         let alarms = Alarms::of(catalog.alarms_on()?);
         let untold = match config.alarm.webhook {
             Some(_) => catalog.to_tell(webhook::WAITING_AT_MOST)?,
             None => Vec::new(),
         };
+        let mut service = Service {
+            config,
+            vault,
             catalog,
             machines: RwLock::default(),
             streams: RwLock::default(),
@@ -200,6 +203,10 @@ impl Service {
             Ok(proofs) => proofs.iter().for_each(|proof| watched.proven(proof)),
             Err(error) => tracing::error!(machine = %name, %error, "its evidence cannot be read"),
         }
+        match self.catalog.differed(&machine.home().machine) {
+            Ok(points) => points.into_iter().for_each(|point| watched.judged(point, Verdict::Differed)),
+            Err(error) => tracing::error!(machine = %name, %error, "its verifications cannot be read"),
+        }
         self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
         self.meet(name, &machine);
     }
@@ -208,10 +215,6 @@ impl Service {
     fn meet(&self, name: &Name, machine: &Arc<Machine>) {
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         let disks = machine.journal().with_state(|state| state.disks.clone());
-        match self.catalog.differed(&machine.home().machine) {
-            Ok(points) => points.into_iter().for_each(|point| watched.judged(point, Verdict::Differed)),
-            Err(error) => tracing::error!(machine = %name, %error, "its verifications cannot be read"),
-        }
         let is_there = |export: &ExportName| disks.values().any(|info| info.name == export.disk().as_str());
         streams.retain(|export, _| export.machine() != name || is_there(export));
         for info in disks.values() {

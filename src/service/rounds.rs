@@ -401,6 +401,15 @@ impl Service {
                 );
             }
         }
+        if let Some(says) = self.incomplete_groups() {
+            put(
+                "group-incomplete",
+                Gravity::Warning,
+                None,
+                says,
+                "The others get their points without them: protect them, too (landfall protect), or write their names as they are protected ([group.NAME] machines).",
+            );
+        }
         for (name, watched) in self.watched() {
             let machine = Some(name.as_str());
             let (cut, upkeep) = watched.failures();
@@ -437,6 +446,15 @@ impl Service {
                     "An NBD client or an export that was forgotten: end it at its side, or start the service again.",
                 );
             }
+            if let Some(points) = numbered(&name, &watched.differed()) {
+                put(
+                    "point-differed",
+                    Gravity::Critical,
+                    machine,
+                    format!("{points} not what was written: its verification differed."),
+                    "Recover from another point, once it is verified (landfall points verify): earlier ones may be sound. Check the medium of the vault, and copy the machine's disks anew (sync=full). This goes on until the point is given up (landfall points delete) or matches.",
+                );
+            }
             let rules = self.config.protect(&name);
             let (target, fed) = (self.target(&name, &watched), watched.fed());
             if let Some(age) = watched.age(at.0).filter(|age| *age > target) {
@@ -447,15 +465,6 @@ impl Service {
                     Fed::Deltas { .. } => {
                         "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.NAME] delta_rpo."
                     }
-            if let Some(points) = numbered(&name, &watched.differed()) {
-                put(
-                    "point-differed",
-                    Gravity::Critical,
-                    machine,
-                    format!("{points} not what was written: its verification differed."),
-                    "Recover from another point, once it is verified (landfall points verify): earlier ones may be sound. Check the medium of the vault, and copy the machine's disks anew (sync=full). This goes on until the point is given up (landfall points delete) or matches.",
-                );
-            }
                 };
                 put(
                     "rpo-missed",
@@ -541,7 +550,7 @@ impl Service {
                 );
             }
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
-            let (mut gone, mut waiting) = (Vec::new(), Vec::new());
+            let (disks, mut waiting) = (self.disks(&watched), Vec::new());
             let is_half = self.is_half(&watched);
             let mut gone = self.unsent(&name, &watched, &disks);
             for (disk, seen, copying) in disks {
@@ -583,6 +592,27 @@ impl Service {
         found
     }
 
+    /// Groups of which some machines are protected and others are not, in a line.
+    fn incomplete_groups(&self) -> Option<String> {
+        let known = self.watched();
+        let mut lines = Vec::new();
+        for (group, members) in &self.config.groups {
+            // One that cannot be read is told of elsewhere.
+            let missing: Vec<&str> = members
+                .iter()
+                .filter(|name| !known.contains_key(*name) && !self.unreadable.contains_key(*name))
+                .map(Name::as_str)
+                .collect();
+            if !missing.is_empty() && members.iter().any(|name| known.contains_key(name)) {
+                lines.push(format!(
+                    "The group {group} has machines that are not protected: {}.",
+                    missing.join(", ")
+                ));
+            }
+        }
+        (!lines.is_empty()).then(|| lines.join(" "))
+    }
+
     /// How old the newest state of a machine may be, in seconds.
     pub(super) fn target(&self, name: &Name, watched: &Watched) -> f64 {
         let rules = self.config.protect(name);
@@ -614,10 +644,6 @@ fn listed(machine: &Name, disks: &[(String, String)]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// What part of `size` is free, in whole per cent.
-fn percent(free: u64, size: u64) -> u8 {
-    u8::try_from(u128::from(free) * 100 / u128::from(size.max(1))).unwrap_or(100)
-}
 /// Points of a machine as the subject of a sentence, the first of many; `None` where there are none.
 fn numbered(machine: &Name, points: &[u64]) -> Option<String> {
     const SHOWN: usize = 8;
@@ -633,3 +659,7 @@ fn numbered(machine: &Name, points: &[u64]) -> Option<String> {
     Some(format!("Points {} and {more} of {machine} are", shown.join(", ")))
 }
 
+/// What part of `size` is free, in whole per cent.
+fn percent(free: u64, size: u64) -> u8 {
+    u8::try_from(u128::from(free) * 100 / u128::from(size.max(1))).unwrap_or(100)
+}
