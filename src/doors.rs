@@ -34,7 +34,19 @@ impl Drop for SocketFile {
 
 /// A socket at an address of the network.
 pub(crate) fn tcp(address: SocketAddr) -> Result<TcpListener> {
-    let failed = |e| Error::io(format!("cannot listen on {address}"), e);
+    let failed = |e: io::Error| {
+        let hint = match e.kind() {
+            ErrorKind::AddrInUse => {
+                "another program listens there (ss -ltnp): stop it, or name another port in the service's file"
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this machine has no such address (ip address): name one that it has, or [::] for all"
+            }
+            ErrorKind::PermissionDenied => "ports below 1024 are not for ordinary users: name a higher one",
+            _ => "name another address or port in the service's file",
+        };
+        Error::io(format!("cannot listen on {address}"), e).hint(hint)
+    };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
@@ -141,6 +153,7 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 /// Keeps strangers from filling the log.
+#[derive(Debug)]
 pub(crate) struct Complaints {
     began: Instant,
     /// The second that is counted, and the lines in it.
@@ -190,6 +203,17 @@ mod tests {
         assert!(gate.enter(None).is_err(), "three in all");
         drop(first);
         assert!(gate.enter(one("2001:db8::3")).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_is_told_with_what_to_do() {
+        let taken = tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = tcp(address).unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        assert!(error.hint_text().unwrap().contains("another program"), "{error:?}");
+        let error = tcp("192.0.2.1:0".parse().unwrap()).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("no such address"), "{error:?}");
     }
 
     #[test]

@@ -11,12 +11,12 @@ use std::fmt::Write;
 pub fn run(args: &Serve, as_json: bool, surroundings: &Surroundings) -> Result<u8> {
     let config = serve::config(args.config.as_deref())?;
     if args.check {
-        let checked = serve::check(&config)?;
+        let checked = serve::check(&config, &surroundings.sandbox)?;
         match as_json {
             true => text::print_json(&checked)?,
             false => text::print(&in_words(&checked))?,
         }
-        return Ok(0);
+        return Ok(u8::from(!checked.lacks.is_empty()));
     }
     serve::serve(config, surroundings.notify.clone(), &surroundings.cancel)?;
     Ok(0)
@@ -69,6 +69,15 @@ fn in_words(checked: &ServeChecked) -> String {
     for (name, members) in &checked.groups {
         let _ = writeln!(out, "group {name}: {}, cut at one moment", list(members));
     }
-    out.push_str("Nothing is wrong with the file.\n");
+    for (what, found) in [("missing", &checked.lacks), ("doubt", &checked.doubts)] {
+        for one in found {
+            let _ = writeln!(out, "{what}: {}\n    fix: {}", one.says, one.fix);
+        }
+    }
+    out.push_str(match (checked.lacks.is_empty(), checked.doubts.is_empty()) {
+        (true, true) => "Nothing is wrong with the file.\n",
+        (true, false) => "The file can be used; see whether it is meant so.\n",
+        (false, _) => "The file can be read, and not all that it needs is there.\n",
+    });
     out
 }

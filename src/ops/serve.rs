@@ -1,15 +1,18 @@
 //! Runs the service, or says what its file means.
 
+use crate::name::Name;
 use crate::receive::folder::Watcher;
 use crate::receive::nbd::Listen;
 use crate::report::VERSION;
-use crate::report::serving::{Rules, SendsByClock, ServeChecked, WatchedFolder};
+use crate::report::serving::{Found, Rules, SendsByClock, ServeChecked, WatchedFolder};
 use crate::service::config::{Config, Protect};
-use crate::service::run::Bound;
+use crate::service::run::{Bound, POINTS_GROUP};
+use crate::vault::Vault;
 use crate::vault::retention::shown_duration;
-use landfall_image::Result;
+use landfall_boot::sandbox::Settings;
 use landfall_image::convert::{Cancel, RateLimit};
 use landfall_image::nbd::TlsFiles;
+use landfall_image::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Where the file is looked for when nobody names it.
@@ -30,11 +33,12 @@ pub fn config(path: Option<&Path>) -> Result<Config> {
     }
 }
 
-/// What a configuration means, and whether the certificates can be read.
+/// What a configuration means, whether the certificates can be read, and what of what it needs is not there for this user; `sandbox` is what
+/// points are booted and patched with.
 ///
 /// # Errors
-/// Where one cannot.
-pub fn check(config: &Config) -> Result<ServeChecked> {
+/// Where a certificate cannot be read, or a watched folder is not there.
+pub fn check(config: &Config, sandbox: &Settings) -> Result<ServeChecked> {
     let mut receive = vec![config.receive_socket().display().to_string()];
     for listen in &config.receive.listen {
         let Listen::Tcp { address, tls, .. } = listen else { continue };
@@ -100,7 +104,53 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
             .iter()
             .map(|(name, members)| (name.to_string(), members.iter().map(ToString::to_string).collect()))
             .collect(),
+        lacks: lacks(config, sandbox),
+        doubts: doubts(config),
     })
+}
+
+fn lacks(config: &Config, sandbox: &Settings) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut put = |error: &Error, before: &str| {
+        let fix = error.hint_text().unwrap_or("see landfall schema serve-file").to_owned();
+        found.push(Found { says: format!("{before}{error}"), fix });
+    };
+    if let Err(error) = Vault::check(&config.vault) {
+        put(&error, "");
+    }
+    if let Some(group) = config.points_group.filter(|group| !may_give(*group)) {
+        let error = Error::refused(format!("points_group: this user is not in the group {group}"));
+        put(&error.hint(POINTS_GROUP), "");
+    }
+    let uses_sandbox = |rules: &Protect| rules.prove.is_some() || !rules.prepare.is_empty();
+    if uses_sandbox(&config.protect) || config.machines.values().any(uses_sandbox) {
+        for error in sandbox.lacks() {
+            put(&error, "prove and prepare: ");
+        }
+    }
+    found
+}
+
+/// True where this user may give a file to that group (chown(2)).
+fn may_give(group: u32) -> bool {
+    use rustix::process::{getegid, geteuid, getgroups};
+    let is_one = |other: &rustix::process::Gid| other.as_raw() == group;
+    geteuid().is_root() || is_one(&getegid()) || getgroups().is_ok_and(|all| all.iter().any(is_one))
+}
+
+/// Members of groups that nothing else speaks of.
+fn doubts(config: &Config) -> Vec<Found> {
+    let is_in_vault = |name: &Name| config.vault.join("machines").join(name.as_str()).is_dir();
+    let mut found = Vec::new();
+    for (group, members) in &config.groups {
+        for name in members.iter().filter(|name| !config.machines.contains_key(*name) && !is_in_vault(name)) {
+            found.push(Found {
+                says: format!("group {group}: {name} is not in the vault, and has no [machine.{name}]"),
+                fix: format!("see whether it is written as in landfall protect {name}; until it is protected, the others get their points without it"),
+            });
+        }
+    }
+    found
 }
 
 fn rules(protect: &Protect) -> Rules {

@@ -25,6 +25,7 @@ pub mod pull;
 pub mod rbd;
 pub mod send;
 pub mod spool;
+pub mod subject;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,6 +36,7 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use subject::Subject;
 
 /// The name of one disk of one machine, `MACHINE/DISK`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,8 +89,10 @@ pub enum Place {
 /// The certificate that a client has proved to be its own, signed by the authority of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Its subject as RFC 4514 prints it, such as `CN=web01, O=Example`. Control characters are left out.
+    /// Its subject as RFC 4514 prints it, such as `CN=web01,O=Example`; the beginning of a long one.
     pub subject: String,
+    /// The same, to be compared.
+    pub names: Subject,
     /// SHA-256 of the certificate in DER: its fingerprint.
     pub sha256: [u8; 32],
 }
@@ -100,9 +104,22 @@ impl Certificate {
     /// One that was verified, in DER. The subject is empty where it cannot be read.
     pub fn of(der: &[u8]) -> Certificate {
         let parsed = x509_parser::parse_x509_certificate(der);
-        let subject = parsed.map(|(_, certificate)| certificate.subject().to_string()).unwrap_or_default();
-        let subject = subject.chars().filter(|c| !c.is_control()).take(SUBJECT_AT_MOST).collect();
-        Certificate { subject, sha256: Sha256::digest(der).into() }
+        let names = parsed.map(|(_, certificate)| Subject::of(certificate.subject())).unwrap_or_default();
+        let subject = names.to_string().chars().take(SUBJECT_AT_MOST).collect();
+        Certificate { subject, names, sha256: Sha256::digest(der).into() }
+    }
+
+    /// The line of the service's file that names it: by its subject, or by its digest where that is too long or not there.
+    pub fn rule(&self) -> String {
+        let whole = self.names.to_string();
+        match self.names.is_empty() || whole != self.subject {
+            true => {
+                let digits: String = self.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("sha256 = \"{digits}\"")
+            }
+            // What JSON escapes, TOML does in the same way; control characters are escaped already.
+            false => format!("subject = {}", serde_json::Value::String(whole)),
+        }
     }
 }
 
@@ -225,7 +242,11 @@ mod tests {
         assert_eq!(local.to_string(), "local user 0, process 812");
         let far = Peer {
             place: Place::Network("192.0.2.7:40112".parse().unwrap()),
-            certificate: Some(Certificate { subject: "CN=web01".into(), sha256: [0; 32] }),
+            certificate: Some(Certificate {
+                subject: "CN=web01".into(),
+                names: Subject::parse("CN=web01").unwrap(),
+                sha256: [0; 32],
+            }),
         };
         assert_eq!(far.to_string(), "192.0.2.7:40112 (CN=web01)");
     }

@@ -30,6 +30,19 @@ pub struct ServeChecked {
     pub machines: BTreeMap<String, Rules>,
     /// Machines whose points are cut at one moment.
     pub groups: BTreeMap<String, Vec<String>>,
+    /// What the file needs and this machine does not have, or this user may not do.
+    pub lacks: Vec<Found>,
+    /// What may be a mistake.
+    pub doubts: Vec<Found>,
+}
+
+/// Something that was found, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Found {
+    /// In one line.
+    pub says: String,
+    /// What to do.
+    pub fix: String,
 }
 
 /// A watched folder.

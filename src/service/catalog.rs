@@ -6,7 +6,7 @@
 use super::evidence::{KEY, Signer};
 use crate::moment::Moment;
 use crate::report::api::{Change, Event, Role, Token, Verdict, Verification, Verified};
-use crate::report::protection::{Evidence, ProvenPoint, Signed};
+use crate::report::protection::{Alarm, Evidence, ProvenPoint, Signed};
 use landfall_image::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// The tables, as they came to be: one text for each version.
-const VERSIONS: [&str; 4] = [
+const VERSIONS: [&str; 5] = [
     "
     CREATE TABLE token (
         name TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, made INTEGER NOT NULL
@@ -51,6 +51,11 @@ const VERSIONS: [&str; 4] = [
     ALTER TABLE evidence ADD COLUMN signed TEXT;
     CREATE TRIGGER evidence_stays BEFORE DELETE ON evidence BEGIN SELECT RAISE(ABORT, 'evidence is only ever added to'); END;
     CREATE TRIGGER evidence_is_as_it_was BEFORE UPDATE ON evidence BEGIN SELECT RAISE(ABORT, 'evidence is only ever added to'); END;
+",
+    // 0: the webhook has to be told; 1: it was; nothing: there was none.
+    "
+    ALTER TABLE event ADD COLUMN told INTEGER;
+    CREATE INDEX event_to_tell ON event (told) WHERE told = 0;
 ",
 ];
 
@@ -372,23 +377,92 @@ impl Catalog {
         Ok(all.into_iter().filter_map(read).collect())
     }
 
-    /// Writes down that an alarm began or ended.
+    /// Points of a machine whose last verification that could be made did not match.
     ///
     /// # Errors
     /// As the file's.
-    pub fn add_event(&self, event: &Event) -> Result<()> {
+    pub fn differed(&self, machine: &Uuid) -> Result<BTreeSet<u64>> {
+        let all: Vec<(u64, String)> = self.with(|c| {
+            let mut found =
+                c.prepare("SELECT point, verdict FROM verification WHERE machine = ?1 ORDER BY rowid")?;
+            let rows =
+                found.query_map([machine.as_bytes()], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?;
+            rows.collect()
+        })?;
+        let mut differed = BTreeSet::new();
+        for (point, verdict) in all {
+            match Verdict::parse(&verdict) {
+                Some(Verdict::Differed) => drop(differed.insert(point)),
+                Some(Verdict::Matched) => drop(differed.remove(&point)),
+                Some(Verdict::CouldNotRun) | None => {}
+            }
+        }
+        Ok(differed)
+    }
+
+    /// Writes down that an alarm began or ended, and whether the webhook has to be told. Gives the event's number.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn add_event(&self, event: &Event, to_tell: bool) -> Result<i64> {
         let Event { at, change, alarm } = event;
-        let insert = "INSERT INTO event (at, began, id, machine, document) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let document = text(alarm)?;
+        let insert =
+            "INSERT INTO event (at, began, id, machine, document, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let (document, told) = (text(alarm)?, to_tell.then_some(0));
         self.with(|c| {
             c.execute(
                 insert,
-                params![signed(at.0), *change == Change::Began, alarm.id, alarm.machine, document],
+                params![signed(at.0), *change == Change::Began, alarm.id, alarm.machine, document, told],
             )?;
+            let number = c.last_insert_rowid();
             let old = "DELETE FROM event WHERE rowid <= (SELECT max(rowid) FROM event) - ?1";
-            c.execute(old, [EVENTS_AT_MOST])
+            c.execute(old, [EVENTS_AT_MOST])?;
+            Ok(number)
         })
-        .map(drop)
+    }
+
+    /// The webhook was told of an event.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn told(&self, number: i64) -> Result<()> {
+        self.with(|c| c.execute("UPDATE event SET told = 1 WHERE rowid = ?1", [number])).map(drop)
+    }
+
+    /// Events that the webhook has to be told, the oldest first, each with its number: those that it was not told, and alarms that are on
+    /// since there was none.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn to_tell(&self, at_most: usize) -> Result<Vec<(i64, Event)>> {
+        let all: Vec<(i64, i64, bool, String)> = self.with(|c| {
+            let news = format!("UPDATE event SET told = 0 WHERE told IS NULL AND {ON}");
+            c.execute(&news, [])?;
+            let find =
+                "SELECT rowid, at, began, document FROM event WHERE told = 0 ORDER BY rowid DESC LIMIT ?1";
+            let mut found = c.prepare(find)?;
+            let rows = found.query_map([i64::try_from(at_most).unwrap_or(i64::MAX)], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+            rows.collect()
+        })?;
+        let read = |(number, at, began, document): (i64, i64, bool, String)| {
+            Some((number, event(at, began, &document)?))
+        };
+        Ok(all.into_iter().rev().filter_map(read).collect())
+    }
+
+    /// Alarms that had begun and not ended when the service before this one did.
+    ///
+    /// # Errors
+    /// As the file's.
+    pub fn alarms_on(&self) -> Result<Vec<Alarm>> {
+        let all: Vec<String> = self.with(|c| {
+            let mut found = c.prepare(&format!("SELECT document FROM event WHERE {ON} ORDER BY rowid"))?;
+            let rows = found.query_map([], |row| row.get(0))?;
+            rows.collect()
+        })?;
+        Ok(all.iter().filter_map(|document| serde_json::from_str(document).ok()).collect())
     }
 
     /// The last alarms that began or ended, the newest first.
@@ -402,12 +476,17 @@ impl Catalog {
             let rows = found.query_map([at_most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             rows.collect()
         })?;
-        let read = |(at, began, document): (i64, bool, String)| {
-            let change = if began { Change::Began } else { Change::Ended };
-            Some(Event { at: moment(at), change, alarm: serde_json::from_str(&document).ok()? })
-        };
+        let read = |(at, began, document): (i64, bool, String)| event(at, began, &document);
         Ok(all.into_iter().filter_map(read).collect())
     }
+}
+
+/// Which rows are the last of their alarm, and say that it began.
+const ON: &str = "began = 1 AND rowid IN (SELECT max(rowid) FROM event GROUP BY id, machine)";
+
+fn event(at: i64, began: bool, document: &str) -> Option<Event> {
+    let change = if began { Change::Began } else { Change::Ended };
+    Some(Event { at: moment(at), change, alarm: serde_json::from_str(document).ok()? })
 }
 
 fn with_more(path: &Path, more: &str) -> PathBuf {
@@ -510,6 +589,47 @@ mod tests {
         assert_eq!(catalog.tags(&other).unwrap().len(), 1);
         assert!(catalog.given_up(&one).unwrap().is_empty());
         assert!(catalog.remove_token("ops").unwrap() && !catalog.remove_token("ops").unwrap());
+    }
+
+    #[test]
+    fn what_was_on_and_what_was_not_told_is_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.db");
+        let event = |id: &str, machine: Option<&str>, change, at| Event {
+            at: Moment(at),
+            change,
+            alarm: Alarm {
+                id: id.into(),
+                gravity: crate::report::protection::Gravity::Warning,
+                machine: machine.map(str::to_owned),
+                says: "s".into(),
+                remedy: "r".into(),
+                since: Moment(at),
+            },
+        };
+        let (began, ended) = (Change::Began, Change::Ended);
+        {
+            let (catalog, _) = Catalog::open(&path).unwrap();
+            // Without a webhook: what is over is never told.
+            catalog.add_event(&event("a", Some("x"), began, 1), false).unwrap();
+            catalog.add_event(&event("a", Some("x"), ended, 2), false).unwrap();
+            catalog.add_event(&event("b", None, began, 3), false).unwrap();
+            assert_eq!(catalog.alarms_on().unwrap(), [event("b", None, began, 3).alarm]);
+        }
+        let (catalog, _) = Catalog::open(&path).unwrap();
+        let told: Vec<(i64, Event)> = catalog.to_tell(9).unwrap();
+        assert_eq!(told.iter().map(|it| &it.1).collect::<Vec<_>>(), [&event("b", None, began, 3)]);
+        catalog.told(told[0].0).unwrap();
+        for (id, change, at) in [("a", began, 4), ("b", ended, 5), ("c", began, 6)] {
+            catalog.add_event(&event(id, None, change, at), true).unwrap();
+        }
+        let numbers = |at_most| -> Vec<u64> {
+            catalog.to_tell(at_most).unwrap().iter().map(|(_, event)| event.at.0).collect()
+        };
+        assert_eq!(numbers(9), [4, 5, 6], "also what is over: it was told that it began");
+        assert_eq!(numbers(2), [5, 6]);
+        let on: Vec<String> = catalog.alarms_on().unwrap().into_iter().map(|alarm| alarm.id).collect();
+        assert_eq!(on, ["a", "c"]);
     }
 
     #[test]

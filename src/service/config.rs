@@ -45,6 +45,7 @@ use crate::name::Name;
 use crate::ops::toml_file;
 use crate::receive::folder::Options;
 use crate::receive::nbd::Config as Receive;
+use crate::receive::subject::Subject;
 use crate::receive::{Certificate, Peer};
 use crate::vault::retention::Retention;
 use landfall_image::convert::RateLimit;
@@ -109,7 +110,7 @@ pub struct Folder {
 /// What a client with a certificate may write to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// The certificate's subject as RFC 4514 prints it, or its SHA-256.
+    /// The certificate's subject, or its SHA-256.
     pub who: Who,
     /// Patterns of machines' names.
     pub machines: Vec<String>,
@@ -119,7 +120,7 @@ pub struct Client {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Whoever has a certificate with this subject.
-    Subject(String),
+    Subject(Subject),
     /// Whoever has this certificate, by its SHA-256.
     Fingerprint([u8; 32]),
 }
@@ -127,7 +128,7 @@ pub enum Who {
 impl Who {
     fn is(&self, certificate: &Certificate) -> bool {
         match self {
-            Who::Subject(subject) => *subject == certificate.subject,
+            Who::Subject(subject) => subject.is(&certificate.names),
             Who::Fingerprint(sha256) => *sha256 == certificate.sha256,
         }
     }

@@ -211,6 +211,12 @@ impl Service {
             Proven::Booted => {
                 tracing::info!(machine = %name, point = number, "a point has booted: {}", evidence.says)
             }
+            Proven::CouldNotRun => {
+                tracing::warn!(machine = %name, point = number, "a point could not be tried, which says nothing about it: {}", evidence.says)
+            }
+            Proven::Blocked => {
+                tracing::warn!(machine = %name, point = number, "a point cannot be recovered: {}", evidence.says)
+            }
             _ => tracing::warn!(machine = %name, point = number, "a point has not booted: {}", evidence.says),
         }
         watched.proven(&ProvenPoint { point: number, evidence: evidence.clone() });

@@ -9,11 +9,26 @@ use std::sync::Arc;
 /// The disks of machines, as hypervisors write to them: `MACHINE/DISK`.
 pub struct Receiving(pub Arc<Service>);
 
+impl Service {
+    /// Says in the log that a client was told of no disk, because the service's file does not name its certificate for it.
+    fn not_named(&self, name: &ExportName, peer: &Peer) {
+        let Some(certificate) = &peer.certificate else { return };
+        self.refusals.say(|unsaid| {
+            tracing::warn!(
+                export = %name, %peer, unsaid,
+                "not let in: no [[receive.client]] of the service's file names this certificate for the machine; the line for it is: {}",
+                certificate.rule()
+            );
+        });
+    }
+}
+
 impl Exports for Receiving {
     fn open(&self, name: &ExportName, peer: &Peer) -> Result<Option<Opened>> {
         let service = &self.0;
         // Whoever may not write to it is not told that it is there.
         if !service.config().may_write(peer, name.machine()) {
+            service.not_named(name, peer);
             return Ok(None);
         }
         let Some(stream) = service.stream(name) else { return Ok(None) };

@@ -39,11 +39,13 @@ pub mod watched;
 pub mod webhook;
 pub mod which;
 
+use crate::doors::Complaints;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::ExportName;
 use crate::receive::nbd::Monitor;
 use crate::receive::position;
+use crate::report::api::Verdict;
 pub use crate::report::api::WantedDisk as Wanted;
 use crate::report::protection::Point;
 use crate::vault::journal::{DiskInfo, Mark, State};
@@ -100,6 +102,8 @@ pub struct Service {
     changing: Mutex<()>,
     verifications: Verifications,
     webhook: Webhook,
+    /// About clients that are not named for what they ask for.
+    refusals: Complaints,
     /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
     beat: AtomicU64,
     /// What the receiver counts, once there is one.
@@ -116,13 +120,21 @@ impl Service {
     pub fn open(config: Config) -> Result<Arc<Service>> {
         // Everything of every machine is in there.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.vault);
-        made.map_err(|error| Error::io("cannot make the vault's folder", error).in_file(&config.vault))?;
+        made.map_err(|error| {
+            let error = Error::io("cannot make the vault's folder", error).in_file(&config.vault);
+            error.hint(crate::vault::WRITABLE)
+        })?;
         let (vault, troubles) = Vault::open(&config.vault)?;
         let (catalog, aside) = Catalog::open(&config.vault.join(catalog::CATALOG))?;
         // Before anything is let in: machines into which something was cut off are closed.
         let is_there = |name: &Name| vault.machine(name).is_ok() || troubles.contains_key(name);
         let deltas = Deltas::open(&vault, &config.vault, is_there)?;
         let folders = folders::all(&config.folders);
+        let alarms = Alarms::of(catalog.alarms_on()?);
+        let untold = match config.alarm.webhook {
+            Some(_) => catalog.to_tell(webhook::WAITING_AT_MOST)?,
+            None => Vec::new(),
+        };
         let mut service = Service {
             config,
             vault,
@@ -131,14 +143,15 @@ impl Service {
             streams: RwLock::default(),
             unreadable: BTreeMap::new(),
             catalog_lost: aside.map(|path| path.display().to_string()),
-            alarms: Alarms::default(),
+            alarms,
             outgoing: Outgoing::default(),
             folders,
             deltas,
             receipts: Receipts::default(),
             changing: Mutex::default(),
             verifications: Verifications::default(),
-            webhook: Webhook::default(),
+            webhook: Webhook::with(untold),
+            refusals: Complaints::default(),
             beat: AtomicU64::new(0),
             monitor: OnceLock::new(),
             stopping: AtomicBool::new(false),
@@ -191,6 +204,10 @@ impl Service {
         match self.catalog.proofs(&machine.home().machine) {
             Ok(proofs) => proofs.iter().for_each(|proof| watched.proven(proof)),
             Err(error) => tracing::error!(machine = %name, %error, "its evidence cannot be read"),
+        }
+        match self.catalog.differed(&machine.home().machine) {
+            Ok(points) => points.into_iter().for_each(|point| watched.judged(point, Verdict::Differed)),
+            Err(error) => tracing::error!(machine = %name, %error, "its verifications cannot be read"),
         }
         self.machines.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::new(watched));
         self.meet(name, &machine);

@@ -317,18 +317,19 @@ impl Service {
                 }
                 let change = if has_begun { Change::Began } else { Change::Ended };
                 let event = Event { at, change, alarm: alarm.clone() };
-                if let Err(error) = self.catalog.add_event(&event) {
+                let has_webhook = self.config.alarm.webhook.is_some();
+                let number = self.catalog.add_event(&event, has_webhook).inspect_err(|error| {
                     tracing::error!(%error, "an alarm cannot be written down");
-                }
-                if self.config.alarm.webhook.is_some() {
-                    self.webhook.tell(event);
+                });
+                if has_webhook {
+                    self.webhook.tell(number.ok(), event);
                 }
             }
         }
     }
 
     /// Everything that is wrong.
-    fn wrong(&self, at: Moment) -> Vec<Wrong> {
+    pub(super) fn wrong(&self, at: Moment) -> Vec<Wrong> {
         let (mut found, mut cut_off) = (Vec::new(), Vec::new());
         let mut put = |id, gravity, machine: Option<&str>, says: String, remedy: &str| {
             let (machine, remedy) = (machine.map(str::to_owned), remedy.to_owned());
@@ -400,6 +401,15 @@ impl Service {
                 );
             }
         }
+        if let Some(says) = self.incomplete_groups() {
+            put(
+                "group-incomplete",
+                Gravity::Warning,
+                None,
+                says,
+                "The others get their points without them: protect them, too (landfall protect), or write their names as they are protected ([group.NAME] machines).",
+            );
+        }
         for (name, watched) in self.watched() {
             let machine = Some(name.as_str());
             let (cut, upkeep) = watched.failures();
@@ -434,6 +444,15 @@ impl Service {
                         shown_duration(Duration::from_secs(span.as_secs() / 3600 * 3600))
                     ),
                     "An NBD client or an export that was forgotten: end it at its side, or start the service again.",
+                );
+            }
+            if let Some(points) = numbered(&name, &watched.differed()) {
+                put(
+                    "point-differed",
+                    Gravity::Critical,
+                    machine,
+                    format!("{points} not what was written: its verification differed."),
+                    "Recover from another point, once it is verified (landfall points verify): earlier ones may be sound. Check the medium of the vault, and copy the machine's disks anew (sync=full). This goes on until the point is given up (landfall points delete) or matches.",
                 );
             }
             let rules = self.config.protect(&name);
@@ -532,17 +551,20 @@ impl Service {
                 );
             }
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
-            let (mut gone, mut waiting) = (Vec::new(), Vec::new());
-            let is_half = self.is_half(&watched);
+            let mut waiting = Vec::new();
+            // Of one that was promoted nothing is wanted.
             let disks = if is_promoted { Vec::new() } else { self.disks(&watched) };
+            let is_half = self.is_half(&watched);
+            let mut gone = self.unsent(&name, &watched, &disks);
             for (disk, seen, copying) in disks {
                 // Who sent it before does not matter any longer; and a delta is on its way.
-                if brought.contains_key(&disk) || is_half {
+                let matters = seen.connections == 0 && !brought.contains_key(&disk) && !is_half;
+                if !matters || gone.iter().any(|(known, _)| *known == disk) {
                     continue;
                 }
-                match seen.lost.filter(|_| seen.connections == 0) {
+                match seen.lost {
                     Some(why) => gone.push((disk, why)),
-                    None => waiting.extend(copying.filter(|_| seen.connections == 0).map(|why| (disk, why))),
+                    None => waiting.extend(copying.map(|why| (disk, why))),
                 }
             }
             if let Some((_, why)) = gone.first() {
@@ -551,7 +573,7 @@ impl Service {
                     Gravity::Critical,
                     machine,
                     format!("Nobody sends {} any longer: {why}.", listed(&name, &gone)),
-                    "The machine goes on without protection: start its replication again.",
+                    "The machine goes on without protection: start its replication again. A job with reconnect-delay that still waits comes back with the machine's next write.",
                 );
             }
             if let Some((_, why)) = waiting.first() {
@@ -572,6 +594,27 @@ impl Service {
         self.deltas.wrong(&mut |wrong| found.push(wrong));
         self.wrong_with_folders(&mut |wrong| found.push(wrong));
         found
+    }
+
+    /// Groups of which some machines are protected and others are not, in a line.
+    fn incomplete_groups(&self) -> Option<String> {
+        let known = self.watched();
+        let mut lines = Vec::new();
+        for (group, members) in &self.config.groups {
+            // One that cannot be read is told of elsewhere.
+            let missing: Vec<&str> = members
+                .iter()
+                .filter(|name| !known.contains_key(*name) && !self.unreadable.contains_key(*name))
+                .map(Name::as_str)
+                .collect();
+            if !missing.is_empty() && members.iter().any(|name| known.contains_key(name)) {
+                lines.push(format!(
+                    "The group {group} has machines that are not protected: {}.",
+                    missing.join(", ")
+                ));
+            }
+        }
+        (!lines.is_empty()).then(|| lines.join(" "))
     }
 
     /// How old the newest state of a machine may be, in seconds.
@@ -603,6 +646,21 @@ fn listed(machine: &Name, disks: &[(String, String)]) -> String {
     let more = disks.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", shown.join(", "))
+}
+
+/// Points of a machine as the subject of a sentence, the first of many; `None` where there are none.
+fn numbered(machine: &Name, points: &[u64]) -> Option<String> {
+    const SHOWN: usize = 8;
+    let (last, others) = points.split_last()?;
+    if others.is_empty() {
+        return Some(format!("Point {last} of {machine} is"));
+    }
+    let shown: Vec<String> = others.iter().take(SHOWN).map(u64::to_string).collect();
+    let more = match points.len() - shown.len() {
+        1 => last.to_string(),
+        more => format!("{more} more"),
+    };
+    Some(format!("Points {} and {more} of {machine} are", shown.join(", ")))
 }
 
 /// What part of `size` is free, in whole per cent.

@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Beside clients: segments, bases, the catalog, sockets.
 const FILES_AT_LEAST: u64 = 16 << 10;
 
+/// What an ordinary user needs, to give a socket to a group.
+pub(crate) const POINTS_GROUP: &str = "the service's user has to be a member of that group: usermod -aG GROUP landfall, or for systemd SupplementaryGroups=GROUP (systemctl edit landfall)";
+
 /// A service with its sockets open.
 pub struct Bound {
     service: Arc<Service>,
@@ -43,7 +46,8 @@ impl Bound {
         let mut builder = std::fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o755).create(&config.sockets);
         made.map_err(|error| {
-            Error::io("cannot make the folder for sockets", error).in_file(&config.sockets)
+            let error = Error::io("cannot make the folder for sockets", error).in_file(&config.sockets);
+            error.hint("the service's user has to write where it is to be (systemd: RuntimeDirectory=landfall), or name another one: sockets = …")
         })?;
         let mut receive = config.receive.clone();
         receive.listen.push(Listen::Unix(config.receive_socket()));
@@ -131,7 +135,10 @@ fn raise_open_files() {
 
 /// Lets a group of this machine in: hypervisors run as users of their own.
 fn share(socket: &Path, group: u32) -> Result<()> {
-    let failed = |error| Error::io("cannot be shared with the group of points_group", error).in_file(socket);
+    let failed = |error: std::io::Error| {
+        let error = Error::io("cannot be shared with the group of points_group", error).in_file(socket);
+        error.hint(POINTS_GROUP)
+    };
     std::os::unix::fs::chown(socket, None, Some(group)).map_err(failed)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660)).map_err(failed)
 }

@@ -1,5 +1,6 @@
 //! How everything is, for those who ask.
 
+use super::config::InSync;
 use super::stream::Seen;
 use super::watched::{Fed, Watched};
 use super::{DEFINITION, Service, rpo};
@@ -11,6 +12,10 @@ use crate::report::protection::{
     Coverage, DeltaStatus, DiskStatus, MachineStatus, ProofStatus, Protection, Rpo, Status, VaultStatus,
 };
 use landfall_image::{Bytes, Result};
+use std::time::Duration;
+
+/// How long a disk may have no client until its machine is at risk, at most: jobs connect again after a restart of the service.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 impl Service {
     /// How everything is at this moment.
@@ -66,6 +71,35 @@ impl Service {
         infos.values().map(one).collect()
     }
 
+    /// Disks of a mirrored machine that has points and that nobody sends any longer, each with why. A short while is nothing: a client that
+    /// is there again goes on.
+    pub(super) fn unsent(
+        &self,
+        name: &Name,
+        watched: &Watched,
+        disks: &[(String, Seen, Option<String>)],
+    ) -> Vec<(String, String)> {
+        if watched.points().is_empty() || watched.fed() != Fed::Mirrored || self.is_half(watched) {
+            return Vec::new();
+        }
+        let (rules, brought) = (self.config.protect(name), watched.brought());
+        let grace = GRACE.min(rules.rpo);
+        let why = |seen: &Seen| {
+            if seen.lost.is_some() {
+                return seen.lost.clone();
+            }
+            // Who copies now and then, and is watched by somebody else, comes again: only the age of what it has sent counts.
+            seen.alone.filter(|alone| *alone >= grace && rules.in_sync != InSync::Flush)?;
+            let left = seen.left.as_ref().map(|peer| format!("{peer} has ended its connection"));
+            left.or_else(|| Some("nobody has come since the service started".to_owned()))
+        };
+        let is_alone = |(disk, seen, copying): &&(String, Seen, Option<String>)| {
+            seen.connections == 0 && copying.is_none() && !brought.contains_key(disk)
+        };
+        let alone = disks.iter().filter(is_alone);
+        alone.filter_map(|(disk, seen, _)| Some((disk.clone(), why(seen)?))).collect()
+    }
+
     fn machine_status(&self, name: &Name, watched: &Watched, at: Moment) -> MachineStatus {
         let (infos, defined) = watched
             .machine()
@@ -75,6 +109,7 @@ impl Service {
         let target = self.target(name, watched);
         let actual = watched.age(at.0);
         let seen = self.disks(watched);
+        let unsent = self.unsent(name, watched, &seen);
         let sizes: Vec<u64> = infos.values().map(|info| info.size).collect();
         let mut brought = watched.brought();
         let receiving = self.incoming().leases.running(name);
@@ -100,7 +135,8 @@ impl Service {
         let every = self.config.protect(name).prove.map(|every| every.as_secs_f64());
         let [last, booted] = watched.proofs();
         let proof = ProofStatus { every, last, booted };
-        let (protection, because) = verdict(&disks, actual, target, watched, receiving.as_ref());
+        let (protection, because) =
+            verdict(&disks, actual, target, watched, receiving.as_ref(), unsent.first());
         MachineStatus {
             name: name.to_string(),
             protection,
@@ -147,6 +183,7 @@ fn verdict(
     target: f64,
     watched: &Watched,
     receiving: Option<&(String, bool)>,
+    unsent: Option<&(String, String)>,
 ) -> (Protection, String) {
     if let Some((says, true)) = receiving {
         let protection = if actual.is_some() { Protection::AtRisk } else { Protection::Unprotected };
@@ -191,6 +228,9 @@ fn verdict(
         );
     }
     let age = rpo::age(age);
+    if let Some((disk, why)) = unsent {
+        return (Protection::AtRisk, format!("nobody sends {disk}: {why}; its newest state is {age} old"));
+    }
     let says = match watched.fed() {
         Fed::Mirrored => format!("its newest state is {age} old"),
         Fed::Deltas { .. } => format!("its last delta is {age} old"),

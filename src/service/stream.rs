@@ -52,6 +52,10 @@ struct Session {
     doubter: Option<Peer>,
     /// How the last one ended, where that was not meant.
     lost: Option<String>,
+    /// Who sent last, where it left as it meant to.
+    left: Option<String>,
+    /// Since when nobody is connected; at first since the start.
+    alone: Option<Instant>,
 }
 
 /// How a stream is at this moment.
@@ -65,6 +69,10 @@ pub struct Seen {
     pub written: Option<u64>,
     /// Why the last client went, where it did not mean to.
     pub lost: Option<String>,
+    /// Who sent last since the start, where it left as it meant to.
+    pub left: Option<String>,
+    /// For how long nobody has been connected; `None` where somebody is.
+    pub alone: Option<Duration>,
 }
 
 impl Stream {
@@ -78,7 +86,7 @@ impl Stream {
             is_fresh: AtomicBool::new(true),
             connections: AtomicUsize::new(0),
             written: AtomicU64::new(0),
-            session: Mutex::default(),
+            session: Mutex::new(Session { alone: Some(Instant::now()), ..Session::default() }),
         }
     }
 
@@ -113,6 +121,8 @@ impl Stream {
             peer: session.peer.clone(),
             written: Some(self.written.load(Ordering::Relaxed)).filter(|time| *time > 0),
             lost: session.lost.clone(),
+            left: session.left.clone(),
+            alone: session.alone.map(|since| since.elapsed()),
         }
     }
 
@@ -132,8 +142,9 @@ impl Stream {
         self.connections.store(connections, Ordering::Relaxed);
         session.lost = session.lost.take().or_else(|| why.map(str::to_owned));
         if connections == 0 {
-            session.peer = None;
+            session.left = session.peer.take().filter(|_| session.lost.is_none());
             session.flushed = None;
+            session.alone = Some(Instant::now());
         }
     }
 

@@ -199,14 +199,17 @@ impl Service {
                     tracing::error!(machine = %job.machine, point = job.point, verdict = verdict.name(), "{}", done.says)
                 }
             }
-            let kept = self.machine(&job.machine).and_then(|watched| {
-                self.catalog.add_verification(&watched.machine().home().machine, &done, verdict)
-            });
-            if let Err(error) = kept {
+            if let Err(error) = self.keep_verdict(&job, &done, verdict) {
                 tracing::error!(%error, "what came of a verification cannot be written down");
             }
             self.verifications.jobs().running = None;
         }
+    }
+
+    fn keep_verdict(&self, job: &Job, done: &Verification, verdict: Verdict) -> Result<()> {
+        let watched = self.machine(&job.machine)?;
+        watched.judged(job.point, verdict);
+        self.catalog.add_verification(&watched.machine().home().machine, done, verdict)
     }
 
     fn read_point(&self, job: &Job) -> Verification {
@@ -390,6 +393,7 @@ fn damage(disk: &PointDisk, cancel: &Cancel) -> (Vec<Damage>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::protection::Gravity;
     use crate::service::Wanted;
     use crate::service::config::Config;
     use landfall_image::DiskMut;
@@ -456,8 +460,7 @@ mod tests {
                 let job = service.verifications.next().unwrap();
                 let mut done = service.read_point(&job);
                 done.ended = Some(Moment::now());
-                let machine = service.machine(&name).unwrap().machine().home().machine;
-                service.catalog.add_verification(&machine, &done, done.verdict.unwrap()).unwrap();
+                service.keep_verdict(&job, &done, done.verdict.unwrap()).unwrap();
                 service.verifications.jobs().running = None;
             });
             worker.join().unwrap();
@@ -544,7 +547,15 @@ mod tests {
             assert_eq!(seen.disks[1].verdict, Verdict::Matched);
         }
         flip(base, (2 << 20) + 10_000);
+        let differed = |service: &Service| {
+            let found = service.wrong(Moment::now()).into_iter().find(|wrong| wrong.id == "point-differed");
+            found.map(|wrong| (wrong.gravity, wrong.says))
+        };
+        let says = format!("Points {older} and {newer} of web01 are not what was written");
+        assert!(differed(&service).is_some_and(|it| it.0 == Gravity::Critical && it.1.contains(&says)));
         assert_eq!(verified(&service, newer).verdict, Some(Verdict::Matched), "the control");
+        assert_eq!(verified(&service, older).verdict, Some(Verdict::Matched), "the control");
+        assert_eq!(differed(&service), None);
         // In the journal, behind the older point: only the newer one has it.
         let segments = files(dir.path(), ".seg");
         let last = segments.last().unwrap();
@@ -559,6 +570,15 @@ mod tests {
         let name: Name = "web01".parse().unwrap();
         let shown = service.points(&name).unwrap();
         assert_eq!(shown.last().unwrap().verified.unwrap().verdict, Verdict::Differed);
+        // It is wrong as long as the point is there, also for the next service.
+        let says = format!("Point {newer} of web01 is not what was written");
+        assert!(differed(&service).is_some_and(|it| it.1.contains(&says)), "{:?}", differed(&service));
+        drop(service);
+        let service = open(dir.path());
+        assert!(differed(&service).is_some_and(|it| it.1.contains(&says)), "{:?}", differed(&service));
+        // One that was given up is none.
+        service.machine(&name).unwrap().judged(newer + 1000, Verdict::Differed);
+        assert!(differed(&service).is_some_and(|it| it.1.contains(&says)), "{:?}", differed(&service));
     }
 
     /// Not all that is lost leaves a wrong checksum behind: a part of a file that became a hole reads as zeros.

@@ -2,11 +2,12 @@
 
 use super::rpo::Ages;
 use crate::receive::position::{self, Brought};
+use crate::report::api::Verdict;
 use crate::report::protection::{PreparedPoint, Proven, ProvenPoint};
 use crate::vault::journal::{Checkpoint, Mark};
 use crate::vault::machine::Machine;
 use landfall_image::Result;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,6 +54,8 @@ struct State {
     prepare_failed: Option<String>,
     /// Who tried to write though it was promoted, and when.
     is_back: Option<(String, u64)>,
+    /// Points that are not what was written, by their last verification.
+    differed: BTreeSet<u64>,
 }
 
 impl Watched {
@@ -172,6 +175,23 @@ impl Watched {
     /// Who tried that last, and when.
     pub(super) fn is_back(&self) -> Option<(String, u64)> {
         self.state().is_back.clone()
+    }
+
+    /// A point was verified.
+    pub(super) fn judged(&self, point: u64, verdict: Verdict) {
+        let mut state = self.state();
+        match verdict {
+            Verdict::Differed => drop(state.differed.insert(point)),
+            Verdict::Matched => drop(state.differed.remove(&point)),
+            Verdict::CouldNotRun => {}
+        }
+    }
+
+    /// The points that are there and not what was written, by their last verification.
+    pub fn differed(&self) -> Vec<u64> {
+        let state = self.state();
+        let is_there = |point: &&u64| state.points.binary_search_by_key(*point, |it| it.sequence).is_ok();
+        state.differed.iter().filter(is_there).copied().collect()
     }
 
     /// How old the newest state is at `now`, in seconds; `None` where there is no point.

@@ -1,7 +1,8 @@
 //! Alarms, as somebody else's program wants to hear of them: each that begins or ends, by POST, in their order.
 //!
-//! A program that does not answer is asked again after growing pauses. Meanwhile alarms wait, and that they do is an alarm itself. They wait in
-//! memory: what is still wrong when the service starts again begins again.
+//! A program that does not answer is asked again after growing pauses. Meanwhile alarms wait, and that they do is an alarm itself. They wait
+//! beyond the end of the service, in the catalog: what was not told is told by the next one; what was told as the service was killed may be told
+//! twice.
 
 use super::Service;
 use crate::report::VERSION;
@@ -18,7 +19,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 /// Alarms that wait; of more, the oldest is given up.
-const WAITING_AT_MOST: usize = 1000;
+pub(super) const WAITING_AT_MOST: usize = 1000;
 /// For one attempt.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between the first two attempts; doubled from one to the next, up to the longest.
@@ -33,9 +34,12 @@ pub(super) struct Webhook {
     cancel: Cancel,
 }
 
+type Waiting = (Option<i64>, Event);
+
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Event>,
+    /// Each with its number in the catalog, where it could be written there.
+    waiting: VecDeque<Waiting>,
     /// Why the last attempt failed.
     trouble: Option<String>,
 }
@@ -45,18 +49,24 @@ impl Webhook {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// With what the service before this one did not tell.
+    pub(super) fn with(waiting: Vec<(i64, Event)>) -> Webhook {
+        let waiting = waiting.into_iter().map(|(number, event)| (Some(number), event)).collect();
+        Webhook { state: Mutex::new(State { waiting, trouble: None }), ..Webhook::default() }
+    }
+
     /// Has an alarm told.
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn tell(&self, number: Option<i64>, event: Event) {
         let mut state = self.state();
         if state.waiting.len() >= WAITING_AT_MOST
-            && let Some(lost) = state.waiting.pop_front()
+            && let Some((_, lost)) = state.waiting.pop_front()
         {
             tracing::error!(
                 id = lost.alarm.id,
                 "too many alarms wait for the webhook; the oldest is given up"
             );
         }
-        state.waiting.push_back(event);
+        state.waiting.push_back((number, event));
         self.wake.notify_one();
     }
 
@@ -71,7 +81,7 @@ impl Webhook {
     }
 
     /// The first that waits, once there is one; it stays in its place. `None` when the service stops.
-    fn first(&self) -> Option<Event> {
+    fn first(&self) -> Option<Waiting> {
         let mut state = self.state();
         while !self.cancel.is_cancelled() {
             if let Some(first) = state.waiting.front() {
@@ -84,7 +94,7 @@ impl Webhook {
     }
 
     /// Takes down what came of an attempt to tell the first.
-    fn told(&self, first: &Event, outcome: &Result<()>) {
+    fn told(&self, first: &Waiting, outcome: &Result<()>) {
         let mut state = self.state();
         state.trouble = outcome.as_ref().err().map(ToString::to_string);
         // It may have been given up meanwhile.
@@ -113,12 +123,17 @@ impl Service {
         let mut poster = None;
         while let Some(first) = self.webhook.first() {
             let Some(url) = &self.config.alarm.webhook else { return };
-            let sent = self.send(&mut poster, url, &first);
+            let sent = self.send(&mut poster, url, &first.1);
             self.webhook.told(&first, &sent);
             match sent {
-                Ok(()) => pause = PAUSE,
+                Ok(()) => {
+                    pause = PAUSE;
+                    if let Err(error) = first.0.map_or(Ok(()), |number| self.catalog.told(number)) {
+                        tracing::error!(%error, "that an alarm was told cannot be written down; it will be told again");
+                    }
+                }
                 Err(error) => {
-                    tracing::warn!(%error, id = first.alarm.id, again_after = ?pause, "an alarm cannot be sent");
+                    tracing::warn!(%error, id = first.1.alarm.id, again_after = ?pause, "an alarm cannot be sent");
                     self.webhook.pause(pause);
                     pause = (pause * 2).min(PAUSE_AT_MOST);
                     // The system's authorities may have changed.
@@ -242,8 +257,8 @@ mod tests {
         );
         let config = crate::service::config::Config::parse(&text, Path::new(dir.path())).unwrap();
         let service = Service::open(config).unwrap();
-        service.webhook.tell(event(1));
-        service.webhook.tell(event(2));
+        service.webhook.tell(None, event(1));
+        service.webhook.tell(None, event(2));
         std::thread::scope(|scope| {
             let _stops = Stops(&service);
             scope.spawn(|| service.send_alarms());
@@ -263,7 +278,7 @@ mod tests {
             assert_eq!(take(&listener, "204 No Content").event, event(1), "it is told again");
             assert_eq!(take(&listener, "200 OK").event, event(2));
             wait(false);
-            service.webhook.tell(event(3));
+            service.webhook.tell(None, event(3));
             assert_eq!(take(&listener, "200 OK").event, event(3));
         });
     }
@@ -272,10 +287,10 @@ mod tests {
     fn who_never_answers_costs_a_bounded_number_of_alarms() {
         let webhook = Webhook::default();
         for number in 0..WAITING_AT_MOST as u64 + 7 {
-            webhook.tell(event(number));
+            webhook.tell(None, event(number));
         }
         assert_eq!(webhook.state().waiting.len(), WAITING_AT_MOST);
-        assert_eq!(webhook.first().unwrap(), event(7), "the oldest went");
+        assert_eq!(webhook.first().unwrap(), (None, event(7)), "the oldest went");
         webhook.stop();
         assert_eq!(webhook.first(), None);
     }

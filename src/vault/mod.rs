@@ -62,6 +62,26 @@ const HANDLES: usize = 512;
 /// Records in memory, of all machines, above which those with the most close their segment: 48 bytes each.
 const RECORDS_IN_MEMORY: usize = 2 << 20;
 
+/// What the vault's folder needs.
+pub(crate) const WRITABLE: &str = "name a folder that the service's user can make and write (vault = …); of systemd's unit, one outside of /var/lib/landfall needs ReadWritePaths= (systemctl edit landfall)";
+
+/// Names that may be in a folder which becomes a vault.
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    ["lock", "vault.json.new", "lost+found"].iter().any(|own| name == *own)
+}
+
+/// Refuses a folder that holds something else.
+fn check_empty(root: &Path) -> Result<()> {
+    let mut entries =
+        std::fs::read_dir(root).map_err(|error| Error::io("cannot list", error).in_file(root))?;
+    match entries.any(|entry| entry.is_ok_and(|entry| !is_ours(&entry.file_name()))) {
+        true => Err(Error::refused("the folder is not empty, and no vault")
+            .in_file(root)
+            .hint("name an empty folder, or the vault's own")),
+        false => Ok(()),
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     landfall_vault: u32,
@@ -115,15 +135,10 @@ impl Vault {
     /// machine that cannot be read is no error: it is among the troubles.
     pub fn open(root: &Path) -> Result<(Vault, Troubles)> {
         let failed = |doing| move |error| Error::io(doing, error).in_file(root);
-        std::fs::create_dir_all(root).map_err(failed("cannot make the vault's folder"))?;
-        let is_new = !root.join("vault.json").exists();
-        let mut entries = std::fs::read_dir(root).map_err(failed("cannot list"))?;
-        let is_ours =
-            |name: &std::ffi::OsStr| ["lock", "vault.json.new", "lost+found"].iter().any(|own| name == *own);
-        if is_new && entries.any(|entry| entry.is_ok_and(|entry| !is_ours(&entry.file_name()))) {
-            return Err(Error::refused("the folder is not empty, and no vault")
-                .in_file(root)
-                .hint("name an empty folder, or the vault's own"));
+        std::fs::create_dir_all(root)
+            .map_err(|error| failed("cannot make the vault's folder")(error).hint(WRITABLE))?;
+        if !root.join("vault.json").exists() {
+            check_empty(root)?;
         }
         let lock =
             std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
@@ -136,6 +151,27 @@ impl Vault {
         let storage: Arc<dyn Storage> = Arc::new(Folder::new(root));
         let size = storage.room()?.map_or(u64::MAX, |(_, size)| size);
         Vault::on(storage, Limits::of_room(size), Some(lock), &running::boot_id())
+    }
+
+    /// Looks whether this user can open a vault there, or make one, and leaves all as it is. Another process may work on it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn check(root: &Path) -> Result<()> {
+        use rustix::fs::{Access, access};
+        let failed = |doing| move |error| Error::io(doing, error).in_file(root).hint(WRITABLE);
+        if root.join("vault.json").exists() {
+            let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+            return access(root, all).map_err(|error| failed("the vault cannot be written to")(error.into()));
+        }
+        if root.exists() {
+            check_empty(root)?;
+        }
+        // Whether a folder can be made is not told by its rights alone: /proc has none for anybody's.
+        let there = root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        let trial = there.join(format!(".landfall-check-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir(&trial).map_err(failed("the vault's folder cannot be made or written"))?;
+        std::fs::remove_dir(&trial).map_err(failed("what was made to try cannot be removed"))
     }
 
     /// As [`open`](Self::open), on any storage; `boot_id` is the host's, which changes whenever it starts.

@@ -27,6 +27,9 @@ impl Authority {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(names.map(String::from).to_vec()).unwrap();
             params.distinguished_name = rcgen::DistinguishedName::new();
+            if file == "client" {
+                params.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
+            }
             params.distinguished_name.push(DnType::CommonName, names[0]);
             let certificate = params.signed_by(&key, &issuer).unwrap();
             std::fs::write(dir.path().join(format!("{file}-cert.pem")), certificate.pem()).unwrap();
@@ -82,7 +85,7 @@ fn only_certificates_of_the_authority_open_the_door() {
     {
         let asked = running.shelf.asked.lock().unwrap();
         let certificate = asked[0].1.certificate.clone().unwrap();
-        assert_eq!(certificate.subject, "CN=web01");
+        assert_eq!(certificate.subject, "CN=web01,O=Example\\, Inc.");
         assert_eq!(certificate.sha256[..], Sha256::digest(&ours.client_der)[..]);
     }
     drop(client);
@@ -106,6 +109,27 @@ fn only_certificates_of_the_authority_open_the_door() {
     // The third was told to encrypt, and left.
     let stats = running.until(|stats| stats.connections == 0);
     assert_eq!(stats.not_let_in, 2);
+}
+
+/// One that is killed says goodbye to neither: it is said in our words.
+#[test]
+fn who_vanishes_is_told_of_as_without_encryption() {
+    let ours = Authority::new();
+    let running = ours.receiver();
+    running.disk("web01/sda", 1 << 20);
+    let uri = format!(
+        "nbds://localhost:{}/web01/sda?tls-certificates={}",
+        running.addresses[0].port(),
+        ours.dir.path().display()
+    );
+    let Some(mut python) = nbdsh::python() else { return };
+    let script = format!(
+        "import nbd, os\nh = nbd.NBD()\nh.set_uri_allow_local_file(True)\nh.connect_uri({uri:?})\nh.pread(512, 0)\nos.kill(os.getpid(), 9)\n"
+    );
+    let out = python.args(["-c", &script]).output().unwrap();
+    assert_eq!(out.status.code(), None, "{}", String::from_utf8_lossy(&out.stderr));
+    let event = running.wait_for("0 left");
+    assert!(event.ends_with("hung up without a goodbye"), "{event}");
 }
 
 /// In the clear there is one answer to everything, whether or not the export exists.

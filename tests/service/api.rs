@@ -190,9 +190,40 @@ fn a_machine_is_protected_by_what_the_program_says_itself() {
         ("error", site.document(&["points", "list", "nobody"])),
     ];
     check(&documents);
+    // The service is killed and starts again while the machine writes: its jobs wait for it, and go on.
+    assert!(
+        protected.contains("\"reconnect-delay\":25") && protected.contains("<reconnect delay='25'/>"),
+        "{protected}"
+    );
+    site.kill();
+    std::thread::scope(|scope| {
+        let writing =
+            scope.spawn(|| daemon.io("vda", &["write -P 9 1M 64k".into(), "write -P 9 3M 64k".into()]));
+        std::thread::sleep(Duration::from_millis(300));
+        site.start();
+        writing.join().unwrap();
+    });
+    daemon.io("vdb", &["write -P 9 1M 64k".into()]);
+    // Nobody can tell that from a copy that begins anew.
+    let doubted = site.verb_code(&["status", "web01"], 1);
+    assert!(doubted.contains("AT RISK"), "{doubted}");
+    let ready = site.document(&["ready", "web01"]);
+    let after = ready["point"]["number"].as_u64().unwrap_or_else(|| panic!("{ready}")).to_string();
+    site.wait_for_status(0);
+    let uri = |number: &str, disk: usize| {
+        let point = site.document(&["points", "show", "web01", number]);
+        point["disks"][disk]["uri"].as_str().unwrap().to_owned()
+    };
+    for (place, disk) in ["vda", "vdb"].into_iter().enumerate() {
+        let uri = uri(&after, place);
+        output(Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "raw", &uri]).arg(&copy));
+        assert!(std::fs::read(&copy).unwrap() == daemon.content(disk), "{disk}");
+    }
     // The source dies: the machine is no longer protected, and the program says why and what to do.
     drop(daemon);
     site.wait_for_status(1);
+    // The alarm comes with the next look at everything.
+    std::thread::sleep(Duration::from_millis(2500));
     let alarms = site.verb_code(&["alarms"], 1);
     assert!(alarms.contains("[stream-gone]") && alarms.contains("fix: "), "{alarms}");
     site.kill();
@@ -361,6 +392,17 @@ fn the_webhook_hears_of_a_stream_that_went_and_came_back() {
         (first["change"].as_str(), first["alarm"]["id"].as_str()),
         (Some("began"), Some("copy-needed"))
     );
+    // A restart is no news: what was on goes on, and its end is told.
+    std::thread::sleep(Duration::from_millis(500));
+    site.kill();
+    site.start();
+    let began = || -> usize {
+        let history = site.document(&["alarms", "--history"]);
+        let events = history["history"].as_array().unwrap_or_else(|| panic!("{history}"));
+        events.iter().filter(|event| event["change"] == "began").count()
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(began(), 1);
     site.verb(&["ready", "web01"]);
     let second = take();
     assert_eq!(

@@ -165,7 +165,8 @@ fn a_machine_that_is_written_to_is_sent_again_and_again() {
 #[test]
 fn a_stranger_gets_nothing_and_a_certificate_sends_what_it_may() {
     let mut from = Site::new("");
-    let mut to = Other::new("", "[[receive.client]]\nsubject = \"CN=web01\"\nmachines = [\"web*\"]\n");
+    let mut to =
+        Other::new("", "[[receive.client]]\nsubject = 'CN=web01,O=Example\\, Inc.'\nmachines = [\"web*\"]\n");
     write(&from, "web01", MIB, &[("sda", 4096, vec![7; 4096])]);
     write(&from, "db01", MIB, &[]);
     from.start();

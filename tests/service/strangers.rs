@@ -12,7 +12,7 @@ fn a_client_writes_to_the_machines_that_it_is_named_for() {
     let file = |name: &str| authority.path(name).display().to_string();
     let site = Site::new(&format!(
         "[receive]\nlisten = [\"127.0.0.1:0\"]\ncertificate = {:?}\nkey = {:?}\nclients_ca = {:?}\n\
-         client = [{{ subject = \"CN=web01\", machines = [\"web*\"] }}]\n",
+         client = [{{ subject = 'CN=web01,O=Example\\, Inc.', machines = [\"web*\"] }}]\n",
         file("server-cert.pem"),
         file("server-key.pem"),
         file("ca-cert.pem"),
@@ -44,6 +44,54 @@ fn a_client_writes_to_the_machines_that_it_is_named_for() {
         cancel.cancel();
         running.join().unwrap().unwrap();
     });
+}
+
+/// Whoever is not let in hears nothing of it; the log of the service has the line that would let it in, and not without end.
+#[test]
+fn who_is_not_named_is_told_of_in_the_log() {
+    let authority = Authority::new();
+    let file = |name: &str| authority.path(name).display().to_string();
+    let mut site = Site::new(&format!(
+        "[receive]\nlisten = [\"127.0.0.1:0\"]\ncertificate = {:?}\nkey = {:?}\nclients_ca = {:?}\n\
+         client = [{{ subject = \"CN=hv1\", machines = [\"*\"] }}]\n",
+        file("server-cert.pem"),
+        file("server-key.pem"),
+        file("ca-cert.pem"),
+    ));
+    site.protect("web01", &["sda"], 1 << 20);
+    site.start();
+    let address = |site: &Site| {
+        let begin = Instant::now();
+        loop {
+            let log = site.log();
+            let last = log.rsplit_once("nbd=[").and_then(|(_, rest)| rest.split_once(']'));
+            if let Some((address, _)) = last {
+                return address.to_owned();
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let open =
+        |address: &str| connect(&format!("nbds://{address}/web01/sda"), authority.files(Some("client")));
+    let here = address(&site);
+    for _ in 0..30 {
+        assert!(open(&here).is_err());
+    }
+    let log = site.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("the line for it is: ")).collect();
+    assert!(!lines.is_empty() && lines.len() <= 25, "{log}");
+    // As it is written there, it lets in.
+    let (_, rule) = lines[0].split_once("the line for it is: ").unwrap();
+    let rule = rule.split(" export=").next().unwrap();
+    assert_eq!(rule, r#"subject = "CN=web01,O=Example\\, Inc.""#);
+    site.stop();
+    let file = site.path("landfall.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("subject = \"CN=hv1\"", rule)).unwrap();
+    std::fs::remove_file(site.path("log")).unwrap();
+    site.start();
+    open(&address(&site)).unwrap();
 }
 
 #[test]

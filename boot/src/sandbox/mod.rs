@@ -86,7 +86,19 @@ pub struct Settings {
     pub cancel: Arc<AtomicBool>,
 }
 
+/// What to install where a program is missing.
+const QEMU: &str = "install QEMU, which runs the sandbox (apt install qemu-system-x86)";
+const BWRAP: &str = "install bubblewrap, which confines the sandbox (apt install bubblewrap)";
+
 impl Settings {
+    /// What a sandbox needs and what is not on this machine. Nothing is started, so that there may be more.
+    pub fn lacks(&self) -> Vec<Error> {
+        let bwrap = (self.confinement == Confinement::Required)
+            .then(|| process::find_program(&self.bwrap, BWRAP).err());
+        let qemu = process::find_program(&self.qemu, QEMU).err();
+        [qemu, bwrap.flatten(), find_kernel(self).err()].into_iter().flatten().collect()
+    }
+
     /// The usual settings.
     pub fn new(agent: PathBuf, cache_folder: PathBuf) -> Settings {
         Settings {
@@ -126,10 +138,7 @@ struct Boot {
 impl Sandbox {
     /// Finds QEMU and a kernel; starts nothing yet.
     pub fn new(settings: Settings) -> Result<Sandbox> {
-        let qemu = process::find_program(
-            &settings.qemu,
-            "install QEMU, which runs the sandbox (apt install qemu-system-x86)",
-        )?;
+        let qemu = process::find_program(&settings.qemu, QEMU)?;
         let kernel = find_kernel(&settings)?;
         let cache = Cache::open(&settings.cache_folder)?;
         Ok(Sandbox { settings, qemu, kernel, cache, boot: Mutex::new(None) })
@@ -203,8 +212,8 @@ fn fingerprint(path: &Path) -> Vec<u8> {
 }
 
 fn find_kernel(settings: &Settings) -> Result<Kernel> {
-    const HINT: &str = "put a distribution's kernel there (boot/vmlinuz-*, lib/modules/*): \
-                        tools/fetch-sandbox-kernel.sh FOLDER does it on Debian";
+    const HINT: &str = "put a distribution's kernel there (boot/vmlinuz-*, lib/modules/*): on Debian, dpkg-deb -x PACKAGE FOLDER of what \
+                        apt-get download linux-image-VERSION-cloud-amd64 brings, or tools/fetch-sandbox-kernel.sh FOLDER of landfall's sources";
     let missing = |folder: &Path| {
         Error::io("there is no kernel for the sandbox", std::io::ErrorKind::NotFound.into())
             .in_file(folder)

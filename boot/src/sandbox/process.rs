@@ -307,10 +307,7 @@ fn command(settings: &Settings, qemu: &Path, with_kvm: bool, files: &[i32]) -> R
         command.args(["-c", GATE, "sh"]).arg(qemu);
         return Ok(command);
     }
-    let bwrap = find_program(
-        &settings.bwrap,
-        "install bubblewrap, which confines the sandbox (apt install bubblewrap)",
-    )?;
+    let bwrap = find_program(&settings.bwrap, super::BWRAP)?;
     let mut command = Command::new(bwrap);
     command.args(["--unshare-all", "--die-with-parent", "--new-session"]);
     command.args(["--ro-bind", "/usr", "/usr"]);

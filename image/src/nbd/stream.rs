@@ -362,6 +362,24 @@ fn unusable(e: impl std::fmt::Display) -> Error {
     Error::refused(format!("TLS cannot be set up: {e}"))
 }
 
+/// A certificate with its key that cannot be used.
+fn unfit(files: &TlsFiles, e: rustls::Error) -> Error {
+    let [certificate, key] =
+        [&files.certificate, &files.key].map(|file| file.as_deref().unwrap_or(Path::new("")));
+    match e {
+        rustls::Error::InconsistentKeys(_) => {
+            Error::refused(format!("is not the key of the certificate {}", certificate.display()))
+                .in_file(key)
+                .hint(format!(
+                    "where they belong together, these print the same: openssl x509 -noout -pubkey -in {} ; openssl pkey -pubout -in {}",
+                    certificate.display(),
+                    key.display()
+                ))
+        }
+        e => unusable(e).in_file(certificate).hint("its own certificate comes first, then those that vouch for it"),
+    }
+}
+
 impl TlsFiles {
     /// For the side that connects: `ca` is needed, a certificate only where the server asks for it.
     pub fn client(&self) -> Result<Arc<ClientConfig>> {
@@ -376,7 +394,9 @@ impl TlsFiles {
             .map_err(unusable)?
             .with_root_certificates(files::authorities(ca)?);
         Ok(Arc::new(match files::own(self)? {
-            Some((certificates, key)) => config.with_client_auth_cert(certificates, key).map_err(unusable)?,
+            Some((certificates, key)) => {
+                config.with_client_auth_cert(certificates, key).map_err(|e| unfit(self, e))?
+            }
             None => config.with_no_client_auth(),
         }))
     }
@@ -409,6 +429,6 @@ impl TlsFiles {
             }
             None => config.with_no_client_auth(),
         };
-        Ok(Arc::new(config.with_single_cert(certificates, key).map_err(unusable)?))
+        Ok(Arc::new(config.with_single_cert(certificates, key).map_err(|e| unfit(self, e))?))
     }
 }

@@ -12,6 +12,10 @@ use std::fmt::Write;
 /// Where a source's QEMU finds its certificates.
 const CERTIFICATES: &str = "/etc/pki/qemu";
 
+/// Seconds for which a job that has lost the service waits for it, before its write fails and the job ends: a restart takes less. The guest's writes
+/// wait as long, and give up after 30 s.
+const RECONNECT: u32 = 25;
+
 /// Disks that examples are for: a page for people.
 const SHOWN: usize = 4;
 
@@ -55,7 +59,8 @@ pub fn examples(shown: &MachineShown) -> String {
         0,
         &format!(
             "\nNeither job is ever completed or pivoted: it goes on as long as the machine is protected. The first point is set when all disks \
-             are copied; landfall status {} shows how far that is.",
+             are copied; landfall status {} shows how far that is. Both wait for the service while it starts again, \
+             {RECONNECT} s at most; libvirt up to 9.0 passes over <reconnect>, and its jobs end then.",
             crate::hypervisor::text::shell_word(&shown.machine.name)
         ),
     ));
@@ -75,8 +80,9 @@ fn qmp(places: &[(&Inlet, Uri)]) -> Vec<Value> {
             Address::Unix(path) => json!({ "type": "unix", "path": path }),
             Address::Tcp(host, port) => json!({ "type": "inet", "host": host, "port": port.to_string() }),
         };
-        let mut target =
-            json!({ "driver": "nbd", "node-name": node, "server": server, "export": inlet.export });
+        let mut target = json!({
+            "driver": "nbd", "node-name": node, "server": server, "export": inlet.export, "reconnect-delay": RECONNECT,
+        });
         if uri.tls() {
             target["tls-creds"] = "landfall".into();
         }
@@ -106,7 +112,7 @@ fn xml(uri: &Uri) -> String {
     };
     let tls = if uri.tls() { " tls='yes'" } else { "" };
     format!(
-        "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' name='{}'{tls}>{host}</source></disk>",
+        "<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='nbd' name='{}'{tls}>{host}<reconnect delay='{RECONNECT}'/></source></disk>",
         escape(uri.export())
     )
 }

@@ -173,6 +173,14 @@ fn length(request: &Request) -> usize {
     usize::try_from(request.len).unwrap_or(usize::MAX)
 }
 
+/// True where the client hung up; with TLS, one that did not say goodbye to that either.
+fn has_ended(read: &std::io::Result<usize>) -> bool {
+    match read {
+        Ok(len) => *len == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+    }
+}
+
 /// True for requests that wait for permanent storage.
 fn flushes(request: &Request) -> bool {
     request.command == CMD_FLUSH || request.flags & CMD_FLAG_FUA != 0
@@ -259,7 +267,7 @@ impl Connection<'_> {
 
     async fn take_event(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Read(Ok(0)) => {
+            Event::Read(read) if has_ended(&read) => {
                 if let Some(error) = self.deaf.take() {
                     return Err(error);
                 }

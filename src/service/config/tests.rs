@@ -1,6 +1,7 @@
 //! What the service's file may say, and what is refused.
 
 use super::*;
+use crate::receive::subject::Subject;
 use landfall_image::Bytes;
 
 fn parse(text: &str) -> Result<Config> {
@@ -21,7 +22,7 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
         certificate = "r.pem"
         key = "r.key"
         clients_ca = "ca.pem"
-        client = [{ subject = "CN=hv1", machines = ["web*"] }]
+        client = [{ subject = "CN=hv1,O=Example", machines = ["web*"] }]
         [api]
         listen = ["0.0.0.0:8470"]
         certificate = "a.pem"
@@ -61,11 +62,16 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
     assert_eq!(sends.tls.key.as_deref(), Some(Path::new("/etc/landfall/this.key")));
     let peer = |subject: &str| Peer {
         place: crate::receive::Place::Network("192.0.2.1:5".parse().unwrap()),
-        certificate: Some(Certificate { subject: subject.to_owned(), sha256: [0; 32] }),
+        certificate: Some(Certificate {
+            subject: subject.to_owned(),
+            names: Subject::parse(subject).unwrap(),
+            sha256: [0; 32],
+        }),
     };
-    assert!(config.may_write(&peer("CN=hv1"), &web));
-    assert!(!config.may_write(&peer("CN=hv1"), &db));
-    assert!(!config.may_write(&peer("CN=hv2"), &web));
+    assert!(config.may_write(&peer("CN=hv1,O=Example"), &web));
+    assert!(config.may_write(&peer("O=Example, CN=hv1"), &web));
+    assert!(!config.may_write(&peer("CN=hv1,O=Example"), &db));
+    assert!(!config.may_write(&peer("CN=hv2,O=Example"), &web));
 }
 
 #[test]
@@ -99,6 +105,7 @@ fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
             "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",
             "whose certificates",
         ),
+        ("[[receive.client]]\nsubject = \"hv1\"\nmachines = [\"*\"]", "line 2"),
         ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
     ] {
         let error = parse(text).unwrap_err();

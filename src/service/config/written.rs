@@ -7,6 +7,7 @@ use crate::ops::parse_size;
 use crate::ops::toml_file::{self, wrong};
 use crate::receive::folder::Options;
 use crate::receive::nbd::{Config as Receive, Listen};
+use crate::receive::subject::Subject;
 use crate::vault::retention::duration;
 use landfall_image::convert::RateLimit;
 use landfall_image::nbd::{ClientOptions, TlsFiles};
@@ -81,9 +82,12 @@ struct WrittenReceive {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenClient {
-    /// The subject of its certificate, such as `CN=hv1,O=Example`.
+    /// The subject of its certificate, such as `CN=hv1,O=Example`, in this order or the reverse one (RFC 4514; openssl x509 -noout -subject
+    /// -nameopt RFC2253 -in CERTIFICATE). Types of attributes that have no name here are written as their numbers, and a comma in a value as
+    /// `\,`.
+    #[schemars(with = "Option<String>")]
     #[serde(default)]
-    subject: Option<String>,
+    subject: Option<Spanned<String>>,
     /// The SHA-256 of its certificate, in hexadecimal digits.
     #[schemars(with = "Option<String>")]
     #[serde(default)]
@@ -456,7 +460,13 @@ impl Written {
         let mut clients = Vec::new();
         for written in &self.receive.client {
             let who = match (&written.subject, &written.sha256) {
-                (Some(subject), None) => Who::Subject(subject.clone()),
+                (Some(text), None) => Who::Subject(Subject::parse(text.get_ref()).map_err(|says| {
+                    bad(
+                        text.span().start,
+                        format!("this is no subject of a certificate: {says}"),
+                        "openssl x509 -noout -subject -nameopt RFC2253 -in CERTIFICATE prints it",
+                    )
+                })?),
                 (None, Some(text)) => Who::Fingerprint(fingerprint(text.get_ref()).ok_or_else(|| {
                     bad(
                         text.span().start,

@@ -142,6 +142,17 @@ fn a_server_of_another_maker_is_read_encrypted_and_one_without_tls_is_refused() 
 }
 
 #[test]
+fn a_key_of_another_certificate_is_named_with_it() {
+    let ours = Authority::new(&[("server", "localhost"), ("client", "somebody")]);
+    let mixed = TlsFiles { key: Some(ours.path("client-key.pem")), ..ours.files(true, Some("server")) };
+    for error in [mixed.server().err().unwrap(), mixed.client().err().unwrap()] {
+        let says = error.to_string();
+        assert!(says.contains("client-key.pem") && says.contains("server-cert.pem"), "{says}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("openssl pkey")), "{error:?}");
+    }
+}
+
+#[test]
 fn files_that_hold_no_certificate_are_named() {
     let ours = Authority::new(&[("server", "localhost")]);
     std::fs::write(ours.path("empty.pem"), b"").unwrap();
