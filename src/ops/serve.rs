@@ -3,8 +3,8 @@
 use crate::receive::folder::Watcher;
 use crate::receive::nbd::Listen;
 use crate::report::VERSION;
-use crate::report::serving::{Rules, SendsByClock, ServeChecked, WatchedFolder};
-use crate::service::config::{Config, Protect};
+use crate::report::serving::{ClientRule, Rules, SendsByClock, ServeChecked, WatchedFolder};
+use crate::service::config::{Client, Config, Protect, Who};
 use crate::service::run::Bound;
 use crate::vault::retention::shown_duration;
 use landfall_image::Result;
@@ -93,6 +93,8 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
         folders,
         sends,
         require_digest: config.require_digest,
+        clients: config.clients.iter().map(client).collect(),
+        webhook: config.alarm.webhook.clone(),
         protect: rules(&config.protect),
         machines: config.machines.iter().map(|(name, protect)| (name.to_string(), rules(protect))).collect(),
         groups: config
@@ -101,6 +103,17 @@ pub fn check(config: &Config) -> Result<ServeChecked> {
             .map(|(name, members)| (name.to_string(), members.iter().map(ToString::to_string).collect()))
             .collect(),
     })
+}
+
+fn client(client: &Client) -> ClientRule {
+    let who = match &client.who {
+        Who::Subject(subject) => subject.clone(),
+        Who::Fingerprint(sha256) => {
+            let digits: Vec<String> = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("sha256:{}", digits.concat())
+        }
+    };
+    ClientRule { who, machines: client.machines.clone() }
 }
 
 fn rules(protect: &Protect) -> Rules {

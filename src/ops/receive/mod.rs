@@ -636,6 +636,11 @@ pub fn seal(context: &Context<'_>, drop: &Path, given: Manifest) -> Result<(Path
     inventory.is_unchanged()?;
     let json = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
+    if manifest.files.is_empty() {
+        return Err(Error::refused("has no file that could be sealed")
+            .in_file(drop)
+            .hint("put the machine's export or its images into it first"));
+    }
     let path = inventory.place(OWN);
     let cannot = |error| Error::io("cannot write", error).in_file(&path);
     let new = inventory.place(&format!(".{OWN}.part"));
