@@ -150,6 +150,9 @@ pub struct PointSet {
     pub machine: String,
     /// The point.
     pub point: Point,
+    /// The name that it had before, where that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
 }
 
 /// A point, with what a recovery needs.

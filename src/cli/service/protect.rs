@@ -110,6 +110,11 @@ pub fn ready(run: &Run<'_>, args: &Ready) -> Result<u8> {
 
 /// A point that was set or named.
 pub fn set_in_words(set: &PointSet) -> String {
-    let tag = set.point.tag.as_ref().map(|tag| format!(", {tag:?}")).unwrap_or_default();
+    let tag = match (&set.point.tag, &set.was) {
+        (Some(tag), Some(was)) => format!(", {tag:?}, which was {was:?}"),
+        (Some(tag), None) => format!(", {tag:?}"),
+        (None, Some(was)) => format!(", which is {was:?} no longer"),
+        (None, None) => String::new(),
+    };
     format!("Point {} of {}, {}{tag}\n", set.point.number, set.machine, set.point.at)
 }
