@@ -11,9 +11,9 @@ mod at;
 mod served;
 mod vault;
 
-pub use at::{At, Candidate, PointName, choose};
+pub use at::{At, Candidate, PointName, choose, since, until};
 pub use served::{Served, which};
-pub use vault::{OpenVault, changed, definition, holds, source, variables};
+pub use vault::{OpenVault, changed, definition, holds, points, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
 use crate::finding;
