@@ -62,6 +62,10 @@ pub struct Protect {
     /// A disk and its size: sda=40G. Beside a definition, the size of a disk for which it says none
     #[arg(long, value_name = "NAME=SIZE", value_parser = parse_disk)]
     pub disk: Vec<(Name, Bytes)>,
+    /// This disk of the definition is that one of those that are protected already: scsi0:0=sda [default: where the definition calls them
+    /// otherwise, in their order]
+    #[arg(long = "as", value_name = "SLOT=NAME", value_parser = parse_placed, requires = "definition")]
+    pub placed: Vec<(String, Name)>,
     /// Its disks have logical sectors of this many bytes [default: as the definition says, or 512]
     #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
     pub sector_size: Option<String>,
@@ -302,6 +306,11 @@ pub enum TokenVerb {
 
 fn parse_disk(text: &str) -> Result<(Name, Bytes), String> {
     crate::ops::service::wanted_disk(text).map_err(said)
+}
+
+fn parse_placed(text: &str) -> Result<(String, Name), String> {
+    let (slot, name) = text.rsplit_once('=').ok_or_else(|| format!("{text:?} is no SLOT=NAME: vda=sda"))?;
+    Ok((slot.to_owned(), name.parse().map_err(said)?))
 }
 
 fn parse_point(text: &str) -> Result<PointName, String> {

@@ -13,7 +13,7 @@ mod replica;
 mod wanted;
 
 pub use alone::with_vault;
-pub use wanted::{Said, wanted};
+pub use wanted::{Asked, Said, wanted};
 
 use crate::moment::Moment;
 use crate::name::Name;
