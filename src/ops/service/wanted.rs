@@ -237,13 +237,15 @@ mod tests {
         Definition { machine, variables: None, findings: Vec::new() }
     }
 
-    /// The disks that are asked for, and what is said of them.
+    /// The disks that are asked for with their sizes, and what is said of them.
+    type Fitted = (Vec<(String, u64)>, Vec<String>);
+
     fn fitted(
         there: &[(&str, u64)],
         definition: &[(&str, Option<u64>)],
         disks: &[(&str, u64)],
         placed: &[(&str, &str)],
-    ) -> Result<(Vec<(String, u64)>, Vec<String>)> {
+    ) -> Result<Fitted> {
         let asked = wanted(Said {
             definition: Some(defined(definition)),
             disks: disks.iter().map(|(name, gib)| (name.parse().unwrap(), Bytes::gib(*gib))).collect(),
