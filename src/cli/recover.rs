@@ -10,7 +10,7 @@ use crate::moment::Moment;
 use crate::ops::recover::{self, Wanted, ended};
 use crate::ops::source::point::{At, PointName};
 use crate::ops::{Context, Failure};
-use crate::recovery::{FILE, Mode, Step};
+use crate::recovery::{Mode, Step};
 use crate::registrar;
 use crate::report::recovery::{Ended, EndedOutcome, Prepared, Recovered, Recoveries, State};
 use crate::report::registration::Afterwards;
@@ -27,7 +27,8 @@ pub fn run(
 ) -> Result<u8, Failure> {
     let as_json = cli.common.json;
     let Some(verb) = &args.verb else { return begin(args, cli, context, surroundings) };
-    let place = |place: &RecoverPlace| place_of(place, surroundings);
+    let place =
+        |place: &RecoverPlace| ended::find(context.points.as_deref(), &place.folder, &surroundings.recovered);
     let done = match verb {
         RecoverVerb::List(list) => {
             let output = list.output.as_ref().unwrap_or(&surroundings.recovered);
@@ -38,10 +39,10 @@ pub fn run(
             }
             return Ok(0);
         }
-        RecoverVerb::Commit(commit) => ended::commit(context, &place(&commit.place), commit.source_runs)?,
-        RecoverVerb::Rollback(folder) => ended::rollback(context, &place(folder))?,
-        RecoverVerb::Remove(folder) => ended::remove(context, &place(folder))?,
-        RecoverVerb::Resume(folder) => ended::resume(context, &place(folder))?,
+        RecoverVerb::Commit(commit) => ended::commit(context, &place(&commit.place)?, commit.source_runs)?,
+        RecoverVerb::Rollback(folder) => ended::rollback(context, &place(folder)?)?,
+        RecoverVerb::Remove(folder) => ended::remove(context, &place(folder)?)?,
+        RecoverVerb::Resume(folder) => ended::resume(context, &place(folder)?)?,
     };
     match as_json {
         true => print_json(&done)?,
@@ -50,19 +51,10 @@ pub fn run(
     Ok(0)
 }
 
-/// A folder as it is named; else the recovery of that name.
-fn place_of(place: &RecoverPlace, surroundings: &Surroundings) -> PathBuf {
-    let named = &place.folder;
-    match named.join(FILE).is_file() || named.components().count() != 1 {
-        true => named.clone(),
-        false => surroundings.recovered.join(named),
-    }
-}
-
 /// The newest point of a machine that was patched ahead for a target.
 const AHEAD: &str = "prepared";
 
-fn point(args: &Recover, output: &Path) -> Result<PointName, Error> {
+fn point(args: &Recover, context: &Context<'_>, output: &Path) -> Result<PointName, Error> {
     let text = args.machine.as_deref().unwrap_or_default();
     let now = Moment::now();
     let named = PointName::parse(text, now)?;
@@ -70,7 +62,10 @@ fn point(args: &Recover, output: &Path) -> Result<PointName, Error> {
         None => Ok(named),
         Some(at) => {
             let at = match at.as_str() {
-                AHEAD => At::Number(ended::newest_prepared(output, &named.machine, &args.to)?),
+                AHEAD => {
+                    let points = context.points.as_deref();
+                    At::Number(ended::newest_prepared(points, output, &named.machine, &args.to)?)
+                }
                 at => At::parse(at, now)?,
             };
             // A name may have an @ of its own.
@@ -96,7 +91,7 @@ fn begin(
     }
     let output = args.output.as_ref().unwrap_or(&surroundings.recovered);
     let wanted = Wanted {
-        point: point(args, output)?,
+        point: point(args, context, output)?,
         target: target(&args.to)?,
         mode: args.mode.map_or(Mode::Test, Into::into),
         name: args.name.clone(),

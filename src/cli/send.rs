@@ -45,6 +45,12 @@ pub fn run(
         }
         return Ok(0);
     }
+    if !args.to.contains("://") && !Path::new(&args.to).exists() {
+        return Err(Error::refused("there is no such folder, and no socket of a service")
+            .in_file(Path::new(&args.to))
+            .hint("mount or make the folder for a seed; or name the other landfall: https://HOST:8470")
+            .into());
+    }
     let access = Access {
         service: Some(args.to.clone()),
         token: surroundings.token.clone(),

@@ -62,6 +62,12 @@ fn in_words(checked: &ServeChecked) -> String {
     if checked.require_digest {
         let _ = writeln!(out, "RBD         streams with a SHA-256 only");
     }
+    for client in &checked.clients {
+        let _ = writeln!(out, "client      {}: writes to {}", client.who, list(&client.machines));
+    }
+    if let Some(webhook) = &checked.webhook {
+        let _ = writeln!(out, "alarms      are told to {webhook}");
+    }
     let _ = writeln!(out, "machines    {}", rules_text(&checked.protect));
     for (name, rules) in &checked.machines {
         let _ = writeln!(out, "  {name}: {}", rules_text(rules));

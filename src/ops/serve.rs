@@ -4,8 +4,8 @@ use crate::name::Name;
 use crate::receive::folder::Watcher;
 use crate::receive::nbd::Listen;
 use crate::report::VERSION;
-use crate::report::serving::{Found, Rules, SendsByClock, ServeChecked, WatchedFolder};
-use crate::service::config::{Config, Protect};
+use crate::report::serving::{ClientRule, Found, Rules, SendsByClock, ServeChecked, WatchedFolder};
+use crate::service::config::{Client, Config, Protect, Who};
 use crate::service::run::{Bound, POINTS_GROUP};
 use crate::vault::Vault;
 use crate::vault::retention::shown_duration;
@@ -97,6 +97,8 @@ pub fn check(config: &Config, sandbox: &Settings) -> Result<ServeChecked> {
         folders,
         sends,
         require_digest: config.require_digest,
+        clients: config.clients.iter().map(client).collect(),
+        webhook: config.alarm.webhook.clone(),
         protect: rules(&config.protect),
         machines: config.machines.iter().map(|(name, protect)| (name.to_string(), rules(protect))).collect(),
         groups: config
@@ -151,6 +153,17 @@ fn doubts(config: &Config) -> Vec<Found> {
         }
     }
     found
+}
+
+fn client(client: &Client) -> ClientRule {
+    let who = match &client.who {
+        Who::Subject(subject) => subject.to_string(),
+        Who::Fingerprint(sha256) => {
+            let digits: Vec<String> = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("sha256:{}", digits.concat())
+        }
+    };
+    ClientRule { who, machines: client.machines.clone() }
 }
 
 fn rules(protect: &Protect) -> Rules {

@@ -174,6 +174,9 @@ pub struct PointSet {
     pub machine: String,
     /// The point.
     pub point: Point,
+    /// The name that it had before, where that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
 }
 
 /// A point, with what a recovery needs.
@@ -208,7 +211,7 @@ pub struct PointDisk {
     pub size: Bytes,
     /// Bytes of a logical sector.
     pub sector: u32,
-    /// Where it is read, as an NBD URI, on the service's machine.
+    /// Where it is read, as an NBD URI, on the service's machine; empty where none works on the vault.
     pub uri: String,
     /// The RBD snapshot that it is, where a stream has brought it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,11 @@ pub struct ServeChecked {
     pub sends: Vec<SendsByClock>,
     /// RBD streams without a digest are refused.
     pub require_digest: bool,
+    /// What clients may write to, by their certificates; where there is none, all that are let in may write to all.
+    pub clients: Vec<ClientRule>,
+    /// Who is told of alarms, by a POST.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
     /// How machines are protected that have no rules of their own.
     pub protect: Rules,
     /// Machines with rules of their own.
@@ -56,6 +61,15 @@ pub struct WatchedFolder {
     pub manifest: bool,
     /// Drops that were taken stay where they are.
     pub keep: bool,
+}
+
+/// What a client may write to.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ClientRule {
+    /// Its certificate's subject, or `sha256:` and the certificate's digest.
+    pub who: String,
+    /// Patterns of machines' names.
+    pub machines: Vec<String>,
 }
 
 /// Machines that are sent to another landfall.

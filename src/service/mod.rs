@@ -444,14 +444,22 @@ impl Service {
     /// Sets a point on a machine, and on all of its group.
     ///
     /// # Errors
-    /// Refused where a disk is being copied; where it cannot be written.
+    /// Refused where a disk is being copied, or another point has the name; where it cannot be written.
     pub fn checkpoint(&self, name: &Name, mark: &Mark) -> Result<Point> {
         self.machine(name)?;
-        mark.tag.as_deref().map_or(Ok(()), check_tag)?;
         let members: Vec<Name> = match self.config.group(name).and_then(|group| self.config.groups.get(group))
         {
             Some(members) => members.iter().filter(|member| self.machine(member).is_ok()).cloned().collect(),
             None => vec![name.clone()],
+        };
+        let _one = match &mark.tag {
+            Some(tag) => {
+                check_tag(tag)?;
+                let one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+                members.iter().try_for_each(|member| self.check_free(member, tag, None))?;
+                Some(one)
+            }
+            None => None,
         };
         self.cut(&members, mark)?;
         let points = self.points(name)?;
@@ -484,10 +492,14 @@ impl Service {
     /// Gives a point a name, by which it is kept; with `None`, takes the name back.
     ///
     /// # Errors
-    /// Refused where there is no such point, or this can be no name.
+    /// Refused where there is no such point, this can be no name, or another point of the machine has it.
     pub fn tag(&self, name: &Name, number: u64, tag: Option<&str>) -> Result<Point> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.point(name, &Which::Number(number))?;
-        tag.map_or(Ok(()), check_tag)?;
+        if let Some(tag) = tag {
+            check_tag(tag)?;
+            self.check_free(name, tag, Some(number))?;
+        }
         let watched = self.machine(name)?;
         let points = watched.points();
         let was_set_with = points.iter().any(|point| point.sequence == number && point.mark.tag.is_some());
@@ -495,6 +507,23 @@ impl Service {
         let tag = tag.or(was_set_with.then_some(""));
         self.catalog.tag(&watched.machine().home().machine, number, tag)?;
         self.point(name, &Which::Number(number))
+    }
+
+    /// Refuses a name that another point of the machine has than `own`: nobody would know which is meant.
+    fn check_free(&self, name: &Name, tag: &str, own: Option<u64>) -> Result<()> {
+        let points = self.points(name)?;
+        let has_it = |point: &&Point| point.tag.as_deref() == Some(tag) && Some(point.number) != own;
+        match points.iter().rev().find(has_it) {
+            None => Ok(()),
+            Some(point) => Err(Error::refused(format!(
+                "point {} of {name} has the name {tag:?} already, {}",
+                point.number, point.at
+            ))
+            .hint(format!(
+                "choose another name, or take that one back: landfall points tag {name} {} --remove",
+                point.number
+            ))),
+        }
     }
 
     /// Gives up a point before its time. Its room is given back by and by.

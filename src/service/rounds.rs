@@ -3,6 +3,7 @@
 use super::alarms::{Changed, Wrong};
 use super::watched::{Fed, Watched};
 use super::{Service, now, rpo};
+use crate::hypervisor::text::shell_word;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::report::api::{Change, Event};
@@ -456,16 +457,19 @@ impl Service {
                 );
             }
             let rules = self.config.protect(&name);
+            // As they are typed: names have spaces, and dots.
+            let (word, source) = (shell_word(name.as_str()), shell_word(&format!("point:{name}")));
+            let key = toml_key(name.as_str());
             let (target, fed) = (self.target(&name, &watched), watched.fed());
             let is_promoted = watched.machine().roles().now().promoted.is_some();
             if let Some(age) = watched.age(at.0).filter(|age| *age > target && !is_promoted) {
                 let remedy = match fed {
-                    Fed::Mirrored => {
-                        "landfall status NAME says why: its stream has gone, a copy is under way, or the vault is too slow."
-                    }
-                    Fed::Deltas { .. } => {
-                        "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.NAME] delta_rpo."
-                    }
+                    Fed::Mirrored => format!(
+                        "landfall status {word} says why: its stream has gone, a copy is under way, or the vault is too slow."
+                    ),
+                    Fed::Deltas { .. } => format!(
+                        "The next delta is due: look at what makes and sends it. Where they come less often than that, say so: [machine.{key}] delta_rpo."
+                    ),
                 };
                 put(
                     "rpo-missed",
@@ -476,7 +480,7 @@ impl Service {
                         rpo::age(age),
                         rpo::age(target)
                     ),
-                    remedy,
+                    &remedy,
                 );
             }
             let brought = watched.brought();
@@ -496,7 +500,9 @@ impl Service {
                         "{name}/{first} is fed by deltas, and its last is older than {}: later points hold it as it was then.",
                         shown_duration(rules.delta_rpo)
                     ),
-                    "Look at what makes and sends them. Where they come less often than that, say so: [machine.NAME] delta_rpo.",
+                    &format!(
+                        "Look at what makes and sends them. Where they come less often than that, say so: [machine.{key}] delta_rpo."
+                    ),
                 );
             }
             let [last, booted] = watched.proofs();
@@ -537,7 +543,9 @@ impl Service {
                         Gravity::Warning,
                         machine,
                         format!("No point of {name} has booted {since}.{}", why.unwrap_or_default()),
-                        "Trials are made one after the other: let there be fewer ([protect] prove), or see why they do not work: landfall prove point:NAME",
+                        &format!(
+                            "Trials are made one after the other: let there be fewer ([protect] prove), or see why they do not work: landfall prove {source}"
+                        ),
                     );
                 }
             }
@@ -547,7 +555,7 @@ impl Service {
                     Gravity::Warning,
                     machine,
                     format!("No point of {name} can be patched ahead: {why}."),
-                    "Its recovery would stop for the same reason: see landfall inspect point:NAME.",
+                    &format!("Its recovery would stop for the same reason: see landfall inspect {source}"),
                 );
             }
             // One of a kind for each machine: sixty disks of a host that died are one thing that is wrong.
@@ -582,7 +590,9 @@ impl Service {
                     Gravity::Warning,
                     machine,
                     format!("{}: a copy is needed, and nobody sends it: {why}.", listed(&name, &waiting)),
-                    "Start its replication; where its copy is complete already, say so: landfall ready MACHINE.",
+                    &format!(
+                        "Start its replication; where its copy is complete already, say so: landfall ready {word}"
+                    ),
                 );
             }
             cut_off.extend(self.wrong_with_role(&name, &watched, at));
@@ -666,4 +676,13 @@ fn numbered(machine: &Name, points: &[u64]) -> Option<String> {
 /// What part of `size` is free, in whole per cent.
 fn percent(free: u64, size: u64) -> u8 {
     u8::try_from(u128::from(free) * 100 / u128::from(size.max(1))).unwrap_or(100)
+}
+
+/// A machine's name as a key of the service's file.
+fn toml_key(name: &str) -> String {
+    match name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        true => name.to_owned(),
+        // Names have neither quotes nor backslashes.
+        false => format!("\"{name}\""),
+    }
 }

@@ -120,6 +120,72 @@ impl Bound {
     }
 }
 
+/// The service of a vault on which no other works, for one who asks from this process: it answers over the socket of the API, and verifies
+/// points. Nothing is received, and by the clock no point is set or given up.
+pub struct Alone {
+    service: Arc<Service>,
+    api: Api,
+}
+
+impl Alone {
+    /// Opens the vault and the socket.
+    ///
+    /// # Errors
+    /// As [`Service::open`]; where the socket cannot be had.
+    pub fn open(config: Config) -> Result<Alone> {
+        let service = Service::open(config)?;
+        let api = api::bind(&service, api::Limits::default())?;
+        Ok(Alone { service, api })
+    }
+
+    /// Answers as long as `ask` takes, and ends in good order; what `ask` comes to.
+    ///
+    /// # Errors
+    /// Where threads cannot be had, or the vault cannot be closed.
+    pub fn answer<T>(self, ask: impl FnOnce() -> T) -> Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| Error::io("cannot start threads", error))?;
+        let Alone { service, api } = self;
+        let (told, working) = (Cancel::default(), Arc::clone(&service));
+        let done = std::thread::scope(|scope| -> Result<T> {
+            let (service, told) = (&*working, &told);
+            // However `ask` ends.
+            let end = End { service, told };
+            let failed = |error| Error::io("cannot start a thread", error);
+            let verify = move || rounds::again_and_again(service, "verify", Service::verify_points);
+            std::thread::Builder::new().name("verify".into()).spawn_scoped(scope, verify).map_err(failed)?;
+            let until = async || {
+                while !told.is_cancelled() {
+                    tokio::time::sleep(TICK).await;
+                }
+            };
+            let answer = move || runtime.block_on(api.run(until()));
+            let answering = std::thread::Builder::new().name("api".into()).spawn_scoped(scope, answer);
+            let answering = answering.map_err(failed)?;
+            let done = ask();
+            drop(end);
+            // One that ended by a defect has been told of.
+            answering.join().unwrap_or(Ok(()))?;
+            Ok(done)
+        })?;
+        service.vault().close()?;
+        Ok(done)
+    }
+}
+
+/// Tells the threads of an [`Alone`] to end.
+struct End<'a> {
+    service: &'a Service,
+    told: &'a Cancel,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.told.cancel();
+        self.service.stop();
+    }
+}
+
 /// As many files as the system allows: the clients of 1,500 disks are more than is usual.
 fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -12,6 +12,7 @@ use crate::report::protection::{
     Coverage, DeltaStatus, DiskStatus, MachineStatus, ProofStatus, Protection, Rpo, Status, VaultStatus,
 };
 use landfall_image::{Bytes, Result};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a disk may have no client until its machine is at risk, at most: jobs connect again after a restart of the service.
@@ -105,7 +106,14 @@ impl Service {
             .machine()
             .journal()
             .with_state(|state| (state.disks.clone(), state.attachments.contains_key(DEFINITION)));
-        let points = watched.points();
+        let id = &watched.machine().home().machine;
+        // Those that were given up are gone for everybody, though upkeep has not come to them.
+        let given_up = self.catalog.given_up(id).unwrap_or_else(|error| {
+            tracing::error!(machine = %name, %error, "which points were given up cannot be read");
+            BTreeSet::new()
+        });
+        let all = watched.points();
+        let points: Vec<_> = all.iter().filter(|point| !given_up.contains(&point.sequence)).collect();
         let target = self.target(name, watched);
         let actual = watched.age(at.0);
         let seen = self.disks(watched);

@@ -1,10 +1,10 @@
-//! Which point of a machine is meant: `1234`, `latest`, `tag:before the upgrade`, `2026-11-29T14:03:05Z`, `10m ago`.
+//! Which point of a machine is meant: `1234`, `latest`, `tag:before the upgrade`, `2026-11-29T14:03:05Z`, `2026-11-29 14:03`, `-10m`.
 
 use super::Service;
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::ops::source::point::At;
 use crate::report::protection::Point;
-use crate::vault::retention::duration;
 use landfall_image::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -25,29 +25,16 @@ pub enum Which {
 impl FromStr for Which {
     type Err = Error;
 
+    /// As [`At::parse`], at this moment.
+    ///
     /// # Errors
-    /// Refused where it is none of the forms; a moment without a time zone is none.
+    /// Refused where it is none of the forms.
     fn from_str(text: &str) -> Result<Which> {
-        let text = text.trim();
-        if text == "latest" {
-            return Ok(Which::Latest);
-        }
-        if let Some(tag) = text.strip_prefix("tag:") {
-            return Ok(Which::Tag(tag.to_owned()));
-        }
-        if let Ok(number) = text.parse() {
-            return Ok(Which::Number(number));
-        }
-        if let Some(ago) = text.strip_suffix(" ago").and_then(|text| duration(text.trim())) {
-            let ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-            return Ok(Which::At(Moment(Moment::now().0.saturating_sub(ms))));
-        }
-        let to_the_end =
-            |at: Moment| if at.0.is_multiple_of(1000) { Moment(at.0.saturating_add(999)) } else { at };
-        text.parse().map(|at| Which::At(to_the_end(at))).map_err(|_: Error| {
-            Error::refused(format!("{text:?} does not say which point")).hint(
-                "name a point by its number, as latest, tag:NAME, 2026-11-29T14:03:05Z (the newest until then) or \"10m ago\"",
-            )
+        Ok(match At::parse(text, Moment::now())? {
+            At::Latest => Which::Latest,
+            At::Number(number) => Which::Number(number),
+            At::Tag(tag) => Which::Tag(tag),
+            At::Time { moment, .. } => Which::At(moment),
         })
     }
 }
@@ -111,15 +98,19 @@ mod tests {
             "2026-11-29 14:03:05 UTC",
             "2026-11-29T15:03:05+01:00",
             "2026-11-29 14:03:05Z",
+            "2026-11-29 14:03:05",
         ] {
             assert_eq!(parse(text).unwrap(), at, "{text}");
         }
         assert_eq!(parse("2026-11-29T14:03:05.123Z").unwrap(), Which::At(Moment(1_795_960_985_123)));
         // As it is shown, it is read.
         assert_eq!(parse(&at.to_string()).unwrap(), at);
-        let Which::At(ago) = parse("10m ago").unwrap() else { panic!() };
-        assert!((599_000..=610_000).contains(&(Moment::now().0 - ago.0)));
-        for bad in ["", "yesterday", "2026-11-29 14:03:05", "14:03", "-1", "m ago", "1969-01-01T00:00:00Z"] {
+        assert_eq!(parse("2026-11-29 14:03").unwrap(), Which::At(Moment(1_795_960_980_999)));
+        for text in ["10m ago", "-10m"] {
+            let Which::At(ago) = parse(text).unwrap() else { panic!() };
+            assert!((599_000..=610_000).contains(&(Moment::now().0 - ago.0)), "{text}");
+        }
+        for bad in ["", "yesterday", "14:03", "-1", "m ago", "1969-01-01T00:00:00Z"] {
             let error = parse(bad).unwrap_err();
             assert!(error.hint_text().is_some(), "{bad}");
         }

@@ -120,3 +120,51 @@ fn what_cannot_be_recovered_is_refused_with_the_way_out() {
     assert_eq!(list["recoveries"], serde_json::json!([]));
     crate::cli::schemas::check(&[("recover-list", list)]);
 }
+
+/// A machine at the service has the name under which it is protected, whatever its definition calls it: two of one definition do not collide.
+#[test]
+fn a_recovery_is_named_after_the_machine_at_the_service() {
+    use landfall::recovery::{FILE, Mode, Recovery, Step};
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (vault, _) = Vault::open(&dir.path().join("vault")).unwrap();
+        let machine = vault.machine_or_new(&"app01".parse().unwrap()).unwrap();
+        machine.journal().set_disk(&DiskInfo { name: "sda".into(), size: 1 << 20, sector: 512 }).unwrap();
+        let mut definition = Machine::new("web01", Bytes::gib(1));
+        definition.disks.push(landfall::machine::DiskSlot::new("sda", landfall::machine::Bus::Scsi, "sda"));
+        store(&machine, &definition);
+        machine.checkpoint(1_795_960_985_000, &Mark::default()).unwrap();
+    }
+    // Somebody else's recovery has that folder.
+    let out = dir.path().join("out");
+    let recovery = Recovery {
+        version: landfall::report::VERSION,
+        machine: "web02".to_owned(),
+        point: 9,
+        at: landfall::moment::Moment(1_795_960_985_000),
+        consistency: landfall::vault::journal::Consistency::Crash,
+        tag: None,
+        mode: Mode::Test,
+        name: "app01-test".to_owned(),
+        target: "kvm".to_owned(),
+        made_of: String::new(),
+        disks: Vec::new(),
+        files: std::collections::BTreeSet::new(),
+        step: Step::Written,
+        own_network: None,
+        host: None,
+    };
+    fs::create_dir_all(out.join("app01-test")).unwrap();
+    fs::write(out.join("app01-test").join(FILE), recovery.text().unwrap()).unwrap();
+    let mut command = landfall();
+    command.args(["--json", "recover", "app01", "--mode", "test", "--serve", "-o"]).arg(&out);
+    let refused = refused(command.arg("--vault").arg(dir.path().join("vault")));
+    let (says, hint) = (&refused["error"]["text"], refused["error"]["hint"].as_str().unwrap());
+    assert!(says.as_str().unwrap().contains("holds web02"), "{refused}");
+    assert!(hint.contains("landfall recover remove") && !hint.contains("--at 9"), "{refused}");
+    // Where a name is not known, it is said where it was looked for.
+    let mut command = landfall();
+    command.args(["--json", "recover", "remove", "nothing"]).env("XDG_STATE_HOME", dir.path());
+    let absent = super::refused(command.arg("--vault").arg(dir.path().join("vault")));
+    assert!(absent["error"]["hint"].as_str().unwrap().contains("FOLDER/NAME"), "{absent}");
+}

@@ -167,11 +167,25 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     assert!(done.serving.is_none() && done.report.was_prepared && done.inspected.is_none());
     let folder = PathBuf::from(&done.report.folder);
     assert_eq!(names(&out), [".prepared", "web01"]);
-    assert_eq!(ended::newest_prepared(&out, &name(), "kvm").unwrap(), protected.points[0]);
-    // What was prepared is wanted no more; the recovery has its own.
+    assert_eq!(ended::newest_prepared(None, &out, &name(), "kvm").unwrap(), protected.points[0]);
+    // As a service holds it, it is found from any folder.
     let place = PathBuf::from(&prepared.folder);
+    let elsewhere = protected.dir.path().join("elsewhere");
+    let points = context.points.as_deref();
+    assert!(ended::newest_prepared(points, &elsewhere, &name(), "kvm").is_err());
+    service.hold(&name(), protected.points[0], &prepared.folder).unwrap();
+    assert_eq!(ended::newest_prepared(points, &elsewhere, &name(), "kvm").unwrap(), protected.points[0]);
+    let other = recover::recover(&context, &wanted(Mode::Test), &elsewhere).unwrap();
+    assert!(other.report.was_prepared, "{:?}", other.report);
+    // What was made there is found by its name, as long as it holds its point.
+    let named = Path::new("web01-test");
+    assert_eq!(ended::find(points, named, &out).unwrap(), PathBuf::from(&other.report.folder));
+    ended::remove(&context, &ended::find(points, named, &out).unwrap()).unwrap();
+    assert_eq!(ended::find(points, named, &out).unwrap(), out.join(named));
+    service.release(&name(), protected.points[0], &prepared.folder).unwrap();
+    // What was prepared is wanted no more; the recovery has its own.
     Patched::read(&place).unwrap().remove(&place).unwrap();
-    assert!(ended::newest_prepared(&out, &name(), "kvm").unwrap_err().hint_text().is_some());
+    assert!(ended::newest_prepared(None, &out, &name(), "kvm").unwrap_err().hint_text().is_some());
     assert!(names(&out.join(".prepared")).is_empty());
     assert_eq!(
         names(&folder),

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Output;
 
 /// Two disks, and a card; as libvirt writes it.
-const DOMAIN: &str = "<domain type='kvm'><name>web01</name><memory unit='MiB'>512</memory><vcpu>2</vcpu>\
+pub const DOMAIN: &str = "<domain type='kvm'><name>web01</name><memory unit='MiB'>512</memory><vcpu>2</vcpu>\
     <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features><devices>\
     <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/nowhere/a.raw'/><target dev='vda' bus='virtio'/></disk>\
     <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/nowhere/b.raw'/><target dev='vdb' bus='virtio'/></disk>\

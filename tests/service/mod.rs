@@ -1,6 +1,7 @@
 //! The service as a whole: the real program, with writers that do not wait for it to be well.
 
 mod api;
+mod carried;
 mod check;
 mod days;
 mod full;

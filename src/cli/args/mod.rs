@@ -59,8 +59,8 @@ pub struct Common {
     /// and linked clones, which images name by a path of another host, are looked for in it by their names
     #[arg(long, global = true, value_name = "FOLDER")]
     pub allow: Vec<PathBuf>,
-    /// Work with the vault in this folder, on which no service works: take recovery points (point:MACHINE@latest) out of it, receive
-    /// into it [default: the service on this machine does so]
+    /// Work with the vault in this folder, on which no service works: look at it (status, points), take recovery points
+    /// (point:MACHINE@latest) out of it, receive into it [default: the service on this machine does so]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub vault: Option<PathBuf>,
     /// Work with this many threads [default: one per processor]
@@ -118,7 +118,8 @@ pub enum Verb {
     Serve(Serve),
     /// Show how well machines are protected, and what is wrong
     ///
-    /// Exit codes: 0 all is protected, 1 something is at risk or unprotected or an alarm is on, 2 the service cannot be asked.
+    /// Exit codes: 0 all is protected, 1 something is at risk or unprotected, an alarm is on, or there is no such machine; 2 the service
+    /// cannot be asked.
     Status(StatusArgs),
     /// Protect a machine: make room for its disks at the service, and say where they are to be sent
     ///

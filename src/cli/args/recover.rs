@@ -22,7 +22,7 @@ pub struct Recover {
     /// Where it will run
     #[arg(long, value_name = "TARGET", value_parser = target_names(), default_value = "kvm")]
     pub to: String,
-    /// What for: test, in an isolated network and under the name MACHINE-test, to be removed again; or live
+    /// What for: test, in an isolated network and under the name MACHINE-test (MACHINE as it is protected), to be removed again; or live
     #[arg(long, value_enum, value_name = "MODE", required_unless_present = "prepare")]
     pub mode: Option<RecoverMode>,
     /// Patch the point ahead only, so that a recovery of it starts at once
@@ -118,7 +118,7 @@ pub struct RecoverCommit {
 /// A recovery that is there.
 #[derive(Debug, Args)]
 pub struct RecoverPlace {
-    /// Its folder, or its name among the recoveries of this host or user
+    /// Its folder, or its name: among the recoveries of this host or user, else among those that hold a point
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
 }

@@ -62,6 +62,10 @@ pub struct Protect {
     /// A disk and its size: sda=40G. Beside a definition, the size of a disk for which it says none
     #[arg(long, value_name = "NAME=SIZE", value_parser = parse_disk)]
     pub disk: Vec<(Name, Bytes)>,
+    /// This disk of the definition is that one of those that are protected already: scsi0:0=sda [default: where the definition calls them
+    /// otherwise, in their order]
+    #[arg(long = "as", value_name = "SLOT=NAME", value_parser = parse_placed, requires = "definition")]
+    pub placed: Vec<(String, Name)>,
     /// Its disks have logical sectors of this many bytes [default: as the definition says, or 512]
     #[arg(long, value_name = "BYTES", value_parser = ["512", "4096"])]
     pub sector_size: Option<String>,
@@ -119,11 +123,11 @@ pub enum PointsVerb {
         /// Show every point; without, long runs of points of which there is nothing to say are one line each
         #[arg(long)]
         all: bool,
-        /// Only points of this moment and later: 2026-11-29T14:03:05Z
-        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        /// Only points of this moment and later: 2026-11-29T14:03:05Z, 2026-11-29 14:03 (without a zone it is UTC), -15m
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_since)]
         since: Option<Moment>,
         /// Only points of this moment and before
-        #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_until)]
         until: Option<Moment>,
         /// Which service
         #[command(flatten)]
@@ -193,13 +197,21 @@ pub enum PointsVerb {
         at: AtService,
     },
     /// Give a point a name, by which it is kept; or take its name back
+    ///
+    /// Two points of a machine do not get one name by hand. Where deltas brought two of one name, the name means the newest.
+    #[command(
+        override_usage = "landfall points tag [OPTIONS] MACHINE POINT <NAME|--remove>\n       landfall points tag [OPTIONS] MACHINE@AT <NAME|--remove>"
+    )]
     Tag {
-        /// The machine
-        name: Name,
-        /// The point: its number, latest, tag:NAME, or a time
-        point: String,
+        /// The machine; MACHINE@AT names the point, too
+        #[arg(value_name = "MACHINE")]
+        name: String,
+        /// The point: its number, latest, tag:NAME (the newest of that name), a time (2026-11-29T14:03:05Z, 2026-11-29 14:03; without a
+        /// zone it is UTC), or how long ago (-15m)
+        #[arg(allow_hyphen_values = true)]
+        point: Option<String>,
         /// The name
-        #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+        #[arg(value_name = "NAME", conflicts_with = "remove")]
         tag: Option<String>,
         /// Take its name back
         #[arg(long)]
@@ -210,10 +222,12 @@ pub enum PointsVerb {
     },
     /// Give a point up before its time
     Delete {
-        /// The machine
-        name: Name,
+        /// The machine; MACHINE@NUMBER names the point, too
+        #[arg(value_name = "MACHINE")]
+        name: String,
         /// The point's number
-        number: u64,
+        #[arg(value_name = "NUMBER", allow_hyphen_values = true)]
+        point: Option<String>,
         /// Which service
         #[command(flatten)]
         at: AtService,
@@ -254,11 +268,23 @@ pub struct PointsExport {
 /// A point of a machine.
 #[derive(Debug, Args)]
 pub struct PointArg {
-    /// The machine
-    pub name: Name,
-    /// The point: its number, latest, tag:NAME, or a time such as 2026-11-29T14:03:05Z (the newest until then)
-    #[arg(default_value = "latest")]
-    pub point: String,
+    /// The machine; MACHINE@AT names the point, too
+    #[arg(value_name = "MACHINE")]
+    pub name: String,
+    /// The point: its number, latest, tag:NAME (the newest of that name), a time (2026-11-29T14:03:05Z, 2026-11-29 14:03; without a zone it
+    /// is UTC; the newest until then), or how long ago (-15m) [default: latest]
+    #[arg(allow_hyphen_values = true)]
+    pub point: Option<String>,
+}
+
+impl PointArg {
+    /// Machine and point, as they are named.
+    ///
+    /// # Errors
+    /// As [`PointName::of_words`].
+    pub fn named(&self) -> landfall_image::Result<PointName> {
+        PointName::of_words(&self.name, self.point.as_deref(), Moment::now())
+    }
 }
 
 /// `landfall alarms`
@@ -306,8 +332,21 @@ fn parse_disk(text: &str) -> Result<(Name, Bytes), String> {
     crate::ops::service::wanted_disk(text).map_err(said)
 }
 
+fn parse_placed(text: &str) -> Result<(String, Name), String> {
+    let (slot, name) = text.rsplit_once('=').ok_or_else(|| format!("{text:?} is no SLOT=NAME: vda=sda"))?;
+    Ok((slot.to_owned(), name.parse().map_err(said)?))
+}
+
 fn parse_point(text: &str) -> Result<PointName, String> {
     PointName::parse(text, Moment::now()).map_err(said)
+}
+
+fn parse_since(text: &str) -> Result<Moment, String> {
+    crate::ops::source::point::since(text, Moment::now()).map_err(said)
+}
+
+fn parse_until(text: &str) -> Result<Moment, String> {
+    crate::ops::source::point::until(text, Moment::now()).map_err(said)
 }
 
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {

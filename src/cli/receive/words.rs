@@ -1,6 +1,7 @@
 //! What was received and exported, for people.
 
 use crate::cli::service::{count, wrapped};
+use crate::hypervisor::text::shell_word;
 use crate::receive::content::Counts;
 use crate::receive::digest::Verdict;
 use crate::receive::folder::manifest::Manifest;
@@ -58,6 +59,13 @@ fn counts(counts: &Counts) -> String {
 pub fn streams(received: &ReceivedStreams) -> String {
     let outcome = &received.outcome;
     let mut out = points(outcome.machine.as_str(), &outcome.points);
+    if outcome.is_new {
+        let says = format!(
+            "{0} was not there: it was made. Its definition is not known: landfall protect {0} DEFINITION",
+            shell_word(outcome.machine.as_str())
+        );
+        out.push_str(&wrapped("", 2, &says));
+    }
     for disk in &outcome.disks {
         let at = match (&disk.snapshot, disk.is_head) {
             (Some(snapshot), false) => format!("at the snapshot {snapshot:?}"),

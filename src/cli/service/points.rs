@@ -6,7 +6,9 @@ use super::shown::{self, Side, count, table, wrapped};
 use crate::cli::args::PointsVerb;
 use crate::event::Event;
 use crate::moment::Moment;
+use crate::name::Name;
 use crate::ops::service::Service;
+use crate::ops::source::point::{At, PointName, which};
 use crate::report::api::{
     PointShown, SetPoint, Verdict, Verification, VerificationState, VerifiedDisk, Verify,
 };
@@ -33,7 +35,11 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
             run.show(&points, |points| list_text(points, *all))?;
         }
         PointsVerb::Show { point, at } => {
-            let shown = run.service(at)?.point(&point.name, &point.point)?;
+            let PointName { machine, at: wanted } = point.named()?;
+            let mut shown = run.service(at)?.point(&machine, &which(&wanted))?;
+            if run.is_alone() {
+                shown.disks.iter_mut().for_each(|disk| disk.uri.clear());
+            }
             run.show(&shown, point_text)?;
         }
         PointsVerb::Create { name, tag, application, at } => {
@@ -42,14 +48,15 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
             run.show(&run.service(at)?.set_point(name, &wanted)?, set_in_words)?;
         }
         PointsVerb::Verify { point, background, last, at } => {
+            let PointName { machine, at: wanted } = point.named()?;
             let service = run.service(at)?;
-            let number = service.point(&point.name, &point.point)?.point.number;
+            let number = service.point(&machine, &which(&wanted))?.point.number;
             let how = Verify { rate_limit: run.rate_limit.map(|rate| rate.0) };
             let verification = match last {
-                true => service.verification(&point.name, number)?,
+                true => service.verification(&machine, number)?,
                 false => {
-                    let begun = service.verify(&point.name, &number.to_string(), &how)?;
-                    if *background { begun } else { wait(run, &service, point, begun)? }
+                    let begun = service.verify(&machine, &number.to_string(), &how)?;
+                    if *background { begun } else { wait(run, &service, &machine, begun)? }
                 }
             };
             run.show(&verification, verification_text)?;
@@ -76,14 +83,21 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
         }
         // Also of a vault without a service: `cli::receive`.
         PointsVerb::Export(_) => {}
-        PointsVerb::Tag { name, point, tag, remove: _, at } => {
-            run.show(&run.service(at)?.tag(name, point, tag.as_deref())?, set_in_words)?;
+        PointsVerb::Tag { name, point, tag, remove, at } => {
+            let (named, tag) = to_tag(name, point.as_deref(), tag.as_deref(), *remove)?;
+            run.show(&run.service(at)?.tag(&named.machine, &which(&named.at), tag)?, set_in_words)?;
         }
-        PointsVerb::Delete { name, number, at } => {
-            run.service(at)?.give_up(name, *number)?;
+        PointsVerb::Delete { name, point, at } => {
+            let PointName { machine, at: wanted } =
+                PointName::of_words(name, point.as_deref(), Moment::now())?;
+            let service = run.service(at)?;
+            let At::Number(number) = wanted else {
+                return Err(only_numbers(&service.point(&machine, &which(&wanted))?, &wanted));
+            };
+            service.give_up(&machine, number)?;
             if !run.as_json {
                 crate::cli::text::print(&format!(
-                    "Point {number} of {name} is given up; its room is given back by and by.\n"
+                    "Point {number} of {machine} is given up; its room is given back by and by.\n"
                 ))?;
             }
         }
@@ -139,13 +153,45 @@ fn evidence_text(history: &History, statements: &[Statement]) -> String {
     out
 }
 
+/// The point that is to get a name, and the name; `None` where its own is taken back.
+fn to_tag<'a>(
+    name: &str,
+    point: Option<&'a str>,
+    tag: Option<&'a str>,
+    remove: bool,
+) -> Result<(PointName, Option<&'a str>)> {
+    let (at, tag) = match (point, tag) {
+        (Some(at), Some(tag)) => (Some(at), Some(tag)),
+        (at, None) if remove => (at, None),
+        // MACHINE@AT NAME
+        (Some(tag), None) if name.contains('@') => (None, Some(tag)),
+        _ => {
+            return Err(Error::refused("nothing says which name the point is to get")
+                .hint(format!("landfall points tag {name} POINT NAME; or --remove takes its name back")));
+        }
+    };
+    if at.is_none() && !name.contains('@') {
+        return Err(Error::refused(format!("nothing says which point of {name} is meant")).hint(format!(
+            "landfall points tag {name} POINT --remove; landfall points list {name} shows them"
+        )));
+    }
+    Ok((PointName::of_words(name, at, Moment::now())?, tag))
+}
+
+/// What is given up is gone: it is said by its number.
+fn only_numbers(shown: &PointShown, wanted: &At) -> Error {
+    let (number, machine) = (shown.point.number, &shown.machine);
+    let says = format!("a point is given up by its number; {wanted} is point {number}, {}", shown.point.at);
+    Error::refused(says).hint(match wanted {
+        At::Latest => format!(
+            "a machine keeps its newest point; landfall points list {machine} shows the numbers of the others"
+        ),
+        _ => format!("where that is the one: landfall points delete {machine} {number}"),
+    })
+}
+
 /// Waits for the end of a verification; Ctrl-C leaves it to the service.
-fn wait(
-    run: &Run<'_>,
-    service: &Service,
-    point: &crate::cli::args::PointArg,
-    mut seen: Verification,
-) -> Result<Verification> {
+fn wait(run: &Run<'_>, service: &Service, machine: &Name, mut seen: Verification) -> Result<Verification> {
     let observer = run.context.observer;
     let mut drawn: Option<(String, Bytes, Progress)> = None;
     while seen.state != VerificationState::Done {
@@ -177,7 +223,7 @@ fn wait(
             )));
         }
         std::thread::sleep(ASK);
-        seen = service.verification(&point.name, seen.point)?;
+        seen = service.verification(machine, seen.point)?;
     }
     if drawn.is_some() {
         observer.event(Event::CopyFinished);
@@ -281,14 +327,16 @@ fn point_text(shown: &PointShown) -> String {
     for disk in &shown.disks {
         let _ = writeln!(
             out,
-            "disk {}, {}, sectors of {} bytes{}{}\n    {}",
+            "disk {}, {}, sectors of {} bytes{}{}",
             disk.name,
             disk.size,
             disk.sector,
             disk.snapshot.as_ref().map(|name| format!(", the RBD snapshot {name:?}")).unwrap_or_default(),
             if disk.unverified { "; NOT compared with a digest" } else { "" },
-            disk.uri
         );
+        if !disk.uri.is_empty() {
+            let _ = writeln!(out, "    {}", disk.uri);
+        }
     }
     let defined = match &shown.definition {
         Some(machine) => format!(

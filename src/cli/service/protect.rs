@@ -8,7 +8,7 @@ use crate::hypervisor::Choice;
 use crate::ops::service::{Said, variables_file, wanted};
 use crate::ops::source;
 use crate::report::api::{MachineShown, PointSet, SetRole, WantedRole};
-use landfall_image::{Bytes, Error, Result};
+use landfall_image::{Bytes, Error, Kind, Result};
 use std::fmt::Write;
 
 /// Protects a machine, or changes what is protected of it.
@@ -40,17 +40,33 @@ pub fn protect(run: &Run<'_>, args: &Protect) -> Result<u8> {
     let chosen = source::Wanted { choice, skipped: args.skip_disk.clone(), ..source::Wanted::default() };
     let definition =
         args.definition.as_ref().map(|path| source::read_alone(run.context, path, &chosen)).transpose()?;
+    // Whose disks a definition may call otherwise.
+    let protected = match definition.as_ref().map(|_| service.machine(&args.name)) {
+        Some(Ok(there)) => there.machine.disks.into_iter().map(|disk| (disk.name, disk.size)).collect(),
+        Some(Err(error)) if error.kind() != Kind::Refused => return Err(error),
+        Some(Err(_)) | None => Vec::new(),
+    };
+    if let Some((disk, name)) = args.placed.first().filter(|_| protected.is_empty()) {
+        return Err(Error::refused(format!(
+            "{} is not protected yet: {disk} cannot be its {name}",
+            args.name
+        ))
+        .hint("leave --as out"));
+    }
     let said = Said {
         definition,
         disks: args.disk.clone(),
         sector: args.sector_size.as_ref().and_then(|size| size.parse().ok()),
         variables: args.nvram.as_deref().map(variables_file).transpose()?,
+        protected,
+        placed: args.placed.clone(),
     };
-    let (request, findings) = wanted(said)?;
+    let asked = wanted(said)?;
     if !run.as_json {
-        text::findings(&findings, &mut |line| say(&line));
+        text::findings(&asked.findings, &mut |line| say(&line));
+        asked.same.iter().for_each(|line| say(line));
     }
-    let shown = service.protect(&args.name, &request)?;
+    let shown = service.protect(&args.name, &asked.protect)?;
     run.show(&shown, in_words)?;
     Ok(0)
 }
@@ -115,6 +131,11 @@ pub fn ready(run: &Run<'_>, args: &Ready) -> Result<u8> {
 
 /// A point that was set or named.
 pub fn set_in_words(set: &PointSet) -> String {
-    let tag = set.point.tag.as_ref().map(|tag| format!(", {tag:?}")).unwrap_or_default();
+    let tag = match (&set.point.tag, &set.was) {
+        (Some(tag), Some(was)) => format!(", {tag:?}, which was {was:?}"),
+        (Some(tag), None) => format!(", {tag:?}"),
+        (None, Some(was)) => format!(", which is {was:?} no longer"),
+        (None, None) => String::new(),
+    };
     format!("Point {} of {}, {}{tag}\n", set.point.number, set.machine, set.point.at)
 }

@@ -11,7 +11,7 @@ use crate::report::api::MachineShown;
 use crate::report::protection::{
     Alarm, DiskStatus, Gravity, MachineStatus, ProofStatus, Protection, SendStatus, Status,
 };
-use landfall_image::Result;
+use landfall_image::{Error, Kind, Result};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -21,12 +21,10 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// Columns that names have in the table; longer ones stand alone.
 const NAME: usize = 22;
 
-/// Shows it, and again; the exit code. Whatever fails is 2: nobody knows how things are.
+/// Shows it, and again; the exit code. What fails is 2: nobody knows how things are; a machine that is not
+/// there is 1, as with other verbs.
 pub fn run(run: &Run<'_>, args: &StatusArgs) -> u8 {
-    let failed = |error| {
-        text::failure(&Failure::Error(error), run.as_json);
-        2
-    };
+    let failed = |error| failed(error, run.as_json);
     let service = match run.service(&args.at) {
         Ok(service) => service,
         Err(error) => return failed(error),
@@ -44,9 +42,24 @@ pub fn run(run: &Run<'_>, args: &StatusArgs) -> u8 {
     }
 }
 
+/// Says why it cannot be shown; the exit code.
+pub fn failed(error: Error, as_json: bool) -> u8 {
+    text::failure(&Failure::Error(error), as_json);
+    2
+}
+
 fn look(run: &Run<'_>, args: &StatusArgs, service: &Service) -> Result<u8> {
     let status = service.status()?;
-    let one = args.machine.as_ref().map(|name| service.machine(name)).transpose()?;
+    let mut one = match args.machine.as_ref().map(|name| service.machine(name)).transpose() {
+        Err(error) if error.kind() == Kind::Refused => {
+            failed(error, run.as_json);
+            return Ok(1);
+        }
+        one => one?,
+    };
+    if let Some(one) = one.as_mut().filter(|_| run.is_alone()) {
+        one.receive.clear();
+    }
     if args.watch && !run.as_json && std::io::stdout().is_terminal() {
         text::clear_screen()?;
     }

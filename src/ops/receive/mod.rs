@@ -12,7 +12,7 @@ pub use site::{Opened, Site};
 use super::Context;
 use super::send::{Fault, Here, Replica, seed};
 use super::service::Service;
-use super::source::point::{At, Candidate, PointName, choose, which};
+use super::source::point::{At, Candidate, PointName, choose, points, which};
 use crate::event::Event;
 use crate::moment::Moment;
 use crate::name::Name;
@@ -155,7 +155,10 @@ fn closing<T>(vault: &Vault, done: Result<T>) -> Result<T> {
 }
 
 /// Refuses a folder that is no vault: none is made.
-fn is_vault(folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// See above.
+pub(super) fn is_vault(folder: &Path) -> Result<()> {
     match folder.join("vault.json").is_file() {
         true => Ok(()),
         false => Err(Error::refused("is no vault")
@@ -454,7 +457,7 @@ pub fn export(
             is_vault(folder)?;
             let (vault, _) = Vault::open(folder)?;
             let (point, since, exported) =
-                closing(&vault, export_here(&vault, wanted, &mut summing, &context.cancel))?;
+                closing(&vault, export_here(folder, &vault, wanted, &mut summing, &context.cancel))?;
             (point, since, Some(exported))
         }
         Place::Service(service) => {
@@ -502,13 +505,14 @@ type Named = (u64, String);
 
 /// Both points, and what was written.
 fn export_here(
+    folder: &Path,
     vault: &Vault,
     wanted: &Export,
     out: &mut dyn Write,
     cancel: &Cancel,
 ) -> Result<(Named, Option<Named>, Exported)> {
     let machine = vault.machine(&wanted.point.machine)?;
-    let points = machine.points()?;
+    let points = points(folder, &machine)?;
     let candidate = |point: &Checkpoint| Candidate {
         number: point.sequence,
         at: Moment(point.time),
@@ -631,6 +635,11 @@ pub fn seal(context: &Context<'_>, drop: &Path, given: Manifest) -> Result<(Path
     for entry in inventory.entries.iter().filter(|entry| entry.path != OWN) {
         let sha256 = folder::sum_of(&inventory.place(&entry.path), &context.cancel)?;
         manifest.files.insert(entry.path.clone(), File { sha256, size: Some(entry.size) });
+    }
+    if manifest.files.is_empty() {
+        return Err(Error::refused("has no file that could be sealed")
+            .in_file(drop)
+            .hint("put the machine's export or its images into it first"));
     }
     // What was digested is what lies there.
     inventory.is_unchanged()?;

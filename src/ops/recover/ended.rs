@@ -14,7 +14,7 @@ use crate::hypervisor::xml;
 use crate::name::Name;
 use crate::ops::source::point::{At, HeldPoint, PointSource, Points};
 use crate::ops::{Context, folder, register};
-use crate::recovery::{FILE, Mode, Patched, Recovery, Step, below, prepared_folder};
+use crate::recovery::{FILE, Mode, PREPARED, Patched, Recovery, Step, below, prepared_folder};
 use crate::registrar;
 use crate::registrar::libvirt::host::{Host as Libvirt, User};
 use crate::report::VERSION;
@@ -66,7 +66,10 @@ fn open(folder: &Path) -> Result<Open> {
     let place = folder.canonicalize().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::refused("there is no recovery of that name")
             .in_file(folder)
-            .hint("landfall recover list shows those that there are"),
+            .hint(
+                "landfall recover list shows those in the usual folder; one that was made with -o is found by its name while it holds its point, and \
+                 by its folder: FOLDER/NAME",
+            ),
         _ => Error::io("cannot resolve", e).in_file(folder),
     })?;
     Recovery::read(&place)?;
@@ -636,18 +639,64 @@ fn prepared(output: &Path) -> Result<Vec<(PathBuf, Patched)>> {
     Ok(folders.filter_map(|place| Patched::read(&place).ok().map(|patched| (place, patched))).collect())
 }
 
-/// The number of the newest point of a machine that was patched ahead for a target, for recoveries in `output`.
+/// The number of the newest point of a machine that was patched ahead for a target: for recoveries in `output`, or by whoever holds points
+/// for that.
 ///
 /// # Errors
 /// Refused where there is none.
-pub fn newest_prepared(output: &Path, machine: &Name, target: &str) -> Result<u64> {
-    let there = prepared(output)?.into_iter().map(|(_, patched)| patched);
+pub fn newest_prepared(
+    points: Option<&dyn Points>,
+    output: &Path,
+    machine: &Name,
+    target: &str,
+) -> Result<u64> {
+    let held = points.map_or_else(Vec::new, held_prepared).into_iter();
+    let elsewhere = held.filter_map(|place| Patched::read(&place).ok());
+    let there = prepared(output)?.into_iter().map(|(_, patched)| patched).chain(elsewhere);
     let of_it = there.filter(|patched| patched.machine == machine.as_str() && patched.target == target);
     of_it.map(|patched| patched.point).max().ok_or_else(|| {
         Error::refused(format!("no point of {machine} is patched ahead for {target}")).in_file(output).hint(
             "let the service do it ([protect] prepare = [\"kvm\"]) or do it now with --prepare; --at latest needs nothing ahead, and takes longer",
         )
     })
+}
+
+/// The folders of points that were patched ahead and are held for that: the service's are in a folder of its own.
+pub(super) fn held_prepared(points: &dyn Points) -> Vec<PathBuf> {
+    let held = points.holds().unwrap_or_default().into_iter().map(|held| PathBuf::from(held.holder));
+    held.filter(|place| place.join(PREPARED).is_file()).collect()
+}
+
+/// The folder of the recovery that somebody names: a folder, or a name among those in `usual`, else among those that hold a point.
+///
+/// # Errors
+/// Refused where several of that name are elsewhere.
+pub fn find(points: Option<&dyn Points>, named: &Path, usual: &Path) -> Result<PathBuf> {
+    if named.join(FILE).is_file() || named.components().count() != 1 {
+        return Ok(named.to_owned());
+    }
+    let place = usual.join(named);
+    if place.symlink_metadata().is_ok() {
+        return Ok(place);
+    }
+    let held = points.map(|points| points.holds().unwrap_or_default()).unwrap_or_default().into_iter();
+    let mut others: Vec<PathBuf> = held.map(|held| PathBuf::from(held.holder)).collect();
+    others.retain(|holder| holder.file_name() == named.file_name());
+    others.sort();
+    others.dedup();
+    match others.as_slice() {
+        [] => Ok(place),
+        [only] => Ok(only.clone()),
+        several => {
+            let several: Vec<String> = several.iter().map(|place| place.display().to_string()).collect();
+            Err(Error::refused(format!(
+                "there are {} recoveries of the name {}",
+                several.len(),
+                named.display()
+            ))
+            .hint(format!("name the folder: {}", several.join(", "))))
+        }
+    }
 }
 
 /// Folders in a folder, by name, without those that are not complete.

@@ -208,10 +208,13 @@ fn go_on(source: &Source, place: &Path, made_of: &str) -> Result<Recovered> {
                 "holds {} as it was at {} (point {}) already",
                 recovery.machine, recovery.at, recovery.point
             ),
-            format!(
-                "go on with that one with --at {}, remove it with {remove}, or choose another name with --name",
-                recovery.point
-            ),
+            match recovery.machine == source.machine.as_str() {
+                true => format!(
+                    "go on with that one with --at {}, remove it with {remove}, or choose another name with --name",
+                    recovery.point
+                ),
+                false => format!("remove that one with {remove}, or choose another name with --name"),
+            },
         );
     }
     if recovery.made_of != made_of {

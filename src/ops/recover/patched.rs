@@ -1,6 +1,7 @@
 //! The guest patched for where it is to run, as a delta for each of its disks; made now, or ahead.
 
 use super::Wanted;
+use super::ended::held_prepared;
 use super::source::{Source, as_conversion};
 use crate::event::Event;
 use crate::hypervisor::Networks;
@@ -93,10 +94,12 @@ pub fn place(source: &Source, wanted: &Wanted, key: &str) -> (PathBuf, String) {
 /// What was patched ahead with that key, copied into `folder`; `None` where nothing was, or it cannot be used.
 pub fn reuse(source: &Source, wanted: &Wanted, key: &str, folder: &Path, sync: bool) -> Option<Patched> {
     let (prepared, name) = place(source, wanted, key);
-    let prepared = prepared.join(name);
-    if !prepared.join(PREPARED).is_file() {
-        return None;
-    }
+    let own = prepared.join(&name);
+    let prepared = match own.join(PREPARED).is_file() {
+        true => own,
+        // The service's are in a folder of its own.
+        false => held_prepared(&*source.points).into_iter().find(|place| place.ends_with(&name))?,
+    };
     let copied = || -> Result<Patched> {
         let patched = Patched::read(&prepared)?;
         if patched.version != VERSION || patched.made_of != key {

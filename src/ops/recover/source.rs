@@ -101,9 +101,9 @@ impl Source {
         wanted.guest.mapped(&self.loaded, wanted.name.as_deref(), wanted.target.platform)
     }
 
-    /// What the machine is called where it runs.
+    /// What the machine is called where it runs: after the machine at the service, whatever its definition calls it.
     pub fn name(&self, wanted: &Wanted) -> String {
-        let own = self.mapped(wanted).name.unwrap_or_else(|| self.loaded.machine.name.clone());
+        let own = self.mapped(wanted).name.unwrap_or_else(|| self.machine.to_string());
         match (wanted.mode, &wanted.name) {
             (_, Some(name)) => name.clone(),
             (Mode::Test, None) => format!("{own}-test"),

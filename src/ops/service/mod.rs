@@ -4,13 +4,16 @@
 //! verb -> Service -> HTTP (ureq) -> api.sock | TLS -> the service's API
 //! ```
 //! What it answers are the documents of [`report::protection`](crate::report::protection) and [`report::api`](crate::report::api); what it
-//! refuses is the same error as it would be here. Absent: what is done where no service runs.
+//! refuses is the same error as it would be here. A vault on
+//! which no service works is asked in the same way ([`with_vault`]).
 
+mod alone;
 mod receiving;
 mod replica;
 mod wanted;
 
-pub use wanted::{Said, wanted};
+pub use alone::with_vault;
+pub use wanted::{Asked, Said, wanted};
 
 use crate::moment::Moment;
 use crate::name::Name;

@@ -82,8 +82,23 @@ pub fn open(
     let mut own = context.watched_by(&Silent);
     own.gate = Gate::own_folder();
     match definition(inventory, manifest)? {
-        Some(path) => of_machine(&own, inventory, manifest, &path, !is_compared),
-        None => of_images(&own, inventory, manifest),
+        Some(path) => of_machine(&own, inventory, manifest, &path, !is_compared)
+            .map_err(|error| without_option(error, "let the definition say that it is raw,")),
+        None => of_images(&own, inventory, manifest).map_err(|error| {
+            let how = "say in landfall.json that it is raw (\"disks\": {\"sda\": {\"file\": \"…\", \"format\": \"raw\"}}),";
+            without_option(error, how)
+        }),
+    }
+}
+
+/// A drop has no options, which errors of images advise: `instead` is what it has.
+fn without_option(error: Error, instead: &str) -> Error {
+    match error.hint_text().filter(|hint| hint.contains("say -f raw")) {
+        Some(hint) => {
+            let hint = hint.replace("say -f raw", instead);
+            error.hint(hint)
+        }
+        None => error,
     }
 }
 

@@ -58,6 +58,9 @@ pub struct Outcome {
     pub disks: Vec<DiskOutcome>,
     /// The points that were cut, oldest first; none where all was there already.
     pub points: Vec<u64>,
+    /// The machine was not there: it was made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_new: bool,
 }
 
 /// What became of a disk.
@@ -121,7 +124,12 @@ pub fn take<'t>(
             )),
         }
     }
-    let mut outcome = Outcome { machine: target.name().parse()?, disks: Vec::new(), points: Vec::new() };
+    let mut outcome = Outcome {
+        machine: target.name().parse()?,
+        disks: Vec::new(),
+        points: Vec::new(),
+        is_new: target.known().is_none(),
+    };
     if let Some(machine) = target.known() {
         for (disk, verdict) in there {
             outcome.disks.push(was_there(machine, disk, verdict)?);
@@ -185,7 +193,7 @@ pub fn resume(
         apply(batch, spool, job, &summaries, effort)
     })?;
     job.items.iter().try_for_each(|item| spool.discard(item.upload))?;
-    Ok(Outcome { machine: intent.machine.clone(), disks, points })
+    Ok(Outcome { machine: intent.machine.clone(), disks, points, is_new: false })
 }
 
 fn named(error: Error, upload: &Upload) -> Error {

@@ -161,7 +161,7 @@ pub(super) fn unprotect(call: &Call) -> Outcome<()> {
 }
 
 fn set(name: &crate::name::Name, point: Point) -> PointSet {
-    PointSet { version: VERSION, machine: name.to_string(), point }
+    PointSet { version: VERSION, machine: name.to_string(), point, was: None }
 }
 
 pub(super) fn ready(call: &Call) -> Outcome<PointSet> {
@@ -221,7 +221,9 @@ pub(super) fn give_up(call: &Call) -> Outcome<()> {
 
 pub(super) fn tag(call: &Call, wanted: SetTag) -> Outcome<PointSet> {
     let (name, point) = call.point()?;
-    Ok(set(&name, call.service.tag(&name, point.number, wanted.tag.as_deref())?))
+    let tagged = call.service.tag(&name, point.number, wanted.tag.as_deref())?;
+    let was = point.tag.filter(|was| tagged.tag.as_ref() != Some(was));
+    Ok(PointSet { was, ..set(&name, tagged) })
 }
 
 pub(super) fn hold(call: &Call, wanted: SetHold) -> Outcome<HoldSet> {

@@ -144,7 +144,9 @@ fn part(path: &str, name: &str) -> &'static str {
         "disk" => "The disk's name.",
         "id" if path.starts_with("/v1/uploads") => "The upload's number.",
         "id" => "The receipt's number.",
-        "point" => "A point: its number, latest, tag:NAME, or a moment such as 2026-11-29T14:03:05Z.",
+        "point" => {
+            "A point: its number, latest, tag:NAME (the newest of that name), a time such as 2026-11-29T14:03:05Z (the newest until then; without a zone it is UTC), or how long ago: -15m."
+        }
         _ => "",
     }
 }

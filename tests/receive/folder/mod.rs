@@ -422,6 +422,17 @@ fn a_disk_that_is_mirrored_is_left_alone() {
     assert!(yard.live("web01", "disk0") == content(1));
 }
 
+/// An image of which nobody knows what it is: a drop has no options, and its manifest says it.
+#[test]
+fn what_cannot_be_told_is_said_in_the_manifest() {
+    let (_dir, yard) = yard(Options::default());
+    let folder = yard.drops().join("web01");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.vmdk"), content(1)).unwrap();
+    let refused = yard.refused();
+    assert!(refused.contains("\"format\": \"raw\"") && !refused.contains("-f raw"), "{refused}");
+}
+
 /// Whoever makes drops with landfall seals them with it.
 #[test]
 fn a_drop_is_sealed_where_it_is_made() {
@@ -438,6 +449,12 @@ fn a_drop_is_sealed_where_it_is_made() {
         receive::seal(&context, &folder, given.clone()).unwrap_err().says().contains("still being written")
     );
     drop(open);
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert!(
+        receive::seal(&context, &empty, given.clone()).is_err()
+            && fs::read_dir(&empty).unwrap().next().is_none()
+    );
     receive::seal(&context, &folder, given).unwrap();
     let taken = yard.taken();
     assert_eq!(taken.verdict, Verdict::Matched);

@@ -133,6 +133,7 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     let document = site.document(&["receive", "rbd", "web01/sda", text(&merged), "--sha256", &sum(&merged)]);
     assert_eq!(document["disks"][0]["verdict"], "matched", "{document}");
     assert_eq!(document["disks"][0]["snapshot"], "s1");
+    assert_eq!(document["is_new"], true, "{document}");
     check(&[("receive-rbd", document.clone())]);
     let first = document["points"][0].as_u64().unwrap();
     assert_eq!(site.points_of("web01"), [first]);
@@ -152,6 +153,7 @@ fn streams_that_rbd_has_made_are_taken_and_given_back() {
     assert_eq!(both.len(), 2);
     // The same once more is no step.
     let again = site.document(&["receive", "rbd", "web01/sda", text(&two)]);
+    assert_eq!(again.get("is_new"), None, "{again}");
     assert_eq!(
         (again["disks"][0]["was_there"].as_bool(), again["points"].as_array().map(Vec::len)),
         (Some(true), Some(0))

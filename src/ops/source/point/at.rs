@@ -31,6 +31,47 @@ pub enum At {
 
 const HOW: &str = "write latest, a point's number, a time (2026-11-29T14:03:05Z; without a zone it is UTC), how long ago (-15m, \
                    -1h30m), or tag:NAME";
+const HOW_TIME: &str = "write a time (2026-11-29T14:03:05Z, 2026-11-29 14:03; without a zone it is UTC), or how long ago: -15m, -1h30m";
+
+/// The first moment of a time: `2026-11-29T14:03:05Z`, `2026-11-29 14:03`, `-15m`.
+///
+/// # Errors
+/// Refused where it is none.
+pub fn since(text: &str, now: Moment) -> Result<Moment> {
+    match moment(text.trim(), now, HOW_TIME)? {
+        Some((moment, _)) => Ok(moment),
+        None => Err(Error::refused(format!("{text:?} is no time")).hint(HOW_TIME)),
+    }
+}
+
+/// The last moment of a time: one in whole seconds lasts to the end of its second.
+///
+/// # Errors
+/// As [`since`].
+pub fn until(text: &str, now: Moment) -> Result<Moment> {
+    since(text, now).map(to_the_end)
+}
+
+/// A time in whole seconds lasts to the end of its second, as times are shown.
+fn to_the_end(moment: Moment) -> Moment {
+    match moment.0.is_multiple_of(1000) {
+        true => Moment(moment.0.saturating_add(999)),
+        false => moment,
+    }
+}
+
+/// A time, or how long before `now`; and whether its zone was taken for UTC. `None` where it is neither.
+fn moment(text: &str, now: Moment, how: &str) -> Result<Option<(Moment, bool)>> {
+    let refused = |says: String| Error::refused(says).hint(how);
+    let before = || refused(format!("{text:?} is before 1970"));
+    if let Some(ago) = text.strip_prefix('-').or_else(|| text.strip_suffix(" ago")) {
+        let ago = ago_ms(ago.trim()).ok_or_else(|| refused(format!("{text:?} does not say how long ago")))?;
+        return now.0.checked_sub(ago).map(|at| Some((Moment(at), false))).ok_or_else(before);
+    }
+    let Some((timestamp, is_zone_assumed)) = time(text) else { return Ok(None) };
+    let at = u64::try_from(timestamp.as_millisecond()).map_err(|_| before())?;
+    Ok(Some((Moment(at), is_zone_assumed)))
+}
 
 impl At {
     /// What is meant, where it is `now`. A time in whole seconds lasts to the end of its second, as times are shown.
@@ -49,26 +90,18 @@ impl At {
                 false => Ok(At::Tag(tag.to_owned())),
             };
         }
-        if let Some(ago) = text.strip_prefix('-').or_else(|| text.strip_suffix(" ago")) {
-            let ago =
-                ago_ms(ago.trim()).ok_or_else(|| refused(format!("{text:?} does not say how long ago")))?;
-            let moment = now.0.checked_sub(ago).map(Moment);
-            let moment = moment.ok_or_else(|| refused(format!("{text:?} is before 1970")))?;
-            return Ok(At::Time { moment, is_zone_assumed: false });
-        }
         if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
             let number = text.parse().map_err(|_| refused(format!("{text} is no number of a point")))?;
             return Ok(At::Number(number));
         }
-        let (timestamp, is_zone_assumed) =
-            time(text).ok_or_else(|| refused(format!("{text:?} does not say which point")))?;
-        let moment = u64::try_from(timestamp.as_millisecond()).map(Moment);
-        let moment = moment.map_err(|_| refused(format!("{text:?} is before 1970")))?;
-        let moment = match moment.0.is_multiple_of(1000) {
-            true => Moment(moment.0.saturating_add(999)),
-            false => moment,
-        };
-        Ok(At::Time { moment, is_zone_assumed })
+        match moment(text, now, HOW)? {
+            // That many minutes ago is no second that lasts.
+            Some((moment, _)) if text.starts_with('-') || text.ends_with(" ago") => {
+                Ok(At::Time { moment, is_zone_assumed: false })
+            }
+            Some((moment, is_zone_assumed)) => Ok(At::Time { moment: to_the_end(moment), is_zone_assumed }),
+            None => Err(refused(format!("{text:?} does not say which point"))),
+        }
     }
 }
 
@@ -145,6 +178,17 @@ impl PointName {
             None => (text, At::Latest),
         };
         Ok(PointName { machine: machine.parse()?, at })
+    }
+
+    /// The point that is named in two words, `MACHINE` and `AT`, or in one.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn of_words(machine: &str, at: Option<&str>, now: Moment) -> Result<PointName> {
+        match at {
+            Some(at) => Ok(PointName { machine: machine.parse()?, at: At::parse(at, now)? }),
+            None => PointName::parse(machine, now),
+        }
     }
 }
 
@@ -269,6 +313,35 @@ mod tests {
                 "{text}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn spans_begin_and_end_with_times_of_all_forms() {
+        for (text, first, last) in [
+            ("2026-11-29T14:03:05Z", NOW.0, NOW.0 + 999),
+            ("2026-11-29 14:03:05 UTC", NOW.0, NOW.0 + 999),
+            ("2026-11-29 14:03", NOW.0 - 5000, NOW.0 - 5000 + 999),
+            ("2026-11-29T14:03:05.123", NOW.0 + 123, NOW.0 + 123),
+            ("-15m", NOW.0 - 900_000, NOW.0 - 900_000 + 999),
+        ] {
+            assert_eq!((since(text, NOW).unwrap().0, until(text, NOW).unwrap().0), (first, last), "{text}");
+        }
+        for text in ["", "latest", "7", "tag:a", "yesterday", "-15", "1969-12-31T23:59:59Z"] {
+            let error = since(text, NOW).unwrap_err();
+            assert!(error.hint_text().unwrap().contains("2026-11-29 14:03;"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_point_is_named_in_one_word_or_two() {
+        let of = |machine: &str, at: Option<&str>| PointName::of_words(machine, at, NOW);
+        let seventh = PointName { machine: "web01".parse().unwrap(), at: At::Number(7) };
+        assert_eq!(of("web01@7", None).unwrap(), seventh);
+        assert_eq!(of("web01", Some("7")).unwrap(), seventh);
+        assert_eq!(of("web01", None).unwrap().at, At::Latest);
+        let own = of("a@b", Some("2026-11-29 14:03")).unwrap();
+        assert_eq!((own.machine.as_str(), own.at), ("a@b", time(NOW.0 - 5000 + 999, true)));
+        assert!(of("web01@yesterday", None).is_err());
     }
 
     #[test]

@@ -11,12 +11,13 @@ mod at;
 mod served;
 mod vault;
 
-pub use at::{At, Candidate, PointName, choose};
+pub use at::{At, Candidate, PointName, choose, since, until};
 pub use served::{Served, which};
-pub use vault::{OpenVault, changed, definition, holds, source, variables};
+pub use vault::{OpenVault, changed, definition, holds, points, source, variables};
 
 use super::{How, Loaded, Nothing, Wanted, image, other_size, sector_size, skip, variables as efi};
 use crate::finding;
+use crate::hypervisor::text::shell_word;
 use crate::hypervisor::{Parsed, Variables};
 use crate::machine::{Bus, DiskSlot, Machine};
 use crate::moment::Moment;
@@ -254,17 +255,19 @@ impl PointSource {
                     .hint(format!("its disks are {}", slots.join(", "))));
             }
         }
+        findings.extend(fit(&mut machine, &self.disks));
         let all: Vec<String> = machine.disks.iter().map(|disk| disk.file.clone()).collect();
         skip(&mut machine, &wanted.skipped)?;
         let left_out = self.disks.iter().filter(|disk| !all.contains(&disk.name));
         findings.extend(left_out.map(|disk| left_out_finding(&self.name, &disk.name)));
         let mut disks: Vec<Option<PointDisk>> = self.disks.into_iter().map(Some).collect();
         let mut images = Vec::new();
-        for slot in &mut machine.disks {
+        let boot = machine.boot_disk();
+        for (index, slot) in machine.disks.iter_mut().enumerate() {
             let named =
                 disks.iter_mut().find(|disk| disk.as_ref().is_some_and(|disk| disk.name == slot.file));
             let Some(found) = named.and_then(Option::take) else {
-                (how.unreadable)(images.len(), absent(slot, &self.name))?;
+                (how.unreadable)(images.len(), absent(slot, &self.name, index == boot))?;
                 images.push(Image { disk: Arc::new(Nothing), layers: Vec::new() });
                 continue;
             };
@@ -357,16 +360,45 @@ fn left_out_finding(machine: &Name, disk: &str) -> Finding {
     )
 }
 
-fn absent(slot: &DiskSlot, machine: &Name) -> Error {
+fn absent(slot: &DiskSlot, machine: &Name, is_boot: bool) -> Error {
     let error = Error::refused(format!(
         "{} is {:?} in the machine's definition, and the point has no disk of that name",
         slot.slot, slot.file
     ));
-    error.hint(format!(
-        "choose a point from when {machine}/{} was protected, or leave the disk out with {}",
-        slot.file,
-        super::skip_option(&slot.slot)
-    ))
+    let other = format!("choose a point from when {machine}/{} was protected", slot.file);
+    // A machine that starts from it cannot do without.
+    error.hint(match is_boot {
+        true => format!(
+            "{other}; where another disk is what the definition means by it, say so for later points: landfall protect {machine} DEFINITION \
+             --as {}=NAME",
+            shell_word(&slot.slot)
+        ),
+        false => format!("{other}, or leave the disk out with {}", super::skip_option(&slot.slot)),
+    })
+}
+
+/// Finds the disks of a definition that calls them otherwise: as many as the point has others, of the same sizes, in their order. The
+/// definition was stored beside disks that are there no longer.
+fn fit(machine: &mut Machine, disks: &[PointDisk]) -> Vec<Finding> {
+    let has_none = |slot: &DiskSlot| !disks.iter().any(|disk| disk.name == slot.file);
+    let left: Vec<&PointDisk> =
+        disks.iter().filter(|disk| !machine.disks.iter().any(|slot| slot.file == disk.name)).collect();
+    let open = machine.disks.iter().filter(|slot| has_none(slot));
+    // Where one is there by its name, nobody knows which places the others have among them.
+    let is_same = machine.disks.iter().all(has_none)
+        && open.clone().count() == left.len()
+        && open.zip(&left).all(|(slot, disk)| slot.size == Some(disk.image.disk.size()));
+    if !is_same {
+        return Vec::new();
+    }
+    let same = machine.disks.iter_mut().zip(left).map(|(slot, disk)| {
+        slot.file.clone_from(&disk.name);
+        finding::POINT.finding(
+            format!("The point has no disk that is called as {} in the definition; {} is taken for it, which has its place and size.", slot.slot, disk.name),
+            "",
+        )
+    });
+    same.collect()
 }
 
 #[cfg(test)]

@@ -137,7 +137,6 @@ impl Points for Served {
     }
 }
 
-/// As the service is asked.
 /// A point as the service is asked for it.
 pub fn which(at: &At) -> String {
     match at {

@@ -119,6 +119,59 @@ fn what_does_not_fit_is_refused_with_the_way_out() {
     assert_eq!((loaded.images.len(), lost), (2, vec![1]));
 }
 
+/// As the service that worked on the vault would have them.
+#[test]
+fn names_that_were_given_later_count_and_points_that_were_given_up_are_gone() {
+    use crate::service::catalog::{CATALOG, Catalog};
+    let dir = tempfile::tempdir().unwrap();
+    let points = vault(dir.path(), &["sda"], Some(&defined(&["sda"])));
+    let open = || OpenVault::new(dir.path());
+    let id = open().open(&name(), &At::Latest).unwrap().id;
+    let (catalog, _) = Catalog::open(&dir.path().join(CATALOG)).unwrap();
+    catalog.tag(&id, points[1], Some("later")).unwrap();
+    let later = open().open(&name(), &At::Tag("later".into())).unwrap();
+    assert_eq!((later.number, later.tag.as_deref()), (points[1], Some("later")));
+    // The name that it was set with was taken back.
+    catalog.tag(&id, points[0], Some("")).unwrap();
+    let error = open().open(&name(), &At::Tag("before".into())).err().unwrap();
+    assert!(error.hint_text().unwrap().contains("there are later"), "{error}");
+    assert_eq!(open().open(&name(), &At::Number(points[0])).unwrap().tag, None);
+    catalog.give_up(&id, points[0]).unwrap();
+    assert!(open().open(&name(), &At::Number(points[0])).is_err());
+}
+
+/// A definition that was stored beside disks of other names, which were taken out since.
+#[test]
+fn disks_that_the_definition_calls_otherwise_are_found_in_their_order() {
+    let sized = |files: &[&str], size: u64| {
+        let mut machine = defined(files);
+        machine.disks.iter_mut().for_each(|slot| slot.size = Some(Bytes(size)));
+        machine
+    };
+    let dir = tempfile::tempdir().unwrap();
+    vault(dir.path(), &["sda", "sdb"], Some(&sized(&["vda", "vdb"], SIZE)));
+    let loaded = load(&OpenVault::new(dir.path()), At::Latest, &Wanted::default()).unwrap();
+    let files: Vec<&str> = loaded.machine.disks.iter().map(|slot| slot.file.as_str()).collect();
+    assert_eq!((files, byte(&loaded, 0), byte(&loaded, 1)), (vec!["sda", "sdb"], 101, 102));
+    assert_eq!(ids(&loaded), ["recovery-point"; 3]);
+    assert!(loaded.findings[1].says.contains("sda is taken for it"), "{}", loaded.findings[1].says);
+    // Of other sizes, fewer, or with one of the names: nobody knows. The disk that it starts from cannot be left out.
+    for (disks, definition, hint) in [
+        (&["sda", "sdb"][..], sized(&["vda", "vdb"], 2 * SIZE), "--as scsi0:0=NAME"),
+        (&["sda"], sized(&["vda", "vdb"], SIZE), "--as scsi0:0=NAME"),
+        (&["sda", "sdb"], sized(&["sda", "vdb"], SIZE), "--skip-disk scsi0:1"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        vault(dir.path(), disks, Some(&definition));
+        let error = load(&OpenVault::new(dir.path()), At::Latest, &Wanted::default()).err().unwrap();
+        let said = error.hint_text().unwrap();
+        assert!(
+            said.contains(hint) && (hint.starts_with("--skip") || !said.contains("--skip-disk")),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn a_machine_without_a_definition_is_described_or_refused() {
     let dir = tempfile::tempdir().unwrap();

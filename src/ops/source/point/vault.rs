@@ -62,7 +62,7 @@ impl OpenVault {
 impl Points for OpenVault {
     fn open(&self, name: &Name, at: &At) -> Result<PointSource> {
         let machine = self.vault()?.machine(name)?;
-        let points = machine.points()?;
+        let points = points(&self.folder, &machine)?;
         let candidate = |point: &Checkpoint| Candidate {
             number: point.sequence,
             at: Moment(point.time),
@@ -106,6 +106,34 @@ impl Points for OpenVault {
     fn changed(&self, machine: &Name, disk: &str, since: u64, to: u64) -> Result<Changed> {
         changed(&self.vault()?.machine(machine)?, disk, since, to)
     }
+}
+
+/// The points of a machine of the vault in `folder` as a service shows them: with the names that were given to them later, and without those
+/// that were given up.
+///
+/// # Errors
+/// Where they cannot be read. A catalog that cannot be read stands in no way: all of them are there, then.
+pub fn points(folder: &Path, machine: &Arc<Machine>) -> Result<Vec<Checkpoint>> {
+    let mut points = machine.points()?;
+    let place = folder.join(CATALOG);
+    if !place.is_file() {
+        return Ok(points);
+    }
+    let id = &machine.home().machine;
+    let said = Catalog::open(&place).and_then(|(catalog, _)| Ok((catalog.tags(id)?, catalog.given_up(id)?)));
+    match said {
+        Ok((mut tags, given_up)) => {
+            points.retain(|point| !given_up.contains(&point.sequence));
+            for point in &mut points {
+                if let Some(tag) = tags.remove(&point.sequence) {
+                    // An empty one says that the name it was set with does not count.
+                    point.mark.tag = Some(tag).filter(|tag| !tag.is_empty());
+                }
+            }
+        }
+        Err(error) => tracing::warn!("names that were given to points are not known: {error}"),
+    }
+    Ok(points)
 }
 
 /// Where a disk may differ between two points of a vault that is open in this process.

@@ -224,7 +224,8 @@ fn points_are_set_found_named_and_given_up() {
     );
     let number = set["point"]["number"].as_u64().unwrap();
     let at = set["point"]["at"].as_str().unwrap();
-    for which in ["latest", "tag:before", "tag%3Abefore", at, &number.to_string()] {
+    let spaced = at.trim_end_matches('Z').replace('T', "%20");
+    for which in ["latest", "tag:before", "tag%3Abefore", at, &spaced, &number.to_string()] {
         let shown = running.local("GET", &format!("{points}/{which}"), None);
         assert_eq!(shown.status, 200, "{which}: {:?}", shown.json());
         assert_eq!(shown.json()["point"]["number"], number, "{which}");
