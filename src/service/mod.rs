@@ -38,6 +38,7 @@ pub mod verify;
 pub mod watched;
 pub mod webhook;
 pub mod which;
+mod wrong;
 
 use crate::doors::Complaints;
 use crate::moment::Moment;

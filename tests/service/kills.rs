@@ -4,16 +4,21 @@
 use super::*;
 use crate::receive::nbdsh::python;
 
-fn killed(times: u32) {
-    let Some(python) = python() else { return };
-    let mut site = Site::new(
-        "[protect]\ncheckpoint = \"1s\"\nretention = \"1h every 1s\"\nin_sync = \"flush\"\n[upkeep]\nevery = \"1s\"\n",
+/// A site with a machine of two disks, and a script that writes to them.
+fn site() -> (Site, PathBuf, PathBuf, PathBuf) {
+    let site = Site::new(
+        "[protect]\ncheckpoint = \"1s\"\nretention = \"1h every 1s\"\nin_sync = \"flush\"\n[upkeep]\nevery = \"1s\"\nlow = 1\nscarce = 1\n",
     );
     site.protect("web01", &["sda", "sdb"], BLOCK * BLOCKS);
-    let (progress, enough) = (site.path("progress"), site.path("enough"));
+    let (progress, enough, script) = (site.path("progress"), site.path("enough"), site.path("writer.py"));
     let text = writer([&site.uri("web01/sda"), &site.uri("web01/sdb")], &progress, &enough, true);
-    let script = site.path("writer.py");
     std::fs::write(&script, format!("import nbd\n{text}")).unwrap();
+    (site, progress, enough, script)
+}
+
+fn killed(times: u32) {
+    let Some(python) = python() else { return };
+    let (mut site, progress, enough, script) = site();
     site.start();
     let mut client = Writer::start(python, &script);
     let mut known: BTreeMap<u64, u64> = BTreeMap::new();
@@ -79,14 +84,7 @@ fn client_killed(times: u32) {
     if python().is_none() {
         return;
     }
-    let mut site = Site::new(
-        "[protect]\ncheckpoint = \"1s\"\nretention = \"1h every 1s\"\nin_sync = \"flush\"\n[upkeep]\nevery = \"1s\"\nlow = 1\nscarce = 1\n",
-    );
-    site.protect("web01", &["sda", "sdb"], BLOCK * BLOCKS);
-    let (progress, enough) = (site.path("progress"), site.path("enough"));
-    let text = writer([&site.uri("web01/sda"), &site.uri("web01/sdb")], &progress, &enough, true);
-    let script = site.path("writer.py");
-    std::fs::write(&script, format!("import nbd\n{text}")).unwrap();
+    let (mut site, progress, enough, script) = site();
     site.start();
     let mut last = 0;
     for round in 0..times {
