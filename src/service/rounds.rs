@@ -28,9 +28,10 @@ const SOON: Duration = Duration::from_secs(5);
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What is done at the same time, each in a thread of its own, by name.
-pub(super) const WORK: [(&str, Work); 15] = [
+pub(super) const WORK: [(&str, Work); 16] = [
     ("points", Service::set_points),
     ("seal", Service::seal_segments),
+    ("write-back", Service::write_back),
     ("upkeep", Service::keep_order),
     ("watch", Service::watch_out),
     ("verify", Service::verify_points),
@@ -76,10 +77,10 @@ impl Service {
                 };
                 let at = due.entry(unit.clone()).or_insert(began);
                 if *at <= began {
-                    // So early that the next point is there when this one is as old as a point may become; a medium that is too slow
-                    // for that is not helped by more points.
+                    // So early that the next point is there when this one is as old as a point may become. On a medium that is too slow
+                    // for that each point has less to wait for when they come sooner.
                     let early = takes + 2 * TICK;
-                    *at = began + if early <= every / 2 { every - early } else { every };
+                    *at = began + every.saturating_sub(early).max(every / 4);
                     ready.push(unit);
                 }
             }
@@ -225,6 +226,22 @@ impl Service {
                 }
                 if let Err(error) = journal.seal() {
                     tracing::error!(machine = %name, %error, "a part of its journal cannot be sealed");
+                    std::thread::sleep(WATCH);
+                }
+            }
+        }
+    }
+
+    /// Brings what arrives to the medium as it comes, so that a point does not wait for all of it. Takes a thread.
+    pub fn write_back(&self) {
+        while !self.is_stopping() {
+            std::thread::sleep(TICK);
+            for (name, watched) in self.watched() {
+                if self.is_stopping() {
+                    return;
+                }
+                if let Err(error) = watched.machine().journal().write_back() {
+                    tracing::error!(machine = %name, %error, "what was written cannot be brought to the medium");
                     std::thread::sleep(WATCH);
                 }
             }

@@ -167,6 +167,9 @@ impl Service {
         std::thread::scope(|scope| {
             let looking = scope.spawn(|| {
                 let mut oldest: f64 = 0.0;
+                // fio never says that a copy is complete.
+                std::thread::sleep(Duration::from_millis(500));
+                self.verb(&["ready", "machine"]);
                 while !is_over.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(500));
                     let status = self.verb(&["--json", "status"]);

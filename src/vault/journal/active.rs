@@ -130,6 +130,11 @@ impl Active {
         self.file.as_ref().map(|writing| Arc::clone(&writing.file))
     }
 
+    /// Its first record, and the bytes of its file.
+    pub fn extent(&self) -> Option<(u64, u64)> {
+        self.file.as_ref().map(|writing| (writing.first, writing.end))
+    }
+
     /// Its file, where it begins with that record.
     pub fn file_of(&self, segment: u64) -> Option<Arc<dyn StoredFile>> {
         let writing = self.file.as_ref().filter(|writing| writing.first == segment);

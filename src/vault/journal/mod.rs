@@ -61,6 +61,8 @@ pub struct Limits {
     pub closed: usize,
 }
 
+/// Bytes that are brought to the medium ahead of a point.
+const MUCH: u64 = 16 << 20;
 /// Closed segments with few records may wait in such a multiple to be sealed.
 const WAITING: usize = 16;
 
@@ -109,6 +111,8 @@ pub struct Journal {
     /// One at a time.
     sealing: Mutex<()>,
     durable: AtomicU64,
+    /// How much of the segment with that first record was brought to the medium ahead of the next point.
+    written_back: Mutex<(u64, u64)>,
     /// The medium failed: nobody knows what of the latest writes is on it.
     is_lost: AtomicBool,
     /// The vault was closed.
@@ -379,6 +383,25 @@ impl Journal {
     /// Closes the segment that is written to, so that all of it can be sealed and rewritten.
     pub fn close_segment(&self) {
         self.close(&mut locked(&self.active));
+    }
+
+    /// Brings what was written to the medium where it is much, ahead of the next point, which has to wait for less then. For the background.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn write_back(&self) -> Result<()> {
+        let (file, extent) = {
+            let active = locked(&self.active);
+            (active.file(), active.extent())
+        };
+        let Some((file, (first, end))) = file.zip(extent) else { return Ok(()) };
+        let mut done = locked(&self.written_back);
+        let from = if done.0 == first { done.1 } else { 0 };
+        if end.saturating_sub(from) >= MUCH {
+            self.believed(file.sync())?;
+            *done = (first, end);
+        }
+        Ok(())
     }
 
     /// True where something is closed and waits to be sealed.

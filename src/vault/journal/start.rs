@@ -128,6 +128,7 @@ impl Journal {
             sealing: Mutex::new(()),
             durable: AtomicU64::new(next - 1),
             is_lost: AtomicBool::new(false),
+            written_back: Mutex::default(),
             is_shut: AtomicBool::new(false),
             is_behind: AtomicBool::new(is_behind),
         };
