@@ -62,6 +62,39 @@ impl Base {
         self.apply(part)
     }
 
+    /// Whole units of a disk, where some are not what their sums say: a fold that was cut off (the medium was full, the service was killed) may have
+    /// written the content and not the sum. What such a unit is to hold was written down first.
+    ///
+    /// # Errors
+    /// `error` where no fold was cut off, or it says nothing of the unit.
+    pub(super) fn patched(
+        &self,
+        number: u32,
+        disk: &super::Disk,
+        range: Range<u64>,
+        error: Error,
+    ) -> Result<Vec<u8>> {
+        if self.begun()?.is_none() {
+            return Err(error);
+        }
+        let mut patches = BTreeMap::new();
+        Patches::open(&*self.storage, &self.path("fold"))?.each(|of, unit, content| {
+            if of == number && range.contains(&(unit * UNIT)) {
+                patches.insert(unit, content.to_vec());
+            }
+            Ok(())
+        })?;
+        let mut units = Vec::with_capacity(index(range.end - range.start));
+        for unit in range.start / UNIT..range.end.div_ceil(UNIT) {
+            match (disk.read_units(unit * UNIT, (unit + 1) * UNIT), patches.get(&unit)) {
+                (Ok(read), _) => units.extend(read),
+                (Err(_), Some(patch)) => units.extend(patch),
+                (Err(error), None) => return Err(error),
+            }
+        }
+        Ok(units)
+    }
+
     fn apply(&self, part: &Part<'_>) -> Result<()> {
         for (number, runs) in part.runs {
             let disk = self.disk_or_new(*number)?;

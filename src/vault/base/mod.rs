@@ -18,7 +18,7 @@ mod fold;
 pub use fold::{Part, ReadRun};
 
 use super::storage::{Storage, StoredFile};
-use landfall_image::{Error, FileOffset, Result};
+use landfall_image::{Error, FileOffset, Kind, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -148,16 +148,21 @@ impl Base {
     ///
     /// # Errors
     /// Corrupt where the content is not what was written.
-    pub fn read(&self, disk: u32, at: u64, buf: &mut [u8]) -> Result<()> {
+    pub fn read(&self, number: u32, at: u64, buf: &mut [u8]) -> Result<()> {
         buf.fill(0);
-        let Some(disk) = self.disk(disk)? else { return Ok(()) };
+        let Some(disk) = self.disk(number)? else { return Ok(()) };
         let _gate = disk.gate.read().unwrap_or_else(PoisonError::into_inner);
         let (mut here, end) = (at, at + buf.len() as u64);
         while here < end {
             // Whole units around a piece of it.
             let start = here / UNIT * UNIT;
             let stop = end.div_ceil(UNIT).saturating_mul(UNIT).min(start + PIECE);
-            let units = disk.read_units(start, stop)?;
+            let units = match disk.read_units(start, stop) {
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    self.patched(number, &disk, start..stop, error)?
+                }
+                read => read?,
+            };
             let until = stop.min(end);
             buf[index(here - at)..index(until - at)]
                 .copy_from_slice(&units[index(here - start)..index(until - start)]);
@@ -303,10 +308,6 @@ impl Disk {
     fn write(&self, at: u64, data: &[u8]) -> Result<()> {
         let sums: Vec<u8> = data.chunks(index(UNIT)).flat_map(|unit| sum_of(unit).to_le_bytes()).collect();
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        // The sums get their room first, as they are: content without them would read as damaged, on a medium that is full.
-        let mut old = vec![0; sums.len()];
-        read_some(&*self.sums, at / UNIT * 4, &mut old)?;
-        self.sums.write_at(at / UNIT * 4, &[&old])?;
         self.content.write_at(at, &[data])?;
         self.sums.write_at(at / UNIT * 4, &[&sums])
     }

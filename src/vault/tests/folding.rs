@@ -238,3 +238,49 @@ fn before_its_first_point_a_machine_needs_no_past() {
     keep(&machine);
     check(&machine, point, &model);
 }
+
+/// The medium fails at each write and sync of a fold in turn, as one does that is full: the points behind it are what they were, at once and after a
+/// start that has no room either, and when there is room it is done.
+#[test]
+fn a_fold_that_finds_no_room_harms_no_point_and_is_done_later() {
+    let rule: Retention = "1s every 1s".parse().unwrap();
+    let run = |machine: &Machine| upkeep::run(machine, &rule, &Wishes::default(), 1 << 40, &|_| Ok(()));
+    let check_all = |machine: &Arc<Machine>, points: &[(u64, Model)], when: &str| {
+        let left = super::points(machine);
+        assert!(!left.is_empty(), "{when}");
+        for (point, model) in points.iter().filter(|(point, _)| left.contains(point)) {
+            let state = machine.at(*point).unwrap();
+            let found = content(&state.disk(*state.state().disks.keys().next().unwrap()).unwrap());
+            assert!(found == model["sda"], "{when}: point {point}");
+        }
+        left.len()
+    };
+    let (mut failures, mut is_done) = (0, false);
+    for writes in 0.. {
+        let medium = Medium::default();
+        let (machine, points) = full(&medium);
+        machine.journal().close_segment();
+        machine.journal().seal().unwrap();
+        medium.fail_after(Some(writes));
+        let ran = run(&machine);
+        if ran.is_ok() {
+            is_done = true;
+            break;
+        }
+        failures += 1;
+        let when = format!("after {writes} writes");
+        check_all(&machine, &points, &when);
+        // Whoever starts meanwhile has its points, too, as long as the medium can be read.
+        let copy = medium.again();
+        copy.fail_after(Some(0));
+        if let Ok((again, _)) = try_open(&copy, Ended::Killed) {
+            check_all(&again, &points, &format!("{when}, started again without room"));
+        }
+        medium.fail_after(None);
+        run(&machine).unwrap();
+        assert_eq!(check_all(&machine, &points, &format!("{when}, with room again")), 1);
+        let (again, _) = open(&medium.again());
+        check_all(&again, &points, &format!("{when}, started again"));
+    }
+    assert!(is_done && failures > 20, "{failures}");
+}

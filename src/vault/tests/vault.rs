@@ -261,3 +261,65 @@ fn a_machine_goes_as_a_whole_or_stays_as_a_whole() {
     let (again, _) = vault(&medium.again(), "boot 1");
     check_point(&again.machine(&sealed).unwrap(), own, &wanted);
 }
+
+#[test]
+fn a_machine_is_begun_once_whoever_asks_for_it() {
+    let medium = Medium::default();
+    let (vault, _) = vault(&medium, "boot");
+    for round in 0..20 {
+        let name: Name = format!("m{round}").parse().unwrap();
+        let all: Vec<Arc<Machine>> = std::thread::scope(|scope| {
+            let asked: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| vault.machine_or_new(&name).unwrap())).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|one| Arc::ptr_eq(one, &all[0])), "{name}");
+    }
+}
+
+/// One folder that cannot be read stops nobody else's machine.
+#[test]
+fn what_lies_in_the_vault_and_is_none_of_its_machines_stops_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("vault");
+    {
+        let (vault, _) = Vault::open(&root).unwrap();
+        two(&vault);
+        vault.close().unwrap();
+    }
+    std::fs::write(root.join("machines/web01.tar"), "x").unwrap();
+    // A removal that cannot come to its end.
+    std::fs::write(root.join("machines/open/gone"), "").unwrap();
+    std::fs::create_dir_all(root.join("machines/open/journal/folder/of somebody")).unwrap();
+    let (vault, troubles) = Vault::open(&root).unwrap();
+    let unreadable: Vec<&str> = troubles.keys().map(Name::as_str).collect();
+    assert_eq!(unreadable, ["open", "web01.tar"]);
+    assert_eq!(vault.machines().len(), 1);
+}
+
+#[test]
+fn a_sync_that_failed_while_sealing_is_never_forgotten() {
+    let medium = Medium::default();
+    let (vault, _) = vault(&medium, "boot");
+    let machine = vault.machine_or_new(&"web".parse().unwrap()).unwrap();
+    machine.journal().set_disk(&info("sda", 4096)).unwrap();
+    machine.live("sda").unwrap().write_at(GuestOffset(0), &[1; 512]).unwrap();
+    machine.journal().close_segment();
+    medium.fail_on(|step| matches!(step, disk::Step::Sync(_)), disk::Through::Half, 1);
+    assert!(machine.journal().seal().is_err());
+    // The medium would say yes now, and what it lost is lost.
+    let error = machine.checkpoint(1, &Mark::default()).unwrap_err();
+    assert!(error.to_string().contains("lost what was written"), "{error}");
+    assert!(points(&machine).is_empty());
+}
+
+#[test]
+fn no_disk_is_larger_than_what_is_read() {
+    let medium = Medium::default();
+    let (vault, _) = vault(&medium, "boot");
+    let machine = vault.machine_or_new(&"web".parse().unwrap()).unwrap();
+    let huge = DiskInfo { name: "sda".into(), size: u64::MAX / 512 * 512, sector: 512 };
+    let error = machine.journal().set_disk(&huge).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    assert_eq!(machine.disk_number("sda"), None);
+}
