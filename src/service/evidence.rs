@@ -138,6 +138,9 @@ pub fn check(history: &History, key: Option<&str>) -> Result<Vec<Statement>> {
             .verify(signed.statement.as_bytes(), &signature)
             .map_err(|_| wrong("it is not what was signed"))?;
         let statement = read(signed)?;
+        if statement.machine != history.machine {
+            return Err(wrong(&format!("it is of another machine, {}", statement.machine)));
+        }
         if statement.number != number || statement.previous != previous {
             return Err(wrong("it does not follow the one before it: some are missing, or in another order"));
         }
@@ -194,6 +197,14 @@ mod tests {
         assert!(wrong(&|all| drop(all.remove(1))).contains("does not follow"));
         assert!(wrong(&|all| drop(all.remove(0))).contains("statement 1"));
         assert!(wrong(&|all| all.swap(1, 2)).contains("does not follow"));
+        // One with the same number, signed for something else.
+        let mut others: Vec<Signed> = Vec::new();
+        for _ in 0..2 {
+            others.push(signer.next(others.last(), ("web01", &Uuid::nil()), 9, &evidence("other")).unwrap());
+        }
+        assert!(wrong(&|all| all[1] = others[1].clone()).contains("does not follow"));
+        let foreign = signer.next(None, ("db", &Uuid::nil()), 9, &evidence("x")).unwrap();
+        assert!(wrong(&|all| all[0] = foreign.clone()).contains("another machine"));
         assert!(wrong(&|all| all[3].signature.clear()).contains("statement 4"));
         // Another key signs what it likes.
         let other = Signer::open(&dir.path().join("other.key")).unwrap();

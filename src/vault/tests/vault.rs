@@ -252,6 +252,10 @@ fn a_machine_goes_as_a_whole_or_stays_as_a_whole() {
     new.live("sda").unwrap().write_at(GuestOffset(0), &[9; 512]).unwrap();
     let own = new.checkpoint(1, &Mark::default()).unwrap();
     let wanted = content(&new.live("sda").unwrap());
+    // Its files have the names that the other one's had.
+    new.journal().close_segment();
+    new.journal().seal().unwrap();
+    check_point(&new, own, &wanted);
     assert_eq!(disk.write_at(GuestOffset(0), &[3; 512]).unwrap_err().kind(), Kind::Refused);
     assert!(stale.at(point).is_err() && stale.hold(point, "x").is_err());
     stale.journal().close_segment();
