@@ -134,6 +134,7 @@ h.connect_uri(sys.argv[1])
 h.pwrite(b\"b\" * 4096, 4096)
 print(\"wrote\", flush=True)
 sys.stdin.readline()
+h.pwrite(b\"d\" * 4096, 12288)
 h.flush()
 print(\"flushed\", flush=True)
 sys.stdin.readline()
@@ -159,9 +160,9 @@ old.shutdown()
     let mut seen = Vec::new();
     for point in machine.points().unwrap() {
         let content = of_point(&machine.at(point.sequence).unwrap(), "sda");
-        seen.push([content[0], content[4096], content[8192]]);
+        seen.push([content[0], content[4096], content[8192], content[12288]]);
     }
     seen.dedup();
     // Before the second came, and when its copy was complete; never between.
-    assert_eq!(seen, [[b'a', 0, 0], [b'a', b'b', b'c']], "{}", machine.points().unwrap().len());
+    assert_eq!(seen, [[b'a', 0, 0, 0], [b'a', b'b', b'c', b'd']], "{}", machine.points().unwrap().len());
 }
