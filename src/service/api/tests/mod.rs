@@ -50,7 +50,7 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         certificates(dir.path());
         let text = format!(
-            "vault = \"vault\"\nsockets = \".\"\n[[folder]]\npath = \"drops\"\n\
+            "vault = \"vault\"\nsockets = \".\"\n[upkeep]\nlow = 1\nscarce = 1\n[[folder]]\npath = \"drops\"\n\
              [api]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"server.pem\"\nkey = \"server.key\"\n{api}\n"
         );
         let config = Config::parse(&text, dir.path()).unwrap();
