@@ -7,7 +7,7 @@ use super::text::{self, print_json};
 use super::{Cli, Surroundings};
 use crate::hypervisor::text::shell_word;
 use crate::moment::Moment;
-use crate::ops::recover::{self, Wanted, ended};
+use crate::ops::recover::{self, Wanted, ended, there};
 use crate::ops::source::point::{At, PointName};
 use crate::ops::{Context, Failure};
 use crate::recovery::{Mode, Step};
@@ -28,11 +28,11 @@ pub fn run(
     let as_json = cli.common.json;
     let Some(verb) = &args.verb else { return begin(args, cli, context, surroundings) };
     let place =
-        |place: &RecoverPlace| ended::find(context.points.as_deref(), &place.folder, &surroundings.recovered);
+        |place: &RecoverPlace| there::find(context.points.as_deref(), &place.folder, &surroundings.recovered);
     let done = match verb {
         RecoverVerb::List(list) => {
             let output = list.output.as_ref().unwrap_or(&surroundings.recovered);
-            let list = ended::list(context, output)?;
+            let list = there::list(context, output)?;
             match as_json {
                 true => print_json(&list)?,
                 false => text::print(&list_text(&list))?,
@@ -64,7 +64,7 @@ fn point(args: &Recover, context: &Context<'_>, output: &Path) -> Result<PointNa
             let at = match at.as_str() {
                 AHEAD => {
                     let points = context.points.as_deref();
-                    At::Number(ended::newest_prepared(points, output, &named.machine, &args.to)?)
+                    At::Number(there::newest_prepared(points, output, &named.machine, &args.to)?)
                 }
                 at => At::parse(at, now)?,
             };

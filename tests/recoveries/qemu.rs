@@ -3,9 +3,10 @@
 use super::*;
 use crate::receive::Running;
 use landfall::hypervisor::{Networks, target};
-use landfall::ops::recover::{self, Wanted, ended};
+use landfall::ops::recover::{self, Wanted, ended, there};
 use landfall::recovery::{Mode, Patched, Recovery, Step};
 use landfall::report::protection::Evidence;
+use landfall::vault::role::Promotion;
 use landfall_image::Overlay;
 use std::io::Read;
 use std::process::{Child, Stdio};
@@ -59,8 +60,9 @@ impl Points for Service {
     fn holds(&self) -> Result<Vec<point::HeldPoint>> {
         Ok(point::holds(&self.vault))
     }
-    fn promote(&self, _: &Name, _: u64, _: &str) -> Result<()> {
-        Ok(())
+    fn promote(&self, machine: &Name, point: u64, holder: &str) -> Result<()> {
+        let promotion = Promotion { at: 1, point, holder: holder.to_owned() };
+        self.vault.machine(machine)?.roles().change(Some(promotion)).map(drop)
     }
 
     fn attach(&self, _machine: &Name, _number: u64, _evidence: &Evidence) -> Result<()> {
@@ -167,25 +169,25 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     assert!(done.serving.is_none() && done.report.was_prepared && done.inspected.is_none());
     let folder = PathBuf::from(&done.report.folder);
     assert_eq!(names(&out), [".prepared", "web01"]);
-    assert_eq!(ended::newest_prepared(None, &out, &name(), "kvm").unwrap(), protected.points[0]);
+    assert_eq!(there::newest_prepared(None, &out, &name(), "kvm").unwrap(), protected.points[0]);
     // As a service holds it, it is found from any folder.
     let place = PathBuf::from(&prepared.folder);
     let elsewhere = protected.dir.path().join("elsewhere");
     let points = context.points.as_deref();
-    assert!(ended::newest_prepared(points, &elsewhere, &name(), "kvm").is_err());
+    assert!(there::newest_prepared(points, &elsewhere, &name(), "kvm").is_err());
     service.hold(&name(), protected.points[0], &prepared.folder).unwrap();
-    assert_eq!(ended::newest_prepared(points, &elsewhere, &name(), "kvm").unwrap(), protected.points[0]);
+    assert_eq!(there::newest_prepared(points, &elsewhere, &name(), "kvm").unwrap(), protected.points[0]);
     let other = recover::recover(&context, &wanted(Mode::Test), &elsewhere).unwrap();
     assert!(other.report.was_prepared, "{:?}", other.report);
     // What was made there is found by its name, as long as it holds its point.
     let named = Path::new("web01-test");
-    assert_eq!(ended::find(points, named, &out).unwrap(), PathBuf::from(&other.report.folder));
-    ended::remove(&context, &ended::find(points, named, &out).unwrap()).unwrap();
-    assert_eq!(ended::find(points, named, &out).unwrap(), out.join(named));
+    assert_eq!(there::find(points, named, &out).unwrap(), PathBuf::from(&other.report.folder));
+    ended::remove(&context, &there::find(points, named, &out).unwrap()).unwrap();
+    assert_eq!(there::find(points, named, &out).unwrap(), out.join(named));
     service.release(&name(), protected.points[0], &prepared.folder).unwrap();
     // What was prepared is wanted no more; the recovery has its own.
     Patched::read(&place).unwrap().remove(&place).unwrap();
-    assert!(ended::newest_prepared(None, &out, &name(), "kvm").unwrap_err().hint_text().is_some());
+    assert!(there::newest_prepared(None, &out, &name(), "kvm").unwrap_err().hint_text().is_some());
     assert!(names(&out.join(".prepared")).is_empty());
     assert_eq!(
         names(&folder),
@@ -206,6 +208,9 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     // Nobody takes its disks while it runs.
     let error = ended::commit(&context, &folder, false).unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
+    // What was refused changes nothing for its source.
+    let role = || service.vault.machine(&name()).unwrap().roles().now();
+    assert_eq!(role().promoted, None);
     let error = ended::rollback(&context, &folder).unwrap_err();
     assert!(error.to_string().contains("in use") && delta.exists(), "{error}");
     machine.kill();
@@ -225,6 +230,12 @@ fn a_recovered_machine_boots_survives_a_kill_and_is_kept() {
     assert!(copied.status.success(), "{}", text(&copied));
     let kept = ended::commit(&context, &folder, false).unwrap();
     assert_eq!(kept.recovery.unwrap().step, Step::Committed);
+    let promoted = role().promoted.unwrap();
+    assert_eq!((promoted.point, promoted.holder.as_str()), (protected.points[0], kept.folder.as_str()));
+    // Once it is a replica again, to commit what is committed does not change that.
+    service.vault.machine(&name()).unwrap().roles().change(None).unwrap();
+    ended::commit(&context, &folder, false).unwrap();
+    assert_eq!((role().promoted, role().epoch), (None, 3));
     assert!(Recovery::read(&folder).unwrap().disks[0].over.is_none());
     assert!(!fs::read_to_string(folder.join("domain.xml")).unwrap().contains("backingStore"));
     let info: Value = serde_json::from_str(&qemu_img(&["info", "--output=json"], &delta)).unwrap();

@@ -17,6 +17,16 @@ fn script(site: &Site, text: &str) -> std::process::Output {
     python().unwrap().arg(&path).output().unwrap()
 }
 
+/// A service with a machine of one disk; nothing where libnbd is missing.
+fn site() -> Option<Site> {
+    python()?;
+    let mut site =
+        Site::new("[protect]\ncheckpoint = \"1s\"\nin_sync = \"flush\"\n[upkeep]\nlow = 1\nscarce = 1\n");
+    site.protect("web01", &["sda"], 1 << 20);
+    site.start();
+    Some(site)
+}
+
 fn machine(site: &Site) -> Value {
     site.document(&["status"])["machines"][0].clone()
 }
@@ -27,13 +37,7 @@ fn alarms(site: &Site) -> String {
 
 #[test]
 fn nothing_is_taken_of_the_source_of_a_machine_that_was_promoted() {
-    if python().is_none() {
-        return;
-    }
-    let mut site =
-        Site::new("[protect]\ncheckpoint = \"1s\"\nin_sync = \"flush\"\n[upkeep]\nlow = 1\nscarce = 1\n");
-    site.protect("web01", &["sda"], 1 << 20);
-    site.start();
+    let Some(mut site) = site() else { return };
     // The source writes, and is still there when the machine is promoted on the other side of a network that is cut in two.
     let mut client = {
         let path = site.path("source.py");
@@ -112,13 +116,7 @@ fn nothing_is_taken_of_the_source_of_a_machine_that_was_promoted() {
 /// The machine was started elsewhere while nobody has missed the old connection yet: what both wrote is no state before the new copy is complete.
 #[test]
 fn a_second_writer_puts_the_disk_into_doubt_until_it_says_that_it_is_done() {
-    if python().is_none() {
-        return;
-    }
-    let mut site =
-        Site::new("[protect]\ncheckpoint = \"1s\"\nin_sync = \"flush\"\n[upkeep]\nlow = 1\nscarce = 1\n");
-    site.protect("web01", &["sda"], 1 << 20);
-    site.start();
+    let Some(mut site) = site() else { return };
     let done = script(
         &site,
         "import subprocess

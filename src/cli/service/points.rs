@@ -77,7 +77,10 @@ pub fn run(run: &Run<'_>, verb: &PointsVerb) -> Result<u8> {
             if let Some(file) = output {
                 let text = serde_json::to_vec_pretty(&history)
                     .map_err(|error| Error::refused(format!("cannot be written down: {error}")))?;
-                std::fs::write(file, text).map_err(|error| Error::io("cannot write", error).in_file(file))?;
+                let mut new = std::fs::File::create_new(file)
+                    .map_err(|error| Error::io("cannot make", error).in_file(file))?;
+                std::io::Write::write_all(&mut new, &text)
+                    .map_err(|error| Error::io("cannot write", error).in_file(file))?;
             }
             run.show(&history, |history| evidence_text(history, &statements))?;
         }
@@ -136,8 +139,8 @@ fn evidence_text(history: &History, statements: &[Statement]) -> String {
     for statement in statements {
         let seen = &statement.evidence;
         let says = format!(
-            "{} of {}: {} on {}: {}",
-            format_args!("point {}", statement.point),
+            "point {} of {}: {} on {}: {}",
+            statement.point,
             seen.at,
             seen.outcome.word(),
             seen.target,

@@ -14,11 +14,11 @@ use crate::hypervisor::xml;
 use crate::name::Name;
 use crate::ops::source::point::{At, HeldPoint, PointSource, Points};
 use crate::ops::{Context, folder, register};
-use crate::recovery::{FILE, Mode, PREPARED, Patched, Recovery, Step, below, prepared_folder};
+use crate::recovery::{FILE, Mode, Recovery, Step, below};
 use crate::registrar;
 use crate::registrar::libvirt::host::{Host as Libvirt, User};
 use crate::report::VERSION;
-use crate::report::recovery::{Ended, EndedOutcome, Listed, ListedPrepared, Recoveries, State};
+use crate::report::recovery::{Ended, EndedOutcome};
 use landfall_image::convert::{self, Journal, Progress};
 use landfall_image::create::{CreateOptions, FileOptions};
 use landfall_image::formats::{self, Image};
@@ -79,7 +79,7 @@ fn open(folder: &Path) -> Result<Open> {
 }
 
 /// How its hypervisor is spoken to.
-fn address(recovery: &Recovery) -> Option<registrar::Wanted> {
+pub(super) fn address(recovery: &Recovery) -> Option<registrar::Wanted> {
     let host = recovery.host.as_ref()?;
     Some(registrar::Wanted { at: host.address.clone(), ..registrar::Wanted::default() })
 }
@@ -326,6 +326,7 @@ pub fn commit(context: &Context<'_>, folder: &Path, source_runs: bool) -> Result
                 .hint(format!("end that: {}", removal(&opened.recovery, &place))));
         }
         (_, Step::Committed) => {
+            promote(context, &opened.recovery, &place)?;
             release(context, &opened.recovery, &place);
             return Ok(ended(&place, opened.recovery, EndedOutcome::Committed, began));
         }
@@ -339,10 +340,7 @@ pub fn commit(context: &Context<'_>, folder: &Path, source_runs: bool) -> Result
     };
     let user = host.as_ref().map_or(Ok(None), |host| own(host, &place, &opened.recovery))?;
     if let Some(points) = &context.points {
-        // From here on its source is another machine.
-        let machine = opened.recovery.machine.parse::<Name>()?;
-        check_source(&**points, &machine, source_runs)?;
-        points.promote(&machine, opened.recovery.point, &place.display().to_string())?;
+        check_source(&**points, &opened.recovery.machine.parse()?, source_runs)?;
     }
     opened.recovery.step = Step::Committing;
     keep(&place, &opened.recovery)?;
@@ -363,8 +361,20 @@ pub fn commit(context: &Context<'_>, folder: &Path, source_runs: bool) -> Result
     }
     opened.recovery.step = Step::Committed;
     keep(&place, &opened.recovery)?;
+    // Not before: until then it can be rolled back, and its source goes on.
+    promote(context, &opened.recovery, &place)?;
     release(context, &opened.recovery, &place);
     Ok(ended(&place, opened.recovery, EndedOutcome::Committed, began))
+}
+
+/// Says that from here on its source is another machine. One that is not held any longer was said so before, and may be a replica again.
+fn promote(context: &Context<'_>, recovery: &Recovery, place: &Path) -> Result<()> {
+    let Some(points) = &context.points else { return Ok(()) };
+    let holder = place.display().to_string();
+    match points.holds()?.iter().any(|held| held.holder == holder) {
+        true => points.promote(&recovery.machine.parse()?, recovery.point, &holder),
+        false => Ok(()),
+    }
 }
 
 /// Serves the point to the machine where nobody does: a process of this program did, and has ended.
@@ -593,140 +603,4 @@ pub fn wake(context: &Context<'_>, folder: &Path) -> Result<bool> {
     };
     let around = register::surroundings(context);
     Libvirt::connect(&at, &around)?.wake(id)
-}
-
-/// The recoveries in `output`, and the points that were patched ahead for it.
-///
-/// # Errors
-/// Where the folder cannot be listed; one that is not there has none.
-pub fn list(context: &Context<'_>, output: &Path) -> Result<Recoveries> {
-    let mut out = Recoveries {
-        version: VERSION,
-        folder: output.display().to_string(),
-        recoveries: Vec::new(),
-        prepared: Vec::new(),
-    };
-    for place in folders(output)? {
-        let read = Recovery::read(&place);
-        let (recovery, trouble) = match read {
-            Ok(recovery) => (Some(recovery), None),
-            Err(error) if error.kind() == Kind::Refused => continue,
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let state = match recovery.as_ref().map(|recovery| state(context, &place, recovery)) {
-            Some(Ok(state)) => state,
-            Some(Err(error)) if error.kind() == Kind::Interrupted => return Err(error),
-            Some(Err(_)) | None => State::Unknown,
-        };
-        out.recoveries.push(Listed { folder: place.display().to_string(), recovery, state, trouble });
-    }
-    for (place, patched) in prepared(output)? {
-        out.prepared.push(ListedPrepared {
-            folder: place.display().to_string(),
-            machine: patched.machine,
-            target: patched.target,
-            point: patched.point,
-            at: patched.at,
-            data: super::data(&patched.disks),
-        });
-    }
-    Ok(out)
-}
-
-/// What was patched ahead for recoveries in `output`.
-fn prepared(output: &Path) -> Result<Vec<(PathBuf, Patched)>> {
-    let folders = folders(&prepared_folder(output))?.into_iter();
-    Ok(folders.filter_map(|place| Patched::read(&place).ok().map(|patched| (place, patched))).collect())
-}
-
-/// The number of the newest point of a machine that was patched ahead for a target: for recoveries in `output`, or by whoever holds points
-/// for that.
-///
-/// # Errors
-/// Refused where there is none.
-pub fn newest_prepared(
-    points: Option<&dyn Points>,
-    output: &Path,
-    machine: &Name,
-    target: &str,
-) -> Result<u64> {
-    let held = points.map_or_else(Vec::new, held_prepared).into_iter();
-    let elsewhere = held.filter_map(|place| Patched::read(&place).ok());
-    let there = prepared(output)?.into_iter().map(|(_, patched)| patched).chain(elsewhere);
-    let of_it = there.filter(|patched| patched.machine == machine.as_str() && patched.target == target);
-    of_it.map(|patched| patched.point).max().ok_or_else(|| {
-        Error::refused(format!("no point of {machine} is patched ahead for {target}")).in_file(output).hint(
-            "let the service do it ([protect] prepare = [\"kvm\"]) or do it now with --prepare; --at latest needs nothing ahead, and takes longer",
-        )
-    })
-}
-
-/// The folders of points that were patched ahead and are held for that: the service's are in a folder of its own.
-pub(super) fn held_prepared(points: &dyn Points) -> Vec<PathBuf> {
-    let held = points.holds().unwrap_or_default().into_iter().map(|held| PathBuf::from(held.holder));
-    held.filter(|place| place.join(PREPARED).is_file()).collect()
-}
-
-/// The folder of the recovery that somebody names: a folder, or a name among those in `usual`, else among those that hold a point.
-///
-/// # Errors
-/// Refused where several of that name are elsewhere.
-pub fn find(points: Option<&dyn Points>, named: &Path, usual: &Path) -> Result<PathBuf> {
-    if named.join(FILE).is_file() || named.components().count() != 1 {
-        return Ok(named.to_owned());
-    }
-    let place = usual.join(named);
-    if place.symlink_metadata().is_ok() {
-        return Ok(place);
-    }
-    let held = points.map(|points| points.holds().unwrap_or_default()).unwrap_or_default().into_iter();
-    let mut others: Vec<PathBuf> = held.map(|held| PathBuf::from(held.holder)).collect();
-    others.retain(|holder| holder.file_name() == named.file_name());
-    others.sort();
-    others.dedup();
-    match others.as_slice() {
-        [] => Ok(place),
-        [only] => Ok(only.clone()),
-        several => {
-            let several: Vec<String> = several.iter().map(|place| place.display().to_string()).collect();
-            Err(Error::refused(format!(
-                "there are {} recoveries of the name {}",
-                several.len(),
-                named.display()
-            ))
-            .hint(format!("name the folder: {}", several.join(", "))))
-        }
-    }
-}
-
-/// Folders in a folder, by name, without those that are not complete.
-fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = |e| Error::io("cannot list", e).in_file(folder);
-    let entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(cannot)?,
-    };
-    let mut out = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(cannot)?;
-        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
-        if !is_hidden && entry.file_type().map_err(cannot)?.is_dir() {
-            out.push(entry.path());
-        }
-    }
-    out.sort();
-    Ok(out)
-}
-
-fn state(context: &Context<'_>, place: &Path, recovery: &Recovery) -> Result<State> {
-    let Some(at) = address(recovery) else { return Ok(State::NotRegistered) };
-    let around = register::surroundings(context);
-    let host = Libvirt::connect(&at, &around)?;
-    let place = place.canonicalize().map_err(|e| Error::io("cannot resolve", e).in_file(place))?;
-    Ok(match own(&host, &place, recovery)? {
-        None => State::NotRegistered,
-        Some(user) if user.is_paused => State::Paused,
-        Some(user) if user.is_active => State::Running,
-        Some(_) => State::Off,
-    })
 }

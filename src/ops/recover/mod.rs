@@ -16,6 +16,7 @@ mod patched;
 mod registered;
 mod serve;
 mod source;
+pub mod there;
 
 pub use serve::Serving;
 

@@ -1,8 +1,8 @@
 //! The guest patched for where it is to run, as a delta for each of its disks; made now, or ahead.
 
 use super::Wanted;
-use super::ended::held_prepared;
 use super::source::{Source, as_conversion};
+use super::there::held_prepared;
 use crate::event::Event;
 use crate::hypervisor::Networks;
 use crate::ops::folder::{self, Folder, write_bytes};
