@@ -11,6 +11,7 @@ pub mod bitlk;
 pub mod blocks;
 pub mod chain;
 pub mod check;
+pub mod composed;
 pub mod convert;
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation)] // small numbers
@@ -49,6 +50,7 @@ pub mod vhdx;
 pub mod vmdk;
 pub mod xva;
 
+pub use composed::Composed;
 pub use create::CreateOptions;
 pub use disk::{Disk, DiskMut, Extent, ExtentKind};
 pub use error::{Error, Kind, Result};
