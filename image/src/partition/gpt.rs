@@ -22,22 +22,22 @@ use crate::limits;
 use crate::units::{Bytes, GuestOffset};
 use uuid::Uuid;
 
-const SIGNATURE: &[u8; 8] = b"EFI PART";
-const HEADER_SIZE: usize = 92;
+pub(super) const SIGNATURE: &[u8; 8] = b"EFI PART";
+pub(super) const HEADER_SIZE: usize = 92;
 const LEGACY_BIOS_BOOTABLE: u64 = 1 << 2;
 
 /// What a header says, checked against itself alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    this: u64,
-    other: u64,
-    first_usable: u64,
-    last_usable: u64,
-    disk_guid: Uuid,
-    entries_at: u64,
-    entries: u32,
-    entry_size: u32,
-    entries_crc: u32,
+    pub this: u64,
+    pub other: u64,
+    pub first_usable: u64,
+    pub last_usable: u64,
+    pub disk_guid: Uuid,
+    pub entries_at: u64,
+    pub entries: u32,
+    pub entry_size: u32,
+    pub entries_crc: u32,
 }
 
 /// Parses a sector that should hold a header. The error says what is wrong with it.
@@ -85,14 +85,14 @@ pub(super) fn parse(sector: &[u8]) -> Result<Header, String> {
 }
 
 /// An intact header with its array of entries.
-struct Half {
-    header: Header,
-    array: Vec<u8>,
+pub(super) struct Half {
+    pub header: Header,
+    pub array: Vec<u8>,
     sector_size: Bytes,
 }
 
 /// The header at `sector` with its entries, or what is wrong with them.
-fn half(disk: &dyn Disk, sector: u64, sector_size: Bytes) -> Result<Result<Half, String>> {
+pub(super) fn half(disk: &dyn Disk, sector: u64, sector_size: Bytes) -> Result<Result<Half, String>> {
     let read = |sector: u64, len: u64| -> Result<Option<Vec<u8>>> {
         let Some(at) = sector.checked_mul(sector_size.0) else { return Ok(None) };
         let len = usize::try_from(len).unwrap_or(usize::MAX);

@@ -1,11 +1,13 @@
-//! Partition tables: MBR with logical partitions, and GPT.
+//! Partition tables: MBR with logical partitions, and GPT; the bytes of a new GPT.
 //!
 //! The rules for what counts as a table are those of the Linux kernel, because the guest's firmware and kernel will
 //! decide the same way: a GPT counts only behind a protective MBR, and a boot sector of a file system is no table.
 //! Damage that can be read around (a broken primary GPT) is read around and noted.
 //!
-//! Absent on purpose: writing tables, BSD disklabels and other tables inside a partition, LDM.
+//! Absent on purpose: writing MBR tables, changing the partitions of a disk other than enlarging its last one
+//! ([`create::grown`]), BSD disklabels and other tables inside a partition, LDM.
 
+pub mod create;
 mod gpt;
 mod mbr;
 
