@@ -22,6 +22,7 @@ pub mod delta;
 pub mod digest;
 pub mod disk;
 pub mod error;
+pub mod fat;
 mod foreign;
 pub mod formats;
 pub mod gate;

@@ -1,0 +1,202 @@
+//! Volumes as fsck.fat and mtools see them, and what cannot be.
+
+use super::*;
+use crate::error::Kind;
+use crate::testing::{noise_bytes, read_all};
+use crate::{Disk, ExtentKind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn options(size: Bytes) -> FatOptions {
+    FatOptions {
+        size,
+        serial: 0x1234_abcd,
+        label: "Firmware".into(),
+        hidden_sectors: 2048,
+        // 2024-02-29 12:34:56
+        time: 1_709_210_096,
+    }
+}
+
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let mut zeros = noise_bytes(5, 300_000);
+    zeros[10_000..290_000].fill(0);
+    vec![
+        ("EFI/BOOT/BOOTX64.EFI", noise_bytes(1, 1_000_001)),
+        ("EFI/BOOT/grubx64.efi", noise_bytes(2, 512)),
+        ("EFI/a vendor with a long name/Größe ist alles.cfg", b"set x=1\n".to_vec()),
+        ("EFI/a vendor with a long name/Größe ist alles.cfg.old", noise_bytes(6, 4096)),
+        ("empty", Vec::new()),
+        ("vmlinuz-6.1.0", noise_bytes(3, 8 << 20)),
+        ("zeros.img", zeros),
+    ]
+}
+
+fn volume(size: Bytes) -> FatImage {
+    let mut volume = FatVolume::new(options(size)).unwrap();
+    for (path, content) in files() {
+        volume.file(path, content).unwrap();
+    }
+    volume.finish().unwrap()
+}
+
+fn stored(disk: &dyn Disk) -> u64 {
+    let all = GuestRange::new(GuestOffset(0), disk.size());
+    let extents = disk.extents(all, usize::MAX).unwrap();
+    extents.iter().filter(|e| e.kind == ExtentKind::Data).map(|e| e.range.len().0).sum()
+}
+
+fn file(folder: &Path, image: &FatImage) -> PathBuf {
+    let path = folder.join("volume");
+    std::fs::write(&path, read_all(&*image.disk).unwrap()).unwrap();
+    path
+}
+
+/// What a tool prints; `None` (and a loud word) where it is missing.
+fn told(tool: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    match Command::new(tool).args(arguments).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").output() {
+        Ok(output) => {
+            let says = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{tool} {arguments:?}: {says}");
+            Some(output.stdout)
+        }
+        Err(e) => {
+            eprintln!("SKIPPED: {tool}: {e}");
+            None
+        }
+    }
+}
+
+#[test]
+fn others_find_a_clean_volume_and_every_file_in_it() {
+    for size in [Bytes::mib(34), Bytes::mib(256), Bytes(300 * (1 << 20) + 512)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path(), &volume(size));
+        let path = path.to_str().unwrap();
+        if let Some(verdict) = told("fsck.fat", &["-n", "-v", path]) {
+            let verdict = String::from_utf8_lossy(&verdict);
+            assert!(
+                verdict.contains("32 bit entries") && verdict.contains("2048 hidden sectors"),
+                "{verdict}"
+            );
+            let odd = ["differ", "wrong", "Free", "corrected", "long file name", "Dirty", "label"];
+            assert!(!odd.iter().any(|word| verdict.contains(word)), "{verdict}");
+        }
+        for (name, content) in files() {
+            let Some(read) = told("mtype", &["-i", path, &format!("::/{name}")]) else { return };
+            assert!(read == content, "{name}");
+        }
+        let list = String::from_utf8(told("mdir", &["-i", path, "::/EFI"]).unwrap()).unwrap();
+        assert!(list.contains("FIRMWARE") && list.contains("1234-ABCD"), "{list}");
+        assert!(list.contains("2024-02-29  12:34") && list.contains("a vendor with a long name"), "{list}");
+    }
+}
+
+#[test]
+fn each_file_lies_in_one_run_that_is_told() {
+    let image = volume(Bytes::mib(64));
+    assert_eq!(image.files.len(), files().len());
+    for (name, content) in files() {
+        let range = image.files[name];
+        assert_eq!(range.len().0, content.len() as u64, "{name}");
+        let mut bytes = vec![0; content.len()];
+        image.disk.read_at(range.start(), &mut bytes).unwrap();
+        assert!(bytes == content, "{name}");
+    }
+}
+
+#[test]
+fn same_input_same_bytes_and_another_time_other_bytes() {
+    let one = read_all(&*volume(Bytes::mib(40)).disk).unwrap();
+    assert!(one == read_all(&*volume(Bytes::mib(40)).disk).unwrap());
+    for change in [
+        |o: &mut FatOptions| o.time += 2,
+        |o: &mut FatOptions| o.serial += 1,
+        |o: &mut FatOptions| o.hidden_sectors += 1,
+        |o: &mut FatOptions| o.label = "other".into(),
+    ] {
+        let mut options = options(Bytes::mib(40));
+        change(&mut options);
+        let mut volume = FatVolume::new(options).unwrap();
+        for (path, content) in files() {
+            volume.file(path, content).unwrap();
+        }
+        assert!(one != read_all(&*volume.finish().unwrap().disk).unwrap());
+    }
+}
+
+#[test]
+fn a_large_volume_costs_what_it_holds() {
+    let content: u64 = files().iter().map(|(_, content)| content.len() as u64).sum();
+    for size in [Bytes::mib(256), Bytes::gib(64)] {
+        let image = volume(size);
+        assert_eq!(image.disk.size(), size);
+        // Zeros inside of a file are not kept either.
+        assert!(stored(&*image.disk) < content, "{}", stored(&*image.disk));
+    }
+}
+
+#[test]
+fn times_before_fat_and_no_label() {
+    let options = FatOptions { time: 0, label: String::new(), ..options(Bytes::mib(40)) };
+    let mut volume = FatVolume::new(options).unwrap();
+    volume.file("x", vec![1]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), &volume.finish().unwrap());
+    let path = path.to_str().unwrap();
+    let Some(list) = told("mdir", &["-i", path, "::/"]) else { return };
+    let list = String::from_utf8(list).unwrap();
+    assert!(list.contains("has no label") && list.contains("1980-01-01   0:00"), "{list}");
+    told("fsck.fat", &["-n", path]);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let kind = |options: FatOptions| {
+        FatVolume::new(options).and_then(FatVolume::finish).map(drop).map_err(|e| e.kind())
+    };
+    // Below 65525 clusters of 512 bytes, with the tables.
+    assert_eq!(kind(options(Bytes::mib(32))), Err(Kind::Refused));
+    assert_eq!(kind(options(Bytes::mib(33))), Ok(()));
+    assert_eq!(kind(options(Bytes(2 << 40))), Err(Kind::Refused));
+    assert_eq!(kind(options(Bytes((2 << 40) - 512))), Ok(()));
+    assert_eq!(kind(options(Bytes(Bytes::mib(40).0 + 1))), Err(Kind::Refused));
+    assert_eq!(kind(options(Bytes(0))), Err(Kind::Refused));
+    for label in ["twelve chars", "a/b", "Größe", " x"] {
+        assert_eq!(
+            kind(FatOptions { label: label.into(), ..options(Bytes::mib(40)) }),
+            Err(Kind::Refused),
+            "{label}"
+        );
+    }
+    let with = |paths: &[&str]| {
+        let mut volume = FatVolume::new(options(Bytes::mib(40))).unwrap();
+        paths.iter().try_for_each(|path| volume.file(path, vec![1]))?;
+        volume.finish()
+    };
+    for paths in [
+        &["a", "a"][..],
+        &["a", "A"],
+        &["EFI/x", "efi/y"],
+        &["a", "a/b"],
+        &["a/b", "a"],
+        &["a//b"],
+        &["/a"],
+        &["a/"],
+        &[""],
+        &["a/../b"],
+        &["."],
+        &["a:b"],
+        &["a\0b"],
+        &["a "],
+    ] {
+        assert_eq!(with(paths).map(drop).map_err(|e| e.kind()), Err(Kind::Refused), "{paths:?}");
+    }
+    let name = "n".repeat(255);
+    assert_eq!(with(&[&name]).unwrap().files.len(), 1);
+    assert_eq!(with(&[&(name + "n")]).unwrap_err().kind(), Kind::Refused);
+    // What does not fit, by one cluster.
+    let mut volume = FatVolume::new(options(Bytes::mib(40))).unwrap();
+    volume.file("x", vec![1; 41 << 20]).unwrap();
+    assert_eq!(volume.finish().unwrap_err().kind(), Kind::Refused);
+}
