@@ -41,6 +41,7 @@ pub mod qcow2;
 pub mod raw;
 pub mod sink;
 pub mod source;
+pub mod squashfs;
 pub mod suite;
 mod tar;
 pub mod testing;
