@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     if landfall_boot::sandbox::agent::is_sandbox() {
         landfall_boot::sandbox::agent::run();
     }
+    // And of the appliance's initrd.
+    if landfall_boot::appliance::init::is_first() {
+        landfall_boot::appliance::init::run();
+    }
     let cli = Cli::parse();
     log(&cli);
     let stop = Arc::new(AtomicBool::new(false));

@@ -20,6 +20,7 @@
 //!
 //! This crate names no disk-image format and no hypervisor product's definition format.
 
+pub mod appliance;
 pub mod apply;
 pub mod check;
 pub mod family;

@@ -1,5 +1,6 @@
 //! The command line: parses, calls `ops`, prints. Results go to standard output, everything else to standard error.
 
+mod appliance;
 pub mod args;
 mod batch;
 mod disk;
@@ -137,6 +138,7 @@ fn dispatch(
     surroundings: &Surroundings,
 ) -> std::result::Result<u8, Failure> {
     match &cli.verb {
+        Verb::Appliance(verb) => appliance::run(verb, cli.common.json, context).map_err(Failure::from),
         Verb::Disk(verb) => disk::run(verb, cli.common.json, context).map_err(Failure::from),
         Verb::Explain(explain) => {
             text::explain(explain.id.as_deref(), cli.common.json).map_err(Failure::from)

@@ -1,6 +1,7 @@
 //! What the program does, one module per verb. Called by the command line and the service; prints nothing, reads no
 //! environment.
 
+pub mod appliance;
 pub mod batch;
 mod clock;
 pub mod convert;

@@ -204,23 +204,23 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
 }
 
-/// A newc archive.
+/// A newc archive, all of root's.
 #[derive(Default)]
-struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     inode: u32,
 }
 
 impl Archive {
-    fn folder(&mut self, name: &str, mode: u32) {
+    pub(crate) fn folder(&mut self, name: &str, mode: u32) {
         self.add(name, 0o040_000 | mode, &[], None);
     }
 
-    fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
+    pub(crate) fn file(&mut self, name: &str, mode: u32, content: &[u8]) {
         self.add(name, 0o100_000 | mode, content, None);
     }
 
-    fn add(&mut self, name: &str, mode: u32, content: &[u8], device: Option<(u32, u32)>) {
+    pub(crate) fn add(&mut self, name: &str, mode: u32, content: &[u8], device: Option<(u32, u32)>) {
         self.inode += 1;
         let (major, minor) = device.unwrap_or_default();
         let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -242,7 +242,7 @@ impl Archive {
         self.bytes.resize(len, 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.add("TRAILER!!!", 0, &[], None);
         self.bytes
     }

@@ -270,7 +270,7 @@ pub(super) fn program_headers(elf: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// `elf` without what lies behind its segments: section headers, symbols, debug information. `None` where it is no
 /// 64-bit program, or one that needs a loader (a dynamic one).
-pub(super) fn stripped(elf: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn stripped(elf: &[u8]) -> Option<Vec<u8>> {
     const PT_INTERP: usize = 3;
     let mut end = 64;
     for header in program_headers(elf) {

@@ -28,6 +28,8 @@ mod qmp;
 mod session;
 
 pub use confined::Confined;
+pub(crate) use initramfs::Archive;
+pub(crate) use kernel::stripped;
 pub use machine::DISKS_AT_MOST;
 pub use protocol::{MountedAs, Subvolume};
 pub use session::{Finished, SandboxTree, Session};

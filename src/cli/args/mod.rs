@@ -1,11 +1,13 @@
 //! The command line's grammar.
 
+mod appliance;
 mod disk;
 mod receive;
 mod recover;
 mod send;
 mod service;
 
+pub use appliance::{ApplianceBuild, ApplianceVerb, StartStep};
 pub use disk::{DiskConvert, DiskVerb, ImageArgs};
 pub use receive::{
     ReceiveFolder, ReceiveGiveUp, ReceivePull, ReceiveRbd, ReceiveSeal, ReceiveSeed, ReceiveVerb,
@@ -168,6 +170,9 @@ pub enum Verb {
     ///
     /// For other targets than kvm: landfall convert point:MACHINE@latest --to TARGET
     Recover(Box<Recover>),
+    /// Make the bootable machine of a recovery site
+    #[command(subcommand)]
+    Appliance(ApplianceVerb),
     /// Work with one disk image
     #[command(subcommand)]
     Disk(DiskVerb),

@@ -1,0 +1,173 @@
+//! The appliance's first second: PID 1 of the initrd loads the drivers of the hardware that is there, finds the root and hands over.
+//!
+//! ```text
+//! mount /proc /sys /dev /run -> drivers by what the devices call themselves -> the system disk by its partition types
+//!   -> root, read-only -> /run/landfall-boot/boot.json: what was found -> the root's own init
+//! ```
+//! Where there is no root it says so, with every disk that it sees, and goes on looking: disks come late. A system that is only being
+//! tried restarts instead, and the loader takes the old one.
+//!
+//! Deliberately absent: checking file systems and mounting anything but the root; that is the root's own business, which has the
+//! programs for it.
+
+mod drivers;
+mod found;
+
+pub use found::{Boot, Disk, Seen, partition_device};
+
+use super::initrd;
+use super::layout::Slot;
+use drivers::Drivers;
+use rustix::mount::{MountFlags, mount, mount_move};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Where what was found is written for the system: JSON of [`Boot`].
+pub const BOOT_FILE: &str = "/run/landfall-boot/boot.json";
+
+/// The root's own first program.
+const NEXT: &str = "/usr/lib/systemd/systemd";
+
+/// Between two looks for the root.
+const PAUSE: Duration = Duration::from_millis(20);
+/// After this a person is told what is missing, and a trial is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two lines to that person.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// True where this process is PID 1 of the appliance's initrd.
+pub fn is_first() -> bool {
+    std::process::id() == 1 && Path::new(initrd::MARKER).exists()
+}
+
+/// Starts the appliance. Does not return: the kernel would stop.
+pub fn run() -> ! {
+    let failed = match start() {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    say(&format!("landfall: the appliance cannot start: {failed}"));
+    say("landfall: restarting in 30 seconds");
+    std::thread::sleep(PATIENCE);
+    restart()
+}
+
+fn restart() -> ! {
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// Every console that the kernel has shows it.
+fn say(line: &str) {
+    // The kernel's log reaches all consoles; standard error is the last of them only.
+    if fs::write("/dev/kmsg", format!("<2>{line}")).is_err() {
+        eprintln!("{line}");
+    }
+}
+
+enum Never {}
+
+fn start() -> io::Result<Never> {
+    for (kind, at, data) in [
+        ("proc", "/proc", None),
+        ("sysfs", "/sys", None),
+        ("devtmpfs", "/dev", None),
+        ("tmpfs", "/run", Some(c"mode=0755,size=20%")),
+    ] {
+        mount(kind, at, kind, MountFlags::NOSUID, data)
+            .map_err(|e| io::Error::other(format!("cannot mount {at}: {e}")))?;
+    }
+    let order = Order::of(&fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let mut drivers = Drivers::read(&fs::read_to_string(initrd::LIST)?);
+    let began = Instant::now();
+    let mut told = began;
+    let boot = loop {
+        drivers.load_wanted();
+        let seen = found::look();
+        if let Some(boot) = seen.root(&order) {
+            break boot;
+        }
+        if told.elapsed() > if told == began { PATIENCE } else { AGAIN } {
+            told = Instant::now();
+            for line in seen.explain(&order, &drivers) {
+                say(&line);
+            }
+            if order.trial {
+                say("landfall: the system that was to be tried has no root: back to the old one");
+                restart();
+            }
+        }
+        std::thread::sleep(PAUSE);
+    };
+    found::mount_root(&boot, "/new")?;
+    fs::create_dir_all("/run/landfall-boot")?;
+    let trouble = drivers.trouble();
+    let boot = Boot { trouble, ..boot };
+    fs::write(BOOT_FILE, serde_json::to_vec_pretty(&boot).map_err(io::Error::other)?)?;
+    hand_over()
+}
+
+/// What the loader says on the kernel's command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Which system; `None` for that of a disc.
+    slot: Option<Slot>,
+    /// True where the system is being tried.
+    trial: bool,
+    /// True where the loader could not read the slot that it should have started.
+    fallback: bool,
+}
+
+impl Order {
+    fn of(line: &str) -> Order {
+        let value = |name: &str| {
+            line.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        Order {
+            slot: match value("landfall.slot") {
+                Some("cd") => None,
+                name => Some(name.and_then(Slot::of).unwrap_or(Slot::A)),
+            },
+            trial: value("landfall.trial") == Some("yes"),
+            fallback: value("landfall.fallback") == Some("yes"),
+        }
+    }
+}
+
+/// Leaves the initrd for the root.
+fn hand_over() -> io::Result<Never> {
+    for folder in ["dev", "proc", "sys", "run"] {
+        mount_move(format!("/{folder}"), format!("/new/{folder}"))
+            .map_err(|e| io::Error::other(format!("cannot move /{folder}: {e}")))?;
+    }
+    // The initrd stays in memory otherwise.
+    let _ = fs::remove_dir_all("/landfall");
+    let _ = fs::remove_file("/init");
+    std::env::set_current_dir("/new")?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    std::env::set_current_dir("/")?;
+    Err(Command::new(NEXT).env_clear().env("TERM", "linux").exec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loader_is_understood() {
+        let order = |line: &str| Order::of(line);
+        assert_eq!(
+            order("BOOT_IMAGE=/x landfall.slot=b landfall.trial=yes quiet"),
+            Order { slot: Some(Slot::B), trial: true, fallback: false }
+        );
+        assert_eq!(order("landfall.slot=cd"), Order { slot: None, trial: false, fallback: false });
+        assert_eq!(order("quiet").slot, Some(Slot::A));
+    }
+}

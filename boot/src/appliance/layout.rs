@@ -1,0 +1,235 @@
+//! The appliance's system disk: which partitions there are, how each is known, and what the loader and the system tell each other.
+//!
+//! ```text
+//! 1  BIOS boot   1 MiB     GRUB's core
+//! 2  ESP         192 MiB   EFI/BOOT: shim, GRUB    landfall/grub.cfg, grubenv    landfall/a, landfall/b: kernel, initrd
+//! 3  root A      768 MiB   read-only, compressed
+//! 4  root B      768 MiB   the other slot: empty until the first update
+//! 5  state       the rest  ext4, at /var: settings, certificates, logs; made at the first start
+//! ```
+//! The vault is not here: it is on a disk of its own, whose one partition has the type [`VAULT`].
+//!
+//! **The loader's word.** `grubenv` (1,024 bytes, GRUB's format) holds `slot` (`a` or `b`: what is started), `trial` (a slot to be
+//! tried) and `tries` (`1`: not tried yet). GRUB sets `tries` to `0` before it starts a trial; a system that has come up moves `slot` there and
+//! takes `trial` away. One that does not come up leaves `tries` at `0`, so that the next start takes the old slot.
+
+use crate::{Error, Result};
+use landfall_image::Bytes;
+use uuid::{Uuid, uuid};
+
+/// A partition with GRUB's core, of GRUB's own type.
+pub const BIOS_BOOT: Uuid = uuid!("21686148-6449-6e6f-744e-656564454649");
+/// An EFI system partition (UEFI specification, table 5.7).
+pub const ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+/// A root slot of the appliance.
+pub const ROOT: Uuid = uuid!("4c0e0f0e-391b-4429-81a4-7d5df45b7974");
+/// The appliance's state.
+pub const STATE: Uuid = uuid!("7e647553-819b-4079-906b-085b09e607c6");
+/// A data disk's partition: the vault.
+pub const VAULT: Uuid = uuid!("7b486eff-4a3e-42f2-8c47-962f151233e6");
+
+/// The file system's label of the state partition.
+pub const STATE_LABEL: &str = "landfall-state";
+/// The file system's label of a vault. XFS takes twelve letters.
+pub const VAULT_LABEL: &str = "landfall";
+
+/// The first partition's start, and the unit of all.
+pub const ALIGNMENT: Bytes = Bytes::mib(1);
+/// Room of GRUB's core.
+pub const BIOS_BOOT_SIZE: Bytes = Bytes::mib(1);
+/// Room of loaders, kernels and initrds of two slots, and of a third while one is replaced.
+pub const ESP_SIZE: Bytes = Bytes::mib(192);
+/// Room of a root.
+pub const ROOT_SIZE: Bytes = Bytes::mib(768);
+/// Room of the state, of which logs take most.
+pub const STATE_SIZE: Bytes = Bytes::mib(1024);
+
+/// One of the two systems on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slot {
+    /// The one that the image came with.
+    A,
+    /// The other.
+    B,
+}
+
+impl Slot {
+    /// Both.
+    pub const ALL: [Slot; 2] = [Slot::A, Slot::B];
+
+    /// `a` or `b`: its folder on the ESP.
+    pub fn name(self) -> &'static str {
+        match self {
+            Slot::A => "a",
+            Slot::B => "b",
+        }
+    }
+
+    /// By its name.
+    pub fn of(name: &str) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|slot| slot.name() == name)
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Slot {
+        match self {
+            Slot::A => Slot::B,
+            Slot::B => Slot::A,
+        }
+    }
+
+    /// The partition's name in the table.
+    pub fn partition_name(self) -> &'static str {
+        match self {
+            Slot::A => "landfall-root-a",
+            Slot::B => "landfall-root-b",
+        }
+    }
+}
+
+/// Where the loader's word lies on the ESP.
+pub const ENVIRONMENT: &str = "landfall/grubenv";
+
+/// Length of that file.
+pub const ENVIRONMENT_SIZE: usize = 1024;
+
+const ENVIRONMENT_HEAD: &str = "# GRUB Environment Block\n";
+
+/// What the loader and the system tell each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What is started.
+    pub slot: Slot,
+    /// A slot that is to be tried, and whether it has been.
+    pub trial: Option<Trial>,
+}
+
+/// A slot that has not come up yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// Which.
+    pub slot: Slot,
+    /// True once the loader has started it.
+    pub tried: bool,
+}
+
+impl Choice {
+    /// The file that says so. What matters is in its first sector, which a disk writes whole or not at all.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = format!("{ENVIRONMENT_HEAD}slot={}\n", self.slot.name());
+        if let Some(trial) = self.trial {
+            text.push_str(&format!("trial={}\ntries={}\n", trial.slot.name(), u8::from(!trial.tried)));
+        }
+        let mut bytes = text.into_bytes();
+        bytes.resize(ENVIRONMENT_SIZE, b'#');
+        bytes
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `Corrupt` where it is no environment of GRUB's, or names no slot.
+    pub fn parse(bytes: &[u8]) -> Result<Choice> {
+        let wrong = |says: &str| Error::corrupt(format!("the loader's environment {says}"));
+        let text = bytes.strip_prefix(ENVIRONMENT_HEAD.as_bytes()).ok_or_else(|| wrong("does not begin as one"))?;
+        let text = String::from_utf8_lossy(text);
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let slot = value("slot").and_then(Slot::of).ok_or_else(|| wrong("names no slot"))?;
+        let trial = match value("trial").filter(|name| !name.is_empty()) {
+            None => None,
+            Some(name) => Some(Trial {
+                slot: Slot::of(name).ok_or_else(|| wrong("names an unknown slot to try"))?,
+                tried: value("tries") != Some("1"),
+            }),
+        };
+        Ok(Choice { slot, trial })
+    }
+}
+
+/// The loader's configuration, the same for BIOS and UEFI; `cd` for the disc, which has one system and nothing to write to.
+pub fn grub_configuration(cd: bool) -> String {
+    // Errors only: a console that is used by people is not written over by the kernel. The last console is that of PID 1's messages.
+    const KERNEL: &str = "console=ttyS0,115200 console=tty0 quiet loglevel=3 panic=10 rd.systemd.show_status=no systemd.show_status=no \
+        systemd.gpt_auto=no systemd.ssh_auto=no cryptomgr.notests";
+    let start = |slot: &str, more: &str| {
+        format!(
+            "if linux /landfall/{slot}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  initrd /landfall/{slot}/initrd\n  boot\nfi\n"
+        )
+    };
+    if cd {
+        return format!("set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n", start("cd", ""));
+    }
+    // GRUB's `test` knows no empty comparison that all versions agree on: a letter stands before.
+    format!(
+        r#"set slot=a
+set other=b
+load_env -f /landfall/grubenv
+if [ "x$slot" = "xb" ]; then set other=a; else set slot=a; set other=b; fi
+set trying=no
+if [ "x$trial" = "x$other" ]; then
+  if [ "x$tries" = "x1" ]; then
+    set tries=0
+    if save_env -f /landfall/grubenv tries; then set trying=yes; fi
+  fi
+fi
+if [ "x$trying" = "xyes" ]; then
+{trial}fi
+{usual}echo "landfall: slot $slot cannot be read; starting the other one"
+{fallback}echo "landfall: neither slot can be read"
+sleep 30
+reboot
+"#,
+        trial = start("$other", " landfall.trial=yes"),
+        usual = start("$slot", ""),
+        fallback = start("$other", " landfall.fallback=yes"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loader_and_the_system_read_each_other() {
+        for choice in [
+            Choice { slot: Slot::A, trial: None },
+            Choice { slot: Slot::B, trial: Some(Trial { slot: Slot::A, tried: false }) },
+            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: true }) },
+        ] {
+            let bytes = choice.render();
+            assert_eq!((bytes.len(), Choice::parse(&bytes).unwrap()), (ENVIRONMENT_SIZE, choice));
+        }
+        // As grub-editenv reads and writes it.
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("grubenv");
+        std::fs::write(&file, Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: false }) }.render()).unwrap();
+        let edit = |args: &[&str]| std::process::Command::new("grub-editenv").arg(&file).args(args).output();
+        let Ok(list) = edit(&["list"]) else {
+            eprintln!("SKIPPED: the_loader_and_the_system_read_each_other: no grub-editenv here");
+            return;
+        };
+        assert_eq!(String::from_utf8_lossy(&list.stdout), "slot=a\ntrial=b\ntries=1\n");
+        edit(&["set", "tries=0"]).unwrap();
+        let choice = Choice::parse(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(choice.trial, Some(Trial { slot: Slot::B, tried: true }));
+        for bad in [&b""[..], b"slot=a\n", b"# GRUB Environment Block\n###", b"# GRUB Environment Block\nslot=c\n"] {
+            assert_eq!(Choice::parse(bad).unwrap_err().kind(), crate::Kind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn grub_takes_the_configuration() {
+        for cd in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("grub.cfg");
+            std::fs::write(&file, grub_configuration(cd)).unwrap();
+            let Ok(out) = std::process::Command::new("grub-script-check").arg(&file).output() else {
+                eprintln!("SKIPPED: grub_takes_the_configuration: no grub-script-check here");
+                return;
+            };
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}

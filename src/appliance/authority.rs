@@ -1,0 +1,218 @@
+//! The appliance's own certificate authority: it vouches for the receivers, and for those who write to them.
+//!
+//! ```text
+//! authority/ca.pem, ca.key        made once; its SHA-256 is what the console shows
+//! authority/server.pem, server.key   for all names and addresses that the machine has; made anew when they change
+//! ```
+//! Certificates are good from 2020 to 2120: at a recovery site the clock may be wrong, and a receiver that refuses its sources for that is
+//! no receiver. What must not be trusted any longer is taken away by making the authority anew.
+//!
+//! Deliberately absent: revocation lists, intermediate authorities, and the authority's key leaving the machine.
+
+use super::state;
+use landfall_image::{Error, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A certificate and its key, in PEM.
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// The authority's certificate.
+    pub ca: String,
+}
+
+/// The authority in a folder.
+pub struct Authority {
+    folder: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    ca: String,
+}
+
+fn odd(e: impl std::fmt::Display) -> Error {
+    Error::corrupt(format!("the certificate authority cannot be used: {e}"))
+}
+
+/// Letters, digits, `-`, `_`, `.`: what a certificate's name may have.
+fn plain(name: &str) -> Result<()> {
+    let good = (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match good {
+        true => Ok(()),
+        false => Err(Error::refused(format!("{name:?} is no name for a certificate")).hint("take letters, digits, - _ and ., 64 at most")),
+    }
+}
+
+impl Authority {
+    /// Opens the authority, made where there is none.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` where a file is there and cannot be used: it is not replaced, since sources trust it.
+    pub fn open(folder: &Path) -> Result<Authority> {
+        let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
+        let text = |path: &Path| -> Result<Option<String>> {
+            let bytes = state::read(path)?;
+            bytes.map(|bytes| String::from_utf8(bytes).map_err(|e| odd(e).in_file(path))).transpose()
+        };
+        // The certificate is written after its key: one without the other is half of a first start.
+        if let Some(ca) = text(&certificate)? {
+            let pem = text(&key)?.ok_or_else(|| odd("its key is gone").in_file(&key))?;
+            let pair = KeyPair::from_pem(&pem).map_err(|e| odd(e).in_file(&key))?;
+            let issuer = Issuer::from_ca_cert_pem(&ca, pair).map_err(|e| odd(e).in_file(&certificate))?;
+            return Ok(Authority { folder: folder.to_owned(), issuer, ca });
+        }
+        let pair = KeyPair::generate().map_err(odd)?;
+        let mut params = usual("landfall authority")?;
+        // Two appliances' authorities have different names, so that a client's store can hold both.
+        let mine = Sha256::digest(pair.public_key_raw());
+        let mine: String = mine.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        params.distinguished_name.push(DnType::CommonName, format!("landfall authority {mine}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca = params.self_signed(&pair).map_err(odd)?.pem();
+        state::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+        state::write(&certificate, ca.as_bytes(), 0o644)?;
+        Ok(Authority { folder: folder.to_owned(), issuer: Issuer::new(params, pair), ca })
+    }
+
+    /// The SHA-256 of its certificate, in pairs of hexadecimal digits.
+    ///
+    /// # Errors
+    /// `Corrupt`
+    pub fn fingerprint(&self) -> Result<String> {
+        fingerprint(&self.ca)
+    }
+
+    /// A certificate for a client of that name.
+    ///
+    /// # Errors
+    /// `Refused` for a name that is none.
+    pub fn client(&self, name: &str) -> Result<Issued> {
+        plain(name)?;
+        let mut params = usual(name)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(params)
+    }
+
+    /// Sees to it that the server's certificate is for these names and addresses; true where it was made anew.
+    ///
+    /// # Errors
+    /// `Io`, `Corrupt`
+    pub fn server(&self, names: &BTreeSet<String>, addresses: &BTreeSet<IpAddr>) -> Result<bool> {
+        let (certificate, key) = (self.folder.join("server.pem"), self.folder.join("server.key"));
+        let about = self.folder.join("server.json");
+        let wanted = serde_json::to_vec(&(names, addresses, self.fingerprint()?)).map_err(odd)?;
+        if state::read(&about)?.as_deref() == Some(&wanted) && certificate.exists() && key.exists() {
+            return Ok(false);
+        }
+        let mut params = usual("landfall")?;
+        for name in names {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into().map_err(odd)?));
+        }
+        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        // Other landfalls are sent to with it, too.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        // The same key as before: a source that knows it goes on.
+        let old = state::read(&key)?.and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
+        let pair = match old {
+            Some(pair) => pair,
+            None => KeyPair::generate().map_err(odd)?,
+        };
+        let issued = params.signed_by(&pair, &self.issuer).map_err(odd)?;
+        state::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+        state::write(&certificate, format!("{}{}", issued.pem(), self.ca).as_bytes(), 0o644)?;
+        state::write(&about, &wanted, 0o644)?;
+        Ok(true)
+    }
+
+    fn issue(&self, params: CertificateParams) -> Result<Issued> {
+        let pair = KeyPair::generate().map_err(odd)?;
+        let issued = params.signed_by(&pair, &self.issuer).map_err(odd)?;
+        Ok(Issued { certificate: issued.pem(), key: pair.serialize_pem(), ca: self.ca.clone() })
+    }
+}
+
+/// The SHA-256 of the certificate in a PEM text: `AB:CD:…`, as openssl prints it.
+///
+/// # Errors
+/// `Corrupt`
+pub fn fingerprint(pem: &str) -> Result<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(odd)?;
+    let digits: Vec<String> = Sha256::digest(&pem.contents).iter().map(|byte| format!("{byte:02X}")).collect();
+    Ok(digits.join(":"))
+}
+
+fn usual(name: &str) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new()).map_err(odd)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2120, 1, 1);
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn openssl_trusts_what_it_vouches_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("authority");
+        let authority = Authority::open(&folder).unwrap();
+        let names = BTreeSet::from(["dr1.example.org".to_owned()]);
+        let addresses = BTreeSet::from(["10.0.0.5".parse().unwrap()]);
+        assert!(authority.server(&names, &addresses).unwrap());
+        assert!(!authority.server(&names, &addresses).unwrap());
+        let print = authority.fingerprint().unwrap();
+        // The same one after a restart; another address makes another certificate, with the same key.
+        let key = std::fs::read(folder.join("server.key")).unwrap();
+        let again = Authority::open(&folder).unwrap();
+        assert_eq!(again.fingerprint().unwrap(), print);
+        assert!(again.server(&names, &BTreeSet::from(["10.0.0.6".parse().unwrap()])).unwrap());
+        assert_eq!(std::fs::read(folder.join("server.key")).unwrap(), key);
+        let client = again.client("hv1").unwrap();
+        std::fs::write(folder.join("client.pem"), &client.certificate).unwrap();
+        assert!(again.client("hv 1").is_err() && again.client("").is_err());
+        let run = |args: &[&str]| Command::new("openssl").args(args).current_dir(&folder).output();
+        let Ok(out) = run(&["x509", "-in", "ca.pem", "-noout", "-fingerprint", "-sha256"]) else {
+            eprintln!("SKIPPED: openssl_trusts_what_it_vouches_for: no openssl here");
+            return;
+        };
+        assert!(String::from_utf8_lossy(&out.stdout).trim().ends_with(&print), "{out:?}");
+        for (purpose, file, more) in [
+            ("sslserver", "server.pem", &["-verify_ip", "10.0.0.6", "-verify_hostname", "dr1.example.org"][..]),
+            ("sslclient", "client.pem", &[]),
+            ("sslclient", "server.pem", &[]),
+        ] {
+            // Whatever the clock says.
+            for time in ["1600000000", "4000000000"] {
+                let args = [&["verify", "-CAfile", "ca.pem", "-attime", time, "-purpose", purpose], more, &[file]].concat();
+                let out = run(&args).unwrap();
+                assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+            }
+        }
+        let out = run(&["verify", "-CAfile", "ca.pem", "-purpose", "sslserver", "client.pem"]).unwrap();
+        assert!(!out.status.success(), "a client's certificate is none of a server");
+    }
+
+    #[test]
+    fn half_of_a_first_start_is_done_again_and_damage_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ca.key"), "torn").unwrap();
+        Authority::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let Err(error) = Authority::open(dir.path()) else { panic!("it was made anew") };
+        assert_eq!(error.kind(), landfall_image::Kind::Corrupt);
+    }
+}

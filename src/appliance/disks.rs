@@ -1,0 +1,489 @@
+//! The machine's disks: which one holds the vault, which one may hold it, and making it so.
+//!
+//! ```text
+//! data disk:  GPT, one partition of the type VAULT      attribute bit 48: its file system is complete
+//!             XFS, labelled "landfall"                  mounted at /var/lib/landfall
+//! ```
+//! **Never a disk with content.** A disk counts as empty where its first and last 16 MiB and 4,096 places between them hold zeros only, but for a
+//! partition table that lists nothing or nothing but a vault whose file system was never completed: that is what a lost power leaves of
+//! our own work, and is begun again. A vault that is complete and cannot be mounted is told, never made anew.
+//!
+//! **Order.** Table (backup first, then primary) -> file system -> sync -> the bit. Whatever moment power is lost at, the next start sees
+//! one of the states above.
+//!
+//! Deliberately absent: several disks for one vault, encryption, and repairing a damaged file system: `xfs_repair` is there, for
+//! somebody who decides it.
+
+use super::problems::Problem;
+use super::{places, programs};
+use landfall_boot::appliance::init::Boot;
+use landfall_boot::appliance::layout;
+use landfall_image::partition::create::{GptLayout, NewPartition};
+use landfall_image::partition::{self, TypeId};
+use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, GuestOffset, GuestRange, Result, Source};
+use rustix::mount::{MountFlags, mount};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// The attribute of a vault whose file system is complete.
+const COMPLETE: u64 = 1 << 48;
+/// A vault on less would be full at once.
+pub const SMALLEST: Bytes = Bytes::gib(1);
+/// Looked at whole, at both ends of a disk.
+const ENDS: Bytes = Bytes::mib(16);
+/// Places between the ends, and how much of each.
+const PLACES: u64 = 4096;
+const PLACE: usize = 4096;
+/// Where the partition begins.
+const START: Bytes = Bytes::mib(1);
+/// How long a partition's device may take to appear.
+const DEVICE_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a disk holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "is")]
+pub enum Holds {
+    /// Nothing at all.
+    Nothing,
+    /// This appliance's system.
+    System,
+    /// A vault.
+    Vault {
+        /// Its identity.
+        id: Uuid,
+        /// Its partition.
+        partition: PathBuf,
+    },
+    /// A vault whose making was cut off before there was anything in it.
+    Unfinished,
+    /// Something else, which is left alone.
+    Something {
+        /// What it looks like.
+        what: String,
+    },
+    /// It cannot be told.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A disk of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct FoundDisk {
+    /// `/dev/sdb`
+    pub device: PathBuf,
+    /// Its size.
+    pub size: Bytes,
+    /// Bytes of a logical sector.
+    pub sector: Bytes,
+    /// As its maker calls it; may be empty.
+    pub model: String,
+    /// May be empty.
+    pub serial: String,
+    /// What is on it.
+    pub holds: Holds,
+}
+
+/// All disks but discs, floppies and what is made of other devices.
+pub fn list(boot: &Boot) -> Vec<FoundDisk> {
+    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let other = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
+    names.retain(|name| !other.iter().any(|prefix| name.starts_with(prefix)));
+    names.iter().filter_map(|name| look(boot, name)).collect()
+}
+
+fn look(boot: &Boot, name: &str) -> Option<FoundDisk> {
+    let about = |what: &str| {
+        let text = fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
+        // A hostile or broken device's words come to a terminal.
+        text.trim().chars().filter(|c| !c.is_control()).take(64).collect::<String>()
+    };
+    let sectors: u64 = about("size").parse().ok().filter(|sectors| *sectors > 0)?;
+    let device = Path::new("/dev").join(name);
+    let sector = Bytes(about("queue/logical_block_size").parse().unwrap_or(512));
+    let serial = match about("device/serial") {
+        serial if serial.is_empty() => about("serial"),
+        serial => serial,
+    };
+    let holds = match device == boot.system {
+        true => Holds::System,
+        false if about("ro") == "1" => Holds::Something { what: "read-only".into() },
+        false => holds(&device, name).unwrap_or_else(|error| Holds::Unreadable { why: error.to_string() }),
+    };
+    Some(FoundDisk { size: Bytes(sectors.saturating_mul(512)), sector, model: about("device/model"), serial, holds, device })
+}
+
+/// What is on a device.
+fn holds(device: &Path, name: &str) -> Result<Holds> {
+    let disk = landfall_image::raw::open(Source::open(device)?, &Gate::own_folder())?.disk;
+    let table = partition::read(disk.as_ref())?;
+    let Some(table) = table else {
+        return Ok(match is_blank(disk.as_ref(), false)? {
+            true => Holds::Nothing,
+            false if is_remains(disk.as_ref())? && is_blank(disk.as_ref(), true)? => Holds::Unfinished,
+            false => Holds::Something { what: "data without a partition table".into() },
+        });
+    };
+    let vaults: Vec<_> = table.entries.iter().filter(|entry| entry.kind == TypeId::Gpt(layout::VAULT)).collect();
+    match (&vaults[..], table.entries.len()) {
+        ([vault], 1) if vault.attributes & COMPLETE == 0 => {
+            // Up to the moment of the bit nothing but our own work can be there.
+            Ok(Holds::Unfinished)
+        }
+        ([vault, ..], _) if vault.attributes & COMPLETE != 0 => Ok(Holds::Vault {
+            id: vault.part_uuid.parse().unwrap_or(Uuid::nil()),
+            partition: landfall_boot::appliance::init::partition_device(name, vault.number),
+        }),
+        (_, 0) => Ok(match is_blank(disk.as_ref(), true)? {
+            true => Holds::Nothing,
+            false => Holds::Something { what: "data behind an empty partition table".into() },
+        }),
+        (_, count) => Ok(Holds::Something { what: format!("{count} partitions of a {} table)", match table.scheme {
+            partition::Scheme::Gpt => "GPT",
+            partition::Scheme::Mbr => "MBR",
+        }) }),
+    }
+}
+
+/// True where the disk's end holds a table of ours, of which the beginning was not written: entries with one vault that is not complete.
+fn is_remains(disk: &dyn Disk) -> Result<bool> {
+    const ARRAY: usize = 128 * 128;
+    let size = disk.size().0;
+    for sector in [512, 4096] {
+        let Some(at) = size.checked_sub(sector + ARRAY as u64) else { continue };
+        let mut array = vec![0; ARRAY];
+        disk.read_at(GuestOffset(at), &mut array)?;
+        let (first, rest) = array.split_at(128);
+        let is_vault = first.starts_with(&layout::VAULT.to_bytes_le());
+        let attributes = first.get(48..56).and_then(|bytes| bytes.try_into().ok()).map_or(COMPLETE, u64::from_le_bytes);
+        if is_vault && attributes & COMPLETE == 0 && rest.iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// True where nothing but zeros is found; `table`: but for a partition table at both ends.
+fn is_blank(disk: &dyn Disk, table: bool) -> Result<bool> {
+    let size = disk.size().0;
+    // Tables for sectors of 4096 bytes: 6 of them at the beginning, 5 at the end.
+    let skip = if table { 6 * 4096 } else { 0 };
+    let mut buffer = vec![0; 1 << 20];
+    let mut zero = |from: u64, to: u64| -> Result<bool> {
+        let mut at = from;
+        while at < to {
+            let len = usize::try_from((to - at).min(1 << 20)).unwrap_or(1 << 20);
+            let Some(part) = buffer.get_mut(..len) else { break };
+            disk.read_at(GuestOffset(at), part)?;
+            if part.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+        Ok(true)
+    };
+    let (first, last) = (ENDS.0.min(size), size.saturating_sub(ENDS.0));
+    if !zero(skip.min(first), first)? || !zero(last.max(first), size.saturating_sub(skip).max(last))? {
+        return Ok(false);
+    }
+    let step = size / PLACES;
+    for place in 1..PLACES {
+        // Not only where structures like to begin.
+        let at = place.saturating_mul(step).saturating_add(place.wrapping_mul(0x9e37_79b9) % step.max(1)) & !511;
+        let end = at.saturating_add(PLACE as u64);
+        if end <= size.saturating_sub(skip) && at >= skip && !zero(at, end)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Which vault is to be mounted, and whether one may be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This one.
+    Mount(PathBuf, Uuid),
+    /// Make one on this disk.
+    Make(PathBuf),
+    /// Neither.
+    Nothing(Problem),
+}
+
+/// Chooses among the disks; `known` is the vault that this appliance had before.
+pub fn choose(disks: &[FoundDisk], known: Option<Uuid>) -> Choice {
+    let vaults: Vec<(&PathBuf, Uuid)> = disks
+        .iter()
+        .filter_map(|disk| match &disk.holds {
+            Holds::Vault { id, partition } => Some((partition, *id)),
+            _ => None,
+        })
+        .collect();
+    if let Some(id) = known {
+        let ours: Vec<_> = vaults.iter().filter(|(_, vault)| *vault == id).collect();
+        return match &ours[..] {
+            [(partition, id)] => Choice::Mount((*partition).clone(), *id),
+            [] => Choice::Nothing(Problem::new(
+                format!("the data disk with the vault {id} is not there"),
+                "Attach it to this machine: it is taken as soon as it appears. To go on with another disk instead, choose it under Disks.",
+            )),
+            _ => Choice::Nothing(Problem::new(
+                format!("there are several data disks with the vault {id}: one is a copy of the other"),
+                "Detach the copy.",
+            )),
+        };
+    }
+    match &vaults[..] {
+        [(partition, id)] => return Choice::Mount((*partition).clone(), *id),
+        [] => {}
+        several => {
+            return Choice::Nothing(Problem::new(
+                format!("there are {} data disks, and none of them was this appliance's before", several.len()),
+                "Choose one under Disks, or detach the others.",
+            ));
+        }
+    }
+    let may = |disk: &&FoundDisk| matches!(disk.holds, Holds::Nothing | Holds::Unfinished) && disk.size >= SMALLEST;
+    // What was begun is finished before anything else is.
+    let best = disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size));
+    match best {
+        Some(disk) => Choice::Make(disk.device.clone()),
+        None => {
+            let others = disks.iter().filter(|disk| disk.holds != Holds::System).count();
+            let seen = match others {
+                0 => "there is no data disk".to_owned(),
+                1 => "there is no data disk: the one other disk is not empty, or smaller than 1 GiB".to_owned(),
+                n => format!("there is no data disk: of {n} other disks none is empty and of 1 GiB or more"),
+            };
+            Choice::Nothing(Problem::new(
+                seen,
+                "Attach an empty disk to this machine: it is taken as soon as it appears. A disk with content is never taken.",
+            ))
+        }
+    }
+}
+
+/// Makes a vault on an empty disk; gives its partition and its identity.
+///
+/// # Errors
+/// `Refused` where the disk is not empty by now, `Io`.
+pub fn make(device: &Path) -> Result<(PathBuf, Uuid)> {
+    let name = device.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    match holds(device, &name)? {
+        Holds::Nothing | Holds::Unfinished => {}
+        _ => return Err(Error::refused("is not empty: it is left alone").in_file(device).hint("attach an empty disk")),
+    }
+    let about = |what: &str| fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
+    let size = Bytes(about("size").trim().parse::<u64>().unwrap_or(0).saturating_mul(512));
+    let sector = Bytes(about("queue/logical_block_size").trim().parse().unwrap_or(512));
+    let usable = GptLayout::usable(sector, size)?;
+    let end = GuestOffset(usable.end().0 / START.0 * START.0);
+    let mut vault = NewPartition {
+        name: "landfall-vault".into(),
+        type_guid: layout::VAULT,
+        guid: Uuid::new_v4(),
+        range: GuestRange::between(GuestOffset(START.0), end),
+        attributes: 0,
+    };
+    let mut table = GptLayout {
+        disk_guid: Uuid::new_v4(),
+        sector_size: sector,
+        boot_code: Vec::new(),
+        partitions: vec![vault.clone()],
+    };
+    write_table(device, &table, size)?;
+    programs::must(programs::BLOCKDEV, &[Path::new("--rereadpt"), device])?;
+    let partition = landfall_boot::appliance::init::partition_device(&name, 1);
+    wait_for(&partition)?;
+    tracing::info!("making a vault on {} ({size})", device.display());
+    let id = format!("uuid={}", vault.guid);
+    programs::must(
+        programs::MKFS_XFS,
+        &["-q", "-f", "-L", layout::VAULT_LABEL, "-m", &id, &partition.to_string_lossy()],
+    )?;
+    File::open(&partition).and_then(|file| file.sync_all()).map_err(|e| Error::io("cannot sync", e).in_file(&partition))?;
+    vault.attributes = COMPLETE;
+    table.partitions = vec![vault.clone()];
+    write_table(device, &table, size)?;
+    Ok((partition, vault.guid))
+}
+
+fn write_table(device: &Path, table: &GptLayout, size: Bytes) -> Result<()> {
+    let failed = |e| Error::io("cannot write the partition table", e).in_file(device);
+    let file = File::options().write(true).open(device).map_err(failed)?;
+    for (at, bytes) in table.areas(size)? {
+        file.write_all_at(&bytes, at.0).map_err(failed)?;
+        // One copy is whole before the other is touched.
+        file.sync_all().map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn wait_for(path: &Path) -> Result<()> {
+    let end = Instant::now() + DEVICE_WITHIN;
+    while !path.exists() {
+        if Instant::now() > end {
+            return Err(Error::io("did not appear", std::io::ErrorKind::NotFound.into()).in_file(path));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Mounts a vault, for the service's user.
+///
+/// # Errors
+/// `Corrupt` where the file system is damaged, `Io`.
+pub fn mount_vault(partition: &Path) -> Result<()> {
+    let at = Path::new(places::VAULT);
+    let failed = |e: std::io::Error| Error::io("cannot prepare", e).in_file(at);
+    wait_for(partition)?;
+    fs::create_dir_all(at).map_err(failed)?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NOATIME;
+    mount(partition, at, "xfs", flags, None).map_err(|e| {
+        // EUCLEAN and EFSCORRUPTED are one.
+        let damaged = matches!(e, rustix::io::Errno::UCLEAN | rustix::io::Errno::INVAL | rustix::io::Errno::IO);
+        let error = match damaged {
+            true => Error::corrupt(format!("the vault's file system cannot be mounted: {}", std::io::Error::from(e))),
+            false => Error::io("cannot mount the vault", e.into()),
+        };
+        error.in_file(partition).hint(
+            "look at the disk's own messages first (support bundle, kernel.log); then xfs_repair, run by somebody who knows it: nothing is repaired by itself",
+        )
+    })?;
+    let user = rustix::fs::Uid::from_raw(places::SERVICE_USER);
+    rustix::fs::chown(at, Some(user), Some(rustix::fs::Gid::from_raw(places::SERVICE_USER))).map_err(|e| failed(e.into()))?;
+    fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)
+}
+
+/// The vault that this appliance had before.
+///
+/// # Errors
+/// `Corrupt` where the file cannot be understood: then no other vault is made.
+pub fn known() -> Result<Option<Uuid>> {
+    let path = Path::new(places::VAULT_ID);
+    match fs::read(path) {
+        Ok(bytes) => {
+            let known: Known = serde_json::from_slice(&bytes)
+                .map_err(|e| Error::corrupt(format!("cannot be understood: {e}")).in_file(path).at(FileOffset(0)))?;
+            Ok(Some(known.vault))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot read", e).in_file(path)),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Known {
+    vault: Uuid,
+}
+
+/// Keeps which vault is ours.
+///
+/// # Errors
+/// `Io`
+pub fn keep(vault: Uuid) -> Result<()> {
+    let bytes = serde_json::to_vec(&Known { vault }).map_err(|e| Error::corrupt(e.to_string()))?;
+    super::state::write(Path::new(places::VAULT_ID), &bytes, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(device: &str, gib: u64, holds: Holds) -> FoundDisk {
+        FoundDisk {
+            device: device.into(),
+            size: Bytes::gib(gib),
+            sector: Bytes(512),
+            model: String::new(),
+            serial: String::new(),
+            holds,
+        }
+    }
+
+    fn vault(device: &str, id: u128) -> FoundDisk {
+        disk(device, 10, Holds::Vault { id: Uuid::from_u128(id), partition: format!("{device}1").into() })
+    }
+
+    #[test]
+    fn a_disk_is_chosen_and_never_one_with_content() {
+        let system = disk("/dev/sda", 3, Holds::System);
+        let full = disk("/dev/sdb", 900, Holds::Something { what: "2 partitions".into() });
+        let bad = disk("/dev/sdx", 900, Holds::Unreadable { why: "I/O".into() });
+        let (small, large) = (disk("/dev/sdc", 20, Holds::Nothing), disk("/dev/sdd", 30, Holds::Nothing));
+        let tiny = disk("/dev/sde", 0, Holds::Nothing);
+        let begun = disk("/dev/sdf", 5, Holds::Unfinished);
+        let choose = |disks: &[&FoundDisk], known: Option<u128>| {
+            super::choose(&disks.iter().map(|disk| (*disk).clone()).collect::<Vec<_>>(), known.map(Uuid::from_u128))
+        };
+        assert_eq!(choose(&[&system, &full, &small, &large], None), Choice::Make("/dev/sdd".into()));
+        assert_eq!(choose(&[&system, &full, &large, &begun], None), Choice::Make("/dev/sdf".into()));
+        for disks in [&[&system, &full, &bad, &tiny][..], &[&system]] {
+            let Choice::Nothing(problem) = choose(disks, None) else { panic!("{disks:?}") };
+            assert!(problem.says.contains("no data disk"), "{problem:?}");
+        }
+        let one = vault("/dev/sdg", 1);
+        assert_eq!(choose(&[&one, &large], None), Choice::Mount("/dev/sdg1".into(), Uuid::from_u128(1)));
+        assert!(matches!(choose(&[&one, &vault("/dev/sdh", 2)], None), Choice::Nothing(_)));
+        assert_eq!(
+            choose(&[&one, &vault("/dev/sdh", 2)], Some(2)),
+            Choice::Mount("/dev/sdh1".into(), Uuid::from_u128(2))
+        );
+        // A vault that is missing is waited for; no other is made in its place.
+        assert!(matches!(choose(&[&large, &one], Some(3)), Choice::Nothing(_)));
+        assert!(matches!(choose(&[&one, &vault("/dev/sdh", 1)], Some(1)), Choice::Nothing(_)));
+    }
+
+    #[test]
+    fn a_byte_at_either_end_is_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let size = Bytes::gib(2);
+        let file = File::create(&path).unwrap();
+        file.set_len(size.0).unwrap();
+        assert_eq!(holds(&path, "disk").unwrap(), Holds::Nothing);
+        for at in [0u64, 5000, (16 << 20) - 1, size.0 - 1, size.0 - (16 << 20)] {
+            file.write_all_at(&[1], at).unwrap();
+            assert!(matches!(holds(&path, "disk").unwrap(), Holds::Something { .. }), "{at}");
+            file.write_all_at(&[0], at).unwrap();
+        }
+        // A file system without a table, somewhere in the middle.
+        file.write_all_at(&vec![1; 4 << 20], 1 << 30).unwrap();
+        assert!(matches!(holds(&path, "disk").unwrap(), Holds::Something { .. }));
+        file.write_all_at(&vec![0; 4 << 20], 1 << 30).unwrap();
+        // Our own table, cut off at each of its areas, is an empty disk or one that was begun.
+        let partition = NewPartition {
+            name: "landfall-vault".into(),
+            type_guid: layout::VAULT,
+            guid: Uuid::from_u128(7),
+            range: GuestRange::between(GuestOffset(1 << 20), GuestOffset((2 << 30) - (1 << 20))),
+            attributes: 0,
+        };
+        let mut table = GptLayout {
+            disk_guid: Uuid::from_u128(8),
+            sector_size: Bytes(512),
+            boot_code: Vec::new(),
+            partitions: vec![partition],
+        };
+        for complete in [false, true] {
+            for (at, bytes) in table.areas(size).unwrap() {
+                file.write_all_at(&bytes, at.0).unwrap();
+                let now = holds(&path, "sdb").unwrap();
+                assert!(matches!(now, Holds::Unfinished | Holds::Vault { .. }), "{complete} {now:?}");
+            }
+            let now = holds(&path, "sdb").unwrap();
+            match complete {
+                false => assert_eq!(now, Holds::Unfinished),
+                true => assert_eq!(now, Holds::Vault { id: Uuid::from_u128(7), partition: "/dev/sdb1".into() }),
+            }
+            table.partitions[0].attributes = COMPLETE;
+        }
+    }
+}

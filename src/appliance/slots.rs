@@ -1,0 +1,386 @@
+//! The two systems on the disk, and putting a new one into the slot that does not run.
+//!
+//! An update is one file, made by `landfall appliance build` and signed by whoever built the appliance:
+//!
+//! ```text
+//! "LANDFALL-UPDATE1" | length of the manifest u32 LE | manifest (JSON) | signature 64 (Ed25519, RFC 8032)
+//!   kernel | initrd | root, in the lengths and with the SHA-256 that the manifest says
+//! ```
+//! The signature is over everything before it, and is looked at before anything else is believed. Then: root into the other slot's partition,
+//! read back; kernel and initrd onto the ESP, read back; the loader's word last, in one sector. Power may be lost at any moment: until
+//! that sector is written the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
+//!
+//! Deliberately absent: updates of shim and GRUB, which no slot holds: a new image has them; and fetching anything from a network.
+
+use super::places;
+use landfall_boot::appliance::init::Boot;
+use landfall_boot::appliance::layout::{self, Choice, Slot, Trial};
+use landfall_image::{Bytes, Error, FileOffset, Result};
+use ring::signature::{ED25519, UnparsedPublicKey};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// How an update begins.
+pub const MAGIC: &[u8; 16] = b"LANDFALL-UPDATE1";
+/// A manifest has some hundred bytes.
+pub const MANIFEST_AT_MOST: usize = 64 << 10;
+/// A signature's length.
+pub const SIGNATURE: usize = 64;
+const STEP: usize = 1 << 20;
+
+/// What an update holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Manifest {
+    /// Version of the program in it.
+    pub version: String,
+    /// The moment of its packages: `20261130T000000Z`. An update with an older one is refused.
+    pub snapshot: String,
+    /// The kernel's release.
+    pub release: String,
+    /// The kernel.
+    pub kernel: Part,
+    /// What it starts from.
+    pub initrd: Part,
+    /// The compressed root.
+    pub root: Part,
+}
+
+/// A part of an update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Part {
+    /// Its length.
+    pub size: Bytes,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+fn wrong(says: &str) -> Error {
+    Error::corrupt(format!("the update {says}")).hint("fetch it again; its length and digest are beside it where it was built")
+}
+
+/// Reads and checks what an update says of itself; `key` is the public key that updates are signed with.
+///
+/// # Errors
+/// `Corrupt`, and `Refused` where the signature is not by that key.
+pub fn manifest(update: &mut dyn Read, key: Option<&[u8]>) -> Result<Manifest> {
+    let key = key.ok_or_else(|| {
+        Error::refused("this appliance was built without a key for updates: it takes none").hint(
+            "deploy a new image, and attach the data disk to it; build images with --update-key to update them later",
+        )
+    })?;
+    let failed = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => wrong("is cut off"),
+        _ => Error::io("cannot read the update", e),
+    };
+    let mut head = vec![0; MAGIC.len() + 4];
+    update.read_exact(&mut head).map_err(failed)?;
+    if !head.starts_with(MAGIC) {
+        return Err(wrong("does not begin as one"));
+    }
+    let len = head.get(MAGIC.len()..).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let len = usize::try_from(len).ok().filter(|len| (1..=MANIFEST_AT_MOST).contains(len)).ok_or_else(|| wrong("has a manifest of an odd length"))?;
+    let mut text = vec![0; len];
+    update.read_exact(&mut text).map_err(failed)?;
+    let mut signature = [0; SIGNATURE];
+    update.read_exact(&mut signature).map_err(failed)?;
+    head.extend_from_slice(&text);
+    UnparsedPublicKey::new(&ED25519, key).verify(&head, &signature).map_err(|_| {
+        Error::refused("the update is not signed with the key that this appliance trusts")
+            .hint("take the update that was built with the same --update-key as this appliance's image")
+    })?;
+    serde_json::from_slice(&text).map_err(|e| wrong(&format!("has a manifest that is none: {e}")))
+}
+
+/// Refuses an update that is older than what runs, and one that does not fit.
+///
+/// # Errors
+/// `Refused`
+pub fn check(manifest: &Manifest, running: &str) -> Result<()> {
+    if manifest.snapshot.as_str() < running {
+        return Err(Error::refused(format!("the update is of {}, and what runs is of {running}: it would bring old faults back", manifest.snapshot))
+            .hint("to go back, restart into the other slot, or deploy the older image anew"));
+    }
+    for (what, part, at_most) in [
+        ("root", &manifest.root, layout::ROOT_SIZE),
+        ("kernel", &manifest.kernel, Bytes::mib(64)),
+        ("initrd", &manifest.initrd, Bytes::mib(64)),
+    ] {
+        if part.size > at_most || part.size.0 == 0 {
+            return Err(Error::refused(format!("the update's {what} has {}; there is room for {at_most}", part.size)));
+        }
+    }
+    Ok(())
+}
+
+/// Copies a part of the update, and checks it.
+fn copy(update: &mut dyn Read, part: &Part, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; STEP];
+    let mut left = part.size.0;
+    while left > 0 {
+        let len = usize::try_from(left.min(STEP as u64)).unwrap_or(STEP);
+        let Some(step) = buffer.get_mut(..len) else { break };
+        update.read_exact(step).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => wrong("is cut off"),
+            _ => Error::io("cannot read the update", e),
+        })?;
+        hash.update(&*step);
+        each(step)?;
+        left -= len as u64;
+    }
+    same(&hash.finalize(), part)
+}
+
+fn same(digest: &[u8], part: &Part) -> Result<()> {
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    match digest == part.sha256 {
+        true => Ok(()),
+        false => Err(wrong(&format!("is damaged: the SHA-256 of a part is {digest}, and should be {}", part.sha256))),
+    }
+}
+
+/// The ESP, mounted for as long as it is written to.
+pub struct Esp {
+    at: PathBuf,
+}
+
+impl Esp {
+    /// Mounts it.
+    ///
+    /// # Errors
+    /// `Refused` on a disc, `Io`.
+    pub fn mount(boot: &Boot) -> Result<Esp> {
+        let device = boot.esp.as_ref().ok_or_else(|| {
+            Error::refused("this system runs from a disc, which has no slots").hint("build a disk image to have updates")
+        })?;
+        let at = PathBuf::from(places::ESP);
+        let failed = |e: std::io::Error| Error::io("cannot mount the partition of the loaders", e).in_file(device);
+        fs::create_dir_all(&at).map_err(failed)?;
+        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        mount(device, &at, "vfat", flags, Some(c"umask=0077,iocharset=ascii,errors=remount-ro")).map_err(|e| failed(e.into()))?;
+        Ok(Esp { at })
+    }
+
+    fn environment(&self) -> PathBuf {
+        self.at.join(layout::ENVIRONMENT)
+    }
+
+    /// The loader's word.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`
+    pub fn choice(&self) -> Result<Choice> {
+        let path = self.environment();
+        let bytes = fs::read(&path).map_err(|e| Error::io("cannot read", e).in_file(&path))?;
+        Choice::parse(&bytes).map_err(|e| e.in_file(&path))
+    }
+
+    /// Changes the loader's word, in its place: the loader finds it by where it lies.
+    ///
+    /// # Errors
+    /// `Io`
+    pub fn choose(&self, choice: &Choice) -> Result<()> {
+        let path = self.environment();
+        let failed = |e| Error::io("cannot write", e).in_file(&path);
+        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        file.write_all_at(&choice.render(), 0).and_then(|()| file.sync_all()).map_err(failed)
+    }
+
+    /// Puts a kernel and an initrd into a slot's folder.
+    fn put(&self, slot: Slot, name: &str, part: &Part, update: &mut dyn Read) -> Result<()> {
+        let folder = self.at.join("landfall").join(slot.name());
+        let path = folder.join(name);
+        let failed = |e| Error::io("cannot write", e).in_file(&path);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let mut file = File::create(&path).map_err(failed)?;
+        copy(update, part, |bytes| file.write_all(bytes).map_err(failed))?;
+        file.sync_all().map_err(failed)?;
+        drop(file);
+        // What reads back comes from the cache unless it is dropped.
+        drop_caches();
+        read_back(&path, part)
+    }
+}
+
+impl Drop for Esp {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(&self.at, UnmountFlags::empty()) {
+            tracing::error!(%error, "cannot unmount {}", self.at.display());
+        }
+    }
+}
+
+fn drop_caches() {
+    let _ = fs::write("/proc/sys/vm/drop_caches", "1");
+}
+
+fn read_back(path: &Path, part: &Part) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::io("cannot read back", e).in_file(path))?;
+    copy(&mut file.take(part.size.0), part, |_| Ok(())).map_err(|error| {
+        Error::io("what was written does not read back", std::io::Error::other(error.to_string()))
+            .in_file(path)
+            .hint("the appliance's own disk is failing: deploy it anew on another one")
+    })
+}
+
+/// Puts an update into the slot that does not run, to be tried at the next start.
+///
+/// # Errors
+/// `Refused` and `Corrupt` before anything is written that counts; `Io`.
+pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: &str) -> Result<Manifest> {
+    let manifest = manifest(update, key)?;
+    check(&manifest, running)?;
+    let (Some(slot), Some(other)) = (boot.slot, boot.other.as_ref()) else {
+        return Err(Error::refused("this system runs from a disc, which has no slots").hint("build a disk image to have updates"));
+    };
+    let target = slot.other();
+    let esp = Esp::mount(boot)?;
+    // From here on the other slot is not what it was: it must not be tried.
+    esp.choose(&Choice { slot, trial: None })?;
+    esp.put(target, "vmlinuz", &manifest.kernel, update)?;
+    esp.put(target, "initrd", &manifest.initrd, update)?;
+    let failed = |e| Error::io("cannot write the new system", e).in_file(other);
+    let device = File::options().write(true).open(other).map_err(failed)?;
+    let mut at = 0;
+    copy(update, &manifest.root, |bytes| {
+        device.write_all_at(bytes, at).map_err(failed)?;
+        at += bytes.len() as u64;
+        Ok(())
+    })?;
+    device.sync_all().map_err(failed)?;
+    drop(device);
+    drop_caches();
+    read_back(other, &manifest.root)?;
+    esp.choose(&Choice { slot, trial: Some(Trial { slot: target, tried: false }) })?;
+    Ok(manifest)
+}
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// There was none.
+    Nothing,
+    /// The new system is up: it is the one that starts from now on.
+    Up,
+    /// The new system did not come up, and this is the old one.
+    Back(Slot),
+}
+
+/// Tells the loader that this system has come up.
+///
+/// # Errors
+/// `Io`
+pub fn confirm(boot: &Boot) -> Result<Came> {
+    let (Some(slot), true) = (boot.slot, boot.esp.is_some()) else { return Ok(Came::Nothing) };
+    let esp = Esp::mount(boot)?;
+    let choice = match esp.choice() {
+        Ok(choice) => choice,
+        Err(error) => {
+            // Whatever it said: what runs is what starts.
+            tracing::error!(%error, "the loader's word is damaged and is written anew");
+            esp.choose(&Choice { slot, trial: None })?;
+            return Ok(Came::Nothing);
+        }
+    };
+    match choice.trial {
+        Some(trial) if trial.slot == slot => {
+            esp.choose(&Choice { slot, trial: None })?;
+            Ok(Came::Up)
+        }
+        Some(trial) if trial.tried => {
+            esp.choose(&Choice { slot, trial: None })?;
+            Ok(Came::Back(trial.slot))
+        }
+        _ => Ok(Came::Nothing),
+    }
+}
+
+/// Bytes of the update's head: everything before the signature.
+///
+/// # Errors
+/// `Corrupt` for a manifest that is too long.
+pub fn head(manifest: &Manifest) -> Result<Vec<u8>> {
+    let text = serde_json::to_vec(manifest).map_err(|e| Error::corrupt(e.to_string()))?;
+    let len = u32::try_from(text.len()).ok().filter(|_| text.len() <= MANIFEST_AT_MOST);
+    let len = len.ok_or_else(|| Error::refused("the update's manifest is too long").at(FileOffset(0)))?;
+    let mut head = MAGIC.to_vec();
+    head.extend(len.to_le_bytes());
+    head.extend(text);
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use landfall_image::Kind;
+    use ring::rand::SystemRandom;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+
+    fn manifest_of(root: &[u8]) -> Manifest {
+        let part = |bytes: &[u8]| Part {
+            size: Bytes(bytes.len() as u64),
+            sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        Manifest {
+            version: "1".into(),
+            snapshot: "20261130T000000Z".into(),
+            release: "6.12".into(),
+            kernel: part(b"kernel"),
+            initrd: part(b"initrd"),
+            root: part(root),
+        }
+    }
+
+    #[test]
+    fn only_what_is_signed_is_believed() {
+        let pair = || {
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+            Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap()
+        };
+        let (ours, other) = (pair(), pair());
+        let wanted = manifest_of(b"root");
+        let signed = |pair: &Ed25519KeyPair| {
+            let mut bytes = head(&wanted).unwrap();
+            let signature = pair.sign(&bytes);
+            bytes.extend(signature.as_ref());
+            bytes
+        };
+        let key = Some(ours.public_key().as_ref());
+        let good = signed(&ours);
+        assert_eq!(manifest(&mut &good[..], key).unwrap(), wanted);
+        assert_eq!(manifest(&mut &signed(&other)[..], key).unwrap_err().kind(), Kind::Refused);
+        assert_eq!(manifest(&mut &good[..], None).unwrap_err().kind(), Kind::Refused);
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(manifest(&mut &bad[..], key).is_err(), "a bit of byte {at}");
+            assert!(manifest(&mut &good[..at], key).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_what_the_manifest_says() {
+        let part = manifest_of(b"root").root;
+        let mut out = Vec::new();
+        copy(&mut &b"root and more"[..], &part, |bytes| { out.extend_from_slice(bytes); Ok(()) }).unwrap();
+        assert_eq!(out, b"root");
+        for bad in [&b"roo"[..], b"rooT"] {
+            assert_eq!(copy(&mut &bad[..], &part, |_| Ok(())).unwrap_err().kind(), Kind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn an_older_or_larger_one_is_refused() {
+        let one = manifest_of(b"root");
+        check(&one, "20261130T000000Z").unwrap();
+        assert_eq!(check(&one, "20261201T000000Z").unwrap_err().kind(), Kind::Refused);
+        let mut large = one;
+        large.root.size = Bytes(layout::ROOT_SIZE.0 + 1);
+        assert_eq!(check(&large, "20261130T000000Z").unwrap_err().kind(), Kind::Refused);
+    }
+}

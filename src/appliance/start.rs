@@ -1,0 +1,227 @@
+//! The steps of the appliance's start, each run by a unit of its own (`packaging/appliance/units`). Each may run again, and says what stands in
+//! the way instead of failing: a machine that cannot be reached helps nobody.
+
+use super::authority::Authority;
+use super::disks::{self, Choice};
+use super::problems::{self, Problem};
+use super::slots::{self, Came};
+use super::{places, programs, state};
+use landfall_boot::appliance::init::Boot;
+use landfall_image::{Error, Result};
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A system that is tried has this long to come up.
+const TRIAL_WITHIN: Duration = Duration::from_secs(300);
+
+/// The state partition.
+///
+/// # Errors
+/// Where there is not even memory for it.
+pub fn state() -> Result<()> {
+    state::prepare(&state::boot()?)
+}
+
+/// The data disk, and what the service needs.
+///
+/// # Errors
+/// Where this is no appliance.
+pub fn data() -> Result<()> {
+    let boot = state::boot()?;
+    let mut found = Vec::new();
+    if !is_mounted(places::VAULT) {
+        match vault(&boot) {
+            Ok(None) => {}
+            Ok(Some(problem)) => found.push(problem),
+            Err(error) => found.push(Problem::from(&error)),
+        }
+    }
+    if let Err(error) = service_file() {
+        found.push(Problem::from(&error));
+    }
+    problems::tell("3-data", &found);
+    if is_mounted(places::VAULT) {
+        // At a start it is waited for anyway; a disk that came later starts it.
+        programs::must(programs::SYSTEMCTL, &["start", "--no-block", "landfall.service"])?;
+    }
+    Ok(())
+}
+
+fn vault(boot: &Boot) -> Result<Option<Problem>> {
+    let known = disks::known()?;
+    match disks::choose(&disks::list(boot), known) {
+        Choice::Mount(partition, id) => {
+            disks::mount_vault(&partition)?;
+            disks::keep(id)?;
+        }
+        Choice::Make(device) => {
+            let (partition, id) = disks::make(&device)?;
+            disks::mount_vault(&partition)?;
+            disks::keep(id)?;
+        }
+        Choice::Nothing(problem) => return Ok(Some(problem)),
+    }
+    Ok(None)
+}
+
+/// True where something is mounted there.
+pub fn is_mounted(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(1) == Some(path))
+}
+
+/// Certificates, and the service's file: what the appliance says, and over it what the administrator says.
+fn service_file() -> Result<()> {
+    authority()?;
+    let own = own_file();
+    let more = state::read(Path::new(places::SERVICE_MORE))?;
+    let text = match more {
+        None => own.to_string(),
+        Some(bytes) => {
+            let path = Path::new(places::SERVICE_MORE);
+            let text = String::from_utf8(bytes).map_err(|e| Error::corrupt(e.to_string()).in_file(path))?;
+            let more: toml::Table = toml::from_str(&text).map_err(|e| {
+                Error::corrupt(format!("the administrator's additions to the service's file cannot be used: {}", e.message()))
+                    .in_file(path)
+                    .hint("correct or remove it; until then the appliance's own settings count alone")
+            })?;
+            over(own, more).to_string()
+        }
+    };
+    state::write(Path::new(places::SERVICE_FILE), text.as_bytes(), 0o644)
+}
+
+/// What the appliance says to its service.
+fn own_file() -> toml::Table {
+    let of = |name: &str| toml::Value::String(format!("{}/{name}", places::AUTHORITY));
+    let listen = |port: u16| toml::Value::Array(vec![toml::Value::String(format!("[::]:{port}"))]);
+    let server = |port: u16| {
+        toml::Value::Table(toml::Table::from_iter([
+            ("listen".to_owned(), listen(port)),
+            ("certificate".to_owned(), of("server.pem")),
+            ("key".to_owned(), of("server.key")),
+            ("clients_ca".to_owned(), of("ca.pem")),
+        ]))
+    };
+    toml::Table::from_iter([
+        ("vault".to_owned(), toml::Value::String(format!("{}/vault", places::VAULT))),
+        ("receive".to_owned(), server(10809)),
+        ("api".to_owned(), server(8470)),
+    ])
+}
+
+/// One file over another: tables key by key, everything else as a whole.
+fn over(mut below: toml::Table, above: toml::Table) -> toml::Table {
+    for (key, value) in above {
+        let merged = match (below.remove(&key), value) {
+            (Some(toml::Value::Table(low)), toml::Value::Table(high)) => toml::Value::Table(over(low, high)),
+            (_, value) => value,
+        };
+        below.insert(key, merged);
+    }
+    below
+}
+
+/// The certificates, for the names and addresses that the machine has now.
+fn authority() -> Result<()> {
+    let folder = Path::new(places::AUTHORITY);
+    let authority = Authority::open(folder)?;
+    let mut names = BTreeSet::from(["landfall".to_owned(), "localhost".to_owned()]);
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if !name.is_empty() && name != "(none)" {
+        names.insert(name);
+    }
+    authority.server(&names, &addresses())?;
+    // The service signs for its clients.
+    let owner = Some(places::SERVICE_USER);
+    let own = |path: &Path| {
+        std::os::unix::fs::chown(path, owner, owner).map_err(|e| Error::io("cannot give to the service", e).in_file(path))
+    };
+    own(folder)?;
+    for entry in fs::read_dir(folder).map_err(|e| Error::io("cannot read", e).in_file(folder))?.flatten() {
+        own(&entry.path())?;
+    }
+    Ok(())
+}
+
+/// The machine's addresses, loopback and link-local ones left out.
+pub fn addresses() -> BTreeSet<IpAddr> {
+    #[derive(serde::Deserialize)]
+    struct Link {
+        #[serde(default)]
+        addr_info: Vec<Address>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Address {
+        local: Option<IpAddr>,
+        scope: Option<String>,
+    }
+    let Ok(text) = programs::must("/usr/bin/ip", &["-j", "address", "show", "up"]) else { return BTreeSet::new() };
+    let links: Vec<Link> = serde_json::from_str(&text).unwrap_or_default();
+    let all = links.into_iter().flat_map(|link| link.addr_info);
+    all.filter(|address| !matches!(address.scope.as_deref(), Some("host" | "link"))).filter_map(|address| address.local).collect()
+}
+
+/// What follows from other addresses than before.
+///
+/// # Errors
+/// `Io`
+pub fn addresses_changed() -> Result<()> {
+    authority()
+}
+
+/// Tells the loader that this system has come up; one that is tried and has not restarts, and the old one comes back.
+///
+/// # Errors
+/// `Io`
+pub fn confirm() -> Result<()> {
+    let boot = state::boot()?;
+    let end = Instant::now() + TRIAL_WITHIN;
+    while boot.trial && !is_up() {
+        if Instant::now() > end {
+            tracing::error!("the new system has not come up: back to the old one");
+            programs::must(programs::SYSTEMCTL, &["reboot"])?;
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let mut found = Vec::new();
+    match slots::confirm(&boot) {
+        Ok(Came::Nothing) => {}
+        Ok(Came::Up) => tracing::info!("the update has come up, and is what starts from now on"),
+        Ok(Came::Back(slot)) => found.push(Problem::new(
+            format!("the update in slot {} did not come up: the old system runs again", slot.name()),
+            "Look at the log of the start before this one (support bundle), then try the update again or another one.",
+        )),
+        Err(error) => found.push(Problem::from(&error)),
+    }
+    problems::tell("5-update", &found);
+    Ok(())
+}
+
+/// True where the service works, or cannot for want of a disk: then it is not the system's fault.
+fn is_up() -> bool {
+    let active = |unit: &str| programs::run(programs::SYSTEMCTL, &["is-active", "--quiet", unit]).is_ok_and(|(code, _)| code == 0);
+    active("landfall.service") || (!is_mounted(places::VAULT) && active("landfall-helper.socket"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_administrators_file_lies_over_the_appliances() {
+        let more: toml::Table = toml::from_str(
+            "vault = \"/elsewhere\"\n[receive]\nlisten = [\"10.0.0.5:10809\"]\n[protect]\ncheckpoint = \"10s\"\n",
+        )
+        .unwrap();
+        let text = over(own_file(), more).to_string();
+        let read = crate::service::config::Config::parse(&text, Path::new("/etc/landfall")).unwrap();
+        assert_eq!(read.vault, Path::new("/elsewhere"));
+        assert!(text.contains("10.0.0.5:10809") && text.contains("server.pem") && text.contains("[::]:8470"), "{text}");
+        crate::service::config::Config::parse(&own_file().to_string(), Path::new("/")).unwrap();
+    }
+}

@@ -1,0 +1,89 @@
+//! `landfall appliance`
+
+use super::args::{ApplianceBuild, ApplianceVerb, StartStep};
+use crate::appliance::start;
+use super::text;
+use crate::ops::Context;
+use crate::ops::appliance::{self, Built, MIRRORS, Packages, Wanted};
+use landfall_image::Result;
+use std::fmt::Write;
+
+/// Builds, lists, or does a step of the running appliance.
+pub fn run(verb: &ApplianceVerb, as_json: bool, context: &Context<'_>) -> Result<u8> {
+    match verb {
+        ApplianceVerb::Build(args) => build(args, as_json, context),
+        ApplianceVerb::Packages => packages(as_json),
+        ApplianceVerb::Start { step } => step_of(*step),
+        ApplianceVerb::Console => Ok(0),
+    }
+}
+
+fn step_of(step: StartStep) -> Result<u8> {
+    match step {
+        StartStep::State => start::state(),
+        StartStep::Settings => Ok(()),
+        StartStep::Data => start::data(),
+        StartStep::Addresses => start::addresses_changed(),
+        StartStep::Confirm => start::confirm(),
+    }?;
+    Ok(0)
+}
+
+fn packages(as_json: bool) -> Result<u8> {
+    let list = appliance::list(None)?;
+    if as_json {
+        text::print_json(&serde_json::json!({
+            "version": crate::report::VERSION,
+            "snapshot": list.snapshot,
+            "packages": list.packages,
+        }))?;
+        return Ok(0);
+    }
+    let mut out = String::new();
+    for package in &list.packages {
+        let _ = writeln!(out, "{}  {}/{}", package.sha256, package.archive, package.path);
+    }
+    text::print(&out)?;
+    Ok(0)
+}
+
+fn build(args: &ApplianceBuild, as_json: bool, context: &Context<'_>) -> Result<u8> {
+    let mirrors = match (args.offline, args.mirror.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => MIRRORS.map(str::to_owned).to_vec(),
+        (false, false) => args.mirror.clone(),
+    };
+    let folder = args.packages.clone();
+    let wanted = Wanted {
+        outputs: args.outputs.clone(),
+        packages: Packages {
+            folder: folder.unwrap_or_else(|| context.sandbox.cache_folder.join("packages")),
+            mirrors,
+        },
+        list: args.list.clone(),
+        program: args.program.clone().unwrap_or_else(|| context.sandbox.agent.clone()),
+        update_key: args.update_key.clone(),
+        force: args.force,
+    };
+    let built = appliance::build(context, &wanted)?;
+    match as_json {
+        true => text::print_json(&built)?,
+        false => text::print(&in_words(&built))?,
+    }
+    Ok(0)
+}
+
+fn in_words(built: &Built) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "packages  {}", built.snapshot);
+    let _ = writeln!(out, "kernel    {}", built.kernel);
+    let _ = writeln!(out, "root      {}", built.root);
+    let _ = writeln!(out, "system    sha256:{}", built.system);
+    for image in &built.images {
+        let _ = writeln!(out, "image     {} ({}, {})", image.path, image.kind, image.size);
+        for beside in &image.beside {
+            let _ = writeln!(out, "          {beside}");
+        }
+    }
+    out
+}

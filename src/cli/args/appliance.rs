@@ -1,0 +1,70 @@
+//! The grammar of `landfall appliance`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `landfall appliance …`
+#[derive(Debug, Subcommand)]
+pub enum ApplianceVerb {
+    /// Build the appliance's image, in as many forms as are wanted: .ova, .vhdx, .qcow2, .vmdk, .raw
+    ///
+    /// The image is made from Debian's packages and this program, without root. The same packages give the same bytes. Beside each
+    /// image lies its bill of materials (SPDX).
+    Build(ApplianceBuild),
+    /// List the packages that the appliance is made of, with their digests
+    Packages,
+    /// A step of the running appliance's start
+    #[command(hide = true)]
+    Start {
+        /// Which
+        step: StartStep,
+    },
+    /// The running appliance's console
+    #[command(hide = true)]
+    Console,
+}
+
+/// `landfall appliance build`
+#[derive(Debug, Args)]
+pub struct ApplianceBuild {
+    /// Write this image; its ending says which form it has. May be given several times
+    #[arg(short, long = "output", required = true, value_name = "FILE")]
+    pub outputs: Vec<PathBuf>,
+    /// Keep the packages in this folder, and use those that are there [default: below the cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub packages: Option<PathBuf>,
+    /// Fetch packages from this mirror, which has debian/ and debian-security/ below it; may be given several times
+    /// [default: Debian's own]
+    #[arg(long, value_name = "URL")]
+    pub mirror: Vec<String>,
+    /// Fetch nothing: use the packages in the folder
+    #[arg(long, conflicts_with = "mirror")]
+    pub offline: bool,
+    /// Take this list of packages instead of the program's own
+    #[arg(long, value_name = "FILE")]
+    pub list: Option<PathBuf>,
+    /// Let the appliance take updates that are signed with the key of this public one
+    #[arg(long, value_name = "FILE")]
+    pub update_key: Option<PathBuf>,
+    /// Put this program into the appliance instead of the one that runs
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Steps of the appliance's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StartStep {
+    /// The state partition.
+    State,
+    /// Host name, network, time, keys.
+    Settings,
+    /// The data disk, certificates and the service's file.
+    Data,
+    /// Addresses that have changed.
+    Addresses,
+    /// The system has come up.
+    Confirm,
+}

@@ -1,0 +1,31 @@
+//! `landfall appliance`: the image of a recovery site's machine, made from a distribution's packages and this program.
+
+mod bill;
+pub mod build;
+mod fetch;
+mod files;
+mod image;
+
+pub use fetch::{MIRRORS, Packages};
+pub use image::{Built, Wanted, build};
+
+use landfall_boot::appliance::package::List;
+use landfall_image::{Error, Result};
+use std::path::Path;
+
+/// Where the key lies in the root that updates must be signed with.
+pub const UPDATE_KEY: &str = "/usr/share/landfall/update-key.pub";
+
+/// The list of packages: of a file, else the one that this program was made with.
+///
+/// # Errors
+/// `Io` and `Corrupt`
+pub fn list(path: Option<&Path>) -> Result<List> {
+    match path {
+        None => List::parse(files::PACKAGES),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::io("cannot read", e).in_file(path))?;
+            List::parse(&text).map_err(|e| e.in_file(path))
+        }
+    }
+}

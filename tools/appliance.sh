@@ -1,0 +1,24 @@
+#!/bin/sh
+# Builds the appliance into DEST (target/appliance): one image for each form, and the key that its updates are signed with, made once.
+#
+#   tools/appliance.sh [DEST [ENDING...]]      ova vhdx qcow2 vmdk raw without endings
+set -eu
+cd "$(dirname "$0")/.."
+dest=${1:-target/appliance}
+[ $# -eq 0 ] || shift
+[ $# -gt 0 ] || set -- ova vhdx qcow2 vmdk raw
+landfall=${LANDFALL:-$(tools/where.sh)}
+mkdir -p "$dest"
+
+# Debian's packages from where apt has its own, where it has any; what the list pins is checked by digest.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | sed -n 's,/debian/*$,,p' | head -n 1)
+set -- "$@" --
+while [ "$1" != -- ]; do
+    set -- "$@" -o "$dest/landfall.$1"
+    shift
+done
+shift
+for other in "${mirror:-}" http://deb.debian.org http://snapshot.debian.org/archive; do
+    [ -z "$other" ] || set -- "$@" --mirror "$other"
+done
+exec "$landfall" appliance build --force --packages "$dest/packages" "$@"
