@@ -6,6 +6,7 @@
 //!
 //! Only [`cli`] prints; only `main.rs` reads the environment or exits.
 
+pub mod appliance;
 pub mod cli;
 mod doors;
 pub mod event;
