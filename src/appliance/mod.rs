@@ -11,8 +11,11 @@
 //! of the network is DHCP. Deliberately absent: passwords (there are none), anything that a given document asks to be run,
 //! and mounting: who calls has the folder.
 
+pub mod apply;
 pub mod helper;
 pub mod kept;
 pub mod network;
 pub mod settings;
 pub mod sources;
+#[cfg(test)]
+mod units;

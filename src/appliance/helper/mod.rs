@@ -20,7 +20,7 @@ pub mod system;
 
 pub use client::Client;
 pub use machine::{Machine, Part};
-pub use server::{Server, listener};
+pub use server::{Server, listener, user};
 pub use status::{
     CardStatus, DiskRole, DiskStatus, Memory, NetworkStatus, SlotStatus, Slots, Status, TimeStatus,
 };

@@ -39,6 +39,22 @@ pub fn listener(fd: OwnedFd) -> Result<UnixListener> {
     }
 }
 
+/// The number of a user of this machine, by its name, from the text of `/etc/passwd` (passwd(5)).
+///
+/// # Errors
+/// Refused where there is none.
+pub fn user(passwd: &str, name: &str) -> Result<u32> {
+    let found = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        fields.next().filter(|own| *own == name)?;
+        fields.nth(1)?.parse().ok()
+    });
+    found.ok_or_else(|| {
+        Error::refused(format!("there is no user {name:?}"))
+            .hint("make it with systemd-sysusers, or name another")
+    })
+}
+
 /// Answers requests.
 pub struct Server {
     machine: Box<dyn Machine>,

@@ -330,3 +330,12 @@ fn it_ends_when_nobody_asks_and_takes_only_a_listening_socket() {
         assert_eq!(listener(fd).unwrap_err().kind(), Kind::Refused);
     }
 }
+
+#[test]
+fn users_are_found_by_their_names() {
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nlandfall:x:990:990::/:/bin/false\nbroken\nodd:x:y:z\n";
+    assert_eq!((user(passwd, "root").unwrap(), user(passwd, "landfall").unwrap()), (0, 990));
+    for name in ["", "land", "broken", "odd", "x"] {
+        assert_eq!(user(passwd, name).unwrap_err().kind(), Kind::Refused, "{name}");
+    }
+}
