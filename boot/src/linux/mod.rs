@@ -40,6 +40,8 @@ pub mod suse;
 pub(crate) mod text;
 mod version;
 
+pub use network::yaml;
+
 /// Volumes and mounts for tests outside of this folder.
 #[cfg(test)]
 pub(crate) mod test_volumes {

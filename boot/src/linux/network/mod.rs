@@ -19,7 +19,7 @@ pub(crate) mod readdress;
 mod renewed;
 mod settings;
 mod udev;
-mod yaml;
+pub mod yaml;
 
 use super::draft::Draft;
 use super::mac::normal as mac;

@@ -1,6 +1,6 @@
 //! YAML with the place of every value, for reading and for changing single values.
 //!
-//! Read event by event with bounds on depth and size, aliases left out: a file cannot make the reader grow.
+//! Also what the program reads its own appliance's YAML with. Read event by event with bounds on depth and size, aliases left out: a file cannot make the reader grow.
 
 use saphyr_parser::{Event, Parser, Span};
 use std::ops::Range;
@@ -10,45 +10,57 @@ const EVENTS_AT_MOST: usize = 200_000;
 
 /// A value and where it stands: bytes of the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
+    /// A scalar, whatever it looks like.
     Text(String, Range<usize>),
+    /// A sequence.
     List(Vec<Value>, Range<usize>),
+    /// A mapping.
     Map(Vec<Entry>, Range<usize>),
 }
 
 /// Of a map.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
+    /// Its key; empty where that is no scalar.
     pub key: String,
+    /// Where the key stands.
     pub place: Range<usize>,
+    /// Its value.
     pub value: Value,
 }
 
 impl Value {
+    /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entry(key).map(|entry| &entry.value)
     }
+    /// The entry of a key; the last one, where it is there twice.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().rev().find(|entry| entry.key == key)
     }
+    /// Of a mapping; none otherwise.
     pub fn entries(&self) -> &[Entry] {
         match self {
             Value::Map(entries, _) => entries,
             _ => &[],
         }
     }
+    /// Of a sequence; none otherwise.
     pub fn items(&self) -> &[Value] {
         match self {
             Value::List(items, _) => items,
             _ => &[],
         }
     }
+    /// Of a scalar.
     pub fn text(&self) -> Option<&str> {
         match self {
             Value::Text(text, _) => Some(text),
             _ => None,
         }
     }
+    /// Where it stands.
     pub fn range(&self) -> &Range<usize> {
         match self {
             Value::Text(_, range) | Value::List(_, range) | Value::Map(_, range) => range,
@@ -67,7 +79,10 @@ impl Value {
 }
 
 /// The first document.
-pub(super) fn parse(text: &str) -> std::result::Result<Value, String> {
+///
+/// # Errors
+/// Where it is no YAML, nested too deep or too long: why.
+pub fn parse(text: &str) -> std::result::Result<Value, String> {
     /// An open list or map with its start; of a map, the key that waits for its value.
     enum Open {
         List(Vec<Value>, usize),

@@ -1,0 +1,225 @@
+//! The machine on Linux: what it is is read from `/sys`, `/proc` and `/run`, the addresses come from the kernel, and what
+//! changes is done by systemd.
+//!
+//! Programs that are run are [those of one table](run), by absolute path and with fixed arguments. Settings are put into
+//! effect by a unit of its own, `landfall-settings.service`, which reads them from where they are kept: this program needs
+//! neither the right to configure the network nor to give the machine a name.
+
+mod cards;
+mod disks;
+mod netlink;
+mod run;
+
+pub use cards::present;
+
+use super::machine::{Machine, Part};
+use super::status::{Memory, Status, TimeStatus};
+use crate::appliance::kept::Loaded;
+use crate::appliance::network::{Learnt, STATE, resolv_conf};
+use crate::moment::Moment;
+use landfall_image::{Bytes, Error, Result};
+use run::Run;
+use rustix::time::{ClockId, Timespec, clock_settime};
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// Lines that the unit of the settings leaves: what could not be done as it is set.
+pub const PROBLEMS: &str = "/run/landfall-appliance/problems";
+/// Files of the kernel and of networkd have less.
+const FILE_AT_MOST: u64 = 1 << 20;
+/// The first moment of 2024: a clock before it was never set.
+const EARLIEST: Moment = Moment(1_704_067_200_000);
+
+/// Linux with systemd.
+#[derive(Debug)]
+pub struct System {
+    root: PathBuf,
+}
+
+impl Default for System {
+    fn default() -> System {
+        System::below(Path::new("/"))
+    }
+}
+
+impl System {
+    /// One whose `/sys`, `/proc` and `/run` are below this folder.
+    fn below(root: &Path) -> System {
+        System { root: root.to_owned() }
+    }
+
+    fn text(&self, path: &str) -> Option<String> {
+        text(&self.root, path)
+    }
+
+    fn time(&self, kept: &Loaded, learnt: &Learnt) -> TimeStatus {
+        let servers = match kept.effective().ntp {
+            Some(set) => set.iter().map(ToString::to_string).collect(),
+            None => learnt.ntp.clone(),
+        };
+        TimeStatus {
+            now: Moment::now(),
+            // timesyncd makes it when it has heard of a server (systemd-timesyncd.service(8)).
+            is_synchronised: self.root.join("run/systemd/timesync/synchronized").exists(),
+            servers,
+        }
+    }
+}
+
+/// A small file's text without blanks around it; `None` where it cannot be read.
+fn text(root: &Path, path: &str) -> Option<String> {
+    let file = fs::File::open(root.join(path.trim_start_matches('/'))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(FILE_AT_MOST).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// `MemTotal: 1024 kB` (proc(5)).
+fn memory(meminfo: &str) -> Memory {
+    let value = |key: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
+        Bytes(kib.unwrap_or(0).saturating_mul(1024))
+    };
+    Memory { total: value("MemTotal"), available: value("MemAvailable") }
+}
+
+/// What others do who know disks and slots.
+fn not_here(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not in this version of the appliance"))
+        .hint("see the release notes of a later one")
+}
+
+impl Machine for System {
+    fn status(&self, kept: &Loaded) -> Result<Status> {
+        let mut problems = kept.problems.clone();
+        problems.extend(kept.given.iter().flat_map(|given| given.notes.clone()));
+        problems.extend(
+            self.text(PROBLEMS).iter().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
+        );
+        let links = netlink::addresses().unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            Vec::new()
+        });
+        let gateways = netlink::gateways().unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            Vec::new()
+        });
+        match Run::FailedUnits.output() {
+            Ok(said) => problems.extend(
+                said.lines()
+                    .filter_map(|line| line.split_ascii_whitespace().next())
+                    .map(|unit| format!("{unit} has failed")),
+            ),
+            Err(error) => problems.push(error.to_string()),
+        }
+        let learnt = Learnt::parse(&self.text(STATE).unwrap_or_default());
+        let settings = kept.effective();
+        let uptime = self
+            .text("/proc/uptime")
+            .and_then(|text| text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()));
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: self.text("/proc/sys/kernel/hostname").unwrap_or_default(),
+            network: cards::network(&self.root, &links, gateways, &resolv_conf(&settings, &learnt)),
+            time: self.time(kept, &learnt),
+            disks: disks::disks(&self.root),
+            slots: None,
+            memory: memory(&self.text("/proc/meminfo").unwrap_or_default()),
+            uptime_seconds: uptime.unwrap_or(0),
+            problems,
+            typed: kept.typed.clone(),
+            given_by: kept.given.as_ref().map(|given| given.identity.source.clone()),
+            settings,
+        })
+    }
+
+    fn apply(&self, part: Part) -> Result<()> {
+        Run::ApplySettings.done()?;
+        match part {
+            Part::HostName => Ok(()),
+            Part::Network => Run::ReloadNetwork.done().and_then(|()| Run::WriteResolv.done()),
+            Part::TimeServers => Run::RestartTime.done(),
+            // Without a key its condition is not met, and it stays away.
+            Part::SshKeys => Run::RestartSsh.done(),
+        }
+    }
+
+    fn set_clock(&self, to: Moment) -> Result<Vec<String>> {
+        if to < EARLIEST {
+            return Err(
+                Error::refused(format!("{to} is before landfall was written")).hint("look at the year")
+            );
+        }
+        let (seconds, rest) = (to.0 / 1000, to.0 % 1000);
+        let time = Timespec {
+            tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(rest.saturating_mul(1_000_000)).unwrap_or(0),
+        };
+        clock_settime(ClockId::Realtime, time)
+            .map_err(|error| Error::io("the clock cannot be set", error.into()))?;
+        let mut says = Vec::new();
+        // Not every appliance has the program: the package is an optional one of Debian.
+        match Run::WriteHardwareClock.done() {
+            Ok(()) => {}
+            Err(error) if error.io_error().is_some_and(|error| error.kind() == ErrorKind::NotFound) => {
+                says.push(
+                    "the machine's own clock stays as it is: after a restart the time comes from there"
+                        .to_owned(),
+                );
+            }
+            Err(error) => says.push(format!("the machine's own clock stays as it is: {error}")),
+        }
+        if self.root.join("run/systemd/timesync/synchronized").exists() {
+            says.push("a server of time is heard: it will set the clock again".to_owned());
+        }
+        Ok(says)
+    }
+
+    fn claim_disk(&self, _disk: &str, _serial: &str) -> Result<Vec<String>> {
+        Err(not_here("taking a disk"))
+    }
+
+    fn grow_disk(&self) -> Result<Vec<String>> {
+        Err(not_here("growing the vault's disk"))
+    }
+
+    fn update(&self, _update: &mut dyn Read) -> Result<Vec<String>> {
+        Err(not_here("an update"))
+    }
+
+    fn support(&self, take: &mut dyn FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {
+        for (name, run) in run::SUPPORT {
+            let text = run.output().unwrap_or_else(|error| format!("cannot be had: {error}\n"));
+            take(name, text.as_bytes())?;
+        }
+        for (name, path) in [
+            ("proc/meminfo.txt", "/proc/meminfo"),
+            ("proc/mounts.txt", "/proc/self/mounts"),
+            ("proc/partitions.txt", "/proc/partitions"),
+            ("proc/cmdline.txt", "/proc/cmdline"),
+            ("network/netif-state.txt", STATE),
+            ("problems.txt", PROBLEMS),
+        ] {
+            let text = self.text(path).unwrap_or_else(|| format!("{path} cannot be read"));
+            take(name, format!("{text}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn restart(&self) -> Result<()> {
+        Run::Restart.done()
+    }
+
+    fn power_off(&self) -> Result<()> {
+        Run::PowerOff.done()
+    }
+
+    fn restart_service(&self) -> Result<()> {
+        Run::RestartService.done()
+    }
+}
+
+#[cfg(test)]
+mod tests;
