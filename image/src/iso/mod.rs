@@ -1,5 +1,6 @@
-//! Optical disc images that drivers are delivered on: folders and files, read-only (ECMA-119, that is ISO 9660; Rock Ridge
-//! of IEEE P1281 and P1282; Joliet of Microsoft; the enhanced descriptor of ISO 9660:1999).
+//! Optical disc images: folders and files, read-only. Those that drivers are delivered on are read here, new ones are made in
+//! [`create`] (ECMA-119, that is ISO 9660; Rock Ridge of IEEE P1281 and P1282; Joliet of Microsoft; the enhanced descriptor of
+//! ISO 9660:1999).
 //!
 //! ```text
 //! sector 16…: descriptors, 2048 bytes each: [type u8] "CD001" [version u8] …   type 1 primary, 2 further, 255 the last
@@ -10,6 +11,7 @@
 //! Deliberately absent: pure UDF images (bridge images hold ISO 9660 as well), interleaved files, folders that Rock Ridge
 //! moved because they lay deeper than eight levels, compressed files (zisofs), associated files, other sessions than the first.
 
+pub mod create;
 mod record;
 #[cfg(test)]
 mod tests;
