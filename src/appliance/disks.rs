@@ -379,6 +379,71 @@ pub fn known() -> Result<Option<Uuid>> {
     }
 }
 
+/// What the administrator chose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its name in `/dev`.
+    pub disk: String,
+    /// Its serial number as it was shown; may be empty.
+    pub serial: String,
+}
+
+/// What becomes of a choice: an empty disk is made a vault, one with a vault is taken as it is.
+///
+/// # Errors
+/// `Refused` where the disk is not there, is another one by now, or has content.
+pub fn claimed(disks: &[FoundDisk], claim: &Claim) -> Result<Choice> {
+    let device = Path::new("/dev").join(&claim.disk);
+    let refused = |says: &str, hint: &str| Err(Error::refused(says.to_owned()).in_file(&device).hint(hint.to_owned()));
+    let Some(disk) = disks.iter().find(|disk| disk.device == device) else {
+        return refused("is no disk of this machine", "choose one of those that are shown under Disks");
+    };
+    if disk.serial != claim.serial {
+        return refused("is another disk than the one that was chosen", "look at the disks again: their names have changed");
+    }
+    match &disk.holds {
+        Holds::Nothing | Holds::Unfinished if disk.size >= SMALLEST => Ok(Choice::Make(disk.device.clone())),
+        Holds::Nothing | Holds::Unfinished => refused("is smaller than 1 GiB", "attach a larger one"),
+        Holds::Vault { id, partition } => Ok(Choice::Mount(partition.clone(), *id)),
+        Holds::System => refused("has the appliance's own system", "choose another disk"),
+        Holds::Something { what } => refused(
+            &format!("is not empty ({what}): a disk with content is never taken"),
+            "attach an empty disk; or empty this one elsewhere, where it can be seen what is lost",
+        ),
+        Holds::Unreadable { why } => refused(&format!("cannot be read: {why}"), "replace it"),
+    }
+}
+
+/// Lets the vault use all of its disk, after the disk has become larger.
+///
+/// # Errors
+/// `Refused` where there is no vault or nothing to gain, `Io`.
+pub fn grow(boot: &Boot) -> Result<()> {
+    let known = known()?;
+    let disks = list(boot);
+    let ours = disks.iter().find_map(|disk| match &disk.holds {
+        Holds::Vault { id, partition } if Some(*id) == known => Some((disk, partition)),
+        _ => None,
+    });
+    let (disk, _) = ours.ok_or_else(|| Error::refused("there is no data disk to grow").hint("attach it first"))?;
+    let raw = landfall_image::raw::open(Source::open(&disk.device)?, &Gate::own_folder())?.disk;
+    let grown = partition::create::grown(raw.as_ref())?;
+    drop(raw);
+    if let Some(grown) = grown {
+        let failed = |e| Error::io("cannot write the partition table", e).in_file(&disk.device);
+        let file = File::options().write(true).open(&disk.device).map_err(failed)?;
+        for (at, bytes) in &grown.areas {
+            file.write_all_at(bytes, at.0).and_then(|()| file.sync_all()).map_err(failed)?;
+        }
+        drop(file);
+        // The partition is in use: only its new length is told to the kernel.
+        let (number, device) = (grown.number.to_string(), disk.device.to_string_lossy().into_owned());
+        programs::must(programs::PARTX, &["--update", "--nr", &number, &device])?;
+    }
+    programs::must(programs::GROW_XFS, &[places::VAULT])?;
+    Ok(())
+}
+
 #[derive(Serialize, Deserialize)]
 struct Known {
     vault: Uuid,

@@ -16,6 +16,7 @@ pub mod authority;
 pub mod disks;
 pub mod helper;
 pub mod kept;
+pub mod media;
 pub mod network;
 pub mod places;
 pub mod problems;

@@ -13,12 +13,24 @@ pub const VAULT: &str = "/var/lib/landfall";
 /// What is made at every start.
 pub const RUN: &str = "/run/landfall-appliance";
 /// What stands in the way, a file for each step.
-pub const PROBLEMS: &str = "/run/landfall-appliance/problems";
+pub const PROBLEMS: &str = "/run/landfall-appliance/problems.d";
 /// The service's file. `/etc/landfall/landfall.toml` leads here.
 pub const SERVICE_FILE: &str = "/run/landfall-appliance/landfall.toml";
 /// What the administrator adds to that file.
 pub const SERVICE_MORE: &str = "/var/lib/landfall-appliance/landfall.toml";
 /// Where the partition of the loaders is mounted while it is written to.
 pub const ESP: &str = "/run/landfall-appliance/esp";
+/// Where a medium with settings is mounted while it is read.
+pub const MEDIUM: &str = "/run/landfall-appliance/medium";
+/// Which disk the administrator chose for the vault, until it is one.
+pub const CLAIM: &str = "/var/lib/landfall-appliance/claim.json";
+/// An update that was sent, until it is installed.
+pub const UPDATE: &str = "/var/lib/landfall-appliance/update";
+/// The administrator's token, until it is noted.
+pub const FIRST_TOKEN: &str = "/run/landfall-appliance/first-token";
+/// That it was.
+pub const WELCOMED: &str = "/var/lib/landfall-appliance/welcomed";
+/// The user of the console.
+pub const CONSOLE_USER: u32 = 992;
 /// The service's user and group, as in the image's `/etc/passwd`.
 pub const SERVICE_USER: u32 = 993;

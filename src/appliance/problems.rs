@@ -51,11 +51,13 @@ pub fn all(folder: &Path) -> Vec<Problem> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    paths.iter().filter_map(|path| std::fs::read(path).ok()).flat_map(|bytes| read(&bytes)).collect()
+    paths.iter().flat_map(|path| one(path)).collect()
 }
 
-fn read(bytes: &[u8]) -> Vec<Problem> {
-    serde_json::from_slice(bytes).unwrap_or_default()
+/// What one step has found.
+pub fn one(file: &Path) -> Vec<Problem> {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,6 +14,12 @@ pub const FSCK_EXT4: &str = "/usr/sbin/e2fsck";
 pub const GROW_XFS: &str = "/usr/sbin/xfs_growfs";
 /// Lets the kernel read a partition table anew.
 pub const BLOCKDEV: &str = "/usr/sbin/blockdev";
+/// Tells the kernel of a partition's new length.
+pub const PARTX: &str = "/usr/bin/partx";
+/// Waits until the devices that are there have their names.
+pub const UDEVADM: &str = "/usr/bin/udevadm";
+/// What addresses there are.
+pub const IP: &str = "/usr/bin/ip";
 /// Orders of the service manager.
 pub const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// Makes a host key.

@@ -5,11 +5,14 @@ use super::authority::Authority;
 use super::disks::{self, Choice};
 use super::problems::{self, Problem};
 use super::slots::{self, Came};
-use super::{places, programs, state};
+use super::kept::Kept;
+use super::{apply, media, places, programs, state};
+use crate::ops::service::{Access, Service};
+use crate::report::api::Role;
 use landfall_boot::appliance::init::Boot;
 use landfall_image::{Error, Result};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +26,113 @@ const TRIAL_WITHIN: Duration = Duration::from_secs(300);
 /// Where there is not even memory for it.
 pub fn state() -> Result<()> {
     state::prepare(&state::boot()?)
+}
+
+/// Settings that came with the machine.
+///
+/// # Errors
+/// Where this is no appliance.
+pub fn media() -> Result<()> {
+    let boot = state::boot()?;
+    let mut found = Vec::new();
+    match media::look(&boot) {
+        Ok(given) => {
+            for given in given {
+                let kept = Kept::new(Path::new(places::KEPT));
+                match kept.take_given(&given) {
+                    Ok(true) => tracing::info!("settings of {} are new, and are taken", given.identity.source),
+                    Ok(false) => {}
+                    Err(error) => found.push(Problem::from(&error)),
+                }
+            }
+        }
+        Err(error) => found.push(Problem::from(&error)),
+    }
+    problems::tell("2-media", &found);
+    Ok(())
+}
+
+/// Settings into effect.
+///
+/// # Errors
+/// `Io`
+pub fn settings() -> Result<()> {
+    let kept = Kept::new(Path::new(places::KEPT));
+    let effective = kept.load().effective();
+    // Only then does it matter which card is the first one, and what it is called.
+    if effective.nic.is_some_and(|nics| !nics.is_empty()) {
+        programs::run(programs::UDEVADM, &["settle", "--timeout=20"])?;
+    }
+    // It says itself what could not be done.
+    apply::settings(&kept)?;
+    ssh_host_key()
+}
+
+/// A host key, where a key lets somebody in and there is none yet.
+fn ssh_host_key() -> Result<()> {
+    let key = Path::new(places::KEPT).join("ssh/host_ed25519");
+    if key.exists() || !Path::new("/run/landfall-appliance/ssh/authorized_keys").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(Path::new(places::KEPT).join("ssh")).map_err(|e| Error::io("cannot make", e).in_file(&key))?;
+    programs::must(programs::SSH_KEYGEN, &["-q", "-t", "ed25519", "-N", "", "-C", "landfall", "-f", &key.to_string_lossy()])?;
+    Ok(())
+}
+
+/// The resolver's file.
+///
+/// # Errors
+/// `Io`
+pub fn resolv() -> Result<()> {
+    apply::resolv(&Kept::new(Path::new(places::KEPT)))
+}
+
+/// An update that was sent.
+///
+/// # Errors
+/// Where this is no appliance.
+pub fn update() -> Result<()> {
+    let boot = state::boot()?;
+    let path = Path::new(places::UPDATE);
+    let installed = File::open(path).map_err(|e| Error::io("cannot read", e).in_file(path)).and_then(|mut file| {
+        let key = state::read(Path::new(crate::ops::appliance::UPDATE_KEY))?;
+        let running = state::read(Path::new(crate::ops::appliance::SNAPSHOT))?.unwrap_or_default();
+        slots::install(&boot, &mut file, key.as_deref(), String::from_utf8_lossy(&running).trim())
+    });
+    let found: Vec<Problem> = installed.err().iter().map(Problem::from).collect();
+    problems::tell("5-update", &found);
+    Ok(())
+}
+
+/// A data disk that has become larger.
+///
+/// # Errors
+/// Where this is no appliance.
+pub fn grow() -> Result<()> {
+    let found: Vec<Problem> = disks::grow(&state::boot()?).err().iter().map(Problem::from).collect();
+    problems::tell("4-grow", &found);
+    Ok(())
+}
+
+/// The administrator's token, at the first start, for the console to show.
+///
+/// # Errors
+/// Where the service gives none.
+pub fn welcome() -> Result<()> {
+    const NAME: &str = "admin";
+    if Path::new(places::WELCOMED).exists() {
+        return Ok(());
+    }
+    let service = Service::new(&Access::default())?;
+    // One that nobody noted, of a start that was cut off.
+    if service.tokens()?.tokens.iter().any(|token| token.name == NAME) {
+        service.remove_token(NAME)?;
+    }
+    let made = service.make_token(NAME, Role::Admin)?;
+    let path = Path::new(places::FIRST_TOKEN);
+    state::write(path, made.secret.as_bytes(), 0o400)?;
+    std::os::unix::fs::chown(path, Some(places::CONSOLE_USER), Some(places::CONSOLE_USER))
+        .map_err(|e| Error::io("cannot give to the console", e).in_file(path))
 }
 
 /// The data disk, and what the service needs.
@@ -51,8 +161,17 @@ pub fn data() -> Result<()> {
 }
 
 fn vault(boot: &Boot) -> Result<Option<Problem>> {
-    let known = disks::known()?;
-    match disks::choose(&disks::list(boot), known) {
+    let disks = disks::list(boot);
+    let claim = state::read(Path::new(places::CLAIM))?;
+    let choice = match claim.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        Some(claim) => {
+            // Once: what is refused now must not be tried at each start.
+            fs::remove_file(places::CLAIM).map_err(|e| Error::io("cannot remove", e).in_file(Path::new(places::CLAIM)))?;
+            disks::claimed(&disks, &claim)?
+        }
+        None => disks::choose(&disks, disks::known()?),
+    };
+    match choice {
         Choice::Mount(partition, id) => {
             disks::mount_vault(&partition)?;
             disks::keep(id)?;
@@ -159,7 +278,7 @@ pub fn addresses() -> BTreeSet<IpAddr> {
         local: Option<IpAddr>,
         scope: Option<String>,
     }
-    let Ok(text) = programs::must("/usr/bin/ip", &["-j", "address", "show", "up"]) else { return BTreeSet::new() };
+    let Ok(text) = programs::must(programs::IP, &["-j", "address", "show", "up"]) else { return BTreeSet::new() };
     let links: Vec<Link> = serde_json::from_str(&text).unwrap_or_default();
     let all = links.into_iter().flat_map(|link| link.addr_info);
     all.filter(|address| !matches!(address.scope.as_deref(), Some("host" | "link"))).filter_map(|address| address.local).collect()

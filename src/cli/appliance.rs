@@ -1,7 +1,7 @@
 //! `landfall appliance`
 
 use super::args::{ApplianceBuild, ApplianceVerb, StartStep};
-use crate::appliance::start;
+use crate::appliance::{helper, start};
 use super::text;
 use crate::ops::Context;
 use crate::ops::appliance::{self, Built, MIRRORS, Packages, Wanted};
@@ -14,6 +14,7 @@ pub fn run(verb: &ApplianceVerb, as_json: bool, context: &Context<'_>) -> Result
         ApplianceVerb::Build(args) => build(args, as_json, context),
         ApplianceVerb::Packages => packages(as_json),
         ApplianceVerb::Start { step } => step_of(*step),
+        ApplianceVerb::Helper { user } => helper::run(user, &context.cancel).map(|()| 0),
         ApplianceVerb::Console => Ok(0),
     }
 }
@@ -21,7 +22,12 @@ pub fn run(verb: &ApplianceVerb, as_json: bool, context: &Context<'_>) -> Result
 fn step_of(step: StartStep) -> Result<u8> {
     match step {
         StartStep::State => start::state(),
-        StartStep::Settings => Ok(()),
+        StartStep::Media => start::media(),
+        StartStep::Settings => start::settings(),
+        StartStep::Resolv => start::resolv(),
+        StartStep::Welcome => start::welcome(),
+        StartStep::Update => start::update(),
+        StartStep::Grow => start::grow(),
         StartStep::Data => start::data(),
         StartStep::Addresses => start::addresses_changed(),
         StartStep::Confirm => start::confirm(),

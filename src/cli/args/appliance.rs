@@ -19,6 +19,13 @@ pub enum ApplianceVerb {
         /// Which
         step: StartStep,
     },
+    /// The running appliance's privileged helper; its socket is standard input
+    #[command(hide = true)]
+    Helper {
+        /// Answer this user, besides root
+        #[arg(long)]
+        user: Vec<String>,
+    },
     /// The running appliance's console
     #[command(hide = true)]
     Console,
@@ -59,8 +66,18 @@ pub struct ApplianceBuild {
 pub enum StartStep {
     /// The state partition.
     State,
+    /// Settings that came with the machine.
+    Media,
     /// Host name, network, time, keys.
     Settings,
+    /// The resolver's file.
+    Resolv,
+    /// The administrator's token.
+    Welcome,
+    /// An update that was sent.
+    Update,
+    /// A data disk that has become larger.
+    Grow,
     /// The data disk, certificates and the service's file.
     Data,
     /// Addresses that have changed.

@@ -108,6 +108,7 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
     // And again: what is our own counts more.
     files::put(&mut root);
     root.file("/usr/bin/landfall", 0o755, parts.program.clone());
+    root.file(super::SNAPSHOT, 0o444, format!("{}\n", parts.list.snapshot));
     if let Some(key) = &parts.update_key {
         root.file(super::UPDATE_KEY, 0o444, key.clone());
     }

@@ -44,7 +44,11 @@ const UNITS: &[(&str, &str)] = &[
     ("landfall-addresses.path", own!("appliance/units/landfall-addresses.path")),
     ("landfall-addresses.service", own!("appliance/units/landfall-addresses.service")),
     ("landfall-console@.service", own!("appliance/units/landfall-console@.service")),
-    ("sshd.service", own!("appliance/units/sshd.service")),
+    ("landfall-media.service", own!("appliance/units/landfall-media.service")),
+    ("landfall-welcome.service", own!("appliance/units/landfall-welcome.service")),
+    ("landfall-update.service", own!("appliance/units/landfall-update.service")),
+    ("landfall-grow.service", own!("appliance/units/landfall-grow.service")),
+    ("ssh.service", own!("appliance/units/ssh.service")),
 ];
 
 /// What is started, and by which target.
@@ -55,7 +59,9 @@ const STARTED: &[(&str, &str)] = &[
     ("multi-user.target", "landfall.service"),
     ("multi-user.target", "landfall-confirm.service"),
     ("multi-user.target", "landfall-addresses.path"),
-    ("multi-user.target", "sshd.service"),
+    ("multi-user.target", "ssh.service"),
+    ("multi-user.target", "landfall-media.service"),
+    ("landfall.service", "landfall-welcome.service"),
     ("multi-user.target", "systemd-networkd.service"),
     ("sysinit.target", "systemd-timesyncd.service"),
 ];
@@ -73,7 +79,8 @@ const LINKS: &[(&str, &str)] = &[
     ("/etc/resolv.conf", "../run/landfall-appliance/resolv.conf"),
     ("/etc/landfall/landfall.toml", "../../run/landfall-appliance/landfall.toml"),
     ("/etc/mtab", "../proc/self/mounts"),
-    ("/etc/localtime", "../usr/share/zoneinfo/Etc/UTC"),
+    ("/etc/localtime", "../run/landfall-appliance/localtime"),
+    ("/etc/vconsole.conf", "../run/landfall-appliance/vconsole.conf"),
     ("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target"),
     ("/etc/systemd/system/getty@.service", "/dev/null"),
     ("/etc/systemd/system/serial-getty@.service", "/dev/null"),

@@ -16,6 +16,9 @@ use std::path::Path;
 /// Where the key lies in the root that updates must be signed with.
 pub const UPDATE_KEY: &str = "/usr/share/landfall/update-key.pub";
 
+/// Where the moment of its packages stands in the root.
+pub const SNAPSHOT: &str = "/usr/share/landfall/snapshot";
+
 /// The list of packages: of a file, else the one that this program was made with.
 ///
 /// # Errors

@@ -15,7 +15,9 @@ pub use cards::present;
 use super::machine::{Machine, Part};
 use super::status::{Memory, Status, TimeStatus};
 use crate::appliance::kept::Loaded;
+use crate::appliance::disks::Claim;
 use crate::appliance::network::{Learnt, STATE, resolv_conf};
+use crate::appliance::{places, problems, state};
 use crate::moment::Moment;
 use landfall_image::{Bytes, Error, Result};
 use run::Run;
@@ -85,10 +87,13 @@ fn memory(meminfo: &str) -> Memory {
     Memory { total: value("MemTotal"), available: value("MemAvailable") }
 }
 
-/// What others do who know disks and slots.
-fn not_here(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not in this version of the appliance"))
-        .hint("see the release notes of a later one")
+/// What a unit found that did something for the helper: nothing, or why it could not.
+fn told(root: &Path, step: &str) -> Result<Vec<String>> {
+    let file = root.join(places::PROBLEMS.trim_start_matches('/')).join(format!("{step}.json"));
+    match problems::one(&file).into_iter().next() {
+        None => Ok(Vec::new()),
+        Some(problem) => Err(Error::refused(problem.says).hint(problem.fix)),
+    }
 }
 
 impl Machine for System {
@@ -98,6 +103,10 @@ impl Machine for System {
         problems.extend(
             self.text(PROBLEMS).iter().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
         );
+        problems.extend(problems::all(&self.root.join(places::PROBLEMS.trim_start_matches('/'))).into_iter().map(|problem| {
+            let fix = if problem.fix.is_empty() { String::new() } else { format!(": {}", problem.fix) };
+            format!("{}{fix}", problem.says)
+        }));
         let links = netlink::addresses().unwrap_or_else(|error| {
             problems.push(error.to_string());
             Vec::new()
@@ -177,16 +186,31 @@ impl Machine for System {
         Ok(says)
     }
 
-    fn claim_disk(&self, _disk: &str, _serial: &str) -> Result<Vec<String>> {
-        Err(not_here("taking a disk"))
+    fn claim_disk(&self, disk: &str, serial: &str) -> Result<Vec<String>> {
+        // Done by the unit that has the rights; what it found is told as a problem.
+        let claim = Claim { disk: disk.to_owned(), serial: serial.to_owned() };
+        let text = serde_json::to_vec(&claim).map_err(|e| Error::corrupt(e.to_string()))?;
+        state::write(Path::new(places::CLAIM), &text, 0o600)?;
+        Run::TakeDisk.done()?;
+        told(&self.root, "3-data")
     }
 
     fn grow_disk(&self) -> Result<Vec<String>> {
-        Err(not_here("growing the vault's disk"))
+        Run::GrowDisk.done()?;
+        told(&self.root, "4-grow")
     }
 
-    fn update(&self, _update: &mut dyn Read) -> Result<Vec<String>> {
-        Err(not_here("an update"))
+    fn update(&self, update: &mut dyn Read) -> Result<Vec<String>> {
+        let path = Path::new(places::UPDATE);
+        let failed = |e| Error::io("cannot keep the update", e).in_file(path);
+        let mut file = fs::File::create(path).map_err(failed)?;
+        std::io::copy(update, &mut file).and_then(|_| file.sync_all()).map_err(failed)?;
+        drop(file);
+        let done = Run::InstallUpdate.done();
+        let _ = fs::remove_file(path);
+        done?;
+        told(&self.root, "5-update")?;
+        Ok(vec!["the update is tried at the next restart; it is kept when it has come up".to_owned()])
     }
 
     fn support(&self, take: &mut dyn FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const OUTPUT: u64 = 64 << 20;
 /// Units start and stop in less; a chunk of a stream may wait for it, and waits for 60 seconds.
 const WITHIN: Duration = Duration::from_secs(45);
+/// A file system on many terabytes, and an update that is read back from a slow disk.
+const LONG: Duration = Duration::from_secs(15 * 60);
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,9 @@ pub(super) enum Run {
     WriteResolv,
     RestartTime,
     RestartSsh,
+    TakeDisk,
+    GrowDisk,
+    InstallUpdate,
     RestartService,
     Restart,
     PowerOff,
@@ -65,6 +70,9 @@ impl Run {
             Run::WriteResolv => (SYSTEMCTL, &["start", "landfall-resolv.service"]),
             Run::RestartTime => (SYSTEMCTL, &["restart", "systemd-timesyncd.service"]),
             Run::RestartSsh => (SYSTEMCTL, &["restart", "ssh.service"]),
+            Run::TakeDisk => (SYSTEMCTL, &["start", "landfall-data.service"]),
+            Run::GrowDisk => (SYSTEMCTL, &["start", "landfall-grow.service"]),
+            Run::InstallUpdate => (SYSTEMCTL, &["start", "landfall-update.service"]),
             Run::RestartService => (SYSTEMCTL, &["restart", "landfall.service"]),
             // It returns at once: the answer goes out before the machine does down.
             Run::Restart => (SYSTEMCTL, &["--no-block", "reboot"]),
@@ -86,6 +94,13 @@ impl Run {
             Run::BlockDevices => {
                 ("/usr/bin/lsblk", &["--list", "--output", "NAME,SIZE,TYPE,FSTYPE,MOUNTPOINT,MODEL,SERIAL"])
             }
+        }
+    }
+
+    fn within(self) -> Duration {
+        match self {
+            Run::TakeDisk | Run::GrowDisk | Run::InstallUpdate => LONG,
+            _ => WITHIN,
         }
     }
 
@@ -127,14 +142,14 @@ impl Run {
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break status,
-                Ok(None) if begin.elapsed() < WITHIN => {}
+                Ok(None) if begin.elapsed() < self.within() => {}
                 other => {
                     let _ = child.kill();
                     let _ = child.wait();
                     let late = || {
                         io::Error::new(
                             io::ErrorKind::TimedOut,
-                            format!("gave no answer in {} s", WITHIN.as_secs()),
+                            format!("gave no answer in {} s", self.within().as_secs()),
                         )
                     };
                     return Err(failed(other.err().unwrap_or_else(late)));
@@ -175,7 +190,10 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8
 mod tests {
     use super::*;
 
-    const ALL: [Run; 19] = [
+    const ALL: [Run; 22] = [
+        Run::TakeDisk,
+        Run::GrowDisk,
+        Run::InstallUpdate,
         Run::ApplySettings,
         Run::ReloadNetwork,
         Run::WriteResolv,
