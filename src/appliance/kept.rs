@@ -244,7 +244,7 @@ mod tests {
         }
         fs::write(&path, vec![0; whole.len()]).unwrap();
         assert!(kept.load().problems[0].contains("settings.toml: is cut off"));
-        fs::write(&path, vec![b'#'; AT_MOST as usize + 1]).unwrap();
+        fs::write(&path, vec![b'#'; usize::try_from(AT_MOST).unwrap() + 1]).unwrap();
         assert!(kept.load().problems[0].contains("more than"));
         fs::write(&path, "hostname = \"hand\"\n# by hand\n").unwrap();
         assert_eq!(kept.load().typed.hostname.unwrap().as_str(), "hand");
