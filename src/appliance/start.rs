@@ -70,7 +70,7 @@ pub fn settings() -> Result<()> {
 
 /// A host key, where a key lets somebody in and there is none yet.
 fn ssh_host_key() -> Result<()> {
-    let key = Path::new(places::KEPT).join("ssh/host_ed25519");
+    let key = Path::new(places::KEPT).join("ssh/ssh_host_ed25519_key");
     if key.exists() || !Path::new("/run/landfall-appliance/ssh/authorized_keys").exists() {
         return Ok(());
     }
