@@ -19,6 +19,7 @@ pub mod kept;
 pub mod media;
 pub mod network;
 pub mod places;
+pub mod power;
 pub mod problems;
 pub mod programs;
 pub mod settings;

@@ -1,25 +1,31 @@
 //! `landfall appliance`
 
 use super::args::{ApplianceBuild, ApplianceVerb, StartStep};
-use crate::appliance::{helper, start};
+use crate::appliance::{helper, power, start};
 use super::text;
 use crate::ops::Context;
 use crate::ops::appliance::{self, Built, MIRRORS, Packages, Wanted};
 use landfall_image::Result;
+use landfall_image::convert::Cancel;
 use std::fmt::Write;
 
 /// Builds, lists, or does a step of the running appliance.
 pub fn run(verb: &ApplianceVerb, as_json: bool, context: &Context<'_>) -> Result<u8> {
     match verb {
         ApplianceVerb::Build(args) => build(args, as_json, context),
+        ApplianceVerb::Key { file } => {
+            appliance::make_key(file)?;
+            text::print(&format!("{}\n{}.pub\n", file.display(), file.display()))?;
+            Ok(0)
+        }
         ApplianceVerb::Packages => packages(as_json),
-        ApplianceVerb::Start { step } => step_of(*step),
+        ApplianceVerb::Start { step } => step_of(*step, &context.cancel),
         ApplianceVerb::Helper { user } => helper::run(user, &context.cancel).map(|()| 0),
         ApplianceVerb::Console => Ok(0),
     }
 }
 
-fn step_of(step: StartStep) -> Result<u8> {
+fn step_of(step: StartStep, cancel: &Cancel) -> Result<u8> {
     match step {
         StartStep::State => start::state(),
         StartStep::Media => start::media(),
@@ -28,6 +34,7 @@ fn step_of(step: StartStep) -> Result<u8> {
         StartStep::Welcome => start::welcome(),
         StartStep::Update => start::update(),
         StartStep::Grow => start::grow(),
+        StartStep::Power => power::run(cancel),
         StartStep::Data => start::data(),
         StartStep::Addresses => start::addresses_changed(),
         StartStep::Confirm => start::confirm(),
@@ -70,6 +77,8 @@ fn build(args: &ApplianceBuild, as_json: bool, context: &Context<'_>) -> Result<
         program: args.program.clone().unwrap_or_else(|| context.sandbox.agent.clone()),
         update_key: args.update_key.clone(),
         force: args.force,
+        level: args.level,
+        sign: args.sign.clone(),
     };
     let built = appliance::build(context, &wanted)?;
     match as_json {

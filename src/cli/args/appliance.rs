@@ -6,11 +6,16 @@ use std::path::PathBuf;
 /// `landfall appliance …`
 #[derive(Debug, Subcommand)]
 pub enum ApplianceVerb {
-    /// Build the appliance's image, in as many forms as are wanted: .ova, .vhdx, .qcow2, .vmdk, .raw
+    /// Build the appliance's image, in as many forms as are wanted: .ova, .vhdx, .qcow2, .vmdk, .raw; or a signed .update
     ///
     /// The image is made from Debian's packages and this program, without root. The same packages give the same bytes. Beside each
     /// image lies its bill of materials (SPDX).
     Build(ApplianceBuild),
+    /// Make a key that updates are signed with: FILE, and FILE.pub for the appliances that trust it
+    Key {
+        /// The new key's file; keep it where the images are built, and nowhere else
+        file: PathBuf,
+    },
     /// List the packages that the appliance is made of, with their digests
     Packages,
     /// A step of the running appliance's start
@@ -53,6 +58,12 @@ pub struct ApplianceBuild {
     /// Let the appliance take updates that are signed with the key of this public one
     #[arg(long, value_name = "FILE")]
     pub update_key: Option<PathBuf>,
+    /// Compress the root with this level of zstd, 1 to 22: 3 for a quick try
+    #[arg(long, value_name = "N", default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub level: i32,
+    /// Sign an update (.update) with this key
+    #[arg(long, value_name = "FILE")]
+    pub sign: Option<PathBuf>,
     /// Put this program into the appliance instead of the one that runs
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
@@ -78,6 +89,8 @@ pub enum StartStep {
     Update,
     /// A data disk that has become larger.
     Grow,
+    /// The power button.
+    Power,
     /// The data disk, certificates and the service's file.
     Data,
     /// Addresses that have changed.

@@ -156,7 +156,7 @@ mod tests {
     fn the_bill_names_packages_and_libraries() {
         let list = List::parse(super::super::files::PACKAGES).unwrap();
         let packages = list.packages.len();
-        let parts = Parts { list, program: b"x".to_vec(), update_key: None };
+        let parts = Parts { list, program: b"x".to_vec(), update_key: None, level: 3 };
         let one = bill(&parts).unwrap();
         assert_eq!(one, bill(&parts).unwrap());
         let document: Value = serde_json::from_slice(&one).unwrap();

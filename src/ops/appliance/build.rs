@@ -35,7 +35,6 @@ const LOADERS: [&str; 3] = ["grub-pc-bin", "grub-efi-amd64-signed", "shim-signed
 
 /// Bytes of the root's compressed blocks: large ones pack better, small ones are read faster.
 const BLOCK: Bytes = Bytes::kib(256);
-const LEVEL: i32 = 19;
 
 /// What an image is made of.
 pub struct Parts {
@@ -45,6 +44,8 @@ pub struct Parts {
     pub program: Vec<u8>,
     /// The key that updates must be signed with, where there is one.
     pub update_key: Option<Vec<u8>>,
+    /// Of the root's compression: 1 to 22.
+    pub level: i32,
 }
 
 /// A system: what one slot holds.
@@ -131,7 +132,7 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
     drop(modules);
     let time = moment(&parts.list.snapshot)?;
     let mut file = tempfile::tempfile_in(&context.scratch).map_err(|e| Error::io("cannot make a scratch file", e).in_file(&context.scratch))?;
-    let root_size = compress(root, &mut file, time)?;
+    let root_size = compress(root, &mut file, time, parts.level)?;
     if root_size > layout::ROOT_SIZE {
         return Err(Error::refused(format!("the root has {root_size}, and its partition only {}", layout::ROOT_SIZE)));
     }
@@ -170,7 +171,7 @@ fn moment(snapshot: &str) -> Result<u32> {
     u32::try_from(time.as_second()).map_err(|_| wrong())
 }
 
-fn compress(root: Root, out: &mut File, time: u32) -> Result<Bytes> {
+fn compress(root: Root, out: &mut File, time: u32, level: i32) -> Result<Bytes> {
     let meta = |node: &Node| squashfs::Meta {
         mode: u16::try_from(node.mode & 0o7777).unwrap_or(0o755),
         uid: node.owner.0,
@@ -185,7 +186,7 @@ fn compress(root: Root, out: &mut File, time: u32) -> Result<Bytes> {
         }
     }
     drop(root);
-    tree.write(out, squashfs::SquashOptions { block_size: BLOCK, level: LEVEL, time })
+    tree.write(out, squashfs::SquashOptions { block_size: BLOCK, level, time })
 }
 
 /// The identity of something in the image: the same for the same content.
@@ -260,7 +261,11 @@ pub fn disk(system: &System) -> Result<Composed> {
     Ok(disk)
 }
 
-fn root_disk(system: &System) -> Result<Arc<dyn Disk>> {
+/// The compressed root, as a disk.
+///
+/// # Errors
+/// `Io`
+pub fn root_disk(system: &System) -> Result<Arc<dyn Disk>> {
     let file = system.root.try_clone().map_err(|e| Error::io("cannot read the compressed root", e))?;
     let place = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let layer = landfall_image::raw::open(Source::open(Path::new(&place))?, &Gate::own_folder())?;

@@ -1,7 +1,7 @@
 //! Images of the appliance: one disk, in as many forms as are wanted, each with the definitions of its hypervisors beside it.
 
 use super::build::{self, Parts};
-use super::{Packages, bill, list};
+use super::{Packages, bill, list, update};
 use crate::event::Event;
 use crate::ops::{Context, disk};
 use landfall_image::create::Compression;
@@ -23,6 +23,10 @@ pub struct Wanted {
     pub update_key: Option<PathBuf>,
     /// Replace files that are there.
     pub force: bool,
+    /// Of the root's compression.
+    pub level: i32,
+    /// The file with the key that updates are signed with.
+    pub sign: Option<PathBuf>,
 }
 
 /// What was made.
@@ -67,18 +71,30 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
     {
         return Err(Error::refused("is there already").in_file(path).hint("name another file, or add --force to replace it"));
     }
+    if outputs.iter().any(|(_, form)| matches!(form, Form::Update)) && wanted.sign.is_none() {
+        return Err(unsigned());
+    }
     let read = |path: &Path| std::fs::read(path).map_err(|e| Error::io("cannot read", e).in_file(path));
     let parts = Parts {
         list: list(wanted.list.as_deref())?,
         program: read(&wanted.program)?,
         update_key: wanted.update_key.as_deref().map(read).transpose()?,
+        level: wanted.level,
     };
     let system = build::system(context, &parts, &wanted.packages, false)?;
     let disk = build::disk(&system)?;
     let mut images = Vec::new();
     for (path, form) in outputs {
-        let Form::Disk(kind) = form;
         context.observer.event(Event::Step(format!("Writing {}", path.display())));
+        let kind = match form {
+            Form::Disk(kind) => kind,
+            Form::Update => {
+                let sign = wanted.sign.as_deref().ok_or_else(unsigned)?;
+                update::write(&system, &parts.list, sign, path, wanted.force)?;
+                images.push(built(path, "update", Vec::new())?);
+                continue;
+            }
+        };
         let mut options = CreateOptions::default();
         options.compression = (kind.name == "qcow2").then_some(Compression::Zlib);
         options.files.replace = wanted.force;
@@ -87,12 +103,7 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
         disk::copy(context, &disk, sink, &name)?;
         let bill_path = beside(path, "spdx.json");
         build::beside(&bill_path, &bill::bill(&parts)?)?;
-        images.push(BuiltImage {
-            path: path.display().to_string(),
-            kind: kind.name.to_owned(),
-            size: Bytes(std::fs::metadata(path).map_err(|e| Error::io("cannot look at", e).in_file(path))?.len()),
-            beside: vec![bill_path.display().to_string()],
-        });
+        images.push(built(path, kind.name, vec![bill_path.display().to_string()])?);
     }
     Ok(Built {
         version: crate::report::VERSION,
@@ -104,6 +115,15 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
     })
 }
 
+fn unsigned() -> Error {
+    Error::refused("an update has to be signed").hint("make a key with landfall appliance key FILE, and name it with --sign FILE")
+}
+
+fn built(path: &Path, kind: &str, beside: Vec<String>) -> Result<BuiltImage> {
+    let meta = std::fs::metadata(path).map_err(|e| Error::io("cannot look at", e).in_file(path))?;
+    Ok(BuiltImage { path: path.display().to_string(), kind: kind.to_owned(), size: Bytes(meta.len()), beside })
+}
+
 /// `landfall.ova` with another ending.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_extension(ending)
@@ -112,6 +132,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// What a file's ending stands for.
 enum Form {
     Disk(&'static KindRow),
+    Update,
 }
 
 fn form(path: &Path) -> Result<Form> {
@@ -123,10 +144,11 @@ fn form(path: &Path) -> Result<Form> {
         Some("vhdx") => "vhdx",
         Some("vhd") => "vhd",
         Some("ova") => "ova",
+        Some("update") => return Ok(Form::Update),
         _ => {
             return Err(Error::refused("has no ending that says which form the image is to have")
                 .in_file(path)
-                .hint("end it with .ova, .vhdx, .qcow2, .vmdk, .raw or .iso"));
+                .hint("end it with .ova, .vhdx, .qcow2, .vmdk, .raw or .update"));
         }
     };
     Ok(Form::Disk(formats::kind(name)?))

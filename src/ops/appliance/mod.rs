@@ -5,9 +5,11 @@ pub mod build;
 mod fetch;
 mod files;
 mod image;
+mod update;
 
 pub use fetch::{MIRRORS, Packages};
 pub use image::{Built, Wanted, build};
+pub use update::make_key;
 
 use landfall_boot::appliance::package::List;
 use landfall_image::{Error, Result};

@@ -109,8 +109,27 @@ fn start() -> io::Result<Never> {
     fs::create_dir_all("/run/landfall-boot")?;
     let trouble = drivers.trouble();
     let boot = Boot { trouble, ..boot };
+    machine_id();
     fs::write(BOOT_FILE, serde_json::to_vec_pretty(&boot).map_err(io::Error::other)?)?;
     hand_over()
+}
+
+/// The machine's id, the same at every start, so that its logs are found again: of the id that the hypervisor gave it. Where that is none,
+/// systemd takes a new one each time.
+fn machine_id() {
+    let Ok(uuid) = fs::read_to_string("/sys/class/dmi/id/product_uuid") else { return };
+    let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).collect();
+    if digits.len() != 32 || digits.bytes().all(|digit| Some(&digit) == digits.as_bytes().first()) {
+        return;
+    }
+    // Not the id itself: programs show it around.
+    let id = blake3::derive_key("landfall appliance machine-id", digits.to_ascii_lowercase().as_bytes());
+    let text: String = id.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let (from, to) = ("/run/machine-id", "/new/etc/machine-id");
+    let put = fs::write(from, format!("{text}\n")).and_then(|()| Ok(rustix::mount::mount_bind(from, to)?));
+    if let Err(error) = put {
+        say(&format!("landfall: the machine's id changes with each start: {error}"));
+    }
 }
 
 /// What the loader says on the kernel's command line.
