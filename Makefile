@@ -5,6 +5,7 @@
 #   make check   formatting, lints, licences of dependencies
 #   make fuzz    every parser against hostile input, FUZZ_SECONDS each; make fuzz-short: some seconds each
 #   make build   the program: target/landfall
+#   make appliance   the bootable machine of a recovery site, in every form: target/appliance/landfall.ova and its like
 #   make matrix  the boots that take too long for make test
 #   make bench   disk conversion beside qemu-img, every pair of formats, and the NBD receiver beside nbdkit: tables, JSON
 #   make bench-machine   the whole conversion of a machine beside virt-v2v
@@ -12,7 +13,7 @@ SHELL := /bin/sh
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: demo test matrix check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
+.PHONY: appliance demo test matrix check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
 
 demo: build setup-demo
 	tools/demo.sh
@@ -22,7 +23,7 @@ test: setup-build setup-demo setup-test
 	tools/test.sh
 
 matrix: setup-build setup-demo setup-test
-	$(CARGO) test --test landfall -- --ignored boots:: recoveries:: service::
+	$(CARGO) test --test landfall -- --ignored appliance:: boots:: recoveries:: service::
 
 check: setup-check
 	tools/check.sh
@@ -30,6 +31,9 @@ check: setup-check
 build: setup-build
 	$(CARGO) build --release
 	mkdir -p target && ln -sf "$$(tools/where.sh)" target/landfall
+
+appliance: build
+	tools/appliance.sh target/appliance
 
 bench: build setup-demo setup-test
 	tools/bench-disk.sh target/bench

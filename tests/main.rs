@@ -1,4 +1,5 @@
 //! End to end, one binary.
+mod appliance;
 mod batch;
 mod boots;
 mod cli;

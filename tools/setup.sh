@@ -230,6 +230,7 @@ test)
     need unmkinitramfs initramfs-tools-core
     need selabel_lookup selinux-utils
     need grub-mkimage grub-common
+    need /usr/lib/grub/i386-pc/kernel.img grub-pc-bin
     need objcopy binutils
     need c++ g++
     need python3 python3

@@ -128,6 +128,19 @@ pub struct Placement {
     pub variables: Option<String>,
     /// Its processors are emulated: the host has no virtualisation of its own.
     pub emulated: bool,
+    /// What whoever deploys the machine is asked for, where the definition can ask (OVF).
+    pub asks: Vec<Property>,
+}
+
+/// Something that is asked for when a machine is deployed, and that its guest reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Property {
+    /// Its key: `landfall.ip`.
+    pub key: &'static str,
+    /// What it is called in the form.
+    pub label: &'static str,
+    /// What to put in.
+    pub says: &'static str,
 }
 
 /// What the source's networks become.

@@ -8,7 +8,7 @@ use crate::finding;
 use crate::hypervisor::vmware::vmx::spaced;
 use crate::hypervisor::vmware::write::{CARDS_AT_MOST, HARDWARE, USUAL_NETWORK, mebibytes, not_held, stem};
 use crate::hypervisor::xml::{self, Xml, empty, is_plain, parent, text};
-use crate::hypervisor::{Artifact, Placement, Rendered, attach, fit, guests};
+use crate::hypervisor::{Artifact, Placement, Property, Rendered, attach, fit, guests};
 use crate::machine::{Bus, Machine, NicSlot};
 use landfall_boot::check::Finding;
 use landfall_boot::target::{DiskModel, Firmware};
@@ -206,7 +206,12 @@ fn system(
                 text(xml, "Annotation", &[], &xml::holdable(annotation))
             })?;
         }
-        parent(xml, "VirtualHardwareSection", &[], |xml| {
+        if !placement.asks.is_empty() {
+            product(xml, machine, &placement.asks)?;
+        }
+        // The answers come on a disc that the hypervisor makes (DSP0243, 10.2 "Transport media type").
+        let transport: &[(&str, &str)] = if placement.asks.is_empty() { &[] } else { &[("ovf:transport", "iso")] };
+        parent(xml, "VirtualHardwareSection", transport, |xml| {
             text(xml, "Info", &[], "Virtual hardware")?;
             parent(xml, "System", &[], |xml| {
                 text(xml, "vssd:ElementName", &[], "Virtual Hardware Family")?;
@@ -217,6 +222,27 @@ fn system(
             hardware(xml, machine, placement, controllers)?;
             settings(xml, machine)
         })
+    })
+}
+
+/// What whoever deploys the machine is asked for (DSP0243, 9.5 "ProductSection").
+fn product(xml: &mut Xml, machine: &Machine, asks: &[Property]) -> io::Result<()> {
+    parent(xml, "ProductSection", &[], |xml| {
+        text(xml, "Info", &[], "What can be set when it is deployed; all of it may be left empty")?;
+        text(xml, "Product", &[], &machine.name)?;
+        for asked in asks {
+            let attributes = [
+                ("ovf:key", asked.key),
+                ("ovf:type", "string"),
+                ("ovf:value", ""),
+                ("ovf:userConfigurable", "true"),
+            ];
+            parent(xml, "Property", &attributes, |xml| {
+                text(xml, "Label", &[], asked.label)?;
+                text(xml, "Description", &[], asked.says)
+            })?;
+        }
+        Ok(())
     })
 }
 

@@ -1,12 +1,14 @@
 //! Images of the appliance: one disk, in as many forms as are wanted, each with the definitions of its hypervisors beside it.
 
 use super::build::{self, Parts};
-use super::{Packages, bill, list, update};
+use super::{Packages, bill, define, list, update};
 use crate::event::Event;
-use crate::ops::{Context, disk};
+use crate::hypervisor;
+use crate::ops::packing::Packing;
+use crate::ops::{Context, disk, folder};
 use landfall_image::create::Compression;
 use landfall_image::formats::{self, KindRow};
-use landfall_image::{Bytes, CreateOptions, Error, Result};
+use landfall_image::{Bytes, CreateOptions, Disk, Error, Result};
 use std::path::{Path, PathBuf};
 
 /// What is wanted.
@@ -95,15 +97,26 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
                 continue;
             }
         };
-        let mut options = CreateOptions::default();
-        options.compression = (kind.name == "qcow2").then_some(Compression::Zlib);
-        options.files.replace = wanted.force;
-        let sink = (kind.create)(path, landfall_image::Disk::size(&disk), &options)?;
+        let size = disk.size();
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        disk::copy(context, &disk, sink, &name)?;
+        if kind.name == "ova" {
+            pack(context, &disk, path, &name)?;
+        } else {
+            let mut options = CreateOptions::default();
+            options.compression = (kind.name == "qcow2").then_some(Compression::Zlib);
+            options.files.replace = wanted.force;
+            let sink = (kind.create)(path, size, &options)?;
+            disk::copy(context, &disk, sink, &name)?;
+        }
         let bill_path = beside(path, "spdx.json");
         build::beside(&bill_path, &bill::bill(&parts)?)?;
-        images.push(built(path, kind.name, vec![bill_path.display().to_string()])?);
+        let mut others = vec![bill_path.display().to_string()];
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        for artifact in define::beside(path, kind.name, size)? {
+            folder::write_file(folder, &artifact)?;
+            others.push(folder.join(&artifact.name).display().to_string());
+        }
+        images.push(built(path, kind.name, others)?);
     }
     Ok(Built {
         version: crate::report::VERSION,
@@ -113,6 +126,28 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
         root: system.root_size,
         images,
     })
+}
+
+/// An OVA: the descriptor that asks for the network, the disk, the manifest.
+fn pack(context: &Context<'_>, disk: &dyn Disk, path: &Path, name: &str) -> Result<()> {
+    let target = hypervisor::target("ova").ok_or_else(|| Error::unsupported("there is no target ova"))?;
+    let kind = formats::kind("vmdk-stream")?;
+    let inner = path.with_extension(kind.ending);
+    let (machine, placement) = define::machine(target, &inner, kind.name, disk.size())?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut packing = Packing::begin(folder, target, &machine, &placement)?;
+    let mut options = CreateOptions::default();
+    let [placed] = &placement.disks[..] else { return Err(Error::corrupt("the appliance has not one disk")) };
+    let at = packing.disk(&placed.file, &mut options)?;
+    let sink = (kind.create)(&at, disk.size(), &options)?;
+    disk::copy(context, disk, sink, name)?;
+    let mut placement = placement.clone();
+    let stored = packing.disk_done()?;
+    for placed in &mut placement.disks {
+        placed.stored = Some(stored);
+    }
+    packing.finish(context, (target.render)(&machine, &placement)?)?;
+    Ok(())
 }
 
 fn unsigned() -> Error {

@@ -2,6 +2,7 @@
 
 mod bill;
 pub mod build;
+mod define;
 mod fetch;
 mod files;
 mod image;

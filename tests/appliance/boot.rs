@@ -1,0 +1,133 @@
+//! Machines that start from the image, in QEMU without KVM.
+
+use super::image;
+use crate::boots::place;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A debug build on a busy host, emulated.
+const UP_WITHIN: Duration = Duration::from_secs(420);
+
+/// A running machine with a copy of the image and an empty data disk. Dropped, it is ended as by a lost power.
+struct Machine {
+    qemu: Child,
+    serial: PathBuf,
+    seen: usize,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+/// Its disks; they outlive the machine.
+struct Disks {
+    folder: tempfile::TempDir,
+}
+
+impl Disks {
+    fn new(image: &Path) -> Disks {
+        let folder = tempfile::tempdir_in(image.parent().unwrap()).unwrap();
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .arg(image)
+            .arg(folder.path().join("system.qcow2"))
+            .status();
+        assert!(made.unwrap().success());
+        File::create(folder.path().join("data.raw")).unwrap().set_len(4 << 30).unwrap();
+        Disks { folder }
+    }
+
+    fn start(&self, ports: [u16; 2], more: &[&str]) -> Machine {
+        let serial = self.folder.path().join("serial.log");
+        let _ = std::fs::remove_file(&serial);
+        let at = |name: &str| self.folder.path().join(name).display().to_string();
+        let drives = [
+            format!("file={},format=qcow2,if=virtio", at("system.qcow2")),
+            format!("file={},format=raw,if=virtio", at("data.raw")),
+        ];
+        let net = format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{}-:8470,hostfwd=tcp:127.0.0.1:{}-:10809", ports[0], ports[1]);
+        let qemu = Command::new("qemu-system-x86_64")
+            // cx16=off: QEMU 7.2's emulation panics Linux 6.12 at random with it.
+            .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024", "-smp", "2", "-display", "none", "-no-reboot"])
+            .args(["-drive", &drives[0], "-drive", &drives[1], "-nic", &net])
+            .arg("-serial")
+            .arg(format!("file:{}", serial.display()))
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        Machine { qemu, serial, seen: 0 }
+    }
+}
+
+impl Machine {
+    /// Waits until the serial line has shown a text.
+    fn shows(&mut self, text: &str, within: Duration) {
+        let end = Instant::now() + within;
+        loop {
+            let log = std::fs::read(&self.serial).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log).into_owned();
+            if log.get(self.seen..).is_some_and(|new| new.contains(text)) {
+                return;
+            }
+            let ended = self.qemu.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < end, "{text:?} was not shown ({ended:?}): {log}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+/// The certificates that a TLS server shows, as openssl prints them; waits until there is one.
+fn certificates(port: u16, within: Duration) -> String {
+    let end = Instant::now() + within;
+    loop {
+        let out = Command::new("openssl")
+            .args(["s_client", "-showcerts", "-connect", &format!("127.0.0.1:{port}")])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        if text.contains("BEGIN CERTIFICATE") {
+            return text;
+        }
+        assert!(Instant::now() < end, "nothing answers with TLS: {text}{}", String::from_utf8_lossy(&out.stderr));
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+/// A first start makes the vault, the authority and the service; power is lost, and the second one finds the same again.
+#[test]
+fn it_comes_up_and_again_after_a_lost_power() {
+    let Some(image) = image() else { return };
+    if Command::new("qemu-system-x86_64").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: it_comes_up_and_again_after_a_lost_power: no qemu-system-x86_64 here");
+        return;
+    }
+    let _place = place();
+    let disks = Disks::new(&image);
+    let ports = [free_port(), free_port()];
+    let mut machine = disks.start(ports, &[]);
+    machine.shows("Status", UP_WITHIN);
+    let first = certificates(ports[0], UP_WITHIN);
+    assert!(first.contains("landfall authority"), "{first}");
+    drop(machine);
+    let mut machine = disks.start(ports, &[]);
+    machine.shows("Status", UP_WITHIN);
+    let again = certificates(ports[0], UP_WITHIN);
+    let issuer = |text: &str| text.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
+    assert_eq!(issuer(&first), issuer(&again), "another authority");
+    // Nothing answers NBD without TLS and a certificate.
+    let out = Command::new("nbdinfo").arg(format!("nbd://127.0.0.1:{}", ports[1])).output();
+    assert!(!out.is_ok_and(|out| out.status.success()), "the receiver lets anybody in");
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,103 @@
+//! The appliance: its image by independent readers, the same bytes twice, and a machine that comes up from it.
+//!
+//! The packages come from the mirror that apt has here, or from Debian's own, once; they stay in `target/appliance/packages`.
+
+mod boot;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where images of this run lie.
+fn folder() -> PathBuf {
+    root().join("target/appliance/test")
+}
+
+/// Builds an image with little compression, by the program that is tested.
+fn build(name: &str) -> Output {
+    let mirrors = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output();
+    let mirrors = mirrors.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
+    let mirror = mirrors.lines().find_map(|line| Some(line.trim_end_matches('/').strip_suffix("/debian")?.to_owned()));
+    std::fs::create_dir_all(folder()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    command.args(["appliance", "build", "--force", "--level", "1", "--packages"]).arg(root().join("target/appliance/packages"));
+    for mirror in mirror.iter().map(String::as_str).chain(["http://deb.debian.org", "http://snapshot.debian.org/archive"]) {
+        command.args(["--mirror", mirror]);
+    }
+    command.arg("-o").arg(folder().join(name)).output().unwrap()
+}
+
+/// The image of this run; `None`, said aloud, where the packages cannot be had.
+fn image() -> Option<PathBuf> {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    let path = folder().join("landfall.raw");
+    let built = *BUILT.get_or_init(|| {
+        let out = build("landfall.raw");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        if !out.status.success() && said.contains("cannot fetch") {
+            eprintln!("SKIPPED: the appliance: its packages cannot be fetched here: {said}");
+            return false;
+        }
+        assert!(out.status.success(), "{said}");
+        true
+    });
+    built.then_some(path)
+}
+
+/// Runs a tool, where it is there.
+fn tool(program: &str, args: &[&str]) -> Option<Output> {
+    let out = Command::new(program).args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output();
+    if out.is_err() {
+        eprintln!("SKIPPED: the appliance: no {program} here");
+    }
+    out.ok()
+}
+
+fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[test]
+fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
+    let Some(image) = image() else { return };
+    let path = image.to_str().unwrap();
+    if let Some(out) = tool("sgdisk", &["-v", path]) {
+        assert!(text(&out).contains("No problems found"), "{}", text(&out));
+    }
+    // The ESP, as mtools and fsck see it: the second partition, from 2 MiB on.
+    let esp = folder().join("esp.fat");
+    let cut = Command::new("dd")
+        .args(["bs=1M", "skip=2", "count=192", "conv=sparse", "status=none"])
+        .args([format!("if={path}"), format!("of={}", esp.display())])
+        .status()
+        .unwrap();
+    assert!(cut.success());
+    if let Some(out) = tool("fsck.fat", &["-n", esp.to_str().unwrap()]) {
+        assert!(out.status.success(), "{}", text(&out));
+    }
+    if let Some(out) = tool("mdir", &["-/", "-b", "-i", esp.to_str().unwrap(), "::/"]) {
+        let listed = text(&out);
+        for file in ["EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "landfall/grub.cfg", "landfall/grubenv", "landfall/a/vmlinuz"] {
+            assert!(listed.to_lowercase().contains(&file.to_lowercase()), "{file}: {listed}");
+        }
+    }
+    if let Some(out) = tool("unsquashfs", &["-o", &(194u64 << 20).to_string(), "-lls", path]) {
+        let listed = text(&out);
+        let line = |name: &str| listed.lines().find(|line| line.ends_with(name)).map(str::to_owned);
+        assert!(line("/usr/bin/landfall").is_some_and(|line| line.starts_with("-rwxr-xr-x root/root")), "{listed:.2000}");
+        assert!(line("/etc/shadow").is_some_and(|line| line.starts_with("-rw-------")));
+        assert!(line("/usr/share/landfall/sbom.spdx.json").is_some() && line("/usr/share/doc/bash/copyright").is_some());
+        // Nobody has a password, and nothing of a packager's is left to be run.
+        assert!(line("/usr/bin/dpkg").is_none() && line("/usr/bin/perl").is_none());
+    }
+    let out = build("again.raw");
+    assert!(out.status.success(), "{}", text(&out));
+    let (one, two) = (std::fs::read(&image).unwrap(), std::fs::read(folder().join("again.raw")).unwrap());
+    let differs = one.iter().zip(&two).position(|(one, two)| one != two);
+    assert!(differs.is_none() && one.len() == two.len(), "the second image differs from byte {differs:?} on");
+    let _ = std::fs::remove_file(folder().join("again.raw"));
+}
