@@ -35,9 +35,6 @@ const SECTOR_BLOCK: BlockSize = BlockSize::new(512).expect("more than none");
 /// What the device in memory keeps or does not: a power of two.
 const CHUNK: Bytes = Bytes::kib(16);
 
-/// 1980-01-01 in seconds since 1970: no earlier time can be stored.
-const FIRST_TIME: u32 = 315_532_800;
-
 /// How a volume is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FatOptions {
@@ -113,7 +110,7 @@ impl FatVolume {
     /// cannot store or that differ in their case only.
     pub fn finish(self) -> Result<FatImage> {
         let FatVolume { options, label, tree, files } = self;
-        let time = DateTime::from_unix_seconds(i64::from(options.time.max(FIRST_TIME)))
+        let time = DateTime::from_unix_seconds(i64::from(options.time))
             .map_err(|_| refused(&options, "a time that cannot be"))?;
         let mut layout = hadris_fat::FatOptions::new()
             .with_kind(FatKind::Fat32)

@@ -195,8 +195,29 @@ fn what_cannot_be_is_refused() {
     let name = "n".repeat(255);
     assert_eq!(with(&[&name]).unwrap().files.len(), 1);
     assert_eq!(with(&[&(name + "n")]).unwrap_err().kind(), Kind::Refused);
-    // What does not fit, by one cluster.
-    let mut volume = FatVolume::new(options(Bytes::mib(40))).unwrap();
-    volume.file("x", vec![1; 41 << 20]).unwrap();
-    assert_eq!(volume.finish().unwrap_err().kind(), Kind::Refused);
+}
+
+#[test]
+fn a_volume_can_be_filled_to_its_last_cluster_and_no_further() {
+    let size = Bytes(Bytes::mib(40).0 + 7 * 512);
+    let empty = FatVolume::new(options(size)).unwrap().finish().unwrap();
+    let mut boot = [0; 512];
+    empty.disk.read_at(GuestOffset(0), &mut boot).unwrap();
+    let table = u32::from_le_bytes(boot[36..40].try_into().unwrap());
+    let reserved = u32::from(u16::from_le_bytes([boot[14], boot[15]]));
+    let all = u32::try_from(size.0 / 512).unwrap();
+    // The clusters are sectors here; one is the root folder's.
+    assert_eq!(boot[13], 1);
+    let free = usize::try_from((all - reserved - 2 * table - 1) * 512).unwrap();
+    let with = |length: usize| {
+        let mut volume = FatVolume::new(options(size)).unwrap();
+        volume.file("x", noise_bytes(1, length)).unwrap();
+        volume.finish()
+    };
+    let full = with(free).unwrap();
+    assert_eq!(full.files["x"].end().0, size.0);
+    assert!(read_all(&*full.disk).unwrap().ends_with(&noise_bytes(1, free)));
+    let folder = tempfile::tempdir().unwrap();
+    told("fsck.fat", &["-n", file(folder.path(), &full).to_str().unwrap()]);
+    assert_eq!(with(free + 1).unwrap_err().kind(), Kind::Refused);
 }

@@ -149,29 +149,44 @@ fn the_superblock_says_what_is_there() {
     }
 }
 
-/// The kernel's own reader, where it is there and we may mount.
-#[test]
-fn the_kernel_mounts_it() {
+/// Calls `look` with the folder where the kernel has mounted an image, if it knows squashfs and we may mount.
+fn mounted<T>(folder: &Path, image: &[u8], look: impl FnOnce(&Path) -> T) -> Option<T> {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("squashfs");
     if !known || !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: the kernel knows no squashfs, or we are not root");
+        eprintln!("SKIPPED: the kernel knows no squashfs, or we are not root");
+        return None;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let (path, to) = (folder.path().join("image"), folder.path().join("mounted"));
-    let (tree, files) = sample();
-    std::fs::write(&path, image(tree, options())).unwrap();
-    std::fs::create_dir(&to).unwrap();
-    let mounted =
-        Command::new("mount").args(["-o", "loop,ro", "-t", "squashfs"]).arg(&path).arg(&to).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        return eprintln!("SKIPPED: cannot mount here");
+    let (path, to) = (folder.join("to mount"), folder.join("mounted"));
+    std::fs::write(&path, image).unwrap();
+    std::fs::create_dir_all(&to).unwrap();
+    let status = Command::new("mount").args(["-o", "loop,ro", "-t", "squashfs"]).arg(&path).arg(&to).status();
+    if !status.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: cannot mount here");
+        return None;
     }
-    let wrong: Vec<_> = files
-        .iter()
-        .filter(|(path, content)| std::fs::read(to.join(path)).ok().as_ref() != Some(content))
-        .collect();
+    let seen = look(&to);
     assert!(Command::new("umount").arg(&to).status().unwrap().success());
-    assert!(wrong.is_empty(), "{} files differ", wrong.len());
+    Some(seen)
+}
+
+#[test]
+fn the_kernel_mounts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for (block_size, level) in [(Bytes::kib(4), 1), (Bytes::kib(16), 3), (Bytes::mib(1), 22)] {
+        let (tree, files) = sample();
+        let image = image(tree, SquashOptions { block_size, level, ..options() });
+        let look = |to: &Path| {
+            let same = |(path, content): &(String, Vec<u8>)| {
+                std::fs::read(to.join(path)).is_ok_and(|read| read == *content)
+            };
+            let differ = files.iter().filter(|file| !same(file)).count();
+            let names = std::fs::read_dir(to.join("many")).unwrap().count();
+            (differ, names, to.join("sticky").metadata().unwrap().len())
+        };
+        let Some(seen) = mounted(folder.path(), &image, look) else { return };
+        // An empty folder counts for three bytes.
+        assert_eq!(seen, (0, 3000, 3), "{block_size}");
+    }
 }
 
 #[test]
@@ -324,10 +339,16 @@ fn a_real_tree_comes_back_as_it_was() {
     let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     eprintln!("{} bytes in {:?}, {peak}", length.0, begin.elapsed());
     eprintln!("blake3 {}", blake3::hash(&std::fs::read(&path).unwrap()));
-    let unpacked = unpacked(folder.path(), &std::fs::read(&path).unwrap()).unwrap();
-    let same =
-        Command::new("diff").args(["-r", "--no-dereference"]).arg(&source).arg(&unpacked).output().unwrap();
-    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    let image = std::fs::read(&path).unwrap();
+    let compare = |to: &Path| {
+        let same =
+            Command::new("diff").args(["-r", "--no-dereference"]).arg(&source).arg(to).output().unwrap();
+        assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    };
+    if let Some(unpacked) = unpacked(folder.path(), &image) {
+        compare(&unpacked);
+    }
+    mounted(folder.path(), &image, compare);
 }
 
 fn meta_of(path: &Path) -> Meta {
