@@ -18,4 +18,4 @@ pub mod network;
 pub mod settings;
 pub mod sources;
 #[cfg(test)]
-mod units;
+mod tests;
