@@ -27,3 +27,5 @@ pub mod slots;
 pub mod sources;
 pub mod start;
 pub mod state;
+#[cfg(test)]
+mod tests;

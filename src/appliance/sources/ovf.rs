@@ -208,6 +208,7 @@ mod tests {
         assert_eq!((given.settings, given.notes.len(), given.unread.len()), (Settings::default(), 0, 0));
         for (key, value, says) in [
             ("landfall.ip", "10.0.0.5", "landfall.ip: \"10.0.0.5\" has no prefix"),
+            ("landfall.ip", "10.0.0.5/24 x", "landfall.ip: \"x\" is no address"),
             ("landfall.ip", "10.0.0.0/24", "10.0.0.0/24 is the network itself"),
             ("landfall.mtu", "big", "landfall.mtu: \"big\" is no number"),
             ("landfall.vlan", "5000", "VLAN 5000 is none"),

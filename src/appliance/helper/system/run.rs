@@ -2,7 +2,8 @@
 //! none is a shell, and nothing of this program's environment goes along.
 //!
 //! systemctl speaks to systemd over its own socket, as there is no D-Bus on the appliance: root may do that (systemd's
-//! `/run/systemd/private`).
+//! `/run/systemd/private`). `networkctl list` asks the kernel and reads networkd's files; `networkctl status` and `reload` want
+//! D-Bus, so that networkd is reloaded by systemctl.
 
 use landfall_image::{Error, Result};
 use std::io::{self, Read};
@@ -88,7 +89,7 @@ impl Run {
             }
             Run::Kernel => (JOURNALCTL, &["--no-pager", "-o", "short-monotonic", "-n", "20000", "-k"]),
             Run::Boots => (JOURNALCTL, &["--no-pager", "--list-boots"]),
-            Run::Links => ("/usr/bin/networkctl", &["--no-pager", "--no-legend", "status", "--all"]),
+            Run::Links => ("/usr/bin/networkctl", &["--no-pager", "list"]),
             Run::Service => (SYSTEMCTL, &["status", "--no-pager", "--lines=100", "landfall.service"]),
             Run::Units => (SYSTEMCTL, &["list-units", "--all", "--plain", "--no-legend", "--no-pager"]),
             Run::BlockDevices => {

@@ -152,7 +152,11 @@ fn a_network_that_is_wrong_somewhere_is_left_out_whole() {
         ("version: 2\nvlans: {v: {link: eth0, dhcp4: true}}\n", "has no id"),
         ("version: 2\nvlans: {v: {id: 1, link: w, dhcp4: true}, w: {id: 2, link: v}}\n", "a VLAN on a VLAN"),
         ("version: 2\nbonds: {b: {interfaces: [eth0], parameters: {mode: balance-rr}}}\n", "balance-rr"),
-        ("version: 2\nbonds: {b: {interfaces: [], dhcp4: true}}\n", "a bond without cards"),
+        // The card would be right.
+        (
+            "version: 2\nethernets: {eth0: {dhcp4: true}}\nbonds: {b: {interfaces: [], dhcp4: true}}\n",
+            "a bond without cards",
+        ),
         ("version: 1\nconfig: [{type: physical, name: eth0, mac_address: x}]\n", "hardware address"),
         (
             "version: 1\nconfig: [{type: physical, name: eth0, subnets: [{type: static, address: 10.0.0.5, netmask: 1.2.3.4}]}]\n",
