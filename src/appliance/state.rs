@@ -80,6 +80,14 @@ pub fn prepare(boot: &Boot) -> Result<()> {
         let made = fs::create_dir_all(folder).and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)));
         made.map_err(|e| Error::io("cannot make", e).in_file(Path::new(folder)))?;
     }
+    for (link, target) in [("/var/run", "/run"), ("/var/lock", "/run/lock")] {
+        match std::os::unix::fs::symlink(target, link) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("cannot make", e).in_file(Path::new(link)));
+            }
+            _ => {}
+        }
+    }
     problems::tell("1-state", &found);
     Ok(())
 }

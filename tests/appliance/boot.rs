@@ -8,13 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A debug build on a busy host, emulated.
-const UP_WITHIN: Duration = Duration::from_secs(420);
+pub const UP_WITHIN: Duration = Duration::from_secs(420);
 
 /// A running machine with a copy of the image and an empty data disk. Dropped, it is ended as by a lost power.
-struct Machine {
+pub struct Machine {
     qemu: Child,
     serial: PathBuf,
-    seen: usize,
 }
 
 impl Drop for Machine {
@@ -25,12 +24,12 @@ impl Drop for Machine {
 }
 
 /// Its disks; they outlive the machine.
-struct Disks {
-    folder: tempfile::TempDir,
+pub struct Disks {
+    pub folder: tempfile::TempDir,
 }
 
 impl Disks {
-    fn new(image: &Path) -> Disks {
+    pub fn new(image: &Path) -> Disks {
         let folder = tempfile::tempdir_in(image.parent().unwrap()).unwrap();
         let made = Command::new("qemu-img")
             .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
@@ -42,44 +41,53 @@ impl Disks {
         Disks { folder }
     }
 
-    fn start(&self, ports: [u16; 2], more: &[&str]) -> Machine {
+    fn start(&self, ports: [u16; 2]) -> Machine {
+        self.start_on("virtio-net-pci", ports, &["-device".into(), "virtio-blk-pci,drive=system,bootindex=0".into()], true)
+    }
+
+    /// A machine with that card; `more` attaches the drive `system`, and says what the machine is.
+    pub fn start_on(&self, card: &str, ports: [u16; 2], more: &[String], data: bool) -> Machine {
         let serial = self.folder.path().join("serial.log");
         let _ = std::fs::remove_file(&serial);
         let at = |name: &str| self.folder.path().join(name).display().to_string();
-        let drives = [
-            format!("file={},format=qcow2,if=virtio", at("system.qcow2")),
-            format!("file={},format=raw,if=virtio", at("data.raw")),
-        ];
-        let net = format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{}-:8470,hostfwd=tcp:127.0.0.1:{}-:10809", ports[0], ports[1]);
-        let qemu = Command::new("qemu-system-x86_64")
+        let [api, nbd] = ports;
+        let net = format!("user,model={card},hostfwd=tcp:127.0.0.1:{api}-:8470,hostfwd=tcp:127.0.0.1:{nbd}-:10809");
+        let mut command = Command::new("qemu-system-x86_64");
+        command
             // cx16=off: QEMU 7.2's emulation panics Linux 6.12 at random with it.
             .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024", "-smp", "2", "-display", "none", "-no-reboot"])
-            .args(["-drive", &drives[0], "-drive", &drives[1], "-nic", &net])
-            .arg("-serial")
-            .arg(format!("file:{}", serial.display()))
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Machine { qemu, serial, seen: 0 }
+            .args(["-drive", &format!("file={},format=qcow2,if=none,id=system", at("system.qcow2")), "-nic", &net])
+            .args(["-serial", &format!("file:{}", serial.display())])
+            .args(more);
+        if data {
+            command.args(["-drive", &format!("file={},format=raw,if=virtio", at("data.raw"))]);
+        }
+        let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        Machine { qemu, serial }
     }
 }
 
 impl Machine {
     /// Waits until the serial line has shown a text.
-    fn shows(&mut self, text: &str, within: Duration) {
+    pub fn wait_for(&mut self, text: &str, within: Duration) -> Result<(), String> {
         let end = Instant::now() + within;
         loop {
             let log = std::fs::read(&self.serial).unwrap_or_default();
-            let log = String::from_utf8_lossy(&log).into_owned();
-            if log.get(self.seen..).is_some_and(|new| new.contains(text)) {
-                return;
+            if log.windows(text.len()).any(|part| part == text.as_bytes()) {
+                return Ok(());
             }
             let ended = self.qemu.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < end, "{text:?} was not shown ({ended:?}): {log}");
+            if ended.is_some() || Instant::now() > end {
+                let last = String::from_utf8_lossy(&log[log.len().saturating_sub(4000)..]).into_owned();
+                return Err(format!("{text:?} was not shown ({ended:?}); the last lines of the serial line: {last}"));
+            }
             std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn shows(&mut self, text: &str, within: Duration) {
+        if let Err(says) = self.wait_for(text, within) {
+            panic!("{says}");
         }
     }
 }
@@ -113,12 +121,12 @@ fn it_comes_up_and_again_after_a_lost_power() {
     let _place = place();
     let disks = Disks::new(&image);
     let ports = [free_port(), free_port()];
-    let mut machine = disks.start(ports, &[]);
+    let mut machine = disks.start(ports);
     machine.shows("Status", UP_WITHIN);
     let first = certificates(ports[0], UP_WITHIN);
     assert!(first.contains("landfall authority"), "{first}");
     drop(machine);
-    let mut machine = disks.start(ports, &[]);
+    let mut machine = disks.start(ports);
     machine.shows("Status", UP_WITHIN);
     let again = certificates(ports[0], UP_WITHIN);
     let issuer = |text: &str| text.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
@@ -128,6 +136,6 @@ fn it_comes_up_and_again_after_a_lost_power() {
     assert!(!out.is_ok_and(|out| out.status.success()), "the receiver lets anybody in");
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

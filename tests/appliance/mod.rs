@@ -3,6 +3,7 @@
 //! The packages come from the mirror that apt has here, or from Debian's own, once; they stay in `target/appliance/packages`.
 
 mod boot;
+mod matrix;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
