@@ -22,3 +22,11 @@ pub const SERVICE_MORE: &str = "/var/lib/landfall-appliance/landfall.toml";
 pub const ESP: &str = "/run/landfall-appliance/esp";
 /// The service's user and group, as in the image's `/etc/passwd`.
 pub const SERVICE_USER: u32 = 993;
+/// The console's user, as there; it is in the service's group.
+pub const CONSOLE_USER: u32 = 992;
+/// The administrator's first token, as long as nobody has said that it was noted. Root's, and readable for the console's group.
+pub const FIRST_TOKEN: &str = "/run/landfall-appliance/first-token";
+/// There once the first token was noted: no other is made.
+pub const WELCOMED: &str = "/var/lib/landfall-appliance/welcomed";
+/// The authority's certificate.
+pub const AUTHORITY_CERTIFICATE: &str = "/var/lib/landfall-appliance/authority/ca.pem";
