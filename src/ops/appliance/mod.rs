@@ -1,11 +1,14 @@
-//! `landfall appliance`: the image of a recovery site's machine, made from a distribution's packages and this program.
+//! `landfall appliance`: the image of a recovery site's machine, made from a distribution's packages and this program; and
+//! what its console asks ([`console`]).
 
 mod bill;
 pub mod build;
+pub mod console;
 mod fetch;
 mod files;
 mod image;
 
+pub use console::{support, support_file};
 pub use fetch::{MIRRORS, Packages};
 pub use image::{Built, Wanted, build};
 
