@@ -4,10 +4,11 @@
 //! definition -> hypervisor -> Machine -> ops (image + boot do the work) -> Report -> cli
 //! ```
 //!
-//! Only [`cli`] prints; only `main.rs` reads the environment or exits.
+//! Only [`cli`] and [`console`] print; only `main.rs` reads the environment or exits.
 
 pub mod appliance;
 pub mod cli;
+pub mod console;
 mod doors;
 pub mod event;
 pub mod finding;

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         service: value("LANDFALL_SERVICE"),
         token: value("LANDFALL_TOKEN").map(Zeroizing::new),
         notify: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).map(PathBuf::from),
+        console: landfall::console::run,
     };
     ExitCode::from(cli::run(&cli, &surroundings))
 }

@@ -34,3 +34,5 @@ pub const WELCOMED: &str = "/var/lib/landfall-appliance/welcomed";
 pub const CONSOLE_USER: u32 = 992;
 /// The service's user and group, as in the image's `/etc/passwd`.
 pub const SERVICE_USER: u32 = 993;
+/// The authority's certificate.
+pub const AUTHORITY_CERTIFICATE: &str = "/var/lib/landfall-appliance/authority/ca.pem";

@@ -225,10 +225,15 @@ fn own_file() -> toml::Table {
             ("clients_ca".to_owned(), of("ca.pem")),
         ]))
     };
+    let mut api = server(8470);
+    if let toml::Value::Table(api) = &mut api {
+        // By its number, which the image has set: the file is read wherever it is tried, too.
+        api.insert("viewer".to_owned(), toml::Value::String(places::CONSOLE_USER.to_string()));
+    }
     toml::Table::from_iter([
         ("vault".to_owned(), toml::Value::String(format!("{}/vault", places::VAULT))),
         ("receive".to_owned(), server(10809)),
-        ("api".to_owned(), server(8470)),
+        ("api".to_owned(), api),
     ])
 }
 

@@ -1,16 +1,24 @@
 //! `landfall appliance`
 
 use super::args::{ApplianceBuild, ApplianceVerb, StartStep};
+use super::{Surroundings, text};
 use crate::appliance::{helper, power, start};
-use super::text;
 use crate::ops::Context;
+use crate::ops::appliance::console::Places;
 use crate::ops::appliance::{self, Built, MIRRORS, Packages, Wanted};
-use landfall_image::Result;
 use landfall_image::convert::Cancel;
-use std::fmt::Write;
+use landfall_image::{Error, Result};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::Path;
 
 /// Builds, lists, or does a step of the running appliance.
-pub fn run(verb: &ApplianceVerb, as_json: bool, context: &Context<'_>) -> Result<u8> {
+pub fn run(
+    verb: &ApplianceVerb,
+    as_json: bool,
+    context: &Context<'_>,
+    surroundings: &Surroundings,
+) -> Result<u8> {
     match verb {
         ApplianceVerb::Build(args) => build(args, as_json, context),
         ApplianceVerb::Key { file } => {
@@ -21,8 +29,26 @@ pub fn run(verb: &ApplianceVerb, as_json: bool, context: &Context<'_>) -> Result
         ApplianceVerb::Packages => packages(as_json),
         ApplianceVerb::Start { step } => step_of(*step, &context.cancel),
         ApplianceVerb::Helper { user } => helper::run(user, &context.cancel).map(|()| 0),
-        ApplianceVerb::Console => Ok(0),
+        ApplianceVerb::Support { output } => support(output.as_deref()),
+        ApplianceVerb::Console => (surroundings.console)(&context.cancel).map(|()| 0),
     }
+}
+
+fn support(output: Option<&Path>) -> Result<u8> {
+    let places = Places::default();
+    match output {
+        Some(path) => appliance::support_file(&places, path)?,
+        None if std::io::stdout().is_terminal() => {
+            return Err(Error::refused("the bundle is no text, and standard output is a terminal")
+                .hint("name a file, -o bundle.tar.zst, or send it there: > bundle.tar.zst"));
+        }
+        None => {
+            let mut out = std::io::stdout().lock();
+            appliance::support(&places, &mut out)?;
+            out.flush().map_err(|error| Error::io("cannot write to standard output", error))?;
+        }
+    }
+    Ok(0)
 }
 
 fn step_of(step: StartStep, cancel: &Cancel) -> Result<u8> {

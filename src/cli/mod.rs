@@ -50,6 +50,8 @@ pub struct Surroundings {
     pub token: Option<Zeroizing<String>>,
     /// The socket on which whoever started the program wants to hear of it (sd_notify(3)).
     pub notify: Option<PathBuf>,
+    /// The appliance's console, until it is told to stop: the command line starts it without knowing it.
+    pub console: fn(&Cancel) -> Result<()>,
 }
 
 /// Runs one command. The exit code: 0 done, 1 refused, 2 failed.
@@ -138,7 +140,9 @@ fn dispatch(
     surroundings: &Surroundings,
 ) -> std::result::Result<u8, Failure> {
     match &cli.verb {
-        Verb::Appliance(verb) => appliance::run(verb, cli.common.json, context).map_err(Failure::from),
+        Verb::Appliance(verb) => {
+            appliance::run(verb, cli.common.json, context, surroundings).map_err(Failure::from)
+        }
         Verb::Disk(verb) => disk::run(verb, cli.common.json, context).map_err(Failure::from),
         Verb::Explain(explain) => {
             text::explain(explain.id.as_deref(), cli.common.json).map_err(Failure::from)

@@ -9,6 +9,12 @@
 //! key = "receiver.key"
 //! clients_ca = "clients-ca.pem"
 //!
+//! [api]
+//! listen = ["[::]:8470"]              # HTTPS, for people and programs with a token
+//! certificate = "api.pem"
+//! key = "api.key"
+//! viewer = "landfall-console"         # a user of this machine who may look, through the local socket
+//!
 //! [protect]                           # for every machine
 //! checkpoint = "5s"
 //! retention = "24h every 5s, 7d every 1h, 30d every 1d"
@@ -74,6 +80,8 @@ pub struct Config {
     pub clients: Vec<Client>,
     /// Where the API is, besides the local socket.
     pub api: Option<Api>,
+    /// The user of this machine who may look through the API's local socket, besides this user and root, who may do everything.
+    pub viewer: Option<u32>,
     /// For machines that have no own.
     pub protect: Protect,
     /// Machines with settings of their own.

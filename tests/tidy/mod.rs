@@ -186,6 +186,21 @@ fn the_command_line_goes_through_ops() {
 }
 
 #[test]
+fn the_console_goes_through_ops_and_the_command_line_does_not_know_it() {
+    let console = under(sources("src"), "src/console/");
+    forbid(
+        &console,
+        &["crate::cli", "crate::appliance", "crate::service", "crate::vault", "std::fs", "landfall_boot"],
+        "console calls only ops",
+    );
+    forbid(&under(sources("src"), "src/cli/"), &["crate::console"], "cli does not know the console");
+    forbid(&under(sources("src"), "src/ops/"), &["crate::console"], "ops does not know who calls it");
+    let terminals: Vec<_> =
+        console.into_iter().filter(|file| file.path != "src/console/terminal.rs").collect();
+    forbid(&terminals, &["crossterm"], "the terminal is adapted in one file");
+}
+
+#[test]
 fn a_third_party_format_crate_is_named_in_one_file() {
     let files: Vec<File> = ["src", "image/src", "boot/src"].into_iter().flat_map(sources).collect();
     for name in ["ext4_view", "gpt::", "fatfs", "quick_xml", "libdeflater", "liblzma", "lz4_flex"] {

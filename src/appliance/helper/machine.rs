@@ -54,6 +54,12 @@ pub trait Machine: Send + Sync {
     /// Those of `take`.
     fn support(&self, take: &mut dyn FnMut(&str, &[u8]) -> Result<()>) -> Result<()>;
 
+    /// Forgets the first token: it was noted. Where it is gone already, that is as well.
+    ///
+    /// # Errors
+    /// I/O where it cannot be kept that it is to be shown no more: it is still there then.
+    fn forget_token(&self) -> Result<()>;
+
     /// Starts the machine again. Returns before it goes down.
     fn restart(&self) -> Result<()>;
 

@@ -19,6 +19,7 @@
 //! | `grow-disk` | | `done`: the vault has all of its disk |
 //! | `update` | | `send`, then the update is sent in chunks, then `done` |
 //! | `support-bundle` | | `stream`, then a .tar.zst comes in chunks |
+//! | `forget-token` | | `done`: the first token is shown no more, and no other is made |
 //! | `restart`, `power-off` | | `done`, and then it goes down |
 //! | `restart-service` | | `done` |
 //!
@@ -117,6 +118,8 @@ pub enum Request {
     Update {},
     /// What somebody needs who helps.
     SupportBundle {},
+    /// The first token was noted.
+    ForgetToken {},
     /// Start again.
     Restart {},
     /// Switch off.
@@ -175,6 +178,7 @@ impl Request {
             Request::GrowDisk {} => "grow-disk",
             Request::Update {} => "update",
             Request::SupportBundle {} => "support-bundle",
+            Request::ForgetToken {} => "forget-token",
             Request::Restart {} => "restart",
             Request::PowerOff {} => "power-off",
             Request::RestartService {} => "restart-service",
@@ -231,6 +235,7 @@ mod tests {
             (r#"{"request":"grow-disk"}"#, "grow-disk"),
             (r#"{"request":"update"}"#, "update"),
             (r#"{"request":"support-bundle"}"#, "support-bundle"),
+            (r#"{"request":"forget-token"}"#, "forget-token"),
             (r#"{"request":"restart"}"#, "restart"),
             (r#"{"request":"power-off"}"#, "power-off"),
             (r#"{"request":"restart-service"}"#, "restart-service"),
@@ -253,6 +258,7 @@ mod tests {
             r#"{"request":"shell"}"#,
             r#"{"request":"status","a":1}"#,
             r#"{"request":"restart","when":"now"}"#,
+            r#"{"request":"forget-token","path":"/etc/passwd"}"#,
             r#"{"request":"set-hostname","hostname":"a; reboot"}"#,
             r#"{"request":"set-hostname","hostname":"--help"}"#,
             r#"{"request":"set-hostname"} {"request":"restart"}"#,

@@ -183,6 +183,7 @@ impl Server {
             Request::ClaimDisk { disk, serial } => says = machine.claim_disk(&disk, &serial)?,
             Request::GrowDisk {} => says = machine.grow_disk()?,
             Request::Update {} => says = self.update(stream)?,
+            Request::ForgetToken {} => machine.forget_token()?,
             Request::Restart {} => machine.restart()?,
             Request::PowerOff {} => machine.power_off()?,
             Request::RestartService {} => machine.restart_service()?,

@@ -18,6 +18,14 @@ pub enum ApplianceVerb {
     },
     /// List the packages that the appliance is made of, with their digests
     Packages,
+    /// Fetch the running appliance's support bundle, a .tar.zst: state, settings and logs, without secrets
+    ///
+    /// Runs on the appliance, as root. From elsewhere: ssh root@ADDRESS landfall appliance support > bundle.tar.zst
+    Support {
+        /// Write it to this new file instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// A step of the running appliance's start
     #[command(hide = true)]
     Start {

@@ -1,13 +1,16 @@
-//! `landfall appliance`: the image of a recovery site's machine, made from a distribution's packages and this program.
+//! `landfall appliance`: the image of a recovery site's machine, made from a distribution's packages and this program; and
+//! what its console asks ([`console`]).
 
 mod bill;
 pub mod build;
+pub mod console;
 mod define;
 mod fetch;
 mod files;
 mod image;
 mod update;
 
+pub use console::{support, support_file};
 pub use fetch::{MIRRORS, Packages};
 pub use image::{Built, Wanted, build};
 pub use update::make_key;

@@ -1,6 +1,7 @@
 //! Who calls, and what that one may do.
 
 use super::call::Refusal;
+use super::server::is_own;
 use crate::name::Name;
 use crate::receive::{Certificate, Peer, Place};
 use crate::report::api::Role;
@@ -23,9 +24,9 @@ const SECRET: usize = 32;
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The local socket, by this user or root.
+    /// The local socket, by this user or root, or by the viewer of the service's file.
     Local {
-        /// Which of the two.
+        /// Which of them.
         uid: u32,
     },
     /// TLS.
@@ -76,7 +77,7 @@ impl fmt::Display for Caller {
 /// Lets a caller through who may do what `needs` says.
 ///
 /// # Errors
-/// 401 without a valid token, 403 with one that does not allow it.
+/// 401 without a valid token, 403 with one that does not allow it, and for what the viewer on this machine may not do.
 pub(super) fn let_in(
     catalog: &Catalog,
     origin: Origin,
@@ -84,7 +85,20 @@ pub(super) fn let_in(
     needs: Role,
 ) -> std::result::Result<Caller, Refusal> {
     if let Origin::Local { uid } = origin {
-        return Ok(Caller::Local(uid));
+        // Nobody else than the viewer has come in who is not this user or root.
+        return match is_own(uid) || needs == Role::Read {
+            true => Ok(Caller::Local(uid)),
+            false => Err(Refusal {
+                status: StatusCode::FORBIDDEN,
+                error: Error::refused(format!(
+                    "the local user {uid} may look and no more, and this needs the role {}",
+                    needs.name()
+                ))
+                .hint(
+                    "root and the service's own user may, or whoever has a token with that role, over HTTPS",
+                ),
+            }),
+        };
     }
     let unauthorised = |says: &str| {
         let error = Error::refused(says)

@@ -24,6 +24,7 @@ use hyper_util::service::TowerToHyperService;
 use landfall_image::{Error, Result};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,13 @@ pub fn bind(service: &Arc<Service>, limits: Limits) -> Result<Api> {
     // Certificates first: a port is not taken in vain.
     let tls = config.api.as_ref().map(Certificate::open).transpose()?;
     let (local, file) = doors::unix(&config.api_socket())?;
+    if config.viewer.is_some() {
+        // Who comes in is looked at besides.
+        let socket = config.api_socket();
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660)).map_err(|e| {
+            Error::io("cannot be opened to the group of the service's user", e).in_file(&socket)
+        })?;
+    }
     let mut all = vec![Door::Local(local, file)];
     for address in config.api.iter().flat_map(|api| &api.listen) {
         all.push(Door::Network(doors::tcp(*address)?));
@@ -196,7 +204,9 @@ async fn attend(shared: &Arc<Shared>, socket: Socket, router: Router, mut stop: 
         };
         let refused = match (&place, origin) {
             (Err(why), _) => Some(*why),
-            (_, Origin::Local { uid }) if !is_own(uid) => Some("it is another user's"),
+            (_, Origin::Local { uid }) if !is_own(uid) && shared.service.config().viewer != Some(uid) => {
+                Some("it is another user's")
+            }
             _ => None,
         };
         let Ok(ticket) = place else {

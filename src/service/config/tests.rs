@@ -27,6 +27,7 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
         listen = ["0.0.0.0:8470"]
         certificate = "a.pem"
         key = "/a.key"
+        viewer = "root"
         [protect]
         checkpoint = "10s"
         [machine.db01]
@@ -48,6 +49,7 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
     )
     .unwrap();
     assert_eq!(config.vault, Path::new("/etc/landfall/v"));
+    assert_eq!((config.viewer, parse("[api]\nviewer = \"992\"").unwrap().viewer), (Some(0), Some(992)));
     assert_eq!(config.api.as_ref().unwrap().certificate, Path::new("/etc/landfall/a.pem"));
     let [web, db] = ["web01", "db01"].map(|name| name.parse::<Name>().unwrap());
     assert_eq!((config.protect(&web).rpo.as_secs(), config.protect(&db).rpo.as_secs()), (30, 60));
@@ -105,6 +107,7 @@ fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
             "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",
             "whose certificates",
         ),
+        ("[api]\nviewer = \"nobody of that name\"", "line 2"),
         ("[[receive.client]]\nsubject = \"hv1\"\nmachines = [\"*\"]", "line 2"),
         ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),
     ] {

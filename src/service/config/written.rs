@@ -113,6 +113,10 @@ struct WrittenApi {
     /// `clients_ca` is there, else by a token. Which machines a certificate may send is said in `[receive] client`.
     #[schemars(with = "Option<Senders>")]
     senders: Option<Spanned<Senders>>,
+    /// A user of this machine, by name or number, who may look through the local socket and do no more. The socket is opened to the
+    /// group of the service's user, so this one has to be in it.
+    #[schemars(with = "Option<String>")]
+    viewer: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -387,6 +391,7 @@ impl Written {
             pull: ClientOptions { tls, ..ClientOptions::default() },
             clients: self.clients()?,
             api: self.api(&path)?,
+            viewer: self.api.viewer.as_ref().map(user).transpose()?,
             alarm: self.alarm()?,
             sends: self.send.iter().map(|send| send.check(&path)).collect::<Result<_, _>>()?,
             vault,
@@ -593,23 +598,27 @@ impl Written {
 
 /// The number of a group (group(5)).
 fn group(text: &Spanned<String>) -> Result<u32, Bad> {
+    number(text, "/etc/group", "group", "getent group shows those that there are")
+}
+
+/// A user by name or number.
+fn user(text: &Spanned<String>) -> Result<u32, Bad> {
+    number(text, "/etc/passwd", "user", "getent passwd shows those that there are")
+}
+
+/// The third field of the line with that name (passwd(5), group(5)), or the number that it is.
+fn number(text: &Spanned<String>, path: &str, what: &str, hint: &str) -> Result<u32, Bad> {
     let name = text.get_ref();
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let groups = std::fs::read_to_string("/etc/group")
-        .map_err(|error| Error::io("cannot read", error).in_file(Path::new("/etc/group")))?;
-    let number = groups.lines().find_map(|line| {
+    let path = Path::new(path);
+    let lines = std::fs::read_to_string(path).map_err(|e| Error::io("cannot read", e).in_file(path))?;
+    let number = lines.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         (fields.first() == Some(&name.as_str())).then(|| fields.get(2)?.parse().ok())?
     });
-    number.ok_or_else(|| {
-        bad(
-            text.span().start,
-            format!("this machine has no group {name:?}"),
-            "getent group shows those that there are",
-        )
-    })
+    number.ok_or_else(|| bad(text.span().start, format!("this machine has no {what} {name:?}"), hint))
 }
 
 /// 64 hexadecimal digits, in pairs with colons or not.

@@ -88,6 +88,10 @@ impl Machine for Double {
         take("journal/this-boot.txt", journal.as_bytes())?;
         take("proc/cmdline.txt", b"a b password=hunter2 -----BEGIN EC PRIVATE KEY-----\\nhunter2")
     }
+    fn forget_token(&self) -> Result<()> {
+        self.did("forget-token");
+        Ok(())
+    }
     fn restart(&self) -> Result<()> {
         self.did("restart");
         Ok(())
@@ -172,7 +176,7 @@ fn what_is_asked_is_kept_and_done() {
         client.change(&request(r#"{"request":"set-time","utc":"2026-11-29T14:03:05Z"}"#)).unwrap(),
         ["set"]
     );
-    for simple in ["restart", "power-off", "restart-service"] {
+    for simple in ["forget-token", "restart", "power-off", "restart-service"] {
         client.change(&request(&format!(r#"{{"request":"{simple}"}}"#))).unwrap();
     }
     client.change(&request(r#"{"request":"claim-disk","disk":"sdb","serial":"S 1"}"#)).unwrap();
@@ -184,6 +188,7 @@ fn what_is_asked_is_kept_and_done() {
             "apply HostName",
             "apply Network",
             "clock 2026-11-29 14:03:05 UTC",
+            "forget-token",
             "restart",
             "power-off",
             "restart-service",

@@ -232,6 +232,19 @@ impl Machine for System {
         Ok(())
     }
 
+    fn forget_token(&self) -> Result<()> {
+        let below = |path: &str| self.root.join(path.trim_start_matches('/'));
+        // First the mark: a token that is gone without it would be made anew at the next start.
+        state::write(&below(places::WELCOMED), b"", 0o644)?;
+        let token = below(places::FIRST_TOKEN);
+        match fs::remove_file(&token) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::io("cannot be removed", error).in_file(&token))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn restart(&self) -> Result<()> {
         Run::Restart.done()
     }

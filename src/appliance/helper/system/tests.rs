@@ -133,6 +133,25 @@ fn what_is_not_there_is_told_and_not_pretended() {
 }
 
 #[test]
+fn the_first_token_is_forgotten_and_none_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::below(dir.path());
+    put(dir.path(), &places::FIRST_TOKEN[1..], "lf_1");
+    // It may be gone: another console was quicker.
+    for _ in 0..2 {
+        system.forget_token().unwrap();
+        assert!(!dir.path().join(&places::FIRST_TOKEN[1..]).exists());
+        assert!(dir.path().join(&places::WELCOMED[1..]).exists());
+    }
+    // Where that cannot be kept it is not forgotten.
+    put(dir.path(), &places::FIRST_TOKEN[1..], "lf_1");
+    std::fs::remove_file(dir.path().join(&places::WELCOMED[1..])).unwrap();
+    std::fs::create_dir(dir.path().join(&places::WELCOMED[1..])).unwrap();
+    assert!(system.forget_token().is_err());
+    assert!(dir.path().join(&places::FIRST_TOKEN[1..]).exists());
+}
+
+#[test]
 fn the_bundle_names_no_file_of_secrets() {
     let system = System::default();
     let mut names = Vec::new();

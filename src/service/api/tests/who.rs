@@ -1,9 +1,11 @@
 //! Who is let in, and who is not.
 
+use super::super::caller::{Origin, let_in};
 use super::super::server::is_own;
 use super::super::table::routes;
 use super::{Running, certificates, exchange, request};
 use crate::report::api::Role;
+use axum::http::HeaderMap;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -95,33 +97,75 @@ fn the_local_socket_is_this_users_and_roots() {
         eprintln!("SKIPPED: only root can try the local socket as another user");
         return;
     }
-    std::fs::set_permissions(running.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::set_permissions(running.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
-    let script = "import os, socket, sys\n\
-                  os.setgroups([]); os.setgid(65534); os.setuid(int(sys.argv[2]))\n\
-                  s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n\
-                  try:\n    s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n')\n    \
-                  print(s.recv(65536).decode()[:12])\n\
-                  except ConnectionError:\n    print('')\n";
-    let ask = |uid: &str| {
-        let socket = running.socket();
-        let asked = Command::new("/usr/bin/python3")
-            .args(["-c", script])
-            .arg(&socket)
-            .arg(uid)
-            .stderr(Stdio::inherit())
-            .output();
-        asked
-            .ok()
-            .filter(|asked| asked.status.success())
-            .map(|asked| String::from_utf8(asked.stdout).unwrap())
-    };
-    let Some(root) = ask("0") else {
+    open_by_mistake(&running);
+    let Some(root) = ask_as(&running, "0", "GET", "/v1/status") else {
         eprintln!("SKIPPED: python3 is not here to try the local socket as another user");
         return;
     };
-    assert_eq!(root.trim(), "HTTP/1.1 200");
-    assert_eq!(ask("65534").unwrap().trim(), "");
+    assert_eq!(root, "HTTP/1.1 200");
+    assert_eq!(ask_as(&running, "65534", "GET", "/v1/status").unwrap(), "");
+}
+
+#[test]
+fn the_viewer_on_this_machine_looks_and_does_no_more() {
+    let running = Running::set_up("viewer = \"65534\"");
+    let mode = std::fs::metadata(running.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    // What it may is what the role read may, on every route.
+    let catalog = running.service.catalog();
+    for route in routes() {
+        let Some(needs) = route.role else { continue };
+        let may = |uid| let_in(catalog, Origin::Local { uid }, &HeaderMap::new(), needs);
+        assert_eq!(may(65_534).is_ok(), needs == Role::Read, "{} {}", route.method, route.path);
+        assert!(may(rustix::process::geteuid().as_raw()).is_ok());
+        let changes = ["POST", "PUT", "DELETE"].contains(&route.method.as_str());
+        assert!(!(changes && may(65_534).is_ok()), "{} {}", route.method, route.path);
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can try the local socket as another user");
+        return;
+    }
+    open_by_mistake(&running);
+    let Some(looked) = ask_as(&running, "65534", "GET", "/v1/status") else {
+        eprintln!("SKIPPED: python3 is not here to try the local socket as another user");
+        return;
+    };
+    assert_eq!(looked, "HTTP/1.1 200");
+    for (method, path) in [
+        ("POST", "/v1/machines/none/points"),
+        ("PUT", "/v1/machines/none"),
+        ("DELETE", "/v1/machines/none"),
+        ("GET", "/v1/tokens"),
+    ] {
+        assert_eq!(ask_as(&running, "65534", method, path).unwrap(), "HTTP/1.1 403", "{method} {path}");
+    }
+    // Nobody else has come in with it.
+    assert_eq!(ask_as(&running, "65533", "GET", "/v1/status").unwrap(), "");
+}
+
+/// Lets everybody open the socket, which is no reason to answer.
+fn open_by_mistake(running: &Running) {
+    std::fs::set_permissions(running.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(running.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
+}
+
+/// The first word and the status of the answer to a user of that number, empty where it is turned away; `None` without Python.
+fn ask_as(running: &Running, uid: &str, method: &str, path: &str) -> Option<String> {
+    let script = "import os, socket, sys\n\
+                  os.setgroups([]); os.setgid(65534); os.setuid(int(sys.argv[2]))\n\
+                  s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n\
+                  try:\n    s.sendall(f'{sys.argv[3]} {sys.argv[4]} HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n'.encode())\n    \
+                  print(s.recv(65536).decode()[:12])\n\
+                  except ConnectionError:\n    print('')\n";
+    let socket = running.socket();
+    let asked = Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .arg(&socket)
+        .args([uid, method, path])
+        .stderr(Stdio::inherit())
+        .output();
+    let asked = asked.ok().filter(|asked| asked.status.success())?;
+    Some(String::from_utf8(asked.stdout).unwrap().trim().to_owned())
 }
 
 #[test]

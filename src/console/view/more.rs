@@ -1,0 +1,87 @@
+//! Screens that tell: the first token, the support bundle, the log, and what goes down.
+
+use super::Page;
+use super::status::{authority, in_address, reachable};
+use crate::console::state::State;
+use crate::ops::appliance::console::API_PORT;
+
+/// The address that is named in commands.
+fn address(state: &State) -> String {
+    let machine = state.machine.here();
+    machine
+        .and_then(|machine| reachable(machine).first().copied())
+        .map_or_else(|| "ADDRESS".to_owned(), in_address)
+}
+
+pub fn welcome(state: &State, width: usize) -> Page {
+    let mut page = Page::new(width, "Enter: it is noted, do not show it again   Esc: later");
+    let Some(token) = state.token() else {
+        page.text("The token was noted, and is not shown again.");
+        return page;
+    };
+    page.strong("Welcome. This is the administrator's token: who has it may do everything with the service, over HTTPS.");
+    page.blank();
+    page.strong(token);
+    page.blank();
+    page.text("On another machine that has landfall:");
+    page.text(&format!("export LANDFALL_SERVICE=https://{}:{API_PORT}", address(state)));
+    page.text(&format!("export LANDFALL_TOKEN={token}"));
+    page.text("landfall status --tls-ca ca.pem");
+    page.blank();
+    page.text("ca.pem is the certificate of this appliance's authority. It is the right one where its fingerprint is this:");
+    authority(&mut page, state);
+    page.blank();
+    page.strong("Press Enter when you have noted it: it is not shown again.");
+    if address(state) == "ADDRESS" {
+        page.text("This machine has no address yet: N (Network) sets one; W comes back to here.");
+    }
+    page
+}
+
+pub fn bundle(state: &State, width: usize) -> Page {
+    let mut page = Page::new(width, "K: keys for SSH   Esc: status");
+    page.text("The support bundle has the machine's state, its settings and its logs. What looks like a secret is taken out of it; look through it before you send it to somebody.");
+    page.blank();
+    page.text("Fetch it from another machine:");
+    page.blank();
+    page.exactly(&format!(
+        "  ssh root@{} landfall appliance support > bundle.tar.zst",
+        address(state).trim_matches(['[', ']'])
+    ));
+    page.blank();
+    let keys = state.machine.here().map(|machine| machine.settings.ssh_keys.iter().flatten().count());
+    match keys {
+        Some(0) => page.strong("That needs a key for SSH, and there is none yet: K (Keys) adds one."),
+        Some(_) => page.text("That needs one of the keys that K (Keys) lists."),
+        None => page.text("That needs a key for SSH: K (Keys) lists them."),
+    }
+    page
+}
+
+pub fn log(state: &State, width: usize) -> Page {
+    let mut page = Page::new(width, "Enter: read it again   Home/End: oldest/newest   Esc: status");
+    match state.log.get() {
+        None => page.text("... the log is being read"),
+        Some(Err(problem)) => {
+            page.strong("The log cannot be read.");
+            page.problem(problem);
+        }
+        Some(Ok(lines)) if lines.is_empty() => page.text("The service has not logged anything yet."),
+        Some(Ok(lines)) => lines.iter().for_each(|line| page.text(line)),
+    }
+    page
+}
+
+pub fn power(width: usize) -> Page {
+    let mut page = Page::new(width, "1, 2, 3: choose; you are asked before it is done   Esc: status");
+    for (number, says, more) in [
+        ("1", "Restart the service", "Disks that come in wait for some seconds, and go on by themselves."),
+        ("2", "Restart the machine", "Nothing is received for about a minute."),
+        ("3", "Power off", "Nothing is protected until it is switched on again."),
+    ] {
+        page.strong(&format!("{number}  {says}"));
+        page.below(more);
+        page.blank();
+    }
+    page
+}
