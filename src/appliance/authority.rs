@@ -12,8 +12,8 @@
 use super::state;
 use landfall_image::{Error, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -43,10 +43,12 @@ fn odd(e: impl std::fmt::Display) -> Error {
 
 /// Letters, digits, `-`, `_`, `.`: what a certificate's name may have.
 fn plain(name: &str) -> Result<()> {
-    let good = (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let good = (1..=64).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match good {
         true => Ok(()),
-        false => Err(Error::refused(format!("{name:?} is no name for a certificate")).hint("take letters, digits, - _ and ., 64 at most")),
+        false => Err(Error::refused(format!("{name:?} is no name for a certificate"))
+            .hint("take letters, digits, - _ and ., 64 at most")),
     }
 }
 
@@ -118,9 +120,11 @@ impl Authority {
         }
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         // Other landfalls are sent to with it, too.
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         // The same key as before: a source that knows it goes on.
-        let old = state::read(&key)?.and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
+        let old =
+            state::read(&key)?.and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
         let pair = match old {
             Some(pair) => pair,
             None => KeyPair::generate().map_err(odd)?,
@@ -145,7 +149,8 @@ impl Authority {
 /// `Corrupt`
 pub fn fingerprint(pem: &str) -> Result<String> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(odd)?;
-    let digits: Vec<String> = Sha256::digest(&pem.contents).iter().map(|byte| format!("{byte:02X}")).collect();
+    let digits: Vec<String> =
+        Sha256::digest(&pem.contents).iter().map(|byte| format!("{byte:02X}")).collect();
     Ok(digits.join(":"))
 }
 
@@ -191,13 +196,19 @@ mod tests {
         };
         assert!(String::from_utf8_lossy(&out.stdout).trim().ends_with(&print), "{out:?}");
         for (purpose, file, more) in [
-            ("sslserver", "server.pem", &["-verify_ip", "10.0.0.6", "-verify_hostname", "dr1.example.org"][..]),
+            (
+                "sslserver",
+                "server.pem",
+                &["-verify_ip", "10.0.0.6", "-verify_hostname", "dr1.example.org"][..],
+            ),
             ("sslclient", "client.pem", &[]),
             ("sslclient", "server.pem", &[]),
         ] {
             // Whatever the clock says.
             for time in ["1600000000", "4000000000"] {
-                let args = [&["verify", "-CAfile", "ca.pem", "-attime", time, "-purpose", purpose], more, &[file]].concat();
+                let args =
+                    [&["verify", "-CAfile", "ca.pem", "-attime", time, "-purpose", purpose], more, &[file]]
+                        .concat();
                 let out = run(&args).unwrap();
                 assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
             }
@@ -211,7 +222,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.key"), "torn").unwrap();
         Authority::open(dir.path()).unwrap();
-        std::fs::write(dir.path().join("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        std::fs::write(
+            dir.path().join("ca.pem"),
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        )
+        .unwrap();
         let Err(error) = Authority::open(dir.path()) else { panic!("it was made anew") };
         assert_eq!(error.kind(), landfall_image::Kind::Corrupt);
     }

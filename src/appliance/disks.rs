@@ -92,7 +92,8 @@ pub struct FoundDisk {
 /// All disks but discs, floppies and what is made of other devices.
 pub fn list(boot: &Boot) -> Vec<FoundDisk> {
     let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
-    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     let other = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
     names.retain(|name| !other.iter().any(|prefix| name.starts_with(prefix)));
@@ -117,7 +118,14 @@ fn look(boot: &Boot, name: &str) -> Option<FoundDisk> {
         false if about("ro") == "1" => Holds::Something { what: "read-only".into() },
         false => holds(&device, name).unwrap_or_else(|error| Holds::Unreadable { why: error.to_string() }),
     };
-    Some(FoundDisk { size: Bytes(sectors.saturating_mul(512)), sector, model: about("device/model"), serial, holds, device })
+    Some(FoundDisk {
+        size: Bytes(sectors.saturating_mul(512)),
+        sector,
+        model: about("device/model"),
+        serial,
+        holds,
+        device,
+    })
 }
 
 /// What is on a device.
@@ -131,7 +139,8 @@ fn holds(device: &Path, name: &str) -> Result<Holds> {
             false => Holds::Something { what: "data without a partition table".into() },
         });
     };
-    let vaults: Vec<_> = table.entries.iter().filter(|entry| entry.kind == TypeId::Gpt(layout::VAULT)).collect();
+    let vaults: Vec<_> =
+        table.entries.iter().filter(|entry| entry.kind == TypeId::Gpt(layout::VAULT)).collect();
     match (&vaults[..], table.entries.len()) {
         ([vault], 1) if vault.attributes & COMPLETE == 0 => {
             // Up to the moment of the bit nothing but our own work can be there.
@@ -145,10 +154,15 @@ fn holds(device: &Path, name: &str) -> Result<Holds> {
             true => Holds::Nothing,
             false => Holds::Something { what: "data behind an empty partition table".into() },
         }),
-        (_, count) => Ok(Holds::Something { what: format!("{count} partitions of a {} table)", match table.scheme {
-            partition::Scheme::Gpt => "GPT",
-            partition::Scheme::Mbr => "MBR",
-        }) }),
+        (_, count) => Ok(Holds::Something {
+            what: format!(
+                "{count} partitions of a {} table)",
+                match table.scheme {
+                    partition::Scheme::Gpt => "GPT",
+                    partition::Scheme::Mbr => "MBR",
+                }
+            ),
+        }),
     }
 }
 
@@ -162,7 +176,8 @@ fn is_remains(disk: &dyn Disk) -> Result<bool> {
         disk.read_at(GuestOffset(at), &mut array)?;
         let (first, rest) = array.split_at(128);
         let is_vault = first.starts_with(&layout::VAULT.to_bytes_le());
-        let attributes = first.get(48..56).and_then(|bytes| bytes.try_into().ok()).map_or(COMPLETE, u64::from_le_bytes);
+        let attributes =
+            first.get(48..56).and_then(|bytes| bytes.try_into().ok()).map_or(COMPLETE, u64::from_le_bytes);
         if is_vault && attributes & COMPLETE == 0 && rest.iter().all(|byte| *byte == 0) {
             return Ok(true);
         }
@@ -196,7 +211,8 @@ fn is_blank(disk: &dyn Disk, table: bool) -> Result<bool> {
     let step = size / PLACES;
     for place in 1..PLACES {
         // Not only where structures like to begin.
-        let at = place.saturating_mul(step).saturating_add(place.wrapping_mul(0x9e37_79b9) % step.max(1)) & !511;
+        let at =
+            place.saturating_mul(step).saturating_add(place.wrapping_mul(0x9e37_79b9) % step.max(1)) & !511;
         let end = at.saturating_add(PLACE as u64);
         if end <= size.saturating_sub(skip) && at >= skip && !zero(at, end)? {
             return Ok(false);
@@ -244,12 +260,16 @@ pub fn choose(disks: &[FoundDisk], known: Option<Uuid>) -> Choice {
         [] => {}
         several => {
             return Choice::Nothing(Problem::new(
-                format!("there are {} data disks, and none of them was this appliance's before", several.len()),
+                format!(
+                    "there are {} data disks, and none of them was this appliance's before",
+                    several.len()
+                ),
                 "Choose one under Disks, or detach the others.",
             ));
         }
     }
-    let may = |disk: &&FoundDisk| matches!(disk.holds, Holds::Nothing | Holds::Unfinished) && disk.size >= SMALLEST;
+    let may =
+        |disk: &&FoundDisk| matches!(disk.holds, Holds::Nothing | Holds::Unfinished) && disk.size >= SMALLEST;
     // What was begun is finished before anything else is.
     let best = disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size));
     match best {
@@ -258,7 +278,9 @@ pub fn choose(disks: &[FoundDisk], known: Option<Uuid>) -> Choice {
             let others = disks.iter().filter(|disk| disk.holds != Holds::System).count();
             let seen = match others {
                 0 => "there is no data disk".to_owned(),
-                1 => "there is no data disk: the one other disk is not empty, or smaller than 1 GiB".to_owned(),
+                1 => {
+                    "there is no data disk: the one other disk is not empty, or smaller than 1 GiB".to_owned()
+                }
                 n => format!("there is no data disk: of {n} other disks none is empty and of 1 GiB or more"),
             };
             Choice::Nothing(Problem::new(
@@ -277,7 +299,11 @@ pub fn make(device: &Path) -> Result<(PathBuf, Uuid)> {
     let name = device.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     match holds(device, &name)? {
         Holds::Nothing | Holds::Unfinished => {}
-        _ => return Err(Error::refused("is not empty: it is left alone").in_file(device).hint("attach an empty disk")),
+        _ => {
+            return Err(Error::refused("is not empty: it is left alone")
+                .in_file(device)
+                .hint("attach an empty disk"));
+        }
     }
     let about = |what: &str| fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
     let size = Bytes(about("size").trim().parse::<u64>().unwrap_or(0).saturating_mul(512));
@@ -307,7 +333,9 @@ pub fn make(device: &Path) -> Result<(PathBuf, Uuid)> {
         programs::MKFS_XFS,
         &["-q", "-f", "-L", layout::VAULT_LABEL, "-m", &id, &partition.to_string_lossy()],
     )?;
-    File::open(&partition).and_then(|file| file.sync_all()).map_err(|e| Error::io("cannot sync", e).in_file(&partition))?;
+    File::open(&partition)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| Error::io("cannot sync", e).in_file(&partition))?;
     vault.attributes = COMPLETE;
     table.partitions = vec![vault.clone()];
     write_table(device, &table, size)?;
@@ -358,7 +386,8 @@ pub fn mount_vault(partition: &Path) -> Result<()> {
         )
     })?;
     let user = rustix::fs::Uid::from_raw(places::SERVICE_USER);
-    rustix::fs::chown(at, Some(user), Some(rustix::fs::Gid::from_raw(places::SERVICE_USER))).map_err(|e| failed(e.into()))?;
+    rustix::fs::chown(at, Some(user), Some(rustix::fs::Gid::from_raw(places::SERVICE_USER)))
+        .map_err(|e| failed(e.into()))?;
     fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed)
 }
 
@@ -370,8 +399,9 @@ pub fn known() -> Result<Option<Uuid>> {
     let path = Path::new(places::VAULT_ID);
     match fs::read(path) {
         Ok(bytes) => {
-            let known: Known = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::corrupt(format!("cannot be understood: {e}")).in_file(path).at(FileOffset(0)))?;
+            let known: Known = serde_json::from_slice(&bytes).map_err(|e| {
+                Error::corrupt(format!("cannot be understood: {e}")).in_file(path).at(FileOffset(0))
+            })?;
             Ok(Some(known.vault))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -394,12 +424,16 @@ pub struct Claim {
 /// `Refused` where the disk is not there, is another one by now, or has content.
 pub fn claimed(disks: &[FoundDisk], claim: &Claim) -> Result<Choice> {
     let device = Path::new("/dev").join(&claim.disk);
-    let refused = |says: &str, hint: &str| Err(Error::refused(says.to_owned()).in_file(&device).hint(hint.to_owned()));
+    let refused =
+        |says: &str, hint: &str| Err(Error::refused(says.to_owned()).in_file(&device).hint(hint.to_owned()));
     let Some(disk) = disks.iter().find(|disk| disk.device == device) else {
         return refused("is no disk of this machine", "choose one of those that are shown under Disks");
     };
     if disk.serial != claim.serial {
-        return refused("is another disk than the one that was chosen", "look at the disks again: their names have changed");
+        return refused(
+            "is another disk than the one that was chosen",
+            "look at the disks again: their names have changed",
+        );
     }
     match &disk.holds {
         Holds::Nothing | Holds::Unfinished if disk.size >= SMALLEST => Ok(Choice::Make(disk.device.clone())),
@@ -425,7 +459,8 @@ pub fn grow(boot: &Boot) -> Result<()> {
         Holds::Vault { id, partition } if Some(*id) == known => Some((disk, partition)),
         _ => None,
     });
-    let (disk, _) = ours.ok_or_else(|| Error::refused("there is no data disk to grow").hint("attach it first"))?;
+    let (disk, _) =
+        ours.ok_or_else(|| Error::refused("there is no data disk to grow").hint("attach it first"))?;
     let raw = landfall_image::raw::open(Source::open(&disk.device)?, &Gate::own_folder())?.disk;
     let grown = partition::create::grown(raw.as_ref())?;
     drop(raw);
@@ -486,7 +521,10 @@ mod tests {
         let tiny = disk("/dev/sde", 0, Holds::Nothing);
         let begun = disk("/dev/sdf", 5, Holds::Unfinished);
         let choose = |disks: &[&FoundDisk], known: Option<u128>| {
-            super::choose(&disks.iter().map(|disk| (*disk).clone()).collect::<Vec<_>>(), known.map(Uuid::from_u128))
+            super::choose(
+                &disks.iter().map(|disk| (*disk).clone()).collect::<Vec<_>>(),
+                known.map(Uuid::from_u128),
+            )
         };
         assert_eq!(choose(&[&system, &full, &small, &large], None), Choice::Make("/dev/sdd".into()));
         assert_eq!(choose(&[&system, &full, &large, &begun], None), Choice::Make("/dev/sdf".into()));
@@ -546,7 +584,9 @@ mod tests {
             let now = holds(&path, "sdb").unwrap();
             match complete {
                 false => assert_eq!(now, Holds::Unfinished),
-                true => assert_eq!(now, Holds::Vault { id: Uuid::from_u128(7), partition: "/dev/sdb1".into() }),
+                true => {
+                    assert_eq!(now, Holds::Vault { id: Uuid::from_u128(7), partition: "/dev/sdb1".into() })
+                }
             }
             table.partitions[0].attributes = COMPLETE;
         }

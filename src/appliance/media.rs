@@ -71,7 +71,10 @@ fn candidates(boot: &Boot) -> Vec<PathBuf> {
     let other = ["loop", "ram", "zram", "dm-", "md", "nbd", "fd"];
     block_devices()
         .into_iter()
-        .filter(|name| !other.iter().any(|prefix| name.starts_with(prefix)) && (system.is_empty() || !name.starts_with(&system)))
+        .filter(|name| {
+            !other.iter().any(|prefix| name.starts_with(prefix))
+                && (system.is_empty() || !name.starts_with(&system))
+        })
         .map(|name| Path::new("/dev").join(name))
         .filter(|device| *device != boot.root)
         .collect()
@@ -88,7 +91,9 @@ fn block_devices() -> Vec<String> {
 /// True where a SCSI device says that it is a CD drive (type 5, SPC-4 table 147).
 fn has_drive() -> bool {
     let devices = fs::read_dir("/sys/bus/scsi/devices").into_iter().flatten().flatten();
-    devices.map(|device| device.path().join("type")).any(|path| fs::read_to_string(path).is_ok_and(|kind| kind.trim() == "5"))
+    devices
+        .map(|device| device.path().join("type"))
+        .any(|path| fs::read_to_string(path).is_ok_and(|kind| kind.trim() == "5"))
 }
 
 /// The file system of a medium that is worth a look: any on a disc, elsewhere those with cloud-init's labels.
@@ -121,10 +126,16 @@ mod tests {
     fn media_are_known_by_their_labels() {
         let dir = tempfile::tempdir().unwrap();
         let tool = |program: &str, args: &[&str]| {
-            Command::new(program).args(args).current_dir(dir.path()).output().is_ok_and(|out| out.status.success())
+            Command::new(program)
+                .args(args)
+                .current_dir(dir.path())
+                .output()
+                .is_ok_and(|out| out.status.success())
         };
         std::fs::create_dir(dir.path().join("files")).unwrap();
-        for (label, kind) in [("cidata", Some(FileSystem::Vfat)), ("config-2", Some(FileSystem::Vfat)), ("other", None)] {
+        for (label, kind) in
+            [("cidata", Some(FileSystem::Vfat)), ("config-2", Some(FileSystem::Vfat)), ("other", None)]
+        {
             let name = format!("{label}.fat");
             File::create(dir.path().join(&name)).unwrap().set_len(4 << 20).unwrap();
             if !tool("mkfs.fat", &["-n", &label.to_uppercase(), &name]) {
@@ -138,7 +149,11 @@ mod tests {
                 eprintln!("SKIPPED: media_are_known_by_their_labels: neither xorriso nor genisoimage here");
                 continue;
             }
-            assert_eq!(file_system(&dir.path().join("disc.iso")), kind.map(|_| FileSystem::Iso9660), "{label}");
+            assert_eq!(
+                file_system(&dir.path().join("disc.iso")),
+                kind.map(|_| FileSystem::Iso9660),
+                "{label}"
+            );
             // Whatever a disc is called, it may be the hypervisor's.
             std::fs::rename(dir.path().join("disc.iso"), dir.path().join("sr0")).unwrap();
             assert_eq!(file_system(&dir.path().join("sr0")), Some(FileSystem::Iso9660));

@@ -26,7 +26,8 @@ pub fn run(cancel: &Cancel) -> Result<()> {
     }
     let failed = |e: std::io::Error| Error::io("the power button cannot be read", e);
     while !cancel.is_cancelled() {
-        let mut fds: Vec<PollFd<'_>> = buttons.iter().map(|button| PollFd::new(button, PollFlags::IN)).collect();
+        let mut fds: Vec<PollFd<'_>> =
+            buttons.iter().map(|button| PollFd::new(button, PollFlags::IN)).collect();
         match poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             other => other.map_err(|e| failed(e.into()))?,
@@ -59,7 +60,8 @@ fn buttons() -> Vec<PathBuf> {
     let entries = fs::read_dir("/sys/class/input").into_iter().flatten().flatten();
     entries
         .filter(|entry| {
-            fs::read_to_string(entry.path().join("device/name")).is_ok_and(|name| name.trim() == "Power Button")
+            fs::read_to_string(entry.path().join("device/name"))
+                .is_ok_and(|name| name.trim() == "Power Button")
         })
         .map(|entry| PathBuf::from("/dev/input").join(entry.file_name()))
         .collect()

@@ -34,7 +34,8 @@ const SHOWN: usize = 600;
 /// `Io` where it cannot be started or a signal ended it.
 pub fn run<A: AsRef<std::ffi::OsStr>>(program: &str, args: &[A]) -> Result<(i32, String)> {
     let failed = |e| Error::io("cannot be run", e).in_file(Path::new(program));
-    let out = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(failed)?;
+    let out =
+        Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(failed)?;
     let mut text = String::from_utf8_lossy(&out.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&out.stderr));
     match out.status.code() {
@@ -53,7 +54,8 @@ pub fn must<A: AsRef<std::ffi::OsStr>>(program: &str, args: &[A]) -> Result<Stri
         (code, text) => {
             let from = text.trim_end().char_indices().rev().nth(SHOWN).map_or(0, |(at, _)| at);
             let last = text.trim_end().get(from..).unwrap_or_default().replace('\n', "; ");
-            Err(Error::io(format!("ended with {code}: {last}"), std::io::Error::other("it failed")).in_file(Path::new(program)))
+            Err(Error::io(format!("ended with {code}: {last}"), std::io::Error::other("it failed"))
+                .in_file(Path::new(program)))
         }
     }
 }

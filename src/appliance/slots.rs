@@ -60,7 +60,8 @@ pub struct Part {
 }
 
 fn wrong(says: &str) -> Error {
-    Error::corrupt(format!("the update {says}")).hint("fetch it again; its length and digest are beside it where it was built")
+    Error::corrupt(format!("the update {says}"))
+        .hint("fetch it again; its length and digest are beside it where it was built")
 }
 
 /// Reads and checks what an update says of itself; `key` is the public key that updates are signed with.
@@ -83,7 +84,10 @@ pub fn manifest(update: &mut dyn Read, key: Option<&[u8]>) -> Result<Manifest> {
         return Err(wrong("does not begin as one"));
     }
     let len = head.get(MAGIC.len()..).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
-    let len = usize::try_from(len).ok().filter(|len| (1..=MANIFEST_AT_MOST).contains(len)).ok_or_else(|| wrong("has a manifest of an odd length"))?;
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|len| (1..=MANIFEST_AT_MOST).contains(len))
+        .ok_or_else(|| wrong("has a manifest of an odd length"))?;
     let mut text = vec![0; len];
     update.read_exact(&mut text).map_err(failed)?;
     let mut signature = [0; SIGNATURE];
@@ -102,8 +106,11 @@ pub fn manifest(update: &mut dyn Read, key: Option<&[u8]>) -> Result<Manifest> {
 /// `Refused`
 pub fn check(manifest: &Manifest, running: &str) -> Result<()> {
     if manifest.snapshot.as_str() < running {
-        return Err(Error::refused(format!("the update is of {}, and what runs is of {running}: it would bring old faults back", manifest.snapshot))
-            .hint("to go back, restart into the other slot, or deploy the older image anew"));
+        return Err(Error::refused(format!(
+            "the update is of {}, and what runs is of {running}: it would bring old faults back",
+            manifest.snapshot
+        ))
+        .hint("to go back, restart into the other slot, or deploy the older image anew"));
     }
     for (what, part, at_most) in [
         ("root", &manifest.root, layout::ROOT_SIZE),
@@ -111,7 +118,10 @@ pub fn check(manifest: &Manifest, running: &str) -> Result<()> {
         ("initrd", &manifest.initrd, Bytes::mib(64)),
     ] {
         if part.size > at_most || part.size.0 == 0 {
-            return Err(Error::refused(format!("the update's {what} has {}; there is room for {at_most}", part.size)));
+            return Err(Error::refused(format!(
+                "the update's {what} has {}; there is room for {at_most}",
+                part.size
+            )));
         }
     }
     Ok(())
@@ -140,7 +150,10 @@ fn same(digest: &[u8], part: &Part) -> Result<()> {
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     match digest == part.sha256 {
         true => Ok(()),
-        false => Err(wrong(&format!("is damaged: the SHA-256 of a part is {digest}, and should be {}", part.sha256))),
+        false => Err(wrong(&format!(
+            "is damaged: the SHA-256 of a part is {digest}, and should be {}",
+            part.sha256
+        ))),
     }
 }
 
@@ -156,13 +169,16 @@ impl Esp {
     /// `Refused` on a disc, `Io`.
     pub fn mount(boot: &Boot) -> Result<Esp> {
         let device = boot.esp.as_ref().ok_or_else(|| {
-            Error::refused("this system runs from a disc, which has no slots").hint("build a disk image to have updates")
+            Error::refused("this system runs from a disc, which has no slots")
+                .hint("build a disk image to have updates")
         })?;
         let at = PathBuf::from(places::ESP);
-        let failed = |e: std::io::Error| Error::io("cannot mount the partition of the loaders", e).in_file(device);
+        let failed =
+            |e: std::io::Error| Error::io("cannot mount the partition of the loaders", e).in_file(device);
         fs::create_dir_all(&at).map_err(failed)?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-        mount(device, &at, "vfat", flags, Some(c"umask=0077,iocharset=ascii,errors=remount-ro")).map_err(|e| failed(e.into()))?;
+        mount(device, &at, "vfat", flags, Some(c"umask=0077,iocharset=ascii,errors=remount-ro"))
+            .map_err(|e| failed(e.into()))?;
         Ok(Esp { at })
     }
 
@@ -236,7 +252,8 @@ pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: 
     let manifest = manifest(update, key)?;
     check(&manifest, running)?;
     let (Some(slot), Some(other)) = (boot.slot, boot.other.as_ref()) else {
-        return Err(Error::refused("this system runs from a disc, which has no slots").hint("build a disk image to have updates"));
+        return Err(Error::refused("this system runs from a disc, which has no slots")
+            .hint("build a disk image to have updates"));
     };
     let target = slot.other();
     let esp = Esp::mount(boot)?;
@@ -367,7 +384,11 @@ mod tests {
     fn a_part_is_what_the_manifest_says() {
         let part = manifest_of(b"root").root;
         let mut out = Vec::new();
-        copy(&mut &b"root and more"[..], &part, |bytes| { out.extend_from_slice(bytes); Ok(()) }).unwrap();
+        copy(&mut &b"root and more"[..], &part, |bytes| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(out, b"root");
         for bad in [&b"roo"[..], b"rooT"] {
             assert_eq!(copy(&mut &bad[..], &part, |_| Ok(())).unwrap_err().kind(), Kind::Corrupt);

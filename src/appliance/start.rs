@@ -3,9 +3,9 @@
 
 use super::authority::Authority;
 use super::disks::{self, Choice};
+use super::kept::Kept;
 use super::problems::{self, Problem};
 use super::slots::{self, Came};
-use super::kept::Kept;
 use super::{apply, media, places, programs, state};
 use crate::ops::service::{Access, Service};
 use crate::report::api::Role;
@@ -40,7 +40,9 @@ pub fn media() -> Result<()> {
             for given in given {
                 let kept = Kept::new(Path::new(places::KEPT));
                 match kept.take_given(&given) {
-                    Ok(true) => tracing::info!("settings of {} are new, and are taken", given.identity.source),
+                    Ok(true) => {
+                        tracing::info!("settings of {} are new, and are taken", given.identity.source)
+                    }
                     Ok(false) => {}
                     Err(error) => found.push(Problem::from(&error)),
                 }
@@ -74,8 +76,12 @@ fn ssh_host_key() -> Result<()> {
     if key.exists() || !Path::new("/run/landfall-appliance/ssh/authorized_keys").exists() {
         return Ok(());
     }
-    fs::create_dir_all(Path::new(places::KEPT).join("ssh")).map_err(|e| Error::io("cannot make", e).in_file(&key))?;
-    programs::must(programs::SSH_KEYGEN, &["-q", "-t", "ed25519", "-N", "", "-C", "landfall", "-f", &key.to_string_lossy()])?;
+    fs::create_dir_all(Path::new(places::KEPT).join("ssh"))
+        .map_err(|e| Error::io("cannot make", e).in_file(&key))?;
+    programs::must(
+        programs::SSH_KEYGEN,
+        &["-q", "-t", "ed25519", "-N", "", "-C", "landfall", "-f", &key.to_string_lossy()],
+    )?;
     Ok(())
 }
 
@@ -94,11 +100,12 @@ pub fn resolv() -> Result<()> {
 pub fn update() -> Result<()> {
     let boot = state::boot()?;
     let path = Path::new(places::UPDATE);
-    let installed = File::open(path).map_err(|e| Error::io("cannot read", e).in_file(path)).and_then(|mut file| {
-        let key = state::read(Path::new(crate::ops::appliance::UPDATE_KEY))?;
-        let running = state::read(Path::new(crate::ops::appliance::SNAPSHOT))?.unwrap_or_default();
-        slots::install(&boot, &mut file, key.as_deref(), String::from_utf8_lossy(&running).trim())
-    });
+    let installed =
+        File::open(path).map_err(|e| Error::io("cannot read", e).in_file(path)).and_then(|mut file| {
+            let key = state::read(Path::new(crate::ops::appliance::UPDATE_KEY))?;
+            let running = state::read(Path::new(crate::ops::appliance::SNAPSHOT))?.unwrap_or_default();
+            slots::install(&boot, &mut file, key.as_deref(), String::from_utf8_lossy(&running).trim())
+        });
     let found: Vec<Problem> = installed.err().iter().map(Problem::from).collect();
     problems::tell("5-update", &found);
     Ok(())
@@ -166,7 +173,8 @@ fn vault(boot: &Boot) -> Result<Option<Problem>> {
     let choice = match claim.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         Some(claim) => {
             // Once: what is refused now must not be tried at each start.
-            fs::remove_file(places::CLAIM).map_err(|e| Error::io("cannot remove", e).in_file(Path::new(places::CLAIM)))?;
+            fs::remove_file(places::CLAIM)
+                .map_err(|e| Error::io("cannot remove", e).in_file(Path::new(places::CLAIM)))?;
             disks::claimed(&disks, &claim)?
         }
         None => disks::choose(&disks, disks::known()?),
@@ -203,9 +211,12 @@ fn service_file() -> Result<()> {
             let path = Path::new(places::SERVICE_MORE);
             let text = String::from_utf8(bytes).map_err(|e| Error::corrupt(e.to_string()).in_file(path))?;
             let more: toml::Table = toml::from_str(&text).map_err(|e| {
-                Error::corrupt(format!("the administrator's additions to the service's file cannot be used: {}", e.message()))
-                    .in_file(path)
-                    .hint("correct or remove it; until then the appliance's own settings count alone")
+                Error::corrupt(format!(
+                    "the administrator's additions to the service's file cannot be used: {}",
+                    e.message()
+                ))
+                .in_file(path)
+                .hint("correct or remove it; until then the appliance's own settings count alone")
             })?;
             over(own, more).to_string()
         }
@@ -262,7 +273,8 @@ fn authority() -> Result<()> {
     // The service signs for its clients.
     let owner = Some(places::SERVICE_USER);
     let own = |path: &Path| {
-        std::os::unix::fs::chown(path, owner, owner).map_err(|e| Error::io("cannot give to the service", e).in_file(path))
+        std::os::unix::fs::chown(path, owner, owner)
+            .map_err(|e| Error::io("cannot give to the service", e).in_file(path))
     };
     own(folder)?;
     for entry in fs::read_dir(folder).map_err(|e| Error::io("cannot read", e).in_file(folder))?.flatten() {
@@ -283,10 +295,14 @@ pub fn addresses() -> BTreeSet<IpAddr> {
         local: Option<IpAddr>,
         scope: Option<String>,
     }
-    let Ok(text) = programs::must(programs::IP, &["-j", "address", "show", "up"]) else { return BTreeSet::new() };
+    let Ok(text) = programs::must(programs::IP, &["-j", "address", "show", "up"]) else {
+        return BTreeSet::new();
+    };
     let links: Vec<Link> = serde_json::from_str(&text).unwrap_or_default();
     let all = links.into_iter().flat_map(|link| link.addr_info);
-    all.filter(|address| !matches!(address.scope.as_deref(), Some("host" | "link"))).filter_map(|address| address.local).collect()
+    all.filter(|address| !matches!(address.scope.as_deref(), Some("host" | "link")))
+        .filter_map(|address| address.local)
+        .collect()
 }
 
 /// What follows from other addresses than before.
@@ -328,7 +344,9 @@ pub fn confirm() -> Result<()> {
 
 /// True where the service works, or cannot for want of a disk: then it is not the system's fault.
 fn is_up() -> bool {
-    let active = |unit: &str| programs::run(programs::SYSTEMCTL, &["is-active", "--quiet", unit]).is_ok_and(|(code, _)| code == 0);
+    let active = |unit: &str| {
+        programs::run(programs::SYSTEMCTL, &["is-active", "--quiet", unit]).is_ok_and(|(code, _)| code == 0)
+    };
     active("landfall.service") || (!is_mounted(places::VAULT) && active("landfall-helper.socket"))
 }
 
@@ -345,7 +363,10 @@ mod tests {
         let text = over(own_file(), more).to_string();
         let read = crate::service::config::Config::parse(&text, Path::new("/etc/landfall")).unwrap();
         assert_eq!(read.vault, Path::new("/elsewhere"));
-        assert!(text.contains("10.0.0.5:10809") && text.contains("server.pem") && text.contains("[::]:8470"), "{text}");
+        assert!(
+            text.contains("10.0.0.5:10809") && text.contains("server.pem") && text.contains("[::]:8470"),
+            "{text}"
+        );
         crate::service::config::Config::parse(&own_file().to_string(), Path::new("/")).unwrap();
     }
 }

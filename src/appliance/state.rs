@@ -30,7 +30,9 @@ const STEP: usize = 1 << 20;
 pub fn boot() -> Result<Boot> {
     let path = Path::new(BOOT_FILE);
     let bytes = fs::read(path).map_err(|e| {
-        Error::io("cannot read", e).in_file(path).hint("this is a command of the booted appliance; it does nothing elsewhere")
+        Error::io("cannot read", e)
+            .in_file(path)
+            .hint("this is a command of the booted appliance; it does nothing elsewhere")
     })?;
     serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(e.to_string()).in_file(path))
 }
@@ -50,12 +52,17 @@ pub fn prepare(boot: &Boot) -> Result<()> {
     }
     found.extend(boot.doubles.iter().map(|disk| {
         Problem::new(
-            format!("{} holds another landfall system; this one runs from {}", disk.display(), boot.system.display()),
+            format!(
+                "{} holds another landfall system; this one runs from {}",
+                disk.display(),
+                boot.system.display()
+            ),
             "Detach it: which of the two starts is up to chance.",
         )
     }));
     let mounted = match &boot.state {
-        None => Err(Error::refused("there is no state partition").hint("this is a disc: settings are gone with the next start")),
+        None => Err(Error::refused("there is no state partition")
+            .hint("this is a disc: settings are gone with the next start")),
         Some(partition) => make(partition).and_then(|()| mount_state(partition)),
     };
     if let Err(error) = mounted {
@@ -77,7 +84,8 @@ pub fn prepare(boot: &Boot) -> Result<()> {
         (places::VAULT, 0o700),
         (places::RUN, 0o755),
     ] {
-        let made = fs::create_dir_all(folder).and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)));
+        let made = fs::create_dir_all(folder)
+            .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)));
         made.map_err(|e| Error::io("cannot make", e).in_file(Path::new(folder)))?;
     }
     for (link, target) in [("/var/run", "/run"), ("/var/lock", "/run/lock")] {
@@ -102,9 +110,9 @@ fn make(partition: &Path) -> Result<()> {
         return Ok(());
     }
     if first.iter().any(|byte| *byte != 0) {
-        return Err(Error::corrupt("the state partition holds something that is no ext4 file system").in_file(partition).hint(
-            "nothing is done to it; deploy the appliance anew, its vault is on the data disk",
-        ));
+        return Err(Error::corrupt("the state partition holds something that is no ext4 file system")
+            .in_file(partition)
+            .hint("nothing is done to it; deploy the appliance anew, its vault is on the data disk"));
     }
     let size = std::io::Seek::seek(&mut &device, std::io::SeekFrom::End(0)).map_err(failed)?;
     fs::create_dir_all(places::RUN).map_err(failed)?;
@@ -113,7 +121,17 @@ fn make(partition: &Path) -> Result<()> {
     file.set_len(size).map_err(failed)?;
     let made = programs::must(
         programs::MKFS_EXT4,
-        &["-q", "-F", "-L", layout::STATE_LABEL, "-m", "1", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", &scratch.to_string_lossy()],
+        &[
+            "-q",
+            "-F",
+            "-L",
+            layout::STATE_LABEL,
+            "-m",
+            "1",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+            &scratch.to_string_lossy(),
+        ],
     );
     let copied = made.and_then(|_| copy(&scratch, &device, partition));
     let _ = fs::remove_file(&scratch);
@@ -212,7 +230,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = dir.path().join("made");
         File::create(&made).unwrap().set_len(64 << 20).unwrap();
-        let mkfs = std::process::Command::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=1"]).arg(&made).status();
+        let mkfs = std::process::Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-E", "lazy_itable_init=1"])
+            .arg(&made)
+            .status();
         if !mkfs.is_ok_and(|status| status.success()) {
             eprintln!("SKIPPED: the_superblock_comes_last_and_the_copy_is_sound: no mkfs.ext4 here");
             return;

@@ -42,7 +42,12 @@ impl Disks {
     }
 
     fn start(&self, ports: [u16; 2]) -> Machine {
-        self.start_on("virtio-net-pci", ports, &["-device".into(), "virtio-blk-pci,drive=system,bootindex=0".into()], true)
+        self.start_on(
+            "virtio-net-pci",
+            ports,
+            &["-device".into(), "virtio-blk-pci,drive=system,bootindex=0".into()],
+            true,
+        )
     }
 
     /// A machine with that card; `more` attaches the drive `system`, and says what the machine is.
@@ -51,18 +56,37 @@ impl Disks {
         let _ = std::fs::remove_file(&serial);
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let [api, nbd] = ports;
-        let net = format!("user,model={card},hostfwd=tcp:127.0.0.1:{api}-:8470,hostfwd=tcp:127.0.0.1:{nbd}-:10809");
+        let net =
+            format!("user,model={card},hostfwd=tcp:127.0.0.1:{api}-:8470,hostfwd=tcp:127.0.0.1:{nbd}-:10809");
         let mut command = Command::new("qemu-system-x86_64");
         command
             // cx16=off: QEMU 7.2's emulation panics Linux 6.12 at random with it.
-            .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024", "-smp", "2", "-display", "none", "-no-reboot"])
-            .args(["-drive", &format!("file={},format=qcow2,if=none,id=system", at("system.qcow2")), "-nic", &net])
+            .args([
+                "-accel",
+                "tcg",
+                "-cpu",
+                "max,cx16=off",
+                "-m",
+                "1024",
+                "-smp",
+                "2",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .args([
+                "-drive",
+                &format!("file={},format=qcow2,if=none,id=system", at("system.qcow2")),
+                "-nic",
+                &net,
+            ])
             .args(["-serial", &format!("file:{}", serial.display())])
             .args(more);
         if data {
             command.args(["-drive", &format!("file={},format=raw,if=virtio", at("data.raw"))]);
         }
-        let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        let qemu =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         Machine { qemu, serial }
     }
 }
@@ -79,7 +103,9 @@ impl Machine {
             let ended = self.qemu.try_wait().unwrap();
             if ended.is_some() || Instant::now() > end {
                 let last = String::from_utf8_lossy(&log[log.len().saturating_sub(4000)..]).into_owned();
-                return Err(format!("{text:?} was not shown ({ended:?}); the last lines of the serial line: {last}"));
+                return Err(format!(
+                    "{text:?} was not shown ({ended:?}); the last lines of the serial line: {last}"
+                ));
             }
             std::thread::sleep(Duration::from_millis(500));
         }
@@ -105,7 +131,11 @@ fn certificates(port: u16, within: Duration) -> String {
         if text.contains("BEGIN CERTIFICATE") {
             return text;
         }
-        assert!(Instant::now() < end, "nothing answers with TLS: {text}{}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            Instant::now() < end,
+            "nothing answers with TLS: {text}{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         std::thread::sleep(Duration::from_secs(2));
     }
 }
@@ -129,7 +159,8 @@ fn it_comes_up_and_again_after_a_lost_power() {
     let mut machine = disks.start(ports);
     machine.shows("Status", UP_WITHIN);
     let again = certificates(ports[0], UP_WITHIN);
-    let issuer = |text: &str| text.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
+    let issuer =
+        |text: &str| text.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
     assert_eq!(issuer(&first), issuer(&again), "another authority");
     // Nothing answers NBD without TLS and a certificate.
     let out = Command::new("nbdinfo").arg(format!("nbd://127.0.0.1:{}", ports[1])).output();

@@ -41,7 +41,10 @@ fn firmware(name: &str, folder: &Path) -> Option<Vec<String>> {
         eprintln!("SKIPPED: the appliance's matrix: no {variables} here");
         return None;
     }
-    let mut args: Vec<String> = ["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"].map(str::to_owned).to_vec();
+    let mut args: Vec<String> =
+        ["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
+            .map(str::to_owned)
+            .to_vec();
     if name == "uefi" {
         args = vec!["-machine".into(), "q35".into()];
     }
@@ -57,7 +60,9 @@ fn firmware(name: &str, folder: &Path) -> Option<Vec<String>> {
 fn comes_up(name: &str) {
     let Some(image) = image() else { return };
     let mut failed = Vec::new();
-    for (index, (controller, args)) in CONTROLLERS.iter().enumerate().filter(|(_, (controller, _))| can_start(name, controller)) {
+    for (index, (controller, args)) in
+        CONTROLLERS.iter().enumerate().filter(|(_, (controller, _))| can_start(name, controller))
+    {
         let _place = place();
         let disks = Disks::new(&image);
         let Some(mut more) = firmware(name, disks.folder.path()) else { return };

@@ -22,11 +22,18 @@ fn folder() -> PathBuf {
 fn build(name: &str) -> Output {
     let mirrors = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output();
     let mirrors = mirrors.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
-    let mirror = mirrors.lines().find_map(|line| Some(line.trim_end_matches('/').strip_suffix("/debian")?.to_owned()));
+    let mirror =
+        mirrors.lines().find_map(|line| Some(line.trim_end_matches('/').strip_suffix("/debian")?.to_owned()));
     std::fs::create_dir_all(folder()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
-    command.args(["appliance", "build", "--force", "--level", "1", "--packages"]).arg(root().join("target/appliance/packages"));
-    for mirror in mirror.iter().map(String::as_str).chain(["http://deb.debian.org", "http://snapshot.debian.org/archive"]) {
+    command
+        .args(["appliance", "build", "--force", "--level", "1", "--packages"])
+        .arg(root().join("target/appliance/packages"));
+    for mirror in mirror
+        .iter()
+        .map(String::as_str)
+        .chain(["http://deb.debian.org", "http://snapshot.debian.org/archive"])
+    {
         command.args(["--mirror", mirror]);
     }
     command.arg("-o").arg(folder().join(name)).output().unwrap()
@@ -82,16 +89,28 @@ fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
     }
     if let Some(out) = tool("mdir", &["-/", "-b", "-i", esp.to_str().unwrap(), "::/"]) {
         let listed = text(&out);
-        for file in ["EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "landfall/grub.cfg", "landfall/grubenv", "landfall/a/vmlinuz"] {
+        for file in [
+            "EFI/BOOT/BOOTX64.EFI",
+            "EFI/BOOT/grubx64.efi",
+            "landfall/grub.cfg",
+            "landfall/grubenv",
+            "landfall/a/vmlinuz",
+        ] {
             assert!(listed.to_lowercase().contains(&file.to_lowercase()), "{file}: {listed}");
         }
     }
     if let Some(out) = tool("unsquashfs", &["-o", &(194u64 << 20).to_string(), "-lls", path]) {
         let listed = text(&out);
         let line = |name: &str| listed.lines().find(|line| line.ends_with(name)).map(str::to_owned);
-        assert!(line("/usr/bin/landfall").is_some_and(|line| line.starts_with("-rwxr-xr-x root/root")), "{listed:.2000}");
+        assert!(
+            line("/usr/bin/landfall").is_some_and(|line| line.starts_with("-rwxr-xr-x root/root")),
+            "{listed:.2000}"
+        );
         assert!(line("/etc/shadow").is_some_and(|line| line.starts_with("-rw-------")));
-        assert!(line("/usr/share/landfall/sbom.spdx.json").is_some() && line("/usr/share/doc/bash/copyright").is_some());
+        assert!(
+            line("/usr/share/landfall/sbom.spdx.json").is_some()
+                && line("/usr/share/doc/bash/copyright").is_some()
+        );
         // Nobody has a password, and nothing of a packager's is left to be run.
         assert!(line("/usr/bin/dpkg").is_none() && line("/usr/bin/perl").is_none());
     }

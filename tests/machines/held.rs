@@ -84,6 +84,7 @@ fn said(target: &Target, machine: &Machine) -> Result<String, String> {
         id: None,
         variables: None,
         emulated: false,
+        asks: Vec::new(),
     };
     let rendered = (target.render)(&machine, &placement).map_err(|e| e.to_string())?;
     let mut out = String::new();

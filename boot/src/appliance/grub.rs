@@ -29,7 +29,18 @@ pub type Parts<'a> = dyn Fn(&str) -> Option<&'a [u8]> + 'a;
 
 /// The modules that the appliance's menu needs; what they need themselves is added.
 const MODULES: [&str; 13] = [
-    "biosdisk", "part_gpt", "fat", "iso9660", "normal", "linux", "configfile", "echo", "test", "loadenv", "sleep", "minicmd",
+    "biosdisk",
+    "part_gpt",
+    "fat",
+    "iso9660",
+    "normal",
+    "linux",
+    "configfile",
+    "echo",
+    "test",
+    "loadenv",
+    "sleep",
+    "minicmd",
     "reboot",
 ];
 
@@ -60,8 +71,12 @@ pub fn core(parts: &Parts<'_>, from: From, prefix: &str) -> Result<Vec<u8>> {
         From::Cd => part(parts, "cdboot.img")?.to_vec(),
         From::Disk { sector } => {
             let mut first = part(parts, "diskboot.img")?.to_vec();
-            let sectors = u16::try_from(core.len().div_ceil(SECTOR))
-                .map_err(|_| Error::unsupported(format!("GRUB's core has {} bytes: more than one list of sectors names", core.len())))?;
+            let sectors = u16::try_from(core.len().div_ceil(SECTOR)).map_err(|_| {
+                Error::unsupported(format!(
+                    "GRUB's core has {} bytes: more than one list of sectors names",
+                    core.len()
+                ))
+            })?;
             put(&mut first, 0x1f4, &(sector + 1).to_le_bytes())?;
             put(&mut first, 0x1fc, &sectors.to_le_bytes())?;
             first
@@ -93,7 +108,9 @@ fn part<'a>(parts: &Parts<'a>, name: &str) -> Result<&'a [u8]> {
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) -> Result<()> {
     let place = at.checked_add(value.len()).and_then(|end| bytes.get_mut(at..end));
-    place.ok_or_else(|| Error::unsupported(format!("GRUB's image ends before its field at {at:#x}")))?.copy_from_slice(value);
+    place
+        .ok_or_else(|| Error::unsupported(format!("GRUB's image ends before its field at {at:#x}")))?
+        .copy_from_slice(value);
     Ok(())
 }
 
@@ -162,7 +179,9 @@ fn with_needs(parts: &Parts<'_>) -> Result<Vec<String>> {
 
 /// LZMA without a header and without an end mark, as GRUB's small decoder has it: a dictionary of 64 KiB, lc 3, lp 0, pb 2.
 fn lzma(bytes: &[u8]) -> Result<Vec<u8>> {
-    let failed = |e: &dyn std::fmt::Display| Error::io("cannot compress GRUB's core", std::io::Error::other(e.to_string()));
+    let failed = |e: &dyn std::fmt::Display| {
+        Error::io("cannot compress GRUB's core", std::io::Error::other(e.to_string()))
+    };
     let mut options = liblzma::stream::LzmaOptions::new_preset(9).map_err(|e| failed(&e))?;
     options.dict_size(1 << 16).literal_context_bits(3).literal_position_bits(0).position_bits(2);
     let mut filters = liblzma::stream::Filters::new();
@@ -207,7 +226,8 @@ mod tests {
         let theirs = std::fs::read(out).unwrap();
         let ours = core(&parts, From::Disk { sector: 2048 }, "(,gpt2)/grub").unwrap();
         let (ours_open, theirs_open) = (opened(&ours, 512, &files), opened(&theirs, 512, &files));
-        let ((kernel, mut list), (their_kernel, mut their_list)) = (entries(&ours_open), entries(&theirs_open));
+        let ((kernel, mut list), (their_kernel, mut their_list)) =
+            (entries(&ours_open), entries(&theirs_open));
         assert_eq!(kernel, their_kernel);
         // Of the orders in which each module is behind its needs, ours is another one than theirs.
         assert_eq!(list.last(), their_list.last());
@@ -241,7 +261,8 @@ mod tests {
 
     /// Unpacks the core, as its decompressor would.
     fn opened(core: &[u8], first: usize, files: &std::collections::BTreeMap<String, Vec<u8>>) -> Vec<u8> {
-        let number = |at: usize| u32::from_le_bytes(core[first + at..first + at + 4].try_into().unwrap()) as usize;
+        let number =
+            |at: usize| u32::from_le_bytes(core[first + at..first + at + 4].try_into().unwrap()) as usize;
         let start = first + files["lzma_decompress.img"].len();
         let mut options = liblzma::stream::LzmaOptions::new_preset(6).unwrap();
         options.dict_size(1 << 16);
@@ -249,7 +270,9 @@ mod tests {
         filters.lzma1(&options);
         let mut stream = liblzma::stream::Stream::new_raw_decoder(&filters).unwrap();
         let mut out = Vec::with_capacity(number(0x0c));
-        stream.process_vec(&core[start..start + number(0x08)], &mut out, liblzma::stream::Action::Run).unwrap();
+        stream
+            .process_vec(&core[start..start + number(0x08)], &mut out, liblzma::stream::Action::Run)
+            .unwrap();
         assert_eq!(out.len(), number(0x0c));
         out
     }

@@ -22,9 +22,32 @@ pub const LIST: &str = "/landfall/modules.list";
 
 /// Controllers that a hypervisor or a server has its disks on, and what hangs on them.
 const DISKS: [&str; 26] = [
-    "virtio_blk", "virtio_scsi", "vmw_pvscsi", "mptspi", "mptsas", "mpt3sas", "megaraid_sas", "sym53c8xx", "BusLogic", "ahci",
-    "ata_piix", "ata_generic", "nvme", "hv_storvsc", "hv_vmbus", "xen_blkfront", "xen_scsifront", "hpsa", "aacraid",
-    "smartpqi", "usb_storage", "uas", "xhci_pci", "ehci_pci", "uhci_hcd", "vmd",
+    "virtio_blk",
+    "virtio_scsi",
+    "vmw_pvscsi",
+    "mptspi",
+    "mptsas",
+    "mpt3sas",
+    "megaraid_sas",
+    "sym53c8xx",
+    "BusLogic",
+    "ahci",
+    "ata_piix",
+    "ata_generic",
+    "nvme",
+    "hv_storvsc",
+    "hv_vmbus",
+    "xen_blkfront",
+    "xen_scsifront",
+    "hpsa",
+    "aacraid",
+    "smartpqi",
+    "usb_storage",
+    "uas",
+    "xhci_pci",
+    "ehci_pci",
+    "uhci_hcd",
+    "vmd",
 ];
 
 /// Wanted on every machine.

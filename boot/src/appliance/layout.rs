@@ -133,7 +133,8 @@ impl Choice {
     /// `Corrupt` where it is no environment of GRUB's, or names no slot.
     pub fn parse(bytes: &[u8]) -> Result<Choice> {
         let wrong = |says: &str| Error::corrupt(format!("the loader's environment {says}"));
-        let text = bytes.strip_prefix(ENVIRONMENT_HEAD.as_bytes()).ok_or_else(|| wrong("does not begin as one"))?;
+        let text =
+            bytes.strip_prefix(ENVIRONMENT_HEAD.as_bytes()).ok_or_else(|| wrong("does not begin as one"))?;
         let text = String::from_utf8_lossy(text);
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let slot = value("slot").and_then(Slot::of).ok_or_else(|| wrong("names no slot"))?;
@@ -159,7 +160,10 @@ pub fn grub_configuration(cd: bool) -> String {
         )
     };
     if cd {
-        return format!("set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n", start("cd", ""));
+        return format!(
+            "set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n",
+            start("cd", "")
+        );
     }
     // GRUB's `test` knows no empty comparison that all versions agree on: a letter stands before.
     format!(
@@ -204,7 +208,11 @@ mod tests {
         // As grub-editenv reads and writes it.
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("grubenv");
-        std::fs::write(&file, Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: false }) }.render()).unwrap();
+        std::fs::write(
+            &file,
+            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: false }) }.render(),
+        )
+        .unwrap();
         let edit = |args: &[&str]| std::process::Command::new("grub-editenv").arg(&file).args(args).output();
         let Ok(list) = edit(&["list"]) else {
             eprintln!("SKIPPED: the_loader_and_the_system_read_each_other: no grub-editenv here");
@@ -214,7 +222,9 @@ mod tests {
         edit(&["set", "tries=0"]).unwrap();
         let choice = Choice::parse(&std::fs::read(&file).unwrap()).unwrap();
         assert_eq!(choice.trial, Some(Trial { slot: Slot::B, tried: true }));
-        for bad in [&b""[..], b"slot=a\n", b"# GRUB Environment Block\n###", b"# GRUB Environment Block\nslot=c\n"] {
+        for bad in
+            [&b""[..], b"slot=a\n", b"# GRUB Environment Block\n###", b"# GRUB Environment Block\nslot=c\n"]
+        {
             assert_eq!(Choice::parse(bad).unwrap_err().kind(), crate::Kind::Corrupt);
         }
     }

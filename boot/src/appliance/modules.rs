@@ -94,7 +94,10 @@ impl Modules {
                 .modules
                 .iter()
                 .filter(|(_, module)| {
-                    module.depends().iter().any(|need| !self.modules.contains_key(need) && !self.builtin.contains(need))
+                    module
+                        .depends()
+                        .iter()
+                        .any(|need| !self.modules.contains_key(need) && !self.builtin.contains(need))
                 })
                 .map(|(name, _)| name.clone())
                 .collect();
@@ -102,7 +105,9 @@ impl Modules {
                 return gone;
             }
             for name in lost {
-                gone.extend(self.modules.remove(&name).map(|module| format!("{}/{}", self.folder, module.path)));
+                gone.extend(
+                    self.modules.remove(&name).map(|module| format!("{}/{}", self.folder, module.path)),
+                );
             }
         }
     }
@@ -138,7 +143,8 @@ impl Modules {
             Error::corrupt(format!("the kernel {} has no module {name}", self.release()))
                 .hint("list the full kernel of the distribution, not the one for clouds")
         })?;
-        let soft = module.values("softdep").filter_map(|text| text.split("post:").next()?.split("pre:").nth(1));
+        let soft =
+            module.values("softdep").filter_map(|text| text.split("post:").next()?.split("pre:").nth(1));
         for soft in soft.flat_map(str::split_ascii_whitespace).map(kmod::normal) {
             // They may be aliases, or not there.
             if self.modules.contains_key(&soft) {
@@ -165,7 +171,8 @@ impl Modules {
         };
         for (name, module) in &self.modules {
             let needs = self.closure([name.as_str()])?;
-            let needs = needs.iter().rev().filter(|need| *need != name).filter_map(|need| self.modules.get(need));
+            let needs =
+                needs.iter().rev().filter(|need| *need != name).filter_map(|need| self.modules.get(need));
             let needs: String = needs.map(|need| format!(" {}", need.path)).collect();
             add("modules.dep", format!("{}:{needs}", module.path));
             for alias in module.values("alias") {
@@ -209,7 +216,8 @@ fn devname(name: &str, module: &Module) -> Option<String> {
 fn modinfo(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let damaged = |e: object::Error| Error::corrupt(format!("is no sound module: {e}"));
     let file = object::File::parse(bytes).map_err(damaged)?;
-    let section = file.section_by_name(".modinfo").ok_or_else(|| Error::corrupt("has no .modinfo: it is no module"))?;
+    let section =
+        file.section_by_name(".modinfo").ok_or_else(|| Error::corrupt("has no .modinfo: it is no module"))?;
     Ok(section
         .data()
         .map_err(damaged)?
@@ -255,7 +263,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let theirs = dir.path().join("theirs/lib/modules");
         std::fs::create_dir_all(&theirs).unwrap();
-        assert!(Command::new("cp").arg("-a").arg(sandbox.join(&release)).arg(&theirs).status().unwrap().success());
+        assert!(
+            Command::new("cp").arg("-a").arg(sandbox.join(&release)).arg(&theirs).status().unwrap().success()
+        );
         let base = dir.path().join("theirs");
         assert!(Command::new("depmod").arg("-b").arg(&base).arg(&release).status().unwrap().success());
         let ours = dir.path().join("ours/lib/modules").join(&release);
@@ -264,7 +274,11 @@ mod tests {
             std::fs::write(ours.join(name), content).unwrap();
         }
         // It looks whether the files are there.
-        std::os::unix::fs::symlink(sandbox.join(&release).canonicalize().unwrap().join("kernel"), ours.join("kernel")).unwrap();
+        std::os::unix::fs::symlink(
+            sandbox.join(&release).canonicalize().unwrap().join("kernel"),
+            ours.join("kernel"),
+        )
+        .unwrap();
         for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
             let _ = std::fs::copy(theirs.join(&release).join(name), ours.join(name));
         }
@@ -280,8 +294,19 @@ mod tests {
             lines
         };
         for what in [
-            "virtio_blk", "xfs", "btrfs", "ntfs3", "nvme", "vmw_pvscsi", "vmxnet3", "virtio_scsi", "sd-mod",
-            "virtio:d00000001v00001AF4", "pci:v000015ADd000007C0sv0bc01sc07i00", "fs-xfs", "virtio_pci",
+            "virtio_blk",
+            "xfs",
+            "btrfs",
+            "ntfs3",
+            "nvme",
+            "vmw_pvscsi",
+            "vmxnet3",
+            "virtio_scsi",
+            "sd-mod",
+            "virtio:d00000001v00001AF4",
+            "pci:v000015ADd000007C0sv0bc01sc07i00",
+            "fs-xfs",
+            "virtio_pci",
         ] {
             let (theirs, ours) = (ask(&base, what), ask(&dir.path().join("ours"), what));
             assert!(!theirs.is_empty(), "{what}: depmod knows nothing of it");

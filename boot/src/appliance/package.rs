@@ -111,8 +111,9 @@ pub fn data(deb: &[u8]) -> Result<Vec<u8>> {
         let cut = |says: &str| Error::corrupt(says.to_owned()).at(FileOffset(at as u64));
         let name = String::from_utf8_lossy(header.get(..16).unwrap_or_default()).trim_end().to_owned();
         let size = header.get(48..58).and_then(|field| std::str::from_utf8(field).ok());
-        let size: usize =
-            size.and_then(|s| s.trim_end().parse().ok()).ok_or_else(|| cut("a member's size is no number"))?;
+        let size: usize = size
+            .and_then(|s| s.trim_end().parse().ok())
+            .ok_or_else(|| cut("a member's size is no number"))?;
         let start = at + 60;
         let content = start
             .checked_add(size)
@@ -175,8 +176,9 @@ pub fn files(tar: &[u8]) -> Result<Vec<Placed>> {
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec())
-                .map_err(|_| Error::unsupported(format!("a name that is no UTF-8: {}", String::from_utf8_lossy(bytes))))
+            String::from_utf8(bytes.to_vec()).map_err(|_| {
+                Error::unsupported(format!("a name that is no UTF-8: {}", String::from_utf8_lossy(bytes)))
+            })
         };
         let path = absolute(&text(&entry.path_bytes())?)?;
         let header = entry.header();
@@ -226,7 +228,8 @@ mod tests {
     #[test]
     fn a_list_says_where_it_is_wrong() {
         let sum = "a".repeat(64);
-        let good = format!("# what\nsnapshot 20261130T000000Z\nbash 5.2 debian 10 {sum} pool/main/b/bash_5.2.deb\n");
+        let good =
+            format!("# what\nsnapshot 20261130T000000Z\nbash 5.2 debian 10 {sum} pool/main/b/bash_5.2.deb\n");
         let list = List::parse(&good).unwrap();
         assert_eq!((list.packages.len(), list.packages[0].file_name()), (1, "bash_5.2.deb"));
         for (bad, says) in [

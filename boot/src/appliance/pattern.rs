@@ -66,7 +66,11 @@ mod tests {
     #[test]
     fn patterns_match_as_the_kernel_means_them() {
         for (pattern, text, same) in [
-            ("pci:v000015ADd000007C0sv*sd*bc*sc*i*", "pci:v000015ADd000007C0sv000015ADsd000007C0bc01sc07i00", true),
+            (
+                "pci:v000015ADd000007C0sv*sd*bc*sc*i*",
+                "pci:v000015ADd000007C0sv000015ADsd000007C0bc01sc07i00",
+                true,
+            ),
             ("pci:v*d*sv*sd*bc01sc06i01*", "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01", true),
             ("pci:v*d*sv*sd*bc01sc06i01*", "pci:v00008086d00002922sv00001AF4sd00001100bc01sc08i01", false),
             ("scsi:t-0x00*", "scsi:t-0x00", true),

@@ -51,9 +51,7 @@ impl Root {
             let kind = match what {
                 What::Folder => {
                     // A folder of one package may be a link of another (`/lib`).
-                    if !self.nodes.contains_key(&path) {
-                        self.nodes.insert(path, Node { kind: Kind::Folder, mode, owner });
-                    }
+                    self.nodes.entry(path).or_insert(Node { kind: Kind::Folder, mode, owner });
                     continue;
                 }
                 What::File(content) => Kind::File(Arc::new(content)),
@@ -63,7 +61,9 @@ impl Root {
                     match self.nodes.get(&other) {
                         Some(node) => node.kind.clone(),
                         None => {
-                            return Err(Error::corrupt(format!("{path} is another name of {other}, which is not there")));
+                            return Err(Error::corrupt(format!(
+                                "{path} is another name of {other}, which is not there"
+                            )));
                         }
                     }
                 }
@@ -273,7 +273,8 @@ mod tests {
         )
         .unwrap();
         // A package that knows nothing of the merged folders.
-        root.lay(vec![placed("/bin", What::Folder), placed("/bin/c", What::File(b"c".to_vec()))], |_| true).unwrap();
+        root.lay(vec![placed("/bin", What::Folder), placed("/bin/c", What::File(b"c".to_vec()))], |_| true)
+            .unwrap();
         assert_eq!(root.read("/bin/b").map(|c| c.to_vec()), Some(b"a".to_vec()));
         assert_eq!(root.real("/bin/c").as_deref(), Some("/usr/bin/c"));
         assert!(root.read("/usr/share/doc/x").is_none());
@@ -295,7 +296,10 @@ mod tests {
         let mut root = Root::default();
         root.file("/usr/bin/ls", 0o755, program);
         let missing = root.missing_libraries();
-        assert!(missing.iter().any(|line| line.starts_with("libc.so.6 (asked for by /usr/bin/ls)")), "{missing:?}");
+        assert!(
+            missing.iter().any(|line| line.starts_with("libc.so.6 (asked for by /usr/bin/ls)")),
+            "{missing:?}"
+        );
         for line in missing {
             let library = line.split(' ').next().unwrap().to_owned();
             root.file(&format!("/usr/lib/x86_64-linux-gnu/{library}"), 0o644, b"".to_vec());

@@ -43,6 +43,13 @@ pub fn run(users: &[String], cancel: &Cancel) -> Result<()> {
     let passwd = Path::new("/etc/passwd");
     let text = std::fs::read_to_string(passwd).map_err(|e| Error::io("cannot read", e).in_file(passwd))?;
     let allowed: Result<Vec<u32>> = users.iter().map(|name| user(&text, name)).collect();
-    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| Error::io("standard input cannot be used", e))?;
-    Server::new(Box::new(system::System::default()), Kept::new(Path::new(FOLDER)), allowed?).run(&listener(socket)?, IDLE, cancel)
+    let socket = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::io("standard input cannot be used", e))?;
+    Server::new(Box::new(system::System::default()), Kept::new(Path::new(FOLDER)), allowed?).run(
+        &listener(socket)?,
+        IDLE,
+        cancel,
+    )
 }

@@ -210,7 +210,8 @@ fn system(
             product(xml, machine, &placement.asks)?;
         }
         // The answers come on a disc that the hypervisor makes (DSP0243, 10.2 "Transport media type").
-        let transport: &[(&str, &str)] = if placement.asks.is_empty() { &[] } else { &[("ovf:transport", "iso")] };
+        let transport: &[(&str, &str)] =
+            if placement.asks.is_empty() { &[] } else { &[("ovf:transport", "iso")] };
         parent(xml, "VirtualHardwareSection", transport, |xml| {
             text(xml, "Info", &[], "Virtual hardware")?;
             parent(xml, "System", &[], |xml| {

@@ -34,7 +34,8 @@ pub fn put(root: &mut Root, parts: &Parts) -> Result<()> {
 /// Where the moment of the list is none.
 pub fn bill(parts: &Parts) -> Result<Vec<u8>> {
     let snapshot = &parts.list.snapshot;
-    let created = moment(snapshot).ok_or_else(|| Error::corrupt(format!("the package list's moment {snapshot:?} is none")))?;
+    let created = moment(snapshot)
+        .ok_or_else(|| Error::corrupt(format!("the package list's moment {snapshot:?} is none")))?;
     let mut packages = vec![json!({
         "SPDXID": "SPDXRef-landfall",
         "name": "landfall",
@@ -119,7 +120,8 @@ pub fn bill(parts: &Parts) -> Result<Vec<u8>> {
         "packages": packages,
         "relationships": relationships,
     });
-    serde_json::to_vec_pretty(&document).map_err(|e| Error::corrupt(format!("the bill of materials cannot be written: {e}")))
+    serde_json::to_vec_pretty(&document)
+        .map_err(|e| Error::corrupt(format!("the bill of materials cannot be written: {e}")))
 }
 
 /// `20261130T000000Z` as `2026-11-30T00:00:00Z`.

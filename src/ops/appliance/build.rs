@@ -120,10 +120,10 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
     for (name, content) in modules.indexes()? {
         root.file(&format!("{}/{name}", modules.folder), 0o644, content);
     }
-    let kernel = root
-        .read(&format!("/boot/vmlinuz-{}", modules.release()))
-        .map(|content| content.to_vec())
-        .ok_or_else(|| Error::corrupt(format!("the packages hold no kernel {}", modules.release())))?;
+    let kernel =
+        root.read(&format!("/boot/vmlinuz-{}", modules.release()))
+            .map(|content| content.to_vec())
+            .ok_or_else(|| Error::corrupt(format!("the packages hold no kernel {}", modules.release())))?;
     super::bill::put(&mut root, parts)?;
     check(&root)?;
     step("Compressing the initrd and the root");
@@ -131,10 +131,14 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
     let release = modules.release().to_owned();
     drop(modules);
     let time = moment(&parts.list.snapshot)?;
-    let mut file = tempfile::tempfile_in(&context.scratch).map_err(|e| Error::io("cannot make a scratch file", e).in_file(&context.scratch))?;
+    let mut file = tempfile::tempfile_in(&context.scratch)
+        .map_err(|e| Error::io("cannot make a scratch file", e).in_file(&context.scratch))?;
     let root_size = compress(root, &mut file, time, parts.level)?;
     if root_size > layout::ROOT_SIZE {
-        return Err(Error::refused(format!("the root has {root_size}, and its partition only {}", layout::ROOT_SIZE)));
+        return Err(Error::refused(format!(
+            "the root has {root_size}, and its partition only {}",
+            layout::ROOT_SIZE
+        )));
     }
     let take = |loaders: &mut BTreeMap<String, Vec<u8>>, path: &str| {
         loaders.remove(path).ok_or_else(|| Error::corrupt(format!("the packages hold no {path}")))
@@ -143,7 +147,9 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
     let grub = take(&mut loaders, "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")?;
     let bios = loaders
         .into_iter()
-        .filter_map(|(path, content)| Some((path.strip_prefix("/usr/lib/grub/i386-pc/")?.to_owned(), content)))
+        .filter_map(|(path, content)| {
+            Some((path.strip_prefix("/usr/lib/grub/i386-pc/")?.to_owned(), content))
+        })
         .collect();
     Ok(System { kernel, initrd, root: file, root_size, release, loaders: Loaders { shim, grub, bios }, time })
 }
@@ -165,7 +171,10 @@ fn check(root: &Root) -> Result<()> {
 
 /// `20261130T000000Z` in seconds since 1970.
 fn moment(snapshot: &str) -> Result<u32> {
-    let wrong = || Error::corrupt(format!("the package list's moment {snapshot:?} is none")).hint("it is written 20261130T000000Z");
+    let wrong = || {
+        Error::corrupt(format!("the package list's moment {snapshot:?} is none"))
+            .hint("it is written 20261130T000000Z")
+    };
     let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", snapshot).map_err(|_| wrong())?;
     let time = jiff::tz::Offset::UTC.to_timestamp(time).map_err(|_| wrong())?;
     u32::try_from(time.as_second()).map_err(|_| wrong())
@@ -207,13 +216,8 @@ fn identity(system: &System, what: &str) -> Uuid {
 /// Where the parts do not fit into their places.
 pub fn disk(system: &System) -> Result<Composed> {
     let mib = Bytes::mib(1).0;
-    let sizes = [
-        layout::BIOS_BOOT_SIZE,
-        layout::ESP_SIZE,
-        layout::ROOT_SIZE,
-        layout::ROOT_SIZE,
-        layout::STATE_SIZE,
-    ];
+    let sizes =
+        [layout::BIOS_BOOT_SIZE, layout::ESP_SIZE, layout::ROOT_SIZE, layout::ROOT_SIZE, layout::STATE_SIZE];
     let mut at = layout::ALIGNMENT.0;
     let ranges: Vec<GuestRange> = sizes
         .iter()
@@ -224,12 +228,18 @@ pub fn disk(system: &System) -> Result<Composed> {
         })
         .collect();
     let size = Bytes(at + mib);
-    let [bios, esp, root, _, _] = ranges[..] else { return Err(Error::corrupt("the layout has not five partitions")) };
+    let [bios, esp, root, _, _] = ranges[..] else {
+        return Err(Error::corrupt("the layout has not five partitions"));
+    };
     let core_sector = bios.start().0 / 512;
     let parts = |name: &str| system.loaders.bios.get(name).map(Vec::as_slice);
     let core = grub::core(&parts, grub::From::Disk { sector: core_sector }, "(,gpt2)/grub")?;
     if core.len() as u64 > bios.len().0 {
-        return Err(Error::refused(format!("GRUB's core has {} bytes, and its partition {}", core.len(), bios.len())));
+        return Err(Error::refused(format!(
+            "GRUB's core has {} bytes, and its partition {}",
+            core.len(),
+            bios.len()
+        )));
     }
     let kinds = [
         ("BIOS boot", layout::BIOS_BOOT),
@@ -238,13 +248,14 @@ pub fn disk(system: &System) -> Result<Composed> {
         (Slot::B.partition_name(), layout::ROOT),
         ("landfall-state", layout::STATE),
     ];
-    let partitions = kinds.iter().zip(&ranges).enumerate().map(|(number, ((name, kind), range))| NewPartition {
-        name: (*name).to_owned(),
-        type_guid: *kind,
-        guid: identity(system, &format!("partition {number}")),
-        range: *range,
-        attributes: 0,
-    });
+    let partitions =
+        kinds.iter().zip(&ranges).enumerate().map(|(number, ((name, kind), range))| NewPartition {
+            name: (*name).to_owned(),
+            type_guid: *kind,
+            guid: identity(system, &format!("partition {number}")),
+            range: *range,
+            attributes: 0,
+        });
     let table = GptLayout {
         disk_guid: identity(system, "disk"),
         sector_size: Bytes(512),

@@ -1,6 +1,6 @@
 //! The appliance as a virtual machine: its definitions, written by the same writers as everybody's.
 
-use crate::hypervisor::{self, Artifact, Placement, PlacedDisk, Property, Rendered, attach};
+use crate::hypervisor::{self, Artifact, PlacedDisk, Placement, Property, Rendered, attach};
 use crate::machine::{Bus, Cpus, DiskSlot, Machine, NicSlot, OsId};
 use landfall_boot::target::{Devices, Firmware};
 use landfall_image::{Bytes, Error, Result};
@@ -20,7 +20,11 @@ const ASKS: &[Property] = &[
     Property { key: "landfall.ntp", label: "NTP servers", says: "ntp.example.org" },
     Property { key: "landfall.mtu", label: "MTU", says: "9000; empty for 1500" },
     Property { key: "landfall.vlan", label: "VLAN", says: "Only where the port group does not tag: 100" },
-    Property { key: "landfall.ssh_key", label: "SSH public key", says: "ssh-ed25519 AAAA… Without one nothing listens for SSH" },
+    Property {
+        key: "landfall.ssh_key",
+        label: "SSH public key",
+        says: "ssh-ed25519 AAAA… Without one nothing listens for SSH",
+    },
 ];
 
 /// The targets whose definitions lie beside an image of a form; the first is the one that the form is for.
@@ -38,13 +42,24 @@ pub fn targets(kind: &str) -> &'static [&'static str] {
 ///
 /// # Errors
 /// What the target cannot express.
-pub fn machine(target: &hypervisor::Target, image: &Path, kind: &str, size: Bytes) -> Result<(Machine, Placement)> {
+pub fn machine(
+    target: &hypervisor::Target,
+    image: &Path,
+    kind: &str,
+    size: Bytes,
+) -> Result<(Machine, Placement)> {
     let text = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
-    let odd = || Error::refused("has a name that definitions cannot hold").in_file(image).hint("take letters, digits and -");
+    let odd = || {
+        Error::refused("has a name that definitions cannot hold")
+            .in_file(image)
+            .hint("take letters, digits and -")
+    };
     let (name, file) = (text(image.file_stem()).ok_or_else(odd)?, text(image.file_name()).ok_or_else(odd)?);
-    let folder = std::path::absolute(image).ok().and_then(|path| path.parent().map(Path::to_owned)).ok_or_else(odd)?;
+    let folder =
+        std::path::absolute(image).ok().and_then(|path| path.parent().map(Path::to_owned)).ok_or_else(odd)?;
     let mut machine = Machine::new(name, MEMORY);
-    machine.annotation = Some("landfall, the machine of a recovery site. Attach an empty disk for the vault.".into());
+    machine.annotation =
+        Some("landfall, the machine of a recovery site. Attach an empty disk for the vault.".into());
     machine.firmware = Firmware::Uefi;
     machine.cpus = Cpus::new(PROCESSORS, PROCESSORS, 1);
     machine.os = Some(OsId { distribution: "debian".into(), version: "13".into() });
@@ -53,7 +68,8 @@ pub fn machine(target: &hypervisor::Target, image: &Path, kind: &str, size: Byte
     disk.size = Some(size);
     machine.disks = vec![disk];
     machine.nics = vec![NicSlot::new("nic0")];
-    let mut machine = attach::adapt(&machine, target.platform, &Devices { disks: Vec::new(), cards: Vec::new() })?;
+    let mut machine =
+        attach::adapt(&machine, target.platform, &Devices { disks: Vec::new(), cards: Vec::new() })?;
     let format = landfall_image::formats::kind(kind)?.format.name().to_owned();
     for disk in &mut machine.disks {
         disk.file.clone_from(&file);
@@ -89,21 +105,22 @@ mod tests {
     #[test]
     fn each_form_has_its_definitions_and_ovf_asks_for_the_network() {
         let size = Bytes::gib(3);
-        for (kind, names) in [
-            ("qcow2", &["landfall.xml"][..]),
-            ("vmdk", &["landfall.vmx"]),
-            ("vhdx", &["landfall.ps1"]),
-        ] {
+        for (kind, names) in
+            [("qcow2", &["landfall.xml"][..]), ("vmdk", &["landfall.vmx"]), ("vhdx", &["landfall.ps1"])]
+        {
             let image = format!("/srv/images/landfall.{kind}");
             let artifacts = beside(Path::new(&image), kind, size).unwrap();
             for name in names {
                 let found = artifacts.iter().find(|artifact| artifact.name == *name);
-                let found = found.unwrap_or_else(|| panic!("{kind}: {:?}", artifacts.iter().map(|a| &a.name).collect::<Vec<_>>()));
+                let found = found.unwrap_or_else(|| {
+                    panic!("{kind}: {:?}", artifacts.iter().map(|a| &a.name).collect::<Vec<_>>())
+                });
                 assert!(found.text.contains(&format!("landfall.{kind}")), "{}", found.text);
             }
         }
         let target = hypervisor::target("ova").unwrap();
-        let (machine, placement) = machine(target, Path::new("/x/landfall.ova"), "vmdk-stream", size).unwrap();
+        let (machine, placement) =
+            machine(target, Path::new("/x/landfall.ova"), "vmdk-stream", size).unwrap();
         let rendered = (target.render)(&machine, &placement).unwrap();
         let text = &rendered.artifacts[0].text;
         assert!(text.contains("ovf:key=\"landfall.ip\"") && text.contains("ovf:transport=\"iso\""), "{text}");
@@ -111,7 +128,11 @@ mod tests {
         let document = include_str!("../../appliance/sources/ovf.rs");
         for asked in ASKS {
             let list = asked.key.trim_start_matches("landfall.");
-            assert!(document.contains(asked.key) || document.contains(&format!("\"{list}\"")), "{}", asked.key);
+            assert!(
+                document.contains(asked.key) || document.contains(&format!("\"{list}\"")),
+                "{}",
+                asked.key
+            );
         }
     }
 }

@@ -54,8 +54,10 @@ impl Packages {
                     return Ok(bytes);
                 }
                 Ok(_) => {
-                    last = Error::corrupt(format!("{address} is not the package that the list means: its SHA-256 differs"))
-                        .hint("the mirror is damaged or has been tampered with; name another one with --mirror");
+                    last = Error::corrupt(format!(
+                        "{address} is not the package that the list means: its SHA-256 differs"
+                    ))
+                    .hint("the mirror is damaged or has been tampered with; name another one with --mirror");
                 }
                 Err(error) => last = error,
             }
@@ -85,7 +87,11 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// Where a mirror has a package. Debian's memory has a folder for each moment.
 fn address(mirror: &str, list: &List, package: &Package) -> String {
     let base = mirror.trim_end_matches('/');
-    let moment = if base.ends_with("snapshot.debian.org/archive") { format!("/{}", list.snapshot) } else { String::new() };
+    let moment = if base.ends_with("snapshot.debian.org/archive") {
+        format!("/{}", list.snapshot)
+    } else {
+        String::new()
+    };
     // The names have signs that addresses use otherwise.
     let path = package.path.replace('+', "%2B").replace('~', "%7E").replace(':', "%3A");
     format!("{base}/{}{moment}/{path}", package.archive)
@@ -149,8 +155,13 @@ mod tests {
                 while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
                     head.push(byte[0]);
                 }
-                let _ = tell.send(String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned());
-                let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", content.len());
+                let _ =
+                    tell.send(String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned());
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    content.len()
+                );
                 let _ = stream.write_all(content);
             }
         });

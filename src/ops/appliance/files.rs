@@ -30,7 +30,11 @@ const FILES: &[(&str, u32, &str)] = &[
     ("/etc/tmpfiles.d/landfall.conf", 0o644, own!("appliance/root/tmpfiles.conf")),
     ("/etc/modprobe.d/landfall.conf", 0o644, own!("appliance/root/modules.blacklist.conf")),
     ("/etc/systemd/network/90-landfall.network", 0o644, own!("appliance/root/90-landfall.network")),
-    ("/etc/systemd/system/landfall.service.d/appliance.conf", 0o644, own!("appliance/landfall.service.d/appliance.conf")),
+    (
+        "/etc/systemd/system/landfall.service.d/appliance.conf",
+        0o644,
+        own!("appliance/landfall.service.d/appliance.conf"),
+    ),
     ("/usr/lib/udev/rules.d/99-landfall.rules", 0o644, own!("appliance/root/99-landfall.rules")),
 ];
 
@@ -126,7 +130,10 @@ pub fn put(root: &mut Root) {
         root.file(&format!("/usr/lib/systemd/system/{name}"), 0o644, *content);
     }
     for (target, unit) in STARTED {
-        root.link(&format!("/etc/systemd/system/{target}.wants/{unit}"), &format!("/usr/lib/systemd/system/{unit}"));
+        root.link(
+            &format!("/etc/systemd/system/{target}.wants/{unit}"),
+            &format!("/usr/lib/systemd/system/{unit}"),
+        );
     }
     for console in CONSOLES {
         root.link(
@@ -138,7 +145,8 @@ pub fn put(root: &mut Root) {
 
 /// True for what of the packages goes into the root: the last pattern of [`LEFT_OUT`] that fits a path counts.
 pub fn wanted(path: &str, left_out: &[(bool, String)]) -> bool {
-    let last = left_out.iter().rev().find(|(_, pattern)| landfall_boot::appliance::pattern::matches(pattern, path));
+    let last =
+        left_out.iter().rev().find(|(_, pattern)| landfall_boot::appliance::pattern::matches(pattern, path));
     last.is_none_or(|(wanted, _)| *wanted)
 }
 

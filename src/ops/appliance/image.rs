@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::hypervisor;
 use crate::ops::packing::Packing;
 use crate::ops::{Context, disk, folder};
-use landfall_image::create::Compression;
+use landfall_image::create::{Compression, FileOptions};
 use landfall_image::formats::{self, KindRow};
 use landfall_image::{Bytes, CreateOptions, Disk, Error, Result};
 use std::path::{Path, PathBuf};
@@ -71,7 +71,9 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
     if !wanted.force
         && let Some(path) = wanted.outputs.iter().find(|path| path.exists())
     {
-        return Err(Error::refused("is there already").in_file(path).hint("name another file, or add --force to replace it"));
+        return Err(Error::refused("is there already")
+            .in_file(path)
+            .hint("name another file, or add --force to replace it"));
     }
     if outputs.iter().any(|(_, form)| matches!(form, Form::Update)) && wanted.sign.is_none() {
         return Err(unsigned());
@@ -102,9 +104,11 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
         if kind.name == "ova" {
             pack(context, &disk, path, &name)?;
         } else {
-            let mut options = CreateOptions::default();
-            options.compression = (kind.name == "qcow2").then_some(Compression::Zlib);
-            options.files.replace = wanted.force;
+            let options = CreateOptions {
+                compression: (kind.name == "qcow2").then_some(Compression::Zlib),
+                files: FileOptions { replace: wanted.force, ..FileOptions::default() },
+                ..CreateOptions::default()
+            };
             let sink = (kind.create)(path, size, &options)?;
             disk::copy(context, &disk, sink, &name)?;
         }
@@ -151,12 +155,18 @@ fn pack(context: &Context<'_>, disk: &dyn Disk, path: &Path, name: &str) -> Resu
 }
 
 fn unsigned() -> Error {
-    Error::refused("an update has to be signed").hint("make a key with landfall appliance key FILE, and name it with --sign FILE")
+    Error::refused("an update has to be signed")
+        .hint("make a key with landfall appliance key FILE, and name it with --sign FILE")
 }
 
 fn built(path: &Path, kind: &str, beside: Vec<String>) -> Result<BuiltImage> {
     let meta = std::fs::metadata(path).map_err(|e| Error::io("cannot look at", e).in_file(path))?;
-    Ok(BuiltImage { path: path.display().to_string(), kind: kind.to_owned(), size: Bytes(meta.len()), beside })
+    Ok(BuiltImage {
+        path: path.display().to_string(),
+        kind: kind.to_owned(),
+        size: Bytes(meta.len()),
+        beside,
+    })
 }
 
 /// `landfall.ova` with another ending.

@@ -33,7 +33,8 @@ pub fn list(path: Option<&Path>) -> Result<List> {
     match path {
         None => List::parse(files::PACKAGES),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::io("cannot read", e).in_file(path))?;
+            let text =
+                std::fs::read_to_string(path).map_err(|e| Error::io("cannot read", e).in_file(path))?;
             List::parse(&text).map_err(|e| e.in_file(path))
         }
     }

@@ -28,7 +28,9 @@ pub fn make_key(path: &Path) -> Result<()> {
         [(path, 0o600, pkcs8.as_ref()), (Path::new(&public), 0o644, pair.public_key().as_ref())]
     {
         let failed = |e: std::io::Error| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::refused("is there already: appliances trust it").in_file(path),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::refused("is there already: appliances trust it").in_file(path)
+            }
             _ => Error::io("cannot write the key", e).in_file(path),
         };
         let mut file = File::options().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
@@ -39,7 +41,9 @@ pub fn make_key(path: &Path) -> Result<()> {
 
 fn key(pkcs8: &[u8], path: &Path) -> Result<Ed25519KeyPair> {
     Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|e| {
-        Error::corrupt(format!("is no key for updates: {e}")).in_file(path).hint("landfall appliance key FILE makes one")
+        Error::corrupt(format!("is no key for updates: {e}"))
+            .in_file(path)
+            .hint("landfall appliance key FILE makes one")
     })
 }
 
@@ -73,7 +77,8 @@ pub fn write(system: &System, list: &List, sign: &Path, path: &Path, replace: bo
     file.write_all(&system.kernel).and_then(|()| file.write_all(&system.initrd)).map_err(failed)?;
     each(system, |bytes| file.write_all(bytes).map_err(failed))?;
     file.as_file().sync_all().map_err(failed)?;
-    std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
+    std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .map_err(failed)?;
     match replace {
         true => file.persist(path).map_err(|e| failed(e.error))?,
         false => file.persist_noclobber(path).map_err(|e| failed(e.error))?,

@@ -55,7 +55,11 @@ impl Drivers {
 
     /// The modules that drive a device of this name.
     fn matching(&self, alias: &str) -> Vec<String> {
-        self.aliases.iter().filter(|(pattern, _)| matches(pattern, alias)).map(|(_, name)| name.clone()).collect()
+        self.aliases
+            .iter()
+            .filter(|(pattern, _)| matches(pattern, alias))
+            .map(|(_, name)| name.clone())
+            .collect()
     }
 
     fn load(&mut self, name: &str) {
@@ -87,7 +91,9 @@ impl Drivers {
     /// Controllers without a driver here, as the kernel names them.
     pub(super) fn unanswered(&self) -> Vec<String> {
         // PCI base class 01: mass storage.
-        let storage = modaliases(Path::new("/sys/bus")).into_iter().filter(|alias| alias.starts_with("pci:") && alias.contains("bc01"));
+        let storage = modaliases(Path::new("/sys/bus"))
+            .into_iter()
+            .filter(|alias| alias.starts_with("pci:") && alias.contains("bc01"));
         storage.filter(|alias| self.matching(alias).is_empty()).collect()
     }
 }
@@ -112,7 +118,8 @@ mod tests {
 
     #[test]
     fn the_list_says_what_drives_what() {
-        let drivers = Drivers::read("module a b c\nmodule b\nalias pci:v1* a\nalways b\nnonsense\n\nalias x\n");
+        let drivers =
+            Drivers::read("module a b c\nmodule b\nalias pci:v1* a\nalways b\nnonsense\n\nalias x\n");
         assert_eq!(drivers.matching("pci:v1d2"), ["a"]);
         assert_eq!(drivers.needs["a"], ["b", "c"]);
         assert_eq!(drivers.always, ["b"]);

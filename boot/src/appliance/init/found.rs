@@ -65,7 +65,8 @@ pub struct Seen {
 pub(super) fn look() -> Seen {
     let mut seen = Seen::default();
     let Ok(entries) = fs::read_dir("/sys/block") else { return seen };
-    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     for name in names {
         if ["loop", "ram", "zram", "fd", "dm-", "md"].iter().any(|prefix| name.starts_with(prefix)) {
@@ -117,7 +118,9 @@ impl Disk {
     }
 
     fn root(&self, slot: Slot) -> Option<PathBuf> {
-        let named = |(kind, name, _): &&(uuid::Uuid, String, PathBuf)| *kind == layout::ROOT && name == slot.partition_name();
+        let named = |(kind, name, _): &&(uuid::Uuid, String, PathBuf)| {
+            *kind == layout::ROOT && name == slot.partition_name()
+        };
         self.partitions.iter().find(named).map(|(_, _, device)| device.clone())
     }
 }
@@ -141,7 +144,8 @@ impl Seen {
             let disc = self.discs.first()?.clone();
             return Some(Boot { root: disc.clone(), system: disc, ..nothing });
         };
-        let mut with_root = self.disks.iter().filter(|disk| disk.root(slot).is_some_and(|root| root.exists()));
+        let mut with_root =
+            self.disks.iter().filter(|disk| disk.root(slot).is_some_and(|root| root.exists()));
         let disk = with_root.next()?;
         Some(Boot {
             root: disk.root(slot)?,
@@ -156,8 +160,10 @@ impl Seen {
 
     /// What a person is told who waits.
     pub(super) fn explain(&self, order: &Order, drivers: &Drivers) -> Vec<String> {
-        let what = order.slot.map_or("the disc".into(), |slot| format!("the partition {}", slot.partition_name()));
-        let mut lines = vec![format!("landfall: {what} is not there yet; still looking. Disks that are there:")];
+        let what =
+            order.slot.map_or("the disc".into(), |slot| format!("the partition {}", slot.partition_name()));
+        let mut lines =
+            vec![format!("landfall: {what} is not there yet; still looking. Disks that are there:")];
         for disk in &self.disks {
             let trouble = disk.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
             lines.push(format!("landfall:   {} {}{trouble}", disk.device.display(), disk.size));
@@ -176,7 +182,8 @@ impl Seen {
 /// Mounts the root at `at`, for reading.
 pub(super) fn mount_root(boot: &Boot, at: &str) -> io::Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NODEV;
-    let failed = |what: &Path, e: rustix::io::Errno| io::Error::other(format!("cannot mount {}: {e}", what.display()));
+    let failed =
+        |what: &Path, e: rustix::io::Errno| io::Error::other(format!("cannot mount {}: {e}", what.display()));
     if boot.slot.is_some() {
         return mount(&boot.root, at, "squashfs", flags, None).map_err(|e| failed(&boot.root, e));
     }
@@ -190,7 +197,8 @@ mod tests {
     use super::*;
 
     fn disk(device: &str, partitions: &[(uuid::Uuid, &str)]) -> Disk {
-        let partitions = partitions.iter().map(|(kind, name)| (*kind, (*name).to_owned(), PathBuf::from("/dev/null")));
+        let partitions =
+            partitions.iter().map(|(kind, name)| (*kind, (*name).to_owned(), PathBuf::from("/dev/null")));
         Disk { device: device.into(), size: Bytes::gib(3), partitions: partitions.collect(), trouble: None }
     }
 
@@ -203,7 +211,8 @@ mod tests {
             (layout::STATE, "state"),
         ];
         let other = disk("/dev/sda", &[(layout::ESP, "landfall-root-a"), (layout::VAULT, "landfall-root-a")]);
-        let seen = Seen { disks: vec![other, disk("/dev/sdb", &ours), disk("/dev/sdc", &ours)], discs: Vec::new() };
+        let seen =
+            Seen { disks: vec![other, disk("/dev/sdb", &ours), disk("/dev/sdc", &ours)], discs: Vec::new() };
         let order = Order { slot: Some(Slot::B), trial: true, fallback: false };
         let boot = seen.root(&order).unwrap();
         assert_eq!((boot.system.as_path(), boot.doubles.len()), (Path::new("/dev/sdb"), 1));

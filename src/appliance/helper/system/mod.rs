@@ -14,8 +14,8 @@ pub use cards::present;
 
 use super::machine::{Machine, Part};
 use super::status::{Memory, Status, TimeStatus};
-use crate::appliance::kept::Loaded;
 use crate::appliance::disks::Claim;
+use crate::appliance::kept::Loaded;
 use crate::appliance::network::{Learnt, STATE, resolv_conf};
 use crate::appliance::{places, problems, state};
 use crate::moment::Moment;
@@ -103,10 +103,15 @@ impl Machine for System {
         problems.extend(
             self.text(PROBLEMS).iter().flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
         );
-        problems.extend(problems::all(&self.root.join(places::PROBLEMS.trim_start_matches('/'))).into_iter().map(|problem| {
-            let fix = if problem.fix.is_empty() { String::new() } else { format!(": {}", problem.fix) };
-            format!("{}{fix}", problem.says)
-        }));
+        problems.extend(
+            problems::all(&self.root.join(places::PROBLEMS.trim_start_matches('/'))).into_iter().map(
+                |problem| {
+                    let fix =
+                        if problem.fix.is_empty() { String::new() } else { format!(": {}", problem.fix) };
+                    format!("{}{fix}", problem.says)
+                },
+            ),
+        );
         let links = netlink::addresses().unwrap_or_else(|error| {
             problems.push(error.to_string());
             Vec::new()
