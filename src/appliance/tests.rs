@@ -27,7 +27,14 @@ fn folder() -> tempfile::TempDir {
         }
     }
     for (from, to) in files {
-        fs::write(to, fs::read_to_string(from).unwrap().replace("/usr/bin/landfall", "/bin/true")).unwrap();
+        fs::write(
+            to,
+            fs::read_to_string(from)
+                .unwrap()
+                .replace("/usr/bin/landfall", "/bin/true")
+                .replace("/usr/sbin/sshd", "/bin/true"),
+        )
+        .unwrap();
     }
     dir
 }

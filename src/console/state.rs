@@ -158,7 +158,13 @@ impl State {
             }
             News::Machine(machine) => self.machine.hear(machine, now),
             News::Protection(protection) => self.protection.hear(protection, now),
-            News::Log(log) => self.log.hear(log, now),
+            News::Log(log) => {
+                // Its end is what is looked for, now that there is one.
+                if self.screen == Screen::Log && self.log.get().is_none() {
+                    self.scroll = usize::MAX;
+                }
+                self.log.hear(log, now);
+            }
             News::Done(done) => self.done(done),
         }
         let rows = self.rows();

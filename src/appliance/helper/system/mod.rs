@@ -195,7 +195,7 @@ impl Machine for System {
         // Done by the unit that has the rights; what it found is told as a problem.
         let claim = Claim { disk: disk.to_owned(), serial: serial.to_owned() };
         let text = serde_json::to_vec(&claim).map_err(|e| Error::corrupt(e.to_string()))?;
-        state::write(Path::new(places::CLAIM), &text, 0o600)?;
+        state::write(&self.root.join(places::CLAIM.trim_start_matches('/')), &text, 0o600)?;
         Run::TakeDisk.done()?;
         told(&self.root, "3-data")
     }
@@ -206,7 +206,7 @@ impl Machine for System {
     }
 
     fn update(&self, update: &mut dyn Read) -> Result<Vec<String>> {
-        let path = Path::new(places::UPDATE);
+        let path = &self.root.join(places::UPDATE.trim_start_matches('/'));
         let failed = |e| Error::io("cannot keep the update", e).in_file(path);
         let mut file = fs::File::create(path).map_err(failed)?;
         std::io::copy(update, &mut file).and_then(|_| file.sync_all()).map_err(failed)?;

@@ -124,11 +124,16 @@ fn this_machine_has_a_status() {
 
 #[test]
 fn what_is_not_there_is_told_and_not_pretended() {
-    let system = System::default();
-    let errors = [system.claim_disk("sdz", ""), system.grow_disk(), system.update(&mut &b""[..])];
-    for error in errors.map(Result::unwrap_err) {
-        assert_eq!(error.kind(), landfall_image::Kind::Unsupported);
-    }
+    let dir = tempfile::tempdir().unwrap();
+    let system = System::below(dir.path());
+    // What a unit found is the answer.
+    assert!(super::told(dir.path(), "3-data").is_ok());
+    put(
+        dir.path(),
+        &format!("{}/3-data.json", &places::PROBLEMS[1..]),
+        r#"[{"says":"it is not empty","fix":"another"}]"#,
+    );
+    assert_eq!(super::told(dir.path(), "3-data").unwrap_err().hint_text(), Some("another"));
     assert!(system.set_clock(Moment(0)).unwrap_err().to_string().contains("before landfall was written"));
 }
 
