@@ -408,3 +408,37 @@ fn feed(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::noise_bytes;
+
+    /// Another file was found to hold the same, by its hash; then this one changed.
+    #[test]
+    fn a_file_that_changes_after_it_was_hashed_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for length in [100, 16_384, 40_000] {
+            std::fs::write(&path, noise_bytes(1, length)).unwrap();
+            let content = FileContent::Path(path.clone());
+            let outcome = |seed: u64| {
+                let mut cutter = Cutter {
+                    files: &[&content],
+                    lengths: &[length as u64],
+                    hashes: &[Some(blake3::hash(&noise_bytes(seed, length)))],
+                    jobs: [0].iter(),
+                    block_size: 16_384,
+                    open: None,
+                    fragment: Vec::new(),
+                    fragments: 0,
+                    in_fragments: BTreeMap::new(),
+                };
+                while cutter.next()?.is_some() {}
+                Ok::<_, Error>(())
+            };
+            outcome(1).unwrap();
+            assert!(outcome(2).unwrap_err().to_string().contains("changed"), "{length}");
+        }
+    }
+}
