@@ -119,7 +119,7 @@ impl Machine {
 }
 
 /// The certificates that a TLS server shows, as openssl prints them; waits until there is one.
-fn certificates(port: u16, within: Duration) -> String {
+pub fn certificates(port: u16, within: Duration) -> String {
     let end = Instant::now() + within;
     loop {
         let out = Command::new("openssl")

@@ -3,6 +3,7 @@
 //! The packages come from the mirror that apt has here, or from Debian's own, once; they stay in `target/appliance/packages`.
 
 mod boot;
+mod cuts;
 mod matrix;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,12 @@ fn build(name: &str) -> Output {
     command
         .args(["appliance", "build", "--force", "--level", "1", "--packages"])
         .arg(root().join("target/appliance/packages"));
+    // Another build of the program inside than the one that is tested: emulated machines start sooner with optimised ones.
+    if let Ok(program) = std::env::var("APPLIANCE_PROGRAM") {
+        command.args(["--program", &program]);
+    }
+    let key = key();
+    command.arg("--update-key").arg(key.with_extension("pub")).arg("--sign").arg(key);
     for mirror in mirror
         .iter()
         .map(String::as_str)
@@ -37,6 +44,21 @@ fn build(name: &str) -> Output {
         command.args(["--mirror", mirror]);
     }
     command.arg("-o").arg(folder().join(name)).output().unwrap()
+}
+
+/// The key of updates, made once.
+fn key() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let key = folder().join("update-key");
+        if !key.exists() {
+            let made =
+                Command::new(env!("CARGO_BIN_EXE_landfall")).args(["appliance", "key"]).arg(&key).output();
+            assert!(made.unwrap().status.success());
+        }
+        key
+    };
+    MADE.get_or_init(make).clone()
 }
 
 /// The image of this run; `None`, said aloud, where the packages cannot be had.
