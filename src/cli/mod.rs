@@ -106,7 +106,7 @@ fn points(cli: &Cli, surroundings: &Surroundings) -> Arc<dyn Points> {
         token: surroundings.token.clone(),
         ca: cli.common.tls_ca.clone(),
     };
-    Arc::new(Served::new(access, ClientOptions::default()))
+    Arc::new(Served::new(access, ClientOptions { tls: tls(cli), ..ClientOptions::default() }))
 }
 
 fn tls(cli: &Cli) -> TlsFiles {

@@ -25,11 +25,11 @@ pub fn welcome(state: &State, width: usize) -> Page {
     page.blank();
     page.text("On another machine that has landfall:");
     page.text(&format!("export LANDFALL_SERVICE=https://{}:{API_PORT}", address(state)));
-    page.text(&format!("export LANDFALL_TOKEN={token}"));
+    page.text("export LANDFALL_TOKEN=TOKEN");
     page.text("landfall certificate trust $LANDFALL_SERVICE --fingerprint FINGERPRINT");
     page.text("landfall status --tls-ca ca-cert.pem");
     page.blank();
-    page.text("FINGERPRINT is that of this appliance's authority, as it stands here:");
+    page.text("TOKEN is the line above. FINGERPRINT is that of this appliance's authority:");
     authority(&mut page, state);
     page.blank();
     page.strong("Press Enter when you have noted it: it is not shown again.");

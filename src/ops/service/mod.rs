@@ -26,7 +26,7 @@ use crate::report::api::{
 };
 use crate::report::protection::{Evidence, History, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
-use landfall_image::nbd::TlsFiles;
+use landfall_image::nbd::{Address, TlsFiles, Uri};
 use landfall_image::{Error, Kind, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -143,7 +143,7 @@ impl Service {
     /// # Errors
     /// Refused where there is none of that name.
     pub fn machine(&self, name: &Name) -> Result<MachineShown> {
-        self.get(&machine_path(name))
+        Ok(self.seen(self.get(&machine_path(name))?))
     }
 
     /// Protects a machine, or changes what is protected of it.
@@ -151,7 +151,7 @@ impl Service {
     /// # Errors
     /// As [`Service::protect`](crate::service::Service::protect).
     pub fn protect(&self, name: &Name, wanted: &Protect) -> Result<MachineShown> {
-        self.send("PUT", &machine_path(name), Some(wanted))
+        Ok(self.seen(self.send("PUT", &machine_path(name), Some(wanted))?))
     }
 
     /// Takes a disk out of a machine.
@@ -212,7 +212,22 @@ impl Service {
     /// # Errors
     /// Refused where there is none.
     pub fn point(&self, name: &Name, which: &str) -> Result<PointShown> {
-        self.get(&point_path(name, which))
+        let mut shown: PointShown = self.get(&point_path(name, which))?;
+        shown.disks.iter_mut().flat_map(|disk| &mut disk.uris).for_each(|uri| self.place(uri));
+        Ok(shown)
+    }
+
+    fn seen(&self, mut shown: MachineShown) -> MachineShown {
+        shown.receive.iter_mut().flat_map(|inlet| &mut inlet.uris).for_each(|uri| self.place(uri));
+        shown
+    }
+
+    /// Names the service in an address as it is known here: what it calls itself may mean nothing to this machine.
+    fn place(&self, uri: &mut String) {
+        let (Some(host), Ok(shown)) = (self.host(), Uri::parse(uri)) else { return };
+        if let Address::Tcp(_, port) = shown.address() {
+            *uri = Uri::new(Address::Tcp(host, *port), shown.tls(), shown.export()).to_string();
+        }
     }
 
     /// The UEFI variables at a point.

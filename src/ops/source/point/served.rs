@@ -12,7 +12,7 @@ use crate::report::api::{self, SetRole, WantedRole};
 use crate::report::protection::{DiskStatus, Evidence};
 use landfall_image::formats::Image;
 use landfall_image::location::Location;
-use landfall_image::nbd::{Address, ClientOptions, Uri};
+use landfall_image::nbd::{ClientOptions, Uri};
 use landfall_image::{Error, Format, Kind, OpenOptions, Result};
 use std::path::Path;
 use std::time::Duration;
@@ -53,13 +53,7 @@ impl Served {
                 "landfall certificate add NAME --recover -o FOLDER makes one; name it with --tls-cert FILE --tls-key FILE --tls-ca FILE",
             ));
         }
-        // By the name under which the service is known here; its own for itself may mean nothing to this machine.
-        let port = match shown.address() {
-            Address::Tcp(_, port) => *port,
-            Address::Unix(_) => return Err(Error::corrupt("the service names a socket of its own machine")),
-        };
-        let uri = Uri::new(Address::Tcp(host.clone(), port), true, shown.export()).to_string();
-        let image = open(&uri).map_err(|error| match error.kind() {
+        let image = open(&shown.to_string()).map_err(|error| match error.kind() {
             Kind::Refused => error.hint(
                 "the certificate has to allow it: landfall certificate list shows which does (recover)",
             ),
