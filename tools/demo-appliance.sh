@@ -93,7 +93,7 @@ until "$landfall" -q status web01 --tls-ca "$ca" >/dev/null 2>&1; do
 done
 # The machine has to be up: what is recovered is a running one.
 left=600
-until grep -aq 'login:' "$work/web01.log"; do
+until grep -aqE 'login:|Graphical Interface' "$work/web01.log"; do
     left=$((left - 1))
     [ "$left" -gt 0 ] || fail "web01 does not come up: $work/web01.log"
     sleep 1

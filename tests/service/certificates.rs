@@ -121,7 +121,7 @@ fn a_certificate_allows_what_it_was_handed_out_for() {
     // landfall itself, from another machine.
     let inspect = ["--json", "inspect", "point:web01@latest", "--memory", "1G", "--tls-ca", ca];
     let without = ask(&inspect);
-    assert!(err(&without).contains("--recover"), "{}{}", out(&without), err(&without));
+    assert!(out(&without).contains("--recover"), "{}{}", out(&without), err(&without));
     let own = [["--tls-cert", "dr/client-cert.pem"], ["--tls-key", "dr/client-key.pem"]].concat();
     let looked = ask(&[&inspect[..], &own].concat());
     let document: serde_json::Value = serde_json::from_slice(&looked.stdout).unwrap();
