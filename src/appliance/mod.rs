@@ -13,6 +13,7 @@
 
 pub mod apply;
 pub mod authority;
+pub mod disc;
 pub mod disks;
 pub mod helper;
 pub mod kept;

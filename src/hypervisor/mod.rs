@@ -150,6 +150,9 @@ pub struct Networks {
     pub map: Vec<(String, String)>,
     /// Target network of every card that `map` does not name, where one was chosen.
     pub rest: Option<String>,
+    /// Whoever registers the machine can say it then: where a target has no usual network its script asks, instead of the machine
+    /// being refused.
+    pub asked: bool,
 }
 
 impl Networks {

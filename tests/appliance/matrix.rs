@@ -29,7 +29,7 @@ fn can_start(firmware: &str, controller: &str) -> bool {
     }
 }
 
-fn firmware(name: &str, folder: &Path) -> Option<Vec<String>> {
+pub fn firmware(name: &str, folder: &Path) -> Option<Vec<String>> {
     let ovmf = Path::new("/usr/share/OVMF");
     let (code, variables) = match name {
         "bios" => return Some(vec!["-machine".into(), "pc".into()]),

@@ -340,7 +340,7 @@ fn write(
             })
             .collect(),
         networks: match &own_network {
-            Some(own) => Networks { map: Vec::new(), rest: Some(own.clone()) },
+            Some(own) => Networks { map: Vec::new(), rest: Some(own.clone()), ..Networks::default() },
             None => source.mapped(wanted).networks(&wanted.networks),
         },
         emulated: around.emulated,

@@ -82,7 +82,11 @@ fn placed(machine: &Machine, network: Option<&str>) -> Placement {
     };
     Placement {
         disks: (0..machine.disks.len()).map(disk).collect(),
-        networks: crate::hypervisor::Networks { map: Vec::new(), rest: network.map(str::to_owned) },
+        networks: crate::hypervisor::Networks {
+            map: Vec::new(),
+            rest: network.map(str::to_owned),
+            asked: false,
+        },
         ..placement("/out/a")
     }
 }
