@@ -129,13 +129,9 @@ mod tests {
     fn each_form_has_its_definitions_and_ovf_asks_for_the_network() {
         let size = Bytes::gib(3);
         let mut names = Vec::new();
-        for (ending, kind) in [
-            ("qcow2", "qcow2"),
-            ("raw", "raw"),
-            ("vmdk", "vmdk"),
-            ("vhdx", "vhdx"),
-            ("ova", "ova"),
-        ] {
+        for (ending, kind) in
+            [("qcow2", "qcow2"), ("raw", "raw"), ("vmdk", "vmdk"), ("vhdx", "vhdx"), ("ova", "ova")]
+        {
             let image = format!("/srv/images/landfall.{ending}");
             let artifacts = beside(Path::new(&image), kind, size).unwrap();
             for artifact in &artifacts {

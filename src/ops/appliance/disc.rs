@@ -27,8 +27,8 @@ const BIOS: &str = "landfall/bios.img";
 const CORE: &str = "landfall/disk.img";
 /// What UEFI firmware starts.
 const EFI: &str = "landfall/efi.img";
-/// Shim and GRUB have 4 MiB; this is the smallest volume with FAT32.
-const EFI_SIZE: Bytes = Bytes::mib(34);
+/// Shim and GRUB have 4 MiB. The catalog of what boots can say the length of less than 32 MiB only.
+const EFI_SIZE: Bytes = Bytes::mib(8);
 
 /// For whoever looks into it.
 const README: &str = concat!(
