@@ -6,6 +6,7 @@ mod boot;
 mod disc;
 mod matrix;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -17,6 +18,44 @@ fn root() -> &'static Path {
 /// Where images of this run lie.
 fn folder() -> PathBuf {
     root().join("target/appliance/test")
+}
+
+#[test]
+fn the_licences_are_those_of_what_is_linked() {
+    let out = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "-p",
+            "landfall",
+            "-e",
+            "normal",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .args(["--prefix", "none", "--no-dedupe", "-f", "{p}|{l}"])
+        .current_dir(root())
+        .output();
+    let Ok(out) = out.map(|out| text(&out)).map(|said| said.contains("serde v").then_some(said)) else {
+        return eprintln!("SKIPPED: the_licences_are_those_of_what_is_linked: no cargo here");
+    };
+    let said = out.expect("cargo tree lists what is linked");
+    let linked: BTreeSet<String> = said
+        .lines()
+        .filter(|line| !line.contains("(/"))
+        .filter_map(|line| line.split_once('|'))
+        .map(|(name, _)| name.split(" (").next().unwrap_or(name).to_owned())
+        .collect();
+    let packed = std::fs::File::open(root().join("packaging/appliance/licences.txt.zst")).unwrap();
+    let licences = String::from_utf8(zstd::decode_all(packed).unwrap()).unwrap();
+    let listed: BTreeSet<String> = licences
+        .lines()
+        .take_while(|line| !line.starts_with("---"))
+        .filter_map(|line| Some(line.split_once("  ")?.0.to_owned()))
+        .collect();
+    let differ: Vec<_> = linked.symmetric_difference(&listed).collect();
+    assert!(differ.is_empty() && linked.len() > 100, "run tools/licences.sh: {differ:?}");
 }
 
 /// Builds images with little compression, by the program that is tested.
