@@ -1,6 +1,7 @@
 # The two commands are `make demo` and `make test`; the rest are their parts.
 #
 #   make demo    install what is missing, build, make a small real guest once, convert it, prove that it boots
+#   make demo-appliance   its second half: mirror a running machine into the appliance, cut it off, recover it
 #   make test    set up and run the whole test suite
 #   make check   formatting, lints, licences of dependencies
 #   make fuzz    every parser against hostile input, FUZZ_SECONDS each; make fuzz-short: some seconds each
@@ -13,10 +14,13 @@ SHELL := /bin/sh
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 CARGO ?= cargo
 
-.PHONY: appliance demo test matrix check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
+.PHONY: appliance demo demo-appliance test matrix check build bench bench-machine fuzz fuzz-short setup-build setup-check setup-demo setup-test clean
 
 demo: build setup-demo
 	tools/demo.sh
+
+demo-appliance: build setup-demo
+	tools/demo-appliance.sh
 
 test: setup-build setup-demo setup-test
 	tools/prepare-tests.sh

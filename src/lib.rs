@@ -7,6 +7,7 @@
 //! Only [`cli`] and [`console`] print; only `main.rs` reads the environment or exits.
 
 pub mod appliance;
+pub mod authority;
 pub mod cli;
 pub mod console;
 mod doors;
@@ -24,5 +25,7 @@ pub mod registrar;
 pub mod report;
 pub mod schema;
 pub mod service;
+mod small_file;
 mod transport;
+pub mod trust;
 pub mod vault;

@@ -9,7 +9,10 @@ use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
 use crate::receive::folder::manifest::Manifest;
 use crate::recovery::Recovery;
-use crate::report::api::{Alarms, MachineShown, PointSet, PointShown, TokenMade, Tokens, Told, Verification};
+use crate::report::api::{
+    Alarms, CertificateTrusted, CertificateWritten, Certificates, MachineShown, PointSet, PointShown,
+    TokenMade, Tokens, Told, Verification,
+};
 use crate::report::failure::{Explained, Failed};
 use crate::report::images::{Conversions, ImageInfo, ImageMap, ImageServed, ImagesChecked, ImagesCompared};
 use crate::report::protection::{History, Points, Status};
@@ -38,6 +41,12 @@ pub const TABLE: &[Row] = &[
     row::<Alarms>("alarms", "what is wrong now, and what was"),
     row::<Built>("appliance-build", "images of the appliance that were built"),
     row::<BatchReport>("batch", "what became of a fleet; also batch-report.json beside the machines"),
+    row::<CertificateWritten>("certificate", "a certificate that was handed out, and its folder"),
+    row::<CertificateTrusted>(
+        "certificate-trust",
+        "the authority of a service, and whether it is trusted now",
+    ),
+    row::<Certificates>("certificates", "the certificates that a service has handed out"),
     row::<Converted>("convert", "a machine that was converted; also report.json beside it"),
     row::<ImagesChecked>("disk-check", "structures of images that were checked"),
     row::<ImagesCompared>("disk-compare", "whether two images hold the same"),

@@ -180,6 +180,7 @@ demo)
     need qemu-system-x86_64 qemu-system-x86
     need qemu-img qemu-utils
     need bwrap bubblewrap
+    need python3 python3
     need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf
     need mmdebstrap mmdebstrap
     need mkfs.ext4 e2fsprogs

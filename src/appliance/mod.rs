@@ -12,7 +12,6 @@
 //! and mounting: who calls has the folder.
 
 pub mod apply;
-pub mod authority;
 pub mod disc;
 pub mod disks;
 pub mod helper;

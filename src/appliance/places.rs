@@ -18,6 +18,8 @@ pub const DAMAGED_STATE: &str = "/run/landfall-appliance/damaged-state";
 pub const PROBLEMS: &str = "/run/landfall-appliance/problems.d";
 /// The service's file. `/etc/landfall/landfall.toml` leads here.
 pub const SERVICE_FILE: &str = "/run/landfall-appliance/landfall.toml";
+/// The socket of whoever boots and patches points for the service.
+pub const TRIALS: &str = "/run/landfall-trial/trial.sock";
 /// What the administrator adds to that file.
 pub const SERVICE_MORE: &str = "/var/lib/landfall-appliance/landfall.toml";
 /// Where the partition of the loaders is mounted while it is written to.

@@ -1,12 +1,12 @@
 //! The steps of the appliance's start, each run by a unit of its own (`packaging/appliance/units`). Each may run again, and says what stands in
 //! the way instead of failing: a machine that cannot be reached helps nobody.
 
-use super::authority::Authority;
 use super::disks::{self, Choice, Layout};
 use super::kept::Kept;
 use super::problems::{self, Problem};
 use super::slots::{self, Came};
 use super::{apply, disc, media, places, programs, state};
+use crate::authority::Authority;
 use crate::ops::service::{Access, Service};
 use crate::report::api::Role;
 use landfall_boot::appliance::init::Boot;
@@ -264,6 +264,20 @@ fn own_file() -> toml::Table {
         ("vault".to_owned(), toml::Value::String(format!("{}/vault", places::VAULT))),
         ("receive".to_owned(), server(10809)),
         ("api".to_owned(), api),
+        (
+            "drill".to_owned(),
+            toml::Value::Table(toml::Table::from_iter([(
+                "through".to_owned(),
+                toml::Value::String(places::TRIALS.to_owned()),
+            )])),
+        ),
+        (
+            "authority".to_owned(),
+            toml::Value::Table(toml::Table::from_iter([
+                ("certificate".to_owned(), of("ca.pem")),
+                ("key".to_owned(), of("ca.key")),
+            ])),
+        ),
     ])
 }
 

@@ -10,13 +10,13 @@
 
 use super::problems::{self, Problem};
 use super::{disc, places, programs};
+pub use crate::small_file::{read, write};
 use landfall_boot::appliance::init::{BOOT_FILE, Boot};
 use landfall_boot::appliance::layout;
-use landfall_image::{Error, FileOffset, Result};
+use landfall_image::{Error, Result};
 use rustix::mount::{MountFlags, mount};
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 /// An ext4 superblock lies at byte 1024; its magic at 0x38 in it.
@@ -213,44 +213,6 @@ pub fn mount_state(partition: &Path) -> Result<()> {
             .in_file(partition)
             .hint("deploy the appliance anew: the vault is on the data disk and is found again")
     })
-}
-
-/// Writes a file of the state whole or not at all.
-///
-/// # Errors
-/// `Io`
-pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let failed = |e| Error::io("cannot write", e).in_file(path);
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(failed)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = folder.join(name);
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(mode).open(&new).map_err(failed)?;
-    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&new, path).map_err(failed)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
-}
-
-/// Reads a small file; `None` where there is none.
-///
-/// # Errors
-/// `Io`, and `Refused` for more than a mebibyte.
-pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    const AT_MOST: u64 = 1 << 20;
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("cannot read", e).in_file(path)),
-    };
-    let mut bytes = Vec::new();
-    file.take(AT_MOST + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", e).in_file(path))?;
-    if bytes.len() as u64 > AT_MOST {
-        return Err(Error::refused("is longer than 1 MiB").in_file(path).at(FileOffset(AT_MOST)));
-    }
-    Ok(Some(bytes))
 }
 
 #[cfg(test)]

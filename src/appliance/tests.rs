@@ -52,8 +52,13 @@ fn analyze(folder: &Path, args: &[&str]) -> Option<(bool, String)> {
 }
 
 /// In tenths, as systemd 252 and 257 judge.
-const BOUNDS: [(&str, u32); 4] =
-    [("landfall", 22), ("landfall-helper", 20), ("landfall-settings", 18), ("landfall-resolv", 9)];
+const BOUNDS: [(&str, u32); 5] = [
+    ("landfall", 10),
+    ("landfall-trial@x", 16),
+    ("landfall-helper", 20),
+    ("landfall-settings", 18),
+    ("landfall-resolv", 9),
+];
 
 #[test]
 fn systemd_knows_every_key_and_finds_little_to_do_harm_with() {
@@ -97,6 +102,7 @@ fn values(unit: &str, key: &str) -> Vec<String> {
 #[test]
 fn units_name_what_the_code_names() {
     assert_eq!(values("landfall-helper.socket", "ListenStream"), [SOCKET]);
+    assert_eq!(values("landfall-trial.socket", "ListenStream"), [super::places::TRIALS]);
     assert_eq!(values("landfall-resolv.path", "PathChanged"), [super::network::STATE]);
     assert_eq!(values("landfall-resolv.service", "ReadWritePaths"), [super::apply::RUN]);
     let state = super::kept::FOLDER.rsplit('/').next().unwrap();

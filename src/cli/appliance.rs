@@ -29,6 +29,8 @@ pub fn run(
         ApplianceVerb::Packages => packages(as_json),
         ApplianceVerb::Start { step } => step_of(*step, &context.cancel),
         ApplianceVerb::Helper { user } => helper::run(user, &context.cancel).map(|()| 0),
+        ApplianceVerb::Update { file, restart } => update(file, *restart),
+        ApplianceVerb::Trial => appliance::trial(&context.cancel).map(|()| 0),
         ApplianceVerb::Support { output } => support(output.as_deref()),
         ApplianceVerb::Console => (surroundings.console)(&context.cancel).map(|()| 0),
     }
@@ -47,6 +49,18 @@ fn support(output: Option<&Path>) -> Result<u8> {
             appliance::support(&places, &mut out)?;
             out.flush().map_err(|error| Error::io("cannot write to standard output", error))?;
         }
+    }
+    Ok(0)
+}
+
+fn update(file: &Path, restart: bool) -> Result<u8> {
+    let places = Places::default();
+    for line in appliance::install(&places, file)? {
+        text::print(&format!("{line}\n"))?;
+    }
+    match restart {
+        true => appliance::restart(&places)?,
+        false => text::print("It is tried at the next start (console: restart).\n")?,
     }
     Ok(0)
 }

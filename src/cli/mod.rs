@@ -163,7 +163,8 @@ fn dispatch(
         | Verb::Ready(_)
         | Verb::Points(_)
         | Verb::Alarms(_)
-        | Verb::Token(_) => service::run(cli, context, surroundings),
+        | Verb::Token(_)
+        | Verb::Certificate(_) => service::run(cli, context, surroundings),
         Verb::Recover(args) => recover::run(args, cli, context, surroundings),
         Verb::Register(args) => register::register(args, cli.common.json, context, surroundings),
     }

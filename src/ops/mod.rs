@@ -3,6 +3,7 @@
 
 pub mod appliance;
 pub mod batch;
+pub mod certificate;
 mod clock;
 pub mod convert;
 mod define;

@@ -23,6 +23,7 @@ pub mod nbd;
 pub mod position;
 pub mod pull;
 pub mod rbd;
+pub mod rights;
 pub mod send;
 pub mod spool;
 pub mod subject;
@@ -32,6 +33,7 @@ pub(crate) mod testing;
 
 use crate::name::Name;
 use landfall_image::{Bytes, DiskMut, Result};
+use rights::Rights;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
@@ -95,6 +97,8 @@ pub struct Certificate {
     pub names: Subject,
     /// SHA-256 of the certificate in DER: its fingerprint.
     pub sha256: [u8; 32],
+    /// What it says that its holder may do.
+    pub rights: Rights,
 }
 
 /// Longest subject that is kept of a certificate, in characters.
@@ -104,9 +108,11 @@ impl Certificate {
     /// One that was verified, in DER. The subject is empty where it cannot be read.
     pub fn of(der: &[u8]) -> Certificate {
         let parsed = x509_parser::parse_x509_certificate(der);
-        let names = parsed.map(|(_, certificate)| Subject::of(certificate.subject())).unwrap_or_default();
+        let (names, rights) = parsed
+            .map(|(_, certificate)| (Subject::of(certificate.subject()), Rights::of(&certificate)))
+            .unwrap_or_default();
         let subject = names.to_string().chars().take(SUBJECT_AT_MOST).collect();
-        Certificate { subject, names, sha256: Sha256::digest(der).into() }
+        Certificate { subject, names, sha256: Sha256::digest(der).into(), rights }
     }
 
     /// The line of the service's file that names it: by its subject, or by its digest where that is too long or not there.
@@ -243,6 +249,7 @@ mod tests {
         let far = Peer {
             place: Place::Network("192.0.2.7:40112".parse().unwrap()),
             certificate: Some(Certificate {
+                rights: Rights::default(),
                 subject: "CN=web01".into(),
                 names: Subject::parse("CN=web01").unwrap(),
                 sha256: [0; 32],

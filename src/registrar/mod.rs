@@ -41,7 +41,7 @@ pub struct Wanted {
     /// Authorities that vouch for the server, in PEM; the system's own otherwise.
     pub ca: Option<PathBuf>,
     /// The server's certificate by its fingerprint, instead of any authority.
-    pub thumbprint: Option<vsphere::trust::Thumbprint>,
+    pub thumbprint: Option<crate::trust::Thumbprint>,
     /// vSphere: the datacenter.
     pub datacenter: Option<String>,
     /// vSphere: the host or cluster.

@@ -6,6 +6,7 @@ use super::protection::{Alarm, MachineStatus, Point};
 use crate::machine::Machine;
 use crate::moment::Moment;
 use crate::name::Name;
+use crate::receive::rights::Rights;
 use crate::receive::send::Sent;
 use crate::vault::journal::Consistency;
 use landfall_image::Bytes;
@@ -213,6 +214,9 @@ pub struct PointDisk {
     pub sector: u32,
     /// Where it is read, as an NBD URI, on the service's machine; empty where none works on the vault.
     pub uri: String,
+    /// Where it is read from other machines, with a certificate that allows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uris: Vec<String>,
     /// The RBD snapshot that it is, where a stream has brought it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
@@ -494,6 +498,79 @@ pub struct TokenMade {
     pub token: Token,
     /// What whoever has it sends: `Authorization: Bearer lf_…`.
     pub secret: String,
+}
+
+/// A certificate that the service's own authority has signed, without its key, which nobody keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Certificate {
+    /// Whose it is.
+    pub name: String,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// What it allows.
+    pub rights: Rights,
+    /// When it was made.
+    pub made: Moment,
+    /// When it was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back: Option<Moment>,
+}
+
+/// Certificates that were handed out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Certificates {
+    /// Version of the document: [`VERSION`].
+    pub version: u32,
+    /// By name.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate that is to be handed out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MakeCertificate {
+    /// Whose it will be: 1 to 64 letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// What it allows.
+    pub rights: Rights,
+}
+
+/// A certificate that was handed out. Its key is shown this once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateMade {
+    /// Version of the document: [`VERSION`].
+    pub version: u32,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The certificate itself, in PEM.
+    pub pem: String,
+    /// Its key, in PEM.
+    pub key: String,
+    /// The authority's certificate, in PEM.
+    pub ca: String,
+}
+
+/// A certificate that was handed out, where its files are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateWritten {
+    /// Version of the document: [`VERSION`].
+    pub version: u32,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The folder with `ca-cert.pem`, `client-cert.pem` and `client-key.pem`.
+    pub folder: String,
+}
+
+/// The authority of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateTrusted {
+    /// Version of the document: [`VERSION`].
+    pub version: u32,
+    /// SHA-256 of its certificate, in pairs of hexadecimal digits.
+    pub fingerprint: String,
+    /// The file that it was written to; absent where nobody has vouched for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// That the service works.

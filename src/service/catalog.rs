@@ -1,5 +1,5 @@
 //! What the service keeps beside the vault, in SQLite: tokens, names that were given to points later, points that were given up by
-//! hand, evidence of proofs, and a log of alarms.
+//! hand, evidence of proofs, certificates that were handed out ([`super::certificates`]), and a log of alarms.
 //!
 //! Absent: everything that a recovery needs, which is in the vault itself. A catalog that is lost or damaged is set aside and begun anew.
 
@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 /// The tables, as they came to be: one text for each version.
-const VERSIONS: [&str; 5] = [
+const VERSIONS: [&str; 6] = [
     "
     CREATE TABLE token (
         name TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, role TEXT NOT NULL, made INTEGER NOT NULL
@@ -56,6 +56,12 @@ const VERSIONS: [&str; 5] = [
     "
     ALTER TABLE event ADD COLUMN told INTEGER;
     CREATE INDEX event_to_tell ON event (told) WHERE told = 0;
+",
+    "
+    CREATE TABLE certificate (
+        sha256 BLOB PRIMARY KEY, name TEXT NOT NULL, rights TEXT NOT NULL, made INTEGER NOT NULL, taken_back INTEGER
+    ) STRICT;
+    CREATE UNIQUE INDEX certificate_name ON certificate (name) WHERE taken_back IS NULL;
 ",
 ];
 
@@ -126,7 +132,7 @@ impl Catalog {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         work(&self.connection()).map_err(|error| failed(&self.path, error))
     }
 
@@ -513,7 +519,7 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
         .map_err(|error| Error::corrupt(format!("the catalog holds what cannot be read: {error}")))
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -51,6 +51,7 @@ use crate::name::Name;
 use crate::ops::toml_file;
 use crate::receive::folder::Options;
 use crate::receive::nbd::Config as Receive;
+use crate::receive::rights::Rights;
 use crate::receive::subject::Subject;
 use crate::receive::{Certificate, Peer};
 use crate::vault::retention::Retention;
@@ -78,6 +79,8 @@ pub struct Config {
     pub receive: Receive,
     /// What clients by their certificates may write to; where there is none, all that are let in may write to all.
     pub clients: Vec<Client>,
+    /// Where this service hands out certificates itself. What they say of their holders is believed.
+    pub authority: Option<Authority>,
     /// Where the API is, besides the local socket.
     pub api: Option<Api>,
     /// The user of this machine who may look through the API's local socket, besides this user and root, who may do everything.
@@ -122,6 +125,17 @@ pub struct Client {
     pub who: Who,
     /// Patterns of machines' names.
     pub machines: Vec<String>,
+    /// It may read these machines' recovery points, too.
+    pub recovers: bool,
+}
+
+/// The authority that this service hands out certificates of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// Its certificate, in PEM.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// Whom a rule is about.
@@ -218,6 +232,8 @@ pub struct Drill {
     pub keep: usize,
     /// Between two points that are patched ahead.
     pub prepare_every: Duration,
+    /// The socket of whoever runs trials; `None` where the service does it itself.
+    pub through: Option<PathBuf>,
     /// Where they are, as [`recover`](crate::ops::recover) looks for them.
     pub recovered: PathBuf,
 }
@@ -283,11 +299,35 @@ impl Config {
     /// True where that client may write to that machine.
     pub fn may_write(&self, peer: &Peer, machine: &Name) -> bool {
         let Some(certificate) = &peer.certificate else { return true };
-        let fits = |client: &Client| {
-            let named = |pattern: &String| landfall_boot::network_map::fits(pattern, machine.as_str());
-            client.who.is(certificate) && client.machines.iter().any(named)
-        };
-        self.clients.is_empty() || self.clients.iter().any(fits)
+        let named = self.rules(certificate, machine).next().is_some();
+        match self.rights(certificate) {
+            Some(rights) => named || Rights::fit(&rights.send, machine),
+            None => named || self.clients.is_empty(),
+        }
+    }
+
+    /// True where that client may read that machine's recovery points over the network.
+    pub fn may_recover(&self, peer: &Peer, machine: &Name) -> bool {
+        let Some(certificate) = &peer.certificate else { return false };
+        let is_right = |rights: &Rights| Rights::fit(&rights.recover, machine);
+        self.rights(certificate).is_some_and(is_right)
+            || self.rules(certificate, machine).any(|client| client.recovers)
+    }
+
+    /// The rules of the file for this certificate and machine.
+    fn rules<'a>(
+        &'a self,
+        certificate: &'a Certificate,
+        machine: &'a Name,
+    ) -> impl Iterator<Item = &'a Client> {
+        self.clients
+            .iter()
+            .filter(|client| client.who.is(certificate) && Rights::fit(&client.machines, machine))
+    }
+
+    /// What the certificate says itself, where that counts.
+    fn rights<'a>(&self, certificate: &'a Certificate) -> Option<&'a Rights> {
+        self.authority.as_ref().map(|_| &certificate.rights).filter(|rights| !rights.is_empty())
     }
 
     /// The local socket of NBD clients.

@@ -9,6 +9,10 @@
 //!
 //! Absent: how it is done, which is the same as by hand (`ops::prove`, `ops::recover`).
 
+mod trial;
+
+pub use trial::serve;
+
 use super::watched::Watched;
 use super::{Service, now};
 use crate::moment::Moment;
@@ -17,11 +21,10 @@ use crate::recovery::{self, Patched};
 use crate::report::protection::{Evidence, Point, PreparedPoint, Proven, ProvenPoint};
 use landfall_image::{Error, Kind, Result};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use trial::Running;
 
 /// How often it is looked at what is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -29,82 +32,6 @@ const TICK: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(600);
 /// What looking into a guest and patching it may take, besides a trial's own time: emulated, on a busy machine.
 const PATCHING: Duration = Duration::from_secs(3600);
-/// What a process that is told to end may take.
-const ENDING: Duration = Duration::from_secs(15);
-/// Of what such a process says, so much is read.
-const SAID_AT_MOST: u64 = 4 << 20;
-
-/// Somebody's process, which ends with this.
-struct Running(Child);
-
-impl Running {
-    /// Starts this program, asking this service, behind all that is urgent.
-    fn start(service: &Service, arguments: &[&str]) -> Result<Running> {
-        let cannot = |error| Error::io("cannot start this program once more", error);
-        let program = std::env::current_exe().map_err(cannot)?;
-        let nice = Path::new("/usr/bin/nice");
-        let mut command = match nice.exists() {
-            true => {
-                let mut command = Command::new(nice);
-                command.args(["-n", "10"]).arg(&program);
-                command
-            }
-            false => Command::new(&program),
-        };
-        command.arg("--json").args(arguments);
-        command
-            .env("LANDFALL_SERVICE", service.config.api_socket())
-            .env_remove("LANDFALL_TOKEN")
-            .env_remove("NOTIFY_SOCKET");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        Ok(Running(command.spawn().map_err(cannot)?))
-    }
-
-    /// Its document and whether all went well; an error where it did not end in time, or the service stops.
-    fn finish(mut self, service: &Service, within: Duration) -> Result<(serde_json::Value, bool)> {
-        let out = self.0.stdout.take();
-        let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            if let Some(out) = out {
-                let _ = out.take(SAID_AT_MOST).read_to_end(&mut text);
-            }
-            text
-        });
-        let deadline = Instant::now() + within;
-        let status = loop {
-            let failed = |error| Error::io("cannot wait for a process", error);
-            if let Some(status) = self.0.try_wait().map_err(failed)? {
-                break status;
-            }
-            if service.is_stopping() {
-                return Err(Error::interrupted());
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new(Kind::Io, format!("it did not end within {} s", within.as_secs())));
-            }
-            std::thread::sleep(TICK / 10);
-        };
-        let text = reader.join().unwrap_or_default();
-        Ok((serde_json::from_slice(&text).unwrap_or_default(), status.success()))
-    }
-}
-
-impl Drop for Running {
-    /// It is asked to end, so that it takes away what it has made, and is killed where it does not.
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        if matches!(self.0.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let deadline = Instant::now() + ENDING;
-        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(TICK / 20);
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Why it did not work, out of the document of a run that failed.
 fn why(document: &serde_json::Value) -> String {
@@ -123,6 +50,13 @@ fn why(document: &serde_json::Value) -> String {
 }
 
 impl Service {
+    /// A trial from its start to its end: its document, and whether all went well.
+    fn trial(&self, arguments: &[&str], within: Duration) -> Result<(serde_json::Value, bool)> {
+        let running =
+            Running::start(self.config.drill.through.as_deref(), &self.config.api_socket(), arguments)?;
+        running.finish(&|| self.is_stopping(), within)
+    }
+
     /// Boots points until the service stops. Takes a thread.
     pub fn prove_points(&self) {
         while !self.is_stopping() {
@@ -175,7 +109,7 @@ impl Service {
             let within = drill.within.as_secs().to_string();
             let place = folder.to_str().ok_or_else(|| Error::unsupported("is not UTF-8").in_file(&folder))?;
             let arguments = ["prove", &source, "--to", &drill.target, "--timeout", &within, "-o", place];
-            Running::start(self, &arguments)?.finish(self, drill.within * 2 + PATCHING)
+            self.trial(&arguments, drill.within * 2 + PATCHING)
         };
         let ended = tried();
         tidy(&of_machine, drill.keep);
@@ -268,7 +202,7 @@ impl Service {
             recovered.to_str().ok_or_else(|| Error::unsupported("is not UTF-8").in_file(recovered))?;
         let arguments =
             ["recover", name.as_str(), "--at", &number, "--to", target, "--prepare", "-o", output];
-        let (document, is_done) = Running::start(self, &arguments)?.finish(self, PATCHING)?;
+        let (document, is_done) = self.trial(&arguments, PATCHING)?;
         let folder = document["folder"].as_str().filter(|_| is_done);
         let folder = folder.ok_or_else(|| Error::refused(why(&document)))?;
         // It is of use as long as its point is there.

@@ -1,4 +1,7 @@
 //! What NBD clients get: the disks of protected machines to write to, and disks as they were at a point to read.
+//!
+//! Over the network both are behind one address, and certificates say who gets what; on this machine each has a socket of its own, and who
+//! may open that is let in.
 
 use super::Service;
 use crate::receive::{Ended, ExportName, Exports, Opened, Peer};
@@ -6,7 +9,7 @@ use crate::vault::machine::PointDisk;
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, GuestOffset, GuestRange, Result};
 use std::sync::Arc;
 
-/// The disks of machines, as hypervisors write to them: `MACHINE/DISK`.
+/// The disks of machines, as hypervisors write to them: `MACHINE/DISK`; and, for whose certificate allows it, [`Points`].
 pub struct Receiving(pub Arc<Service>);
 
 impl Service {
@@ -27,11 +30,16 @@ impl Exports for Receiving {
     fn open(&self, name: &ExportName, peer: &Peer) -> Result<Option<Opened>> {
         let service = &self.0;
         // Whoever may not write to it is not told that it is there.
-        if !service.config().may_write(peer, name.machine()) {
+        let may_write = service.may_write(peer, name.machine());
+        let stream = service.stream(name);
+        if stream.is_none() && is_past(name) && service.may_recover(peer, name.machine()) {
+            return Points(Arc::clone(service)).open(name, peer);
+        }
+        if !may_write {
             service.not_named(name, peer);
             return Ok(None);
         }
-        let Some(stream) = service.stream(name) else { return Ok(None) };
+        let Some(stream) = stream else { return Ok(None) };
         if let Err(error) = service.machine(name.machine())?.machine().roles().check(name.machine().as_str())
         {
             service.source_is_back(name.machine(), &peer.to_string());
@@ -49,7 +57,12 @@ impl Exports for Receiving {
 
     fn list(&self, peer: &Peer) -> Vec<ExportName> {
         let mut names = self.0.streams();
-        names.retain(|name| self.0.config().may_write(peer, name.machine()));
+        names.retain(|name| self.0.may_write(peer, name.machine()));
+        if peer.certificate.is_some() {
+            let mut past = Points(Arc::clone(&self.0)).list(peer);
+            past.retain(|name| self.0.may_recover(peer, name.machine()));
+            names.append(&mut past);
+        }
         names
     }
 
@@ -78,6 +91,11 @@ impl Exports for Receiving {
             self.0.cut_now(name.machine());
         }
     }
+}
+
+/// True where the name is that of a disk at a point.
+fn is_past(name: &ExportName) -> bool {
+    name.disk().as_str().rsplit_once('@').is_some_and(|(_, record)| record.parse::<u64>().is_ok())
 }
 
 /// Disks as they were at a point: `MACHINE/DISK@RECORD`, where the record is that of the point. A point that somebody reads is not given

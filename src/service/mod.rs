@@ -17,10 +17,11 @@
 pub mod alarms;
 pub mod api;
 pub mod catalog;
+mod certificates;
 pub mod config;
 mod coverage;
 mod deltas;
-mod drills;
+pub mod drills;
 pub mod evidence;
 pub mod exports;
 mod folders;

@@ -16,14 +16,19 @@ impl Service {
         let one = |disk: &str| {
             let export = format!("{machine}/{disk}");
             let mut uris = vec![Uri::new(Address::Unix(socket.clone()), false, &export).to_string()];
-            for listen in &self.config.receive.listen {
-                let Listen::Tcp { address, tls, .. } = listen else { continue };
-                let place = Address::Tcp(host(address.ip()), address.port());
-                uris.push(Uri::new(place, tls.is_some(), &export).to_string());
-            }
+            uris.extend(self.network(&export).map(|(uri, _)| uri));
             Inlet { disk: disk.to_owned(), export, socket: socket.display().to_string(), uris }
         };
         disks.map(one).collect()
+    }
+
+    /// Where an export is reached from other machines, each with whether certificates are shown there.
+    fn network(&self, export: &str) -> impl Iterator<Item = (String, bool)> {
+        self.config.receive.listen.iter().filter_map(move |listen| {
+            let Listen::Tcp { address, tls, .. } = listen else { return None };
+            let place = Address::Tcp(host(address.ip()), address.port());
+            Some((Uri::new(place, tls.is_some(), export).to_string(), tls.is_some()))
+        })
     }
 
     /// The disks of a machine at a point, and where they are read; `snapshot` says which of RBD's they are at.
@@ -48,6 +53,7 @@ impl Service {
                 size: Bytes(info.size),
                 sector: info.sector,
                 uri: Uri::new(Address::Unix(socket.clone()), false, &export).to_string(),
+                uris: self.network(&export).filter_map(|(uri, is_tls)| is_tls.then_some(uri)).collect(),
             })
         };
         state.disks.values().map(one).collect()

@@ -63,7 +63,7 @@ impl Service {
                 Gravity::Warning,
                 None,
                 format!(
-                    "The catalog was damaged and is at {aside}: tokens, later names of points and evidence are gone; points are not."
+                    "The catalog was damaged and is at {aside}: tokens, later names of points, evidence and which certificates were taken back are gone; points are not."
                 ),
                 "Hand out tokens again, and name the points again that must be kept.",
             );

@@ -143,7 +143,7 @@ fn it_comes_up_from_a_disc_and_again_after_a_lost_power() {
     {
         let _place = place();
         let disks = Disks::new(&disc);
-        let Some(mut more) = firmware(name, disks.folder.path()) else { return };
+        let Some(mut more) = firmware(name, drive, disks.folder.path()) else { return };
         more.extend(args.iter().map(|arg| arg.replace("{}", disc.to_str().unwrap())));
         let ports = [free_port(), free_port()];
         let mut authorities = Vec::new();

@@ -21,15 +21,17 @@ const CONTROLLERS: &[(&str, &[&str])] = &[
 
 const CARDS: [&str; 3] = ["virtio-net-pci", "vmxnet3", "e1000e"];
 
-/// What cannot start from what: QEMU 7.2's firmware of Debian 12.
+/// What starts from what: Debian 12's SeaBIOS and OVMF. OVMF sees none of the disks on the controllers below, whatever is on them.
 fn can_start(firmware: &str, controller: &str) -> bool {
     match firmware {
         "bios" => true,
-        _ => !matches!(controller, "lsi" | "mptsas" | "megasas" | "ide"),
+        // Secure boot is enforced on Q35 only, which has no IDE.
+        "secure" if controller == "ide" => false,
+        _ => !matches!(controller, "pvscsi" | "lsi" | "mptsas" | "megasas"),
     }
 }
 
-pub fn firmware(name: &str, folder: &Path) -> Option<Vec<String>> {
+pub fn firmware(name: &str, controller: &str, folder: &Path) -> Option<Vec<String>> {
     let ovmf = Path::new("/usr/share/OVMF");
     let (code, variables) = match name {
         "bios" => return Some(vec!["-machine".into(), "pc".into()]),
@@ -46,7 +48,8 @@ pub fn firmware(name: &str, folder: &Path) -> Option<Vec<String>> {
             .map(str::to_owned)
             .to_vec();
     if name == "uefi" {
-        args = vec!["-machine".into(), "q35".into()];
+        let machine = if controller == "ide" { "pc" } else { "q35" };
+        args = vec!["-machine".into(), machine.into()];
     }
     args.extend([
         "-drive".into(),
@@ -65,7 +68,7 @@ fn comes_up(name: &str) {
     {
         let _place = place();
         let disks = Disks::new(&image);
-        let Some(mut more) = firmware(name, disks.folder.path()) else { return };
+        let Some(mut more) = firmware(name, controller, disks.folder.path()) else { return };
         more.extend(args.iter().map(|arg| arg.replace("{}", "drive=system,bootindex=0")));
         let card = CARDS[index % CARDS.len()];
         let ports = [free_port(), free_port()];

@@ -2,6 +2,7 @@
 
 mod api;
 mod carried;
+mod certificates;
 mod check;
 mod days;
 mod full;

@@ -27,6 +27,18 @@ pub enum ApplianceVerb {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Install a signed update into the running appliance's other slot; it is what starts next
+    ///
+    /// Runs on the appliance, as root. From elsewhere: ssh root@ADDRESS landfall appliance update - < landfall.update
+    ///
+    /// The system that runs stays as it is, and starts again where the new one does not come up. Vault and settings are not touched.
+    Update {
+        /// The update; - for standard input
+        file: PathBuf,
+        /// Restart at once
+        #[arg(long)]
+        restart: bool,
+    },
     /// A step of the running appliance's start
     #[command(hide = true)]
     Start {
@@ -40,6 +52,9 @@ pub enum ApplianceVerb {
         #[arg(long)]
         user: Vec<String>,
     },
+    /// Boots or patches one recovery point for the service, which asks for it over standard input
+    #[command(hide = true)]
+    Trial,
     /// The running appliance's console
     #[command(hide = true)]
     Console,

@@ -15,13 +15,13 @@ pub use receive::{
 pub use recover::{Recover, RecoverCommit, RecoverList, RecoverMode, RecoverPlace, RecoverVerb};
 pub use send::Send;
 pub use service::{
-    AlarmsArgs, AtService, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready, Serve, StatusArgs,
-    TokenVerb, Unprotect,
+    AlarmsArgs, AtService, CertificateVerb, LogForm, PointArg, PointsExport, PointsVerb, Protect, Ready,
+    Serve, StatusArgs, TokenVerb, Unprotect,
 };
 
 use crate::ops::parse_size;
 use crate::proof::hardware::Hardware;
-use crate::registrar::vsphere::trust::Thumbprint;
+use crate::trust::Thumbprint;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use landfall_boot::target::Firmware;
 use landfall_image::Bytes;
@@ -161,6 +161,9 @@ pub enum Verb {
     /// Hand out tokens for the service's API, and take them back
     #[command(subcommand)]
     Token(TokenVerb),
+    /// Hand out certificates to those who send machines to the service, or recover them from another machine
+    #[command(subcommand)]
+    Certificate(CertificateVerb),
     /// Bring a machine back from a recovery point, in seconds: its disks are not copied
     ///
     /// The machine runs from the point: what is changed for the target, and what it writes itself, goes into a delta for each of

@@ -3,6 +3,7 @@
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::source::point::PointName;
+use crate::trust::Thumbprint;
 use clap::{Args, Subcommand, ValueEnum};
 use landfall_image::Bytes;
 use std::path::PathBuf;
@@ -319,6 +320,60 @@ pub enum TokenVerb {
         at: AtService,
     },
     /// Take a token back
+    Remove {
+        /// Its name
+        name: String,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+}
+
+/// `landfall certificate …`
+#[derive(Debug, Subcommand)]
+pub enum CertificateVerb {
+    /// Fetch the certificate of the service's authority, which --tls-ca takes from then on
+    ///
+    /// Nothing vouches for it the first time but its SHA-256, which the appliance shows on its console: without --fingerprint, what the service
+    /// has is shown, and nothing is written.
+    Trust {
+        /// The service: https://HOST:8470
+        #[arg(value_name = "URL")]
+        service: String,
+        /// The SHA-256 on the console of the appliance
+        #[arg(long, value_name = "HEX", value_parser = Thumbprint::parse)]
+        fingerprint: Option<Thumbprint>,
+        /// The file
+        #[arg(short, long, value_name = "FILE", default_value = "ca-cert.pem")]
+        output: PathBuf,
+    },
+    /// Hand out a certificate: that of the authority, its own and its key, as files of a folder
+    ///
+    /// The files have the names that QEMU looks for (tls-creds-x509, endpoint=client, dir=FOLDER); landfall takes them with --tls-ca,
+    /// --tls-cert and --tls-key. Nobody keeps the key.
+    Add {
+        /// Whose it will be: letters, digits, - _ and .
+        name: String,
+        /// It may write to machines whose names fit this pattern; to all without one [default: without --recover]
+        #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+        send: Vec<String>,
+        /// It may read the recovery points of machines whose names fit this pattern; of all without one
+        #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+        recover: Vec<String>,
+        /// The folder [default: one of its name, here]
+        #[arg(short, long, value_name = "FOLDER")]
+        output: Option<PathBuf>,
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// List the certificates that were handed out
+    List {
+        /// Which service
+        #[command(flatten)]
+        at: AtService,
+    },
+    /// Take a certificate back: nobody is let in with it any longer
     Remove {
         /// Its name
         name: String,

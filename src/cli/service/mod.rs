@@ -1,6 +1,7 @@
 //! The verbs that ask the service.
 
 mod alarms;
+mod certificates;
 mod mirror;
 mod points;
 mod protect;
@@ -68,6 +69,7 @@ fn without_service(verb: &Verb) -> Result<()> {
         Verb::Ready(_) => "ready",
         Verb::Alarms(_) => "alarms",
         Verb::Token(_) => "token",
+        Verb::Certificate(_) => "certificate",
         _ => return Ok(()),
     };
     Err(Error::refused(format!(
@@ -113,6 +115,7 @@ fn done(cli: &Cli, context: &Context<'_>, surroundings: &Surroundings, vault: Op
         Verb::Points(verb) => points::run(&run, verb),
         Verb::Alarms(args) => alarms::run(&run, args),
         Verb::Token(verb) => tokens::run(&run, verb),
+        Verb::Certificate(verb) => certificates::run(&run, verb),
         _ => Ok(0),
     }
 }

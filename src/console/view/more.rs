@@ -26,9 +26,10 @@ pub fn welcome(state: &State, width: usize) -> Page {
     page.text("On another machine that has landfall:");
     page.text(&format!("export LANDFALL_SERVICE=https://{}:{API_PORT}", address(state)));
     page.text(&format!("export LANDFALL_TOKEN={token}"));
-    page.text("landfall status --tls-ca ca.pem");
+    page.text("landfall certificate trust $LANDFALL_SERVICE --fingerprint FINGERPRINT");
+    page.text("landfall status --tls-ca ca-cert.pem");
     page.blank();
-    page.text("ca.pem is the certificate of this appliance's authority. It is the right one where its fingerprint is this:");
+    page.text("FINGERPRINT is that of this appliance's authority, as it stands here:");
     authority(&mut page, state);
     page.blank();
     page.strong("Press Enter when you have noted it: it is not shown again.");

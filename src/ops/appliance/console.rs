@@ -17,7 +17,8 @@ pub use crate::report::protection::Status as Protection;
 
 use crate::appliance::helper::Client;
 use crate::appliance::helper::protocol::SOCKET;
-use crate::appliance::{authority, places, problems, programs, state};
+use crate::appliance::{places, problems, programs, state};
+use crate::authority;
 use crate::moment::Moment;
 use crate::ops::service::{Access, Service, USUAL};
 use landfall_image::{Error, Result};
@@ -136,6 +137,27 @@ impl Places {
         let args = ["-u", "landfall", "-n", JOURNAL, "-o", "short-iso", "--no-pager", "--quiet"];
         Ok(programs::must(JOURNALCTL, &args)?.lines().map(str::to_owned).collect())
     }
+}
+
+/// Installs an update, out of a file or standard input (`-`). What is to be known of it, for people.
+///
+/// # Errors
+/// The helper's; I/O where `file` cannot be read.
+pub fn install(places: &Places, file: &Path) -> Result<Vec<String>> {
+    let client = Client::new(&places.helper);
+    if file == Path::new("-") {
+        return client.update(&mut std::io::stdin().lock());
+    }
+    let mut update = File::open(file).map_err(|e| Error::io("cannot read", e).in_file(file))?;
+    client.update(&mut update).map_err(|error| error.in_file(file))
+}
+
+/// Restarts the machine.
+///
+/// # Errors
+/// The helper's.
+pub fn restart(places: &Places) -> Result<()> {
+    Client::new(&places.helper).change(&Request::Restart {}).map(drop)
 }
 
 /// Writes the support bundle, a .tar.zst.

@@ -57,6 +57,8 @@ const UNITS: &[(&str, &str)] = &[
     ("landfall-resolv.service", own!("appliance/landfall-resolv.service")),
     ("landfall-helper.socket", own!("appliance/landfall-helper.socket")),
     ("landfall-helper.service", own!("appliance/landfall-helper.service")),
+    ("landfall-trial.socket", own!("appliance/landfall-trial.socket")),
+    ("landfall-trial@.service", own!("appliance/landfall-trial@.service")),
     ("ssh.service", own!("appliance/ssh.service")),
 ];
 
@@ -71,6 +73,7 @@ const STARTED: &[(&str, &str)] = &[
     ("multi-user.target", "ssh.service"),
     ("multi-user.target", "landfall-resolv.path"),
     ("sockets.target", "landfall-helper.socket"),
+    ("sockets.target", "landfall-trial.socket"),
     ("multi-user.target", "landfall-media.service"),
     ("multi-user.target", "landfall-power.service"),
     ("landfall.service", "landfall-welcome.service"),

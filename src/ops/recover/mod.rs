@@ -172,8 +172,8 @@ fn unserved(source: &Source) -> Error {
         source.loaded.machine.name
     ))
     .hint(
-        "start the service (systemctl start landfall) and leave --vault out; or stay and serve it from here, as long as the \
-         machine runs: --serve",
+        "stay and serve it from here, as long as the machine runs: --serve; or recover it on the machine of the service (without \
+         --vault and --service), which serves it then",
     )
 }
 

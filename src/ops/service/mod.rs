@@ -18,9 +18,11 @@ pub use wanted::{Asked, Said, wanted};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::content::Changed;
+use crate::receive::rights::Rights;
 use crate::report::api::{
-    Events, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, Role, SetHold, SetPoint,
-    SetRole, SetTag, TokenMade, Tokens, Verification, Verify,
+    CertificateMade, Certificates, Events, HoldSet, Holds, MachineShown, MakeCertificate, MakeToken,
+    PointSet, PointShown, Protect, Role, SetHold, SetPoint, SetRole, SetTag, TokenMade, Tokens, Verification,
+    Verify,
 };
 use crate::report::protection::{Evidence, History, Points, Status};
 use crate::transport::{Nowhere, SocketConnector, TlsConnector, trusting};
@@ -278,6 +280,12 @@ impl Service {
         self.is_local
     }
 
+    /// The host that the service is on, as it was named; `None` for a socket of this machine.
+    pub fn host(&self) -> Option<String> {
+        let is_remote = self.base.starts_with("https://");
+        is_remote.then(|| host_and_port(&self.base).ok()).flatten().map(|(host, _)| host)
+    }
+
     /// Gives a point up.
     ///
     /// # Errors
@@ -324,6 +332,30 @@ impl Service {
     /// Refused where there is one of that name.
     pub fn make_token(&self, name: &str, role: Role) -> Result<TokenMade> {
         self.send("POST", "/v1/tokens", Some(&MakeToken { name: name.to_owned(), role }))
+    }
+
+    /// Certificates that were handed out.
+    ///
+    /// # Errors
+    /// As for all.
+    pub fn certificates(&self) -> Result<Certificates> {
+        self.get("/v1/certificates")
+    }
+
+    /// Hands out a certificate.
+    ///
+    /// # Errors
+    /// Refused where the service has no authority of its own.
+    pub fn make_certificate(&self, name: &str, rights: Rights) -> Result<CertificateMade> {
+        self.send("POST", "/v1/certificates", Some(&MakeCertificate { name: name.to_owned(), rights }))
+    }
+
+    /// Takes a certificate back.
+    ///
+    /// # Errors
+    /// Refused where none of that name is out.
+    pub fn remove_certificate(&self, name: &str) -> Result<()> {
+        self.run("DELETE", &format!("/v1/certificates/{}", part(name)), None::<&()>).map(drop)
     }
 
     /// Takes a token back.
@@ -464,6 +496,20 @@ fn authority(rest: &str) -> Result<String> {
         Some(_) => found.to_string(),
         None => format!("{found}:{PORT}"),
     })
+}
+
+/// The host and port of a service.
+///
+/// # Errors
+/// Refused where it is no `https://HOST[:PORT]`.
+pub fn host_and_port(service: &str) -> Result<(String, u16)> {
+    let rest = service.strip_prefix("https://").unwrap_or(service);
+    let wrong =
+        || Error::refused(format!("{service} is no place of a service")).hint("write https://HOST:8470");
+    let found = authority(rest)?;
+    let (host, port) = found.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
 }
 
 fn machine_path(name: &Name) -> String {

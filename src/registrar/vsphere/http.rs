@@ -4,8 +4,8 @@
 //! ureq has no setting for. Deliberately absent: redirects (a password is not carried elsewhere), proxies, and connections without
 //! TLS.
 
-use super::trust::{Refused, Trust};
 use crate::transport::TlsConnector;
+use crate::trust::{Refused, Trust};
 use landfall_image::{Bytes, Error, Kind, Result};
 use std::io::{ErrorKind, Read};
 use std::time::Duration;

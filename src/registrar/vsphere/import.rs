@@ -7,13 +7,13 @@
 use super::http::Http;
 use super::inventory::Object;
 use super::soap::{Ref, Trouble, echo, fault_error, returned, returned_ref};
-use super::trust::{Thumbprint, Trust};
 use super::{FREE_SPACE, Vsphere, upload};
 use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::xml::{Element, parent, text};
 use crate::registrar::package::{self, Definition, Package};
 use crate::registrar::{Coming, Identity, Plan, aftermath};
+use crate::trust::{Thumbprint, Trust};
 use landfall_boot::check::{Finding, Severity};
 use landfall_image::ova;
 use landfall_image::{Bytes, Error, Kind, Result, Source};

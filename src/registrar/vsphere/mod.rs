@@ -11,7 +11,6 @@ mod import;
 mod inventory;
 mod place;
 mod soap;
-pub mod trust;
 mod upload;
 
 use super::credentials::{self, Credentials};
@@ -21,13 +20,13 @@ use crate::event::Event;
 use crate::finding;
 use crate::hypervisor::xml::Element;
 use crate::machine::parse_mac;
+use crate::trust::Trust;
 use inventory::Object;
 use landfall_boot::check::Finding;
 use landfall_image::{Bytes, Error, Kind, Result};
 use place::Place;
 use soap::{Ref, Session, Trouble, returned_ref};
 use std::time::Duration;
-use trust::Trust;
 
 /// Registering and removing is a matter of seconds; a loaded vCenter takes minutes.
 const TASK: Duration = Duration::from_secs(600);

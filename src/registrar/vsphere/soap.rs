@@ -5,9 +5,9 @@
 //! ([`crate::hypervisor::xml`]), whose `xsi:type` attributes keep their prefix.
 
 use super::http::{Answer, Http};
-use super::trust::Trust;
 use crate::hypervisor::xml::{self, Element, Xml, empty, parent, text};
 use crate::registrar::credentials::Credentials;
+use crate::trust::Trust;
 use landfall_image::convert::Cancel;
 use landfall_image::{Error, Kind, Result};
 use std::io;

@@ -151,7 +151,7 @@ pub(super) fn let_send(
             let peer =
                 Peer { place: Place::Network(address), certificate: Some(Certificate::clone(certificate)) };
             // The name alone decides: nobody is told which machines there are.
-            let may = machine.parse::<Name>().is_ok_and(|machine| config.may_write(&peer, &machine));
+            let may = machine.parse::<Name>().is_ok_and(|machine| service.may_write(&peer, &machine));
             match may {
                 true => Ok(Caller::Certificate(certificate.subject.clone())),
                 false => Err(refused(

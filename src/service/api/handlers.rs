@@ -13,8 +13,9 @@ use crate::receive::send;
 use crate::receive::spool::{Request, Upload};
 use crate::report::VERSION;
 use crate::report::api::{
-    Events, Health, Hold, HoldSet, Holds, MachineShown, MakeToken, PointSet, PointShown, Protect, SetHold,
-    SetPoint, SetRole, SetTag, Token, TokenMade, Tokens, Verification, Verify,
+    CertificateMade, Certificates, Events, Health, Hold, HoldSet, Holds, MachineShown, MakeCertificate,
+    MakeToken, PointSet, PointShown, Protect, SetHold, SetPoint, SetRole, SetTag, Token, TokenMade, Tokens,
+    Verification, Verify,
 };
 use crate::report::protection::{Evidence, History, Point, Points, Status};
 use crate::report::receiving::{Receipt, Scan, TakeStreams, Uploaded, WantedPull};
@@ -319,6 +320,25 @@ pub(super) fn remove_token(call: &Call) -> Outcome<()> {
         false => Err(Refusal::missing(
             Error::refused(format!("there is no token {name:?}"))
                 .hint("landfall token list shows those that there are"),
+        )),
+    }
+}
+
+pub(super) fn certificates(call: &Call) -> Outcome<Certificates> {
+    Ok(Certificates { version: VERSION, certificates: call.service.catalog().certificates()? })
+}
+
+pub(super) fn make_certificate(call: &Call, wanted: MakeCertificate) -> Outcome<CertificateMade> {
+    Ok(call.service.make_certificate(&wanted.name, wanted.rights)?)
+}
+
+pub(super) fn remove_certificate(call: &Call) -> Outcome<()> {
+    let name = call.token()?;
+    match call.service.catalog().take_back(name)? {
+        true => Ok(()),
+        false => Err(Refusal::missing(
+            Error::refused(format!("there is no certificate {name:?} that is not taken back"))
+                .hint("landfall certificate list shows those that there are"),
         )),
     }
 }

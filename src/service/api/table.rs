@@ -508,6 +508,21 @@ pub(super) fn routes() -> Vec<Route> {
         ask("/v1/events", Read, "Alarms that began and ended, the newest first.", handlers::events)
             .with_query(&[("at_most", "So many of them; 100 without, 10000 at most.")]),
         ask("/v1/tokens", Admin, "The tokens, without their secrets.", handlers::tokens),
+        ask("/v1/certificates", Admin, "Certificates that were handed out.", handlers::certificates),
+        order(
+            post.clone(),
+            "/v1/certificates",
+            Admin,
+            "Hands out a certificate to somebody who sends or recovers machines. Its key is shown this once.",
+            handlers::make_certificate,
+        )
+        .with_status(StatusCode::CREATED),
+        remove(
+            "/v1/certificates/{name}",
+            Admin,
+            "Takes a certificate back: nobody is let in with it any longer.",
+            handlers::remove_certificate,
+        ),
         order(
             post,
             "/v1/tokens",

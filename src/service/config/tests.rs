@@ -68,12 +68,20 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
             subject: subject.to_owned(),
             names: Subject::parse(subject).unwrap(),
             sha256: [0; 32],
+            rights: Rights { send: vec!["db*".into()], recover: vec!["web01".into()] },
         }),
     };
     assert!(config.may_write(&peer("CN=hv1,O=Example"), &web));
     assert!(config.may_write(&peer("O=Example, CN=hv1"), &web));
     assert!(!config.may_write(&peer("CN=hv1,O=Example"), &db));
     assert!(!config.may_write(&peer("CN=hv2,O=Example"), &web));
+    // What a certificate says itself counts where the authority hands out nothing else; a rule of the file counts besides.
+    assert!(!config.may_recover(&peer("CN=hv1,O=Example"), &web));
+    let own = Config { authority: Some(Authority { certificate: "a".into(), key: "b".into() }), ..config };
+    assert!(own.may_write(&peer("CN=hv1,O=Example"), &db) && own.may_write(&peer("CN=hv1,O=Example"), &web));
+    assert!(own.may_write(&peer("CN=hv2,O=Example"), &db) && !own.may_write(&peer("CN=hv2,O=Example"), &web));
+    assert!(own.may_recover(&peer("CN=hv2,O=Example"), &web));
+    assert!(!own.may_recover(&peer("CN=hv2,O=Example"), &db));
 }
 
 #[test]
@@ -107,6 +115,7 @@ fn what_cannot_be_used_is_refused_with_its_line_and_a_remedy() {
             "[api]\nlisten = [\"[::]:8470\"]\ncertificate = \"a\"\nkey = \"b\"\nsenders = \"both\"",
             "whose certificates",
         ),
+        ("[authority]\ncertificate = \"a\"\nkey = \"b\"", "another authority"),
         ("[api]\nviewer = \"nobody of that name\"", "line 2"),
         ("[[receive.client]]\nsubject = \"hv1\"\nmachines = [\"*\"]", "line 2"),
         ("[[receive.client]]\nsha256 = \"12\"\nmachines = [\"*\"]", "no SHA-256"),

@@ -1,6 +1,8 @@
 //! The file as it is written, and what of it is refused: with its line, and what fixes it.
 
-use super::{Alarm, Api, Client, Config, Drill, Folder, InSync, Protect, Senders, Upkeep, Who, sends};
+use super::{
+    Alarm, Api, Authority, Client, Config, Drill, Folder, InSync, Protect, Senders, Upkeep, Who, sends,
+};
 use crate::hypervisor;
 use crate::name::Name;
 use crate::ops::parse_size;
@@ -37,6 +39,8 @@ pub(crate) struct Written {
     receive: WrittenReceive,
     /// Where others ask, and order.
     api: WrittenApi,
+    /// The authority that certificates of clients are handed out of (landfall certificate add).
+    authority: Option<WrittenAuthority>,
     /// How every machine is protected that says nothing else.
     protect: WrittenProtect,
     /// Machines with settings of their own, by name.
@@ -95,6 +99,19 @@ struct WrittenClient {
     /// The machines, as patterns: `web*`.
     #[schemars(with = "Vec<String>")]
     machines: Spanned<Vec<String>>,
+    /// It may read their recovery points, too.
+    #[serde(default)]
+    recovers: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WrittenAuthority {
+    /// Its certificate, in PEM; the same as clients_ca of [receive].
+    #[schemars(with = "PathBuf")]
+    certificate: Spanned<PathBuf>,
+    /// Its key, in PEM.
+    key: PathBuf,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -231,6 +248,8 @@ struct WrittenDrill {
     /// The folder of recovered machines (`landfall recover -o`), where points that are patched ahead lie; by default
     /// /var/lib/landfall/recovered.
     recovered: Option<PathBuf>,
+    /// The socket of whoever runs trials (landfall trial, as a unit of systemd's), where the service has no right to boot guests.
+    through: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -390,6 +409,7 @@ impl Written {
             require_digest: self.rbd.require_digest,
             pull: ClientOptions { tls, ..ClientOptions::default() },
             clients: self.clients()?,
+            authority: self.authority(&path)?,
             api: self.api(&path)?,
             viewer: self.api.viewer.as_ref().map(user).transpose()?,
             alarm: self.alarm()?,
@@ -487,9 +507,28 @@ impl Written {
                     ));
                 }
             };
-            clients.push(Client { who, machines: written.machines.get_ref().clone() });
+            clients.push(Client {
+                who,
+                machines: written.machines.get_ref().clone(),
+                recovers: written.recovers,
+            });
         }
         Ok(clients)
+    }
+
+    fn authority(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Option<Authority>, Bad> {
+        let Some(written) = &self.authority else { return Ok(None) };
+        let certificate = path(written.certificate.get_ref());
+        let trusted = [&self.receive.clients_ca, &self.api.clients_ca].map(|file| file.as_ref().map(path));
+        // What it signs is believed, so nothing that another has signed may come in.
+        if trusted[0].is_none() || trusted.iter().flatten().any(|file| *file != certificate) {
+            return Err(bad(
+                written.certificate.span().start,
+                "clients are let in with certificates of another authority than this one",
+                "name the same file as clients_ca in [receive], and in [api] where it is named there",
+            ));
+        }
+        Ok(Some(Authority { certificate, key: path(&written.key) }))
     }
 
     fn api(&self, path: &impl Fn(&PathBuf) -> PathBuf) -> Result<Option<Api>, Bad> {
@@ -576,6 +615,7 @@ impl Written {
             keep,
             prepare_every: time(&written.prepare_every, 60, 7 * 24 * 3600, 900)?,
             recovered: folder(&written.recovered, "/var/lib/landfall/recovered"),
+            through: written.through.as_ref().map(path),
         })
     }
 

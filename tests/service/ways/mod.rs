@@ -46,7 +46,7 @@ impl Site {
         output
     }
 
-    fn points_of(&self, machine: &str) -> Vec<u64> {
+    pub(super) fn points_of(&self, machine: &str) -> Vec<u64> {
         let points = self.document(&["points", "list", machine]);
         let numbers =
             points["points"].as_array().into_iter().flatten().filter_map(|point| point["number"].as_u64());

@@ -1,15 +1,19 @@
-//! The points of a service: what they consist of is asked over its API, what is on their disks is read over its NBD socket.
+//! The points of a service: what they consist of is asked over its API, what is on their disks is read over NBD.
+//!
+//! On the service's own machine that is a local socket, where QEMU reads as well. From another one it is NBD over TLS, with a certificate
+//! that allows it (`landfall certificate add NAME --recover`): then this process has to hand on to QEMU what it reads.
 
 use super::{At, HeldPoint, PointDisk, PointSource, Points, variables_of};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::ops::service::{Access, Service};
 use crate::receive::content::Changed;
-use crate::report::api::{SetRole, WantedRole};
+use crate::report::api::{self, SetRole, WantedRole};
 use crate::report::protection::{DiskStatus, Evidence};
+use landfall_image::formats::Image;
 use landfall_image::location::Location;
-use landfall_image::nbd::ClientOptions;
-use landfall_image::{Error, Format, OpenOptions, Result};
+use landfall_image::nbd::{Address, ClientOptions, Uri};
+use landfall_image::{Error, Format, Kind, OpenOptions, Result};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,13 +33,39 @@ impl Served {
     }
 
     fn service(&self) -> Result<Service> {
-        let service = Service::new(&self.access)?;
-        match service.is_local() {
-            true => Ok(service),
-            false => Err(Error::unsupported("points are read over a socket of the service's machine").hint(
-                "run landfall there, or name the socket of the service on this machine (LANDFALL_SERVICE)",
-            )),
+        Service::new(&self.access)
+    }
+
+    /// Opens a disk of a point where it is read from here, and says where other programs of this machine read it, too.
+    fn disk(&self, service: &Service, disk: &api::PointDisk) -> Result<(Image, Option<String>)> {
+        let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
+        let open = |uri: &str| Location::of(Path::new(uri))?.open(&options, &self.nbd);
+        let Some(host) = service.host() else {
+            return Ok((open(&disk.uri)?, Some(disk.uri.clone())));
+        };
+        let shown = disk.uris.iter().find_map(|uri| Uri::parse(uri).ok()).ok_or_else(|| {
+            Error::refused("the service serves no points to other machines").hint(
+                "its file names addresses and certificates in [receive]; or run landfall on its machine",
+            )
+        })?;
+        if self.nbd.tls.certificate.is_none() {
+            return Err(Error::refused(format!("the points of {host} are read with a certificate")).hint(
+                "landfall certificate add NAME --recover -o FOLDER makes one; name it with --tls-cert FILE --tls-key FILE --tls-ca FILE",
+            ));
         }
+        // By the name under which the service is known here; its own for itself may mean nothing to this machine.
+        let port = match shown.address() {
+            Address::Tcp(_, port) => *port,
+            Address::Unix(_) => return Err(Error::corrupt("the service names a socket of its own machine")),
+        };
+        let uri = Uri::new(Address::Tcp(host.clone(), port), true, shown.export()).to_string();
+        let image = open(&uri).map_err(|error| match error.kind() {
+            Kind::Refused => error.hint(
+                "the certificate has to allow it: landfall certificate list shows which does (recover)",
+            ),
+            _ => error,
+        })?;
+        Ok((image, None))
     }
 }
 
@@ -62,19 +92,18 @@ impl Points for Served {
                 .inspect_err(|error| tracing::warn!("the UEFI variables of the point are left out: {error}"))
                 .ok()
         });
-        let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
         let disks = shown.disks.into_iter().map(|disk| {
-            let image = Location::of(Path::new(&disk.uri))?.open(&options, &self.nbd)?;
+            let (image, uri) = self.disk(&service, &disk)?;
             if image.disk.size() != disk.size {
                 return Err(Error::corrupt(format!(
                     "{} has {} bytes where it is read, and {} where it is kept",
-                    disk.uri,
+                    uri.as_deref().unwrap_or(&disk.name),
                     image.disk.size().0,
                     disk.size.0
                 )));
             }
             let sector = disk.sector;
-            Ok(PointDisk { sector, ..PointDisk::new(name, &disk.name, number, image.disk, Some(disk.uri)) })
+            Ok(PointDisk { sector, ..PointDisk::new(name, &disk.name, number, image.disk, uri) })
         });
         Ok(PointSource {
             name: name.clone(),

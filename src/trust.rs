@@ -46,14 +46,14 @@ impl Thumbprint {
         }
     }
 
-    fn is_of(self, certificate: &[u8]) -> bool {
+    pub(crate) fn is_of(self, certificate: &[u8]) -> bool {
         match self {
             Thumbprint::Sha256(digest) => Sha256::digest(certificate).as_slice() == digest,
             Thumbprint::Sha1(digest) => Sha1::digest(certificate).as_slice() == digest,
         }
     }
 
-    fn of(certificate: &[u8]) -> Thumbprint {
+    pub(crate) fn of(certificate: &[u8]) -> Thumbprint {
         Thumbprint::Sha256(Sha256::digest(certificate).into())
     }
 }
@@ -87,7 +87,7 @@ impl Trust {
         let mut store = RootCertStore::empty();
         match ca {
             Some(path) => {
-                let pem = super::super::package::text(path)?;
+                let pem = crate::registrar::package::text(path)?;
                 let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
                 let all = all.unwrap_or_default();
                 for certificate in &all {
@@ -114,7 +114,7 @@ impl Trust {
     }
 
     /// How TLS is to be spoken, and where the certificate that was refused last can be looked up.
-    pub(super) fn config(&self) -> Result<(Arc<ClientConfig>, Refused)> {
+    pub(crate) fn config(&self) -> Result<(Arc<ClientConfig>, Refused)> {
         let unusable = |e: &dyn fmt::Display| Error::refused(format!("TLS cannot be set up: {e}"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let refused = Refused::default();
@@ -142,17 +142,28 @@ impl Trust {
     }
 }
 
-/// The certificate that was refused last: its fingerprint, and why.
+/// The certificates that were refused last, and why.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refused(Arc<Mutex<Option<(Thumbprint, String)>>>);
+pub(crate) struct Refused(Arc<Mutex<Option<(Chain, String)>>>);
+
+/// What a server has shown, in DER: its own certificate first, then those that vouch for it.
+pub(crate) type Chain = Vec<Vec<u8>>;
 
 impl Refused {
-    fn set(&self, certificate: &[u8], why: String) {
+    fn set(&self, certificate: &[u8], others: &[CertificateDer<'_>], why: String) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some((Thumbprint::of(certificate), why));
+        let others = others.iter().map(|one| one.to_vec());
+        *last = Some((std::iter::once(certificate.to_vec()).chain(others).collect(), why));
     }
 
-    pub(super) fn take(&self) -> Option<(Thumbprint, String)> {
+    /// The fingerprint of the server's own one.
+    pub(crate) fn take(&self) -> Option<(Thumbprint, String)> {
+        let (chain, why) = self.chain()?;
+        Some((Thumbprint::of(chain.first()?), why))
+    }
+
+    /// All of them.
+    pub(crate) fn chain(&self) -> Option<(Chain, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -183,7 +194,7 @@ impl ServerCertVerifier for Verifier {
             }
             _ => Err(rustls::Error::General("it is not the one whose thumbprint was given".into())),
         };
-        verified.inspect_err(|e| self.refused.set(certificate, e.to_string()))
+        verified.inspect_err(|e| self.refused.set(certificate, intermediates, e.to_string()))
     }
 
     fn verify_tls12_signature(

@@ -1,15 +1,16 @@
-//! The appliance's own certificate authority: it vouches for the receivers, and for those who write to them.
+//! A certificate authority of one's own: it vouches for a service of the recovery site, and for those who write to it and read of it.
 //!
 //! ```text
-//! authority/ca.pem, ca.key        made once; its SHA-256 is what the console shows
-//! authority/server.pem, server.key   for all names and addresses that the machine has; made anew when they change
+//! ca.pem, ca.key           made once; its SHA-256 is what the appliance's console shows
+//! server.pem, server.key   for all names and addresses that the machine has; made anew when they change
 //! ```
 //! Certificates are good from 2020 to 2120: at a recovery site the clock may be wrong, and a receiver that refuses its sources for that is
-//! no receiver. What must not be trusted any longer is taken away by making the authority anew.
+//! no receiver. What must not be trusted any longer is taken back at the service, which knows what it has handed out.
 //!
 //! Deliberately absent: revocation lists, intermediate authorities, and the authority's key leaving the machine.
 
-use super::state;
+use crate::receive::rights::Rights;
+use crate::small_file;
 use landfall_image::{Error, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub struct Issued {
     /// The certificate.
     pub certificate: String,
+    /// Its fingerprint.
+    pub sha256: [u8; 32],
     /// Its key.
     pub key: String,
     /// The authority's certificate.
@@ -60,7 +63,7 @@ impl Authority {
     pub fn open(folder: &Path) -> Result<Authority> {
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
         let text = |path: &Path| -> Result<Option<String>> {
-            let bytes = state::read(path)?;
+            let bytes = small_file::read(path)?;
             bytes.map(|bytes| String::from_utf8(bytes).map_err(|e| odd(e).in_file(path))).transpose()
         };
         // The certificate is written after its key: one without the other is half of a first start.
@@ -79,8 +82,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca = params.self_signed(&pair).map_err(odd)?.pem();
-        state::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
-        state::write(&certificate, ca.as_bytes(), 0o644)?;
+        small_file::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+        small_file::write(&certificate, ca.as_bytes(), 0o644)?;
         Ok(Authority { folder: folder.to_owned(), issuer: Issuer::new(params, pair), ca })
     }
 
@@ -92,13 +95,36 @@ impl Authority {
         fingerprint(&self.ca)
     }
 
-    /// A certificate for a client of that name.
+    /// The authority of these files, which are there.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` where they cannot be used.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Authority> {
+        let folder = certificate.parent().unwrap_or(Path::new("")).to_owned();
+        let text = |path: &Path| -> Result<String> {
+            let bytes = small_file::read(path)?.ok_or_else(|| {
+                Error::refused("is not there")
+                    .in_file(path)
+                    .hint("[authority] of the service's file names it")
+            })?;
+            String::from_utf8(bytes).map_err(|e| odd(e).in_file(path))
+        };
+        let (ca, pem) = (text(certificate)?, text(key)?);
+        let pair = KeyPair::from_pem(&pem).map_err(|e| odd(e).in_file(key))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca, pair).map_err(|e| odd(e).in_file(certificate))?;
+        Ok(Authority { folder, issuer, ca })
+    }
+
+    /// A certificate for a client of that name, who may do that.
     ///
     /// # Errors
     /// `Refused` for a name that is none.
-    pub fn client(&self, name: &str) -> Result<Issued> {
+    pub fn client(&self, name: &str, rights: &Rights) -> Result<Issued> {
         plain(name)?;
         let mut params = usual(name)?;
+        for uri in rights.uris() {
+            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(odd)?));
+        }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(params)
     }
@@ -111,7 +137,7 @@ impl Authority {
         let (certificate, key) = (self.folder.join("server.pem"), self.folder.join("server.key"));
         let about = self.folder.join("server.json");
         let wanted = serde_json::to_vec(&(names, addresses, self.fingerprint()?)).map_err(odd)?;
-        if state::read(&about)?.as_deref() == Some(&wanted) && certificate.exists() && key.exists() {
+        if small_file::read(&about)?.as_deref() == Some(&wanted) && certificate.exists() && key.exists() {
             return Ok(false);
         }
         let mut params = usual("landfall")?;
@@ -123,23 +149,28 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         // The same key as before: a source that knows it goes on.
-        let old =
-            state::read(&key)?.and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
+        let old = small_file::read(&key)?
+            .and_then(|bytes| KeyPair::from_pem(&String::from_utf8_lossy(&bytes)).ok());
         let pair = match old {
             Some(pair) => pair,
             None => KeyPair::generate().map_err(odd)?,
         };
         let issued = params.signed_by(&pair, &self.issuer).map_err(odd)?;
-        state::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
-        state::write(&certificate, format!("{}{}", issued.pem(), self.ca).as_bytes(), 0o644)?;
-        state::write(&about, &wanted, 0o644)?;
+        small_file::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+        small_file::write(&certificate, format!("{}{}", issued.pem(), self.ca).as_bytes(), 0o644)?;
+        small_file::write(&about, &wanted, 0o644)?;
         Ok(true)
     }
 
     fn issue(&self, params: CertificateParams) -> Result<Issued> {
         let pair = KeyPair::generate().map_err(odd)?;
         let issued = params.signed_by(&pair, &self.issuer).map_err(odd)?;
-        Ok(Issued { certificate: issued.pem(), key: pair.serialize_pem(), ca: self.ca.clone() })
+        Ok(Issued {
+            sha256: Sha256::digest(issued.der()).into(),
+            certificate: issued.pem(),
+            key: pair.serialize_pem(),
+            ca: self.ca.clone(),
+        })
     }
 }
 
@@ -186,9 +217,13 @@ mod tests {
         assert_eq!(again.fingerprint().unwrap(), print);
         assert!(again.server(&names, &BTreeSet::from(["10.0.0.6".parse().unwrap()])).unwrap());
         assert_eq!(std::fs::read(folder.join("server.key")).unwrap(), key);
-        let client = again.client("hv1").unwrap();
+        let rights = Rights { send: vec!["web*".into(), "Büro 1".into()], recover: vec!["*".into()] };
+        let client = again.client("hv1", &rights).unwrap();
         std::fs::write(folder.join("client.pem"), &client.certificate).unwrap();
-        assert!(again.client("hv 1").is_err() && again.client("").is_err());
+        let der = x509_parser::pem::parse_x509_pem(client.certificate.as_bytes()).unwrap().1.contents;
+        let read = crate::receive::Certificate::of(&der);
+        assert_eq!((read.sha256, read.rights), (client.sha256, rights.clone()));
+        assert!(again.client("hv 1", &rights).is_err() && again.client("", &rights).is_err());
         let run = |args: &[&str]| Command::new("openssl").args(args).current_dir(&folder).output();
         let Ok(out) = run(&["x509", "-in", "ca.pem", "-noout", "-fingerprint", "-sha256"]) else {
             eprintln!("SKIPPED: openssl_trusts_what_it_vouches_for: no openssl here");
