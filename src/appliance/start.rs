@@ -94,18 +94,27 @@ pub fn resolv() -> Result<()> {
     apply::resolv(&Kept::new(Path::new(places::KEPT)))
 }
 
+/// Whether there is a slot to put an update into.
+///
+/// # Errors
+/// `Refused` on a disc.
+pub fn can_update(boot: &Boot) -> Result<()> {
+    match boot.slot {
+        Some(_) => Ok(()),
+        None => Err(Error::refused("this system runs from a disc, which cannot be updated in its place").hint(
+            "build a newer disc (landfall appliance build -o landfall.iso), put it into the drive instead of this one, and restart: settings, certificates and the vault are on the data disk",
+        )),
+    }
+}
+
 /// An update that was sent.
 ///
 /// # Errors
 /// Where this is no appliance.
 pub fn update() -> Result<()> {
     let boot = state::boot()?;
-    if boot.slot.is_none() {
-        let problem = Problem::new(
-            "this system runs from a disc, which cannot be updated in its place",
-            "Build a newer disc (landfall appliance build -o landfall.iso), put it into the drive instead of this one, and restart: settings, certificates and the vault are on the data disk.",
-        );
-        problems::tell("5-update", &[problem]);
+    if let Err(error) = can_update(&boot) {
+        problems::tell("5-update", &[Problem::from(&error)]);
         return Ok(());
     }
     let path = Path::new(places::UPDATE);

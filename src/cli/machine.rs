@@ -79,7 +79,7 @@ pub fn target(name: &str) -> Result<&'static hypervisor::Target, Error> {
 
 /// The networks that the arguments name.
 pub fn networks(at: &TargetArgs) -> Networks {
-    Networks { map: at.map_network.clone(), rest: at.network.clone(), asked: false }
+    Networks { map: at.map_network.clone(), rest: at.network.clone() }
 }
 
 /// `landfall inspect`

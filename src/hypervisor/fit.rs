@@ -240,7 +240,7 @@ mod tests {
     fn the_usual_network_is_told_where_it_is_another() {
         let nic =
             |network: Option<&str>| NicSlot { network: network.map(str::to_owned), ..NicSlot::new("a") };
-        let mapped = Networks { map: vec![("LAN".into(), "lan".into())], rest: None, asked: false };
+        let mapped = Networks { map: vec![("LAN".into(), "lan".into())], rest: None };
         let told = |network, networks: &Networks| usual_network(&nic(network), networks, "br0").is_some();
         assert!(told(Some("LAN"), &Networks::default()) && told(Some("DMZ"), &mapped));
         assert!(!told(Some("LAN"), &mapped) && !told(Some("br0"), &mapped) && !told(None, &mapped));

@@ -105,7 +105,7 @@ fn card(nic: &NicSlot, placement: &Placement) -> Result<Card> {
     };
     // There is no network that every cluster has; the source's name may be the target's, too, and the script looks.
     let network = placement.networks.chosen(nic).or(nic.network.as_deref()).unwrap_or_default();
-    if network.is_empty() && placement.networks.asked {
+    if network.is_empty() && placement.asks_network {
         return Ok(Card { model, mac: nic.mac.clone(), network: ASKED.to_owned(), connected: nic.connected });
     }
     if network.is_empty() {
@@ -191,7 +191,7 @@ fn script(machine: &Machine, name: &str, disks: &[Disk], cards: &[Card], placeme
         disks.iter().map(|disk| format!("image {} {}", shell(&disk.image), shell(&disk.file))).collect();
     let attach: Vec<String> =
         disks.iter().map(|disk| format!("disk {} {} {}", shell(&disk.image), disk.bus, disk.index)).collect();
-    let is_asked = placement.networks.asked;
+    let is_asked = placement.asks_network;
     let nics: Vec<String> = cards
         .iter()
         .map(|card| {

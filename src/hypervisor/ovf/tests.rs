@@ -419,7 +419,7 @@ fn placed(machine: &Machine) -> Placement {
     };
     Placement {
         disks: machine.disks.iter().enumerate().map(disk).collect(),
-        networks: Networks { map: vec![("LAN & more".into(), "VLAN <12>".into())], rest: None, asked: false },
+        networks: Networks { map: vec![("LAN & more".into(), "VLAN <12>".into())], rest: None },
         ..Placement::default()
     }
 }

@@ -1,6 +1,6 @@
 //! The appliance as a virtual machine: its definitions, written by the same writers as everybody's.
 
-use crate::hypervisor::{self, Artifact, Networks, PlacedDisk, Placement, Property, Rendered, attach};
+use crate::hypervisor::{self, Artifact, PlacedDisk, Placement, Property, Rendered, attach};
 use crate::machine::{Bus, Cpus, DiskSlot, Machine, NicSlot, OsId};
 use landfall_boot::target::{Devices, Firmware};
 use landfall_image::{Bytes, Error, Result};
@@ -78,7 +78,8 @@ pub fn machine(
         folder: text(Some(folder.as_os_str())).ok_or_else(odd)?,
         disks: vec![PlacedDisk { file, format, virtual_size: size, ..PlacedDisk::default() }],
         asks: ASKS.to_vec(),
-        networks: Networks { asked: true, ..Networks::default() },
+        asks_network: true,
+        without_agent: true,
         ..Placement::default()
     };
     Ok((machine, placement))
@@ -163,6 +164,8 @@ mod tests {
         ] {
             assert!(names.iter().any(|other| other == name), "{names:?}");
         }
+        let proxmox = beside(Path::new("/x/lf.raw"), "raw", size).unwrap();
+        assert!(!proxmox.iter().any(|artifact| artifact.text.contains("agent")), "{proxmox:?}");
         let all = names.len();
         names.sort();
         names.dedup();

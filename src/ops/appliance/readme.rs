@@ -37,13 +37,14 @@ a disk with content never is), start it, and look at its screen: it shows its ad
 Every script looks for its image beside itself, changes nothing where something is in the way, and says what: copy them together.
 ";
 
-/// The commands, for one image.
+/// The commands, for one image; the machine is called as the image is.
 fn about(kind: &str, file: &str) -> String {
+    let name = file.rsplit_once('.').map_or(file, |(name, _)| name);
     let text = match kind {
         "ova" => {
             "\
 VMware vSphere: Deploy OVF Template in the client, which asks for address, gateway, DNS and NTP; or
-    ovftool --name=landfall --datastore=DATASTORE --network=NETWORK --prop:landfall.ip=10.0.0.5/24 --prop:landfall.gateway=10.0.0.1 \\
+    ovftool --name=# --datastore=DATASTORE --network=NETWORK --prop:landfall.ip=10.0.0.5/24 --prop:landfall.gateway=10.0.0.1 \\
         % vi://USER@HOST/
     (empty properties: DHCP). Then add a hard disk to the machine, and switch it on.
 "
@@ -58,17 +59,17 @@ ESXi starts no such image: take the OVA, or unpack it on a host (vmkfstools -i %
             "\
 Hyper-V, in an elevated PowerShell:
     .\\%.hyperv.register.ps1 -SwitchName LAN
-    Add-VMHardDiskDrive -VMName landfall -Path (New-VHD D:\\landfall-data.vhdx -SizeBytes 2TB).Path
-    Start-VM landfall
+    Add-VMHardDiskDrive -VMName # -Path (New-VHD D:\\landfall-data.vhdx -SizeBytes 2TB).Path
+    Start-VM #
 "
         }
         "vhd-azure" => {
             "\
 Azure (a fixed VHD in whole MiB):
     az storage blob upload --auth-mode login --type page --account-name ACCOUNT --container-name CONTAINER --name % --file %
-    az disk create -g GROUP -n landfall --os-type Linux --hyper-v-generation V2 \\
+    az disk create -g GROUP -n # --os-type Linux --hyper-v-generation V2 \\
         --source https://ACCOUNT.blob.core.windows.net/CONTAINER/%
-    az vm create -g GROUP -n landfall --attach-os-disk landfall --os-type Linux --subnet SUBNET_ID --data-disk-sizes-gb 2048
+    az vm create -g GROUP -n # --attach-os-disk # --os-type Linux --subnet SUBNET_ID --data-disk-sizes-gb 2048
 "
         }
         "qcow2" | "raw" => {
@@ -76,16 +77,16 @@ Azure (a fixed VHD in whole MiB):
 libvirt:
     ./%.kvm.register.sh /var/lib/libvirt/images
     virsh vol-create-as default landfall-data.qcow2 2T --format qcow2
-    virsh attach-disk landfall /var/lib/libvirt/images/landfall-data.qcow2 sdb --subdriver qcow2 --targetbus scsi --config
-    virsh start landfall
+    virsh attach-disk # /var/lib/libvirt/images/landfall-data.qcow2 sdb --subdriver qcow2 --targetbus scsi --config
+    virsh start #
 Proxmox VE, on a node:
     ./%.proxmox.register.sh STORAGE ID
     qm set ID --scsi1 STORAGE:2048
     qm start ID
 Nutanix AHV, on a controller VM, with this folder on a web server:
     ./%.ahv.register.sh https://SERVER/FOLDER CONTAINER NETWORK
-    acli vm.disk_create landfall create_size=2T container=CONTAINER
-    acli vm.on landfall
+    acli vm.disk_create # create_size=2T container=CONTAINER
+    acli vm.on #
 QEMU alone:
     qemu-img create -f qcow2 landfall-data.qcow2 2T
     ./%.kvm.qemu.sh -- -drive file=landfall-data.qcow2,if=virtio
@@ -100,12 +101,13 @@ A newer disc in place of this one is the update.
         }
         "update" => {
             "\
-For appliances that were built with --update-key of the key that it is signed with: its console and the documentation say how it is installed.
+For appliances that were built with --update-key of the key that it is signed with, from images, not discs:
+    ssh root@ADDRESS landfall appliance update - < %
 "
         }
         _ => "",
     };
-    text.replace('%', file)
+    text.replace('%', file).replace('#', name)
 }
 
 #[cfg(test)]

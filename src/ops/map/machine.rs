@@ -78,11 +78,7 @@ pub struct Mapped {
 impl Mapped {
     /// Networks as a definition's writer takes them: what the command line says counts before the map.
     pub fn networks(&self, given: &Networks) -> Networks {
-        Networks {
-            map: given.map.iter().chain(&self.networks).cloned().collect(),
-            rest: given.rest.clone(),
-            asked: given.asked,
-        }
+        Networks { map: given.map.iter().chain(&self.networks).cloned().collect(), rest: given.rest.clone() }
     }
 }
 

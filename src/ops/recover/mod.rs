@@ -340,7 +340,7 @@ fn write(
             })
             .collect(),
         networks: match &own_network {
-            Some(own) => Networks { map: Vec::new(), rest: Some(own.clone()), ..Networks::default() },
+            Some(own) => Networks { map: Vec::new(), rest: Some(own.clone()) },
             None => source.mapped(wanted).networks(&wanted.networks),
         },
         emulated: around.emulated,

@@ -82,11 +82,7 @@ fn placed(machine: &Machine, network: Option<&str>) -> Placement {
     };
     Placement {
         disks: (0..machine.disks.len()).map(disk).collect(),
-        networks: crate::hypervisor::Networks {
-            map: Vec::new(),
-            rest: network.map(str::to_owned),
-            asked: false,
-        },
+        networks: crate::hypervisor::Networks { map: Vec::new(), rest: network.map(str::to_owned) },
         ..placement("/out/a")
     }
 }

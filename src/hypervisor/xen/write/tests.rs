@@ -105,7 +105,7 @@ fn names_of_archives_stay_in_their_folder() {
     }
     let machine = Machine { name: "a\u{1}".into(), ..Machine::new("", Bytes::gib(1)) };
     assert!(render(&machine, &Placement::default()).is_err());
-    let networks = Networks { map: Vec::new(), rest: Some("\n".into()), ..Networks::default() };
+    let networks = Networks { map: Vec::new(), rest: Some("\n".into()) };
     let placement = Placement { networks, ..Placement::default() };
     assert_eq!(network(&NicSlot::new("a"), &placement), USUAL_NETWORK);
 }
