@@ -26,8 +26,8 @@ test: setup-build setup-demo setup-test
 	tools/prepare-tests.sh
 	tools/test.sh
 
-matrix: setup-build setup-demo setup-test
-	$(CARGO) test --test landfall -- --ignored appliance:: boots:: recoveries:: service::
+matrix: build setup-demo setup-test
+	APPLIANCE_PROGRAM="$(CURDIR)/target/landfall" $(CARGO) test --test landfall -- --ignored appliance:: boots:: recoveries:: service::
 
 check: setup-check
 	tools/check.sh

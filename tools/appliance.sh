@@ -23,4 +23,4 @@ shift
 for other in "${mirror:-}" http://deb.debian.org http://snapshot.debian.org/archive; do
     [ -z "$other" ] || set -- "$@" --mirror "$other"
 done
-exec "$landfall" appliance build --force --packages "$dest/packages" --update-key "$key.pub" --sign "$key" "$@"
+exec "$landfall" appliance build --force --packages target/appliance/packages --update-key "$key.pub" --sign "$key" "$@"

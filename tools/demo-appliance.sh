@@ -17,7 +17,7 @@ run() {
     "$landfall" "$@"
 }
 # What a console shows, without its movements.
-shown() { sed 's/\x1b\[[0-9;?]*[a-zA-Z]/ /g' "$work/console.log" 2>/dev/null | tr -d '\000\r'; }
+shown() { sed 's/\x1b\[[0-9;?]*[a-zA-Z]/ /g' "$work/console.log" 2>/dev/null | tr -d '\000' | tr '\r\n' '  '; }
 # Waits for a pattern on the appliance's console.
 wait_for() {
     left=600
@@ -49,21 +49,24 @@ qemu-system-x86_64 -accel $accel -cpu $cpu -m 512 -display none -nic none -devic
 machine=$!
 
 say 'The appliance: built, and booted with an empty disk for the vault'
-LANDFALL=$landfall tools/appliance.sh "$work/image" qcow2 >/dev/null
-qemu-img create -q -f qcow2 -F qcow2 -b "$PWD/$work/image/landfall.qcow2" "$work/system.qcow2"
+image=target/demo/image/landfall.qcow2
+[ "$image" -nt "$landfall" ] || LANDFALL=$landfall tools/appliance.sh target/demo/image qcow2 >/dev/null
+qemu-img create -q -f qcow2 -F qcow2 -b "$PWD/$image" "$work/system.qcow2"
 truncate -s 16G "$work/vault.raw"
 qemu-system-x86_64 -accel $accel -cpu $cpu -m 1024 -smp 2 -display none \
     -drive "file=$work/system.qcow2,format=qcow2,if=virtio" -drive "file=$work/vault.raw,format=raw,if=virtio" \
     -nic user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:8470-:8470,hostfwd=tcp:127.0.0.1:10809-:10809 \
     -serial "file:$work/console.log" &
 appliance=$!
-wait_for 'lf_[0-9A-Za-z_-]{32,}'
+wait_for 'lf_[0-9a-f]{64}'
+half='([0-9A-F]{2}:){15}[0-9A-F]{2}'
+wait_for "SHA-256 +$half +$half"
 
 say 'What the administrator reads off its console: a token, and the fingerprint of its authority'
-LANDFALL_TOKEN=$(shown | grep -oE 'lf_[0-9A-Za-z_-]{32,}' | head -n 1)
+LANDFALL_TOKEN=$(shown | grep -oE 'lf_[0-9a-f]{64}' | tail -n 1)
 LANDFALL_SERVICE=$service
 export LANDFALL_TOKEN LANDFALL_SERVICE
-fingerprint=$(shown | grep -oE '([0-9A-F]{2}:){15}[0-9A-F]{2}' | head -n 2 | tr '\n' ':' | sed 's/:$//')
+fingerprint=$(shown | grep -oE "SHA-256 +$half +$half" | tail -n 1 | grep -oE "$half" | tr '\n' ':' | sed 's/:$//')
 echo "$fingerprint"
 cd "$work"
 run certificate trust $service --fingerprint "$fingerprint"
@@ -73,7 +76,8 @@ cd - >/dev/null
 ca=$work/ca-cert.pem
 
 say 'Protected: QEMU mirrors the running disk over TLS'
-run protect web01 "$source/web01.vmx" --tls-ca "$ca"
+size=$(qemu-img info --output json "$source/web01.vmdk" | sed -n 's/.*"virtual-size": \([0-9]*\).*/\1/p' | head -n 1)
+run protect web01 "$source/web01.vmx" --disk "scsi0-0=$size" --tls-ca "$ca"
 export_name=$("$landfall" --json status web01 --tls-ca "$ca" | sed -n 's/.*"export": *"\([^"]*\)".*/\1/p' | head -n 1)
 tools/qmp.py "$work/web01.qmp" \
     object-add '{"qom-type": "tls-creds-x509", "id": "tls0", "endpoint": "client", "dir": "'"$work"'/hypervisor"}' \

@@ -43,13 +43,16 @@ pub fn run(cancel: &Cancel) -> Result<()> {
     terminal.draw(|frame| _ = view::draw(frame, &state, Instant::now()))?;
     let asker = Asker::start(&Places::default())?;
     let mut whole = Instant::now();
+    let mut shown = state.screen;
     while !cancel.is_cancelled() {
         let now = Instant::now();
         while let Ok(news) = asker.news.try_recv() {
             state.news(news, now);
         }
         state.tick(now);
-        if now.duration_since(whole) >= WHOLE {
+        // On a serial line another screen is written whole as well: what it has in common with the last one may have been lost.
+        if now.duration_since(whole) >= WHOLE || shown != state.screen {
+            shown = state.screen;
             terminal.forget_screen()?;
             whole = now;
         }

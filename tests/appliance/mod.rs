@@ -3,6 +3,7 @@
 //! The packages come from the mirror that apt has here, or from Debian's own, once; they stay in `target/appliance/packages`.
 
 mod boot;
+mod cuts;
 mod disc;
 mod matrix;
 
@@ -69,6 +70,12 @@ fn build(names: &[&str]) -> Output {
     command
         .args(["appliance", "build", "--force", "--level", "1", "--packages"])
         .arg(root().join("target/appliance/packages"));
+    // Another build of the program inside than the one that is tested: emulated machines start sooner with optimised ones.
+    if let Ok(program) = std::env::var("APPLIANCE_PROGRAM") {
+        command.args(["--program", &program]);
+    }
+    let key = key();
+    command.arg("--update-key").arg(key.with_extension("pub")).arg("--sign").arg(key);
     for mirror in mirror
         .iter()
         .map(String::as_str)
@@ -80,6 +87,21 @@ fn build(names: &[&str]) -> Output {
         command.arg("-o").arg(folder().join(name));
     }
     command.output().unwrap()
+}
+
+/// The key of updates, made once.
+fn key() -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let key = folder().join("update-key");
+        if !key.exists() {
+            let made =
+                Command::new(env!("CARGO_BIN_EXE_landfall")).args(["appliance", "key"]).arg(&key).output();
+            assert!(made.unwrap().status.success());
+        }
+        key
+    };
+    MADE.get_or_init(make).clone()
 }
 
 /// The image of this run, with the disc beside it (`landfall.iso`); `None`, said aloud, where the packages cannot be had.

@@ -1,0 +1,488 @@
+//! Power that is lost at any moment: at the first start, while machines are received, while an update is installed. Each time the appliance
+//! comes up by itself, with every recovery point that was published.
+//!
+//! A virtual disk's cache is lost with the power: the disks are behind nbdkit, which keeps what was written and not flushed in memory.
+
+use super::boot::{UP_WITHIN, certificates, free_port};
+use super::{build, folder, image, text, tool};
+use crate::boots::place;
+use crate::receive::nbdsh::python;
+use crate::receive::vault::{BLOCK, BLOCKS, model, numbers};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Cuts of each kind; fifty in all.
+const FIRST_STARTS: u64 = 14;
+const RECEIVING: u64 = 22;
+const UPDATES: u64 = 14;
+
+/// A recovery site: the appliance's disks, and where it is reached.
+struct Site {
+    dir: tempfile::TempDir,
+    api: u16,
+    nbd: u16,
+    ssh: u16,
+}
+
+/// The machine while it runs, with what serves its disks. Dropped, the power is lost.
+struct Powered(Vec<Child>);
+
+impl Drop for Powered {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Site {
+    fn new(image: &Path) -> Site {
+        let dir = tempfile::tempdir_in(folder()).unwrap();
+        let copied =
+            Command::new("cp").arg("--sparse=always").arg(image).arg(dir.path().join("system")).status();
+        assert!(copied.unwrap().success());
+        File::create(dir.path().join("vault")).unwrap().set_len(4 << 30).unwrap();
+        let key = dir.path().join("key");
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+        assert!(made.unwrap().success());
+        let public = std::fs::read_to_string(dir.path().join("key.pub")).unwrap();
+        let mut seed = landfall_image::iso::create::NewIso::new(landfall_image::iso::create::IsoOptions {
+            volume: "CIDATA".into(),
+            ..Default::default()
+        })
+        .unwrap();
+        seed.file("meta-data", b"instance-id: i-1\nlocal-hostname: dr1\n".to_vec()).unwrap();
+        seed.file("user-data", format!("#cloud-config\nssh_authorized_keys:\n  - {public}\n").into_bytes())
+            .unwrap();
+        let seed = seed.finish().unwrap().disk;
+        let mut bytes = vec![0; usize::try_from(landfall_image::Disk::size(&seed).0).unwrap()];
+        landfall_image::Disk::read_at(&seed, landfall_image::GuestOffset(0), &mut bytes).unwrap();
+        std::fs::write(dir.path().join("seed.iso"), bytes).unwrap();
+        Site { dir, api: free_port(), nbd: free_port(), ssh: free_port() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&self) -> Powered {
+        let mut running = Powered(Vec::new());
+        let mut drives = Vec::new();
+        for disk in ["system", "vault"] {
+            let socket = self.path(&format!("{disk}.sock"));
+            let _ = std::fs::remove_file(&socket);
+            let served = Command::new("nbdkit")
+                .args(["--foreground", "--unix"])
+                .arg(&socket)
+                .args(["--filter=cache", "file"])
+                .arg(self.path(disk))
+                .stdin(Stdio::null())
+                .spawn();
+            running.0.push(served.unwrap());
+            while !socket.exists() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            drives.extend([
+                "-drive".to_owned(),
+                format!("file=nbd+unix:///?socket={},format=raw,if=virtio", socket.display()),
+            ]);
+        }
+        let serial = self.path("serial.log");
+        let _ = std::fs::remove_file(&serial);
+        let forwards = [(self.api, 8470), (self.nbd, 10809), (self.ssh, 22)]
+            .map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024", "-smp", "2", "-display", "none"])
+            .args(drives)
+            .arg("-cdrom")
+            .arg(self.path("seed.iso"))
+            .args(["-nic", &format!("user,model=virtio-net-pci{}", forwards.concat())])
+            .args(["-serial", &format!("file:{}", serial.display())])
+            .stdin(Stdio::null());
+        running.0.push(command.spawn().unwrap());
+        running
+    }
+
+    fn serial(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path("serial.log")).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until the service answers.
+    fn up(&self) -> String {
+        certificates(self.api, UP_WITHIN)
+    }
+
+    fn wait_for(&self, what: &str, mut is: impl FnMut() -> bool) {
+        let end = Instant::now() + UP_WITHIN;
+        while !is() {
+            let log = self.serial();
+            let last = log.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
+            assert!(Instant::now() < end, "{what}: {}", &log[last..]);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn landfall(&self, token: &str, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_landfall"))
+            .env("LANDFALL_SERVICE", format!("https://localhost:{}", self.api))
+            .env("LANDFALL_TOKEN", token)
+            .current_dir(self.dir.path())
+            .args(words)
+            .output()
+            .unwrap()
+    }
+
+    fn ssh(&self) -> Command {
+        let mut command = Command::new("ssh");
+        command
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+                "-o",
+                "LogLevel=ERROR",
+            ])
+            .args(["-o", "ConnectTimeout=10", "-i"])
+            .arg(self.path("key"))
+            .args(["-p", &self.ssh.to_string(), "root@localhost"]);
+        command
+    }
+
+    /// What a command says there; waits until it can be run.
+    fn there(&self, command: &str) -> String {
+        let mut said = String::new();
+        self.wait_for(command, || {
+            let out = self.ssh().arg(command).output().unwrap();
+            said = text(&out);
+            out.status.success()
+        });
+        said.trim().to_owned()
+    }
+
+    /// The administrator's token, off the console, and the authority, by the fingerprint that stands there.
+    fn welcomed(&self) -> String {
+        let (mut token, mut print) = (None, Vec::new());
+        self.wait_for("the first token", || {
+            let log = plain(&self.serial());
+            let words = || log.split(|c: char| c.is_whitespace() || c == '=');
+            token = words().find(|word| word.starts_with("lf_") && word.len() > 30).map(str::to_owned);
+            print = words()
+                .filter(|word| word.len() == 47 && word.matches(':').count() == 15)
+                .map(str::to_owned)
+                .collect();
+            token.is_some() && print.len() >= 2
+        });
+        let print = format!("{}:{}", print[0], print[1]);
+        let service = format!("https://localhost:{}", self.api);
+        let token = token.unwrap();
+        self.up();
+        let out = self.landfall(&token, &["certificate", "trust", &service, "--fingerprint", &print]);
+        assert!(out.status.success(), "{}", text(&out));
+        token
+    }
+}
+
+/// A console's text without its movements.
+fn plain(log: &str) -> String {
+    let mut found = String::new();
+    let mut letters = log.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '\u{1b}' && letters.next_if_eq(&'[').is_some() {
+            while letters.next_if(|c| !c.is_ascii_alphabetic()).is_some() {}
+            letters.next();
+            found.push(' ');
+        } else {
+            found.push(letter);
+        }
+    }
+    found
+}
+
+/// Moments that are drawn from a seed, between two bounds in milliseconds.
+struct Moments(u64);
+
+impl Moments {
+    fn between(&mut self, least: u64, most: u64) -> Duration {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Duration::from_millis(least + (self.0 >> 33) % (most - least))
+    }
+}
+
+fn ready() -> Option<PathBuf> {
+    for program in ["qemu-system-x86_64", "nbdkit", "ssh", "ssh-keygen"] {
+        tool(program, &["--version"])?;
+    }
+    python()?;
+    image()
+}
+
+#[test]
+#[ignore = "takes ten minutes: make matrix"]
+fn power_is_lost_at_first_starts() {
+    let Some(image) = ready() else { return };
+    let _place = place();
+    let mut moments = Moments(1);
+    let mut cuts = 0;
+    while cuts < FIRST_STARTS {
+        let site = Site::new(&image);
+        for _ in 0..3.min(FIRST_STARTS - cuts) {
+            let running = site.start();
+            std::thread::sleep(moments.between(2_000, 40_000));
+            drop(running);
+            cuts += 1;
+        }
+        let _running = site.start();
+        let shown = site.up();
+        assert!(shown.contains("landfall authority"), "{shown}");
+        site.welcomed();
+        // What was half done is not told for ever: nothing stands in the way.
+        assert_eq!(
+            site.there("ls /run/landfall-appliance/problems.d"),
+            "",
+            "{}",
+            site.there("cat /run/landfall-appliance/problems.d/*")
+        );
+        println!("first start: {cuts} cuts");
+    }
+}
+
+/// Numbered blocks go to two disks of a machine (as [`model`] says); after each loss of power the copy begins anew.
+const WRITER: &str = r"
+import nbd, os, struct, sys, time
+folder, port, progress, block_size, blocks = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+done = os.open(progress, os.O_CREAT | os.O_RDWR)
+before = os.pread(done, 8, 0)
+n = struct.unpack('>Q', before)[0] if len(before) == 8 else 0
+def place(n):
+    return n % 2, (n * 2654435761 >> 7) % blocks
+def data(n):
+    return struct.pack('>Q', n) * (block_size // 8)
+handles = []
+for disk in ['sda', 'sdb']:
+    h = nbd.NBD()
+    h.set_tls(nbd.TLS_REQUIRE)
+    h.set_tls_certificates(folder)
+    h.set_export_name('web01/' + disk)
+    h.connect_tcp('localhost', port)
+    handles.append(h)
+state = [[0] * blocks, [0] * blocks]
+for i in range(1, n + 1):
+    to, block = place(i)
+    state[to][block] = i
+for h, numbers in zip(handles, state):
+    for block, number in enumerate(numbers):
+        h.pwrite(data(number), block * block_size)
+for h in handles:
+    h.flush()
+# QEMU's mirror stays, too: the copy counts.
+time.sleep(3)
+while True:
+    n += 1
+    to, block = place(n)
+    handles[to].pwrite(data(n), block * block_size)
+    os.pwrite(done, struct.pack('>Q', n), 0)
+    time.sleep(0.002)
+";
+
+/// What two disks hold at a point, read over TLS.
+const READER: &str = r"
+import nbd, sys
+folder, port, point, out = sys.argv[1:5]
+with open(out, 'wb') as file:
+    for disk in ['sda', 'sdb']:
+        h = nbd.NBD()
+        h.set_tls(nbd.TLS_REQUIRE)
+        h.set_tls_certificates(folder)
+        h.set_export_name('web01/' + disk + '@' + point)
+        h.connect_tcp('localhost', port)
+        at = 0
+        while at < h.get_size():
+            file.write(h.pread(1 << 20, at))
+            at += 1 << 20
+";
+
+impl Site {
+    /// The points of the machine, by their numbers.
+    fn points(&self, token: &str) -> Vec<u64> {
+        let out = self.landfall(token, &["--json", "points", "list", "web01", "--tls-ca", "ca-cert.pem"]);
+        let document: Value =
+            serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&out)));
+        document["points"].as_array().unwrap().iter().map(|point| point["number"].as_u64().unwrap()).collect()
+    }
+
+    /// How many writes a point holds; they are a prefix of all.
+    fn prefix(&self, point: u64) -> u64 {
+        let (script, out) = (self.path("reader.py"), self.path("read"));
+        std::fs::write(&script, READER).unwrap();
+        let read = python()
+            .unwrap()
+            .arg(&script)
+            .arg(self.path("dr"))
+            .args([&self.nbd.to_string(), &point.to_string()])
+            .arg(&out)
+            .output();
+        let read = read.unwrap();
+        assert!(read.status.success(), "point {point}: {}", text(&read));
+        let content = std::fs::read(&out).unwrap();
+        let half = content.len() / 2;
+        assert_eq!(half as u64, BLOCK * BLOCKS);
+        let found = [numbers(&content[..half]), numbers(&content[half..])];
+        let count = found.iter().flatten().copied().max().unwrap();
+        assert!(found == model(count), "point {point} is no prefix of {count} writes");
+        count
+    }
+}
+
+#[test]
+#[ignore = "takes half an hour: make matrix"]
+fn power_is_lost_while_machines_are_received() {
+    let Some(image) = ready() else { return };
+    let _place = place();
+    let site = Site::new(&image);
+    let mut running = site.start();
+    let token = site.welcomed();
+    let trusted = ["--tls-ca", "ca-cert.pem"];
+    for words in [
+        &["certificate", "add", "hv1", "--send"][..],
+        &["certificate", "add", "dr", "--recover"],
+        &["protect", "web01", "--disk", "sda=2M", "--disk", "sdb=2M"],
+    ] {
+        let out = site.landfall(&token, &[words, &trusted].concat());
+        assert!(out.status.success(), "{}", text(&out));
+    }
+    let script = site.path("writer.py");
+    std::fs::write(&script, WRITER).unwrap();
+    let mut moments = Moments(2);
+    let mut known: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut published: Vec<u64> = Vec::new();
+    for cut in 1..=RECEIVING {
+        let mut writer = python().unwrap();
+        writer.arg(&script).arg(site.path("hv1")).arg(site.nbd.to_string()).arg(site.path("progress"));
+        let writer =
+            writer.args([BLOCK.to_string(), BLOCKS.to_string()]).stderr(Stdio::null()).spawn().unwrap();
+        let writer = Powered(vec![writer]);
+        let end = Instant::now() + moments.between(12_000, 30_000);
+        while Instant::now() < end {
+            published = site.points(&token);
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        drop(running);
+        drop(writer);
+        running = site.start();
+        site.up();
+        let there = site.points(&token);
+        let lost: Vec<&u64> = published.iter().filter(|point| !there.contains(point)).collect();
+        assert!(lost.is_empty(), "cut {cut}: points {lost:?} are gone; there are {there:?}");
+        for point in &there {
+            if !known.contains_key(point) || *point % 7 == cut % 7 {
+                let count = site.prefix(*point);
+                assert_eq!(*known.entry(*point).or_insert(count), count, "point {point} has changed");
+            }
+        }
+        println!(
+            "receiving: cut {cut}, {} points, {} writes",
+            there.len(),
+            known.values().max().unwrap_or(&0)
+        );
+    }
+    assert!(known.len() as u64 > RECEIVING, "{known:?}");
+    assert!(known.values().zip(known.values().skip(1)).all(|(one, next)| one <= next), "{known:?}");
+    drop(running);
+}
+
+/// The slot that runs, and what the loader will do next.
+fn slots(site: &Site) -> (String, String) {
+    let line = site.there("cat /proc/cmdline");
+    let slot = line.split_whitespace().find_map(|word| word.strip_prefix("landfall.slot=")).unwrap();
+    (slot.to_owned(), line.clone())
+}
+
+#[test]
+#[ignore = "takes twenty minutes: make matrix"]
+fn power_is_lost_while_updates_are_installed() {
+    let Some(image) = ready() else { return };
+    let out = build(&["landfall.update"]);
+    assert!(out.status.success(), "{}", text(&out));
+    let update = folder().join("landfall.update");
+    let _place = place();
+    let site = Site::new(&image);
+    let mut running = site.start();
+    let authority =
+        |shown: &str| shown.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
+    let first = authority(&site.up());
+    let mut moments = Moments(3);
+    let install = || {
+        let file = File::open(&update).unwrap();
+        site.ssh()
+            .arg("landfall appliance update -")
+            .stdin(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    site.there("true");
+    let began = Instant::now();
+    let mut whole = install();
+    assert!(whole.wait().unwrap().success(), "an update is refused");
+    let takes = u64::try_from(began.elapsed().as_millis()).unwrap();
+    let mut seen = BTreeMap::new();
+    for cut in 1..=UPDATES {
+        // Some are cut while they come, some while they are written, some behind that.
+        let installing = Powered(vec![install()]);
+        std::thread::sleep(moments.between(takes / 10, takes * 3 / 2));
+        drop(running);
+        drop(installing);
+        running = site.start();
+        assert_eq!(authority(&site.up()), first, "another authority");
+        let (slot, line) = slots(&site);
+        // A trial is confirmed, or taken back at the next start.
+        site.wait_for("the update is settled", || {
+            site.there("systemctl is-active landfall-confirm.service || true") == "active"
+        });
+        *seen.entry(slot.clone()).or_insert(0) += 1;
+        println!("update: cut {cut}, slot {slot}: {line}");
+    }
+    assert!(seen.len() == 2, "only one slot ever ran: {seen:?}");
+    drop(running);
+}
+
+/// One whose system does not come up is left for the old one.
+#[test]
+#[ignore = "takes three minutes: make matrix"]
+fn an_update_that_does_not_come_up_is_taken_back() {
+    let Some(image) = ready() else { return };
+    let out = build(&["landfall.update"]);
+    assert!(out.status.success(), "{}", text(&out));
+    let _place = place();
+    let site = Site::new(&image);
+    let running = site.start();
+    site.up();
+    // Signed, and whole; what breaks is the medium afterwards: the other slot's superblock.
+    let file = File::open(folder().join("landfall.update")).unwrap();
+    let done = site.ssh().arg("landfall appliance update -").stdin(file).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!(slots(&site).0, "a");
+    site.there("dd if=/dev/zero of=/dev/vda4 bs=4096 count=1 conv=notrunc oflag=direct 2>&1; sync");
+    drop(running);
+    let running = site.start();
+    // GRUB starts b; it finds no root, restarts by itself, and a comes back.
+    site.up();
+    assert_eq!(slots(&site).0, "a");
+    site.wait_for("it is told", || {
+        site.there("cat /run/landfall-appliance/problems.d/* 2>/dev/null || true").contains("did not come up")
+    });
+    drop(running);
+    // A further start does not try again.
+    let _running = site.start();
+    site.up();
+    assert_eq!(slots(&site).0, "a");
+}
