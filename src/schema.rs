@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: a schema for `schema` itself, and for files of other makers.
 
+use crate::ops::appliance::Built;
 use crate::ops::batch::{BatchReport, WrittenFleet};
 use crate::ops::map::{MapChecked, WrittenMap};
 use crate::proof::Proof;
@@ -38,6 +39,7 @@ pub struct Row {
 /// All of them, by name.
 pub const TABLE: &[Row] = &[
     row::<Alarms>("alarms", "what is wrong now, and what was"),
+    row::<Built>("appliance-build", "images of the appliance that were built"),
     row::<BatchReport>("batch", "what became of a fleet; also batch-report.json beside the machines"),
     row::<CertificateWritten>("certificate", "a certificate that was handed out, and its folder"),
     row::<CertificateTrusted>(

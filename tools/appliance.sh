@@ -1,12 +1,12 @@
 #!/bin/sh
 # Builds the appliance into DEST (target/appliance): one image for each form, an update, and the key that updates are signed with, made once.
 #
-#   tools/appliance.sh [DEST [ENDING...]]      ova vhdx qcow2 vmdk raw update without endings
+#   tools/appliance.sh [DEST [ENDING...]]      ova vhdx qcow2 vmdk raw iso update without endings
 set -eu
 cd "$(dirname "$0")/.."
 dest=${1:-target/appliance}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- ova vhdx qcow2 vmdk raw update
+[ $# -gt 0 ] || set -- ova vhdx qcow2 vmdk raw iso update
 landfall=${LANDFALL:-$(tools/where.sh)}
 mkdir -p "$dest"
 key=$dest/update-key

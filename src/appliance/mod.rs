@@ -12,6 +12,7 @@
 //! and mounting: who calls has the folder.
 
 pub mod apply;
+pub mod disc;
 pub mod disks;
 pub mod helper;
 pub mod kept;

@@ -12,6 +12,8 @@ pub const VAULT_ID: &str = "/var/lib/landfall-appliance/vault.json";
 pub const VAULT: &str = "/var/lib/landfall";
 /// What is made at every start.
 pub const RUN: &str = "/run/landfall-appliance";
+/// The partition whose state could not be used at this start.
+pub const DAMAGED_STATE: &str = "/run/landfall-appliance/damaged-state";
 /// What stands in the way, a file for each step.
 pub const PROBLEMS: &str = "/run/landfall-appliance/problems.d";
 /// The service's file. `/etc/landfall/landfall.toml` leads here.

@@ -1,11 +1,11 @@
 //! The steps of the appliance's start, each run by a unit of its own (`packaging/appliance/units`). Each may run again, and says what stands in
 //! the way instead of failing: a machine that cannot be reached helps nobody.
 
-use super::disks::{self, Choice};
+use super::disks::{self, Choice, Layout};
 use super::kept::Kept;
 use super::problems::{self, Problem};
 use super::slots::{self, Came};
-use super::{apply, media, places, programs, state};
+use super::{apply, disc, media, places, programs, state};
 use crate::authority::Authority;
 use crate::ops::service::{Access, Service};
 use crate::report::api::Role;
@@ -14,6 +14,7 @@ use landfall_image::{Error, Result};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -93,12 +94,29 @@ pub fn resolv() -> Result<()> {
     apply::resolv(&Kept::new(Path::new(places::KEPT)))
 }
 
+/// Whether there is a slot to put an update into.
+///
+/// # Errors
+/// `Refused` on a disc.
+pub fn can_update(boot: &Boot) -> Result<()> {
+    match boot.slot {
+        Some(_) => Ok(()),
+        None => Err(Error::refused("this system runs from a disc, which cannot be updated in its place").hint(
+            "build a newer disc (landfall appliance build -o landfall.iso), put it into the drive instead of this one, and restart: settings, certificates and the vault are on the data disk",
+        )),
+    }
+}
+
 /// An update that was sent.
 ///
 /// # Errors
 /// Where this is no appliance.
 pub fn update() -> Result<()> {
     let boot = state::boot()?;
+    if let Err(error) = can_update(&boot) {
+        problems::tell("5-update", &[Problem::from(&error)]);
+        return Ok(());
+    }
     let path = Path::new(places::UPDATE);
     let installed =
         File::open(path).map_err(|e| Error::io("cannot read", e).in_file(path)).and_then(|mut file| {
@@ -169,15 +187,22 @@ pub fn data() -> Result<()> {
 
 fn vault(boot: &Boot) -> Result<Option<Problem>> {
     let disks = disks::list(boot);
+    let in_memory = disc::is_in_memory(boot);
+    let damaged = state::read(Path::new(places::DAMAGED_STATE))?;
+    let damaged = damaged.as_deref().map(|bytes| Path::new(std::ffi::OsStr::from_bytes(bytes)));
+    if in_memory && let Some(problem) = disc::late(&disks, damaged) {
+        return Ok(Some(problem));
+    }
+    let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
     let claim = state::read(Path::new(places::CLAIM))?;
     let choice = match claim.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
         Some(claim) => {
             // Once: what is refused now must not be tried at each start.
             fs::remove_file(places::CLAIM)
                 .map_err(|e| Error::io("cannot remove", e).in_file(Path::new(places::CLAIM)))?;
-            disks::claimed(&disks, &claim)?
+            disks::claimed(&disks, &claim, layout)?
         }
-        None => disks::choose(&disks, disks::known()?),
+        None => disks::choose(&disks, disks::known()?, layout),
     };
     match choice {
         Choice::Mount(partition, id) => {
@@ -185,7 +210,10 @@ fn vault(boot: &Boot) -> Result<Option<Problem>> {
             disks::keep(id)?;
         }
         Choice::Make(device) => {
-            let (partition, id) = disks::make(&device)?;
+            if in_memory {
+                disc::keep_on(&device)?;
+            }
+            let (partition, id) = disks::make(&device, layout)?;
             disks::mount_vault(&partition)?;
             disks::keep(id)?;
         }

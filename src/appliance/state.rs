@@ -4,10 +4,12 @@
 //! is made in memory and copied, its first block, in which the superblock lies, last. A partition without one was never completed and holds
 //! nothing; one with a superblock is never made anew, whatever else is wrong with it.
 //!
+//! A system that runs from a disc has no partition of its own for it: see [`super::disc`].
+//!
 //! Deliberately absent: encryption. Whoever has the virtual disk has the machine.
 
 use super::problems::{self, Problem};
-use super::{places, programs};
+use super::{disc, places, programs};
 pub use crate::small_file::{read, write};
 use landfall_boot::appliance::init::{BOOT_FILE, Boot};
 use landfall_boot::appliance::layout;
@@ -20,6 +22,8 @@ use std::path::Path;
 /// An ext4 superblock lies at byte 1024; its magic at 0x38 in it.
 const BLOCK: usize = 4096;
 const MAGIC: (usize, [u8; 2]) = (1024 + 0x38, [0x53, 0xef]);
+/// The step that tells that the state is in memory.
+pub const IN_MEMORY: &str = "1-state-memory";
 /// What a copy moves at a time.
 const STEP: usize = 1 << 20;
 
@@ -60,13 +64,24 @@ pub fn prepare(boot: &Boot) -> Result<()> {
             "Detach it: which of the two starts is up to chance.",
         )
     }));
-    let mounted = match &boot.state {
-        None => Err(Error::refused("there is no state partition")
-            .hint("this is a disc: settings are gone with the next start")),
-        Some(partition) => make(partition).and_then(|()| mount_state(partition)),
+    let partition = match (&boot.state, boot.slot) {
+        (Some(partition), _) => Ok(partition.clone()),
+        (None, None) => disc::place(boot),
+        (None, Some(_)) => Err(Error::refused("the system's disk has no partition for them")
+            .hint("deploy the appliance anew: the vault is on the data disk and is found again")),
     };
+    let mut in_memory = Vec::new();
+    let mounted = partition.and_then(|partition| {
+        let mounted = make(&partition).and_then(|()| mount_state(&partition));
+        mounted.inspect_err(|_| {
+            let path = partition.to_string_lossy();
+            if let Err(error) = write(Path::new(places::DAMAGED_STATE), path.as_bytes(), 0o644) {
+                tracing::error!(%error, "cannot note the damaged state");
+            }
+        })
+    });
     if let Err(error) = mounted {
-        found.push(Problem::new(
+        in_memory.push(Problem::new(
             format!("settings, certificates and logs are in memory and lost with the next start: {error}"),
             error.hint_text().unwrap_or_default(),
         ));
@@ -74,6 +89,17 @@ pub fn prepare(boot: &Boot) -> Result<()> {
         mount("tmpfs", places::STATE, "tmpfs", flags, Some(c"mode=0755,size=10%"))
             .map_err(|e| Error::io("cannot mount memory", e.into()).in_file(Path::new(places::STATE)))?;
     }
+    folders()?;
+    problems::tell("1-state", &found);
+    problems::tell(IN_MEMORY, &in_memory);
+    Ok(())
+}
+
+/// The folders of the state that everything else counts on.
+///
+/// # Errors
+/// `Io`
+pub fn folders() -> Result<()> {
     for (folder, mode) in [
         ("/var/lib", 0o755),
         ("/var/log", 0o755),
@@ -96,12 +122,14 @@ pub fn prepare(boot: &Boot) -> Result<()> {
             _ => {}
         }
     }
-    problems::tell("1-state", &found);
     Ok(())
 }
 
 /// Makes the file system where there is none yet.
-fn make(partition: &Path) -> Result<()> {
+///
+/// # Errors
+/// `Corrupt` where something else is there, `Io`.
+pub fn make(partition: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot make the state partition", e).in_file(partition);
     let device = File::options().read(true).write(true).open(partition).map_err(failed)?;
     let mut first = [0; BLOCK];
@@ -169,7 +197,11 @@ fn copy(from: &Path, device: &File, partition: &Path) -> Result<()> {
     device.sync_all().map_err(failed)
 }
 
-fn mount_state(partition: &Path) -> Result<()> {
+/// Mounts the state.
+///
+/// # Errors
+/// `Io`
+pub fn mount_state(partition: &Path) -> Result<()> {
     // Replays the journal; anything that is more than that is for a person to decide, but -p mends what cannot lose data.
     let (code, text) = programs::run(programs::FSCK_EXT4, &["-p", &partition.to_string_lossy()])?;
     if code > 1 {

@@ -130,6 +130,11 @@ pub struct Placement {
     pub emulated: bool,
     /// What whoever deploys the machine is asked for, where the definition can ask (OVF).
     pub asks: Vec<Property>,
+    /// Whoever registers the machine says its network then: where a target has no usual one its script asks, instead of the machine being
+    /// refused.
+    pub asks_network: bool,
+    /// Its guest has no agent of the hypervisor's.
+    pub without_agent: bool,
 }
 
 /// Something that is asked for when a machine is deployed, and that its guest reads.

@@ -52,6 +52,13 @@ impl Disks {
 
     /// A machine with that card; `more` attaches the drive `system`, and says what the machine is.
     pub fn start_on(&self, card: &str, ports: [u16; 2], more: &[String], data: bool) -> Machine {
+        let at = self.folder.path().join("system.qcow2").display().to_string();
+        let system = ["-drive".to_owned(), format!("file={at},format=qcow2,if=none,id=system")];
+        self.start_with(card, ports, &[&system[..], more].concat(), data)
+    }
+
+    /// A machine with that card and what `more` says: all that it starts from, too.
+    pub fn start_with(&self, card: &str, ports: [u16; 2], more: &[String], data: bool) -> Machine {
         let serial = self.folder.path().join("serial.log");
         let _ = std::fs::remove_file(&serial);
         let at = |name: &str| self.folder.path().join(name).display().to_string();
@@ -74,12 +81,7 @@ impl Disks {
                 "none",
                 "-no-reboot",
             ])
-            .args([
-                "-drive",
-                &format!("file={},format=qcow2,if=none,id=system", at("system.qcow2")),
-                "-nic",
-                &net,
-            ])
+            .args(["-nic", &net])
             .args(["-serial", &format!("file:{}", serial.display())])
             .args(more);
         if data {
@@ -111,7 +113,7 @@ impl Machine {
         }
     }
 
-    fn shows(&mut self, text: &str, within: Duration) {
+    pub fn shows(&mut self, text: &str, within: Duration) {
         if let Err(says) = self.wait_for(text, within) {
             panic!("{says}");
         }
@@ -140,6 +142,11 @@ pub fn certificates(port: u16, within: Duration) -> String {
     }
 }
 
+/// The authority, in what [`certificates`] gives.
+pub fn issuer(text: &str) -> Option<String> {
+    text.lines().find(|line| line.contains("landfall authority")).map(str::to_owned)
+}
+
 /// A first start makes the vault, the authority and the service; power is lost, and the second one finds the same again.
 #[test]
 fn it_comes_up_and_again_after_a_lost_power() {
@@ -159,8 +166,6 @@ fn it_comes_up_and_again_after_a_lost_power() {
     let mut machine = disks.start(ports);
     machine.shows("Status", UP_WITHIN);
     let again = certificates(ports[0], UP_WITHIN);
-    let issuer =
-        |text: &str| text.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
     assert_eq!(issuer(&first), issuer(&again), "another authority");
     // Nothing answers NBD without TLS and a certificate.
     let out = Command::new("nbdinfo").arg(format!("nbd://127.0.0.1:{}", ports[1])).output();

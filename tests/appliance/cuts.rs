@@ -409,7 +409,7 @@ fn slots(site: &Site) -> (String, String) {
 #[ignore = "takes twenty minutes: make matrix"]
 fn power_is_lost_while_updates_are_installed() {
     let Some(image) = ready() else { return };
-    let out = build("landfall.update");
+    let out = build(&["landfall.update"]);
     assert!(out.status.success(), "{}", text(&out));
     let update = folder().join("landfall.update");
     let _place = place();
@@ -460,7 +460,7 @@ fn power_is_lost_while_updates_are_installed() {
 #[ignore = "takes three minutes: make matrix"]
 fn an_update_that_does_not_come_up_is_taken_back() {
     let Some(image) = ready() else { return };
-    let out = build("landfall.update");
+    let out = build(&["landfall.update"]);
     assert!(out.status.success(), "{}", text(&out));
     let _place = place();
     let site = Site::new(&image);

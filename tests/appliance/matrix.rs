@@ -31,7 +31,7 @@ fn can_start(firmware: &str, controller: &str) -> bool {
     }
 }
 
-fn firmware(name: &str, controller: &str, folder: &Path) -> Option<Vec<String>> {
+pub fn firmware(name: &str, controller: &str, folder: &Path) -> Option<Vec<String>> {
     let ovmf = Path::new("/usr/share/OVMF");
     let (code, variables) = match name {
         "bios" => return Some(vec!["-machine".into(), "pc".into()]),

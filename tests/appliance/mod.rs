@@ -4,8 +4,10 @@
 
 mod boot;
 mod cuts;
+mod disc;
 mod matrix;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -19,8 +21,46 @@ fn folder() -> PathBuf {
     root().join("target/appliance/test")
 }
 
-/// Builds an image with little compression, by the program that is tested.
-fn build(name: &str) -> Output {
+#[test]
+fn the_licences_are_those_of_what_is_linked() {
+    let out = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--locked",
+            "--offline",
+            "-p",
+            "landfall",
+            "-e",
+            "normal",
+            "--target",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .args(["--prefix", "none", "--no-dedupe", "-f", "{p}|{l}"])
+        .current_dir(root())
+        .output();
+    let Ok(out) = out.map(|out| text(&out)).map(|said| said.contains("serde v").then_some(said)) else {
+        return eprintln!("SKIPPED: the_licences_are_those_of_what_is_linked: no cargo here");
+    };
+    let said = out.expect("cargo tree lists what is linked");
+    let linked: BTreeSet<String> = said
+        .lines()
+        .filter(|line| !line.contains("(/"))
+        .filter_map(|line| line.split_once('|'))
+        .map(|(name, _)| name.split(" (").next().unwrap_or(name).to_owned())
+        .collect();
+    let packed = std::fs::File::open(root().join("packaging/appliance/licences.txt.zst")).unwrap();
+    let licences = String::from_utf8(zstd::decode_all(packed).unwrap()).unwrap();
+    let listed: BTreeSet<String> = licences
+        .lines()
+        .take_while(|line| !line.starts_with("---"))
+        .filter_map(|line| Some(line.split_once("  ")?.0.to_owned()))
+        .collect();
+    let differ: Vec<_> = linked.symmetric_difference(&listed).collect();
+    assert!(differ.is_empty() && linked.len() > 100, "run tools/licences.sh: {differ:?}");
+}
+
+/// Builds images with little compression, by the program that is tested.
+fn build(names: &[&str]) -> Output {
     let mirrors = Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]).output();
     let mirrors = mirrors.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
     let mirror =
@@ -43,7 +83,10 @@ fn build(name: &str) -> Output {
     {
         command.args(["--mirror", mirror]);
     }
-    command.arg("-o").arg(folder().join(name)).output().unwrap()
+    for name in names {
+        command.arg("-o").arg(folder().join(name));
+    }
+    command.output().unwrap()
 }
 
 /// The key of updates, made once.
@@ -61,12 +104,12 @@ fn key() -> PathBuf {
     MADE.get_or_init(make).clone()
 }
 
-/// The image of this run; `None`, said aloud, where the packages cannot be had.
+/// The image of this run, with the disc beside it (`landfall.iso`); `None`, said aloud, where the packages cannot be had.
 fn image() -> Option<PathBuf> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let path = folder().join("landfall.raw");
     let built = *BUILT.get_or_init(|| {
-        let out = build("landfall.raw");
+        let out = build(&["landfall.raw", "landfall.iso"]);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         if !out.status.success() && said.contains("cannot fetch") {
             eprintln!("SKIPPED: the appliance: its packages cannot be fetched here: {said}");
@@ -136,10 +179,17 @@ fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
         // Nobody has a password, and nothing of a packager's is left to be run.
         assert!(line("/usr/bin/dpkg").is_none() && line("/usr/bin/perl").is_none());
     }
-    let out = build("again.raw");
+    let out = build(&["again.raw", "again.iso"]);
     assert!(out.status.success(), "{}", text(&out));
-    let (one, two) = (std::fs::read(&image).unwrap(), std::fs::read(folder().join("again.raw")).unwrap());
-    let differs = one.iter().zip(&two).position(|(one, two)| one != two);
-    assert!(differs.is_none() && one.len() == two.len(), "the second image differs from byte {differs:?} on");
-    let _ = std::fs::remove_file(folder().join("again.raw"));
+    for ending in ["raw", "iso"] {
+        let (first, second) = (image.with_extension(ending), folder().join(format!("again.{ending}")));
+        let (one, two) = (std::fs::read(first).unwrap(), std::fs::read(&second).unwrap());
+        // By pieces: a debug build looks at single bytes for minutes.
+        let differs = one.chunks(4096).zip(two.chunks(4096)).position(|(one, two)| one != two);
+        assert!(
+            differs.is_none() && one.len() == two.len(),
+            "the second {ending} differs from page {differs:?} on"
+        );
+        let _ = std::fs::remove_file(second);
+    }
 }

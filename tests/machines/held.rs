@@ -85,6 +85,7 @@ fn said(target: &Target, machine: &Machine) -> Result<String, String> {
         variables: None,
         emulated: false,
         asks: Vec::new(),
+        ..Placement::default()
     };
     let rendered = (target.render)(&machine, &placement).map_err(|e| e.to_string())?;
     let mut out = String::new();

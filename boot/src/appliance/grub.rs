@@ -10,7 +10,7 @@
 //!            LZMA of: kernel.img's loaded bytes, module list
 //! module list:  "mimg", 12, bytes of all (u32);  [kind u32, bytes with this header u32, content, filled up to 4] …
 //!               kind 0: a module file, 3: the folder of the configuration
-//! from a CD: cdboot.img (2048) in diskboot.img's place; the firmware loads all of it
+//! from a CD: cdboot.img (2048) before all that; it loads the rest by itself, and runs it from behind diskboot.img
 //! ```
 //! Deliberately absent: the Reed-Solomon code that `grub-bios-setup` may add, and GRUB for UEFI, which is taken as the distribution
 //! signed it.
@@ -67,21 +67,22 @@ pub fn core(parts: &Parts<'_>, from: From, prefix: &str) -> Result<Vec<u8>> {
     put(&mut core, 0x08, &len32(packed.len())?.to_le_bytes())?;
     put(&mut core, 0x0c, &len32(payload.len())?.to_le_bytes())?;
     core.extend(packed);
+    let mut diskboot = part(parts, "diskboot.img")?.to_vec();
+    let sectors = u16::try_from(core.len().div_ceil(SECTOR)).map_err(|_| {
+        Error::unsupported(format!(
+            "GRUB's core has {} bytes: more than one list of sectors names",
+            core.len()
+        ))
+    })?;
+    put(&mut diskboot, 0x1fc, &sectors.to_le_bytes())?;
     let mut first = match from {
         From::Cd => part(parts, "cdboot.img")?.to_vec(),
         From::Disk { sector } => {
-            let mut first = part(parts, "diskboot.img")?.to_vec();
-            let sectors = u16::try_from(core.len().div_ceil(SECTOR)).map_err(|_| {
-                Error::unsupported(format!(
-                    "GRUB's core has {} bytes: more than one list of sectors names",
-                    core.len()
-                ))
-            })?;
-            put(&mut first, 0x1f4, &(sector + 1).to_le_bytes())?;
-            put(&mut first, 0x1fc, &sectors.to_le_bytes())?;
-            first
+            put(&mut diskboot, 0x1f4, &(sector + 1).to_le_bytes())?;
+            Vec::new()
         }
     };
+    first.extend(diskboot);
     first.extend(core);
     let whole = first.len().next_multiple_of(SECTOR);
     first.resize(whole, 0);
@@ -242,7 +243,21 @@ mod tests {
         assert_eq!(ours[0x1f4..0x1fc], 2049u64.to_le_bytes());
         assert_eq!(&ours[0x1fe..0x200], &theirs[0x1fe..0x200]);
         let cd = core(&parts, From::Cd, "/grub").unwrap();
-        assert!(cd.starts_with(&files["cdboot.img"]) && opened(&cd, 2048, &files).ends_with(b"/grub\0\0\0"));
+        assert!(cd.starts_with(&files["cdboot.img"]) && opened(&cd, 2560, &files).ends_with(b"/grub\0\0\0"));
+        let made = Command::new("grub-mkimage")
+            .args(["-O", "i386-pc-eltorito", "-p", "/grub", "-o"])
+            .arg(dir.path().join("cd.img"))
+            .arg("-d")
+            .arg(folder)
+            .args(MODULES)
+            .status();
+        assert!(made.unwrap().success());
+        let theirs = std::fs::read(dir.path().join("cd.img")).unwrap();
+        // But for the number of sectors: the LZMA came out otherwise.
+        assert!(
+            cd[..2048 + 0x1fc] == theirs[..2048 + 0x1fc]
+                && cd[2048 + 0x1fe..2560] == theirs[2048 + 0x1fe..2560]
+        );
     }
 
     /// The kernel up to the list with its length, and what is in the list.

@@ -1,4 +1,5 @@
-//! What the kernel starts from before it has a disk: our own program as PID 1, and the drivers of disks and of the root.
+//! What the kernel starts from before it has a disk: our own program as PID 1, and the drivers of disks and of the root. On a disc
+//! also [`LOSETUP`] with its libraries: the root is a file there.
 //!
 //! An archive that the kernel unpacks (`newc`, zstd), with three things in it: `/init`, `/landfall/modules/*.ko` and
 //! `/landfall/modules.list`:
@@ -12,16 +13,20 @@
 use super::modules::Modules;
 use crate::sandbox::{Archive, stripped};
 use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The file by which PID 1 knows what it is.
 pub const MARKER: &str = "/landfall/appliance";
 /// The folder of the modules.
 pub const MODULES: &str = "/landfall/modules";
+/// The program that makes a file a device; its calls into the kernel would be unsafe code of ours.
+pub const LOSETUP: &str = "/usr/sbin/losetup";
 /// Which there are.
 pub const LIST: &str = "/landfall/modules.list";
 
 /// Controllers that a hypervisor or a server has its disks on, and what hangs on them.
-const DISKS: [&str; 26] = [
+const DISKS: [&str; 27] = [
     "virtio_blk",
     "virtio_scsi",
     "vmw_pvscsi",
@@ -47,6 +52,7 @@ const DISKS: [&str; 26] = [
     "xhci_pci",
     "ehci_pci",
     "uhci_hcd",
+    "ohci_pci",
     "vmd",
 ];
 
@@ -56,23 +62,40 @@ const ALWAYS: [&str; 2] = ["sd_mod", "squashfs"];
 /// Wanted on a disc.
 const CD: [&str; 3] = ["sr_mod", "isofs", "loop"];
 
-/// The archive, compressed; `program` is this program (a static one).
+/// Files that are not ours, by their paths.
+pub type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// The archive, compressed; `program` is this program (a static one), `disc`, for a disc, [`LOSETUP`] with what it needs.
 ///
 /// # Errors
 /// `Unsupported` where the program is not static, `Corrupt` where the kernel lacks a driver.
-pub fn build(modules: &Modules, program: &[u8], cd: bool) -> Result<Vec<u8>> {
+pub fn build(modules: &Modules, program: &[u8], disc: Option<&Files>) -> Result<Vec<u8>> {
     let program = stripped(program).ok_or_else(|| {
         Error::unsupported("is no static program: it cannot be the appliance's first one")
             .hint("use the released program, or build with .cargo/config.toml as it is")
     })?;
     let mut archive = Archive::default();
-    for folder in ["dev", "proc", "sys", "run", "new", "cd", "landfall", MODULES.trim_start_matches('/')] {
+    for folder in ["dev", "proc", "sys", "run", "new", "landfall", MODULES.trim_start_matches('/')] {
         archive.folder(folder, 0o755);
     }
     archive.add("dev/console", 0o020_600, &[], Some((5, 1)));
     archive.file(MARKER.trim_start_matches('/'), 0o444, b"");
     archive.file("init", 0o755, &program);
-    let always: &[&str] = if cd { &[ALWAYS[0], ALWAYS[1], CD[0], CD[1], CD[2]] } else { &ALWAYS };
+    let mut folders = BTreeSet::new();
+    for (path, content) in disc.into_iter().flatten() {
+        let path = path.trim_start_matches('/');
+        for (end, _) in path.match_indices('/') {
+            let folder = path.get(..end).unwrap_or_default();
+            if folders.insert(folder) {
+                archive.folder(folder, 0o755);
+            }
+        }
+        archive.file(path, 0o755, content);
+    }
+    let always: &[&str] = match disc {
+        Some(_) => &[ALWAYS[0], ALWAYS[1], CD[0], CD[1], CD[2]],
+        None => &ALWAYS,
+    };
     let wanted: Vec<&str> = DISKS.iter().chain(always).copied().collect();
     let mut list = String::new();
     for name in modules.closure(wanted.iter().copied())? {

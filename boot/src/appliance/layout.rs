@@ -9,6 +9,10 @@
 //! ```
 //! The vault is not here: it is on a disk of its own, whose one partition has the type [`VAULT`].
 //!
+//! A **disc** has one system and nothing that can be written to: its kernel and initrd are in [`DISC_FOLDER`], its root is the file
+//! [`DISC_ROOT`], and its volume is called by a name of its own ([`disc_volume`]), by which the loader, and the kernel's command line, name
+//! it. What it keeps lies on the data disk, which has two partitions then: STATE, then VAULT.
+//!
 //! **The loader's word.** `grubenv` (1,024 bytes, GRUB's format) holds `slot` (`a` or `b`: what is started), `trial` (a slot to be
 //! tried) and `tries` (`1`: not tried yet). GRUB sets `tries` to `0` before it starts a trial; a system that has come up moves `slot` there and
 //! takes `trial` away. One that does not come up leaves `tries` at `0`, so that the next start takes the old slot.
@@ -43,6 +47,14 @@ pub const ESP_SIZE: Bytes = Bytes::mib(192);
 pub const ROOT_SIZE: Bytes = Bytes::mib(768);
 /// Room of the state, of which logs take most.
 pub const STATE_SIZE: Bytes = Bytes::mib(1024);
+
+/// Room of the partitions, in their order.
+pub const SIZES: [Bytes; 5] = [BIOS_BOOT_SIZE, ESP_SIZE, ROOT_SIZE, ROOT_SIZE, STATE_SIZE];
+
+/// All of the system disk: the table's copy has the last MiB.
+pub fn image_size() -> Bytes {
+    Bytes(SIZES.iter().fold(2 * ALIGNMENT.0, |sum, size| sum + size.0))
+}
 
 /// One of the two systems on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -149,8 +161,26 @@ impl Choice {
     }
 }
 
-/// The loader's configuration, the same for BIOS and UEFI; `cd` for the disc, which has one system and nothing to write to.
-pub fn grub_configuration(cd: bool) -> String {
+/// Where the kernel and the initrd lie on a disc.
+pub const DISC_FOLDER: &str = "landfall/cd";
+/// The root on a disc.
+pub const DISC_ROOT: &str = "landfall/root.squashfs";
+/// How the name of a disc's volume begins.
+pub const DISC_NAME: &str = "LANDFALL_";
+
+/// The name of the disc with this identity, in what a volume's name may be made of.
+pub fn disc_volume(identity: Uuid) -> String {
+    let digits = identity.simple().to_string().to_ascii_uppercase();
+    format!("{DISC_NAME}{}", digits.get(..16).unwrap_or(&digits))
+}
+
+/// What leads a loader, wherever it was started from, to the configuration on a disc.
+pub fn grub_disc_start(volume: &str) -> String {
+    format!("search --no-floppy --set=root --label {volume}\nconfigfile ($root)/landfall/grub.cfg\n")
+}
+
+/// The loader's configuration, the same for BIOS and UEFI; `disc` is the volume's name of a disc.
+pub fn grub_configuration(disc: Option<&str>) -> String {
     // Errors only: a console that is used by people is not written over by the kernel. The last console is that of PID 1's messages.
     const KERNEL: &str = "console=ttyS0,115200 console=tty0 quiet loglevel=3 panic=10 rd.systemd.show_status=no systemd.show_status=no \
         systemd.gpt_auto=no systemd.ssh_auto=no cryptomgr.notests";
@@ -159,10 +189,10 @@ pub fn grub_configuration(cd: bool) -> String {
             "if linux /landfall/{slot}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  initrd /landfall/{slot}/initrd\n  boot\nfi\n"
         )
     };
-    if cd {
+    if let Some(volume) = disc {
         return format!(
             "set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n",
-            start("cd", "")
+            start("cd", &format!(" landfall.disc={volume}"))
         );
     }
     // GRUB's `test` knows no empty comparison that all versions agree on: a letter stands before.
@@ -231,10 +261,12 @@ mod tests {
 
     #[test]
     fn grub_takes_the_configuration() {
-        for cd in [false, true] {
+        let volume = disc_volume(Uuid::from_u128(7 << 64));
+        assert_eq!(volume, "LANDFALL_0000000000000007");
+        for text in [grub_configuration(None), grub_configuration(Some(&volume)), grub_disc_start(&volume)] {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("grub.cfg");
-            std::fs::write(&file, grub_configuration(cd)).unwrap();
+            std::fs::write(&file, text).unwrap();
             let Ok(out) = std::process::Command::new("grub-script-check").arg(&file).output() else {
                 eprintln!("SKIPPED: grub_takes_the_configuration: no grub-script-check here");
                 return;

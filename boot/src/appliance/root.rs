@@ -177,9 +177,41 @@ impl Root {
         (at.is_empty() || self.nodes.contains_key(&at)).then_some(at)
     }
 
+    /// A program with all that it needs to run where nothing else is: its loader and its libraries, each at the path where it is
+    /// looked for.
+    ///
+    /// # Errors
+    /// `Corrupt` where it, or something that it needs, is not there.
+    pub fn program(&self, path: &str) -> Result<BTreeMap<String, Arc<Vec<u8>>>> {
+        let not_there = |what: &str| Error::corrupt(format!("the packages hold no {what}"));
+        let mut files = BTreeMap::new();
+        let mut open = vec![path.to_owned()];
+        while let Some(path) = open.pop() {
+            let content = self.read(&path).ok_or_else(|| not_there(&path))?.clone();
+            open.extend(interpreter(&content).filter(|loader| !files.contains_key(loader)));
+            for (name, own) in needed(&content) {
+                let says = || not_there(&format!("{name}, which {path} asks for"));
+                let library = self.library(&name, &path, &own).ok_or_else(says)?;
+                if !files.contains_key(&library) {
+                    open.push(library);
+                }
+            }
+            files.insert(path, content);
+        }
+        Ok(files)
+    }
+
+    /// Where the loader finds a library for the program or library at `path`, which looks into its `own` folders as well.
+    fn library(&self, name: &str, path: &str, own: &[String]) -> Option<String> {
+        const FOLDERS: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib"];
+        let beside = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let own = own.iter().map(|folder| folder.replace("$ORIGIN", beside));
+        let folders = FOLDERS.iter().map(|folder| (*folder).to_owned()).chain(own);
+        folders.map(|folder| format!("{folder}/{name}")).find(|at| self.real(at).is_some())
+    }
+
     /// What programs and libraries of the tree ask for and do not find: `library (asked for by path)`, in order. Empty is good.
     pub fn missing_libraries(&self) -> Vec<String> {
-        const FOLDERS: [&str; 2] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib"];
         let mut missing = BTreeMap::<String, String>::new();
         let mut known = BTreeSet::new();
         for (path, node) in &self.nodes {
@@ -188,10 +220,7 @@ impl Root {
                 if known.contains(&library) {
                     continue;
                 }
-                let beside = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-                let own = own.iter().map(|folder| folder.replace("$ORIGIN", &beside));
-                let folders = FOLDERS.iter().map(|folder| (*folder).to_owned()).chain(own);
-                if folders.map(|folder| format!("{folder}/{library}")).any(|at| self.real(&at).is_some()) {
+                if self.library(&library, path, &own).is_some() {
                     known.insert(library);
                 } else {
                     missing.entry(library).or_insert_with(|| path.clone());
@@ -248,6 +277,16 @@ fn needed(content: &[u8]) -> Vec<(String, Vec<String>)> {
     read().unwrap_or_default()
 }
 
+/// The loader that an ELF file names.
+fn interpreter(content: &[u8]) -> Option<String> {
+    use object::read::elf::{FileHeader, ProgramHeader};
+    let header = object::elf::FileHeader64::<object::Endianness>::parse(content).ok()?;
+    let endian = header.endian().ok()?;
+    let mut segments = header.program_headers(endian, content).ok()?.iter();
+    let path = segments.find_map(|segment| segment.interpreter(endian, content).ok().flatten())?;
+    Some(String::from_utf8_lossy(path).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,6 +324,28 @@ mod tests {
         assert_eq!(root.dangling("/usr/lib").len(), 2);
         root.remove(|path| path == "/usr/bin");
         assert!(root.read("/bin/c").is_none() && root.real("/bin").is_none());
+    }
+
+    #[test]
+    fn a_program_comes_with_all_that_it_needs() {
+        let Ok(program) = std::fs::read("/bin/ls") else {
+            eprintln!("SKIPPED: a_program_comes_with_all_that_it_needs: no /bin/ls here");
+            return;
+        };
+        let mut root = Root::default();
+        root.file("/usr/bin/ls", 0o755, program);
+        let error = root.program("/usr/bin/ls").unwrap_err();
+        assert_eq!(error.kind(), crate::Kind::Corrupt);
+        root.link("/lib64", "usr/lib64");
+        root.file("/usr/lib64/ld-linux-x86-64.so.2", 0o755, b"loader".to_vec());
+        while let Some(line) = root.missing_libraries().pop() {
+            let library = line.split(' ').next().unwrap().to_owned();
+            root.file(&format!("/usr/lib/x86_64-linux-gnu/{library}"), 0o644, library.into_bytes());
+        }
+        let files = root.program("/usr/bin/ls").unwrap();
+        assert_eq!(files["/lib64/ld-linux-x86-64.so.2"].as_slice(), b"loader");
+        assert_eq!(files["/usr/lib/x86_64-linux-gnu/libc.so.6"].as_slice(), b"libc.so.6");
+        assert!(files.len() >= 3 && files.contains_key("/usr/bin/ls"));
     }
 
     #[test]

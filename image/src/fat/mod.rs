@@ -1,4 +1,5 @@
-//! New FAT32 volumes, such as firmware boots from: Microsoft FAT32 File System Specification 1.03.
+//! New FAT volumes, such as firmware boots from: Microsoft FAT32 File System Specification 1.03. FAT32 where the volume is large enough
+//! for it, FAT16 below.
 //!
 //! ```text
 //! sector 0  boot sector, 1 where free space is counted, 6 and 7 their copies
@@ -11,7 +12,7 @@
 //! clusters, so that it can be found, and replaced in place, without reading the file system: what the crate does on an empty
 //! volume, and is looked at again here.
 //!
-//! Absent on purpose: FAT12 and FAT16 (below 65525 clusters), reading and changing volumes that exist, files as disks.
+//! Absent on purpose: FAT12 (below 4085 clusters), reading and changing volumes that exist, files as disks.
 
 use crate::composed::Composed;
 use crate::error::{Error, Result};
@@ -29,6 +30,9 @@ use std::sync::Arc;
 /// Sectors of the volume.
 const SECTOR: Bytes = Bytes(512);
 
+/// The smallest volume that has the 65525 clusters of FAT32, with its tables.
+const FAT32_FROM: Bytes = Bytes::mib(33);
+
 /// The same as the crate has it.
 const SECTOR_BLOCK: BlockSize = BlockSize::new(512).expect("more than none");
 
@@ -38,7 +42,7 @@ const CHUNK: Bytes = Bytes::kib(16);
 /// How a volume is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FatOptions {
-    /// All of the volume: whole sectors of 512 bytes, from 33 MiB to 2 TiB.
+    /// All of the volume: whole sectors of 512 bytes, from 4 MiB to 2 TiB. From 33 MiB on it is FAT32.
     pub size: Bytes,
     /// The serial number, which is its identity (`1234-ABCD`).
     pub serial: u32,
@@ -106,14 +110,15 @@ impl FatVolume {
     /// Writes the volume.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::Kind::Refused) for a size that FAT32 does not reach, files that do not fit, names that FAT
+    /// [`Kind::Refused`](crate::Kind::Refused) for a size that FAT does not reach, files that do not fit, names that FAT
     /// cannot store or that differ in their case only.
     pub fn finish(self) -> Result<FatImage> {
         let FatVolume { options, label, tree, files } = self;
         let time = DateTime::from_unix_seconds(i64::from(options.time))
             .map_err(|_| refused(&options, "a time that cannot be"))?;
+        let kind = if options.size < FAT32_FROM { FatKind::Fat16 } else { FatKind::Fat32 };
         let mut layout = hadris_fat::FatOptions::new()
-            .with_kind(FatKind::Fat32)
+            .with_kind(kind)
             .with_size(options.size.0)
             .with_serial(options.serial)
             .with_time(time)
@@ -137,7 +142,7 @@ impl FatVolume {
 }
 
 fn refused(options: &FatOptions, why: &str) -> Error {
-    Error::refused(format!("cannot make a FAT32 volume of {} bytes: {why}", options.size.0))
+    Error::refused(format!("cannot make a FAT volume of {} bytes: {why}", options.size.0))
 }
 
 /// Where a file lies.

@@ -69,14 +69,19 @@ fn told(tool: &str, arguments: &[&str]) -> Option<Vec<u8>> {
 
 #[test]
 fn others_find_a_clean_volume_and_every_file_in_it() {
-    for size in [Bytes::mib(34), Bytes::mib(256), Bytes(300 * (1 << 20) + 512)] {
+    for (size, bits) in [
+        (Bytes::mib(24), 16),
+        (Bytes::mib(34), 32),
+        (Bytes::mib(256), 32),
+        (Bytes(300 * (1 << 20) + 512), 32),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let path = file(folder.path(), &volume(size));
         let path = path.to_str().unwrap();
         if let Some(verdict) = told("fsck.fat", &["-n", "-v", path]) {
             let verdict = String::from_utf8_lossy(&verdict);
             assert!(
-                verdict.contains("32 bit entries") && verdict.contains("2048 hidden sectors"),
+                verdict.contains(&format!("{bits} bit entries")) && verdict.contains("2048 hidden sectors"),
                 "{verdict}"
             );
             let odd = ["differ", "wrong", "Free", "corrected", "long file name", "Dirty", "label"];
@@ -155,8 +160,10 @@ fn what_cannot_be_is_refused() {
     let kind = |options: FatOptions| {
         FatVolume::new(options).and_then(FatVolume::finish).map(drop).map_err(|e| e.kind())
     };
-    // Below 65525 clusters of 512 bytes, with the tables.
-    assert_eq!(kind(options(Bytes::mib(32))), Err(Kind::Refused));
+    // Below 4085 clusters of 512 bytes, with the tables.
+    assert_eq!(kind(options(Bytes::mib(1))), Err(Kind::Refused));
+    assert_eq!(kind(options(Bytes::mib(4))), Ok(()));
+    assert_eq!(kind(options(Bytes(Bytes::mib(33).0 - 512))), Ok(()));
     assert_eq!(kind(options(Bytes::mib(33))), Ok(()));
     assert_eq!(kind(options(Bytes(2 << 40))), Err(Kind::Refused));
     assert_eq!(kind(options(Bytes((2 << 40) - 512))), Ok(()));

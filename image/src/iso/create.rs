@@ -2,6 +2,7 @@
 //! IEEE P1281 and P1282; "El Torito" Bootable CD-ROM Format Specification 1.0; UEFI specification 2.10, section 13.3.2).
 //!
 //! ```text
+//! sector 0   nothing, or a boot record for the image on a disk: its one partition is the file for UEFI
 //! sector 16  primary descriptor | 17 boot record, if it boots: leads to the catalog | the last descriptor
 //!            path tables, little and big endian | catalog | folders | files, each from a sector of its own
 //!
@@ -16,8 +17,11 @@
 //!
 //! The same files, options and order are the same bytes. Nothing is copied: the image is made of pieces.
 //!
+//! Copied to a disk as it is (a USB stick), the image boots as well where [`IsoImage::boot_from_disk`] put a boot record: a BIOS runs its
+//! code, UEFI firmware takes its partition.
+//!
 //! Absent on purpose: Joliet, UDF, links, owners, folders deeper than eight levels, names of more than 128 bytes, times of
-//! single files, tables that make the image boot from a disk as well.
+//! single files, a GPT over the image.
 
 mod bytes;
 
@@ -26,8 +30,8 @@ use crate::composed::{Composed, Content};
 use crate::error::{Error, Result};
 use crate::units::{Bytes, GuestOffset, GuestRange};
 use bytes::{
-    alternate, boot_table, descriptor, even, fill, ident, index, is_plain, le, mode, path_record, primary,
-    put, record,
+    alternate, boot_record, boot_table, descriptor, even, fill, ident, index, is_plain, le, mode,
+    path_record, primary, put, record,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +80,32 @@ pub struct IsoImage {
     pub disk: Composed,
     /// Where each file lies, by its path as it was given. Empty for an empty file.
     pub files: BTreeMap<String, GuestRange>,
+}
+
+/// Bytes of code in a boot record.
+const BOOT_CODE: usize = 440;
+
+impl IsoImage {
+    /// Puts a boot record before the descriptors: `code`, the disk's signature `id`, and the file `efi` as its one partition.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`](crate::Kind::Refused) for more than 440 bytes of code, and where that file is not there, or lies too far
+    /// behind.
+    pub fn boot_from_disk(&mut self, code: &[u8], id: u32, efi: &str) -> Result<()> {
+        if code.len() > BOOT_CODE {
+            let says = format!("boot code of {} bytes; a boot record has room for {BOOT_CODE}", code.len());
+            return Err(Error::refused(says));
+        }
+        let place = self.files.get(efi).filter(|range| !range.is_empty());
+        let sectors = place.and_then(|range| {
+            let first = u32::try_from(range.start().0 / 512).ok()?;
+            Some((first, u32::try_from(range.len().0.div_ceil(512)).ok()?))
+        });
+        let (first, sectors) = sectors.ok_or_else(|| {
+            Error::refused(format!("{efi:?} is to be a partition, but is no file of the disc's first 2 TiB"))
+        })?;
+        self.disk.put(GuestOffset(0), boot_record(code, id, first, sectors))
+    }
 }
 
 #[derive(Debug, Default)]

@@ -42,6 +42,7 @@ pub struct Iso {
     block: u64,
     scheme: Scheme,
     root: Entry,
+    volume: String,
 }
 
 /// A name in a folder.
@@ -105,12 +106,13 @@ impl Iso {
                 .hint("name an image such as virtio-win.iso, or mount it and name the folder"));
         };
         let iso = Iso::with(source.clone(), &primary, Scheme::Plain)?;
+        let volume = iso.volume.clone();
         if let Some(skip) = iso.rock_ridge()? {
             return Ok(Iso { scheme: Scheme::RockRidge { skip }, ..iso });
         }
         match (joliet, enhanced) {
-            (Some(joliet), _) => Iso::with(source, &joliet, Scheme::Joliet),
-            (None, Some(enhanced)) => Iso::with(source, &enhanced, Scheme::Plain),
+            (Some(joliet), _) => Ok(Iso { volume, ..Iso::with(source, &joliet, Scheme::Joliet)? }),
+            (None, Some(enhanced)) => Ok(Iso { volume, ..Iso::with(source, &enhanced, Scheme::Plain)? }),
             (None, None) => Ok(iso),
         }
     }
@@ -131,7 +133,9 @@ impl Iso {
             pieces: vec![(start, length)],
             odd: None,
         };
-        Ok(Iso { source, block, scheme, root })
+        let volume = String::from_utf8_lossy(&descriptor[40..72]);
+        let volume = volume.trim_end_matches([' ', '\0']).to_owned();
+        Ok(Iso { source, block, scheme, root, volume })
     }
 
     /// Bytes before the entries of Rock Ridge in each record; `None` where the image has none of them.
@@ -150,6 +154,11 @@ impl Iso {
             return Err(self.source.corrupt(format!("{:?} is no folder", folder.name)));
         }
         self.read(folder, limits::ISO_FOLDER)
+    }
+
+    /// What the disc is called: at most 32 characters.
+    pub fn volume(&self) -> &str {
+        &self.volume
     }
 
     /// The folder that holds all others.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 /// `landfall appliance …`
 #[derive(Debug, Subcommand)]
 pub enum ApplianceVerb {
-    /// Build the appliance's image, in as many forms as are wanted: .ova, .vhdx, .qcow2, .vmdk, .raw; or a signed .update
+    /// Build the appliance's image, in as many forms as are wanted: .ova, .vhdx, .qcow2, .vmdk, .raw, .vhd, .iso; or a signed .update
     ///
     /// The image is made from Debian's packages and this program, without root. The same packages give the same bytes. Beside each
-    /// image lies its bill of materials (SPDX).
+    /// image lie its bill of materials (SPDX), the definitions of its hypervisors, and a README.txt with the commands. A disc (.iso)
+    /// starts from drives and from USB sticks; a .vhd is one that Azure takes.
     Build(ApplianceBuild),
     /// Make a key that updates are signed with: FILE, and FILE.pub for the appliances that trust it
     Key {

@@ -3,10 +3,11 @@
 # Changes nothing where its name, an image's name or a network address is taken. Where something fails, what this run made
 # is taken away again.
 #
-#   ./register.sh SOURCE_URL [CONTAINER]
+#   ./register.sh SOURCE_URL [CONTAINER [NETWORK]]
 #
 # SOURCE_URL is the folder with the disks as the cluster fetches it: https://server/folder, nfs://server/folder.
-# CONTAINER takes the images: the one that was chosen at the conversion where it is not named.
+# CONTAINER takes the images: the one that was chosen at the conversion where it is not named. NETWORK is the subnet of the network
+# cards for which none was chosen.
 # A name may look like code, and a list may have one word.
 # shellcheck disable=SC1003,SC1112,SC2016,SC2041,SC2043,SC2050,SC2066,SC2317
 set -eu
@@ -14,11 +15,16 @@ set -eu
 name=@NAME@
 macs=@MACS@
 container=@CONTAINER@
+# yes: a card wants NETWORK.
+asked=@ASKED@
+network=${3:-}
 
 @STOP@
 [ $# -ge 1 ] || stop 'the address of the disks is not named' './register.sh SOURCE_URL [CONTAINER]'
 source=${1%/}
 [ $# -lt 2 ] || container=$2
+[ "$asked" = no ] || [ -n "$network" ] || stop 'the network is not named' \
+    './register.sh SOURCE_URL CONTAINER NETWORK; acli net.list shows those that are here'
 [ -n "$container" ] || stop 'the container is not named' './register.sh SOURCE_URL CONTAINER; ncli container ls shows those that are here'
 command -v acli >/dev/null 2>&1 || stop 'acli is not here' 'run this on a controller VM of the cluster'
 machines=$(acli vm.list) || stop 'acli does not list the machines' 'look at the cluster: cluster status'

@@ -15,6 +15,8 @@ use landfall_image::{Error, Result};
 
 const TITLE: &str = "Nutanix AHV";
 const NAME_AT_MOST: usize = 80;
+/// The network of a card where whoever registers the machine is asked for it.
+const ASKED: &str = "NETWORK";
 
 /// A disk at its place, and the image that it is made of.
 pub(super) struct Disk {
@@ -103,6 +105,9 @@ fn card(nic: &NicSlot, placement: &Placement) -> Result<Card> {
     };
     // There is no network that every cluster has; the source's name may be the target's, too, and the script looks.
     let network = placement.networks.chosen(nic).or(nic.network.as_deref()).unwrap_or_default();
+    if network.is_empty() && placement.asks_network {
+        return Ok(Card { model, mac: nic.mac.clone(), network: ASKED.to_owned(), connected: nic.connected });
+    }
     if network.is_empty() {
         return Err(Error::refused(format!("{} has no network at the target", nic.slot))
             .hint("name a subnet of the cluster with --network or --map-network"));
@@ -186,11 +191,15 @@ fn script(machine: &Machine, name: &str, disks: &[Disk], cards: &[Card], placeme
         disks.iter().map(|disk| format!("image {} {}", shell(&disk.image), shell(&disk.file))).collect();
     let attach: Vec<String> =
         disks.iter().map(|disk| format!("disk {} {} {}", shell(&disk.image), disk.bus, disk.index)).collect();
+    let is_asked = placement.asks_network;
     let nics: Vec<String> = cards
         .iter()
         .map(|card| {
-            let mut words =
-                vec![shell(&format!("network={}", card.network)), format!("model={}", card.model)];
+            let network = match is_asked && card.network == ASKED {
+                true => "\"network=$network\"".to_owned(),
+                false => shell(&format!("network={}", card.network)),
+            };
+            let mut words = vec![network, format!("model={}", card.model)];
             words.extend(card.mac.as_ref().map(|mac| shell(&format!("mac={mac}"))));
             words.push(format!("connected={}", card.connected));
             format!("acli vm.nic_create \"$machine\" {}", words.join(" "))
@@ -200,7 +209,16 @@ fn script(machine: &Machine, name: &str, disks: &[Disk], cards: &[Card], placeme
         format!("acli vm.update_boot_device \"$machine\" disk_addr={}.{}", disk.bus, disk.index)
     });
     let names: Vec<String> = disks.iter().map(|disk| shell(&disk.image)).collect();
-    let networks: Vec<String> = cards.iter().map(|card| shell(&card.network)).collect();
+    let mut networks: Vec<String> = cards
+        .iter()
+        .map(|card| &card.network)
+        .filter(|name| !is_asked || *name != ASKED)
+        .map(|name| shell(name))
+        .collect();
+    let is_asked = is_asked && networks.len() < cards.len();
+    if is_asked {
+        networks.push("\"$network\"".to_owned());
+    }
     let macs: Vec<&str> = cards.iter().filter_map(|card| card.mac.as_deref()).collect();
     let mut steps = images;
     steps.push(format!("machine {}", create.join(" ")));
@@ -213,6 +231,7 @@ fn script(machine: &Machine, name: &str, disks: &[Disk], cards: &[Card], placeme
             ("@NAME@", shell(name)),
             ("@MACS@", shell(&macs.join(" "))),
             ("@CONTAINER@", shell(placement.storage.as_deref().unwrap_or_default())),
+            ("@ASKED@", if is_asked { "yes" } else { "no" }.to_owned()),
             ("@IMAGES@", names.join(" ")),
             ("@NETWORKS@", networks.join(" ")),
             ("@STEPS@", steps.join("\n")),

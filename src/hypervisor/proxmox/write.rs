@@ -55,6 +55,10 @@ pub fn render(machine: &Machine, placement: &Placement) -> Result<Rendered> {
     let disks = fit::disks(machine, placement, TITLE)?;
     let mut written = Written { machine, findings: Vec::new(), settings: Vec::new() };
     written.general();
+    if placement.without_agent {
+        // It would be waited for whenever the machine is to be shut down.
+        written.settings.retain(|(key, _)| key != "agent");
+    }
     written.findings.extend(too_many(machine));
     let mut places = Vec::new();
     for (index, (disk, placed)) in disks.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The bill of materials: which packages and libraries are in the image, each with its version and digest.
 //!
 //! Source: SPDX 2.3 (ISO/IEC 5962), JSON form. Licence texts: each Debian package's own `copyright` stays in
-//! `/usr/share/doc`; those of the libraries in the program lie in `/usr/share/landfall`.
+//! `/usr/share/doc`, where those of the libraries in the program lie as well: gathered from their sources by `tools/licences.sh`.
 
 use super::build::Parts;
 use super::fetch::hex;
@@ -9,9 +9,15 @@ use landfall_boot::appliance::root::Root;
 use landfall_image::{Error, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Where it lies in the root.
 pub const PLACE: &str = "/usr/share/landfall/sbom.spdx.json";
+
+/// The licences of the libraries in the program: a list, then the texts.
+const LICENCES: &[u8] = include_bytes!("../../../packaging/appliance/licences.txt.zst");
+/// Where they lie in the root.
+const LICENCES_PLACE: &str = "/usr/share/doc/landfall/licences.txt";
 
 /// The libraries that the program was built with, as cargo locked them.
 const LOCK: &str = include_str!("../../../Cargo.lock");
@@ -24,8 +30,27 @@ pub fn put(root: &mut Root, parts: &Parts) -> Result<()> {
     ] {
         root.file(&format!("/usr/share/landfall/{name}"), 0o444, text);
     }
+    root.file(LICENCES_PLACE, 0o444, licences()?);
     root.file(PLACE, 0o444, bill(parts)?);
     Ok(())
+}
+
+fn licences() -> Result<String> {
+    let damaged = |e: std::io::Error| Error::io("cannot unpack the libraries' licences", e);
+    String::from_utf8(zstd::decode_all(LICENCES).map_err(damaged)?)
+        .map_err(|e| Error::corrupt(format!("the libraries' licences are no text: {e}")))
+}
+
+/// What libraries declare, by `NAME vVERSION`: the list at the beginning of the licences.
+fn declared(licences: &str) -> BTreeMap<&str, String> {
+    let lines = licences.lines().take_while(|line| !line.starts_with("---"));
+    lines
+        .filter_map(|line| {
+            let mut parts = line.split("  ");
+            // Cargo's old way to write it.
+            Some((parts.next()?, parts.next()?.replace('/', " OR ")))
+        })
+        .collect()
 }
 
 /// The bill, as a file.
@@ -68,7 +93,10 @@ pub fn bill(parts: &Parts) -> Result<Vec<u8>> {
             }],
         })
     }));
+    let licences = licences()?;
+    let declared = declared(&licences);
     packages.extend(crates(LOCK).map(|(name, version, checksum)| {
+        let licence = declared.get(&*format!("{name} v{version}")).map_or("NOASSERTION", String::as_str);
         let mut package = json!({
             "SPDXID": id("crate", name, version),
             "name": name,
@@ -76,7 +104,7 @@ pub fn bill(parts: &Parts) -> Result<Vec<u8>> {
             "downloadLocation": format!("https://crates.io/crates/{name}/{version}"),
             "filesAnalyzed": false,
             "licenseConcluded": "NOASSERTION",
-            "licenseDeclared": "NOASSERTION",
+            "licenseDeclared": licence,
             "copyrightText": "NOASSERTION",
             "externalRefs": [{
                 "referenceCategory": "PACKAGE-MANAGER",
@@ -167,7 +195,12 @@ mod tests {
         let mut ids: Vec<&str> = listed.iter().map(|package| package["SPDXID"].as_str().unwrap()).collect();
         ids.sort_unstable();
         assert!(ids.windows(2).all(|pair| pair[0] != pair[1]));
-        assert!(listed.iter().any(|package| package["name"] == "rustls"));
+        let rustls = listed.iter().find(|package| package["name"] == "rustls").unwrap();
+        assert_eq!(rustls["licenseDeclared"], "Apache-2.0 OR ISC OR MIT");
+        let mut root = Root::default();
+        put(&mut root, &parts).unwrap();
+        let text = String::from_utf8(root.read(LICENCES_PLACE).unwrap().to_vec()).unwrap();
+        assert!(text.contains("Permission is hereby granted") && text.contains("Apache License"));
         assert!(!listed.iter().any(|package| package["name"] == "landfall-image"));
     }
 }

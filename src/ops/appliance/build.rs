@@ -3,7 +3,7 @@
 //! ```text
 //! packages -> root -> squashfs ----------------------+
 //!          -> kernel, initrd, shim, GRUB -> ESP (FAT)-+-> GPT disk -> converter -> qcow2, vmdk, vhdx, raw, ova
-//!          -> GRUB's core, boot code -----------------+
+//!          -> GRUB's core, boot code -----------------+-> disc (super::disc)
 //! ```
 //! The same list, the same program and the same key give the same bytes: nothing here asks for the time, a random number or the
 //! order in which threads end.
@@ -54,6 +54,8 @@ pub struct System {
     pub kernel: Vec<u8>,
     /// What it starts from.
     pub initrd: Vec<u8>,
+    /// What it starts from on a disc, where one is wanted.
+    pub disc_initrd: Option<Vec<u8>>,
     /// The compressed root.
     pub root: File,
     /// Its length.
@@ -61,23 +63,24 @@ pub struct System {
     /// The kernel's release.
     pub release: String,
     /// What starts the machine: paths on the ESP, without the slots.
-    loaders: Loaders,
+    pub(super) loaders: Loaders,
     /// When the list was made, in seconds since 1970: the time of every file.
-    time: u32,
+    pub(super) time: u32,
 }
 
 /// What starts the machine.
-struct Loaders {
-    shim: Vec<u8>,
-    grub: Vec<u8>,
-    bios: BTreeMap<String, Vec<u8>>,
+pub(super) struct Loaders {
+    pub shim: Vec<u8>,
+    pub grub: Vec<u8>,
+    /// GRUB's parts for BIOS firmware, by their names.
+    pub bios: BTreeMap<String, Vec<u8>>,
 }
 
-/// Makes the system of the parts. `cd`: for a disc.
+/// Makes the system of the parts. `disc`: with what it needs to start from one.
 ///
 /// # Errors
 /// What packages cannot be had, or do not fit together.
-pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: bool) -> Result<System> {
+pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, disc: bool) -> Result<System> {
     let step = |says: &str| context.observer.event(Event::Step(says.to_owned()));
     step(&format!("Fetching {} packages of {}", parts.list.packages.len(), parts.list.snapshot));
     let patterns = files::left_out(files::LEFT_OUT);
@@ -127,7 +130,12 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
     super::bill::put(&mut root, parts)?;
     check(&root)?;
     step("Compressing the initrd and the root");
-    let initrd = initrd::build(&modules, &parts.program, cd)?;
+    let losetup = disc.then(|| root.program(initrd::LOSETUP)).transpose()?;
+    let (initrd, disc_initrd) = rayon::join(
+        || initrd::build(&modules, &parts.program, None),
+        || losetup.as_ref().map(|files| initrd::build(&modules, &parts.program, Some(files))).transpose(),
+    );
+    let (initrd, disc_initrd) = (initrd?, disc_initrd?);
     let release = modules.release().to_owned();
     drop(modules);
     let time = moment(&parts.list.snapshot)?;
@@ -151,7 +159,8 @@ pub fn system(context: &Context<'_>, parts: &Parts, packages: &Packages, cd: boo
             Some((path.strip_prefix("/usr/lib/grub/i386-pc/")?.to_owned(), content))
         })
         .collect();
-    Ok(System { kernel, initrd, root: file, root_size, release, loaders: Loaders { shim, grub, bios }, time })
+    let loaders = Loaders { shim, grub, bios };
+    Ok(System { kernel, initrd, disc_initrd, root: file, root_size, release, loaders, time })
 }
 
 /// Programs without their libraries, and units that are started and not there, are found here and not at the recovery site.
@@ -215,11 +224,8 @@ fn identity(system: &System, what: &str) -> Uuid {
 /// # Errors
 /// Where the parts do not fit into their places.
 pub fn disk(system: &System) -> Result<Composed> {
-    let mib = Bytes::mib(1).0;
-    let sizes =
-        [layout::BIOS_BOOT_SIZE, layout::ESP_SIZE, layout::ROOT_SIZE, layout::ROOT_SIZE, layout::STATE_SIZE];
     let mut at = layout::ALIGNMENT.0;
-    let ranges: Vec<GuestRange> = sizes
+    let ranges: Vec<GuestRange> = layout::SIZES
         .iter()
         .map(|size| {
             let range = GuestRange::between(GuestOffset(at), GuestOffset(at + size.0));
@@ -227,7 +233,7 @@ pub fn disk(system: &System) -> Result<Composed> {
             range
         })
         .collect();
-    let size = Bytes(at + mib);
+    let size = layout::image_size();
     let [bios, esp, root, _, _] = ranges[..] else {
         return Err(Error::corrupt("the layout has not five partitions"));
     };
@@ -299,7 +305,7 @@ fn esp(system: &System, range: GuestRange) -> Result<Arc<dyn Disk>> {
         ("EFI/BOOT/grubx64.efi", system.loaders.grub.clone()),
         ("EFI/debian/grub.cfg", config("/landfall/grub.cfg")),
         ("grub/grub.cfg", config("/landfall/grub.cfg")),
-        ("landfall/grub.cfg", layout::grub_configuration(false).into_bytes()),
+        ("landfall/grub.cfg", layout::grub_configuration(None).into_bytes()),
         (layout::ENVIRONMENT, choice.render()),
         ("landfall/a/vmlinuz", system.kernel.clone()),
         ("landfall/a/initrd", system.initrd.clone()),
@@ -334,8 +340,10 @@ pub fn digest(system: &System) -> Result<String> {
 ///
 /// # Errors
 /// `Io`
-pub fn beside(path: &Path, content: &[u8]) -> Result<()> {
+pub fn beside(path: &Path, content: &[u8], is_script: bool) -> Result<()> {
     let failed = |e| Error::io("cannot write", e).in_file(path);
     let mut file = File::create(path).map_err(failed)?;
+    let mode = if is_script { 0o755 } else { 0o644 };
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).map_err(failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)
 }

@@ -142,8 +142,10 @@ impl Places {
 /// Installs an update, out of a file or standard input (`-`). What is to be known of it, for people.
 ///
 /// # Errors
-/// The helper's; I/O where `file` cannot be read.
+/// Refused on a disc; the helper's; I/O where `file` cannot be read.
 pub fn install(places: &Places, file: &Path) -> Result<Vec<String>> {
+    // Before some hundreds of MiB are sent for nothing.
+    crate::appliance::start::can_update(&crate::appliance::state::boot()?)?;
     let client = Client::new(&places.helper);
     if file == Path::new("-") {
         return client.update(&mut std::io::stdin().lock());

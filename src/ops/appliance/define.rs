@@ -27,13 +27,14 @@ const ASKS: &[Property] = &[
     },
 ];
 
-/// The target whose definition lies beside an image of a form.
-pub fn target(kind: &str) -> Option<&'static str> {
+/// The targets whose definitions lie beside an image of a form. An OVA has its own in it; Azure's script goes by the manifest of a
+/// conversion.
+pub fn targets(kind: &str) -> &'static [&'static str] {
     match kind {
-        "vmdk" => Some("esxi"),
-        "vhdx" => Some("hyperv"),
-        "qcow2" => Some("kvm"),
-        _ => None,
+        "qcow2" | "raw" => &["kvm", "proxmox", "ahv"],
+        "vmdk" => &["esxi"],
+        "vhdx" => &["hyperv"],
+        _ => &[],
     }
 }
 
@@ -77,20 +78,48 @@ pub fn machine(
         folder: text(Some(folder.as_os_str())).ok_or_else(odd)?,
         disks: vec![PlacedDisk { file, format, virtual_size: size, ..PlacedDisk::default() }],
         asks: ASKS.to_vec(),
+        asks_network: true,
+        without_agent: true,
         ..Placement::default()
     };
     Ok((machine, placement))
 }
 
-/// The definition that lies beside an image.
+/// The definitions that lie beside an image, each file called after the image and the target (`landfall.qcow2.proxmox.register.sh`): one
+/// folder holds several images, and each of several targets has its `register.sh`. They find the image, and each other, beside them.
 ///
 /// # Errors
-/// What the target cannot express.
+/// What a target cannot express.
 pub fn beside(image: &Path, kind: &str, size: Bytes) -> Result<Vec<Artifact>> {
-    let Some(target) = target(kind).and_then(hypervisor::target) else { return Ok(Vec::new()) };
-    let (machine, placement) = machine(target, image, kind, size)?;
-    let Rendered { artifacts, .. } = (target.render)(&machine, &placement)?;
-    Ok(artifacts)
+    let mut all = Vec::new();
+    for target in targets(kind).iter().filter_map(|name| hypervisor::target(name)) {
+        let (machine, placement) = machine(target, image, kind, size)?;
+        let Rendered { mut artifacts, .. } = (target.render)(&machine, &placement)?;
+        // The scripts for ESXi want an image that it starts from; this one is for other programs of VMware's.
+        artifacts.retain(|artifact| target.name != "esxi" || artifact.name.ends_with(".vmx"));
+        all.extend(named_after(image, target.name, artifacts));
+    }
+    Ok(all)
+}
+
+fn named_after(image: &Path, target: &str, mut artifacts: Vec<Artifact>) -> Vec<Artifact> {
+    let file = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = format!("{}.", image.file_stem().unwrap_or_default().to_string_lossy());
+    let names: Vec<(String, String)> = artifacts
+        .iter()
+        .map(|artifact| artifact.name.clone())
+        .filter(|name| !name.starts_with(&stem))
+        .map(|name| (name.clone(), format!("{file}.{target}.{name}")))
+        .collect();
+    for artifact in &mut artifacts {
+        for (old, new) in &names {
+            artifact.text = artifact.text.replace(old, new);
+            if artifact.name == *old {
+                artifact.name.clone_from(new);
+            }
+        }
+    }
+    artifacts
 }
 
 #[cfg(test)]
@@ -100,14 +129,51 @@ mod tests {
     #[test]
     fn each_form_has_its_definitions_and_ovf_asks_for_the_network() {
         let size = Bytes::gib(3);
-        for kind in ["qcow2", "vmdk", "vhdx"] {
-            let image = format!("/srv/images/landfall.{kind}");
+        let mut names = Vec::new();
+        for (ending, kind) in
+            [("qcow2", "qcow2"), ("raw", "raw"), ("vmdk", "vmdk"), ("vhdx", "vhdx"), ("ova", "ova")]
+        {
+            let image = format!("/srv/images/landfall.{ending}");
             let artifacts = beside(Path::new(&image), kind, size).unwrap();
-            let names_it =
-                artifacts.iter().any(|artifact| artifact.text.contains(&format!("landfall.{kind}")));
-            assert!(names_it, "{kind}: {artifacts:?}");
+            for artifact in &artifacts {
+                // Wherever the folder is copied to: nothing but libvirt's definition names it, and its script does not go by that.
+                let names_folder = artifact.text.contains("/srv/images");
+                assert!(
+                    !names_folder || artifact.name.contains(".kvm.") || artifact.name.ends_with(".conf"),
+                    "{}",
+                    artifact.name
+                );
+                if artifact.executable {
+                    assert!(
+                        artifact.text.contains(&artifact.name),
+                        "{} says how it is called",
+                        artifact.name
+                    );
+                }
+            }
+            let is_named =
+                artifacts.iter().any(|artifact| artifact.text.contains(&format!("landfall.{ending}")));
+            assert!(is_named || ending == "ova", "{artifacts:?}");
+            names.extend(artifacts.into_iter().map(|artifact| artifact.name));
         }
-        assert!(beside(Path::new("/x/landfall.raw"), "raw", size).unwrap().is_empty());
+        for name in [
+            "landfall.qcow2.kvm.domain.xml",
+            "landfall.raw.proxmox.register.sh",
+            "landfall.vmx",
+            "landfall.vhdx.hyperv.register.ps1",
+        ] {
+            assert!(names.iter().any(|other| other == name), "{names:?}");
+        }
+        let proxmox = beside(Path::new("/x/lf.raw"), "raw", size).unwrap();
+        assert!(!proxmox.iter().any(|artifact| artifact.text.contains("agent")), "{proxmox:?}");
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all, "{names:?}");
+        // AHV has no network that every cluster has: its script asks for one.
+        let ahv = beside(Path::new("/x/landfall.qcow2"), "qcow2", size).unwrap();
+        let ahv = ahv.iter().find(|artifact| artifact.name == "landfall.qcow2.ahv.register.sh").unwrap();
+        assert!(ahv.text.contains("asked=yes") && ahv.text.contains("\"network=$network\""), "{}", ahv.text);
         let target = hypervisor::target("ova").unwrap();
         let (machine, placement) =
             machine(target, Path::new("/x/landfall.ova"), "vmdk-stream", size).unwrap();

@@ -1,15 +1,19 @@
 //! Images of the appliance: one disk, in as many forms as are wanted, each with the definitions of its hypervisors beside it.
 
 use super::build::{self, Parts};
-use super::{Packages, bill, define, list, update};
+use super::{Packages, bill, define, disc, list, readme, update};
 use crate::event::Event;
 use crate::hypervisor;
 use crate::ops::packing::Packing;
-use crate::ops::{Context, disk, folder};
+use crate::ops::{Context, disk};
+use landfall_boot::appliance::layout;
 use landfall_image::create::{Compression, FileOptions};
 use landfall_image::formats::{self, KindRow};
 use landfall_image::{Bytes, CreateOptions, Disk, Error, Result};
 use std::path::{Path, PathBuf};
+
+/// The ending of the bill of materials.
+const BILL: &str = "spdx.json";
 
 /// What is wanted.
 pub struct Wanted {
@@ -68,12 +72,21 @@ pub struct BuiltImage {
 pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
     let outputs: Vec<(&PathBuf, Form)> =
         wanted.outputs.iter().map(|path| Ok((path, form(path)?))).collect::<Result<_>>()?;
-    if !wanted.force
-        && let Some(path) = wanted.outputs.iter().find(|path| path.exists())
-    {
-        return Err(Error::refused("is there already")
-            .in_file(path)
-            .hint("name another file, or add --force to replace it"));
+    if !wanted.force {
+        let size = layout::image_size();
+        for (path, form) in &outputs {
+            let beside = match form {
+                Form::Disk(kind) => define::beside(path, kind.name, size)?,
+                Form::Disc | Form::Update => Vec::new(),
+            };
+            let beside = beside.iter().map(|artifact| path.with_file_name(&artifact.name));
+            let others = [path.with_extension(BILL), readme::place(path)].into_iter().chain(beside);
+            if let Some(there) = std::iter::once((*path).clone()).chain(others).find(|path| path.exists()) {
+                return Err(Error::refused("is there already")
+                    .in_file(&there)
+                    .hint("name another file, or add --force to replace what is there"));
+            }
+        }
     }
     if outputs.iter().any(|(_, form)| matches!(form, Form::Update)) && wanted.sign.is_none() {
         return Err(unsigned());
@@ -85,13 +98,28 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
         update_key: wanted.update_key.as_deref().map(read).transpose()?,
         level: wanted.level,
     };
-    let system = build::system(context, &parts, &wanted.packages, false)?;
+    let with_disc = outputs.iter().any(|(_, form)| matches!(form, Form::Disc));
+    let system = build::system(context, &parts, &wanted.packages, with_disc)?;
     let disk = build::disk(&system)?;
     let mut images = Vec::new();
     for (path, form) in outputs {
         context.observer.event(Event::Step(format!("Writing {}", path.display())));
+        let options = |compression| CreateOptions {
+            compression,
+            files: FileOptions { replace: wanted.force, ..FileOptions::default() },
+            ..CreateOptions::default()
+        };
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let kind = match form {
             Form::Disk(kind) => kind,
+            Form::Disc => {
+                let disc = disc::disc(&system)?;
+                let sink = (formats::kind("raw")?.create)(path, disc.size(), &options(None))?;
+                disk::copy(context, &disc, sink, &name)?;
+                let bill = put_bill(path, &parts)?;
+                images.push(built(path, "iso", vec![bill])?);
+                continue;
+            }
             Form::Update => {
                 let sign = wanted.sign.as_deref().ok_or_else(unsigned)?;
                 update::write(&system, &parts.list, sign, path, wanted.force)?;
@@ -100,28 +128,22 @@ pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
             }
         };
         let size = disk.size();
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         if kind.name == "ova" {
             pack(context, &disk, path, &name)?;
         } else {
-            let options = CreateOptions {
-                compression: (kind.name == "qcow2").then_some(Compression::Zlib),
-                files: FileOptions { replace: wanted.force, ..FileOptions::default() },
-                ..CreateOptions::default()
-            };
-            let sink = (kind.create)(path, size, &options)?;
+            let compression = (kind.name == "qcow2").then_some(Compression::Zlib);
+            let sink = (kind.create)(path, size, &options(compression))?;
             disk::copy(context, &disk, sink, &name)?;
         }
-        let bill_path = beside(path, "spdx.json");
-        build::beside(&bill_path, &bill::bill(&parts)?)?;
-        let mut others = vec![bill_path.display().to_string()];
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut others = vec![put_bill(path, &parts)?];
         for artifact in define::beside(path, kind.name, size)? {
-            folder::write_file(folder, &artifact)?;
-            others.push(folder.join(&artifact.name).display().to_string());
+            let path = path.with_file_name(&artifact.name);
+            build::beside(&path, artifact.text.as_bytes(), artifact.executable)?;
+            others.push(path.display().to_string());
         }
         images.push(built(path, kind.name, others)?);
     }
+    readme::write(&mut images)?;
     Ok(Built {
         version: crate::report::VERSION,
         snapshot: parts.list.snapshot.clone(),
@@ -169,14 +191,17 @@ fn built(path: &Path, kind: &str, beside: Vec<String>) -> Result<BuiltImage> {
     })
 }
 
-/// `landfall.ova` with another ending.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    path.with_extension(ending)
+/// Writes the bill of materials beside an image; gives where it lies.
+fn put_bill(image: &Path, parts: &Parts) -> Result<String> {
+    let path = image.with_extension(BILL);
+    build::beside(&path, &bill::bill(parts)?, false)?;
+    Ok(path.display().to_string())
 }
 
 /// What a file's ending stands for.
 enum Form {
     Disk(&'static KindRow),
+    Disc,
     Update,
 }
 
@@ -187,13 +212,15 @@ fn form(path: &Path) -> Result<Form> {
         Some("qcow2") => "qcow2",
         Some("vmdk") => "vmdk",
         Some("vhdx") => "vhdx",
-        Some("vhd") => "vhd",
+        // The only ones who take this form and no VHDX: of a fixed size in whole MiB.
+        Some("vhd") => "vhd-azure",
         Some("ova") => "ova",
+        Some("iso") => return Ok(Form::Disc),
         Some("update") => return Ok(Form::Update),
         _ => {
             return Err(Error::refused("has no ending that says which form the image is to have")
                 .in_file(path)
-                .hint("end it with .ova, .vhdx, .qcow2, .vmdk, .raw or .update"));
+                .hint("end it with .ova, .vhdx, .qcow2, .vmdk, .vhd, .raw, .iso or .update"));
         }
     };
     Ok(Form::Disk(formats::kind(name)?))

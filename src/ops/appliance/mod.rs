@@ -5,9 +5,11 @@ mod bill;
 pub mod build;
 pub mod console;
 mod define;
+mod disc;
 mod fetch;
 mod files;
 mod image;
+mod readme;
 mod update;
 
 pub use console::{install, restart, support, support_file};

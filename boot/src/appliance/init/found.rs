@@ -1,8 +1,8 @@
 //! The disks of the machine, and which of them is the appliance's own.
 
 use super::super::layout::{self, Slot};
-use super::Order;
 use super::drivers::Drivers;
+use super::{Order, disc};
 use landfall_image::partition::{self, TypeId};
 use landfall_image::{Bytes, Gate, Source};
 use rustix::mount::{MountFlags, mount};
@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// The root on a disc.
-const DISC_ROOT: &str = "/landfall/root.squashfs";
 
 /// What the first second found, for the system that starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,13 +20,13 @@ pub struct Boot {
     pub trial: bool,
     /// True where the loader could not read the slot that it should have started.
     pub fallback: bool,
-    /// The root's device.
+    /// The root's device; for a disc's the device that the disc is in.
     pub root: PathBuf,
-    /// The disk that it is on.
+    /// The disk that it is on: a drive, or a disk that a disc was copied to, for a disc's.
     pub system: PathBuf,
     /// The partition of the loaders, where there is one.
     pub esp: Option<PathBuf>,
-    /// The partition of the state, where there is one.
+    /// The partition of the state on that disk. A disc has none: its state is on a data disk, which may come later.
     pub state: Option<PathBuf>,
     /// The partition of the other slot, where there is one.
     pub other: Option<PathBuf>,
@@ -57,12 +54,14 @@ pub struct Disk {
 pub struct Seen {
     /// In the order of their names.
     pub disks: Vec<Disk>,
-    /// Drives with a disc in them.
-    pub discs: Vec<PathBuf>,
+    /// Drives for discs.
+    pub drives: Vec<PathBuf>,
+    /// Where a disc of the appliance's is, in a drive or copied to a disk, with its name; looked for where one is wanted.
+    pub discs: Vec<(PathBuf, String)>,
 }
 
 /// Looks at every disk.
-pub(super) fn look() -> Seen {
+pub(super) fn look(order: &Order) -> Seen {
     let mut seen = Seen::default();
     let Ok(entries) = fs::read_dir("/sys/block") else { return seen };
     let mut names: Vec<String> =
@@ -78,8 +77,13 @@ pub(super) fn look() -> Seen {
         if sectors == 0 || !device.exists() {
             continue;
         }
+        if order.slot.is_none()
+            && let Some(volume) = disc::volume(&device)
+        {
+            seen.discs.push((device.clone(), volume));
+        }
         if name.starts_with("sr") {
-            seen.discs.push(device);
+            seen.drives.push(device);
             continue;
         }
         seen.disks.push(disk(&name, device, Bytes(sectors.saturating_mul(512))));
@@ -135,14 +139,17 @@ impl Seen {
             root: PathBuf::new(),
             system: PathBuf::new(),
             esp: None,
-            state: self.disks.iter().find_map(|disk| disk.of_type(layout::STATE)),
+            state: None,
             other: None,
             doubles: Vec::new(),
             trouble: Vec::new(),
         };
         let Some(slot) = order.slot else {
-            let disc = self.discs.first()?.clone();
-            return Some(Boot { root: disc.clone(), system: disc, ..nothing });
+            let is_wanted = |name: &str| order.disc.as_ref().is_none_or(|wanted| wanted == name);
+            let mut discs = self.discs.iter().filter(|(_, name)| is_wanted(name)).map(|(device, _)| device);
+            let device = discs.next()?;
+            let doubles = discs.cloned().collect();
+            return Some(Boot { root: device.clone(), system: device.clone(), doubles, ..nothing });
         };
         let mut with_root =
             self.disks.iter().filter(|disk| disk.root(slot).is_some_and(|root| root.exists()));
@@ -160,36 +167,47 @@ impl Seen {
 
     /// What a person is told who waits.
     pub(super) fn explain(&self, order: &Order, drivers: &Drivers) -> Vec<String> {
-        let what =
-            order.slot.map_or("the disc".into(), |slot| format!("the partition {}", slot.partition_name()));
+        let what = match (order.slot, &order.disc) {
+            (Some(slot), _) => format!("the partition {}", slot.partition_name()),
+            (None, Some(name)) => format!("the disc {name}"),
+            (None, None) => "a disc of landfall".into(),
+        };
         let mut lines =
             vec![format!("landfall: {what} is not there yet; still looking. Disks that are there:")];
+        for drive in &self.drives {
+            let holds = match self.discs.iter().find(|(device, _)| device == drive) {
+                Some((_, name)) => format!("the disc {name}"),
+                None => "no disc of landfall that can be read".into(),
+            };
+            lines.push(format!("landfall:   {} a drive with {holds}", drive.display()));
+        }
         for disk in &self.disks {
             let trouble = disk.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
             lines.push(format!("landfall:   {} {}{trouble}", disk.device.display(), disk.size));
         }
-        if self.disks.is_empty() {
+        if self.disks.is_empty() && self.drives.is_empty() {
             lines.push("landfall:   none".into());
         }
         for controller in drivers.unanswered() {
             lines.push(format!("landfall:   a controller without a driver here: {controller}"));
         }
-        lines.push("landfall: attach the disk to a SATA, NVMe, virtio, PVSCSI or LSI controller".into());
+        lines.push(match order.slot {
+            Some(_) => "landfall: attach the disk to a SATA, NVMe, virtio, PVSCSI or LSI controller".into(),
+            None => "landfall: put the disc into a drive on a SATA, IDE, USB or virtio controller".into(),
+        });
         lines
     }
 }
 
 /// Mounts the root at `at`, for reading.
-pub(super) fn mount_root(boot: &Boot, at: &str) -> io::Result<()> {
-    let flags = MountFlags::RDONLY | MountFlags::NODEV;
-    let failed =
-        |what: &Path, e: rustix::io::Errno| io::Error::other(format!("cannot mount {}: {e}", what.display()));
-    if boot.slot.is_some() {
-        return mount(&boot.root, at, "squashfs", flags, None).map_err(|e| failed(&boot.root, e));
+pub(super) fn mount_root(boot: Boot, at: &str) -> io::Result<Boot> {
+    if boot.slot.is_none() {
+        return disc::mount_root(boot, at);
     }
-    mount(&boot.root, "/cd", "iso9660", flags, None).map_err(|e| failed(&boot.root, e))?;
-    let file = format!("/cd{DISC_ROOT}");
-    mount(&file, at, "squashfs", flags, None).map_err(|e| failed(Path::new(&file), e))
+    let flags = MountFlags::RDONLY | MountFlags::NODEV;
+    mount(&boot.root, at, "squashfs", flags, None)
+        .map_err(|e| io::Error::other(format!("cannot mount {}: {e}", boot.root.display())))?;
+    Ok(boot)
 }
 
 #[cfg(test)]
@@ -212,14 +230,41 @@ mod tests {
         ];
         let other = disk("/dev/sda", &[(layout::ESP, "landfall-root-a"), (layout::VAULT, "landfall-root-a")]);
         let seen =
-            Seen { disks: vec![other, disk("/dev/sdb", &ours), disk("/dev/sdc", &ours)], discs: Vec::new() };
-        let order = Order { slot: Some(Slot::B), trial: true, fallback: false };
+            Seen { disks: vec![other, disk("/dev/sdb", &ours), disk("/dev/sdc", &ours)], ..Seen::default() };
+        let order = Order { slot: Some(Slot::B), disc: None, trial: true, fallback: false };
         let boot = seen.root(&order).unwrap();
         assert_eq!((boot.system.as_path(), boot.doubles.len()), (Path::new("/dev/sdb"), 1));
         assert!(boot.trial && boot.esp.is_some() && boot.state.is_some() && boot.other.is_some());
-        assert!(Seen { disks: seen.disks[..1].to_vec(), discs: Vec::new() }.root(&order).is_none());
+        assert!(Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() }.root(&order).is_none());
         let lines = Seen::default().explain(&order, &Drivers::default());
         assert!(lines[0].contains("landfall-root-b") && lines[1].contains("none"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_disc_that_started_is_taken_wherever_it_is() {
+        let disc = |device: &str, name: &str| (PathBuf::from(device), format!("LANDFALL_{name}"));
+        let seen = Seen {
+            drives: vec!["/dev/sr0".into(), "/dev/sr1".into()],
+            discs: vec![disc("/dev/sr0", "OLD"), disc("/dev/sdb", "NEW"), disc("/dev/sr2", "NEW")],
+            ..Seen::default()
+        };
+        let order = |name: Option<&str>| Order {
+            slot: None,
+            disc: name.map(str::to_owned),
+            trial: false,
+            fallback: false,
+        };
+        let boot = seen.root(&order(Some("LANDFALL_NEW"))).unwrap();
+        assert_eq!((boot.system.as_path(), boot.state), (Path::new("/dev/sdb"), None));
+        assert_eq!(boot.doubles, [Path::new("/dev/sr2")]);
+        assert_eq!(seen.root(&order(None)).unwrap().root, Path::new("/dev/sr0"));
+        let missing = order(Some("LANDFALL_X"));
+        assert!(seen.root(&missing).is_none());
+        let lines = seen.explain(&missing, &Drivers::default()).join("\n");
+        assert!(
+            lines.contains("the disc LANDFALL_X") && lines.contains("/dev/sr1 a drive with no disc"),
+            "{lines}"
+        );
     }
 
     #[test]

@@ -10,9 +10,11 @@
 //! Deliberately absent: checking file systems and mounting anything but the root; that is the root's own business, which has the
 //! programs for it.
 
+mod disc;
 mod drivers;
 mod found;
 
+pub use disc::DISC;
 pub use found::{Boot, Disk, Seen, partition_device};
 
 use super::initrd;
@@ -89,7 +91,7 @@ fn start() -> io::Result<Never> {
     let mut told = began;
     let boot = loop {
         drivers.load_wanted();
-        let seen = found::look();
+        let seen = found::look(&order);
         if let Some(boot) = seen.root(&order) {
             break boot;
         }
@@ -105,10 +107,9 @@ fn start() -> io::Result<Never> {
         }
         std::thread::sleep(PAUSE);
     };
-    found::mount_root(&boot, "/new")?;
+    let mut boot = found::mount_root(boot, "/new")?;
     fs::create_dir_all("/run/landfall-boot")?;
-    let trouble = drivers.trouble();
-    let boot = Boot { trouble, ..boot };
+    boot.trouble.extend(drivers.trouble());
     machine_id();
     fs::write(BOOT_FILE, serde_json::to_vec_pretty(&boot).map_err(io::Error::other)?)?;
     hand_over()
@@ -137,6 +138,8 @@ fn machine_id() {
 pub struct Order {
     /// Which system; `None` for that of a disc.
     slot: Option<Slot>,
+    /// The disc's name.
+    disc: Option<String>,
     /// True where the system is being tried.
     trial: bool,
     /// True where the loader could not read the slot that it should have started.
@@ -153,6 +156,7 @@ impl Order {
                 Some("cd") => None,
                 name => Some(name.and_then(Slot::of).unwrap_or(Slot::A)),
             },
+            disc: value("landfall.disc").map(str::to_owned),
             trial: value("landfall.trial") == Some("yes"),
             fallback: value("landfall.fallback") == Some("yes"),
         }
@@ -166,7 +170,9 @@ fn hand_over() -> io::Result<Never> {
             .map_err(|e| io::Error::other(format!("cannot move /{folder}: {e}")))?;
     }
     // The initrd stays in memory otherwise.
-    let _ = fs::remove_dir_all("/landfall");
+    for folder in ["/landfall", "/usr", "/lib64"] {
+        let _ = fs::remove_dir_all(folder);
+    }
     let _ = fs::remove_file("/init");
     std::env::set_current_dir("/new")?;
     mount_move(".", "/")?;
@@ -184,9 +190,12 @@ mod tests {
         let order = |line: &str| Order::of(line);
         assert_eq!(
             order("BOOT_IMAGE=/x landfall.slot=b landfall.trial=yes quiet"),
-            Order { slot: Some(Slot::B), trial: true, fallback: false }
+            Order { slot: Some(Slot::B), disc: None, trial: true, fallback: false }
         );
-        assert_eq!(order("landfall.slot=cd"), Order { slot: None, trial: false, fallback: false });
+        assert_eq!(
+            order("landfall.slot=cd landfall.disc=LANDFALL_7"),
+            Order { slot: None, disc: Some("LANDFALL_7".into()), trial: false, fallback: false }
+        );
         assert_eq!(order("quiet").slot, Some(Slot::A));
     }
 }

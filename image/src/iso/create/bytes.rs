@@ -105,6 +105,20 @@ pub(super) fn boot_table(image: &mut [u8], sector: u64) {
     put(image, 8, &table);
 }
 
+/// A boot record (UEFI specification 2.10, section 5.2) with one partition, an active EFI system partition. Counted in sectors of
+/// 512 bytes.
+pub(super) fn boot_record(code: &[u8], id: u32, first: u32, sectors: u32) -> Vec<u8> {
+    let mut record = vec![0; 512];
+    put(&mut record, 0, code);
+    put(&mut record, 440, &id.to_le_bytes());
+    // Cylinders, heads and sectors cannot say where it is: 0xffffff.
+    put(&mut record, 446, &[0x80, 0xff, 0xff, 0xff, 0xef, 0xff, 0xff, 0xff]);
+    put(&mut record, 454, &first.to_le_bytes());
+    put(&mut record, 458, &sectors.to_le_bytes());
+    put(&mut record, 510, &[0x55, 0xaa]);
+    record
+}
+
 /// A descriptor's sector with its head.
 pub(super) fn descriptor(kind: u8) -> Vec<u8> {
     let mut sector = vec![0; index(SECTOR)];

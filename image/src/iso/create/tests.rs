@@ -206,6 +206,29 @@ fn a_bios_starts_grub_from_it() {
 }
 
 #[test]
+fn a_boot_record_leads_to_the_volume_for_uefi() {
+    let mut image = new(options(), &files()).unwrap();
+    for (code, efi) in [(441, "boot/efi.img"), (440, "empty"), (440, "no")] {
+        assert_eq!(image.boot_from_disk(&vec![1; code], 7, efi).unwrap_err().kind(), Kind::Refused);
+    }
+    image.boot_from_disk(&[0xeb; 440], 0x1234_abcd, "boot/efi.img").unwrap();
+    let table = crate::partition::read(&image.disk).unwrap().unwrap();
+    assert_eq!((table.scheme, &*table.disk_id), (crate::partition::Scheme::Mbr, "0x1234abcd"));
+    let [entry] = &table.entries[..] else { panic!("{table:?}") };
+    assert_eq!((entry.range, entry.bootable), (image.files["boot/efi.img"], true));
+    assert_eq!(entry.kind, crate::partition::TypeId::Mbr(0xef));
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), &image);
+    // Still the same disc.
+    let iso = Iso::open(Source::open(&path).unwrap()).unwrap();
+    assert_eq!(iso.volume(), "LANDFALL_1");
+    if let Some(list) = told("fdisk", &["-l", path.to_str().unwrap()]) {
+        let list = String::from_utf8(list).unwrap();
+        assert!(list.contains("EFI (FAT-12/16/32)") && list.contains("0x1234abcd"), "{list}");
+    }
+}
+
+#[test]
 fn same_input_same_bytes_and_contents_are_not_copied() {
     let image = |options| read_all(&new(options, &files()).unwrap().disk).unwrap();
     let one = image(options());

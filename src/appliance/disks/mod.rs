@@ -1,12 +1,13 @@
 //! The machine's disks: which one holds the vault, which one may hold it, and making it so.
 //!
 //! ```text
-//! data disk:  GPT, one partition of the type VAULT      attribute bit 48: its file system is complete
+//! data disk:  GPT, a partition of the type VAULT        attribute bit 48: its file system is complete
 //!             XFS, labelled "landfall"                  mounted at /var/lib/landfall
+//!             before it, where the system is on a disc, one of the type STATE: super::disc
 //! ```
 //! **Never a disk with content.** A disk counts as empty where its first and last 16 MiB and 4,096 places between them hold zeros only, but for a
-//! partition table that lists nothing or nothing but a vault whose file system was never completed: that is what a lost power leaves of
-//! our own work, and is begun again. A vault that is complete and cannot be mounted is told, never made anew.
+//! partition table that lists nothing or nothing but a vault whose file system was never completed (and a state): that is what a lost power
+//! leaves of our own work, and is gone on with (see [`make`](mod@make)). A vault that is complete and cannot be mounted is told, never made anew.
 //!
 //! **Order.** Table (backup first, then primary) -> file system -> sync -> the bit. Whatever moment power is lost at, the next start sees
 //! one of the states above.
@@ -14,19 +15,21 @@
 //! Deliberately absent: several disks for one vault, encryption, and repairing a damaged file system: `xfs_repair` is there, for
 //! somebody who decides it.
 
+mod make;
+
+pub use make::{lay_out, make};
+
 use super::problems::Problem;
 use super::{places, programs};
 use landfall_boot::appliance::init::Boot;
 use landfall_boot::appliance::layout;
-use landfall_image::partition::create::{GptLayout, NewPartition};
-use landfall_image::partition::{self, TypeId};
-use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, GuestOffset, GuestRange, Result, Source};
+use landfall_image::partition::{self, Table, TypeId};
+use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, GuestOffset, Result, Source};
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The attribute of a vault whose file system is complete.
@@ -40,8 +43,24 @@ const PLACES: u64 = 4096;
 const PLACE: usize = 4096;
 /// Where the partition begins.
 const START: Bytes = Bytes::mib(1);
-/// How long a partition's device may take to appear.
-const DEVICE_WITHIN: Duration = Duration::from_secs(20);
+/// What a data disk is made to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// The vault: the state is on the system's own disk.
+    Vault,
+    /// The state and the vault: the system is on a disc.
+    StateAndVault,
+}
+
+impl Layout {
+    /// No smaller disk is taken.
+    pub fn smallest(self) -> Bytes {
+        match self {
+            Layout::Vault => SMALLEST,
+            Layout::StateAndVault => Bytes(SMALLEST.0 + layout::STATE_SIZE.0),
+        }
+    }
+}
 
 /// What a disk holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -87,6 +106,8 @@ pub struct FoundDisk {
     pub serial: String,
     /// What is on it.
     pub holds: Holds,
+    /// Its partition for an appliance's state, where it has one.
+    pub state: Option<PathBuf>,
 }
 
 /// All disks but discs, floppies and what is made of other devices.
@@ -113,10 +134,13 @@ fn look(boot: &Boot, name: &str) -> Option<FoundDisk> {
         serial if serial.is_empty() => about("serial"),
         serial => serial,
     };
-    let holds = match device == boot.system {
-        true => Holds::System,
-        false if about("ro") == "1" => Holds::Something { what: "read-only".into() },
-        false => holds(&device, name).unwrap_or_else(|error| Holds::Unreadable { why: error.to_string() }),
+    let (holds, state) = match device == boot.system {
+        true => (Holds::System, None),
+        false if about("ro") == "1" => (Holds::Something { what: "read-only".into() }, None),
+        false => match at_device(&device, name) {
+            Ok(found) => (found.holds, found.state),
+            Err(error) => (Holds::Unreadable { why: error.to_string() }, None),
+        },
     };
     Some(FoundDisk {
         size: Bytes(sectors.saturating_mul(512)),
@@ -124,25 +148,40 @@ fn look(boot: &Boot, name: &str) -> Option<FoundDisk> {
         model: about("device/model"),
         serial,
         holds,
+        state,
         device,
     })
 }
 
 /// What is on a device.
-fn holds(device: &Path, name: &str) -> Result<Holds> {
+struct AtDevice {
+    holds: Holds,
+    state: Option<PathBuf>,
+    table: Option<Table>,
+}
+
+fn at_device(device: &Path, name: &str) -> Result<AtDevice> {
     let disk = landfall_image::raw::open(Source::open(device)?, &Gate::own_folder())?.disk;
     let table = partition::read(disk.as_ref())?;
+    let is_state = |entry: &&partition::Entry| entry.kind == TypeId::Gpt(layout::STATE);
+    let state = table.iter().flat_map(|table| &table.entries).find(is_state);
+    let state = state.map(|entry| landfall_boot::appliance::init::partition_device(name, entry.number));
+    Ok(AtDevice { holds: holds(disk.as_ref(), table.as_ref(), name)?, state, table })
+}
+
+fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
     let Some(table) = table else {
-        return Ok(match is_blank(disk.as_ref(), false)? {
+        return Ok(match is_blank(disk, false)? {
             true => Holds::Nothing,
-            false if is_remains(disk.as_ref())? && is_blank(disk.as_ref(), true)? => Holds::Unfinished,
+            false if is_remains(disk)? && is_blank(disk, true)? => Holds::Unfinished,
             false => Holds::Something { what: "data without a partition table".into() },
         });
     };
-    let vaults: Vec<_> =
-        table.entries.iter().filter(|entry| entry.kind == TypeId::Gpt(layout::VAULT)).collect();
+    let of_type = |kind: Uuid| table.entries.iter().filter(move |entry| entry.kind == TypeId::Gpt(kind));
+    let vaults: Vec<_> = of_type(layout::VAULT).collect();
+    let states = of_type(layout::STATE).count();
     match (&vaults[..], table.entries.len()) {
-        ([vault], 1) if vault.attributes & COMPLETE == 0 => {
+        ([vault], count) if states <= 1 && count == 1 + states && vault.attributes & COMPLETE == 0 => {
             // Up to the moment of the bit nothing but our own work can be there.
             Ok(Holds::Unfinished)
         }
@@ -150,13 +189,13 @@ fn holds(device: &Path, name: &str) -> Result<Holds> {
             id: vault.part_uuid.parse().unwrap_or(Uuid::nil()),
             partition: landfall_boot::appliance::init::partition_device(name, vault.number),
         }),
-        (_, 0) => Ok(match is_blank(disk.as_ref(), true)? {
+        (_, 0) => Ok(match is_blank(disk, true)? {
             true => Holds::Nothing,
             false => Holds::Something { what: "data behind an empty partition table".into() },
         }),
         (_, count) => Ok(Holds::Something {
             what: format!(
-                "{count} partitions of a {} table)",
+                "{count} partitions of a {} table",
                 match table.scheme {
                     partition::Scheme::Gpt => "GPT",
                     partition::Scheme::Mbr => "MBR",
@@ -166,7 +205,8 @@ fn holds(device: &Path, name: &str) -> Result<Holds> {
     }
 }
 
-/// True where the disk's end holds a table of ours, of which the beginning was not written: entries with one vault that is not complete.
+/// True where the disk's end holds a table of ours, of which the beginning was not written: a vault that is not complete, and a state before
+/// it or none.
 fn is_remains(disk: &dyn Disk) -> Result<bool> {
     const ARRAY: usize = 128 * 128;
     let size = disk.size().0;
@@ -174,10 +214,11 @@ fn is_remains(disk: &dyn Disk) -> Result<bool> {
         let Some(at) = size.checked_sub(sector + ARRAY as u64) else { continue };
         let mut array = vec![0; ARRAY];
         disk.read_at(GuestOffset(at), &mut array)?;
-        let (first, rest) = array.split_at(128);
-        let is_vault = first.starts_with(&layout::VAULT.to_bytes_le());
+        let is_state = array.starts_with(&layout::STATE.to_bytes_le());
+        let (vault, rest) = array.split_at(if is_state { 128 } else { 0 }).1.split_at(128);
+        let is_vault = vault.starts_with(&layout::VAULT.to_bytes_le());
         let attributes =
-            first.get(48..56).and_then(|bytes| bytes.try_into().ok()).map_or(COMPLETE, u64::from_le_bytes);
+            vault.get(48..56).and_then(|bytes| bytes.try_into().ok()).map_or(COMPLETE, u64::from_le_bytes);
         if is_vault && attributes & COMPLETE == 0 && rest.iter().all(|byte| *byte == 0) {
             return Ok(true);
         }
@@ -232,8 +273,17 @@ pub enum Choice {
     Nothing(Problem),
 }
 
+/// The disk that a data disk may be made of: the largest empty one, never one with content.
+pub fn empty(disks: &[FoundDisk], layout: Layout) -> Option<&FoundDisk> {
+    let may = |disk: &&FoundDisk| {
+        matches!(disk.holds, Holds::Nothing | Holds::Unfinished) && disk.size >= layout.smallest()
+    };
+    // What was begun is finished before anything else is.
+    disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size))
+}
+
 /// Chooses among the disks; `known` is the vault that this appliance had before.
-pub fn choose(disks: &[FoundDisk], known: Option<Uuid>) -> Choice {
+pub fn choose(disks: &[FoundDisk], known: Option<Uuid>, layout: Layout) -> Choice {
     let vaults: Vec<(&PathBuf, Uuid)> = disks
         .iter()
         .filter_map(|disk| match &disk.holds {
@@ -268,20 +318,19 @@ pub fn choose(disks: &[FoundDisk], known: Option<Uuid>) -> Choice {
             ));
         }
     }
-    let may =
-        |disk: &&FoundDisk| matches!(disk.holds, Holds::Nothing | Holds::Unfinished) && disk.size >= SMALLEST;
-    // What was begun is finished before anything else is.
-    let best = disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size));
-    match best {
+    match empty(disks, layout) {
         Some(disk) => Choice::Make(disk.device.clone()),
         None => {
             let others = disks.iter().filter(|disk| disk.holds != Holds::System).count();
+            let least = layout.smallest();
             let seen = match others {
                 0 => "there is no data disk".to_owned(),
                 1 => {
-                    "there is no data disk: the one other disk is not empty, or smaller than 1 GiB".to_owned()
+                    format!("there is no data disk: the one other disk is not empty, or smaller than {least}")
                 }
-                n => format!("there is no data disk: of {n} other disks none is empty and of 1 GiB or more"),
+                n => {
+                    format!("there is no data disk: of {n} other disks none is empty and of {least} or more")
+                }
             };
             Choice::Nothing(Problem::new(
                 seen,
@@ -291,79 +340,6 @@ pub fn choose(disks: &[FoundDisk], known: Option<Uuid>) -> Choice {
     }
 }
 
-/// Makes a vault on an empty disk; gives its partition and its identity.
-///
-/// # Errors
-/// `Refused` where the disk is not empty by now, `Io`.
-pub fn make(device: &Path) -> Result<(PathBuf, Uuid)> {
-    let name = device.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    match holds(device, &name)? {
-        Holds::Nothing | Holds::Unfinished => {}
-        _ => {
-            return Err(Error::refused("is not empty: it is left alone")
-                .in_file(device)
-                .hint("attach an empty disk"));
-        }
-    }
-    let about = |what: &str| fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
-    let size = Bytes(about("size").trim().parse::<u64>().unwrap_or(0).saturating_mul(512));
-    let sector = Bytes(about("queue/logical_block_size").trim().parse().unwrap_or(512));
-    let usable = GptLayout::usable(sector, size)?;
-    let end = GuestOffset(usable.end().0 / START.0 * START.0);
-    let mut vault = NewPartition {
-        name: "landfall-vault".into(),
-        type_guid: layout::VAULT,
-        guid: Uuid::new_v4(),
-        range: GuestRange::between(GuestOffset(START.0), end),
-        attributes: 0,
-    };
-    let mut table = GptLayout {
-        disk_guid: Uuid::new_v4(),
-        sector_size: sector,
-        boot_code: Vec::new(),
-        partitions: vec![vault.clone()],
-    };
-    write_table(device, &table, size)?;
-    programs::must(programs::BLOCKDEV, &[Path::new("--rereadpt"), device])?;
-    let partition = landfall_boot::appliance::init::partition_device(&name, 1);
-    wait_for(&partition)?;
-    tracing::info!("making a vault on {} ({size})", device.display());
-    let id = format!("uuid={}", vault.guid);
-    programs::must(
-        programs::MKFS_XFS,
-        &["-q", "-f", "-L", layout::VAULT_LABEL, "-m", &id, &partition.to_string_lossy()],
-    )?;
-    File::open(&partition)
-        .and_then(|file| file.sync_all())
-        .map_err(|e| Error::io("cannot sync", e).in_file(&partition))?;
-    vault.attributes = COMPLETE;
-    table.partitions = vec![vault.clone()];
-    write_table(device, &table, size)?;
-    Ok((partition, vault.guid))
-}
-
-fn write_table(device: &Path, table: &GptLayout, size: Bytes) -> Result<()> {
-    let failed = |e| Error::io("cannot write the partition table", e).in_file(device);
-    let file = File::options().write(true).open(device).map_err(failed)?;
-    for (at, bytes) in table.areas(size)? {
-        file.write_all_at(&bytes, at.0).map_err(failed)?;
-        // One copy is whole before the other is touched.
-        file.sync_all().map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn wait_for(path: &Path) -> Result<()> {
-    let end = Instant::now() + DEVICE_WITHIN;
-    while !path.exists() {
-        if Instant::now() > end {
-            return Err(Error::io("did not appear", std::io::ErrorKind::NotFound.into()).in_file(path));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
 /// Mounts a vault, for the service's user.
 ///
 /// # Errors
@@ -371,7 +347,7 @@ fn wait_for(path: &Path) -> Result<()> {
 pub fn mount_vault(partition: &Path) -> Result<()> {
     let at = Path::new(places::VAULT);
     let failed = |e: std::io::Error| Error::io("cannot prepare", e).in_file(at);
-    wait_for(partition)?;
+    make::wait_for(partition)?;
     fs::create_dir_all(at).map_err(failed)?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NOATIME;
     mount(partition, at, "xfs", flags, None).map_err(|e| {
@@ -422,7 +398,7 @@ pub struct Claim {
 ///
 /// # Errors
 /// `Refused` where the disk is not there, is another one by now, or has content.
-pub fn claimed(disks: &[FoundDisk], claim: &Claim) -> Result<Choice> {
+pub fn claimed(disks: &[FoundDisk], claim: &Claim, layout: Layout) -> Result<Choice> {
     let device = Path::new("/dev").join(&claim.disk);
     let refused =
         |says: &str, hint: &str| Err(Error::refused(says.to_owned()).in_file(&device).hint(hint.to_owned()));
@@ -436,8 +412,12 @@ pub fn claimed(disks: &[FoundDisk], claim: &Claim) -> Result<Choice> {
         );
     }
     match &disk.holds {
-        Holds::Nothing | Holds::Unfinished if disk.size >= SMALLEST => Ok(Choice::Make(disk.device.clone())),
-        Holds::Nothing | Holds::Unfinished => refused("is smaller than 1 GiB", "attach a larger one"),
+        Holds::Nothing | Holds::Unfinished if disk.size >= layout.smallest() => {
+            Ok(Choice::Make(disk.device.clone()))
+        }
+        Holds::Nothing | Holds::Unfinished => {
+            refused(&format!("is smaller than {}", layout.smallest()), "attach a larger one")
+        }
         Holds::Vault { id, partition } => Ok(Choice::Mount(partition.clone(), *id)),
         Holds::System => refused("has the appliance's own system", "choose another disk"),
         Holds::Something { what } => refused(
@@ -505,6 +485,7 @@ mod tests {
             model: String::new(),
             serial: String::new(),
             holds,
+            state: None,
         }
     }
 
@@ -524,6 +505,7 @@ mod tests {
             super::choose(
                 &disks.iter().map(|disk| (*disk).clone()).collect::<Vec<_>>(),
                 known.map(Uuid::from_u128),
+                Layout::Vault,
             )
         };
         assert_eq!(choose(&[&system, &full, &small, &large], None), Choice::Make("/dev/sdd".into()));
@@ -539,6 +521,10 @@ mod tests {
             choose(&[&one, &vault("/dev/sdh", 2)], Some(2)),
             Choice::Mount("/dev/sdh1".into(), Uuid::from_u128(2))
         );
+        let empty = [disk("/dev/sdh", 1, Holds::Nothing)];
+        assert_eq!(super::choose(&empty, None, Layout::Vault), Choice::Make("/dev/sdh".into()));
+        let Choice::Nothing(problem) = super::choose(&empty, None, Layout::StateAndVault) else { panic!() };
+        assert!(problem.says.contains("smaller than 2.0 GiB"), "{problem:?}");
         // A vault that is missing is waited for; no other is made in its place.
         assert!(matches!(choose(&[&large, &one], Some(3)), Choice::Nothing(_)));
         assert!(matches!(choose(&[&one, &vault("/dev/sdh", 1)], Some(1)), Choice::Nothing(_)));
@@ -551,44 +537,59 @@ mod tests {
         let size = Bytes::gib(2);
         let file = File::create(&path).unwrap();
         file.set_len(size.0).unwrap();
-        assert_eq!(holds(&path, "disk").unwrap(), Holds::Nothing);
+        assert_eq!(at_device(&path, "disk").unwrap().holds, Holds::Nothing);
         for at in [0u64, 5000, (16 << 20) - 1, size.0 - 1, size.0 - (16 << 20)] {
             file.write_all_at(&[1], at).unwrap();
-            assert!(matches!(holds(&path, "disk").unwrap(), Holds::Something { .. }), "{at}");
+            assert!(matches!(at_device(&path, "disk").unwrap().holds, Holds::Something { .. }), "{at}");
             file.write_all_at(&[0], at).unwrap();
         }
         // A file system without a table, somewhere in the middle.
         file.write_all_at(&vec![1; 4 << 20], 1 << 30).unwrap();
-        assert!(matches!(holds(&path, "disk").unwrap(), Holds::Something { .. }));
+        assert!(matches!(at_device(&path, "disk").unwrap().holds, Holds::Something { .. }));
         file.write_all_at(&vec![0; 4 << 20], 1 << 30).unwrap();
-        // Our own table, cut off at each of its areas, is an empty disk or one that was begun.
-        let partition = NewPartition {
-            name: "landfall-vault".into(),
-            type_guid: layout::VAULT,
-            guid: Uuid::from_u128(7),
-            range: GuestRange::between(GuestOffset(1 << 20), GuestOffset((2 << 30) - (1 << 20))),
-            attributes: 0,
-        };
-        let mut table = GptLayout {
-            disk_guid: Uuid::from_u128(8),
-            sector_size: Bytes(512),
-            boot_code: Vec::new(),
-            partitions: vec![partition],
-        };
-        for complete in [false, true] {
-            for (at, bytes) in table.areas(size).unwrap() {
-                file.write_all_at(&bytes, at.0).unwrap();
-                let now = holds(&path, "sdb").unwrap();
-                assert!(matches!(now, Holds::Unfinished | Holds::Vault { .. }), "{complete} {now:?}");
-            }
-            let now = holds(&path, "sdb").unwrap();
-            match complete {
-                false => assert_eq!(now, Holds::Unfinished),
-                true => {
-                    assert_eq!(now, Holds::Vault { id: Uuid::from_u128(7), partition: "/dev/sdb1".into() })
+    }
+
+    #[test]
+    fn a_table_that_was_cut_off_is_one_that_was_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let size = Bytes::gib(3);
+        for layout in [Layout::Vault, Layout::StateAndVault] {
+            let file = File::options().create(true).truncate(true).write(true).open(&path).unwrap();
+            file.set_len(size.0).unwrap();
+            let table = make::new(layout, Bytes(512), size).unwrap();
+            let number = table.partitions.len();
+            let id = table.partitions[number - 1].guid;
+            for (table, is_complete) in [(table.clone(), false), (make::complete(&table), true)] {
+                for (at, bytes) in table.areas(size).unwrap() {
+                    file.write_all_at(&bytes, at.0).unwrap();
+                    let now = at_device(&path, "sdb").unwrap().holds;
+                    assert!(
+                        matches!(now, Holds::Unfinished | Holds::Vault { .. }),
+                        "{layout:?} {is_complete} {now:?}"
+                    );
                 }
+                let now = at_device(&path, "sdb").unwrap();
+                let vault = Holds::Vault { id, partition: format!("/dev/sdb{number}").into() };
+                assert_eq!(now.holds, if is_complete { vault } else { Holds::Unfinished });
+                let state = (layout == Layout::StateAndVault).then(|| PathBuf::from("/dev/sdb1"));
+                assert_eq!(now.state, state);
+                // What was begun is gone on with, and not made anew where somebody may have used its state.
+                let begun = make::begun(now.table.as_ref().unwrap(), Layout::Vault, Bytes(512)).unwrap();
+                assert_eq!(begun, table);
+                let both = make::begun(now.table.as_ref().unwrap(), Layout::StateAndVault, Bytes(512));
+                assert_eq!(both.is_some(), layout == Layout::StateAndVault);
             }
-            table.partitions[0].attributes = COMPLETE;
+            // Another's state is nothing that may be made anew.
+            let mut others = make::complete(&table);
+            others.partitions.pop();
+            if others.partitions.is_empty() {
+                continue;
+            }
+            for (at, bytes) in others.areas(size).unwrap() {
+                file.write_all_at(&bytes, at.0).unwrap();
+            }
+            assert!(matches!(at_device(&path, "sdb").unwrap().holds, Holds::Something { .. }));
         }
     }
 }
