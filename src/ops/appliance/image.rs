@@ -72,6 +72,15 @@ pub struct BuiltImage {
 pub fn build(context: &Context<'_>, wanted: &Wanted) -> Result<Built> {
     let outputs: Vec<(&PathBuf, Form)> =
         wanted.outputs.iter().map(|path| Ok((path, form(path)?))).collect::<Result<_>>()?;
+    // Before minutes of work are done for nothing.
+    for (path, _) in &outputs {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Error::refused("cannot be written: its folder is not there")
+                .in_file(path)
+                .hint("create the folder first"));
+        }
+    }
     if !wanted.force {
         let size = layout::image_size();
         for (path, form) in &outputs {
