@@ -26,7 +26,11 @@ fn folder() -> tempfile::TempDir {
             }
         }
     }
-    for (from, to) in files {
+    let is_unit = |path: &Path| {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        ["service", "socket", "path", "conf"].contains(&ending)
+    };
+    for (from, to) in files.into_iter().filter(|(from, _)| is_unit(from)) {
         fs::write(
             to,
             fs::read_to_string(from)

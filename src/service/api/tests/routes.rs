@@ -11,6 +11,7 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
     let body = match (path, method.as_str()) {
         ("/v1/machines/{name}", "PUT") => Some(json!({ "disks": [{ "name": "sda", "size": 1 << 20 }] })),
         ("/v1/tokens", "POST") => Some(json!({ "name": "new", "role": "read" })),
+        ("/v1/certificates", "POST") => Some(json!({ "name": "new", "rights": { "send": ["*"] } })),
         (path, "PUT") if path.ends_with("/tag") => Some(json!({ "tag": "t" })),
         (path, "PUT") if path.ends_with("/role") => Some(json!({ "role": "replica" })),
         (path, "PUT") if path.ends_with("/hold") => {
@@ -25,7 +26,8 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
         (_, "POST") => Some(json!({})),
         _ => None,
     };
-    let name = if path.starts_with("/v1/tokens") { "old" } else { "web01" };
+    let is_by_name = ["/v1/tokens", "/v1/certificates"].iter().any(|start| path.starts_with(start));
+    let name = if is_by_name { "old" } else { "web01" };
     let point = if *method == Method::DELETE { "{oldest}" } else { "latest" };
     let query = match path {
         "/v1/machines/{name}" if *method == Method::DELETE => "?points=delete",
@@ -42,7 +44,12 @@ fn call_for(path: &str, method: &Method) -> (String, Option<Value>) {
 /// The router and the document are made of one table; this is about the table as a whole, and that nothing in it panics.
 #[test]
 fn every_route_is_documented_and_every_documented_one_answers() {
-    let running = Running::start();
+    let running = Running::set_up(
+        "[receive]\nclients_ca = \"own/ca.pem\"\n[authority]\ncertificate = \"own/ca.pem\"\nkey = \"own/ca.key\"\n",
+    );
+    crate::authority::Authority::open(&running.dir.path().join("own")).unwrap();
+    let rights = crate::receive::rights::Rights { send: vec!["*".into()], ..Default::default() };
+    running.service.make_certificate("old", rights).unwrap();
     running.machine("web01", 3);
     let name = "web01".parse().unwrap();
     let sdb = crate::service::Wanted { name: "sdb".parse().unwrap(), size: 1 << 20, sector: 512 };
