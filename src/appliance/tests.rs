@@ -57,7 +57,7 @@ fn analyze(folder: &Path, args: &[&str]) -> Option<(bool, String)> {
 
 /// In tenths, as systemd 252 and 257 judge.
 const BOUNDS: [(&str, u32); 5] = [
-    ("landfall", 10),
+    ("landfall", 12),
     ("landfall-trial@x", 16),
     ("landfall-helper", 20),
     ("landfall-settings", 18),
