@@ -123,7 +123,7 @@ pub fn is_in_memory(boot: &Boot) -> bool {
 
 fn is_memory(mounts: &str) -> bool {
     // The last one lies over those before it.
-    let state = mounts.lines().filter(|line| line.split(' ').nth(1) == Some(places::STATE)).next_back();
+    let state = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some(places::STATE));
     state.is_some_and(|line| line.split(' ').nth(2) == Some("tmpfs"))
 }
 
