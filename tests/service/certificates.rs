@@ -95,7 +95,8 @@ fn a_certificate_allows_what_it_was_handed_out_for() {
 
     // hv1 writes to its machines, and reads nothing of the past.
     let written = site.path("written");
-    std::fs::write(&written, (0..8 << 20).map(|at: u32| (at >> 9).to_le_bytes()[0]).collect::<Vec<u8>>()).unwrap();
+    std::fs::write(&written, (0..8 << 20).map(|at: u32| (at >> 9).to_le_bytes()[0]).collect::<Vec<u8>>())
+        .unwrap();
     let folder = |name: &str| site.path(name);
     let done = qemu_img(&folder("hv1"), nbd, "web01/sda", &written, true);
     assert!(done.status.success(), "{}", err(&done));
