@@ -122,3 +122,20 @@ fn units_name_what_the_code_names() {
     assert_eq!(sshd["AuthorizedKeysFile"], keys[0]);
     assert_eq!((sshd["PasswordAuthentication"], keys[0].starts_with(super::apply::RUN)), ("no", true));
 }
+
+/// `*` is a password that none is; `!` before it locks the account, and sshd lets no locked one in (sshd(8), UsePAM no).
+#[test]
+fn nobody_has_a_password_and_nobody_is_locked_out() {
+    let shadow = fs::read_to_string(packaging().join("appliance/root/shadow")).unwrap();
+    let passwd = fs::read_to_string(packaging().join("appliance/root/passwd")).unwrap();
+    let names = |text: &str| -> Vec<String> {
+        let mut names: Vec<String> =
+            text.lines().filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&shadow), names(&passwd));
+    for line in shadow.lines() {
+        assert_eq!(line.split(':').nth(1), Some("*"), "{line}");
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! A virtual disk's cache is lost with the power: the disks are behind nbdkit, which keeps what was written and not flushed in memory.
 
-use super::boot::{UP_WITHIN, certificates, free_port};
+use super::boot::{UP_WITHIN, certificates, free_port, issuer};
 use super::{build, folder, image, text, tool};
 use crate::boots::place;
 use crate::receive::nbdsh::python;
@@ -398,6 +398,13 @@ fn power_is_lost_while_machines_are_received() {
     drop(running);
 }
 
+/// An update for the image of this run.
+fn update() -> PathBuf {
+    let out = build(&["landfall.update"]);
+    assert!(out.status.success(), "{}", text(&out));
+    folder().join("landfall.update")
+}
+
 /// The slot that runs, and what the loader will do next.
 fn slots(site: &Site) -> (String, String) {
     let line = site.there("cat /proc/cmdline");
@@ -409,15 +416,11 @@ fn slots(site: &Site) -> (String, String) {
 #[ignore = "takes twenty minutes: make matrix"]
 fn power_is_lost_while_updates_are_installed() {
     let Some(image) = ready() else { return };
-    let out = build(&["landfall.update"]);
-    assert!(out.status.success(), "{}", text(&out));
-    let update = folder().join("landfall.update");
+    let update = update();
     let _place = place();
     let site = Site::new(&image);
     let mut running = site.start();
-    let authority =
-        |shown: &str| shown.lines().find(|line| line.contains("landfall authority")).map(str::to_owned);
-    let first = authority(&site.up());
+    let first = issuer(&site.up());
     let mut moments = Moments(3);
     let install = || {
         let file = File::open(&update).unwrap();
@@ -442,7 +445,7 @@ fn power_is_lost_while_updates_are_installed() {
         drop(running);
         drop(installing);
         running = site.start();
-        assert_eq!(authority(&site.up()), first, "another authority");
+        assert_eq!(issuer(&site.up()), first, "another authority");
         let (slot, line) = slots(&site);
         // A trial is confirmed, or taken back at the next start.
         site.wait_for("the update is settled", || {
@@ -460,14 +463,13 @@ fn power_is_lost_while_updates_are_installed() {
 #[ignore = "takes three minutes: make matrix"]
 fn an_update_that_does_not_come_up_is_taken_back() {
     let Some(image) = ready() else { return };
-    let out = build(&["landfall.update"]);
-    assert!(out.status.success(), "{}", text(&out));
+    let update = update();
     let _place = place();
     let site = Site::new(&image);
     let running = site.start();
     site.up();
     // Signed, and whole; what breaks is the medium afterwards: the other slot's superblock.
-    let file = File::open(folder().join("landfall.update")).unwrap();
+    let file = File::open(&update).unwrap();
     let done = site.ssh().arg("landfall appliance update -").stdin(file).output().unwrap();
     assert!(done.status.success(), "{}", text(&done));
     assert_eq!(slots(&site).0, "a");

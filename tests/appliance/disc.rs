@@ -76,30 +76,16 @@ fn independent_readers_agree_with_the_disc() {
     let _ = std::fs::remove_file(&root);
 }
 
+const DRIVE: &str = "file={},format=raw,if=none,id=cd,readonly=on";
+const IDE: &[&str] = &["-drive", DRIVE, "-device", "ide-cd,drive=cd,bootindex=0"];
+const USB: &[&str] =
+    &["-device", "qemu-xhci", "-drive", DRIVE, "-device", "usb-storage,drive=cd,bootindex=0"];
+
 /// How the disc is in the machine; `{}` is the disc's file.
 const DRIVES: &[(&str, &str, &[&str])] = &[
-    (
-        "bios",
-        "ide-cd",
-        &["-drive", "file={},format=raw,if=none,id=cd,readonly=on", "-device", "ide-cd,drive=cd,bootindex=0"],
-    ),
-    (
-        "bios",
-        "a USB stick",
-        &[
-            "-device",
-            "qemu-xhci",
-            "-drive",
-            "file={},format=raw,if=none,id=cd,readonly=on",
-            "-device",
-            "usb-storage,drive=cd,bootindex=0",
-        ],
-    ),
-    (
-        "uefi",
-        "ahci",
-        &["-drive", "file={},format=raw,if=none,id=cd,readonly=on", "-device", "ide-cd,drive=cd,bootindex=0"],
-    ),
+    ("bios", "ide-cd", IDE),
+    ("bios", "a USB stick", USB),
+    ("uefi", "ahci", IDE),
     (
         "uefi",
         "virtio-scsi",
@@ -112,23 +98,8 @@ const DRIVES: &[(&str, &str, &[&str])] = &[
             "scsi-cd,drive=cd,bootindex=0",
         ],
     ),
-    (
-        "uefi",
-        "a USB stick",
-        &[
-            "-device",
-            "qemu-xhci",
-            "-drive",
-            "file={},format=raw,if=none,id=cd,readonly=on",
-            "-device",
-            "usb-storage,drive=cd,bootindex=0",
-        ],
-    ),
-    (
-        "secure",
-        "ahci",
-        &["-drive", "file={},format=raw,if=none,id=cd,readonly=on", "-device", "ide-cd,drive=cd,bootindex=0"],
-    ),
+    ("uefi", "a USB stick", USB),
+    ("secure", "ahci", IDE),
 ];
 
 /// From each: a first start makes state and vault of the empty disk; power is lost, and the second one finds the same again.

@@ -352,7 +352,7 @@ pub enum CertificateVerb {
     /// The files have the names that QEMU looks for (tls-creds-x509, endpoint=client, dir=FOLDER); landfall takes them with --tls-ca,
     /// --tls-cert and --tls-key. Nobody keeps the key.
     Add {
-        /// Whose it will be: letters, digits, - _ and .
+        /// Whose it will be: 1 to 64 letters, digits, dots, - and _
         name: String,
         /// It may write to machines whose names fit this pattern; to all without one [default: without --recover]
         #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "*")]

@@ -149,7 +149,8 @@ impl Call {
         self.part("disk")?.parse().map_err(Refusal::missing)
     }
 
-    pub(super) fn token(&self) -> Outcome<&str> {
+    /// The name of a token or a certificate: another than a machine's.
+    pub(super) fn plain_name(&self) -> Outcome<&str> {
         self.part("name")
     }
 

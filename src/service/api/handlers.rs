@@ -314,7 +314,7 @@ pub(super) fn make_token(call: &Call, wanted: MakeToken) -> Outcome<TokenMade> {
 }
 
 pub(super) fn remove_token(call: &Call) -> Outcome<()> {
-    let name = call.token()?;
+    let name = call.plain_name()?;
     match call.service.catalog().remove_token(name)? {
         true => Ok(()),
         false => Err(Refusal::missing(
@@ -333,7 +333,7 @@ pub(super) fn make_certificate(call: &Call, wanted: MakeCertificate) -> Outcome<
 }
 
 pub(super) fn remove_certificate(call: &Call) -> Outcome<()> {
-    let name = call.token()?;
+    let name = call.plain_name()?;
     match call.service.catalog().take_back(name)? {
         true => Ok(()),
         false => Err(Refusal::missing(

@@ -248,7 +248,7 @@ struct WrittenDrill {
     /// The folder of recovered machines (`landfall recover -o`), where points that are patched ahead lie; by default
     /// /var/lib/landfall/recovered.
     recovered: Option<PathBuf>,
-    /// The socket of whoever runs trials (landfall trial, as a unit of systemd's), where the service has no right to boot guests.
+    /// The socket of whoever runs trials (landfall appliance trial, as a unit of systemd's), where the service has no right to boot guests.
     through: Option<PathBuf>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! service -> landfall prove …                                        (a child)
-//! service -> socket -> landfall trial (a unit of systemd's) -> landfall prove …
+//! service -> socket -> landfall appliance trial (a unit of systemd's) -> landfall prove …
 //!            {"arguments": ["prove", …], "api": "/run/landfall/api.sock"}\n  ->   {"code": 0, "document": {…}}\n
 //! ```
 //! Hanging up ends the trial. A service that hostile machines write to needs no right to make namespaces or mounts then, and what boots their
