@@ -30,6 +30,8 @@ pub const MEDIUM: &str = "/run/landfall-appliance/medium";
 pub const CLAIM: &str = "/var/lib/landfall-appliance/claim.json";
 /// An update that was sent, until it is installed.
 pub const UPDATE: &str = "/var/lib/landfall-appliance/update";
+/// What was installed since the start, and is tried at the next one.
+pub const NEXT: &str = "/run/landfall-appliance/next.json";
 /// The administrator's token, until it is noted.
 pub const FIRST_TOKEN: &str = "/run/landfall-appliance/first-token";
 /// That it was.

@@ -10,20 +10,33 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 const EVENT: usize = 24;
 const KEY: u16 = 1;
 const POWER: u16 = 116;
+/// A machine without one by then has none.
+const COMES_WITHIN: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// Waits for the button, and powers off.
+/// Waits for the button, and powers off; a machine that has none is left alone.
 ///
 /// # Errors
-/// `Io` where there is none, or it goes away.
+/// `Io` where it goes away.
 pub fn run(cancel: &Cancel) -> Result<()> {
-    let buttons: Vec<File> = buttons().iter().filter_map(|path| File::open(path).ok()).collect();
-    if buttons.is_empty() {
-        return Err(Error::io("there is no power button", std::io::ErrorKind::NotFound.into()));
-    }
+    // Its driver may come after this program.
+    let end = Instant::now() + COMES_WITHIN;
+    let buttons = loop {
+        let buttons: Vec<File> = buttons().iter().filter_map(|path| File::open(path).ok()).collect();
+        if !buttons.is_empty() || cancel.is_cancelled() {
+            break buttons;
+        }
+        if Instant::now() > end {
+            tracing::warn!("there is no power button: shut this machine down at its console or over SSH");
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    };
     let failed = |e: std::io::Error| Error::io("the power button cannot be read", e);
     while !cancel.is_cancelled() {
         let mut fds: Vec<PollFd<'_>> =

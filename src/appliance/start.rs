@@ -2,6 +2,7 @@
 //! the way instead of failing: a machine that cannot be reached helps nobody.
 
 use super::disks::{self, Choice, Layout};
+use super::helper::NextSystem;
 use super::kept::Kept;
 use super::problems::{self, Problem};
 use super::slots::{self, Came};
@@ -124,7 +125,17 @@ pub fn update() -> Result<()> {
             let running = state::read(Path::new(crate::ops::appliance::SNAPSHOT))?.unwrap_or_default();
             slots::install(&boot, &mut file, key.as_deref(), String::from_utf8_lossy(&running).trim())
         });
-    let found: Vec<Problem> = installed.err().iter().map(Problem::from).collect();
+    // Whatever waited before is not there any longer: the slot was written over.
+    let _ = fs::remove_file(places::NEXT);
+    let found: Vec<Problem> = match installed {
+        Ok(manifest) => {
+            let next = NextSystem { version: manifest.version, snapshot: manifest.snapshot };
+            let text = serde_json::to_vec(&next).map_err(|e| Error::corrupt(e.to_string()))?;
+            state::write(Path::new(places::NEXT), &text, 0o644)?;
+            Vec::new()
+        }
+        Err(error) => vec![Problem::from(&error)],
+    };
     problems::tell("5-update", &found);
     Ok(())
 }

@@ -6,8 +6,8 @@ use super::state::{Over, Screen, State};
 use super::view;
 use crate::moment::Moment;
 use crate::ops::appliance::console::{
-    CardStatus, DiskRole, DiskStatus, Local, Machine, Memory, NetworkStatus, Problem, Protection, Request,
-    TimeStatus,
+    CardStatus, DiskRole, DiskStatus, Local, Machine, Memory, NetworkStatus, NextSystem, Problem, Protection,
+    Request, SystemStatus, TimeStatus,
 };
 use landfall_image::Bytes;
 use proptest::prelude::*;
@@ -63,7 +63,11 @@ fn machine() -> Machine {
             disk("sdc", 500, DiskRole::Other, &[]),
             DiskStatus { model: Some(EVIL.to_owned()), ..disk("sdd", 10, DiskRole::Other, &["ntfs"]) },
         ],
-        slots: None,
+        system: Some(SystemStatus {
+            slot: Some("a".to_owned()),
+            snapshot: "20261120T000000Z".to_owned(),
+            next: Some(NextSystem { version: "0.2.0".to_owned(), snapshot: "20261201T000000Z".to_owned() }),
+        }),
         memory: Memory { total: Bytes::gib(8), available: Bytes::gib(6) },
         uptime_seconds: 4000,
         problems: Vec::new(),

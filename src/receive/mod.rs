@@ -37,6 +37,7 @@ use rights::Rights;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use subject::Subject;
 
@@ -193,6 +194,9 @@ impl fmt::Display for Ended {
     }
 }
 
+/// The moment from which on a client may not be here any longer.
+pub type SentAway = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What there is to be received into. The methods may block for a while, and are called from many threads at once.
 pub trait Exports: Send + Sync {
     /// The export of that name as `peer` gets it; `None` where there is none, or none that this peer may know of. Asked
@@ -202,6 +206,13 @@ pub trait Exports: Send + Sync {
     /// [`Kind::Refused`](landfall_image::Kind::Refused) where this peer must not have it, or not now: what the error
     /// says is told to the client. Any other kind where it does not work.
     fn open(&self, name: &ExportName, peer: &Peer) -> Result<Option<Opened>>;
+
+    /// Comes to its end when `peer` may not be here any longer: its connection is broken off. What was acknowledged to it has been applied.
+    /// `None` where that never happens.
+    fn sent_away(&self, peer: &Peer) -> Option<SentAway> {
+        let _ = peer;
+        None
+    }
 
     /// The names that `peer` may know.
     fn list(&self, peer: &Peer) -> Vec<ExportName>;

@@ -7,7 +7,9 @@
 //! What a certificate allows stands in itself ([`Rights`]): a catalog that is lost locks nobody out. What it does take along is which were
 //! taken back; the alarm of a lost catalog says so.
 //!
-//! Deliberately absent: ending connections that a certificate has opened which is taken back. They end with the service's next start.
+//! Who writes or reads over NBD with a certificate is sent away when it is taken back; over HTTPS each request is looked at by itself.
+//!
+//! Deliberately absent: breaking off a request over HTTPS that was let in: it ends as it would have.
 
 use super::Service;
 use super::catalog::Catalog;
@@ -15,10 +17,11 @@ use crate::authority::Authority;
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::rights::Rights;
-use crate::receive::{Certificate as Shown, Peer};
+use crate::receive::{Certificate as Shown, Peer, SentAway};
 use crate::report::api::{Certificate, CertificateMade};
 use landfall_image::{Error, Result};
 use rusqlite::{OptionalExtension, params};
+use std::sync::Arc;
 
 /// So many are handed out at most, those that were taken back included.
 const AT_MOST: usize = 10_000;
@@ -45,6 +48,31 @@ impl Service {
             tracing::error!(%error, "whether a certificate was taken back cannot be told: it is not let in");
             true
         })
+    }
+
+    /// Ends when the client's certificate is taken back; `None` where it has none.
+    pub fn until_taken_back(self: &Arc<Self>, peer: &Peer) -> Option<SentAway> {
+        peer.certificate.as_ref()?;
+        // Listened for before it is looked at: none is missed in between.
+        let (mut told, peer, service) = (self.taken_back.subscribe(), peer.clone(), Arc::clone(self));
+        Some(Box::pin(async move {
+            loop {
+                let is_taken_back = tokio::task::block_in_place(|| service.is_taken_back(&peer));
+                if is_taken_back || told.changed().await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+
+    /// Takes a certificate back, and sends away who is there with it; false where none of that name is out.
+    ///
+    /// # Errors
+    /// Where the catalog cannot be written.
+    pub fn take_back(&self, name: &str) -> Result<bool> {
+        let is_known = self.catalog().take_back(name)?;
+        self.taken_back.send_replace(());
+        Ok(is_known)
     }
 
     /// Hands out a certificate.
@@ -149,11 +177,7 @@ impl Catalog {
         })
     }
 
-    /// Takes a certificate back; false where none of that name is out.
-    ///
-    /// # Errors
-    /// Where the catalog cannot be written.
-    pub fn take_back(&self, name: &str) -> Result<bool> {
+    fn take_back(&self, name: &str) -> Result<bool> {
         let update = "UPDATE certificate SET taken_back = ?2 WHERE name = ?1 AND taken_back IS NULL";
         let now = super::catalog::signed(Moment::now().0);
         Ok(self.with(|c| c.execute(update, params![name, now]))? > 0)

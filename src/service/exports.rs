@@ -4,7 +4,7 @@
 //! may open that is let in.
 
 use super::Service;
-use crate::receive::{Ended, ExportName, Exports, Opened, Peer};
+use crate::receive::{Ended, ExportName, Exports, Opened, Peer, SentAway};
 use crate::vault::machine::PointDisk;
 use landfall_image::{Bytes, Disk, DiskMut, Error, Extent, GuestOffset, GuestRange, Result};
 use std::sync::Arc;
@@ -53,6 +53,10 @@ impl Exports for Receiving {
             preferred: Bytes::kib(64),
             description: Some(info),
         }))
+    }
+
+    fn sent_away(&self, peer: &Peer) -> Option<SentAway> {
+        self.0.until_taken_back(peer)
     }
 
     fn list(&self, peer: &Peer) -> Vec<ExportName> {

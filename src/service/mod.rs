@@ -67,6 +67,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use stream::Stream;
+use tokio::sync::watch;
 use verify::Verifications;
 use watched::Watched;
 use webhook::Webhook;
@@ -106,6 +107,8 @@ pub struct Service {
     webhook: Webhook,
     /// About clients that are not named for what they ask for.
     refusals: Complaints,
+    /// Told whenever a certificate was taken back.
+    taken_back: watch::Sender<()>,
     /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
     beat: AtomicU64,
     /// What the receiver counts, once there is one.
@@ -154,6 +157,7 @@ impl Service {
             verifications: Verifications::default(),
             webhook: Webhook::with(untold),
             refusals: Complaints::default(),
+            taken_back: watch::Sender::new(()),
             beat: AtomicU64::new(0),
             monitor: OnceLock::new(),
             stopping: AtomicBool::new(false),

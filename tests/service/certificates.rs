@@ -1,12 +1,14 @@
 //! Certificates that the service hands out: what each lets its holder do, with QEMU as the client; and points that are read from another machine.
 
 use super::*;
+use crate::receive::nbdsh::python;
 use crate::service::api::{err, out};
 use landfall::authority::Authority;
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -27,6 +29,25 @@ fn qemu_img(folder: &Path, port: u16, export: &str, raw: &Path, is_target: bool)
     };
     command.output().unwrap()
 }
+
+/// Reads a disk again and again; 7 where that has come to its end.
+const READS_ON: &str = r"
+import nbd, sys, time
+folder, port, export = sys.argv[1:4]
+h = nbd.NBD()
+h.set_tls(nbd.TLS_REQUIRE)
+h.set_tls_certificates(folder)
+h.set_export_name(export)
+h.connect_tcp('localhost', port)
+h.pread(4096, 0)
+print('it is there', flush=True)
+for _ in range(600):
+    try:
+        h.pread(4096, 0)
+    except nbd.Error:
+        sys.exit(7)
+    time.sleep(0.1)
+";
 
 #[test]
 fn a_certificate_allows_what_it_was_handed_out_for() {
@@ -131,7 +152,21 @@ fn a_certificate_allows_what_it_was_handed_out_for() {
     // Taken back.
     let listed = ask(&["certificate", "list", "--tls-ca", ca]);
     assert!(out(&listed).contains("recover db*"), "{}", out(&listed));
+    let reading = python().map(|mut python| {
+        let there =
+            ["-c", READS_ON, folder("dr").to_str().unwrap(), &nbd.to_string(), &export].map(str::to_owned);
+        let mut reading = python.args(there).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut said = BufReader::new(reading.stdout.take().unwrap());
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "it is there\n");
+        reading
+    });
     assert!(ask(&["certificate", "remove", "dr", "--tls-ca", ca]).status.success());
+    // Who is there is sent away.
+    if let Some(mut reading) = reading {
+        assert_eq!(reading.wait().unwrap().code(), Some(7), "it goes on reading");
+    }
     assert!(!qemu_img(&folder("dr"), nbd, &export, &read, false).status.success());
     assert!(ask(&["certificate", "add", "dr", "--recover", "-o", "dr2", "--tls-ca", ca]).status.success());
     assert!(qemu_img(&folder("dr2"), nbd, &export, &read, false).status.success());

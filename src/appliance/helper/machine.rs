@@ -43,6 +43,12 @@ pub trait Machine: Send + Sync {
     /// Lets the vault's file system have all of its disk, after that has grown. Says what was done.
     fn grow_disk(&self) -> Result<Vec<String>>;
 
+    /// Says why there are no updates here.
+    ///
+    /// # Errors
+    /// Refused on a disc.
+    fn can_update(&self) -> Result<()>;
+
     /// Writes a signed update into the slot that does not run, and lets the next start try it. `update` ends where the update
     /// ends; an error of it is one of the connection, after which nothing may have become of the update. Says what was done.
     fn update(&self, update: &mut dyn Read) -> Result<Vec<String>>;

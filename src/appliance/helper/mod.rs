@@ -22,7 +22,7 @@ pub use client::Client;
 pub use machine::{Machine, Part};
 pub use server::{Server, listener, user};
 pub use status::{
-    CardStatus, DiskRole, DiskStatus, Memory, NetworkStatus, SlotStatus, Slots, Status, TimeStatus,
+    CardStatus, DiskRole, DiskStatus, Memory, NetworkStatus, NextSystem, Status, SystemStatus, TimeStatus,
 };
 
 use super::kept::{FOLDER, Kept};

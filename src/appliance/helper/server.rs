@@ -204,6 +204,8 @@ impl Server {
     }
 
     fn update(&self, stream: &UnixStream) -> Result<Vec<String>> {
+        // Before half a gigabyte is sent.
+        self.machine.can_update()?;
         tell(stream, &Answer::Send);
         let mut chunks = Chunks::new(stream, UPDATE_AT_MOST);
         let says = self.machine.update(&mut chunks)?;

@@ -19,8 +19,8 @@ pub struct Status {
     pub time: TimeStatus,
     /// Disks, in the kernel's order.
     pub disks: Vec<DiskStatus>,
-    /// The two places of the system; `None` where this is not known.
-    pub slots: Option<Slots>,
+    /// The system that runs; `None` where this is not known.
+    pub system: Option<SystemStatus>,
     /// Of the machine.
     pub memory: Memory,
     /// Since it was started.
@@ -107,24 +107,24 @@ pub enum DiskRole {
     Other,
 }
 
-/// The two places of the system.
+/// The system that runs, and the one that is tried next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slots {
-    /// The one that runs.
-    pub running: String,
-    /// Both.
-    pub slots: Vec<SlotStatus>,
+pub struct SystemStatus {
+    /// Its slot: `a`, `b`; `None` on a disc.
+    pub slot: Option<String>,
+    /// The moment of its packages: `20261130T000000Z`.
+    pub snapshot: String,
+    /// An update that was installed since the start, and is tried at the next one.
+    pub next: Option<NextSystem>,
 }
 
-/// One of the two.
+/// An update that waits for a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotStatus {
-    /// `a`, `b`.
-    pub name: String,
-    /// Of what lies there; `None` where nothing does.
-    pub version: Option<String>,
-    /// It has started once, and is not on trial.
-    pub is_good: bool,
+pub struct NextSystem {
+    /// landfall's version in it.
+    pub version: String,
+    /// The moment of its packages.
+    pub snapshot: String,
 }
 
 /// Memory.

@@ -245,7 +245,7 @@ fn page(state: &State, now: Instant, width: usize) -> (String, Page) {
         Screen::Keys => ("Keys for SSH", settings::keys(state, width)),
         Screen::Bundle => ("Support bundle", more::bundle(state, width)),
         Screen::Log => ("Log of the service", more::log(state, width)),
-        Screen::Power => ("Restart and power off", more::power(width)),
+        Screen::Power => ("Restart and power off", more::power(state, width)),
         Screen::Welcome => ("First start", more::welcome(state, width)),
     };
     (title.to_owned(), page)

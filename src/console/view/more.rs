@@ -73,8 +73,26 @@ pub fn log(state: &State, width: usize) -> Page {
     page
 }
 
-pub fn power(width: usize) -> Page {
+/// `landfall 0.2.0 with packages of 2026-12-01`
+fn system(version: &str, snapshot: &str) -> String {
+    let date = match (snapshot.get(..4), snapshot.get(4..6), snapshot.get(6..8)) {
+        (Some(year), Some(month), Some(day)) => format!("{year}-{month}-{day}"),
+        _ => snapshot.to_owned(),
+    };
+    format!("landfall {version} with packages of {date}")
+}
+
+pub fn power(state: &State, width: usize) -> Page {
     let mut page = Page::new(width, "1, 2, 3: choose; you are asked before it is done   Esc: status");
+    if let Some((machine, own)) = state.machine.here().and_then(|all| Some((all, all.system.as_ref()?))) {
+        let from = own.slot.as_ref().map_or("a disc".to_owned(), |slot| format!("slot {slot}"));
+        page.text(&format!("{}, from {from}", system(&machine.version, &own.snapshot)));
+        if let Some(next) = &own.next {
+            let next = system(&next.version, &next.snapshot);
+            page.strong(&format!("UPDATE: {next} is tried when the machine restarts."));
+        }
+        page.blank();
+    }
     for (number, says, more) in [
         ("1", "Restart the service", "Disks that come in wait for some seconds, and go on by themselves."),
         ("2", "Restart the machine", "Nothing is received for about a minute."),

@@ -9,7 +9,8 @@
 
 pub use crate::appliance::helper::protocol::Request;
 pub use crate::appliance::helper::{
-    CardStatus, DiskRole, DiskStatus, Memory, NetworkStatus, Status as Machine, TimeStatus,
+    CardStatus, DiskRole, DiskStatus, Memory, NetworkStatus, NextSystem, Status as Machine, SystemStatus,
+    TimeStatus,
 };
 pub use crate::appliance::problems::Problem;
 pub use crate::appliance::settings::{Card, Dhcp, Domain, HostName, Mac, Nic, Server, Settings, SshKey};

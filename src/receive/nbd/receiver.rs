@@ -263,7 +263,12 @@ async fn serve(
         ended: Ended::Lost("was cut off".into()),
     };
     block_in_place(|| presence.begin());
-    presence.ended = connection::run(guest, &common, stop).await;
+    let sent_away = shared.exports.sent_away(&peer);
+    presence.ended = tokio::select! {
+        ended = connection::run(guest, &common, stop) => ended,
+        () = async { sent_away.unwrap_or_else(|| Box::pin(std::future::pending())).await } =>
+            Ended::Lost("it may not be here any longer: its certificate was taken back".into()),
+    };
     if matches!(presence.ended, Ended::Lost(_)) {
         shared.ledger.broken_off.fetch_add(1, Relaxed);
     }

@@ -334,7 +334,7 @@ pub(super) fn make_certificate(call: &Call, wanted: MakeCertificate) -> Outcome<
 
 pub(super) fn remove_certificate(call: &Call) -> Outcome<()> {
     let name = call.plain_name()?;
-    match call.service.catalog().take_back(name)? {
+    match call.service.take_back(name)? {
         true => Ok(()),
         false => Err(Refusal::missing(
             Error::refused(format!("there is no certificate {name:?} that is not taken back"))

@@ -24,6 +24,7 @@ struct Double {
     update: Arc<Mutex<Vec<u8>>>,
     /// Whoever claims a disk waits here twice.
     gate: Option<Arc<Barrier>>,
+    is_disc: bool,
 }
 
 impl Double {
@@ -40,7 +41,7 @@ impl Machine for Double {
             network: NetworkStatus::default(),
             time: TimeStatus { now: Moment(0), is_synchronised: false, servers: Vec::new() },
             disks: Vec::new(),
-            slots: None,
+            system: None,
             memory: Memory { total: Bytes(2), available: Bytes(1) },
             uptime_seconds: 5,
             problems: vec!["password=hunter2".into()],
@@ -70,6 +71,12 @@ impl Machine for Double {
     }
     fn grow_disk(&self) -> Result<Vec<String>> {
         Err(Error::refused("it has not grown").hint("make it larger"))
+    }
+    fn can_update(&self) -> Result<()> {
+        match self.is_disc {
+            true => Err(Error::refused("this system runs from a disc")),
+            false => Ok(()),
+        }
     }
     fn update(&self, update: &mut dyn Read) -> Result<Vec<String>> {
         let mut bytes = Vec::new();
@@ -262,6 +269,10 @@ fn updates_come_whole_or_not_at_all() {
     assert!(*running.double.update.lock().unwrap() == content);
     let error = running.client().update(&mut &b"bad"[..]).unwrap_err();
     assert_eq!((error.kind(), error.says()), (Kind::Corrupt, "the signature is another"));
+    // What cannot be taken is not asked for.
+    let disc = Running::start(Double { is_disc: true, ..Double::default() }, Vec::new());
+    let error = disc.client().update(&mut content.as_slice()).unwrap_err();
+    assert_eq!((error.kind(), error.says()), (Kind::Refused, "this system runs from a disc"));
     // A sender that dies half-way.
     let mut stream = UnixStream::connect(running.socket()).unwrap();
     stream.write_all(b"{\"request\":\"update\"}\n").unwrap();

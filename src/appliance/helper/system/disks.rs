@@ -3,20 +3,21 @@
 
 use super::text;
 use crate::appliance::helper::status::{DiskRole, DiskStatus};
+use landfall_boot::appliance::init::Boot;
 use landfall_image::Bytes;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Where the vault is.
 const DATA: &str = "/var/lib/landfall";
-/// Where the appliance itself is: the root is in memory or on a read-only image, its state is not.
+/// Where the appliance itself is, its state included; a stick that it was started from has nothing mounted but the root.
 const SYSTEM: [&str; 3] = ["/", "/var", "/efi"];
 /// Devices that are no disks: memory, files, CDs, floppies, network disks of the service, what stands on disks.
 const NO_DISKS: [&str; 8] = ["ram", "zram", "loop", "sr", "fd", "nbd", "dm-", "md"];
 const AT_MOST: usize = 1024;
 
-/// All of them.
-pub(super) fn disks(root: &Path) -> Vec<DiskStatus> {
+/// All of them; `boot` says which one the system was started from.
+pub(super) fn disks(root: &Path, boot: Option<&Boot>) -> Vec<DiskStatus> {
     let mounts = text(root, "proc/self/mountinfo").unwrap_or_default();
     let mut names: Vec<String> = std::fs::read_dir(root.join("sys/block"))
         .into_iter()
@@ -28,10 +29,12 @@ pub(super) fn disks(root: &Path) -> Vec<DiskStatus> {
     // sdz is before sdaa.
     names.sort_by_key(|name| (name.len(), name.clone()));
     names.truncate(AT_MOST);
-    names.into_iter().filter_map(|name| disk(root, name, &mounts)).collect()
+    let started = boot.and_then(|boot| boot.system.file_name()?.to_str());
+    let is_system = |name: &str| started == Some(name);
+    names.into_iter().filter_map(|name| disk(root, is_system(&name), name, &mounts)).collect()
 }
 
-fn disk(root: &Path, name: String, mounts: &str) -> Option<DiskStatus> {
+fn disk(root: &Path, is_system: bool, name: String, mounts: &str) -> Option<DiskStatus> {
     let value = |key: &str| text(root, &format!("sys/block/{name}/{key}")).filter(|text| !text.is_empty());
     // In sectors of 512 bytes, whatever the disk's are.
     let size = Bytes(value("size")?.parse::<u64>().ok()?.saturating_mul(512));
@@ -66,7 +69,7 @@ fn disk(root: &Path, name: String, mounts: &str) -> Option<DiskStatus> {
     }
     let role = if places.contains(DATA) {
         DiskRole::Data
-    } else if SYSTEM.iter().any(|place| places.contains(place)) {
+    } else if is_system || SYSTEM.iter().any(|place| places.contains(place)) {
         DiskRole::System
     } else {
         DiskRole::Other

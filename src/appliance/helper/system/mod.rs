@@ -13,12 +13,14 @@ mod run;
 pub use cards::present;
 
 use super::machine::{Machine, Part};
-use super::status::{Memory, Status, TimeStatus};
+use super::status::{Memory, Status, SystemStatus, TimeStatus};
 use crate::appliance::disks::Claim;
 use crate::appliance::kept::Loaded;
 use crate::appliance::network::{Learnt, STATE, resolv_conf};
-use crate::appliance::{places, problems, state};
+use crate::appliance::{places, problems, start, state};
 use crate::moment::Moment;
+use crate::ops::appliance::SNAPSHOT;
+use landfall_boot::appliance::init::{BOOT_FILE, Boot};
 use landfall_image::{Bytes, Error, Result};
 use run::Run;
 use rustix::time::{ClockId, Timespec, clock_settime};
@@ -53,6 +55,19 @@ impl System {
 
     fn text(&self, path: &str) -> Option<String> {
         text(&self.root, path)
+    }
+
+    fn boot(&self) -> Option<Boot> {
+        serde_json::from_str(&self.text(BOOT_FILE)?).ok()
+    }
+
+    fn system(&self, boot: &Boot) -> SystemStatus {
+        let next = self.text(places::NEXT);
+        SystemStatus {
+            slot: boot.slot.map(|slot| slot.name().to_owned()),
+            snapshot: self.text(SNAPSHOT).unwrap_or_default(),
+            next: next.and_then(|text| serde_json::from_str(&text).ok()),
+        }
     }
 
     fn time(&self, kept: &Loaded, learnt: &Learnt) -> TimeStatus {
@@ -130,6 +145,7 @@ impl Machine for System {
         }
         let learnt = Learnt::parse(&self.text(STATE).unwrap_or_default());
         let settings = kept.effective();
+        let boot = self.boot();
         let uptime = self
             .text("/proc/uptime")
             .and_then(|text| text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()));
@@ -138,8 +154,8 @@ impl Machine for System {
             hostname: self.text("/proc/sys/kernel/hostname").unwrap_or_default(),
             network: cards::network(&self.root, &links, gateways, &resolv_conf(&settings, &learnt)),
             time: self.time(kept, &learnt),
-            disks: disks::disks(&self.root),
-            slots: None,
+            disks: disks::disks(&self.root, boot.as_ref()),
+            system: boot.as_ref().map(|boot| self.system(boot)),
             memory: memory(&self.text("/proc/meminfo").unwrap_or_default()),
             uptime_seconds: uptime.unwrap_or(0),
             problems,
@@ -203,6 +219,10 @@ impl Machine for System {
     fn grow_disk(&self) -> Result<Vec<String>> {
         Run::GrowDisk.done()?;
         told(&self.root, "4-grow")
+    }
+
+    fn can_update(&self) -> Result<()> {
+        start::can_update(&state::boot()?)
     }
 
     fn update(&self, update: &mut dyn Read) -> Result<Vec<String>> {

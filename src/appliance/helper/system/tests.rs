@@ -93,7 +93,7 @@ fn disks_say_what_they_hold_and_what_they_are_for() {
         "proc/self/mountinfo",
         "22 1 8:1 / /var rw - ext4 /dev/sda1 rw\n23 22 253:0 / /var/lib/landfall rw - ext4 /dev/dm-0 rw\n24 1 0:5 / /proc rw - proc proc rw",
     );
-    let disks = disks::disks(root);
+    let disks = disks::disks(root, None);
     let shown: Vec<_> =
         disks.iter().map(|disk| (disk.name.as_str(), disk.role, disk.holds.join(" "))).collect();
     assert_eq!(
