@@ -104,12 +104,12 @@ fn key() -> PathBuf {
     MADE.get_or_init(make).clone()
 }
 
-/// The image of this run, with the disc beside it (`landfall.iso`); `None`, said aloud, where the packages cannot be had.
+/// The image of this run, with the disc and the update beside it (`landfall.iso`, `landfall.update`); `None`, said aloud, where the packages cannot be had.
 fn image() -> Option<PathBuf> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let path = folder().join("landfall.raw");
     let built = *BUILT.get_or_init(|| {
-        let out = build(&["landfall.raw", "landfall.iso"]);
+        let out = build(&["landfall.raw", "landfall.iso", "landfall.update"]);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         if !out.status.success() && said.contains("cannot fetch") {
             eprintln!("SKIPPED: the appliance: its packages cannot be fetched here: {said}");
@@ -179,9 +179,9 @@ fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
         // Nobody has a password, and nothing of a packager's is left to be run.
         assert!(line("/usr/bin/dpkg").is_none() && line("/usr/bin/perl").is_none());
     }
-    let out = build(&["again.raw", "again.iso"]);
+    let out = build(&["again.raw", "again.iso", "again.update"]);
     assert!(out.status.success(), "{}", text(&out));
-    for ending in ["raw", "iso"] {
+    for ending in ["raw", "iso", "update"] {
         let (first, second) = (image.with_extension(ending), folder().join(format!("again.{ending}")));
         let (one, two) = (std::fs::read(first).unwrap(), std::fs::read(&second).unwrap());
         // By pieces: a debug build looks at single bytes for minutes.
@@ -192,4 +192,58 @@ fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
         );
         let _ = std::fs::remove_file(second);
     }
+}
+
+/// The signature by OpenSSL, the digests by coreutils, and the same system as on the image.
+#[test]
+fn independent_readers_agree_with_the_update() {
+    let Some(image) = image() else { return };
+    let update = folder().join("landfall.update");
+    let bytes = std::fs::read(&update).unwrap();
+    assert!(bytes.starts_with(b"LANDFALL-UPDATE1"));
+    let len = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize;
+    let (head, rest) = bytes.split_at(20 + len);
+    let manifest: serde_json::Value = serde_json::from_slice(&head[20..]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    // A public key as RFC 8410 has it: a fixed beginning and the 32 bytes.
+    let mut public = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".to_vec();
+    public.extend(std::fs::read(key().with_extension("pub")).unwrap());
+    let (public, signed, signature) =
+        (file("public.der", &public), file("head", head), file("signature", &rest[..64]));
+    if let Some(out) = tool(
+        "openssl",
+        &[
+            "pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", &public, "-rawin", "-in", &signed,
+            "-sigfile", &signature,
+        ],
+    ) {
+        assert!(out.status.success(), "{}", text(&out));
+    }
+    let mut at = 64;
+    for part in ["kernel", "initrd", "root"] {
+        let size = usize::try_from(manifest[part]["size"].as_u64().unwrap()).unwrap();
+        let content = &rest[at..at + size];
+        at += size;
+        let out = tool("sha256sum", &[&file(part, content)]).unwrap();
+        assert!(text(&out).starts_with(manifest[part]["sha256"].as_str().unwrap()), "{part}: {}", text(&out));
+    }
+    assert_eq!(at, rest.len(), "something follows the update");
+    let esp = format!("{}@@2M", image.display());
+    for (part, on_esp) in [("kernel", "::/landfall/a/vmlinuz"), ("initrd", "::/landfall/a/initrd")] {
+        if let Some(out) = tool("mtype", &["-i", &esp, on_esp]) {
+            assert!(out.stdout == std::fs::read(dir.path().join(part)).unwrap(), "another {part}");
+        }
+    }
+    let same = Command::new("cmp")
+        .args(["-n", &manifest["root"]["size"].to_string(), "-i", &format!("{}:0", 194 << 20)])
+        .arg(&image)
+        .arg(dir.path().join("root"))
+        .output()
+        .unwrap();
+    assert!(same.status.success(), "{}", text(&same));
 }
