@@ -18,6 +18,7 @@ use rcgen::{
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ pub struct Issued {
     pub certificate: String,
     /// Its fingerprint.
     pub sha256: [u8; 32],
+    /// That of its public key.
+    pub key_sha256: [u8; 32],
     /// Its key.
     pub key: String,
     /// The authority's certificate.
@@ -66,11 +69,15 @@ impl Authority {
             let bytes = small_file::read(path)?;
             bytes.map(|bytes| String::from_utf8(bytes).map_err(|e| odd(e).in_file(path))).transpose()
         };
+        // Two at once would make two, and keep the key of one with the certificate of the other.
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("cannot make", e).in_file(folder))?;
+        let failed = |e: std::io::Error| Error::io("cannot be locked", e).in_file(folder);
+        let lock = File::open(folder).map_err(failed)?;
+        lock.lock().map_err(failed)?;
         // The certificate is written after its key: one without the other is half of a first start.
         if let Some(ca) = text(&certificate)? {
             let pem = text(&key)?.ok_or_else(|| odd("its key is gone").in_file(&key))?;
-            let pair = KeyPair::from_pem(&pem).map_err(|e| odd(e).in_file(&key))?;
-            let issuer = Issuer::from_ca_cert_pem(&ca, pair).map_err(|e| odd(e).in_file(&certificate))?;
+            let issuer = issuer(&ca, &pem, &key)?;
             return Ok(Authority { folder: folder.to_owned(), issuer, ca });
         }
         let pair = KeyPair::generate().map_err(odd)?;
@@ -110,8 +117,7 @@ impl Authority {
             String::from_utf8(bytes).map_err(|e| odd(e).in_file(path))
         };
         let (ca, pem) = (text(certificate)?, text(key)?);
-        let pair = KeyPair::from_pem(&pem).map_err(|e| odd(e).in_file(key))?;
-        let issuer = Issuer::from_ca_cert_pem(&ca, pair).map_err(|e| odd(e).in_file(certificate))?;
+        let issuer = issuer(&ca, &pem, key)?;
         Ok(Authority { folder, issuer, ca })
     }
 
@@ -167,11 +173,23 @@ impl Authority {
         let issued = params.signed_by(&pair, &self.issuer).map_err(odd)?;
         Ok(Issued {
             sha256: Sha256::digest(issued.der()).into(),
+            key_sha256: crate::receive::Certificate::of(issued.der()).key,
             certificate: issued.pem(),
             key: pair.serialize_pem(),
             ca: self.ca.clone(),
         })
     }
+}
+
+/// What signs for the certificate `ca` with the key in `pem`, which came from the file `path`.
+fn issuer(ca: &str, pem: &str, path: &Path) -> Result<Issuer<'static, KeyPair>> {
+    let pair = KeyPair::from_pem(pem).map_err(|e| odd(e).in_file(path))?;
+    let (_, block) = x509_parser::pem::parse_x509_pem(ca.as_bytes()).map_err(odd)?;
+    let of_certificate = block.parse_x509().map_err(odd)?.public_key().subject_public_key.data.to_vec();
+    if of_certificate != pair.public_key_raw() {
+        return Err(odd("its key is that of another certificate").in_file(path));
+    }
+    Issuer::from_ca_cert_pem(ca, pair).map_err(odd)
 }
 
 /// The SHA-256 of the certificate in a PEM text: `AB:CD:…`, as openssl prints it.

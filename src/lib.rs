@@ -24,6 +24,7 @@ pub mod recovery;
 pub mod registrar;
 pub mod report;
 pub mod schema;
+mod server_certificate;
 pub mod service;
 mod small_file;
 mod transport;

@@ -22,16 +22,13 @@ use super::{places, programs, state};
 use landfall_boot::appliance::init::Boot;
 use landfall_image::{Error, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// With no new disk in this time there is none to come: controllers of servers take some seconds.
 const QUIET: Duration = Duration::from_secs(10);
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Folders in what is kept.
 const DEPTH: usize = 8;
 
@@ -81,7 +78,9 @@ pub fn choose(disks: &[FoundDisk]) -> Choice {
 /// # Errors
 /// `Refused` with what fixes it, `Io`.
 pub fn place(boot: &Boot) -> Result<PathBuf> {
-    match choose(&settled(boot)) {
+    // One with a state is taken at once.
+    let has_state = |disks: &[FoundDisk]| disks.iter().any(|disk| disk.state.is_some());
+    match choose(&disks::settled(boot, QUIET, has_state)) {
         Choice::Take(partition) => {
             tracing::info!("the state is on {}", partition.display());
             Ok(partition)
@@ -89,31 +88,6 @@ pub fn place(boot: &Boot) -> Result<PathBuf> {
         Choice::Make(device) => disks::lay_out(&device, Layout::StateAndVault)?.state(),
         Choice::Nothing(problem) => Err(Error::refused(problem.says).hint(problem.fix)),
     }
-}
-
-/// The disks, once one has a state or no more of them come.
-fn settled(boot: &Boot) -> Vec<FoundDisk> {
-    let mut names = BTreeSet::new();
-    let mut found = Vec::new();
-    let mut last = Instant::now();
-    loop {
-        let now = devices();
-        if now != names {
-            (names, last) = (now, Instant::now());
-            found = disks::list(boot);
-            if found.iter().any(|disk| disk.state.is_some()) {
-                return found;
-            }
-        }
-        if last.elapsed() > QUIET {
-            return found;
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
-fn devices() -> BTreeSet<std::ffi::OsString> {
-    fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
 }
 
 /// True where a system that runs from a disc has its state in memory.
@@ -160,6 +134,7 @@ pub fn keep_on(device: &Path) -> Result<()> {
     let unmounted = unmount(&at, UnmountFlags::empty());
     copied.map_err(failed)?;
     unmounted.map_err(|e| failed(e.into()))?;
+    // Just made: there is nothing to mend.
     state::mount_state(&partition)?;
     state::folders()?;
     problems::tell(state::IN_MEMORY, &[]);

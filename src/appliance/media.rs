@@ -6,7 +6,7 @@
 use super::places;
 use super::sources::{self, Given};
 use landfall_boot::appliance::init::Boot;
-use landfall_image::{Error, Result};
+use landfall_image::Error;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -35,26 +35,33 @@ impl FileSystem {
     }
 }
 
-/// What the media give, in the order of the devices.
-///
-/// # Errors
-/// `Io`, and where a medium has settings that cannot be read.
-pub fn look(boot: &Boot) -> Result<Vec<Given>> {
-    let mut given = Vec::new();
+/// What the media give, in the order of the devices; and what is wrong with those whose settings cannot be read: that is no reason to leave
+/// the others out.
+pub fn look(boot: &Boot) -> (Vec<Given>, Vec<Error>) {
+    let (mut given, mut wrong) = (Vec::new(), Vec::new());
     let at = Path::new(places::MEDIUM);
+    if let Err(error) = fs::create_dir_all(at) {
+        return (given, vec![Error::io("cannot make", error).in_file(at)]);
+    }
     for device in candidates(boot) {
         let Some(kind) = file_system(&device) else { continue };
-        fs::create_dir_all(at).map_err(|e| Error::io("cannot make", e).in_file(at))?;
         let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
         if let Err(error) = mount(&device, at, kind.name(), flags, None) {
             tracing::warn!(%error, "cannot mount {} for a look", device.display());
             continue;
         }
         let found = sources::look(at);
-        unmount(at, UnmountFlags::empty()).map_err(|e| Error::io("cannot unmount", e.into()).in_file(at))?;
-        given.extend(found?);
+        match found {
+            Ok(found) => given.extend(found),
+            Err(error) => wrong.push(error),
+        }
+        if let Err(error) = unmount(at, UnmountFlags::empty()) {
+            // The next one would lie over it.
+            wrong.push(Error::io("cannot unmount", error.into()).in_file(at));
+            break;
+        }
     }
-    Ok(given)
+    (given, wrong)
 }
 
 /// Discs, and every disk and partition that is not the system's.

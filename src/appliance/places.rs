@@ -22,6 +22,8 @@ pub const SERVICE_FILE: &str = "/run/landfall-appliance/landfall.toml";
 pub const TRIALS: &str = "/run/landfall-trial/trial.sock";
 /// What the administrator adds to that file.
 pub const SERVICE_MORE: &str = "/var/lib/landfall-appliance/landfall.toml";
+/// The service's file as it last could be used.
+pub const SERVICE_LAST: &str = "/var/lib/landfall-appliance/service-file.last";
 /// Where the partition of the loaders is mounted while it is written to.
 pub const ESP: &str = "/run/landfall-appliance/esp";
 /// Where a medium with settings is mounted while it is read.
@@ -30,10 +32,12 @@ pub const MEDIUM: &str = "/run/landfall-appliance/medium";
 pub const CLAIM: &str = "/var/lib/landfall-appliance/claim.json";
 /// An update that was sent, until it is installed.
 pub const UPDATE: &str = "/var/lib/landfall-appliance/update";
+/// That this system has come up, and is the one that starts from now on.
+pub const CONFIRMED: &str = "/run/landfall-appliance/confirmed";
 /// What was installed since the start, and is tried at the next one.
 pub const NEXT: &str = "/run/landfall-appliance/next.json";
-/// The administrator's token, until it is noted.
-pub const FIRST_TOKEN: &str = "/run/landfall-appliance/first-token";
+/// The administrator's token, until it is noted: the same at every start, for somebody may use it already.
+pub const FIRST_TOKEN: &str = "/var/lib/landfall-appliance/first-token";
 /// That it was.
 pub const WELCOMED: &str = "/var/lib/landfall-appliance/welcomed";
 /// The user of the console.

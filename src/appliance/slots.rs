@@ -110,7 +110,7 @@ pub fn check(manifest: &Manifest, running: &str) -> Result<()> {
             "the update is of {}, and what runs is of {running}: it would bring old faults back",
             manifest.snapshot
         ))
-        .hint("to go back, restart into the other slot, or deploy the older image anew"));
+        .hint("to go back, deploy the older image anew and attach the data disk to it: settings are made anew, and sources need new certificates"));
     }
     for (what, part, at_most) in [
         ("root", &manifest.root, layout::ROOT_SIZE),
@@ -273,7 +273,7 @@ pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: 
     drop(device);
     drop_caches();
     read_back(other, &manifest.root)?;
-    esp.choose(&Choice { slot, trial: Some(Trial { slot: target, tried: false }) })?;
+    esp.choose(&Choice { slot, trial: Some(Trial { slot: target, tried: false, instead: false }) })?;
     Ok(manifest)
 }
 
@@ -286,6 +286,8 @@ pub enum Came {
     Up,
     /// The new system did not come up, and this is the old one.
     Back(Slot),
+    /// There is a new system, and it was not tried: the loader could not note that it would.
+    NotTried(Slot),
 }
 
 /// Tells the loader that this system has come up.
@@ -313,7 +315,9 @@ pub fn confirm(boot: &Boot) -> Result<Came> {
             esp.choose(&Choice { slot, trial: None })?;
             Ok(Came::Back(trial.slot))
         }
-        _ => Ok(Came::Nothing),
+        // Installed before this start: those that come later are not confirmed here.
+        Some(trial) => Ok(Came::NotTried(trial.slot)),
+        None => Ok(Came::Nothing),
     }
 }
 

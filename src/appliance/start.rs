@@ -1,7 +1,7 @@
 //! The steps of the appliance's start, each run by a unit of its own (`packaging/appliance/units`). Each may run again, and says what stands in
 //! the way instead of failing: a machine that cannot be reached helps nobody.
 
-use super::disks::{self, Choice, Layout};
+use super::disks::{self, Choice, Claim, FoundDisk, Holds, Layout};
 use super::helper::NextSystem;
 use super::kept::Kept;
 use super::problems::{self, Problem};
@@ -10,6 +10,7 @@ use super::{apply, disc, media, places, programs, state};
 use crate::authority::Authority;
 use crate::ops::service::{Access, Service};
 use crate::report::api::Role;
+use crate::service::config::Config;
 use landfall_boot::appliance::init::Boot;
 use landfall_image::{Error, Result};
 use std::collections::BTreeSet;
@@ -20,7 +21,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A system that is tried has this long to come up.
-const TRIAL_WITHIN: Duration = Duration::from_secs(300);
+const TRIAL_WITHIN: Duration = Duration::from_secs(600);
+/// With no new disk in this time there is none to come, before a vault is made: controllers of servers take some seconds.
+const DISKS_QUIET: Duration = Duration::from_secs(5);
 
 /// The state partition.
 ///
@@ -36,21 +39,15 @@ pub fn state() -> Result<()> {
 /// Where this is no appliance.
 pub fn media() -> Result<()> {
     let boot = state::boot()?;
-    let mut found = Vec::new();
-    match media::look(&boot) {
-        Ok(given) => {
-            for given in given {
-                let kept = Kept::new(Path::new(places::KEPT));
-                match kept.take_given(&given) {
-                    Ok(true) => {
-                        tracing::info!("settings of {} are new, and are taken", given.identity.source)
-                    }
-                    Ok(false) => {}
-                    Err(error) => found.push(Problem::from(&error)),
-                }
-            }
+    let (given, wrong) = media::look(&boot);
+    let mut found: Vec<Problem> = wrong.iter().map(Problem::from).collect();
+    for given in given {
+        let kept = Kept::new(Path::new(places::KEPT));
+        match kept.take_given(&given) {
+            Ok(true) => tracing::info!("settings of {} are new, and are taken", given.identity.source),
+            Ok(false) => {}
+            Err(error) => found.push(Problem::from(&error)),
         }
-        Err(error) => found.push(Problem::from(&error)),
     }
     problems::tell("2-media", &found);
     Ok(())
@@ -72,18 +69,37 @@ pub fn settings() -> Result<()> {
     ssh_host_key()
 }
 
-/// A host key, where a key lets somebody in and there is none yet.
+/// A host key, where a key lets somebody in and there is none yet that sshd could use.
 fn ssh_host_key() -> Result<()> {
-    let key = Path::new(places::KEPT).join("ssh/ssh_host_ed25519_key");
-    if key.exists() || !Path::new("/run/landfall-appliance/ssh/authorized_keys").exists() {
+    if !Path::new("/run/landfall-appliance/ssh/authorized_keys").exists() {
         return Ok(());
     }
-    fs::create_dir_all(Path::new(places::KEPT).join("ssh"))
-        .map_err(|e| Error::io("cannot make", e).in_file(&key))?;
+    let key = Path::new(places::KEPT).join("ssh/ssh_host_ed25519_key");
+    let public = key.with_extension("pub");
+    // ssh-keygen reads it as sshd does: one that was torn by a lost power is none.
+    let is_good = |key: &Path| {
+        programs::run(programs::SSH_KEYGEN, &["-y", "-P", "", "-f", &key.to_string_lossy()])
+            .is_ok_and(|(code, _)| code == 0)
+    };
+    if key.exists() && is_good(&key) {
+        return Ok(());
+    }
+    // It does not sync what it writes: made in memory, and kept whole or not at all.
+    let new = Path::new(places::RUN).join("host-key");
+    let new_public = new.with_extension("pub");
+    for old in [&new, &new_public] {
+        let _ = fs::remove_file(old);
+    }
     programs::must(
         programs::SSH_KEYGEN,
-        &["-q", "-t", "ed25519", "-N", "", "-C", "landfall", "-f", &key.to_string_lossy()],
+        &["-q", "-t", "ed25519", "-N", "", "-C", "landfall", "-f", &new.to_string_lossy()],
     )?;
+    for (from, to, mode) in [(&new_public, &public, 0o644), (&new, &key, 0o600)] {
+        let bytes = state::read(from)?
+            .ok_or_else(|| Error::io("was not made", std::io::ErrorKind::NotFound.into()).in_file(from))?;
+        state::write(to, &bytes, mode)?;
+        let _ = fs::remove_file(from);
+    }
     Ok(())
 }
 
@@ -98,9 +114,13 @@ pub fn resolv() -> Result<()> {
 /// Whether there is a slot to put an update into.
 ///
 /// # Errors
-/// `Refused` on a disc.
+/// `Refused` on a disc, and while a system is being tried: the other slot has the only one that is known to be good.
 pub fn can_update(boot: &Boot) -> Result<()> {
     match boot.slot {
+        Some(_) if boot.trial && !Path::new(places::CONFIRMED).exists() => {
+            Err(Error::refused("this system is an update that is still being tried")
+                .hint("wait until it has come up, or has given way to the old one: ten minutes at most; then install the other update"))
+        }
         Some(_) => Ok(()),
         None => Err(Error::refused("this system runs from a disc, which cannot be updated in its place").hint(
             "build a newer disc (landfall appliance build -o landfall.iso), put it into the drive instead of this one, and restart: settings, certificates and the vault are on the data disk",
@@ -150,22 +170,23 @@ pub fn grow() -> Result<()> {
     Ok(())
 }
 
-/// The administrator's token, at the first start, for the console to show.
+/// The administrator's token, at the first start and where the vault is one that no token is for, for the console to show.
 ///
 /// # Errors
 /// Where the service gives none.
 pub fn welcome() -> Result<()> {
     const NAME: &str = "admin";
-    if Path::new(places::WELCOMED).exists() {
+    let path = Path::new(places::FIRST_TOKEN);
+    let service = Service::new(&Access::default())?;
+    let there = service.tokens()?.tokens;
+    if !there.is_empty() && (Path::new(places::WELCOMED).exists() || path.exists()) {
         return Ok(());
     }
-    let service = Service::new(&Access::default())?;
-    // One that nobody noted, of a start that was cut off.
-    if service.tokens()?.tokens.iter().any(|token| token.name == NAME) {
-        service.remove_token(NAME)?;
-    }
-    let made = service.make_token(NAME, Role::Admin)?;
-    let path = Path::new(places::FIRST_TOKEN);
+    // Those of another appliance that had the vault stay, and one of a start that was cut off before it was shown.
+    let is_free = |name: &String| !there.iter().any(|token| token.name == *name);
+    let mut names = std::iter::once(NAME.to_owned()).chain((2..).map(|n: u32| format!("{NAME}-{n}")));
+    let name = names.find(is_free).unwrap_or_else(|| NAME.to_owned());
+    let made = service.make_token(&name, Role::Admin)?;
     state::write(path, made.secret.as_bytes(), 0o400)?;
     std::os::unix::fs::chown(path, Some(places::CONSOLE_USER), Some(places::CONSOLE_USER))
         .map_err(|e| Error::io("cannot give to the console", e).in_file(path))
@@ -178,43 +199,100 @@ pub fn welcome() -> Result<()> {
 pub fn data() -> Result<()> {
     let boot = state::boot()?;
     let mut found = Vec::new();
-    if !is_mounted(places::VAULT) {
-        match vault(&boot) {
-            Ok(None) => {}
-            Ok(Some(problem)) => found.push(problem),
-            Err(error) => found.push(Problem::from(&error)),
+    loop {
+        let seen = disks::names();
+        if !is_mounted(places::VAULT) {
+            found.extend(vault(&boot));
         }
+        // Whoever asks while this runs is not heard: a disk that has come meanwhile, or was chosen.
+        if is_mounted(places::VAULT) || (disks::names() == seen && !Path::new(places::CLAIM).exists()) {
+            break;
+        }
+        found.clear();
     }
-    if let Err(error) = service_file() {
-        found.push(Problem::from(&error));
-    }
+    found.extend(service_file());
     problems::tell("3-data", &found);
-    if is_mounted(places::VAULT) {
+    if is_mounted(places::VAULT) && Path::new(places::SERVICE_FILE).exists() {
         // At a start it is waited for anyway; a disk that came later starts it.
         programs::must(programs::SYSTEMCTL, &["start", "--no-block", "landfall.service"])?;
     }
     Ok(())
 }
 
-fn vault(boot: &Boot) -> Result<Option<Problem>> {
+/// The vault's disk in its place; what stands in the way.
+fn vault(boot: &Boot) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let claim = claim().unwrap_or_else(|error| {
+        found.push(Problem::from(&error));
+        None
+    });
+    if let Some(claim) = claim {
+        match chosen(boot, &claim) {
+            Ok(None) => return found,
+            Ok(Some(problem)) => found.push(problem),
+            Err(error) => found.push(Problem::from(&error)),
+        }
+    }
+    // A choice that cannot be had is no reason to leave the vault that is known.
+    match usual(boot) {
+        Ok(problem) => found.extend(problem),
+        Err(error) => found.push(Problem::from(&error)),
+    }
+    found
+}
+
+/// What the administrator chose, once: what is refused now must not be tried at each start.
+fn claim() -> Result<Option<Claim>> {
+    let path = Path::new(places::CLAIM);
+    let Some(bytes) = state::read(path)? else { return Ok(None) };
+    fs::remove_file(path).map_err(|e| Error::io("cannot remove", e).in_file(path))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Error::corrupt(format!("the choice of a disk cannot be understood: {e}"))
+            .in_file(path)
+            .hint("choose it again")
+    })
+}
+
+fn chosen(boot: &Boot, claim: &Claim) -> Result<Option<Problem>> {
     let disks = disks::list(boot);
     let in_memory = disc::is_in_memory(boot);
-    let damaged = state::read(Path::new(places::DAMAGED_STATE))?;
-    let damaged = damaged.as_deref().map(|bytes| Path::new(std::ffi::OsStr::from_bytes(bytes)));
-    if in_memory && let Some(problem) = disc::late(&disks, damaged) {
+    if in_memory && let Some(problem) = late(&disks)? {
         return Ok(Some(problem));
     }
     let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
-    let claim = state::read(Path::new(places::CLAIM))?;
-    let choice = match claim.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
-        Some(claim) => {
-            // Once: what is refused now must not be tried at each start.
-            fs::remove_file(places::CLAIM)
-                .map_err(|e| Error::io("cannot remove", e).in_file(Path::new(places::CLAIM)))?;
-            disks::claimed(&disks, &claim, layout)?
+    take(disks::claimed(&disks, claim, layout)?, in_memory, layout)
+}
+
+fn late(disks: &[FoundDisk]) -> Result<Option<Problem>> {
+    let damaged = state::read(Path::new(places::DAMAGED_STATE))?;
+    let damaged = damaged.as_deref().map(|bytes| Path::new(std::ffi::OsStr::from_bytes(bytes)));
+    Ok(disc::late(disks, damaged))
+}
+
+fn usual(boot: &Boot) -> Result<Option<Problem>> {
+    let known = disks::known()?;
+    let in_memory = disc::is_in_memory(boot);
+    let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
+    if known.is_some() && !in_memory {
+        // By the tables alone: disks without one are many reads.
+        if let choice @ Choice::Mount(..) = disks::choose(&disks::tables(boot), known, layout) {
+            return take(choice, in_memory, layout);
         }
-        None => disks::choose(&disks, disks::known()?, layout),
-    };
+    }
+    let mut disks = disks::list(boot);
+    if known.is_none() && matches!(disks::choose(&disks, known, layout), Choice::Make(_)) {
+        // Nothing is made while a disk that has a vault may still come.
+        disks = disks::settled(boot, DISKS_QUIET, |disks| {
+            disks.iter().any(|disk| matches!(disk.holds, Holds::Vault { .. }))
+        });
+    }
+    if in_memory && let Some(problem) = late(&disks)? {
+        return Ok(Some(problem));
+    }
+    take(disks::choose(&disks, known, layout), in_memory, layout)
+}
+
+fn take(choice: Choice, in_memory: bool, layout: Layout) -> Result<Option<Problem>> {
     match choice {
         Choice::Mount(partition, id) => {
             disks::mount_vault(&partition)?;
@@ -239,28 +317,55 @@ pub fn is_mounted(path: &str) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(1) == Some(path))
 }
 
-/// Certificates, and the service's file: what the appliance says, and over it what the administrator says.
-fn service_file() -> Result<()> {
-    authority()?;
-    let own = own_file();
-    let more = state::read(Path::new(places::SERVICE_MORE))?;
-    let text = match more {
-        None => own.to_string(),
-        Some(bytes) => {
-            let path = Path::new(places::SERVICE_MORE);
-            let text = String::from_utf8(bytes).map_err(|e| Error::corrupt(e.to_string()).in_file(path))?;
-            let more: toml::Table = toml::from_str(&text).map_err(|e| {
-                Error::corrupt(format!(
-                    "the administrator's additions to the service's file cannot be used: {}",
-                    e.message()
-                ))
-                .in_file(path)
-                .hint("correct or remove it; until then the appliance's own settings count alone")
-            })?;
-            over(own, more).to_string()
+/// Certificates, and the service's file: what the appliance says, and over it what the administrator says. What is wrong with either.
+///
+/// With additions that cannot be used the service goes on as it was before them, and is not started where it never was: with the appliance's
+/// own settings it would give up points that they keep.
+fn service_file() -> Vec<Problem> {
+    let mut found = Vec::new();
+    // Where it cannot be made for other addresses than before, the old certificate still is one.
+    found.extend(authority().err().iter().map(Problem::from));
+    let path = Path::new(places::SERVICE_FILE);
+    let made = state::read(Path::new(places::SERVICE_MORE)).and_then(|more| merged(more.as_deref()));
+    let last = Path::new(places::SERVICE_LAST);
+    let text = match made {
+        Ok(text) => {
+            let text = text.into_bytes();
+            if state::read(last).ok().flatten().as_ref() != Some(&text) {
+                found.extend(state::write(last, &text, 0o644).err().iter().map(Problem::from));
+            }
+            Some(text)
+        }
+        Err(error) => {
+            found.push(Problem::from(&error));
+            state::read(last).unwrap_or_default()
         }
     };
-    state::write(Path::new(places::SERVICE_FILE), text.as_bytes(), 0o644)
+    match text.map(|text| state::write(path, &text, 0o644)) {
+        Some(written) => found.extend(written.err().iter().map(Problem::from)),
+        None => found.push(Problem::new(
+            "the service is not started: there is no file of before that it could go on with",
+            "Correct the additions to its file over SSH, or remove them, and restart.",
+        )),
+    }
+    found
+}
+
+/// The service's file with the administrator's additions, which the service can use.
+fn merged(more: Option<&[u8]>) -> Result<String> {
+    let own = own_file();
+    let Some(more) = more else { return Ok(own.to_string()) };
+    let path = Path::new(places::SERVICE_MORE);
+    let wrong = |says: &str| {
+        Error::corrupt(format!("the administrator's additions to the service's file cannot be used: {says}"))
+            .in_file(path)
+            .hint("correct it over SSH, or remove it, and restart; until then the service goes on with what it had before")
+    };
+    let text = std::str::from_utf8(more).map_err(|e| wrong(&e.to_string()))?;
+    let more: toml::Table = toml::from_str(text).map_err(|e| wrong(e.message()))?;
+    let text = over(own, more).to_string();
+    Config::parse(&text, Path::new("/etc/landfall")).map_err(|e| wrong(&e.to_string()))?;
+    Ok(text)
 }
 
 /// What the appliance says to its service.
@@ -382,8 +487,16 @@ pub fn confirm() -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
     }
     let mut found = Vec::new();
-    match slots::confirm(&boot) {
+    let confirmed = slots::confirm(&boot);
+    if confirmed.is_ok() {
+        state::write(Path::new(places::CONFIRMED), b"", 0o644)?;
+    }
+    match confirmed {
         Ok(Came::Nothing) => {}
+        Ok(Came::NotTried(slot)) => found.push(Problem::new(
+            format!("the update in slot {} was not tried: the loader could not write to its partition", slot.name()),
+            "Restart once more. If it is not tried then either, the disk may be failing: deploy the newer image anew, and attach the data disk to it.",
+        )),
         Ok(Came::Up) => tracing::info!("the update has come up, and is what starts from now on"),
         Ok(Came::Back(slot)) => found.push(Problem::new(
             format!("the update in slot {} did not come up: the old system runs again", slot.name()),
@@ -395,12 +508,14 @@ pub fn confirm() -> Result<()> {
     Ok(())
 }
 
-/// True where the service works, or cannot for want of a disk: then it is not the system's fault.
+/// True where the service works; or could not before either, as there never was a vault: then it is not the system's fault. Where there was
+/// one and this system does not see it, the old one is to look for it.
 fn is_up() -> bool {
     let active = |unit: &str| {
         programs::run(programs::SYSTEMCTL, &["is-active", "--quiet", unit]).is_ok_and(|(code, _)| code == 0)
     };
-    active("landfall.service") || (!is_mounted(places::VAULT) && active("landfall-helper.socket"))
+    let had_vault = !matches!(disks::known(), Ok(None));
+    active("landfall.service") || (!had_vault && active("landfall-helper.socket"))
 }
 
 #[cfg(test)]
@@ -414,12 +529,22 @@ mod tests {
         )
         .unwrap();
         let text = over(own_file(), more).to_string();
-        let read = crate::service::config::Config::parse(&text, Path::new("/etc/landfall")).unwrap();
+        let read = Config::parse(&text, Path::new("/etc/landfall")).unwrap();
         assert_eq!(read.vault, Path::new("/elsewhere"));
         assert!(
             text.contains("10.0.0.5:10809") && text.contains("server.pem") && text.contains("[::]:8470"),
             "{text}"
         );
-        crate::service::config::Config::parse(&own_file().to_string(), Path::new("/")).unwrap();
+        Config::parse(&own_file().to_string(), Path::new("/")).unwrap();
+    }
+
+    #[test]
+    fn additions_that_cannot_be_used_are_no_additions_that_are_not_there() {
+        assert!(merged(None).unwrap().contains("10809"));
+        assert!(merged(Some(b"[protect]\nretention = \"1y every 1d\"\n")).unwrap().contains("1y every 1d"));
+        for bad in [&b"[protect"[..], b"[protect]\nretension = \"1y every 1d\"\n", b"\xff"] {
+            let error = merged(Some(bad)).unwrap_err();
+            assert!(error.hint_text().unwrap().contains("before"), "{error}");
+        }
     }
 }

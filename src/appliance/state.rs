@@ -72,7 +72,8 @@ pub fn prepare(boot: &Boot) -> Result<()> {
     };
     let mut in_memory = Vec::new();
     let mounted = partition.and_then(|partition| {
-        let mounted = make(&partition).and_then(|()| mount_state(&partition));
+        let mounted =
+            make(&partition).and_then(|()| mount_state(&partition)).map(|mended| found.extend(mended));
         mounted.inspect_err(|_| {
             let path = partition.to_string_lossy();
             if let Err(error) = write(Path::new(places::DAMAGED_STATE), path.as_bytes(), 0o644) {
@@ -197,22 +198,38 @@ fn copy(from: &Path, device: &File, partition: &Path) -> Result<()> {
     device.sync_all().map_err(failed)
 }
 
-/// Mounts the state.
+/// Mounts the state. What was lost in its repair, where there had to be one.
 ///
 /// # Errors
-/// `Io`
-pub fn mount_state(partition: &Path) -> Result<()> {
-    // Replays the journal; anything that is more than that is for a person to decide, but -p mends what cannot lose data.
-    let (code, text) = programs::run(programs::FSCK_EXT4, &["-p", &partition.to_string_lossy()])?;
-    if code > 1 {
-        tracing::error!("e2fsck ended with {code}: {}", text.trim_end());
+/// `Io`; `Corrupt` where it cannot be repaired.
+pub fn mount_state(partition: &Path) -> Result<Option<Problem>> {
+    // The exit codes are those of e2fsck(8): 4 leaves errors behind, 8 and more did not work.
+    let check = |how: &str| programs::run(programs::FSCK_EXT4, &[how, &partition.to_string_lossy()]);
+    // Replays the journal, and mends what cannot lose anything.
+    let (code, text) = check("-p")?;
+    let mut mended = None;
+    if code >= 4 {
+        tracing::error!("e2fsck -p ended with {code}: {}", text.trim_end());
+        // Settings that are not whole are better than another authority, whose certificates no source has.
+        let (code, text) = check("-y")?;
+        tracing::error!("e2fsck -y ended with {code}: {}", text.trim_end());
+        if code >= 4 {
+            return Err(Error::corrupt(format!("the state partition's file system cannot be repaired: e2fsck ended with {code}"))
+                .in_file(partition)
+                .hint("the disk may be failing. Deploy the appliance anew: the vault is on the data disk and is found again"));
+        }
+        mended = Some(Problem::new(
+            "the file system of settings, certificates and logs was damaged, and has been repaired",
+            "Look through the settings (Network, Time, Keys), and whether sources still connect. The disk may be failing: its messages are in the support bundle.",
+        ));
     }
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
     mount(partition, places::STATE, "ext4", flags, None).map_err(|e| {
         Error::io("cannot mount the state partition", e.into())
             .in_file(partition)
             .hint("deploy the appliance anew: the vault is on the data disk and is found again")
-    })
+    })?;
+    Ok(mended)
 }
 
 #[cfg(test)]

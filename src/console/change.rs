@@ -215,7 +215,7 @@ pub fn disk_form(machine: &Machine, row: usize) -> Option<Result<Form, Problem>>
         }
         DiskRole::Other => {}
     }
-    if !disk.holds.is_empty() {
+    if !disk.holds.is_empty() && !disk.has_vault {
         let says = format!("is not empty: it holds {}", disk.holds.join(", "));
         return no(
             &says,
@@ -223,9 +223,13 @@ pub fn disk_form(machine: &Machine, row: usize) -> Option<Result<Form, Problem>>
         );
     }
     let field = Field::text("Name", "type the disk's name to show that this one is meant", "");
+    let what = match disk.has_vault {
+        true => "There is a vault on it: it is used as it is, with all of its machines and points.",
+        false => "A file system is made on it, which takes all of it.",
+    };
     let about = [
         format!("The disk {} becomes the vault's: {}.", disk.name, size_and_make(disk)),
-        "A file system is made on it, which takes all of it.".to_owned(),
+        what.to_owned(),
         format!("To go on type its name, {}, and press Enter.", disk.name),
     ];
     Some(Ok(Form {

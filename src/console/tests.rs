@@ -39,6 +39,7 @@ fn disk(name: &str, gib: u64, role: DiskRole, holds: &[&str]) -> DiskStatus {
         model: Some("Virtual disk".to_owned()),
         serial: Some(format!("6000c29{name}")),
         holds: holds.iter().map(|one| (*one).to_owned()).collect(),
+        has_vault: false,
         role,
     }
 }

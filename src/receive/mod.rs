@@ -98,6 +98,8 @@ pub struct Certificate {
     pub names: Subject,
     /// SHA-256 of the certificate in DER: its fingerprint.
     pub sha256: [u8; 32],
+    /// SHA-256 of its public key (SubjectPublicKeyInfo in DER): the same for every certificate of that key, however it is written down.
+    pub key: [u8; 32],
     /// What it says that its holder may do.
     pub rights: Rights,
 }
@@ -109,11 +111,13 @@ impl Certificate {
     /// One that was verified, in DER. The subject is empty where it cannot be read.
     pub fn of(der: &[u8]) -> Certificate {
         let parsed = x509_parser::parse_x509_certificate(der);
+        let key = parsed.as_ref().map_or(der, |(_, certificate)| certificate.public_key().raw);
+        let key = Sha256::digest(key).into();
         let (names, rights) = parsed
             .map(|(_, certificate)| (Subject::of(certificate.subject()), Rights::of(&certificate)))
             .unwrap_or_default();
         let subject = names.to_string().chars().take(SUBJECT_AT_MOST).collect();
-        Certificate { subject, names, sha256: Sha256::digest(der).into(), rights }
+        Certificate { subject, names, sha256: Sha256::digest(der).into(), key, rights }
     }
 
     /// The line of the service's file that names it: by its subject, or by its digest where that is too long or not there.
@@ -264,6 +268,7 @@ mod tests {
                 subject: "CN=web01".into(),
                 names: Subject::parse("CN=web01").unwrap(),
                 sha256: [0; 32],
+                key: [0; 32],
             }),
         };
         assert_eq!(far.to_string(), "192.0.2.7:40112 (CN=web01)");

@@ -59,9 +59,10 @@ const VERSIONS: [&str; 6] = [
 ",
     "
     CREATE TABLE certificate (
-        sha256 BLOB PRIMARY KEY, name TEXT NOT NULL, rights TEXT NOT NULL, made INTEGER NOT NULL, taken_back INTEGER
+        sha256 BLOB PRIMARY KEY, key_sha256 BLOB NOT NULL, name TEXT NOT NULL, rights TEXT NOT NULL, made INTEGER NOT NULL, taken_back INTEGER
     ) STRICT;
     CREATE UNIQUE INDEX certificate_name ON certificate (name) WHERE taken_back IS NULL;
+    CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), wall INTEGER NOT NULL, ahead INTEGER NOT NULL) STRICT;
 ",
 ];
 

@@ -13,7 +13,7 @@
 
 use super::Service;
 use super::catalog::Catalog;
-use crate::authority::Authority;
+use crate::authority::{Authority, Issued};
 use crate::moment::Moment;
 use crate::name::Name;
 use crate::receive::rights::Rights;
@@ -43,8 +43,8 @@ impl Service {
 
     /// True where the client's certificate was taken back, or nobody can tell at this moment.
     pub fn is_taken_back(&self, peer: &Peer) -> bool {
-        let Some(Shown { sha256, .. }) = &peer.certificate else { return false };
-        self.catalog().is_taken_back(sha256).unwrap_or_else(|error| {
+        let Some(Shown { key, .. }) = &peer.certificate else { return false };
+        self.catalog().is_taken_back(key).unwrap_or_else(|error| {
             tracing::error!(%error, "whether a certificate was taken back cannot be told: it is not let in");
             true
         })
@@ -95,7 +95,7 @@ impl Service {
             made: Moment::now(),
             taken_back: None,
         };
-        self.catalog().add_certificate(&certificate, &issued.sha256)?;
+        self.catalog().add_certificate(&certificate, &issued)?;
         Ok(CertificateMade {
             version: crate::report::VERSION,
             certificate,
@@ -133,11 +133,11 @@ fn hex(sha256: &[u8; 32]) -> String {
 }
 
 impl Catalog {
-    fn add_certificate(&self, certificate: &Certificate, sha256: &[u8; 32]) -> Result<()> {
+    fn add_certificate(&self, certificate: &Certificate, issued: &Issued) -> Result<()> {
         let all = self.certificates()?;
         if all.len() >= AT_MOST {
             return Err(Error::refused(format!("{AT_MOST} certificates were handed out"))
-                .hint("make the authority anew, and hand out those that are needed"));
+                .hint("use those that are out for several machines: --send and --recover take patterns"));
         }
         if all.iter().any(|one| one.name == certificate.name && one.taken_back.is_none()) {
             return Err(Error::refused(format!("there is a certificate {:?}", certificate.name)).hint(
@@ -149,9 +149,13 @@ impl Catalog {
         }
         let rights = serde_json::to_string(&certificate.rights)
             .map_err(|e| Error::corrupt(format!("rights cannot be written: {e}")))?;
-        let insert = "INSERT INTO certificate (sha256, name, rights, made) VALUES (?1, ?2, ?3, ?4)";
+        let insert =
+            "INSERT INTO certificate (sha256, key_sha256, name, rights, made) VALUES (?1, ?2, ?3, ?4, ?5)";
         let made = super::catalog::signed(certificate.made.0);
-        self.with(|c| c.execute(insert, params![sha256, certificate.name, rights, made])).map(drop)
+        self.with(|c| {
+            c.execute(insert, params![issued.sha256, issued.key_sha256, certificate.name, rights, made])
+        })
+        .map(drop)
     }
 
     /// What was handed out, by name, the oldest of a name first.
@@ -183,8 +187,9 @@ impl Catalog {
         Ok(self.with(|c| c.execute(update, params![name, now]))? > 0)
     }
 
-    fn is_taken_back(&self, sha256: &[u8; 32]) -> Result<bool> {
-        let find = "SELECT 1 FROM certificate WHERE sha256 = ?1 AND taken_back IS NOT NULL";
-        Ok(self.with(|c| c.query_row(find, params![sha256], |_| Ok(())).optional())?.is_some())
+    /// By its key: the digest of a certificate changes with how its signature is written down, which its holder can do.
+    fn is_taken_back(&self, key: &[u8; 32]) -> Result<bool> {
+        let find = "SELECT 1 FROM certificate WHERE key_sha256 = ?1 AND taken_back IS NOT NULL";
+        Ok(self.with(|c| c.query_row(find, params![key], |_| Ok(())).optional())?.is_some())
     }
 }

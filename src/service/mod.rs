@@ -18,6 +18,7 @@ pub mod alarms;
 pub mod api;
 pub mod catalog;
 mod certificates;
+mod clock;
 pub mod config;
 mod coverage;
 mod deltas;
@@ -56,6 +57,7 @@ use crate::vault::upkeep::Wishes;
 use crate::vault::{Trouble, Vault};
 use alarms::Alarms;
 use catalog::Catalog;
+use clock::Clock;
 use config::Config;
 use deltas::Deltas;
 use folders::Watching;
@@ -107,6 +109,7 @@ pub struct Service {
     webhook: Webhook,
     /// About clients that are not named for what they ask for.
     refusals: Complaints,
+    clock: Clock,
     /// Told whenever a certificate was taken back.
     taken_back: watch::Sender<()>,
     /// Milliseconds since 1970 of the last look for what is wrong; 0 for none.
@@ -140,6 +143,7 @@ impl Service {
             Some(_) => catalog.to_tell(webhook::WAITING_AT_MOST)?,
             None => Vec::new(),
         };
+        let clock = Clock::open(&catalog)?;
         let mut service = Service {
             config,
             vault,
@@ -157,6 +161,7 @@ impl Service {
             verifications: Verifications::default(),
             webhook: Webhook::with(untold),
             refusals: Complaints::default(),
+            clock,
             taken_back: watch::Sender::new(()),
             beat: AtomicU64::new(0),
             monitor: OnceLock::new(),

@@ -26,6 +26,12 @@ impl Found {
     }
 }
 
+/// In days where it is that long, else in hours.
+fn coarse(duration: Duration) -> String {
+    let hours = duration.as_secs().div_ceil(3600);
+    if hours >= 48 { format!("{} days", hours / 24) } else { format!("{hours} h") }
+}
+
 impl Service {
     /// Everything that is wrong.
     pub(super) fn wrong(&self, at: Moment) -> Vec<Wrong> {
@@ -66,6 +72,23 @@ impl Service {
                     "The catalog was damaged and is at {aside}: tokens, later names of points, evidence and which certificates were taken back are gone; points are not."
                 ),
                 "Hand out tokens again, and name the points again that must be kept.",
+            );
+        }
+        let time = self.clock.look(&self.catalog);
+        if !time.ahead.is_zero() {
+            found.put(
+                "clock-ahead",
+                Gravity::Critical,
+                None,
+                format!(
+                    "The clock is {} ahead of what it said last and of how long this machine has run since: it was set wrong, or the service was off. Points are given up as if it were {}.",
+                    coarse(time.ahead),
+                    Moment(time.believed)
+                ),
+                &format!(
+                    "If the clock is wrong, set it right. If it is right there is nothing to do: it counts in {}.",
+                    coarse(time.left)
+                ),
             );
         }
         if let Some(why) = self.webhook.trouble() {

@@ -125,6 +125,8 @@ pub struct Trial {
     pub slot: Slot,
     /// True once the loader has started it.
     pub tried: bool,
+    /// True where it is no update: the other slot's system cannot be read.
+    pub instead: bool,
 }
 
 impl Choice {
@@ -133,6 +135,9 @@ impl Choice {
         let mut text = format!("{ENVIRONMENT_HEAD}slot={}\n", self.slot.name());
         if let Some(trial) = self.trial {
             text.push_str(&format!("trial={}\ntries={}\n", trial.slot.name(), u8::from(!trial.tried)));
+            if trial.instead {
+                text.push_str("instead=yes\n");
+            }
         }
         let mut bytes = text.into_bytes();
         bytes.resize(ENVIRONMENT_SIZE, b'#');
@@ -155,6 +160,7 @@ impl Choice {
             Some(name) => Some(Trial {
                 slot: Slot::of(name).ok_or_else(|| wrong("names an unknown slot to try"))?,
                 tried: value("tries") != Some("1"),
+                instead: value("instead") == Some("yes"),
             }),
         };
         Ok(Choice { slot, trial })
@@ -181,12 +187,12 @@ pub fn grub_disc_start(volume: &str) -> String {
 
 /// The loader's configuration, the same for BIOS and UEFI; `disc` is the volume's name of a disc.
 pub fn grub_configuration(disc: Option<&str>) -> String {
-    // Errors only: a console that is used by people is not written over by the kernel. The last console is that of PID 1's messages.
+    // `gpt`: the kernel takes a table's second copy where a lost power has torn the first. Errors only: a console that is used by people is not written over by the kernel. The last console is that of PID 1's messages.
     const KERNEL: &str = "console=ttyS0,115200 console=tty0 quiet loglevel=3 panic=10 rd.systemd.show_status=no systemd.show_status=no \
-        systemd.gpt_auto=no systemd.ssh_auto=no cryptomgr.notests";
+        systemd.gpt_auto=no systemd.ssh_auto=no cryptomgr.notests gpt";
     let start = |slot: &str, more: &str| {
         format!(
-            "if linux /landfall/{slot}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  initrd /landfall/{slot}/initrd\n  boot\nfi\n"
+            "if linux /landfall/{slot}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  if initrd /landfall/{slot}/initrd; then boot; fi\nfi\n"
         )
     };
     if let Some(volume) = disc {
@@ -199,6 +205,7 @@ pub fn grub_configuration(disc: Option<&str>) -> String {
     format!(
         r#"set slot=a
 set other=b
+set instead=no
 load_env -f /landfall/grubenv
 if [ "x$slot" = "xb" ]; then set other=a; else set slot=a; set other=b; fi
 set trying=no
@@ -215,7 +222,7 @@ if [ "x$trying" = "xyes" ]; then
 sleep 30
 reboot
 "#,
-        trial = start("$other", " landfall.trial=yes"),
+        trial = start("$other", " landfall.trial=yes landfall.fallback=$instead"),
         usual = start("$slot", ""),
         fallback = start("$other", " landfall.fallback=yes"),
     )
@@ -229,8 +236,8 @@ mod tests {
     fn the_loader_and_the_system_read_each_other() {
         for choice in [
             Choice { slot: Slot::A, trial: None },
-            Choice { slot: Slot::B, trial: Some(Trial { slot: Slot::A, tried: false }) },
-            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: true }) },
+            Choice { slot: Slot::B, trial: Some(Trial { slot: Slot::A, tried: false, instead: true }) },
+            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: true, instead: false }) },
         ] {
             let bytes = choice.render();
             assert_eq!((bytes.len(), Choice::parse(&bytes).unwrap()), (ENVIRONMENT_SIZE, choice));
@@ -240,7 +247,8 @@ mod tests {
         let file = dir.path().join("grubenv");
         std::fs::write(
             &file,
-            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: false }) }.render(),
+            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: false, instead: false }) }
+                .render(),
         )
         .unwrap();
         let edit = |args: &[&str]| std::process::Command::new("grub-editenv").arg(&file).args(args).output();
@@ -251,7 +259,7 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&list.stdout), "slot=a\ntrial=b\ntries=1\n");
         edit(&["set", "tries=0"]).unwrap();
         let choice = Choice::parse(&std::fs::read(&file).unwrap()).unwrap();
-        assert_eq!(choice.trial, Some(Trial { slot: Slot::B, tried: true }));
+        assert_eq!(choice.trial, Some(Trial { slot: Slot::B, tried: true, instead: false }));
         for bad in
             [&b""[..], b"slot=a\n", b"# GRUB Environment Block\n###", b"# GRUB Environment Block\nslot=c\n"]
         {

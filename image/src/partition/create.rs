@@ -221,7 +221,7 @@ pub fn grown(disk: &dyn Disk) -> Result<Option<Grown>> {
         Ok(primary) => primary,
         Err(what) => {
             return Err(Error::corrupt(format!("the primary partition table is damaged: {what}"))
-                .hint("repair it from its backup first, with sgdisk --load-backup or gdisk"));
+                .hint("repair it from its backup first, with sgdisk --load-backup or gdisk, on a machine that has them"));
         }
     };
     let geometry = Geometry::of(sector_size, Bytes(disk.size().0 / sector_size.0 * sector_size.0))?;

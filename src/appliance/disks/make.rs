@@ -66,7 +66,7 @@ pub fn lay_out(device: &Path, layout: Layout) -> Result<Laid> {
     let about = |what: &str| fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
     let size = Bytes(about("size").trim().parse::<u64>().unwrap_or(0).saturating_mul(512));
     let sector = Bytes(about("queue/logical_block_size").trim().parse().unwrap_or(512));
-    let found = at_device(device, &name)?;
+    let found = at_device(device, &name, true)?;
     if !matches!(found.holds, Holds::Nothing | Holds::Unfinished) {
         return Err(Error::refused("is not empty: it is left alone")
             .in_file(device)

@@ -27,9 +27,11 @@ use landfall_image::partition::{self, Table, TypeId};
 use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, GuestOffset, Result, Source};
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The attribute of a vault whose file system is complete.
@@ -41,6 +43,12 @@ const ENDS: Bytes = Bytes::mib(16);
 /// Places between the ends, and how much of each.
 const PLACES: u64 = 4096;
 const PLACE: usize = 4096;
+/// Disks that are looked at side by side.
+const AT_ONCE: usize = 32;
+/// Between two looks for new ones.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Letters of a device's words.
+const WORDS: usize = 128;
 /// Where the partition begins.
 const START: Bytes = Bytes::mib(1);
 /// What a data disk is made to hold.
@@ -110,34 +118,73 @@ pub struct FoundDisk {
     pub state: Option<PathBuf>,
 }
 
-/// All disks but discs, floppies and what is made of other devices.
-pub fn list(boot: &Boot) -> Vec<FoundDisk> {
-    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
+/// What the kernel calls disks: all but discs, floppies and what is made of other devices.
+pub fn names() -> BTreeSet<String> {
+    let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let other = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
-    names.retain(|name| !other.iter().any(|prefix| name.starts_with(prefix)));
-    names.iter().filter_map(|name| look(boot, name)).collect()
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !other.iter().any(|prefix| name.starts_with(prefix)))
+        .collect()
 }
 
-fn look(boot: &Boot, name: &str) -> Option<FoundDisk> {
+/// All disks, and whether anything is on them.
+pub fn list(boot: &Boot) -> Vec<FoundDisk> {
+    look_at_all(boot, true)
+}
+
+/// All disks by their partition tables alone: one without counts as something.
+pub fn tables(boot: &Boot) -> Vec<FoundDisk> {
+    look_at_all(boot, false)
+}
+
+/// The disks, once no new ones come for `quiet`, or `is_enough`.
+pub fn settled(boot: &Boot, quiet: Duration, is_enough: impl Fn(&[FoundDisk]) -> bool) -> Vec<FoundDisk> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut last = Instant::now();
+    loop {
+        let now = names();
+        if now != seen {
+            found = list(boot);
+            (seen, last) = (now, Instant::now());
+            if is_enough(&found) {
+                return found;
+            }
+        }
+        if last.elapsed() > quiet {
+            return found;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Side by side: one that turns takes half a minute.
+fn look_at_all(boot: &Boot, whole: bool) -> Vec<FoundDisk> {
+    let names: Vec<String> = names().into_iter().collect();
+    let mut found = Vec::new();
+    for some in names.chunks(AT_ONCE) {
+        std::thread::scope(|scope| {
+            let looks: Vec<_> =
+                some.iter().map(|name| scope.spawn(move || look(boot, name, whole))).collect();
+            found.extend(looks.into_iter().filter_map(|look| look.join().ok().flatten()));
+        });
+    }
+    found
+}
+
+fn look(boot: &Boot, name: &str, whole: bool) -> Option<FoundDisk> {
     let about = |what: &str| {
         let text = fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
-        // A hostile or broken device's words come to a terminal.
-        text.trim().chars().filter(|c| !c.is_control()).take(64).collect::<String>()
+        shown(text.trim())
     };
     let sectors: u64 = about("size").parse().ok().filter(|sectors| *sectors > 0)?;
     let device = Path::new("/dev").join(name);
     let sector = Bytes(about("queue/logical_block_size").parse().unwrap_or(512));
-    let serial = match about("device/serial") {
-        serial if serial.is_empty() => about("serial"),
-        serial => serial,
-    };
     let (holds, state) = match device == boot.system {
         true => (Holds::System, None),
         false if about("ro") == "1" => (Holds::Something { what: "read-only".into() }, None),
-        false => match at_device(&device, name) {
+        false => match at_device(&device, name, whole) {
             Ok(found) => (found.holds, found.state),
             Err(error) => (Holds::Unreadable { why: error.to_string() }, None),
         },
@@ -146,11 +193,35 @@ fn look(boot: &Boot, name: &str) -> Option<FoundDisk> {
         size: Bytes(sectors.saturating_mul(512)),
         sector,
         model: about("device/model"),
-        serial,
+        serial: serial(Path::new("/"), name).unwrap_or_default(),
         holds,
         state,
         device,
     })
+}
+
+/// A disk's serial number, as the kernel has it, or as udev has read it off the disk (`/run/udev/data`); both are below `root`.
+pub fn serial(root: &Path, name: &str) -> Option<String> {
+    let text = |path: String| fs::read_to_string(root.join(path)).ok();
+    let kernel = ["device/serial", "serial"]
+        .into_iter()
+        .filter_map(|key| text(format!("sys/block/{name}/{key}")))
+        .map(|text| shown(text.trim()))
+        .find(|text| !text.is_empty());
+    kernel.or_else(|| {
+        let number = text(format!("sys/block/{name}/dev"))?;
+        let known = text(format!("run/udev/data/b{}", number.trim()))?;
+        let value = |key: &str| known.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        value("E:ID_SERIAL_SHORT")
+            .or_else(|| value("E:ID_SCSI_SERIAL"))
+            .map(shown)
+            .filter(|text| !text.is_empty())
+    })
+}
+
+/// A device's words for a terminal: they may be hostile, or broken.
+pub fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(WORDS).collect::<String>().trim().to_owned()
 }
 
 /// What is on a device.
@@ -160,13 +231,18 @@ struct AtDevice {
     table: Option<Table>,
 }
 
-fn at_device(device: &Path, name: &str) -> Result<AtDevice> {
+/// What is on it; without `whole` by its table alone.
+fn at_device(device: &Path, name: &str, whole: bool) -> Result<AtDevice> {
     let disk = landfall_image::raw::open(Source::open(device)?, &Gate::own_folder())?.disk;
     let table = partition::read(disk.as_ref())?;
     let is_state = |entry: &&partition::Entry| entry.kind == TypeId::Gpt(layout::STATE);
     let state = table.iter().flat_map(|table| &table.entries).find(is_state);
     let state = state.map(|entry| landfall_boot::appliance::init::partition_device(name, entry.number));
-    Ok(AtDevice { holds: holds(disk.as_ref(), table.as_ref(), name)?, state, table })
+    let holds = match (&table, whole) {
+        (None, false) => Holds::Something { what: "data without a partition table, or nothing".into() },
+        (table, _) => holds(disk.as_ref(), table.as_ref(), name)?,
+    };
+    Ok(AtDevice { holds, state, table })
 }
 
 fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
@@ -358,7 +434,7 @@ pub fn mount_vault(partition: &Path) -> Result<()> {
             false => Error::io("cannot mount the vault", e.into()),
         };
         error.in_file(partition).hint(
-            "look at the disk's own messages first (support bundle, kernel.log); then xfs_repair, run by somebody who knows it: nothing is repaired by itself",
+            "look at the disk's own messages first (support bundle, journal/kernel.txt); then xfs_repair, run by somebody who knows it: nothing is repaired by itself",
         )
     })?;
     let user = rustix::fs::Uid::from_raw(places::SERVICE_USER);

@@ -9,8 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Changes of disks and networks take seconds; an update is written to a disk after it was sent.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
+/// Changes of disks and networks take seconds; an update is written to a disk after it was sent, and a large disk has to be made. The helper
+/// gives up before.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(22 * 60);
 /// Journals of a few hundred MiB are less when they are packed.
 const BUNDLE_AT_MOST: u64 = 1 << 30;
 

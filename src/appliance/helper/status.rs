@@ -91,6 +91,8 @@ pub struct DiskStatus {
     pub serial: Option<String>,
     /// What udev finds on it: `gpt`, `ext4`, `LVM2_member`; empty where it finds nothing.
     pub holds: Vec<String>,
+    /// It has a vault's partition: one of before, of another appliance, or one whose making was cut off.
+    pub has_vault: bool,
     /// What it is to the appliance.
     pub role: DiskRole,
 }

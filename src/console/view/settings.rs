@@ -115,6 +115,7 @@ pub fn disks(state: &State, width: usize) -> Page {
         let role = match disk.role {
             DiskRole::System => "this system",
             DiskRole::Data => "THE VAULT",
+            DiskRole::Other if disk.has_vault => "has a vault, which is not used",
             DiskRole::Other if disk.holds.is_empty() => "empty",
             DiskRole::Other => "not used",
         };

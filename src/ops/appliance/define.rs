@@ -38,6 +38,10 @@ pub fn targets(kind: &str) -> &'static [&'static str] {
     }
 }
 
+/// Where libvirt keeps images: what its definition names. Not where the image is built: the same inputs give the same bytes in every folder,
+/// and the script beside it puts the image's real place in.
+const FOLDER: &str = "/var/lib/libvirt/images";
+
 /// The machine for a target, with its one disk in `file`, and where it is placed.
 ///
 /// # Errors
@@ -55,8 +59,6 @@ pub fn machine(
             .hint("take letters, digits and -")
     };
     let (name, file) = (text(image.file_stem()).ok_or_else(odd)?, text(image.file_name()).ok_or_else(odd)?);
-    let folder =
-        std::path::absolute(image).ok().and_then(|path| path.parent().map(Path::to_owned)).ok_or_else(odd)?;
     let mut machine = Machine::new(name, MEMORY);
     machine.annotation =
         Some("landfall, the machine of a recovery site. Attach an empty disk for the vault.".into());
@@ -75,7 +77,7 @@ pub fn machine(
         disk.file.clone_from(&file);
     }
     let placement = Placement {
-        folder: text(Some(folder.as_os_str())).ok_or_else(odd)?,
+        folder: FOLDER.to_owned(),
         disks: vec![PlacedDisk { file, format, virtual_size: size, ..PlacedDisk::default() }],
         asks: ASKS.to_vec(),
         asks_network: true,

@@ -5,10 +5,8 @@ use super::stream::Stream;
 use crate::receive::{Certificate, ExportName, Exports, Opened, Peer, Place};
 use landfall_image::nbd::handshake::{Chosen, Denied, Encryption, Handshake, Offer, Offers, Step};
 use landfall_image::{Error, Kind, Result};
-use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::io::AsyncReadExt;
 use tokio::task::block_in_place;
@@ -27,7 +25,7 @@ pub(super) struct Guest {
 pub(super) struct Host<'a> {
     pub exports: &'a dyn Exports,
     pub limits: &'a Limits,
-    pub tls: Option<&'a Arc<ServerConfig>>,
+    pub tls: Option<&'a ServerCertificate>,
     pub stopping: &'a AtomicBool,
 }
 
@@ -109,7 +107,7 @@ impl Host<'_> {
         let (Stream::Tcp(stream), Some(tls)) = (stream, self.tls) else {
             return Err(Error::unsupported("there is no TLS on this connection"));
         };
-        let stream = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream).await.map_err(|e| {
+        let stream = tls.acceptor().accept(stream).await.map_err(|e| {
             Error::refused(format!("the TLS handshake failed: {e}"))
                 .hint("check that the client has a certificate of the authority that the receiver was given")
         })?;

@@ -2,8 +2,9 @@
 
 use super::config::Listen;
 use crate::doors::{self, SocketFile};
+use crate::server_certificate::ServerCertificate;
 use landfall_image::Result;
-use rustls::ServerConfig;
+use landfall_image::nbd::TlsFiles;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 /// A socket that is open for clients.
 pub(super) enum Door {
     Unix(UnixListener, SocketFile),
-    Tcp(TcpListener, Option<Arc<ServerConfig>>),
+    Tcp(TcpListener, Option<Arc<ServerCertificate>>),
 }
 
 pub(super) fn open(listen: &Listen) -> Result<Door> {
@@ -19,7 +20,10 @@ pub(super) fn open(listen: &Listen) -> Result<Door> {
         Listen::Unix(path) => doors::unix(path).map(|(listener, file)| Door::Unix(listener, file)),
         Listen::Tcp { address, tls, .. } => {
             // Certificates first: a port is not taken in vain.
-            let tls = tls.as_ref().map(landfall_image::nbd::TlsFiles::server).transpose()?;
+            let open = |files: &TlsFiles| {
+                ServerCertificate::open("the NBD receiver", files.clone(), TlsFiles::server).map(Arc::new)
+            };
+            let tls = tls.as_ref().map(open).transpose()?;
             Ok(Door::Tcp(doors::tcp(*address)?, tls))
         }
     }

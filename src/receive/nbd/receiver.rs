@@ -9,8 +9,8 @@ use super::stats::{Export, Ledger, Stats};
 use super::stream::Stream;
 use crate::doors::{self, Complaints, Gate, Ticket};
 use crate::receive::{Ended, ExportName, Exports, Peer, Place};
+use crate::server_certificate::{LOOKED_AT, ServerCertificate};
 use landfall_image::{Error, Result};
-use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -149,13 +149,18 @@ impl Socket {
 async fn attend(
     shared: Arc<Shared>,
     socket: Socket,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerCertificate>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut guests = JoinSet::new();
+    let mut looks = tokio::time::interval(LOOKED_AT);
     loop {
         let taken = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
+            _ = looks.tick(), if tls.is_some() => {
+                tls.iter().for_each(|tls| block_in_place(|| tls.look()));
+                continue;
+            }
             Some(done) = guests.join_next(), if !guests.is_empty() => {
                 report(done);
                 continue;
@@ -220,7 +225,7 @@ async fn serve(
     shared: Arc<Shared>,
     stream: Stream,
     place: Place,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerCertificate>>,
     (slot, ticket): (OwnedSemaphorePermit, Ticket),
     mut stop: watch::Receiver<bool>,
 ) {
@@ -229,7 +234,7 @@ async fn serve(
     let host = Host {
         exports: &*shared.exports,
         limits: &shared.limits,
-        tls: tls.as_ref(),
+        tls: tls.as_deref(),
         stopping: &shared.stopping,
     };
     let greeted = tokio::select! {

@@ -14,7 +14,6 @@
 mod answer;
 mod call;
 mod caller;
-mod certificate;
 mod flow;
 mod handlers;
 mod limits;

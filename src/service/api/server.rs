@@ -9,18 +9,19 @@
 
 use super::answer::{Place, router};
 use super::caller::{Guest, Origin};
-use super::certificate::Certificate;
 use super::flow::Flowing;
 use super::limits::Limits;
 use super::line::{Line, Patient};
 use crate::doors::{self, Complaints, Gate, SocketFile, Ticket};
 use crate::receive::Certificate as Proved;
-use crate::service::Service;
+use crate::server_certificate::{LOOKED_AT, ServerCertificate};
+use crate::service::{Service, config};
 use axum::Router;
 use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use landfall_image::nbd::TlsFiles;
 use landfall_image::{Error, Result};
 use std::io;
 use std::net::SocketAddr;
@@ -36,8 +37,6 @@ use tokio::task::JoinSet;
 const BREATH: Duration = Duration::from_millis(100);
 /// How often it is looked whether a body is on its way still.
 const TICK: Duration = Duration::from_millis(500);
-/// How often it is looked whether certificates have changed.
-const LOOK: Duration = Duration::from_secs(10);
 
 enum Door {
     Local(std::os::unix::net::UnixListener, SocketFile),
@@ -54,7 +53,7 @@ pub struct Api {
 pub(super) struct Shared {
     pub service: Arc<Service>,
     pub limits: Limits,
-    tls: Option<Certificate>,
+    tls: Option<ServerCertificate>,
     network: Gate,
     local: Gate,
     pub work: Semaphore,
@@ -71,7 +70,12 @@ pub(super) struct Shared {
 pub fn bind(service: &Arc<Service>, limits: Limits) -> Result<Api> {
     let config = service.config();
     // Certificates first: a port is not taken in vain.
-    let tls = config.api.as_ref().map(Certificate::open).transpose()?;
+    let open = |api: &config::Api| {
+        let (certificate, key) = (Some(api.certificate.clone()), Some(api.key.clone()));
+        let files = TlsFiles { ca: api.clients_ca.clone(), certificate, key };
+        ServerCertificate::open("the API", files, TlsFiles::server_that_asks)
+    };
+    let tls = config.api.as_ref().map(open).transpose()?;
     let (local, file) = doors::unix(&config.api_socket())?;
     if config.viewer.is_some() {
         // Who comes in is looked at besides.
@@ -137,7 +141,7 @@ impl Api {
         let shared = Arc::clone(&self.shared);
         let looking = tokio::spawn(async move {
             while let Some(tls) = &shared.tls {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(LOOKED_AT).await;
                 tls.look();
             }
         });

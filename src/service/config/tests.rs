@@ -68,6 +68,7 @@ fn an_empty_file_is_a_configuration_and_each_part_counts() {
             subject: subject.to_owned(),
             names: Subject::parse(subject).unwrap(),
             sha256: [0; 32],
+            key: [0; 32],
             rights: Rights { send: vec!["db*".into()], recover: vec!["web01".into()] },
         }),
     };

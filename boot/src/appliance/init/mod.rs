@@ -13,6 +13,7 @@
 mod disc;
 mod drivers;
 mod found;
+mod other;
 
 pub use disc::DISC;
 pub use found::{Boot, Disk, Seen, partition_device};
@@ -107,7 +108,21 @@ fn start() -> io::Result<Never> {
         }
         std::thread::sleep(PAUSE);
     };
-    let mut boot = found::mount_root(boot, "/new")?;
+    let (slot, esp) = (boot.slot.filter(|_| !boot.trial), boot.esp.clone());
+    let mut boot = match found::mount_root(boot, "/new") {
+        Ok(boot) => boot,
+        Err(error) => {
+            if let (Some(slot), Some(esp)) = (slot, esp) {
+                say(&match other::ask(&esp, slot) {
+                    Ok(()) => {
+                        format!("landfall: slot {} cannot be read: the other one is tried next", slot.name())
+                    }
+                    Err(error) => format!("landfall: the other slot cannot be asked for: {error}"),
+                });
+            }
+            return Err(error);
+        }
+    };
     fs::create_dir_all("/run/landfall-boot")?;
     boot.trouble.extend(drivers.trouble());
     machine_id();

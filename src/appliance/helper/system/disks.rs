@@ -2,8 +2,10 @@
 //! proc(5)). No byte of a disk is read here: it may come from anybody.
 
 use super::text;
+use crate::appliance::disks;
 use crate::appliance::helper::status::{DiskRole, DiskStatus};
 use landfall_boot::appliance::init::Boot;
+use landfall_boot::appliance::layout;
 use landfall_image::Bytes;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,7 +45,7 @@ fn disk(root: &Path, is_system: bool, name: String, mounts: &str) -> Option<Disk
     }
     let numbers = devices(root, &name);
     let mut holds = BTreeSet::new();
-    let mut serial = value("serial").or_else(|| value("device/serial"));
+    let mut has_vault = false;
     for number in &numbers {
         let known = text(root, &format!("run/udev/data/b{number}")).unwrap_or_default();
         for line in known.lines() {
@@ -51,8 +53,9 @@ fn disk(root: &Path, is_system: bool, name: String, mounts: &str) -> Option<Disk
                 Some(("ID_FS_TYPE" | "ID_PART_TABLE_TYPE", kind)) => {
                     holds.insert(kind.to_owned());
                 }
-                Some(("ID_SERIAL_SHORT" | "ID_SCSI_SERIAL", own)) if serial.is_none() => {
-                    serial = Some(own.to_owned())
+                // udev's blkid, of a partition: its type, as its table says.
+                Some(("ID_PART_ENTRY_TYPE", kind)) => {
+                    has_vault |= kind.parse::<uuid::Uuid>().is_ok_and(|kind| kind == layout::VAULT);
                 }
                 _ => {}
             }
@@ -74,14 +77,13 @@ fn disk(root: &Path, is_system: bool, name: String, mounts: &str) -> Option<Disk
     } else {
         DiskRole::Other
     };
-    let shown = |text: String| {
-        text.chars().filter(|c| !c.is_control()).take(128).collect::<String>().trim().to_owned()
-    };
+    let shown = |text: String| disks::shown(&text);
     Some(DiskStatus {
         size,
         model: value("device/model").or_else(|| value("device/vendor")).map(shown),
-        serial: serial.map(shown),
+        serial: disks::serial(root, &name),
         holds: holds.into_iter().map(shown).collect(),
+        has_vault,
         role,
         name,
     })

@@ -17,7 +17,7 @@ use super::status::{Memory, Status, SystemStatus, TimeStatus};
 use crate::appliance::disks::Claim;
 use crate::appliance::kept::Loaded;
 use crate::appliance::network::{Learnt, STATE, resolv_conf};
-use crate::appliance::{places, problems, start, state};
+use crate::appliance::{places, problems, slots, start, state};
 use crate::moment::Moment;
 use crate::ops::appliance::SNAPSHOT;
 use landfall_boot::appliance::init::{BOOT_FILE, Boot};
@@ -25,7 +25,7 @@ use landfall_image::{Bytes, Error, Result};
 use run::Run;
 use rustix::time::{ClockId, Timespec, clock_settime};
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Lines that the unit of the settings leaves: what could not be done as it is set.
@@ -208,6 +208,11 @@ impl Machine for System {
     }
 
     fn claim_disk(&self, disk: &str, serial: &str) -> Result<Vec<String>> {
+        if start::is_mounted(places::VAULT) {
+            return Err(Error::refused("this appliance has its vault on another disk already").hint(
+                "to go on with this one instead, power off, detach the disk with the vault, start, and choose again",
+            ));
+        }
         // Done by the unit that has the rights; what it found is told as a problem.
         let claim = Claim { disk: disk.to_owned(), serial: serial.to_owned() };
         let text = serde_json::to_vec(&claim).map_err(|e| Error::corrupt(e.to_string()))?;
@@ -228,10 +233,23 @@ impl Machine for System {
     fn update(&self, update: &mut dyn Read) -> Result<Vec<String>> {
         let path = &self.root.join(places::UPDATE.trim_start_matches('/'));
         let failed = |e| Error::io("cannot keep the update", e).in_file(path);
-        let mut file = fs::File::create(path).map_err(failed)?;
-        std::io::copy(update, &mut file).and_then(|_| file.sync_all()).map_err(failed)?;
-        drop(file);
-        let done = Run::InstallUpdate.done();
+        // Before hundreds of MiB of something else are kept.
+        let mut magic = [0; slots::MAGIC.len()];
+        update.read_exact(&mut magic).map_err(failed)?;
+        if magic != *slots::MAGIC {
+            return Err(Error::refused("this is no update").hint(
+                "landfall appliance build -o landfall.update --sign KEY makes one; images and discs are deployed, not installed",
+            ));
+        }
+        let done = fs::File::create(path)
+            .and_then(|mut file| {
+                file.write_all(&magic)?;
+                std::io::copy(update, &mut file)?;
+                file.sync_all()
+            })
+            .map_err(failed)
+            .and_then(|()| Run::InstallUpdate.done());
+        // Whatever came of it: it takes the room of settings.
         let _ = fs::remove_file(path);
         done?;
         told(&self.root, "5-update")?;

@@ -1,0 +1,192 @@
+//! What time it is for whoever gives points up. A clock that jumps forward makes all points old at once: a host whose own clock is wrong, a
+//! year that somebody has mistyped, a server of time that lies.
+//!
+//! ```text
+//! as far as time has passed, and a day at most -> the clock is believed, however far it goes back
+//! further                                      -> the time that was expected; an alarm; after seven days the clock is believed
+//! ```
+//! What is expected is what the clock said last, and how long this machine has run since (`CLOCK_BOOTTIME`); it is kept in the catalog. A
+//! service that was off for longer than three days cannot tell that from a jump: points are kept for seven days more then.
+//!
+//! Deliberately absent: the times of points, which are those of the clock, and setting the clock.
+
+use super::catalog::{Catalog, signed};
+use crate::moment::Moment;
+use landfall_image::Result;
+use rusqlite::{OptionalExtension, params};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Forward by more than this, beyond what has passed, the clock is not believed.
+const JUMP: Duration = Duration::from_secs(24 * 3600);
+/// The same at a start: the service may have been off.
+const OFF: Duration = Duration::from_secs(3 * 24 * 3600);
+/// With nobody doing anything about it for as long, the clock is right.
+pub(super) const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Between two times that are kept.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// The service's clock.
+pub(super) struct Clock(Mutex<State>);
+
+/// All in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    /// What is believed, since 1970.
+    believed: u64,
+    /// What this machine had run for then.
+    ran: u64,
+    /// How long the clock is ahead.
+    ahead: u64,
+    /// By how much it may jump.
+    jump: u64,
+    /// What was kept last.
+    kept: u64,
+}
+
+/// The clock, and whether it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Time {
+    /// For giving points up.
+    pub believed: u64,
+    /// By how much the machine's clock is ahead of that; 0 where it is believed.
+    pub ahead: Duration,
+    /// Until it is believed.
+    pub left: Duration,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl State {
+    /// One that begins at `wall`, or goes on from what was kept of another start.
+    fn new(kept: Option<(u64, u64)>, wall: u64, ran: u64) -> State {
+        let (believed, ahead) = kept.unwrap_or((wall, 0));
+        State { believed, ran, ahead, jump: millis(OFF), kept: believed }
+    }
+
+    fn look(&mut self, wall: u64, ran: u64) -> Time {
+        let passed = ran.saturating_sub(self.ran);
+        let expected = self.believed.saturating_add(passed);
+        self.ran = ran;
+        let is_ahead = wall > expected.saturating_add(self.jump);
+        self.ahead = if is_ahead { self.ahead.saturating_add(passed) } else { 0 };
+        if is_ahead && self.ahead < millis(PATIENCE) {
+            self.believed = expected;
+            let left = Duration::from_millis(millis(PATIENCE) - self.ahead);
+            return Time { believed: expected, ahead: Duration::from_millis(wall - expected), left };
+        }
+        (self.believed, self.ahead, self.jump) = (wall, 0, millis(JUMP));
+        Time { believed: wall, ahead: Duration::ZERO, left: Duration::ZERO }
+    }
+}
+
+fn ran() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    millis(Duration::from_secs(now.tv_sec.unsigned_abs())) + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
+impl Clock {
+    /// Goes on from what the catalog has.
+    pub(super) fn open(catalog: &Catalog) -> Result<Clock> {
+        let kept = catalog.clock()?;
+        Ok(Clock(Mutex::new(State::new(kept, Moment::now().0, ran()))))
+    }
+
+    /// What time it is; kept from time to time.
+    pub(super) fn look(&self, catalog: &Catalog) -> Time {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = state.look(Moment::now().0, ran());
+        if time.believed.abs_diff(state.kept) >= millis(KEPT) {
+            match catalog.keep_clock(time.believed, state.ahead) {
+                Ok(()) => state.kept = time.believed,
+                Err(error) => tracing::error!(%error, "what time it is cannot be kept"),
+            }
+        }
+        time
+    }
+}
+
+impl Catalog {
+    fn clock(&self) -> Result<Option<(u64, u64)>> {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let found = self.with(|c| c.query_row("SELECT wall, ahead FROM clock", [], row).optional())?;
+        Ok(found.map(|(wall, ahead)| (wall.unsigned_abs(), ahead.unsigned_abs())))
+    }
+
+    fn keep_clock(&self, wall: u64, ahead: u64) -> Result<()> {
+        let put = "INSERT OR REPLACE INTO clock (id, wall, ahead) VALUES (1, ?1, ?2)";
+        self.with(|c| c.execute(put, params![signed(wall), signed(ahead)])).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const DAY: u64 = 24 * HOUR;
+    const YEAR: u64 = 365 * DAY;
+    const START: u64 = 56 * YEAR;
+
+    #[test]
+    fn a_clock_is_believed_as_far_as_time_has_passed() {
+        let mut state = State::new(None, START, 5);
+        for hour in 0..100 {
+            let time = state.look(START + hour * HOUR, 5 + hour * HOUR);
+            assert_eq!((time.believed, time.ahead), (START + hour * HOUR, Duration::ZERO));
+        }
+        // Somebody sets it right, back and forth by hours; and back by years.
+        let mut ran = 5 + 100 * HOUR;
+        for wall in [START + 120 * HOUR, START + 90 * HOUR, START - 10 * YEAR] {
+            assert_eq!(state.look(wall, ran).believed, wall);
+            ran += 1;
+        }
+    }
+
+    #[test]
+    fn a_jump_is_believed_when_nobody_minds_it_for_a_week() {
+        let mut state = State::new(None, START, 0);
+        state.look(START, 0);
+        let wrong = |ran: u64| START + 10 * YEAR + ran;
+        for hour in 1..=7 * 24 - 1 {
+            let time = state.look(wrong(hour * HOUR), hour * HOUR);
+            assert_eq!(time.believed, START + hour * HOUR);
+            assert_eq!(time.ahead, Duration::from_millis(10 * YEAR));
+        }
+        assert_eq!(state.look(wrong(169 * HOUR), 169 * HOUR).believed, wrong(169 * HOUR));
+        // Put right before: it counts anew.
+        let mut state = State::new(None, START, 0);
+        state.look(START, 0);
+        state.look(wrong(100 * HOUR), 100 * HOUR);
+        assert_eq!(state.look(START + 101 * HOUR, 101 * HOUR).believed, START + 101 * HOUR);
+        assert_eq!(state.look(wrong(200 * HOUR), 200 * HOUR).believed, START + 200 * HOUR);
+    }
+
+    #[test]
+    fn a_start_goes_on_from_what_was_kept() {
+        // Off for a weekend, and off for a month.
+        assert_eq!(
+            State::new(Some((START, 0)), START + 2 * DAY, 7).look(START + 2 * DAY, 7).believed,
+            START + 2 * DAY
+        );
+        let mut state = State::new(Some((START, 0)), START + 30 * DAY, 7);
+        assert_eq!(state.look(START + 30 * DAY, 7).believed, START);
+        // Starts in between do not begin the week anew, nor does a second start believe what the first did not.
+        let mut state = State::new(Some((state.believed, 6 * DAY)), START + 36 * DAY, 0);
+        assert_eq!(state.look(START + 36 * DAY, 0).believed, START);
+        assert_eq!(state.look(START + 37 * DAY, DAY).believed, START + 37 * DAY);
+    }
+
+    #[test]
+    fn it_is_kept_in_the_catalog() {
+        let dir = tempfile::tempdir().unwrap();
+        let (catalog, _) = Catalog::open(&dir.path().join("catalog.db")).unwrap();
+        assert_eq!(catalog.clock().unwrap(), None);
+        for kept in [(START, 0), (START + 1, DAY)] {
+            catalog.keep_clock(kept.0, kept.1).unwrap();
+            assert_eq!(catalog.clock().unwrap(), Some(kept));
+        }
+    }
+}
