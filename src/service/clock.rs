@@ -27,6 +27,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEPT: Duration = Duration::from_secs(60);
 
 /// The service's clock.
+#[derive(Debug)]
 pub(super) struct Clock(Mutex<State>);
 
 /// All in milliseconds.

@@ -3,6 +3,7 @@
 use super::config::Limits;
 use super::stream::Stream;
 use crate::receive::{Certificate, ExportName, Exports, Opened, Peer, Place};
+use crate::server_certificate::ServerCertificate;
 use landfall_image::nbd::handshake::{Chosen, Denied, Encryption, Handshake, Offer, Offers, Step};
 use landfall_image::{Error, Kind, Result};
 use std::cell::RefCell;
