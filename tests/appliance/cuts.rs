@@ -482,6 +482,34 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     });
     drop(running);
     // A further start does not try again.
+    let running = site.start();
+    site.up();
+    assert_eq!(slots(&site).0, "a");
+    // One that came up once and cannot be read any longer gives way, too, and that is told.
+    let file = File::open(&update).unwrap();
+    let done = site.ssh().arg("landfall appliance update -").stdin(file).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    drop(running);
+    let running = site.start();
+    site.up();
+    let settled = || {
+        site.wait_for("the update is settled", || {
+            site.there("systemctl is-active landfall-confirm.service || true") == "active"
+        });
+    };
+    settled();
+    assert_eq!(slots(&site).0, "b");
+    site.there("dd if=/dev/zero of=/dev/vda4 bs=4096 count=1 conv=notrunc oflag=direct 2>&1; sync");
+    drop(running);
+    let running = site.start();
+    site.up();
+    assert_eq!(slots(&site).0, "a");
+    site.wait_for("it is told", || {
+        let told = site.there("cat /run/landfall-appliance/problems.d/* 2>/dev/null || true");
+        told.contains("cannot be read; the other one runs")
+    });
+    settled();
+    drop(running);
     let _running = site.start();
     site.up();
     assert_eq!(slots(&site).0, "a");

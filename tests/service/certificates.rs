@@ -4,6 +4,7 @@ use super::*;
 use crate::receive::nbdsh::python;
 use crate::service::api::{err, out};
 use landfall::authority::Authority;
+use landfall::receive::rights::Rights;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -63,11 +64,31 @@ fn a_certificate_allows_what_it_was_handed_out_for() {
     ));
     let authority = Authority::open(&site.path("own")).unwrap();
     let here = BTreeSet::from([IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-    authority.server(&BTreeSet::from(["localhost".to_owned()]), &here).unwrap();
+    // Its address comes later, as DHCP's do.
+    let names = BTreeSet::from(["localhost".to_owned()]);
+    authority.server(&names, &BTreeSet::new()).unwrap();
     for machine in ["web01", "db01"] {
         site.protect(machine, &["sda"], 8 << 20);
     }
     site.start();
+    let early =
+        authority.client("early", &Rights { send: vec!["web01".into()], recover: Vec::new() }).unwrap();
+    std::fs::create_dir(site.path("early")).unwrap();
+    for (name, content) in
+        [("ca-cert.pem", &early.ca), ("client-cert.pem", &early.certificate), ("client-key.pem", &early.key)]
+    {
+        std::fs::write(site.path("early").join(name), content).unwrap();
+    }
+    let nothing = site.path("nothing");
+    std::fs::write(&nothing, vec![0; 8 << 20]).unwrap();
+    let first = qemu_img(&site.path("early"), nbd, "web01/sda", &nothing, true);
+    assert!(err(&first).contains("ertificate"), "{}", err(&first));
+    authority.server(&names, &here).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !qemu_img(&site.path("early"), nbd, "web01/sda", &nothing, true).status.success() {
+        assert!(Instant::now() < end, "the receiver keeps the certificate without its address");
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let secret = site.document(&["token", "add", "admin", "--role", "admin"]);
     let secret = secret["secret"].as_str().unwrap().to_owned();
     let url = format!("https://127.0.0.1:{api}");
