@@ -270,6 +270,83 @@ mod tests {
         assert!(!out.status.success(), "a client's certificate is none of a server");
     }
 
+    /// The same certificate with the other signature that verifies: of (r, s) and (r, n - s) both do (SEC 1, 4.1.4).
+    fn with_the_other_signature(der: &[u8]) -> Vec<u8> {
+        const ORDER: [u8; 32] = [
+            0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
+            0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        ];
+        let (_, read) = x509_parser::parse_x509_certificate(der).unwrap();
+        let signature = &read.signature_value.data;
+        let r_len = usize::from(signature[3]);
+        let (r, s) = (&signature[2..4 + r_len], &signature[6 + r_len..]);
+        let mut wide = [0; 32];
+        let digits = s.strip_prefix(&[0]).unwrap_or(s);
+        wide[32 - digits.len()..].copy_from_slice(digits);
+        let (mut other, mut borrow) = ([0; 32], 0);
+        for at in (0..32).rev() {
+            let digit = i32::from(ORDER[at]) - i32::from(wide[at]) - borrow;
+            borrow = i32::from(digit < 0);
+            other[at] = u8::try_from(digit.rem_euclid(256)).unwrap();
+        }
+        let first = other.iter().position(|byte| *byte != 0).unwrap();
+        let mut integer = other[first..].to_vec();
+        if integer[0] >= 128 {
+            integer.insert(0, 0);
+        }
+        let tagged = |tag: u8, content: &[u8]| {
+            let len = u16::try_from(content.len()).unwrap().to_be_bytes();
+            let mut out = vec![tag];
+            match len {
+                [0, short] if short < 128 => out.push(short),
+                [0, one] => out.extend([0x81, one]),
+                two => out.extend([0x82, two[0], two[1]]),
+            }
+            out.extend(content);
+            out
+        };
+        let signature = tagged(0x30, &[r, &tagged(2, &integer)].concat());
+        let tbs = read.tbs_certificate.as_ref();
+        let begin = der.windows(tbs.len()).position(|window| window == tbs).unwrap();
+        let before = &der[begin..der.len() - read.signature_value.data.len() - 3];
+        tagged(0x30, &[before, &tagged(3, &[&[0][..], &signature].concat())].concat())
+    }
+
+    #[test]
+    fn a_certificate_is_the_same_with_its_other_signature() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let rights = Rights { send: vec!["*".into()], recover: Vec::new() };
+        let issued = authority.client("hv1", &rights).unwrap();
+        let der = x509_parser::pem::parse_x509_pem(issued.certificate.as_bytes()).unwrap().1.contents;
+        let other = with_the_other_signature(&der);
+        let read = crate::receive::Certificate::of(&other);
+        assert!(read.sha256 != issued.sha256);
+        assert_eq!((read.key, read.rights), (issued.key_sha256, rights));
+        std::fs::write(dir.path().join("other.der"), other).unwrap();
+        let out = Command::new("openssl")
+            .args(["verify", "-CAfile", "ca.pem", "-purpose", "sslclient", "other.der"])
+            .current_dir(dir.path())
+            .output();
+        match out {
+            Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
+            Err(_) => {
+                eprintln!("SKIPPED: a_certificate_is_the_same_with_its_other_signature: no openssl here")
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_authority_is_refused() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dir in [&one, &two] {
+            Authority::open(dir.path()).unwrap();
+        }
+        std::fs::copy(two.path().join("ca.key"), one.path().join("ca.key")).unwrap();
+        let Err(error) = Authority::open(one.path()) else { panic!("another key is taken") };
+        assert!(error.to_string().contains("another certificate"), "{error}");
+    }
+
     #[test]
     fn half_of_a_first_start_is_done_again_and_damage_is_told() {
         let dir = tempfile::tempdir().unwrap();
