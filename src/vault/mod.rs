@@ -52,6 +52,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use storage::{Folder, Storage};
 use uuid::Uuid;
 
@@ -127,6 +128,11 @@ pub enum Trouble {
 /// Machines with something to be told of.
 pub type Troubles = BTreeMap<Name, Trouble>;
 
+/// A program that is being started has the files of whoever starts it for a moment, locks included; and one that was killed still has its own.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LOCK_LOOKS: Duration = Duration::from_millis(20);
+
 impl Vault {
     /// Opens a vault, or makes one in an empty folder.
     ///
@@ -143,11 +149,15 @@ impl Vault {
         let lock =
             std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
         let lock = lock.map_err(failed("cannot make the lock"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Error::refused("another process works on this vault")
-                .in_file(root)
-                .hint("ask that one (landfall status), or stop it: systemctl stop landfall")
-        })?;
+        let end = Instant::now() + LOCK_WITHIN;
+        while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            if Instant::now() > end {
+                return Err(Error::refused("another process works on this vault")
+                    .in_file(root)
+                    .hint("ask that one (landfall status), or stop it: systemctl stop landfall"));
+            }
+            std::thread::sleep(LOCK_LOOKS);
+        }
         let storage: Arc<dyn Storage> = Arc::new(Folder::new(root));
         let size = storage.room()?.map_or(u64::MAX, |(_, size)| size);
         Vault::on(storage, Limits::of_room(size), Some(lock), &running::boot_id())
