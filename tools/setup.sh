@@ -209,7 +209,6 @@ test)
     need mksquashfs squashfs-tools
     need shellcheck shellcheck
     need xmllint libxml2-utils
-    need shellcheck shellcheck
     need virsh libvirt-clients
     need libvirtd libvirt-daemon
     need "/usr/lib/$(uname -m)-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so" libvirt-daemon-driver-qemu
@@ -223,6 +222,11 @@ test)
     need qemu-storage-daemon qemu-system-common
     need nbdinfo libnbd-bin
     need nbdkit nbdkit
+    # Discs by other readers and writers; SSH into the appliance.
+    need xorriso xorriso
+    need isoinfo genisoimage
+    need ssh-keygen openssh-client
+    need openssl openssl
     need fio fio
     # Its merge-diff is the other reader and writer of RBD's streams.
     need rbd ceph-common
