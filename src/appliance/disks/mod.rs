@@ -613,15 +613,15 @@ mod tests {
         let size = Bytes::gib(2);
         let file = File::create(&path).unwrap();
         file.set_len(size.0).unwrap();
-        assert_eq!(at_device(&path, "disk").unwrap().holds, Holds::Nothing);
+        assert_eq!(at_device(&path, "disk", true).unwrap().holds, Holds::Nothing);
         for at in [0u64, 5000, (16 << 20) - 1, size.0 - 1, size.0 - (16 << 20)] {
             file.write_all_at(&[1], at).unwrap();
-            assert!(matches!(at_device(&path, "disk").unwrap().holds, Holds::Something { .. }), "{at}");
+            assert!(matches!(at_device(&path, "disk", true).unwrap().holds, Holds::Something { .. }), "{at}");
             file.write_all_at(&[0], at).unwrap();
         }
         // A file system without a table, somewhere in the middle.
         file.write_all_at(&vec![1; 4 << 20], 1 << 30).unwrap();
-        assert!(matches!(at_device(&path, "disk").unwrap().holds, Holds::Something { .. }));
+        assert!(matches!(at_device(&path, "disk", true).unwrap().holds, Holds::Something { .. }));
         file.write_all_at(&vec![0; 4 << 20], 1 << 30).unwrap();
     }
 
@@ -639,13 +639,13 @@ mod tests {
             for (table, is_complete) in [(table.clone(), false), (make::complete(&table), true)] {
                 for (at, bytes) in table.areas(size).unwrap() {
                     file.write_all_at(&bytes, at.0).unwrap();
-                    let now = at_device(&path, "sdb").unwrap().holds;
+                    let now = at_device(&path, "sdb", true).unwrap().holds;
                     assert!(
                         matches!(now, Holds::Unfinished | Holds::Vault { .. }),
                         "{layout:?} {is_complete} {now:?}"
                     );
                 }
-                let now = at_device(&path, "sdb").unwrap();
+                let now = at_device(&path, "sdb", true).unwrap();
                 let vault = Holds::Vault { id, partition: format!("/dev/sdb{number}").into() };
                 assert_eq!(now.holds, if is_complete { vault } else { Holds::Unfinished });
                 let state = (layout == Layout::StateAndVault).then(|| PathBuf::from("/dev/sdb1"));
@@ -665,7 +665,7 @@ mod tests {
             for (at, bytes) in others.areas(size).unwrap() {
                 file.write_all_at(&bytes, at.0).unwrap();
             }
-            assert!(matches!(at_device(&path, "sdb").unwrap().holds, Holds::Something { .. }));
+            assert!(matches!(at_device(&path, "sdb", true).unwrap().holds, Holds::Something { .. }));
         }
     }
 }
