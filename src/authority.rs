@@ -41,6 +41,8 @@ pub struct Authority {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
     ca: String,
+    /// Held by who may make files there.
+    _lock: Option<File>,
 }
 
 fn odd(e: impl std::fmt::Display) -> Error {
@@ -59,7 +61,7 @@ fn plain(name: &str) -> Result<()> {
 }
 
 impl Authority {
-    /// Opens the authority, made where there is none.
+    /// Opens the authority, made where there is none. Whoever else opens it waits until this one is dropped.
     ///
     /// # Errors
     /// `Io`; `Corrupt` where a file is there and cannot be used: it is not replaced, since sources trust it.
@@ -78,7 +80,7 @@ impl Authority {
         if let Some(ca) = text(&certificate)? {
             let pem = text(&key)?.ok_or_else(|| odd("its key is gone").in_file(&key))?;
             let issuer = issuer(&ca, &pem, &key)?;
-            return Ok(Authority { folder: folder.to_owned(), issuer, ca });
+            return Ok(Authority { folder: folder.to_owned(), issuer, ca, _lock: Some(lock) });
         }
         let pair = KeyPair::generate().map_err(odd)?;
         let mut params = usual("landfall authority")?;
@@ -91,7 +93,7 @@ impl Authority {
         let ca = params.self_signed(&pair).map_err(odd)?.pem();
         small_file::write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
         small_file::write(&certificate, ca.as_bytes(), 0o644)?;
-        Ok(Authority { folder: folder.to_owned(), issuer: Issuer::new(params, pair), ca })
+        Ok(Authority { folder: folder.to_owned(), issuer: Issuer::new(params, pair), ca, _lock: Some(lock) })
     }
 
     /// The SHA-256 of its certificate, in pairs of hexadecimal digits.
@@ -118,7 +120,7 @@ impl Authority {
         };
         let (ca, pem) = (text(certificate)?, text(key)?);
         let issuer = issuer(&ca, &pem, key)?;
-        Ok(Authority { folder, issuer, ca })
+        Ok(Authority { folder, issuer, ca, _lock: None })
     }
 
     /// A certificate for a client of that name, who may do that.
@@ -231,6 +233,7 @@ mod tests {
         let print = authority.fingerprint().unwrap();
         // The same one after a restart; another address makes another certificate, with the same key.
         let key = std::fs::read(folder.join("server.key")).unwrap();
+        drop(authority);
         let again = Authority::open(&folder).unwrap();
         assert_eq!(again.fingerprint().unwrap(), print);
         assert!(again.server(&names, &BTreeSet::from(["10.0.0.6".parse().unwrap()])).unwrap());

@@ -8,7 +8,7 @@ use landfall_image::nbd::TlsFiles;
 use rustls::ServerConfig;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,6 +19,8 @@ pub struct ServerCertificate {
     files: TlsFiles,
     read: fn(&TlsFiles) -> Result<Arc<ServerConfig>>,
     current: RwLock<(Stamp, Arc<ServerConfig>)>,
+    /// What could not be used last, and was told.
+    told: Mutex<Option<Stamp>>,
 }
 
 /// As often it is looked whether there is another one.
@@ -39,7 +41,7 @@ impl ServerCertificate {
     ) -> Result<ServerCertificate> {
         let stamp = ServerCertificate::stamp(&files);
         let tls = read(&files)?;
-        Ok(ServerCertificate { of, files, read, current: RwLock::new((stamp, tls)) })
+        Ok(ServerCertificate { of, files, read, current: RwLock::new((stamp, tls)), told: Mutex::default() })
     }
 
     fn stamp(files: &TlsFiles) -> Stamp {
@@ -68,6 +70,10 @@ impl ServerCertificate {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = (stamp, tls);
             }
             Err(error) => {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.replace(stamp) == Some(stamp) {
+                    return;
+                }
                 tracing::error!(%error, "{}: the new certificate cannot be used; it keeps the one it has", self.of);
             }
         }

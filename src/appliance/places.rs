@@ -38,6 +38,8 @@ pub const CONFIRMED: &str = "/run/landfall-appliance/confirmed";
 pub const NEXT: &str = "/run/landfall-appliance/next.json";
 /// The administrator's token, until it is noted: the same at every start, for somebody may use it already.
 pub const FIRST_TOKEN: &str = "/var/lib/landfall-appliance/first-token";
+/// The vault whose service it is for, as [`VAULT_ID`] has it.
+pub const TOKEN_VAULT: &str = "/var/lib/landfall-appliance/first-token.vault";
 /// That it was.
 pub const WELCOMED: &str = "/var/lib/landfall-appliance/welcomed";
 /// The user of the console.

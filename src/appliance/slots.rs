@@ -259,6 +259,7 @@ pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: 
     let esp = Esp::mount(boot)?;
     // From here on the other slot is not what it was: it must not be tried.
     esp.choose(&Choice { slot, trial: None })?;
+    let _ = fs::remove_file(places::NEXT);
     esp.put(target, "vmlinuz", &manifest.kernel, update)?;
     esp.put(target, "initrd", &manifest.initrd, update)?;
     let failed = |e| Error::io("cannot write the new system", e).in_file(other);
@@ -286,6 +287,8 @@ pub enum Came {
     Up,
     /// The new system did not come up, and this is the old one.
     Back(Slot),
+    /// This system could not be read at the start before, and the other slot was no help.
+    Again,
     /// There is a new system, and it was not tried: the loader could not note that it would.
     NotTried(Slot),
 }
@@ -313,7 +316,7 @@ pub fn confirm(boot: &Boot) -> Result<Came> {
         }
         Some(trial) if trial.tried => {
             esp.choose(&Choice { slot, trial: None })?;
-            Ok(Came::Back(trial.slot))
+            Ok(if trial.instead { Came::Again } else { Came::Back(trial.slot) })
         }
         // Installed before this start: those that come later are not confirmed here.
         Some(trial) => Ok(Came::NotTried(trial.slot)),

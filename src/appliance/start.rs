@@ -17,9 +17,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// What says that the administrator's choice of a disk is still there.
+const CLAIM_STAYS: &str = "the choice of a disk cannot be removed";
 /// A system that is tried has this long to come up.
 const TRIAL_WITHIN: Duration = Duration::from_secs(600);
 /// With no new disk in this time there is none to come, before a vault is made: controllers of servers take some seconds.
@@ -117,7 +120,7 @@ pub fn resolv() -> Result<()> {
 /// `Refused` on a disc, and while a system is being tried: the other slot has the only one that is known to be good.
 pub fn can_update(boot: &Boot) -> Result<()> {
     match boot.slot {
-        Some(_) if boot.trial && !Path::new(places::CONFIRMED).exists() => {
+        Some(_) if boot.trial && !boot.fallback && !Path::new(places::CONFIRMED).exists() => {
             Err(Error::refused("this system is an update that is still being tried")
                 .hint("wait until it has come up, or has given way to the old one: ten minutes at most; then install the other update"))
         }
@@ -145,8 +148,6 @@ pub fn update() -> Result<()> {
             let running = state::read(Path::new(crate::ops::appliance::SNAPSHOT))?.unwrap_or_default();
             slots::install(&boot, &mut file, key.as_deref(), String::from_utf8_lossy(&running).trim())
         });
-    // Whatever waited before is not there any longer: the slot was written over.
-    let _ = fs::remove_file(places::NEXT);
     let found: Vec<Problem> = match installed {
         Ok(manifest) => {
             let next = NextSystem { version: manifest.version, snapshot: manifest.snapshot };
@@ -179,7 +180,13 @@ pub fn welcome() -> Result<()> {
     let path = Path::new(places::FIRST_TOKEN);
     let service = Service::new(&Access::default())?;
     let there = service.tokens()?.tokens;
-    if !there.is_empty() && (Path::new(places::WELCOMED).exists() || path.exists()) {
+    // Shown, and of this vault: another one's service does not know it, and one that was cut off while it was written nobody can read.
+    let is_shown = || {
+        let of_console = fs::metadata(path).is_ok_and(|meta| meta.uid() == places::CONSOLE_USER);
+        let vault = state::read(Path::new(places::TOKEN_VAULT)).ok().flatten();
+        of_console && vault.is_some() && vault == state::read(Path::new(places::VAULT_ID)).ok().flatten()
+    };
+    if !there.is_empty() && (Path::new(places::WELCOMED).exists() || is_shown()) {
         return Ok(());
     }
     // Those of another appliance that had the vault stay, and one of a start that was cut off before it was shown.
@@ -188,6 +195,9 @@ pub fn welcome() -> Result<()> {
     let name = names.find(is_free).unwrap_or_else(|| NAME.to_owned());
     let made = service.make_token(&name, Role::Admin)?;
     state::write(path, made.secret.as_bytes(), 0o400)?;
+    if let Some(vault) = state::read(Path::new(places::VAULT_ID))? {
+        state::write(Path::new(places::TOKEN_VAULT), &vault, 0o644)?;
+    }
     std::os::unix::fs::chown(path, Some(places::CONSOLE_USER), Some(places::CONSOLE_USER))
         .map_err(|e| Error::io("cannot give to the console", e).in_file(path))
 }
@@ -199,18 +209,34 @@ pub fn welcome() -> Result<()> {
 pub fn data() -> Result<()> {
     let boot = state::boot()?;
     let mut found = Vec::new();
+    let file = service_file();
     loop {
         let seen = disks::names();
         if !is_mounted(places::VAULT) {
             found.extend(vault(&boot));
         }
         // Whoever asks while this runs is not heard: a disk that has come meanwhile, or was chosen.
-        if is_mounted(places::VAULT) || (disks::names() == seen && !Path::new(places::CLAIM).exists()) {
+        let is_chosen = Path::new(places::CLAIM).exists();
+        if is_mounted(places::VAULT) || found.iter().any(|problem| problem.says.starts_with(CLAIM_STAYS)) {
+            break;
+        }
+        if disks::names() == seen && !is_chosen {
             break;
         }
         found.clear();
     }
-    found.extend(service_file());
+    if is_mounted(places::VAULT) {
+        // Chosen while the vault was found by itself: at the next start it would count.
+        match claim() {
+            Ok(None) => {}
+            Ok(Some(claim)) => found.push(Problem::new(
+                format!("{} was not taken: this appliance has found its vault on another disk meanwhile", claim.disk),
+                "To go on with that one instead, power off, detach the disk with the vault, start, and choose again.",
+            )),
+            Err(error) => found.push(Problem::from(&error)),
+        }
+    }
+    found.extend(file);
     problems::tell("3-data", &found);
     if is_mounted(places::VAULT) && Path::new(places::SERVICE_FILE).exists() {
         // At a start it is waited for anyway; a disk that came later starts it.
@@ -245,7 +271,7 @@ fn vault(boot: &Boot) -> Vec<Problem> {
 fn claim() -> Result<Option<Claim>> {
     let path = Path::new(places::CLAIM);
     let Some(bytes) = state::read(path)? else { return Ok(None) };
-    fs::remove_file(path).map_err(|e| Error::io("cannot remove", e).in_file(path))?;
+    fs::remove_file(path).map_err(|e| Error::io(CLAIM_STAYS, e).in_file(path))?;
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         Error::corrupt(format!("the choice of a disk cannot be understood: {e}"))
             .in_file(path)
@@ -309,6 +335,14 @@ fn take(choice: Choice, in_memory: bool, layout: Layout) -> Result<Option<Proble
         Choice::Nothing(problem) => return Ok(Some(problem)),
     }
     Ok(None)
+}
+
+fn is_mounted_from_a_disk(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(1) == Some(path))
+        .is_some_and(|line| line.starts_with("/dev/"))
 }
 
 /// True where something is mounted there.
@@ -479,6 +513,10 @@ pub fn confirm() -> Result<()> {
     let boot = state::boot()?;
     let end = Instant::now() + TRIAL_WITHIN;
     while boot.trial && !is_up() {
+        // Where it stands in for one that cannot be read there is no better one to go back to.
+        if boot.fallback && Instant::now() > end {
+            break;
+        }
         if Instant::now() > end {
             tracing::error!("the new system has not come up: back to the old one");
             programs::must(programs::SYSTEMCTL, &["reboot"])?;
@@ -493,6 +531,10 @@ pub fn confirm() -> Result<()> {
     }
     match confirmed {
         Ok(Came::Nothing) => {}
+        Ok(Came::Again) => found.push(Problem::new(
+            "this system could not be read at the start before, and there is no other one that starts",
+            "The disk may be failing: its messages are in the support bundle. Deploy the appliance anew, and attach the data disk to it.",
+        )),
         Ok(Came::NotTried(slot)) => found.push(Problem::new(
             format!("the update in slot {} was not tried: the loader could not write to its partition", slot.name()),
             "Restart once more. If it is not tried then either, the disk may be failing: deploy the newer image anew, and attach the data disk to it.",
@@ -514,8 +556,18 @@ fn is_up() -> bool {
     let active = |unit: &str| {
         programs::run(programs::SYSTEMCTL, &["is-active", "--quiet", unit]).is_ok_and(|(code, _)| code == 0)
     };
+    // In memory nobody knows what there was before.
+    if !is_mounted_from_a_disk(places::STATE) {
+        return false;
+    }
     let had_vault = !matches!(disks::known(), Ok(None));
-    active("landfall.service") || (!had_vault && active("landfall-helper.socket"))
+    // The service's file is what the search for the data disk leaves.
+    let is_set_up = || {
+        Path::new(places::SERVICE_FILE).exists()
+            && active("landfall-settings.service")
+            && active("landfall-console@tty1.service")
+    };
+    active("landfall.service") || (!had_vault && is_set_up() && active("landfall-helper.socket"))
 }
 
 #[cfg(test)]

@@ -198,10 +198,18 @@ fn copy(from: &Path, device: &File, partition: &Path) -> Result<()> {
     device.sync_all().map_err(failed)
 }
 
+/// Reads a partition from its beginning to its end.
+fn can_be_read(partition: &Path) -> Result<()> {
+    let failed = |e| Error::io("cannot be read", e).in_file(partition);
+    let mut file = File::open(partition).map_err(failed)?;
+    std::io::copy(&mut file, &mut std::io::sink()).map_err(failed)?;
+    Ok(())
+}
+
 /// Mounts the state. What was lost in its repair, where there had to be one.
 ///
 /// # Errors
-/// `Io`; `Corrupt` where it cannot be repaired.
+/// `Io`
 pub fn mount_state(partition: &Path) -> Result<Option<Problem>> {
     // The exit codes are those of e2fsck(8): 4 leaves errors behind, 8 and more did not work.
     let check = |how: &str| programs::run(programs::FSCK_EXT4, &[how, &partition.to_string_lossy()]);
@@ -210,18 +218,34 @@ pub fn mount_state(partition: &Path) -> Result<Option<Problem>> {
     let mut mended = None;
     if code >= 4 {
         tracing::error!("e2fsck -p ended with {code}: {}", text.trim_end());
-        // Settings that are not whole are better than another authority, whose certificates no source has.
-        let (code, text) = check("-y")?;
-        tracing::error!("e2fsck -y ended with {code}: {}", text.trim_end());
-        if code >= 4 {
-            return Err(Error::corrupt(format!("the state partition's file system cannot be repaired: e2fsck ended with {code}"))
-                .in_file(partition)
-                .hint("the disk may be failing. Deploy the appliance anew: the vault is on the data disk and is found again"));
-        }
-        mended = Some(Problem::new(
-            "the file system of settings, certificates and logs was damaged, and has been repaired",
-            "Look through the settings (Network, Time, Keys), and whether sources still connect. The disk may be failing: its messages are in the support bundle.",
-        ));
+        const LOOK: &str = "Look through the settings (Network, Time, Keys), and whether sources still connect. The disk may be failing: its messages are in the support bundle.";
+        // What cannot be read at this moment would be written over: it may be readable at the next start.
+        mended = Some(match can_be_read(partition) {
+            Err(error) => {
+                Problem::new(format!("the disk of settings, certificates and logs is failing: {error}"), LOOK)
+            }
+            Ok(()) => {
+                // Settings that are not whole are better than another authority, whose certificates no source has. A second look mends what the
+                // first has uncovered.
+                let mut code = 4;
+                for _ in 0..2 {
+                    if code >= 4 {
+                        let (now, text) = check("-y")?;
+                        tracing::error!("e2fsck -y ended with {now}: {}", text.trim_end());
+                        code = now;
+                    }
+                }
+                let says = match code >= 4 {
+                    false => {
+                        "the file system of settings, certificates and logs was damaged, and has been repaired"
+                    }
+                    true => {
+                        "the file system of settings, certificates and logs is damaged, and cannot be repaired"
+                    }
+                };
+                Problem::new(says, LOOK)
+            }
+        });
     }
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
     mount(partition, places::STATE, "ext4", flags, None).map_err(|e| {

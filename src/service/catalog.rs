@@ -62,7 +62,7 @@ const VERSIONS: [&str; 6] = [
         sha256 BLOB PRIMARY KEY, key_sha256 BLOB NOT NULL, name TEXT NOT NULL, rights TEXT NOT NULL, made INTEGER NOT NULL, taken_back INTEGER
     ) STRICT;
     CREATE UNIQUE INDEX certificate_name ON certificate (name) WHERE taken_back IS NULL;
-    CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), wall INTEGER NOT NULL, ahead INTEGER NOT NULL) STRICT;
+    CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), believed INTEGER NOT NULL, latest INTEGER NOT NULL, ahead INTEGER NOT NULL) STRICT;
 ",
 ];
 

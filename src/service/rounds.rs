@@ -294,7 +294,7 @@ impl Service {
             }
         };
         // A clock that jumps must not make all points old.
-        let time = self.clock.look(&self.catalog).believed;
+        let time = self.time().now();
         let done = upkeep::run(watched.machine(), retention, &wishes, time, &pace)?;
         if done.points > 0 {
             tracing::debug!(machine = %name, ?done, "points were given up");

@@ -74,7 +74,7 @@ impl Service {
                 "Hand out tokens again, and name the points again that must be kept.",
             );
         }
-        let time = self.clock.look(&self.catalog);
+        let time = self.time();
         if !time.ahead.is_zero() {
             found.put(
                 "clock-ahead",

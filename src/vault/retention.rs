@@ -109,6 +109,29 @@ pub fn shown_duration(duration: Duration) -> String {
     shown.map_or_else(|| format!("{seconds}s"), |(name, unit)| format!("{}{name}", seconds / unit))
 }
 
+/// What time it is, in milliseconds since 1970: by itself a time that everything is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// What is believed: what is older than this grows old by it.
+    pub believed: u64,
+    /// What the clock says, which may be wrong: what was made since is as old as that says, or it would never grow old.
+    pub clock: u64,
+}
+
+impl From<u64> for Now {
+    fn from(now: u64) -> Now {
+        Now { believed: now, clock: now }
+    }
+}
+
+impl Now {
+    /// How old something of that time is, in milliseconds.
+    pub fn age(&self, time: u64) -> u64 {
+        let now = if time > self.believed { self.clock } else { self.believed };
+        now.saturating_sub(time)
+    }
+}
+
 impl Retention {
     /// The rules, the shortest span first.
     pub fn rules(&self) -> &[Rule] {
@@ -120,13 +143,14 @@ impl Retention {
         self.0.last().map_or(Duration::ZERO, |rule| rule.span)
     }
 
-    /// The records of the points that are kept, of `points` in their order; `now` is in milliseconds since 1970.
-    pub fn kept(&self, points: &[Checkpoint], now: u64) -> BTreeSet<u64> {
+    /// The records of the points that are kept, of `points` in their order.
+    pub fn kept(&self, points: &[Checkpoint], now: impl Into<Now>) -> BTreeSet<u64> {
+        let now = now.into();
         let mut kept: BTreeSet<u64> = points.last().map(|point| point.sequence).into_iter().collect();
         kept.extend(points.iter().filter(|point| point.mark.tag.is_some()).map(|point| point.sequence));
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         for rule in &self.0 {
-            let oldest = now.saturating_sub(millis(rule.span));
+            let span = millis(rule.span);
             let mut chosen: BTreeMap<u64, &Checkpoint> = BTreeMap::new();
             for point in points {
                 let of_applications = |point: &Checkpoint| point.mark.consistency == Consistency::Application;
@@ -136,7 +160,7 @@ impl Retention {
                 }
             }
             // Chosen of all, then looked at by age: the first of an interval does not change when it grows too old.
-            let young = chosen.values().filter(|point| point.time >= oldest);
+            let young = chosen.values().filter(|point| now.age(point.time) <= span);
             kept.extend(young.map(|point| point.sequence));
         }
         kept
@@ -212,6 +236,29 @@ mod tests {
                 .filter(|point| point.time / 1000 < now - day)
                 .all(|point| point.time % 3_600_000 == 0)
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_not_believed_gives_up_nothing_of_before_and_thins_what_is_new() {
+        let retention = Retention::default();
+        let day = 24 * 3600;
+        // A day of points a minute apart; then the clock jumps by ten years, and there are three days more.
+        let (before, after) = (20_000 * day, 23_650 * day);
+        let minutes = |from: u64, days: u64| (0..days * 24 * 60).map(move |minute| from + minute * 60);
+        let times: Vec<u64> = minutes(before, 1).chain(minutes(after, 3)).collect();
+        let points: Vec<Checkpoint> = (1..).zip(times).map(|(n, time)| point(n, time)).collect();
+        let now = Now { believed: (before + day) * 1000, clock: (after + 3 * day) * 1000 };
+        let kept = retention.kept(&points, now);
+        let of = |from: u64, to: u64| {
+            points
+                .iter()
+                .filter(|p| (from..to).contains(&(p.time / 1000)) && kept.contains(&p.sequence))
+                .count()
+        };
+        assert_eq!(of(before, before + day), 24 * 60);
+        assert_eq!(of(after, after + 2 * day), 48);
+        assert_eq!(of(after + 2 * day, after + 3 * day), 24 * 60);
+        assert!(retention.kept(&points, now.clock).len() < 24 * 60 + 60);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::journal::segment::Segment;
 use super::journal::start::has_begun;
 use super::journal::{Batch, Checkpoint};
 use super::machine::Machine;
-use super::retention::Retention;
+use super::retention::{Now, Retention};
 use landfall_image::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -54,7 +54,7 @@ pub struct Wishes {
     pub given_up: BTreeSet<u64>,
 }
 
-/// Does what there is to do. `now` is in milliseconds since 1970; `pace` is called with the bytes that were written since: to be slow on purpose; its error ends the work.
+/// Does what there is to do. `pace` is called with the bytes that were written since: to be slow on purpose; its error ends the work.
 ///
 /// # Errors
 /// As the storage's; corrupt where the journal or the base is not what was written. No point is lost then.
@@ -62,9 +62,10 @@ pub fn run(
     machine: &Machine,
     retention: &Retention,
     wishes: &Wishes,
-    now: u64,
+    now: impl Into<Now>,
     pace: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Done> {
+    let now: Now = now.into();
     let _one = machine.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
     // It was taken out of the vault: there may be another one of its name by now.
     if machine.journal().is_shut() {
@@ -82,7 +83,7 @@ pub fn run(
     let span =
         retention.rules().first().map_or(0, |rule| u64::try_from(rule.span.as_millis()).unwrap_or(u64::MAX));
     // A machine that writes little would fill one segment for days, and nothing in it could be given up.
-    if machine.journal().active_since().is_some_and(|since| since.saturating_add(span / PARTS) < now) {
+    if machine.journal().active_since().is_some_and(|since| now.age(since) > span / PARTS) {
         machine.journal().close_segment();
     }
     machine.journal().seal()?;
@@ -151,7 +152,7 @@ fn groups(
     keep: &BTreeSet<u64>,
     durable: u64,
     span: u64,
-    now: u64,
+    now: Now,
 ) -> Result<Vec<Vec<Arc<Segment>>>> {
     let all = sealed(machine);
     let limits = machine.journal().limits();
@@ -159,7 +160,7 @@ fn groups(
     for segment in &all {
         let points = of(points, segment);
         let surplus = surplus(points, keep);
-        let is_old = points.last().is_some_and(|last| last.time.saturating_add(span) < now);
+        let is_old = points.last().is_some_and(|last| now.age(last.time) > span);
         wanted.push(segment.last <= durable && is_old && surplus > 0 && 2 * surplus >= points.len());
     }
     // Records and bytes: asked for where they count, of some among thousands.

@@ -32,6 +32,8 @@ use std::path::{Path, PathBuf};
 pub const PROBLEMS: &str = "/run/landfall-appliance/problems";
 /// Files of the kernel and of networkd have less.
 const FILE_AT_MOST: u64 = 1 << 20;
+/// With less than this part of it free the state is full.
+const FULL: u64 = 20;
 /// The first moment of 2024: a clock before it was never set.
 const EARLIEST: Moment = Moment(1_704_067_200_000);
 
@@ -55,6 +57,18 @@ impl System {
 
     fn text(&self, path: &str) -> Option<String> {
         text(&self.root, path)
+    }
+
+    /// Settings that are set, certificates for other addresses and logs need room.
+    fn full_state(&self) -> Option<String> {
+        let room = rustix::fs::statvfs(&self.root.join(places::STATE.trim_start_matches('/'))).ok()?;
+        let free = Bytes(room.f_bavail.saturating_mul(room.f_frsize));
+        (room.f_bavail.saturating_mul(FULL) < room.f_blocks).then(|| {
+            format!(
+                "the partition of settings, certificates and logs is full ({free} are free): what is set is not kept. Over SSH, du -x {} shows what takes it",
+                places::STATE
+            )
+        })
     }
 
     fn boot(&self) -> Option<Boot> {
@@ -127,6 +141,7 @@ impl Machine for System {
                 },
             ),
         );
+        problems.extend(self.full_state());
         let links = netlink::addresses().unwrap_or_else(|error| {
             problems.push(error.to_string());
             Vec::new()
