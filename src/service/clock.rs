@@ -232,7 +232,7 @@ mod tests {
         state.look(START + 2 * DAY + HOUR, HOUR, true);
         assert!(!state.look(START + 4 * DAY + HOUR, HOUR, true).ahead.is_zero());
         // Starts in between do not begin the week anew, nor does a second start believe what the first did not.
-        let mut state = State::new(kept(state.believed, 6 * DAY), START + 36 * DAY, 0);
+        let mut state = State::new(kept(START, 6 * DAY), START + 36 * DAY, 0);
         assert_eq!(state.look(START + 36 * DAY, 0, true).believed, START);
         assert_eq!(state.look(START + 37 * DAY, DAY, true).believed, START + 37 * DAY);
     }
