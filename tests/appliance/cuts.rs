@@ -458,6 +458,13 @@ fn power_is_lost_while_updates_are_installed() {
     drop(running);
 }
 
+/// Has an update installed, to its end.
+fn install(site: &Site, update: &Path) {
+    let file = File::open(update).unwrap();
+    let done = site.ssh().arg("landfall appliance update -").stdin(file).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+}
+
 /// One whose system does not come up is left for the old one.
 #[test]
 #[ignore = "takes three minutes: make matrix"]
@@ -469,9 +476,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     let running = site.start();
     site.up();
     // Signed, and whole; what breaks is the medium afterwards: the other slot's superblock.
-    let file = File::open(&update).unwrap();
-    let done = site.ssh().arg("landfall appliance update -").stdin(file).output().unwrap();
-    assert!(done.status.success(), "{}", text(&done));
+    install(&site, &update);
     assert_eq!(slots(&site).0, "a");
     site.there("dd if=/dev/zero of=/dev/vda4 bs=4096 count=1 conv=notrunc oflag=direct 2>&1; sync");
     drop(running);
@@ -488,9 +493,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     site.up();
     assert_eq!(slots(&site).0, "a");
     // One that came up once and cannot be read any longer gives way, too, and that is told.
-    let file = File::open(&update).unwrap();
-    let done = site.ssh().arg("landfall appliance update -").stdin(file).output().unwrap();
-    assert!(done.status.success(), "{}", text(&done));
+    install(&site, &update);
     drop(running);
     let running = site.start();
     site.up();
