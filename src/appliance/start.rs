@@ -21,8 +21,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What says that the administrator's choice of a disk is still there.
-const CLAIM_STAYS: &str = "the choice of a disk cannot be removed";
+/// Disks that come, and choices, while disks are looked at: so often it is done again.
+const LOOKS_AT_MOST: usize = 8;
+/// The step of the data disk, among those that say what stands in the way.
+pub const DATA: &str = "3-data";
 /// A system that is tried has this long to come up.
 const TRIAL_WITHIN: Duration = Duration::from_secs(600);
 /// With no new disk in this time there is none to come, before a vault is made: controllers of servers take some seconds.
@@ -210,20 +212,16 @@ pub fn data() -> Result<()> {
     let boot = state::boot()?;
     let mut found = Vec::new();
     let file = service_file();
-    loop {
+    for _ in 0..LOOKS_AT_MOST {
+        found.clear();
         let seen = disks::names();
         if !is_mounted(places::VAULT) {
             found.extend(vault(&boot));
         }
         // Whoever asks while this runs is not heard: a disk that has come meanwhile, or was chosen.
-        let is_chosen = Path::new(places::CLAIM).exists();
-        if is_mounted(places::VAULT) || found.iter().any(|problem| problem.says.starts_with(CLAIM_STAYS)) {
+        if is_mounted(places::VAULT) || (disks::names() == seen && !Path::new(places::CLAIM).exists()) {
             break;
         }
-        if disks::names() == seen && !is_chosen {
-            break;
-        }
-        found.clear();
     }
     if is_mounted(places::VAULT) {
         // Chosen while the vault was found by itself: at the next start it would count.
@@ -237,7 +235,7 @@ pub fn data() -> Result<()> {
         }
     }
     found.extend(file);
-    problems::tell("3-data", &found);
+    problems::tell(DATA, &found);
     if is_mounted(places::VAULT) && Path::new(places::SERVICE_FILE).exists() {
         // At a start it is waited for anyway; a disk that came later starts it.
         programs::must(programs::SYSTEMCTL, &["start", "--no-block", "landfall.service"])?;
@@ -271,7 +269,7 @@ fn vault(boot: &Boot) -> Vec<Problem> {
 fn claim() -> Result<Option<Claim>> {
     let path = Path::new(places::CLAIM);
     let Some(bytes) = state::read(path)? else { return Ok(None) };
-    fs::remove_file(path).map_err(|e| Error::io(CLAIM_STAYS, e).in_file(path))?;
+    fs::remove_file(path).map_err(|e| Error::io("cannot remove", e).in_file(path))?;
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
         Error::corrupt(format!("the choice of a disk cannot be understood: {e}"))
             .in_file(path)
@@ -561,9 +559,9 @@ fn is_up() -> bool {
         return false;
     }
     let had_vault = !matches!(disks::known(), Ok(None));
-    // The service's file is what the search for the data disk leaves.
+    // That there is no data disk is what the search for one has told.
     let is_set_up = || {
-        Path::new(places::SERVICE_FILE).exists()
+        Path::new(places::PROBLEMS).join(format!("{DATA}.json")).exists()
             && active("landfall-settings.service")
             && active("landfall-console@tty1.service")
     };

@@ -28,7 +28,7 @@ const OFF: Duration = Duration::from_secs(3 * 24 * 3600);
 /// A server of time has been heard by then.
 const SETTLES: Duration = Duration::from_secs(600);
 /// With nobody doing anything about it for as long, the clock is right.
-pub(super) const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Between two times that are kept.
 const KEPT_EVERY: Duration = Duration::from_secs(60);
 
