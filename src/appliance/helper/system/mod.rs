@@ -61,7 +61,7 @@ impl System {
 
     /// Settings that are set, certificates for other addresses and logs need room.
     fn full_state(&self) -> Option<String> {
-        let room = rustix::fs::statvfs(&self.root.join(places::STATE.trim_start_matches('/'))).ok()?;
+        let room = rustix::fs::statvfs(self.root.join(places::STATE.trim_start_matches('/'))).ok()?;
         let free = Bytes(room.f_bavail.saturating_mul(room.f_frsize));
         (room.f_bavail.saturating_mul(FULL) < room.f_blocks).then(|| {
             format!(
