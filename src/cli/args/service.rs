@@ -373,7 +373,7 @@ pub enum CertificateVerb {
         #[command(flatten)]
         at: AtService,
     },
-    /// Take a certificate back: nobody is let in with it any longer
+    /// Take a certificate back: nobody is let in with it any longer, and who is there with it is sent away
     Remove {
         /// Its name
         name: String,

@@ -520,7 +520,7 @@ pub(super) fn routes() -> Vec<Route> {
         remove(
             "/v1/certificates/{name}",
             Admin,
-            "Takes a certificate back: nobody is let in with it any longer.",
+            "Takes a certificate back: nobody is let in with it any longer, and who is there over NBD is sent away.",
             handlers::remove_certificate,
         ),
         order(
