@@ -70,7 +70,6 @@ fn machine() -> Machine {
             next: Some(NextSystem { version: "0.2.0".to_owned(), snapshot: "20261201T000000Z".to_owned() }),
         }),
         memory: Memory { total: Bytes::gib(8), available: Bytes::gib(6) },
-        uptime_seconds: 4000,
         problems: Vec::new(),
         settings: Default::default(),
         typed: Default::default(),
@@ -103,6 +102,7 @@ fn local() -> Local {
     let print: Vec<String> = (0..32).map(|byte| format!("{byte:02X}")).collect();
     Local {
         at: NOW,
+        uptime: Duration::from_secs(4000),
         hostname: "dr1".to_owned(),
         fingerprint: Ok(print.join(":")),
         problems: Vec::new(),
@@ -192,13 +192,16 @@ fn what_cannot_be_asked_is_said_where_it_would_stand() {
     local.fingerprint =
         Err(Problem::new("the authority is not made yet", "it is made at the end of the start"));
     local.problems = vec![Problem::new("there is no data disk", "Attach an empty disk to this machine.")];
-    console.hear(News::Local(Box::new(local)));
+    console.hear(News::Local(Box::new(local.clone())));
     console.hear(News::Machine(Err(Problem::new(
         "the helper cannot be asked: No such file",
         "see systemctl status",
     ))));
     console.hear(News::Protection(Err(Problem::new("no service answers", "start it"))));
     insta::assert_snapshot!("alone", console.drawn());
+    // Not a word of alarm while everything is still on its way up.
+    console.hear(News::Local(Box::new(Local { uptime: Duration::from_secs(30), ..local })));
+    console.says("Starting: the service is not up yet");
     // Nothing can be set then, and all screens say why.
     for key in ['n', 't', 'd', 'k'] {
         console.key(Key::Char(key));

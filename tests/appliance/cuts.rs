@@ -1,10 +1,9 @@
 //! Power that is lost at any moment: at the first start, while machines are received, while an update is installed. Each time the appliance
 //! comes up by itself, with every recovery point that was published.
-//!
-//! A virtual disk's cache is lost with the power: the disks are behind nbdkit, which keeps what was written and not flushed in memory.
 
-use super::boot::{UP_WITHIN, certificates, free_port, issuer};
-use super::{folder, image, text, tool};
+use super::boot::issuer;
+use super::site::{Powered, Site, ready};
+use super::{folder, text};
 use crate::boots::place;
 use crate::receive::nbdsh::python;
 use crate::receive::vault::{BLOCK, BLOCKS, model, numbers};
@@ -12,199 +11,13 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Cuts of each kind; fifty in all.
 const FIRST_STARTS: u64 = 14;
 const RECEIVING: u64 = 22;
 const UPDATES: u64 = 14;
-
-/// A recovery site: the appliance's disks, and where it is reached.
-struct Site {
-    dir: tempfile::TempDir,
-    api: u16,
-    nbd: u16,
-    ssh: u16,
-}
-
-/// The machine while it runs, with what serves its disks. Dropped, the power is lost.
-struct Powered(Vec<Child>);
-
-impl Drop for Powered {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Site {
-    fn new(image: &Path) -> Site {
-        let dir = tempfile::tempdir_in(folder()).unwrap();
-        let copied =
-            Command::new("cp").arg("--sparse=always").arg(image).arg(dir.path().join("system")).status();
-        assert!(copied.unwrap().success());
-        File::create(dir.path().join("vault")).unwrap().set_len(4 << 30).unwrap();
-        let key = dir.path().join("key");
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
-        assert!(made.unwrap().success());
-        let public = std::fs::read_to_string(dir.path().join("key.pub")).unwrap();
-        let mut seed = landfall_image::iso::create::NewIso::new(landfall_image::iso::create::IsoOptions {
-            volume: "CIDATA".into(),
-            ..Default::default()
-        })
-        .unwrap();
-        seed.file("meta-data", b"instance-id: i-1\nlocal-hostname: dr1\n".to_vec()).unwrap();
-        seed.file("user-data", format!("#cloud-config\nssh_authorized_keys:\n  - {public}\n").into_bytes())
-            .unwrap();
-        let seed = seed.finish().unwrap().disk;
-        let mut bytes = vec![0; usize::try_from(landfall_image::Disk::size(&seed).0).unwrap()];
-        landfall_image::Disk::read_at(&seed, landfall_image::GuestOffset(0), &mut bytes).unwrap();
-        std::fs::write(dir.path().join("seed.iso"), bytes).unwrap();
-        Site { dir, api: free_port(), nbd: free_port(), ssh: free_port() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn start(&self) -> Powered {
-        let mut running = Powered(Vec::new());
-        let mut drives = Vec::new();
-        for disk in ["system", "vault"] {
-            let socket = self.path(&format!("{disk}.sock"));
-            let _ = std::fs::remove_file(&socket);
-            let served = Command::new("nbdkit")
-                .args(["--foreground", "--unix"])
-                .arg(&socket)
-                .args(["--filter=cache", "file"])
-                .arg(self.path(disk))
-                .stdin(Stdio::null())
-                .spawn();
-            running.0.push(served.unwrap());
-            while !socket.exists() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            drives.extend([
-                "-drive".to_owned(),
-                format!("file=nbd+unix:///?socket={},format=raw,if=virtio", socket.display()),
-            ]);
-        }
-        let serial = self.path("serial.log");
-        let _ = std::fs::remove_file(&serial);
-        let forwards = [(self.api, 8470), (self.nbd, 10809), (self.ssh, 22)]
-            .map(|(here, there)| format!(",hostfwd=tcp:127.0.0.1:{here}-:{there}"));
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024", "-smp", "2", "-display", "none"])
-            .args(drives)
-            .arg("-cdrom")
-            .arg(self.path("seed.iso"))
-            .args(["-nic", &format!("user,model=virtio-net-pci{}", forwards.concat())])
-            .args(["-serial", &format!("file:{}", serial.display())])
-            .stdin(Stdio::null());
-        running.0.push(command.spawn().unwrap());
-        running
-    }
-
-    fn serial(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(self.path("serial.log")).unwrap_or_default()).into_owned()
-    }
-
-    /// Waits until the service answers.
-    fn up(&self) -> String {
-        certificates(self.api, UP_WITHIN)
-    }
-
-    fn wait_for(&self, what: &str, mut is: impl FnMut() -> bool) {
-        let end = Instant::now() + UP_WITHIN;
-        while !is() {
-            let log = self.serial();
-            let last = log.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
-            assert!(Instant::now() < end, "{what}: {}", &log[last..]);
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
-
-    fn landfall(&self, token: &str, words: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_landfall"))
-            .env("LANDFALL_SERVICE", format!("https://localhost:{}", self.api))
-            .env("LANDFALL_TOKEN", token)
-            .current_dir(self.dir.path())
-            .args(words)
-            .output()
-            .unwrap()
-    }
-
-    fn ssh(&self) -> Command {
-        let mut command = Command::new("ssh");
-        command
-            .args([
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-                "-o",
-                "LogLevel=ERROR",
-            ])
-            .args(["-o", "ConnectTimeout=10", "-i"])
-            .arg(self.path("key"))
-            .args(["-p", &self.ssh.to_string(), "root@localhost"]);
-        command
-    }
-
-    /// What a command says there; waits until it can be run.
-    fn there(&self, command: &str) -> String {
-        let mut said = String::new();
-        self.wait_for(command, || {
-            let out = self.ssh().arg(command).output().unwrap();
-            said = text(&out);
-            out.status.success()
-        });
-        said.trim().to_owned()
-    }
-
-    /// The administrator's token, off the console, and the authority, by the fingerprint that stands there.
-    fn welcomed(&self) -> String {
-        let (mut token, mut print) = (None, Vec::new());
-        self.wait_for("the first token", || {
-            let log = plain(&self.serial());
-            let words = || log.split(|c: char| c.is_whitespace() || c == '=');
-            token = words().find(|word| word.starts_with("lf_") && word.len() > 30).map(str::to_owned);
-            print = words()
-                .filter(|word| word.len() == 47 && word.matches(':').count() == 15)
-                .map(str::to_owned)
-                .collect();
-            token.is_some() && print.len() >= 2
-        });
-        let print = format!("{}:{}", print[0], print[1]);
-        let service = format!("https://localhost:{}", self.api);
-        let token = token.unwrap();
-        self.up();
-        let out = self.landfall(&token, &["certificate", "trust", &service, "--fingerprint", &print]);
-        assert!(out.status.success(), "{}", text(&out));
-        token
-    }
-}
-
-/// A console's text without its movements.
-fn plain(log: &str) -> String {
-    let mut found = String::new();
-    let mut letters = log.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter == '\u{1b}' && letters.next_if_eq(&'[').is_some() {
-            while letters.next_if(|c| !c.is_ascii_alphabetic()).is_some() {}
-            letters.next();
-            found.push(' ');
-        } else {
-            found.push(letter);
-        }
-    }
-    found
-}
 
 /// Moments that are drawn from a seed, between two bounds in milliseconds.
 struct Moments(u64);
@@ -214,14 +27,6 @@ impl Moments {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Duration::from_millis(least + (self.0 >> 33) % (most - least))
     }
-}
-
-fn ready() -> Option<PathBuf> {
-    for program in ["qemu-system-x86_64", "nbdkit", "ssh", "ssh-keygen"] {
-        tool(program, &["--version"])?;
-    }
-    python()?;
-    image()
 }
 
 #[test]
@@ -244,12 +49,7 @@ fn power_is_lost_at_first_starts() {
         assert!(shown.contains("landfall authority"), "{shown}");
         site.welcomed();
         // What was half done is not told for ever: nothing stands in the way.
-        assert_eq!(
-            site.there("ls /run/landfall-appliance/problems.d"),
-            "",
-            "{}",
-            site.there("cat /run/landfall-appliance/problems.d/*")
-        );
+        assert_eq!(site.problems(), "");
         println!("first start: {cuts} cuts");
     }
 }
@@ -485,7 +285,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     site.up();
     assert_eq!(slots(&site).0, "a");
     site.wait_for("it is told", || {
-        site.there("cat /run/landfall-appliance/problems.d/* 2>/dev/null || true").contains("did not come up")
+        site.problems().contains("did not come up")
     });
     drop(running);
     // A further start does not try again.
@@ -510,8 +310,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     site.up();
     assert_eq!(slots(&site).0, "a");
     site.wait_for("it is told", || {
-        let told = site.there("cat /run/landfall-appliance/problems.d/* 2>/dev/null || true");
-        told.contains("cannot be read; the other one runs")
+        site.problems().contains("cannot be read; the other one runs")
     });
     settled();
     drop(running);

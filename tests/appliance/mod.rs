@@ -6,6 +6,8 @@ mod boot;
 mod cuts;
 mod disc;
 mod matrix;
+mod misfortunes;
+mod site;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -176,6 +178,12 @@ fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
             line("/usr/share/landfall/sbom.spdx.json").is_some()
                 && line("/usr/share/doc/bash/copyright").is_some()
         );
+        // The sandbox's and the proofs'; the shell is a link that no package makes.
+        for program in ["bwrap", "qemu-system-x86_64", "qemu-img", "bash"] {
+            let name = format!("/usr/bin/{program}");
+            assert!(line(&name).is_some_and(|line| line.starts_with("-rwxr-xr-x")), "{name}");
+        }
+        assert!(line("/usr/bin/sh -> bash").is_some());
         // Nobody has a password, and nothing of a packager's is left to be run.
         assert!(line("/usr/bin/dpkg").is_none() && line("/usr/bin/perl").is_none());
     }

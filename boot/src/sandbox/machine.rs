@@ -19,13 +19,18 @@ const MEMORY_MIB: u64 = 256;
 
 /// A QMP command: they take milliseconds.
 const COMMAND_WITHIN: Duration = Duration::from_secs(30);
-/// A plain boot; 2 s on a fast machine without KVM.
-const BOOT_WITHIN: Duration = Duration::from_secs(180);
+/// A plain boot; 2 s on a fast machine without KVM. Where the machine that emulates is emulated itself it takes minutes.
+const fn boot_within(accelerator: Accelerator) -> Duration {
+    match accelerator {
+        Accelerator::Kvm => Duration::from_secs(180),
+        Accelerator::Tcg => Duration::from_secs(1800),
+    }
+}
 /// A plain boot with KVM takes half a second. One that hangs must not cost much more: it is tried where it is not
 /// known whether KVM works.
 const KVM_TRIAL_WITHIN: Duration = Duration::from_secs(8);
-/// Loading or saving the state: 0.2 s.
-const STATE_WITHIN: Duration = Duration::from_secs(30);
+/// Loading or saving the state: 0.2 s, and two orders more where the machine that emulates is emulated itself.
+const STATE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Numbers under which QEMU inherits its handles.
 const FD_QMP: i32 = 10;
@@ -67,16 +72,16 @@ impl Machine {
         let mut start =
             |accelerator, within| Machine::start_with(sandbox, &boot, accelerator, within, &mut disks);
         if let Some(accelerator) = sandbox.settings.accelerator {
-            return start(accelerator, BOOT_WITHIN);
+            return start(accelerator, boot_within(accelerator));
         }
         // What the last trial since the host's start showed.
         let note = format!("kvm-{}", boot_id());
         let known = sandbox.cache.note(&note);
         if !kvm_opens() || known.as_deref() == Some("no") {
-            return start(Accelerator::Tcg, BOOT_WITHIN);
+            return start(Accelerator::Tcg, boot_within(Accelerator::Tcg));
         }
         if known.is_some() {
-            return start(Accelerator::Kvm, BOOT_WITHIN);
+            return start(Accelerator::Kvm, boot_within(Accelerator::Kvm));
         }
         match start(Accelerator::Kvm, KVM_TRIAL_WITHIN) {
             Ok(machine) => {
@@ -85,7 +90,7 @@ impl Machine {
             }
             Err(error) if error.kind() == crate::Kind::Interrupted => Err(error),
             Err(error) => {
-                let machine = start(Accelerator::Tcg, BOOT_WITHIN)?;
+                let machine = start(Accelerator::Tcg, boot_within(Accelerator::Tcg))?;
                 // Only now is it known that nothing else was wrong.
                 tracing::info!(%error, "KVM does not work here; the sandbox is emulated");
                 sandbox.cache.set_note(&note, "no");
@@ -216,7 +221,7 @@ impl Machine {
 
     /// Saves the state into the cache and goes on running.
     fn save(&mut self, sandbox: &Sandbox, key: &Key) -> Result<()> {
-        let mut port = self.port(BOOT_WITHIN);
+        let mut port = self.port(boot_within(self.accelerator));
         port.send("load its modules", &protocol::Request::LoadAll)?;
         match port.receive("load its modules")? {
             Reply::Done => {}

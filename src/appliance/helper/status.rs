@@ -23,8 +23,6 @@ pub struct Status {
     pub system: Option<SystemStatus>,
     /// Of the machine.
     pub memory: Memory,
-    /// Since it was started.
-    pub uptime_seconds: u64,
     /// What is wrong, for people: settings that could not be read, cards that are not there, units that failed.
     pub problems: Vec<String>,
     /// What holds: what was typed, else what was given.

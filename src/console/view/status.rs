@@ -6,10 +6,12 @@ use crate::console::text::{count, cut};
 use crate::ops::appliance::console::{API_PORT, CardStatus, Machine, NBD_PORT, Problem, Protection};
 use crate::report::protection::{self, Gravity, MachineStatus};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Machines and alarms that are named; the rest is counted.
 const NAMED: usize = 4;
+/// A start takes less; after it, what does not answer is at fault.
+const START_WITHIN: Duration = Duration::from_secs(120);
 /// Addresses that are named.
 const ADDRESSES: usize = 2;
 
@@ -39,7 +41,7 @@ pub fn page(state: &State, now: Instant, width: usize) -> Page {
 }
 
 fn ready(page: &mut Page, state: &State) {
-    let is_starting = state.machine.here().is_some_and(|machine| machine.uptime_seconds < 120);
+    let is_starting = state.local.as_ref().is_none_or(|local| local.uptime < START_WITHIN);
     let words = match state.protection.get() {
         None => "Starting: the service is being asked.".to_owned(),
         Some(Err(_)) if is_starting => "Starting: the service is not up yet.".to_owned(),

@@ -27,6 +27,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// Where people and programs come in, and where hypervisors do.
@@ -72,6 +73,8 @@ impl Default for Places {
 pub struct Local {
     /// By the machine's clock.
     pub at: Moment,
+    /// Since the machine was started.
+    pub uptime: Duration,
     /// What the machine is called.
     pub hostname: String,
     /// The SHA-256 of the authority's certificate.
@@ -123,6 +126,7 @@ impl Places {
         });
         Local {
             at: Moment::now(),
+            uptime: uptime(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             fingerprint: fingerprint.map_err(|error| Problem::from(&error)),
             problems: problems::all(&self.problems),
@@ -192,6 +196,12 @@ pub fn support_file(places: &Places, path: &Path) -> Result<()> {
     written
 }
 
+/// Since the machine was started, standing still included.
+fn uptime() -> Duration {
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::from_secs(since.tv_sec.try_into().unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +225,7 @@ mod tests {
         assert_eq!(places.protection().unwrap_err().kind(), Kind::Io);
         let local = places.local();
         assert!(local.fingerprint.is_err() && local.token.is_none() && local.problems.is_empty());
-        assert!(!local.hostname.is_empty());
+        assert!(!local.hostname.is_empty() && !local.uptime.is_zero());
         std::fs::write(&places.authority, "no certificate").unwrap();
         assert!(places.local().fingerprint.is_err());
         std::fs::write(&places.token, "lf_1\n").unwrap();

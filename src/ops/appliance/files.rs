@@ -100,7 +100,8 @@ const LINKS: &[(&str, &str)] = &[
     ("/etc/systemd/system/getty@.service", "/dev/null"),
     ("/etc/systemd/system/serial-getty@.service", "/dev/null"),
     ("/etc/systemd/system/ctrl-alt-del.target", "/usr/lib/systemd/system/reboot.target"),
-    ("/usr/bin/awk", "mawk"),
+    // The sandbox is started through it, and fsck.xfs is a script.
+    ("/usr/bin/sh", "bash"),
 ];
 
 /// Folders that something is mounted on or that must be there.
@@ -122,9 +123,7 @@ pub fn put(root: &mut Root) {
         root.folder(path, *mode);
     }
     for (path, target) in LINKS {
-        if *path != "/usr/bin/awk" || root.read("/usr/bin/mawk").is_some() {
-            root.link(path, target);
-        }
+        root.link(path, target);
     }
     for (path, mode, content) in FILES {
         root.file(path, *mode, *content);

@@ -161,9 +161,6 @@ impl Machine for System {
         let learnt = Learnt::parse(&self.text(STATE).unwrap_or_default());
         let settings = kept.effective();
         let boot = self.boot();
-        let uptime = self
-            .text("/proc/uptime")
-            .and_then(|text| text.split(['.', ' ']).next().and_then(|seconds| seconds.parse().ok()));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: self.text("/proc/sys/kernel/hostname").unwrap_or_default(),
@@ -172,7 +169,6 @@ impl Machine for System {
             disks: disks::disks(&self.root, boot.as_ref()),
             system: boot.as_ref().map(|boot| self.system(boot)),
             memory: memory(&self.text("/proc/meminfo").unwrap_or_default()),
-            uptime_seconds: uptime.unwrap_or(0),
             problems,
             typed: kept.typed.clone(),
             given_by: kept.given.as_ref().map(|given| given.identity.source.clone()),

@@ -1,0 +1,181 @@
+//! What goes wrong at a site besides its power: disks that are not there, come later or are another's, a state that is full or damaged. The
+//! appliance comes up and says what is the matter, and nothing is taken that was not meant for it.
+
+use super::boot::issuer;
+use super::site::{Site, plain, ready};
+use super::text;
+use crate::boots::place;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+/// Of a disk that somebody has attached.
+const DISK: u64 = 4 << 30;
+
+impl Site {
+    fn disk(&self, name: &str) -> File {
+        let file = File::options().read(true).write(true).create_new(true).open(self.path(name)).unwrap();
+        file.set_len(DISK).unwrap();
+        file
+    }
+
+    /// Waits until the appliance says this of what stands in its way.
+    fn says(&self, words: &str) {
+        let mut last = String::new();
+        self.wait_for(words, || {
+            let all = self.problems();
+            if all != last {
+                println!("{all}");
+                last.clone_from(&all);
+            }
+            all.contains(words)
+        });
+    }
+
+    /// What the console on the serial line has shown.
+    fn shown(&self) -> String {
+        plain(&self.serial()).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Where a partition of the system's disk begins.
+    fn start_of(&self, partition: usize) -> u64 {
+        let out = Command::new("sfdisk").arg("--json").arg(self.path("system")).output().unwrap();
+        let table: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        table["partitiontable"]["partitions"][partition - 1]["start"].as_u64().unwrap() * 512
+    }
+
+    /// What the service says of the vault that it has.
+    fn vault(&self) -> String {
+        self.there("cat /var/lib/landfall/vault/vault.json")
+    }
+}
+
+/// The digest of what a file holds, holes left out.
+fn digest(site: &Site, name: &str) -> String {
+    let out = Command::new("sha256sum").arg(site.path(name)).output().unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+    text(&out)
+}
+
+#[test]
+#[ignore = "takes five minutes: make matrix"]
+fn data_disks_that_are_missing_foreign_late_and_chosen() {
+    let Some(image) = ready() else { return };
+    let _place = place();
+    let site = Site::new(&image);
+
+    // None: it is up, and says so. One with content is not one, though there is no table and no file system on it.
+    let foreign = site.disk("foreign");
+    foreign.write_all_at(b"somebody's only copy", DISK / 2 - 4096).unwrap();
+    let before = digest(&site, "foreign");
+    let running = site.start_with(&["system"]);
+    site.says("there is no data disk");
+    assert_eq!(site.there("systemctl is-active landfall.service || true"), "inactive");
+    site.attach("foreign");
+    site.says("the one other disk is not empty");
+
+    // An empty one that comes is taken, without anybody's doing.
+    site.attach("vault");
+    let first = issuer(&site.up());
+    site.wait_for("nothing stands in the way", || site.problems().is_empty());
+    let (vault, token) = (site.vault(), site.welcomed());
+    let protected = ["protect", "web01", "--disk", "sda=2M", "--tls-ca", "ca-cert.pem"];
+    let out = site.landfall(&token, &protected);
+    assert!(out.status.success(), "{}", text(&out));
+    drop(running);
+    assert_eq!(digest(&site, "foreign"), before, "a disk with content was written to");
+
+    // Gone: an empty disk does not take its place; the vault itself does as soon as it is back.
+    drop(site.disk("empty"));
+    let running = site.start_with(&["system", "empty"]);
+    site.says("is not there");
+    assert_eq!(site.there("systemctl is-active landfall.service || true"), "inactive");
+    site.attach("vault");
+    assert_eq!(issuer(&site.up()), first, "another authority");
+    assert_eq!(site.vault(), vault, "another vault");
+    let machines = ["status", "--json", "--tls-ca", "ca-cert.pem"];
+    let out = site.landfall(&token, &machines);
+    assert!(text(&out).contains("web01"), "{}", text(&out));
+    drop(running);
+    assert_eq!(
+        std::fs::metadata(site.path("empty")).map(|meta| std::os::unix::fs::MetadataExt::blocks(&meta)).unwrap(),
+        0,
+        "an empty disk was written to that nobody had chosen"
+    );
+
+    // A choice that is left over from while the vault was away does not replace it, and is gone.
+    let running = site.start_with(&["system", "vault", "empty"]);
+    site.up();
+    site.there(
+        r#"echo '{"disk":"vdc","serial":""}' > /var/lib/landfall-appliance/claim.json; systemctl restart landfall-data.service"#,
+    );
+    site.says("vdc was not taken");
+    assert_eq!(site.there("ls /var/lib/landfall-appliance/claim.json 2>/dev/null || true"), "");
+    drop(running);
+
+    // One that was chosen is taken, once: there is a vault then, and another one.
+    let running = site.start_with(&["system", "empty"]);
+    site.says("is not there");
+    site.there(
+        r#"echo '{"disk":"vdb","serial":""}' > /var/lib/landfall-appliance/claim.json; systemctl restart landfall-data.service"#,
+    );
+    assert_eq!(issuer(&site.up()), first, "another authority");
+    assert_ne!(site.vault(), vault);
+    drop(running);
+    let running = site.start_with(&["system", "vault", "empty"]);
+    site.up();
+    assert_ne!(site.vault(), vault, "the vault that was given up is back");
+    drop(running);
+}
+
+#[test]
+#[ignore = "takes five minutes: make matrix"]
+fn a_state_that_is_full_damaged_or_torn() {
+    let Some(image) = ready() else { return };
+    let _place = place();
+    let site = Site::new(&image);
+    let running = site.start();
+    let first = issuer(&site.up());
+    site.there("test -s /var/lib/landfall-appliance/ssh/ssh_host_ed25519_key");
+
+    // Full to the last byte, also for root. The console says so, once the first token is noted.
+    site.there("rm /var/lib/landfall-appliance/first-token; touch /var/lib/landfall-appliance/welcomed");
+    site.there("dd if=/dev/zero of=/var/full bs=1M 2>/dev/null; dd if=/dev/zero of=/var/more bs=1 count=4096 2>/dev/null; sync; true");
+    drop(running);
+    let running = site.start();
+    assert_eq!(issuer(&site.up()), first, "another authority");
+    site.wait_for("the console tells of it", || site.shown().contains("is full"));
+    site.there("rm /var/full /var/more; sync");
+    drop(running);
+
+    // A host key that a lost power has torn lets nobody in: another is made, and somebody is let in.
+    let running = site.start();
+    site.up();
+    site.there("truncate -s 100 /var/lib/landfall-appliance/ssh/ssh_host_ed25519_key; sync; true");
+    drop(running);
+    let running = site.start();
+    assert_eq!(issuer(&site.up()), first, "another authority");
+    site.there("ssh-keygen -y -P '' -f /var/lib/landfall-appliance/ssh/ssh_host_ed25519_key");
+    assert_eq!(site.problems(), "");
+    site.there("sync");
+    drop(running);
+
+    // Damaged beyond what e2fsck -p mends: the bitmaps, which lie behind the descriptors of the first group.
+    let at = site.start_of(5);
+    let disk = File::options().read(true).write(true).open(site.path("system")).unwrap();
+    let mut descriptor = [0; 16];
+    disk.read_exact_at(&mut descriptor, at + 4096).unwrap();
+    for field in descriptor[..8].chunks(4) {
+        let block = u64::from(u32::from_le_bytes(field.try_into().unwrap()));
+        disk.write_all_at(&[0xa5; 4096], at + block * 4096).unwrap();
+    }
+    drop(disk);
+    let running = site.start();
+    assert_eq!(issuer(&site.up()), first, "another authority");
+    site.says("was damaged, and has been repaired");
+    drop(running);
+    let running = site.start();
+    site.up();
+    assert_eq!(site.problems(), "", "what was repaired is told for ever");
+    drop(running);
+}
