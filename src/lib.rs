@@ -15,6 +15,7 @@ pub mod event;
 pub mod finding;
 pub mod hypervisor;
 pub mod machine;
+mod meminfo;
 pub mod moment;
 pub mod name;
 pub mod ops;

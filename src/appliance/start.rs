@@ -313,7 +313,22 @@ fn usual(boot: &Boot) -> Result<Option<Problem>> {
     if in_memory && let Some(problem) = late(&disks)? {
         return Ok(Some(problem));
     }
-    take(disks::choose(&disks, known, layout), in_memory, layout)
+    let mut refused = None;
+    loop {
+        let choice = disks::choose(&disks, known, layout);
+        let made = match &choice {
+            Choice::Make(device) => Some(device.clone()),
+            _ => None,
+        };
+        match (take(choice, in_memory, layout), made) {
+            (Err(error), Some(device)) if disks::is_another_to_be_chosen(&mut disks, &device, &error) => {
+                refused = Some(error);
+            }
+            // Why a disk that looks empty is not taken says more than that there is none.
+            (Ok(Some(problem)), _) => return Ok(Some(refused.as_ref().map_or(problem, Problem::from))),
+            (done, _) => return done,
+        }
+    }
 }
 
 fn take(choice: Choice, in_memory: bool, layout: Layout) -> Result<Option<Problem>> {

@@ -36,6 +36,13 @@ const MEMORY_AT_MOST_MIB: u64 = 4096;
 const MEMORY_AT_LEAST_MIB: u64 = 512;
 const CPUS_AT_MOST: u32 = 4;
 
+/// MiB of memory for a trial of this machine, on a host that has so much left: three quarters of it at most, so that it is not the host
+/// that ends the trial.
+pub fn memory_mib(machine: &Machine, available: Option<Bytes>) -> u64 {
+    let left = available.map_or(u64::MAX, |available| (available.0 >> 20) / 4 * 3);
+    (machine.memory.0 >> 20).min(MEMORY_AT_MOST_MIB).min(left).max(MEMORY_AT_LEAST_MIB)
+}
+
 /// Devices by name: `pvscsi,vmxnet3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hardware {
@@ -214,9 +221,10 @@ pub fn firmware(machine: &Machine) -> Result<Option<Uefi>> {
         .hint("apt install ovmf"))
 }
 
-/// QEMU's arguments, and the devices in words.
+/// QEMU's arguments for a machine with that much memory, and the devices in words.
 pub fn arguments(
     machine: &Machine,
+    memory_mib: u64,
     accelerator: Accelerator,
     uefi: Option<&Uefi>,
     handles: &Handles,
@@ -240,8 +248,7 @@ pub fn arguments(
     }
     let cpus = machine.cpus.count.clamp(1, CPUS_AT_MOST);
     add("smp", format!("{cpus}"));
-    let memory = (machine.memory.0 >> 20).clamp(MEMORY_AT_LEAST_MIB, MEMORY_AT_MOST_MIB);
-    add("m", format!("{memory}M"));
+    add("m", format!("{memory_mib}M"));
     add("rtc", format!("base={}", if machine.clock == Clock::LocalTime { "localtime" } else { "utc" }));
     if let Some(uuid) = machine.smbios.uuid {
         add("uuid", uuid.to_string());
@@ -451,6 +458,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_trial_leaves_the_host_some_memory() {
+        let mib = |own: u64, available: Option<u64>| {
+            let machine = Machine { memory: Bytes::mib(own), ..machine(1) };
+            memory_mib(&machine, available.map(Bytes::mib))
+        };
+        for (own, available, expected) in [
+            (2048, None, 2048),
+            (65536, None, 4096),
+            (128, None, 512),
+            (2048, Some(64 << 10), 2048),
+            (65536, Some(2000), 1500),
+            (65536, Some(100), 512),
+        ] {
+            assert_eq!(mib(own, available), expected, "{own} {available:?}");
+        }
+    }
+
     /// The devices of every kind of hardware, as QEMU gets them.
     #[test]
     fn every_kind_of_hardware() {
@@ -458,7 +483,7 @@ mod tests {
         for (disk, card) in DISKS {
             let machine = Hardware { disk: *disk, card: *card }.apply(&machine(2));
             check(&machine).unwrap();
-            let (args, devices) = arguments(&machine, Accelerator::Tcg, None, &handles(2));
+            let (args, devices) = arguments(&machine, 512, Accelerator::Tcg, None, &handles(2));
             all += &format!("{}: {}\n", disk.name(), devices.join(", "));
             let values = args.chunks(2).filter(|pair| ["-machine", "-device"].contains(&pair[0].as_str()));
             all.extend(values.map(|pair| format!("  {} {}\n", pair[0], pair[1])));
@@ -475,7 +500,7 @@ mod tests {
             let mut machine = Hardware { disk: *disk, card: *card }.apply(&machine(4));
             machine.disks[1].sector_size =
                 (!matches!(disk, DiskModel::Sata | DiskModel::Ide)).then_some(Bytes(4096));
-            let (args, _) = arguments(&machine, Accelerator::Tcg, None, &handles(4));
+            let (args, _) = arguments(&machine, 512, Accelerator::Tcg, None, &handles(4));
             let mut command = Command::new("qemu-system-x86_64");
             command.args(["-nodefaults", "-display", "none", "-S", "-monitor", "stdio"]);
             let mut node = 0;
@@ -519,7 +544,7 @@ mod tests {
                 continue;
             }
             check(&machine).unwrap();
-            let (args, _) = arguments(&machine, Accelerator::Tcg, None, &handles(2));
+            let (args, _) = arguments(&machine, 512, Accelerator::Tcg, None, &handles(2));
             let with: Vec<_> = args.iter().filter(|arg| arg.contains("logical_block_size=4096")).collect();
             assert!(with.len() == 1 && with[0].contains("drive=disk1"), "{with:?}");
         }

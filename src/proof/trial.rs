@@ -195,7 +195,9 @@ impl Trial<'_> {
         ];
         fds.extend(variables.map(|file| (file.into(), 13)));
         fds.extend(sockets.into_iter().map(OwnedFd::from).zip(handles.disks.iter().copied()));
-        let (args, devices) = hardware::arguments(self.machine, self.accelerator, uefi.as_ref(), &handles);
+        let memory = hardware::memory_mib(self.machine, crate::meminfo::available());
+        let (args, devices) =
+            hardware::arguments(self.machine, memory, self.accelerator, uefi.as_ref(), &handles);
 
         let started = Instant::now();
         let mut vm = Confined::start(self.sandbox, &args, self.accelerator, qmp, fds)?;

@@ -284,9 +284,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     // GRUB starts b; it finds no root, restarts by itself, and a comes back.
     site.up();
     assert_eq!(slots(&site).0, "a");
-    site.wait_for("it is told", || {
-        site.problems().contains("did not come up")
-    });
+    site.wait_for("it is told", || site.problems().contains("did not come up"));
     drop(running);
     // A further start does not try again.
     let running = site.start();
@@ -309,9 +307,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     let running = site.start();
     site.up();
     assert_eq!(slots(&site).0, "a");
-    site.wait_for("it is told", || {
-        site.problems().contains("cannot be read; the other one runs")
-    });
+    site.wait_for("it is told", || site.problems().contains("cannot be read; the other one runs"));
     settled();
     drop(running);
     let _running = site.start();

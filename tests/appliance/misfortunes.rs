@@ -66,13 +66,13 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
 
     // None: it is up, and says so. One with content is not one, though there is no table and no file system on it.
     let foreign = site.disk("foreign");
-    foreign.write_all_at(b"somebody's only copy", DISK / 2 - 4096).unwrap();
+    foreign.write_all_at(b"somebody's only copy", DISK / 2 + 12_345).unwrap();
     let before = digest(&site, "foreign");
     let running = site.start_with(&["system"]);
     site.says("there is no data disk");
     assert_eq!(site.there("systemctl is-active landfall.service || true"), "inactive");
     site.attach("foreign");
-    site.says("the one other disk is not empty");
+    site.says(&format!("there is data at byte {}", DISK / 2 + 12_345));
 
     // An empty one that comes is taken, without anybody's doing.
     site.attach("vault");
@@ -98,7 +98,9 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
     assert!(text(&out).contains("web01"), "{}", text(&out));
     drop(running);
     assert_eq!(
-        std::fs::metadata(site.path("empty")).map(|meta| std::os::unix::fs::MetadataExt::blocks(&meta)).unwrap(),
+        std::fs::metadata(site.path("empty"))
+            .map(|meta| std::os::unix::fs::MetadataExt::blocks(&meta))
+            .unwrap(),
         0,
         "an empty disk was written to that nobody had chosen"
     );
@@ -160,16 +162,24 @@ fn a_state_that_is_full_damaged_or_torn() {
     site.there("sync");
     drop(running);
 
-    // Damaged beyond what e2fsck -p mends: the bitmaps, which lie behind the descriptors of the first group.
-    let at = site.start_of(5);
-    let disk = File::options().read(true).write(true).open(site.path("system")).unwrap();
-    let mut descriptor = [0; 16];
-    disk.read_exact_at(&mut descriptor, at + 4096).unwrap();
-    for field in descriptor[..8].chunks(4) {
-        let block = u64::from(u32::from_le_bytes(field.try_into().unwrap()));
-        disk.write_all_at(&[0xa5; 4096], at + block * 4096).unwrap();
+    // Damaged beyond what e2fsck -p mends, and the kernel has met it: a folder that is no folder any longer.
+    let (system, state) =
+        (site.path("system").display().to_string(), site.path("state").display().to_string());
+    let at = site.start_of(5) >> 20;
+    let run = |program: &str, args: &[&str]| {
+        let done = Command::new(program).args(args).output().unwrap();
+        // e2fsck's 1 is that it has mended something.
+        assert!(done.status.code().is_some_and(|code| code < 2), "{program}: {}", text(&done));
+    };
+    let (from, to) = (format!("skip={at}"), format!("seek={at}"));
+    let (read, write) =
+        ([format!("if={system}"), format!("of={state}")], [format!("if={state}"), format!("of={system}")]);
+    run("dd", &["bs=1M", &from, "count=1024", "conv=sparse", &read[0], &read[1]]);
+    run("e2fsck", &["-p", &state]);
+    for order in ["set_inode_field /tmp mode 0", "set_super_value state 2"] {
+        run("debugfs", &["-w", "-R", order, &state]);
     }
-    drop(disk);
+    run("dd", &["bs=1M", &to, "conv=notrunc", &write[0], &write[1]]);
     let running = site.start();
     assert_eq!(issuer(&site.up()), first, "another authority");
     site.says("was damaged, and has been repaired");

@@ -127,7 +127,10 @@ impl Site {
                 let answer: Value = serde_json::from_str(&line.unwrap()).unwrap();
                 (answer.get("return").is_some() || answer.get("error").is_some()).then_some(answer)
             });
-            assert!(answer.as_ref().is_some_and(|answer| answer.get("return").is_some()), "{order}: {answer:?}");
+            assert!(
+                answer.as_ref().is_some_and(|answer| answer.get("return").is_some()),
+                "{order}: {answer:?}"
+            );
         }
     }
 

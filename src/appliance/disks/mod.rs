@@ -5,9 +5,9 @@
 //!             XFS, labelled "landfall"                  mounted at /var/lib/landfall
 //!             before it, where the system is on a disc, one of the type STATE: super::disc
 //! ```
-//! **Never a disk with content.** A disk counts as empty where its first and last 16 MiB and 4,096 places between them hold zeros only, but for a
-//! partition table that lists nothing or nothing but a vault whose file system was never completed (and a state): that is what a lost power
-//! leaves of our own work, and is gone on with (see [`make`](mod@make)). A vault that is complete and cannot be mounted is told, never made anew.
+//! **Never a disk with content.** A disk counts as empty where zeros only are found on it (see [`blank`]), but for a partition table that lists
+//! nothing or nothing but a vault whose file system was never completed (and a state): that is what a lost power leaves of our own work, and is
+//! gone on with (see [`make`](mod@make)). A vault that is complete and cannot be mounted is told, never made anew.
 //!
 //! **Order.** Table (backup first, then primary) -> file system -> sync -> the bit. Whatever moment power is lost at, the next start sees
 //! one of the states above.
@@ -15,6 +15,7 @@
 //! Deliberately absent: several disks for one vault, encryption, and repairing a damaged file system: `xfs_repair` is there, for
 //! somebody who decides it.
 
+mod blank;
 mod make;
 
 pub use make::{lay_out, make};
@@ -24,7 +25,7 @@ use super::{places, programs};
 use landfall_boot::appliance::init::Boot;
 use landfall_boot::appliance::layout;
 use landfall_image::partition::{self, Table, TypeId};
-use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, GuestOffset, Result, Source};
+use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, Kind, Result, Source};
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -38,11 +39,6 @@ use uuid::Uuid;
 const COMPLETE: u64 = 1 << 48;
 /// A vault on less would be full at once.
 pub const SMALLEST: Bytes = Bytes::gib(1);
-/// Looked at whole, at both ends of a disk.
-const ENDS: Bytes = Bytes::mib(16);
-/// Places between the ends, and how much of each.
-const PLACES: u64 = 4096;
-const PLACE: usize = 4096;
 /// Disks that are looked at side by side.
 const AT_ONCE: usize = 32;
 /// Between two looks for new ones.
@@ -247,9 +243,9 @@ fn at_device(device: &Path, name: &str, whole: bool) -> Result<AtDevice> {
 
 fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
     let Some(table) = table else {
-        return Ok(match is_blank(disk, false)? {
+        return Ok(match blank::is_blank(disk, false)? {
             true => Holds::Nothing,
-            false if is_remains(disk)? && is_blank(disk, true)? => Holds::Unfinished,
+            false if blank::is_remains(disk)? && blank::is_blank(disk, true)? => Holds::Unfinished,
             false => Holds::Something { what: "data without a partition table".into() },
         });
     };
@@ -265,7 +261,7 @@ fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
             id: vault.part_uuid.parse().unwrap_or(Uuid::nil()),
             partition: landfall_boot::appliance::init::partition_device(name, vault.number),
         }),
-        (_, 0) => Ok(match is_blank(disk, true)? {
+        (_, 0) => Ok(match blank::is_blank(disk, true)? {
             true => Holds::Nothing,
             false => Holds::Something { what: "data behind an empty partition table".into() },
         }),
@@ -279,63 +275,6 @@ fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
             ),
         }),
     }
-}
-
-/// True where the disk's end holds a table of ours, of which the beginning was not written: a vault that is not complete, and a state before
-/// it or none.
-fn is_remains(disk: &dyn Disk) -> Result<bool> {
-    const ARRAY: usize = 128 * 128;
-    let size = disk.size().0;
-    for sector in [512, 4096] {
-        let Some(at) = size.checked_sub(sector + ARRAY as u64) else { continue };
-        let mut array = vec![0; ARRAY];
-        disk.read_at(GuestOffset(at), &mut array)?;
-        let is_state = array.starts_with(&layout::STATE.to_bytes_le());
-        let (vault, rest) = array.split_at(if is_state { 128 } else { 0 }).1.split_at(128);
-        let is_vault = vault.starts_with(&layout::VAULT.to_bytes_le());
-        let attributes =
-            vault.get(48..56).and_then(|bytes| bytes.try_into().ok()).map_or(COMPLETE, u64::from_le_bytes);
-        if is_vault && attributes & COMPLETE == 0 && rest.iter().all(|byte| *byte == 0) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// True where nothing but zeros is found; `table`: but for a partition table at both ends.
-fn is_blank(disk: &dyn Disk, table: bool) -> Result<bool> {
-    let size = disk.size().0;
-    // Tables for sectors of 4096 bytes: 6 of them at the beginning, 5 at the end.
-    let skip = if table { 6 * 4096 } else { 0 };
-    let mut buffer = vec![0; 1 << 20];
-    let mut zero = |from: u64, to: u64| -> Result<bool> {
-        let mut at = from;
-        while at < to {
-            let len = usize::try_from((to - at).min(1 << 20)).unwrap_or(1 << 20);
-            let Some(part) = buffer.get_mut(..len) else { break };
-            disk.read_at(GuestOffset(at), part)?;
-            if part.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            at += len as u64;
-        }
-        Ok(true)
-    };
-    let (first, last) = (ENDS.0.min(size), size.saturating_sub(ENDS.0));
-    if !zero(skip.min(first), first)? || !zero(last.max(first), size.saturating_sub(skip).max(last))? {
-        return Ok(false);
-    }
-    let step = size / PLACES;
-    for place in 1..PLACES {
-        // Not only where structures like to begin.
-        let at =
-            place.saturating_mul(step).saturating_add(place.wrapping_mul(0x9e37_79b9) % step.max(1)) & !511;
-        let end = at.saturating_add(PLACE as u64);
-        if end <= size.saturating_sub(skip) && at >= skip && !zero(at, end)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Which vault is to be mounted, and whether one may be made.
@@ -356,6 +295,18 @@ pub fn empty(disks: &[FoundDisk], layout: Layout) -> Option<&FoundDisk> {
     };
     // What was begun is finished before anything else is.
     disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size))
+}
+
+/// Where a disk that was chosen turned out not to be empty, another one may be: true where it counts as such from now on.
+pub fn is_another_to_be_chosen(disks: &mut [FoundDisk], device: &Path, error: &Error) -> bool {
+    let disk = disks.iter_mut().find(|disk| disk.device == device);
+    match (error.kind(), disk) {
+        (Kind::Refused, Some(disk)) if matches!(disk.holds, Holds::Nothing | Holds::Unfinished) => {
+            disk.holds = Holds::Something { what: error.to_string() };
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Chooses among the disks; `known` is the vault that this appliance had before.

@@ -18,6 +18,7 @@ use crate::appliance::disks::Claim;
 use crate::appliance::kept::Loaded;
 use crate::appliance::network::{Learnt, STATE, resolv_conf};
 use crate::appliance::{places, problems, slots, start, state};
+use crate::meminfo;
 use crate::moment::Moment;
 use crate::ops::appliance::SNAPSHOT;
 use landfall_boot::appliance::init::{BOOT_FILE, Boot};
@@ -106,13 +107,8 @@ fn text(root: &Path, path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
-/// `MemTotal: 1024 kB` (proc(5)).
 fn memory(meminfo: &str) -> Memory {
-    let value = |key: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let kib = line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok());
-        Bytes(kib.unwrap_or(0).saturating_mul(1024))
-    };
+    let value = |key: &str| meminfo::value(meminfo, key).unwrap_or(Bytes(0));
     Memory { total: value("MemTotal"), available: value("MemAvailable") }
 }
 
