@@ -80,23 +80,19 @@ pub fn choose(disks: &[FoundDisk]) -> Choice {
 pub fn place(boot: &Boot) -> Result<PathBuf> {
     // One with a state is taken at once.
     let has_state = |disks: &[FoundDisk]| disks.iter().any(|disk| disk.state.is_some());
-    let mut disks = disks::settled(boot, QUIET, has_state);
-    let mut refused = None;
-    loop {
-        match choose(&disks) {
-            Choice::Take(partition) => {
-                tracing::info!("the state is on {}", partition.display());
-                return Ok(partition);
-            }
-            Choice::Make(device) => match disks::lay_out(&device, Layout::StateAndVault) {
-                Err(error) if disks::is_another_to_be_chosen(&mut disks, &device, &error) => {
-                    refused = Some(error);
-                }
-                laid => return laid?.state(),
-            },
-            Choice::Nothing(problem) => {
-                return Err(refused.unwrap_or_else(|| Error::refused(problem.says).hint(problem.fix)));
-            }
+    let to_make = |disks: &[FoundDisk]| match choose(disks) {
+        Choice::Make(device) => Some(device),
+        _ => None,
+    };
+    let (disks, refused) = disks::settled(boot, QUIET, has_state, to_make);
+    match choose(&disks) {
+        Choice::Take(partition) => {
+            tracing::info!("the state is on {}", partition.display());
+            Ok(partition)
+        }
+        Choice::Make(device) => disks::lay_out(&device, Layout::StateAndVault)?.state(),
+        Choice::Nothing(problem) => {
+            Err(refused.unwrap_or_else(|| Error::refused(problem.says).hint(problem.fix)))
         }
     }
 }

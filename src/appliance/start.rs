@@ -284,7 +284,13 @@ fn chosen(boot: &Boot, claim: &Claim) -> Result<Option<Problem>> {
         return Ok(Some(problem));
     }
     let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
-    take(disks::claimed(&disks, claim, layout)?, in_memory, layout)
+    let choice = disks::claimed(&disks, claim, layout)?;
+    if let Choice::Make(device) = &choice
+        && disks.iter().any(|disk| disk.device == *device && disk.holds == Holds::Nothing)
+    {
+        disks::search(device)?;
+    }
+    take(choice, in_memory, layout)
 }
 
 fn late(disks: &[FoundDisk]) -> Result<Option<Problem>> {
@@ -304,30 +310,24 @@ fn usual(boot: &Boot) -> Result<Option<Problem>> {
         }
     }
     let mut disks = disks::list(boot);
+    let mut refused = None;
     if known.is_none() && matches!(disks::choose(&disks, known, layout), Choice::Make(_)) {
         // Nothing is made while a disk that has a vault may still come.
-        disks = disks::settled(boot, DISKS_QUIET, |disks| {
-            disks.iter().any(|disk| matches!(disk.holds, Holds::Vault { .. }))
-        });
+        let has_vault =
+            |disks: &[FoundDisk]| disks.iter().any(|disk| matches!(disk.holds, Holds::Vault { .. }));
+        let to_make = |disks: &[FoundDisk]| match disks::choose(disks, known, layout) {
+            Choice::Make(device) => Some(device),
+            _ => None,
+        };
+        (disks, refused) = disks::settled(boot, DISKS_QUIET, has_vault, to_make);
     }
     if in_memory && let Some(problem) = late(&disks)? {
         return Ok(Some(problem));
     }
-    let mut refused = None;
-    loop {
-        let choice = disks::choose(&disks, known, layout);
-        let made = match &choice {
-            Choice::Make(device) => Some(device.clone()),
-            _ => None,
-        };
-        match (take(choice, in_memory, layout), made) {
-            (Err(error), Some(device)) if disks::is_another_to_be_chosen(&mut disks, &device, &error) => {
-                refused = Some(error);
-            }
-            // Why a disk that looks empty is not taken says more than that there is none.
-            (Ok(Some(problem)), _) => return Ok(Some(refused.as_ref().map_or(problem, Problem::from))),
-            (done, _) => return done,
-        }
+    match (disks::choose(&disks, known, layout), refused) {
+        // Why a disk that looks empty is not taken says more than that there is none.
+        (Choice::Nothing(_), Some(error)) => Err(error),
+        (choice, _) => take(choice, in_memory, layout),
     }
 }
 

@@ -36,8 +36,8 @@ const MEMORY_AT_MOST_MIB: u64 = 4096;
 const MEMORY_AT_LEAST_MIB: u64 = 512;
 const CPUS_AT_MOST: u32 = 4;
 
-/// MiB of memory for a trial of this machine, on a host that has so much left: three quarters of it at most, so that it is not the host
-/// that ends the trial.
+/// MiB of memory for a trial of this machine, on a host that has so much left: three quarters of it at most (but for the least that a system
+/// needs), so that it is not the host that ends the trial.
 pub fn memory_mib(machine: &Machine, available: Option<Bytes>) -> u64 {
     let left = available.map_or(u64::MAX, |available| (available.0 >> 20) / 4 * 3);
     (machine.memory.0 >> 20).min(MEMORY_AT_MOST_MIB).min(left).max(MEMORY_AT_LEAST_MIB)

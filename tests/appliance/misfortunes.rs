@@ -3,19 +3,21 @@
 
 use super::boot::issuer;
 use super::site::{Site, plain, ready};
-use super::text;
+use super::{text, tool};
 use crate::boots::place;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-/// Of a disk that somebody has attached.
-const DISK: u64 = 4 << 30;
+/// Of a disk that somebody has attached: larger than the site's own, so that it would be the one that is taken.
+const FOREIGN: u64 = 5 << 30;
+/// Where the little lies that is on it: in none of the places that every disk is looked at.
+const CONTENT: u64 = FOREIGN / 1000 * 618;
 
 impl Site {
-    fn disk(&self, name: &str) -> File {
+    fn disk(&self, name: &str, size: u64) -> File {
         let file = File::options().read(true).write(true).create_new(true).open(self.path(name)).unwrap();
-        file.set_len(DISK).unwrap();
+        file.set_len(size).unwrap();
         file
     }
 
@@ -50,7 +52,7 @@ impl Site {
     }
 }
 
-/// The digest of what a file holds, holes left out.
+/// The digest of what a file holds.
 fn digest(site: &Site, name: &str) -> String {
     let out = Command::new("sha256sum").arg(site.path(name)).output().unwrap();
     assert!(out.status.success(), "{}", text(&out));
@@ -61,18 +63,24 @@ fn digest(site: &Site, name: &str) -> String {
 #[ignore = "takes five minutes: make matrix"]
 fn data_disks_that_are_missing_foreign_late_and_chosen() {
     let Some(image) = ready() else { return };
+    if ["sfdisk", "debugfs", "e2fsck", "sha256sum"]
+        .iter()
+        .any(|program| tool(program, &["--version"]).is_none())
+    {
+        return;
+    }
     let _place = place();
     let site = Site::new(&image);
 
     // None: it is up, and says so. One with content is not one, though there is no table and no file system on it.
-    let foreign = site.disk("foreign");
-    foreign.write_all_at(b"somebody's only copy", DISK / 2 + 12_345).unwrap();
+    let foreign = site.disk("foreign", FOREIGN);
+    foreign.write_all_at(b"somebody's only copy", CONTENT).unwrap();
     let before = digest(&site, "foreign");
     let running = site.start_with(&["system"]);
     site.says("there is no data disk");
     assert_eq!(site.there("systemctl is-active landfall.service || true"), "inactive");
     site.attach("foreign");
-    site.says(&format!("there is data at byte {}", DISK / 2 + 12_345));
+    site.says(&format!("there is data at byte {}", CONTENT));
 
     // An empty one that comes is taken, without anybody's doing.
     site.attach("vault");
@@ -86,7 +94,7 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
     assert_eq!(digest(&site, "foreign"), before, "a disk with content was written to");
 
     // Gone: an empty disk does not take its place; the vault itself does as soon as it is back.
-    drop(site.disk("empty"));
+    drop(site.disk("empty", 4 << 30));
     let running = site.start_with(&["system", "empty"]);
     site.says("is not there");
     assert_eq!(site.there("systemctl is-active landfall.service || true"), "inactive");
@@ -134,6 +142,12 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
 #[ignore = "takes five minutes: make matrix"]
 fn a_state_that_is_full_damaged_or_torn() {
     let Some(image) = ready() else { return };
+    if ["sfdisk", "debugfs", "e2fsck", "sha256sum"]
+        .iter()
+        .any(|program| tool(program, &["--version"]).is_none())
+    {
+        return;
+    }
     let _place = place();
     let site = Site::new(&image);
     let running = site.start();
@@ -141,7 +155,7 @@ fn a_state_that_is_full_damaged_or_torn() {
     site.there("test -s /var/lib/landfall-appliance/ssh/ssh_host_ed25519_key");
 
     // Full to the last byte, also for root. The console says so, once the first token is noted.
-    site.there("rm /var/lib/landfall-appliance/first-token; touch /var/lib/landfall-appliance/welcomed");
+    site.there("rm /var/lib/landfall-appliance/first-token && touch /var/lib/landfall-appliance/welcomed");
     site.there("dd if=/dev/zero of=/var/full bs=1M 2>/dev/null; dd if=/dev/zero of=/var/more bs=1 count=4096 2>/dev/null; sync; true");
     drop(running);
     let running = site.start();

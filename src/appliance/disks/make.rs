@@ -11,13 +11,13 @@
 //!
 //! Who wants a state on a disk that was begun without one lays it out anew: there can be nothing in it yet.
 
-use super::{COMPLETE, Holds, Layout, START, at_device, blank};
+use super::{COMPLETE, Holds, Layout, START, at_device};
 use crate::appliance::programs;
 use landfall_boot::appliance::init::partition_device;
 use landfall_boot::appliance::layout;
 use landfall_image::partition::create::{GptLayout, NewPartition};
 use landfall_image::partition::{Table, TypeId};
-use landfall_image::{Bytes, Error, Gate, GuestOffset, GuestRange, Result, Source};
+use landfall_image::{Bytes, Error, GuestOffset, GuestRange, Result};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -27,8 +27,6 @@ use uuid::Uuid;
 
 /// How long a partition's device may take to appear.
 const DEVICE_WITHIN: Duration = Duration::from_secs(20);
-/// How long a disk is searched for content before it is written to.
-const SEARCH_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks for it.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -59,7 +57,7 @@ pub fn make(device: &Path, layout: Layout) -> Result<(PathBuf, Uuid)> {
     Ok((partition, id))
 }
 
-/// Writes the table of an empty disk; of one that was begun only what its table lacks.
+/// Writes the table of an empty disk, which was searched ([`search`](super::search)); of one that was begun only what its table lacks.
 ///
 /// # Errors
 /// As [`make`].
@@ -70,17 +68,9 @@ pub fn lay_out(device: &Path, layout: Layout) -> Result<Laid> {
     let sector = Bytes(about("queue/logical_block_size").trim().parse().unwrap_or(512));
     let found = at_device(device, &name, true)?;
     if !matches!(found.holds, Holds::Nothing | Holds::Unfinished) {
-        return Err(not_empty(device, "is not empty: it is left alone"));
-    }
-    // What was begun has our own work on it.
-    if found.holds == Holds::Nothing {
-        let disk = landfall_image::raw::open(Source::open(device)?, &Gate::own_folder())?.disk;
-        if let Some(at) = blank::search(disk.as_ref(), SEARCH_WITHIN)? {
-            return Err(not_empty(
-                device,
-                &format!("is not empty, there is data at byte {}: it is left alone", at.0),
-            ));
-        }
+        return Err(Error::refused("is not empty: it is left alone")
+            .in_file(device)
+            .hint("attach an empty disk"));
     }
     let begun = found.table.as_ref().and_then(|table| begun(table, layout, sector));
     let is_new = begun.is_none();
@@ -97,10 +87,6 @@ pub fn lay_out(device: &Path, layout: Layout) -> Result<Laid> {
     }
     devices.iter().try_for_each(|device| wait_for(device))?;
     Ok(laid)
-}
-
-fn not_empty(device: &Path, says: &str) -> Error {
-    Error::refused(says).in_file(device).hint("attach an empty disk")
 }
 
 impl Laid {

@@ -5,7 +5,8 @@
 //!             XFS, labelled "landfall"                  mounted at /var/lib/landfall
 //!             before it, where the system is on a disc, one of the type STATE: super::disc
 //! ```
-//! **Never a disk with content.** A disk counts as empty where zeros only are found on it (see [`blank`]), but for a partition table that lists
+//! **Never a disk with content.** A disk counts as empty where zeros only are found on it (see [`blank`]; the one that is to be written to is
+//! searched), but for a partition table that lists
 //! nothing or nothing but a vault whose file system was never completed (and a state): that is what a lost power leaves of our own work, and is
 //! gone on with (see [`make`](mod@make)). A vault that is complete and cannot be mounted is told, never made anew.
 //!
@@ -18,6 +19,7 @@
 mod blank;
 mod make;
 
+use blank::Blank;
 pub use make::{lay_out, make};
 
 use super::problems::Problem;
@@ -43,6 +45,8 @@ pub const SMALLEST: Bytes = Bytes::gib(1);
 const AT_ONCE: usize = 32;
 /// Between two looks for new ones.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a disk is searched for content before it is written to.
+const SEARCH_WITHIN: Duration = Duration::from_secs(20);
 /// Letters of a device's words.
 const WORDS: usize = 128;
 /// Where the partition begins.
@@ -134,24 +138,85 @@ pub fn tables(boot: &Boot) -> Vec<FoundDisk> {
     look_at_all(boot, false)
 }
 
-/// The disks, once no new ones come for `quiet`, or `is_enough`.
-pub fn settled(boot: &Boot, quiet: Duration, is_enough: impl Fn(&[FoundDisk]) -> bool) -> Vec<FoundDisk> {
-    let mut seen = BTreeSet::new();
-    let mut found = Vec::new();
+/// The disks, once no new ones come for `quiet`, or `is_enough`; and why the last one was not taken that `to_make` would have made a vault of.
+///
+/// Such a disk is searched for content meanwhile. Where there is some, or it cannot be read, it counts as what it is, and another one may be
+/// chosen.
+pub fn settled(
+    boot: &Boot,
+    quiet: Duration,
+    is_enough: impl Fn(&[FoundDisk]) -> bool,
+    to_make: impl Fn(&[FoundDisk]) -> Option<PathBuf>,
+) -> (Vec<FoundDisk>, Option<Error>) {
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    let mut searched = Vec::new();
+    let mut refused = None;
     let mut last = Instant::now();
     loop {
         let now = names();
         if now != seen {
             found = list(boot);
+            mark(&mut found, &searched);
             (seen, last) = (now, Instant::now());
             if is_enough(&found) {
-                return found;
+                return (found, refused);
             }
         }
-        if last.elapsed() > quiet {
-            return found;
+        if let Some(disk) = to_search(&found, &searched, &to_make) {
+            let held = match search(&disk.device) {
+                Ok(()) => Holds::Nothing,
+                Err(error) => {
+                    let held = match error.kind() {
+                        Kind::Refused => Holds::Something { what: error.says().to_owned() },
+                        _ => Holds::Unreadable { why: error.to_string() },
+                    };
+                    refused = Some(error);
+                    held
+                }
+            };
+            searched.push(FoundDisk { holds: held, ..disk.clone() });
+            mark(&mut found, &searched);
+        } else if last.elapsed() > quiet {
+            return (found, refused);
+        } else {
+            std::thread::sleep(PAUSE);
         }
-        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The disk that would be made a vault of, where it was not searched yet. What was begun has our own work on it.
+fn to_search(
+    found: &[FoundDisk],
+    searched: &[FoundDisk],
+    to_make: impl Fn(&[FoundDisk]) -> Option<PathBuf>,
+) -> Option<FoundDisk> {
+    let device = to_make(found)?;
+    let disk = found.iter().find(|disk| disk.device == device && disk.holds == Holds::Nothing)?;
+    (!searched.contains(disk)).then(|| disk.clone())
+}
+
+/// What searches have found counts more than a look does.
+fn mark(found: &mut [FoundDisk], searched: &[FoundDisk]) {
+    for disk in found.iter_mut().filter(|disk| disk.holds == Holds::Nothing) {
+        let same = |other: &&FoundDisk| FoundDisk { holds: Holds::Nothing, ..(*other).clone() } == *disk;
+        if let Some(other) = searched.iter().find(same) {
+            disk.holds = other.holds.clone();
+        }
+    }
+}
+
+/// Searches a disk that looks empty, before it is written to.
+///
+/// # Errors
+/// `Refused` where there is content, `Io`.
+pub fn search(device: &Path) -> Result<()> {
+    match Blank::open(device)?.search(SEARCH_WITHIN)? {
+        None => Ok(()),
+        Some(at) => {
+            Err(Error::refused(format!("is not empty, there is data at byte {}: it is left alone", at.0))
+                .in_file(device)
+                .hint("attach an empty disk"))
+        }
     }
 }
 
@@ -236,16 +301,16 @@ fn at_device(device: &Path, name: &str, whole: bool) -> Result<AtDevice> {
     let state = state.map(|entry| landfall_boot::appliance::init::partition_device(name, entry.number));
     let holds = match (&table, whole) {
         (None, false) => Holds::Something { what: "data without a partition table, or nothing".into() },
-        (table, _) => holds(disk.as_ref(), table.as_ref(), name)?,
+        (table, _) => holds(disk.as_ref(), &Blank::open(device)?, table.as_ref(), name)?,
     };
     Ok(AtDevice { holds, state, table })
 }
 
-fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
+fn holds(disk: &dyn Disk, blank: &Blank, table: Option<&Table>, name: &str) -> Result<Holds> {
     let Some(table) = table else {
-        return Ok(match blank::is_blank(disk, false)? {
+        return Ok(match blank.is_blank(false)? {
             true => Holds::Nothing,
-            false if blank::is_remains(disk)? && blank::is_blank(disk, true)? => Holds::Unfinished,
+            false if blank::is_remains(disk)? && blank.is_blank(true)? => Holds::Unfinished,
             false => Holds::Something { what: "data without a partition table".into() },
         });
     };
@@ -261,7 +326,7 @@ fn holds(disk: &dyn Disk, table: Option<&Table>, name: &str) -> Result<Holds> {
             id: vault.part_uuid.parse().unwrap_or(Uuid::nil()),
             partition: landfall_boot::appliance::init::partition_device(name, vault.number),
         }),
-        (_, 0) => Ok(match blank::is_blank(disk, true)? {
+        (_, 0) => Ok(match blank.is_blank(true)? {
             true => Holds::Nothing,
             false => Holds::Something { what: "data behind an empty partition table".into() },
         }),
@@ -295,18 +360,6 @@ pub fn empty(disks: &[FoundDisk], layout: Layout) -> Option<&FoundDisk> {
     };
     // What was begun is finished before anything else is.
     disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size))
-}
-
-/// Where a disk that was chosen turned out not to be empty, another one may be: true where it counts as such from now on.
-pub fn is_another_to_be_chosen(disks: &mut [FoundDisk], device: &Path, error: &Error) -> bool {
-    let disk = disks.iter_mut().find(|disk| disk.device == device);
-    match (error.kind(), disk) {
-        (Kind::Refused, Some(disk)) if matches!(disk.holds, Holds::Nothing | Holds::Unfinished) => {
-            disk.holds = Holds::Something { what: error.to_string() };
-            true
-        }
-        _ => false,
-    }
 }
 
 /// Chooses among the disks; `known` is the vault that this appliance had before.
@@ -555,6 +608,36 @@ mod tests {
         // A vault that is missing is waited for; no other is made in its place.
         assert!(matches!(choose(&[&large, &one], Some(3)), Choice::Nothing(_)));
         assert!(matches!(choose(&[&one, &vault("/dev/sdh", 1)], Some(1)), Choice::Nothing(_)));
+    }
+
+    #[test]
+    fn each_disk_is_searched_once_and_the_next_one_where_there_is_content() {
+        let choose = |disks: &[FoundDisk]| match super::choose(disks, None, Layout::Vault) {
+            Choice::Make(device) => Some(device),
+            _ => None,
+        };
+        let (small, large) = (disk("/dev/sdc", 20, Holds::Nothing), disk("/dev/sdd", 30, Holds::Nothing));
+        let fresh = || vec![small.clone(), large.clone()];
+        let mut found = fresh();
+        assert_eq!(to_search(&found, &[], choose), Some(large.clone()));
+        let full = FoundDisk { holds: Holds::Something { what: "data".into() }, ..large.clone() };
+        let mut searched = vec![full.clone()];
+        mark(&mut found, &searched);
+        assert_eq!(found, [small.clone(), full.clone()]);
+        assert_eq!(to_search(&found, &searched, choose), Some(small.clone()));
+        searched.push(small.clone());
+        assert_eq!(to_search(&found, &searched, choose), None);
+        // A disk that comes does not make what was searched empty again; another one under the same name is searched anew.
+        let mut found = fresh();
+        mark(&mut found, &searched);
+        assert_eq!(to_search(&found, &searched, choose), None);
+        let other = FoundDisk { serial: "2".into(), ..large.clone() };
+        let mut found = vec![small.clone(), other.clone()];
+        mark(&mut found, &searched);
+        assert_eq!(to_search(&found, &searched, choose), Some(other));
+        // What was begun has our own work on it.
+        let begun = disk("/dev/sde", 5, Holds::Unfinished);
+        assert_eq!(to_search(&[begun], &[], choose), None);
     }
 
     #[test]
