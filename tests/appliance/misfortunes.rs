@@ -46,6 +46,14 @@ impl Site {
         table["partitiontable"]["partitions"][partition - 1]["start"].as_u64().unwrap() * 512
     }
 
+    /// What the helper does when somebody chooses a disk on the console: the file is there whole or not at all.
+    fn choose(&self, disk: &str) {
+        let folder = "/var/lib/landfall-appliance";
+        self.there(&format!(
+            r#"echo '{{"disk":"{disk}","serial":""}}' > {folder}/new && mv {folder}/new {folder}/claim.json && systemctl restart landfall-data.service"#
+        ));
+    }
+
     /// What the service says of the vault that it has.
     fn vault(&self) -> String {
         self.there("cat /var/lib/landfall/vault/vault.json")
@@ -116,9 +124,7 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
     // A choice that is left over from while the vault was away does not replace it, and is gone.
     let running = site.start_with(&["system", "vault", "empty"]);
     site.up();
-    site.there(
-        r#"echo '{"disk":"vdc","serial":""}' > /var/lib/landfall-appliance/claim.json; systemctl restart landfall-data.service"#,
-    );
+    site.choose("vdc");
     site.says("vdc was not taken");
     assert_eq!(site.there("ls /var/lib/landfall-appliance/claim.json 2>/dev/null || true"), "");
     drop(running);
@@ -126,9 +132,7 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
     // One that was chosen is taken, once: there is a vault then, and another one.
     let running = site.start_with(&["system", "empty"]);
     site.says("is not there");
-    site.there(
-        r#"echo '{"disk":"vdb","serial":""}' > /var/lib/landfall-appliance/claim.json; systemctl restart landfall-data.service"#,
-    );
+    site.choose("vdb");
     assert_eq!(issuer(&site.up()), first, "another authority");
     assert_ne!(site.vault(), vault);
     drop(running);

@@ -1,7 +1,7 @@
 //! Whether there is anything on a disk.
 //!
 //! ```text
-//! every disk that is looked at      is_blank    its first and last 16 MiB, and 4,096 places of 4 KiB between them
+//! every disk that is looked at      is_blank    its first and last 16 MiB, and 256 places of 4 KiB between them: a second
 //! the one that is to be written to  search      all of it, or as much as can be read in 20 seconds, spread evenly over it
 //! ```
 //! What can be read in that time is some GB of a disk that turns, and tens of GB of others. A larger disk is taken with parts unread: of 4 TiB, of
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 /// Looked at whole, at both ends of a disk.
 const ENDS: Bytes = Bytes::mib(16);
 /// Places between the ends, and how much of each.
-const PLACES: u64 = 4096;
+const PLACES: u64 = 256;
 const PLACE: u64 = 4096;
 /// Tables for sectors of 4096 bytes: 6 of them at the beginning, 5 at the end.
 const TABLE: u64 = 6 * 4096;

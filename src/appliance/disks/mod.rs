@@ -220,7 +220,7 @@ pub fn search(device: &Path) -> Result<()> {
     }
 }
 
-/// Side by side: one that turns takes half a minute.
+/// Side by side: one that turns takes seconds.
 fn look_at_all(boot: &Boot, whole: bool) -> Vec<FoundDisk> {
     let names: Vec<String> = names().into_iter().collect();
     let mut found = Vec::new();
@@ -654,9 +654,9 @@ mod tests {
             file.write_all_at(&[0], at).unwrap();
         }
         // A file system without a table, somewhere in the middle.
-        file.write_all_at(&vec![1; 4 << 20], 1 << 30).unwrap();
+        file.write_all_at(&vec![1; 17 << 20], 1 << 30).unwrap();
         assert!(matches!(at_device(&path, "disk", true).unwrap().holds, Holds::Something { .. }));
-        file.write_all_at(&vec![0; 4 << 20], 1 << 30).unwrap();
+        file.write_all_at(&vec![0; 17 << 20], 1 << 30).unwrap();
     }
 
     #[test]
