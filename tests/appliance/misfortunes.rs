@@ -7,6 +7,7 @@ use super::{text, tool};
 use crate::boots::place;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Of a disk that somebody has attached: larger than the site's own, so that it would be the one that is taken.
@@ -60,6 +61,14 @@ impl Site {
     }
 }
 
+/// The image, where there is what breaks disks and looks at them, too.
+fn all_here() -> Option<PathBuf> {
+    for program in ["sfdisk", "debugfs", "e2fsck", "sha256sum"] {
+        tool(program, &["--version"])?;
+    }
+    ready()
+}
+
 /// The digest of what a file holds.
 fn digest(site: &Site, name: &str) -> String {
     let out = Command::new("sha256sum").arg(site.path(name)).output().unwrap();
@@ -70,13 +79,7 @@ fn digest(site: &Site, name: &str) -> String {
 #[test]
 #[ignore = "takes five minutes: make matrix"]
 fn data_disks_that_are_missing_foreign_late_and_chosen() {
-    let Some(image) = ready() else { return };
-    if ["sfdisk", "debugfs", "e2fsck", "sha256sum"]
-        .iter()
-        .any(|program| tool(program, &["--version"]).is_none())
-    {
-        return;
-    }
+    let Some(image) = all_here() else { return };
     let _place = place();
     let site = Site::new(&image);
 
@@ -145,13 +148,7 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
 #[test]
 #[ignore = "takes five minutes: make matrix"]
 fn a_state_that_is_full_damaged_or_torn() {
-    let Some(image) = ready() else { return };
-    if ["sfdisk", "debugfs", "e2fsck", "sha256sum"]
-        .iter()
-        .any(|program| tool(program, &["--version"]).is_none())
-    {
-        return;
-    }
+    let Some(image) = all_here() else { return };
     let _place = place();
     let site = Site::new(&image);
     let running = site.start();
