@@ -13,3 +13,19 @@ pub fn value(meminfo: &str, key: &str) -> Option<Bytes> {
 pub fn available() -> Option<Bytes> {
     value(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_in_kib_and_known_by_their_whole_name() {
+        let text = "MemTotal:       24600000 kB\nMemAvailableX:  7 kB\nMemAvailable:    1024 kB\nHugePages_Total: x\n";
+        assert_eq!(value(text, "MemAvailable"), Some(Bytes::mib(1)));
+        assert_eq!(value(text, "MemTotal"), Some(Bytes(24_600_000 << 10)));
+        for absent in ["Mem", "HugePages_Total", "SwapFree", ""] {
+            assert_eq!(value(text, absent), None, "{absent}");
+        }
+        assert!(available().is_some_and(|available| available > Bytes::mib(1)));
+    }
+}

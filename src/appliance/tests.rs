@@ -115,6 +115,18 @@ fn trials_are_left_what_the_sandbox_needs() {
         }
         assert!(unit.contains("RestrictNamespaces=cgroup ipc mnt net pid user uts"));
     }
+    // What the service may make there with other rights is for nobody else.
+    let service = fs::read_to_string(packaging().join("landfall.service")).unwrap();
+    assert!(service.lines().any(|line| line == "CacheDirectoryMode=0700"));
+}
+
+/// It tells what the start is at, and of a state that does not come: PrivateTmp waits for /var.
+#[test]
+fn the_console_waits_for_nothing() {
+    for key in ["After", "Requires", "RequiresMountsFor", "PrivateTmp"] {
+        assert_eq!(values("landfall-console@.service", key), [""; 0], "{key}");
+    }
+    assert_eq!(values("landfall-console@.service", "DefaultDependencies"), ["no"]);
 }
 
 #[test]

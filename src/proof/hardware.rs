@@ -249,6 +249,11 @@ pub fn arguments(
     let cpus = machine.cpus.count.clamp(1, CPUS_AT_MOST);
     add("smp", format!("{cpus}"));
     add("m", format!("{memory_mib}M"));
+    let own_mib = machine.memory.0 >> 20;
+    if memory_mib < own_mib {
+        // A guest that fails for want of it would look like one that does not boot.
+        devices.push(format!("{memory_mib} MiB of memory, of its {own_mib}"));
+    }
     add("rtc", format!("base={}", if machine.clock == Clock::LocalTime { "localtime" } else { "utc" }));
     if let Some(uuid) = machine.smbios.uuid {
         add("uuid", uuid.to_string());
@@ -474,6 +479,11 @@ mod tests {
         ] {
             assert_eq!(mib(own, available), expected, "{own} {available:?}");
         }
+        // What is taken away is told.
+        let machine = Machine { memory: Bytes::gib(64), ..machine(1) };
+        let told = |mib| arguments(&machine, mib, Accelerator::Tcg, None, &handles(1)).1.join(", ");
+        assert!(told(1500).contains("1500 MiB of memory, of its 65536"), "{}", told(1500));
+        assert!(!told(65536).contains("MiB"));
     }
 
     /// The devices of every kind of hardware, as QEMU gets them.

@@ -196,13 +196,8 @@ impl Trial<'_> {
         fds.extend(variables.map(|file| (file.into(), 13)));
         fds.extend(sockets.into_iter().map(OwnedFd::from).zip(handles.disks.iter().copied()));
         let memory = hardware::memory_mib(self.machine, crate::meminfo::available());
-        let (args, mut devices) =
+        let (args, devices) =
             hardware::arguments(self.machine, memory, self.accelerator, uefi.as_ref(), &handles);
-        let own = self.machine.memory.0 >> 20;
-        if memory < own {
-            // A guest that fails for want of it would look like one that does not boot.
-            devices.push(format!("{memory} MiB of memory, of its {own}"));
-        }
 
         let started = Instant::now();
         let mut vm = Confined::start(self.sandbox, &args, self.accelerator, qmp, fds)?;

@@ -132,13 +132,16 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
     assert_eq!(site.there("ls /var/lib/landfall-appliance/claim.json 2>/dev/null || true"), "");
     drop(running);
 
-    // One that was chosen is taken, once: there is a vault then, and another one.
-    let running = site.start_with(&["system", "empty"]);
+    // One that was chosen is taken, once: there is a vault then, and another one. Not one with content.
+    let running = site.start_with(&["system", "empty", "foreign"]);
     site.says("is not there");
+    site.choose("vdc");
+    site.says(&format!("there is data at byte {CONTENT}"));
     site.choose("vdb");
     assert_eq!(issuer(&site.up()), first, "another authority");
     assert_ne!(site.vault(), vault);
     drop(running);
+    assert_eq!(digest(&site, "foreign"), before, "a disk with content was written to");
     let running = site.start_with(&["system", "vault", "empty"]);
     site.up();
     assert_ne!(site.vault(), vault, "the vault that was given up is back");

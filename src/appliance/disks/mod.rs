@@ -17,24 +17,26 @@
 //! somebody who decides it.
 
 mod blank;
+mod choose;
 mod make;
+mod settle;
 
 use blank::Blank;
+pub use choose::{Choice, Claim, choose, claimed, empty};
 pub use make::{lay_out, make};
+pub use settle::{search, settled};
 
-use super::problems::Problem;
 use super::{places, programs};
 use landfall_boot::appliance::init::Boot;
 use landfall_boot::appliance::layout;
 use landfall_image::partition::{self, Table, TypeId};
-use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, Kind, Result, Source};
+use landfall_image::{Bytes, Disk, Error, FileOffset, Gate, Result, Source};
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The attribute of a vault whose file system is complete.
@@ -43,10 +45,6 @@ const COMPLETE: u64 = 1 << 48;
 pub const SMALLEST: Bytes = Bytes::gib(1);
 /// Disks that are looked at side by side.
 const AT_ONCE: usize = 32;
-/// Between two looks for new ones.
-const PAUSE: Duration = Duration::from_millis(200);
-/// How long a disk is searched for content before it is written to.
-const SEARCH_WITHIN: Duration = Duration::from_secs(20);
 /// Letters of a device's words.
 const WORDS: usize = 128;
 /// Where the partition begins.
@@ -136,88 +134,6 @@ pub fn list(boot: &Boot) -> Vec<FoundDisk> {
 /// All disks by their partition tables alone: one without counts as something.
 pub fn tables(boot: &Boot) -> Vec<FoundDisk> {
     look_at_all(boot, false)
-}
-
-/// The disks, once no new ones come for `quiet`, or `is_enough`; and why the last one was not taken that `to_make` would have made a vault of.
-///
-/// Such a disk is searched for content meanwhile. Where there is some, or it cannot be read, it counts as what it is, and another one may be
-/// chosen.
-pub fn settled(
-    boot: &Boot,
-    quiet: Duration,
-    is_enough: impl Fn(&[FoundDisk]) -> bool,
-    to_make: impl Fn(&[FoundDisk]) -> Option<PathBuf>,
-) -> (Vec<FoundDisk>, Option<Error>) {
-    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-    let mut searched = Vec::new();
-    let mut refused = None;
-    let mut last = Instant::now();
-    loop {
-        let now = names();
-        if now != seen {
-            found = list(boot);
-            mark(&mut found, &searched);
-            (seen, last) = (now, Instant::now());
-            if is_enough(&found) {
-                return (found, refused);
-            }
-        }
-        if let Some(disk) = to_search(&found, &searched, &to_make) {
-            let held = match search(&disk.device) {
-                Ok(()) => Holds::Nothing,
-                Err(error) => {
-                    let held = match error.kind() {
-                        Kind::Refused => Holds::Something { what: error.says().to_owned() },
-                        _ => Holds::Unreadable { why: error.to_string() },
-                    };
-                    refused = Some(error);
-                    held
-                }
-            };
-            searched.push(FoundDisk { holds: held, ..disk.clone() });
-            mark(&mut found, &searched);
-        } else if last.elapsed() > quiet {
-            return (found, refused);
-        } else {
-            std::thread::sleep(PAUSE);
-        }
-    }
-}
-
-/// The disk that would be made a vault of, where it was not searched yet. What was begun has our own work on it.
-fn to_search(
-    found: &[FoundDisk],
-    searched: &[FoundDisk],
-    to_make: impl Fn(&[FoundDisk]) -> Option<PathBuf>,
-) -> Option<FoundDisk> {
-    let device = to_make(found)?;
-    let disk = found.iter().find(|disk| disk.device == device && disk.holds == Holds::Nothing)?;
-    (!searched.contains(disk)).then(|| disk.clone())
-}
-
-/// What searches have found counts more than a look does.
-fn mark(found: &mut [FoundDisk], searched: &[FoundDisk]) {
-    for disk in found.iter_mut().filter(|disk| disk.holds == Holds::Nothing) {
-        let same = |other: &&FoundDisk| FoundDisk { holds: Holds::Nothing, ..(*other).clone() } == *disk;
-        if let Some(other) = searched.iter().find(same) {
-            disk.holds = other.holds.clone();
-        }
-    }
-}
-
-/// Searches a disk that looks empty, before it is written to.
-///
-/// # Errors
-/// `Refused` where there is content, `Io`.
-pub fn search(device: &Path) -> Result<()> {
-    match Blank::open(device)?.search(SEARCH_WITHIN)? {
-        None => Ok(()),
-        Some(at) => {
-            Err(Error::refused(format!("is not empty, there is data at byte {}: it is left alone", at.0))
-                .in_file(device)
-                .hint("attach an empty disk"))
-        }
-    }
 }
 
 /// Side by side: one that turns takes seconds.
@@ -342,84 +258,6 @@ fn holds(disk: &dyn Disk, blank: &Blank, table: Option<&Table>, name: &str) -> R
     }
 }
 
-/// Which vault is to be mounted, and whether one may be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// This one.
-    Mount(PathBuf, Uuid),
-    /// Make one on this disk.
-    Make(PathBuf),
-    /// Neither.
-    Nothing(Problem),
-}
-
-/// The disk that a data disk may be made of: the largest empty one, never one with content.
-pub fn empty(disks: &[FoundDisk], layout: Layout) -> Option<&FoundDisk> {
-    let may = |disk: &&FoundDisk| {
-        matches!(disk.holds, Holds::Nothing | Holds::Unfinished) && disk.size >= layout.smallest()
-    };
-    // What was begun is finished before anything else is.
-    disks.iter().filter(may).max_by_key(|disk| (disk.holds == Holds::Unfinished, disk.size))
-}
-
-/// Chooses among the disks; `known` is the vault that this appliance had before.
-pub fn choose(disks: &[FoundDisk], known: Option<Uuid>, layout: Layout) -> Choice {
-    let vaults: Vec<(&PathBuf, Uuid)> = disks
-        .iter()
-        .filter_map(|disk| match &disk.holds {
-            Holds::Vault { id, partition } => Some((partition, *id)),
-            _ => None,
-        })
-        .collect();
-    if let Some(id) = known {
-        let ours: Vec<_> = vaults.iter().filter(|(_, vault)| *vault == id).collect();
-        return match &ours[..] {
-            [(partition, id)] => Choice::Mount((*partition).clone(), *id),
-            [] => Choice::Nothing(Problem::new(
-                format!("the data disk with the vault {id} is not there"),
-                "Attach it to this machine: it is taken as soon as it appears. To go on with another disk instead, choose it under Disks.",
-            )),
-            _ => Choice::Nothing(Problem::new(
-                format!("there are several data disks with the vault {id}: one is a copy of the other"),
-                "Detach the copy.",
-            )),
-        };
-    }
-    match &vaults[..] {
-        [(partition, id)] => return Choice::Mount((*partition).clone(), *id),
-        [] => {}
-        several => {
-            return Choice::Nothing(Problem::new(
-                format!(
-                    "there are {} data disks, and none of them was this appliance's before",
-                    several.len()
-                ),
-                "Choose one under Disks, or detach the others.",
-            ));
-        }
-    }
-    match empty(disks, layout) {
-        Some(disk) => Choice::Make(disk.device.clone()),
-        None => {
-            let others = disks.iter().filter(|disk| disk.holds != Holds::System).count();
-            let least = layout.smallest();
-            let seen = match others {
-                0 => "there is no data disk".to_owned(),
-                1 => {
-                    format!("there is no data disk: the one other disk is not empty, or smaller than {least}")
-                }
-                n => {
-                    format!("there is no data disk: of {n} other disks none is empty and of {least} or more")
-                }
-            };
-            Choice::Nothing(Problem::new(
-                seen,
-                "Attach an empty disk to this machine: it is taken as soon as it appears. A disk with content is never taken.",
-            ))
-        }
-    }
-}
-
 /// Mounts a vault, for the service's user.
 ///
 /// # Errors
@@ -462,49 +300,6 @@ pub fn known() -> Result<Option<Uuid>> {
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("cannot read", e).in_file(path)),
-    }
-}
-
-/// What the administrator chose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Its name in `/dev`.
-    pub disk: String,
-    /// Its serial number as it was shown; may be empty.
-    pub serial: String,
-}
-
-/// What becomes of a choice: an empty disk is made a vault, one with a vault is taken as it is.
-///
-/// # Errors
-/// `Refused` where the disk is not there, is another one by now, or has content.
-pub fn claimed(disks: &[FoundDisk], claim: &Claim, layout: Layout) -> Result<Choice> {
-    let device = Path::new("/dev").join(&claim.disk);
-    let refused =
-        |says: &str, hint: &str| Err(Error::refused(says.to_owned()).in_file(&device).hint(hint.to_owned()));
-    let Some(disk) = disks.iter().find(|disk| disk.device == device) else {
-        return refused("is no disk of this machine", "choose one of those that are shown under Disks");
-    };
-    if disk.serial != claim.serial {
-        return refused(
-            "is another disk than the one that was chosen",
-            "look at the disks again: their names have changed",
-        );
-    }
-    match &disk.holds {
-        Holds::Nothing | Holds::Unfinished if disk.size >= layout.smallest() => {
-            Ok(Choice::Make(disk.device.clone()))
-        }
-        Holds::Nothing | Holds::Unfinished => {
-            refused(&format!("is smaller than {}", layout.smallest()), "attach a larger one")
-        }
-        Holds::Vault { id, partition } => Ok(Choice::Mount(partition.clone(), *id)),
-        Holds::System => refused("has the appliance's own system", "choose another disk"),
-        Holds::Something { what } => refused(
-            &format!("is not empty ({what}): a disk with content is never taken"),
-            "attach an empty disk; or empty this one elsewhere, where it can be seen what is lost",
-        ),
-        Holds::Unreadable { why } => refused(&format!("cannot be read: {why}"), "replace it"),
     }
 }
 
@@ -557,7 +352,7 @@ pub fn keep(vault: Uuid) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn disk(device: &str, gib: u64, holds: Holds) -> FoundDisk {
+    pub(super) fn disk(device: &str, gib: u64, holds: Holds) -> FoundDisk {
         FoundDisk {
             device: device.into(),
             size: Bytes::gib(gib),
@@ -567,77 +362,6 @@ mod tests {
             holds,
             state: None,
         }
-    }
-
-    fn vault(device: &str, id: u128) -> FoundDisk {
-        disk(device, 10, Holds::Vault { id: Uuid::from_u128(id), partition: format!("{device}1").into() })
-    }
-
-    #[test]
-    fn a_disk_is_chosen_and_never_one_with_content() {
-        let system = disk("/dev/sda", 3, Holds::System);
-        let full = disk("/dev/sdb", 900, Holds::Something { what: "2 partitions".into() });
-        let bad = disk("/dev/sdx", 900, Holds::Unreadable { why: "I/O".into() });
-        let (small, large) = (disk("/dev/sdc", 20, Holds::Nothing), disk("/dev/sdd", 30, Holds::Nothing));
-        let tiny = disk("/dev/sde", 0, Holds::Nothing);
-        let begun = disk("/dev/sdf", 5, Holds::Unfinished);
-        let choose = |disks: &[&FoundDisk], known: Option<u128>| {
-            super::choose(
-                &disks.iter().map(|disk| (*disk).clone()).collect::<Vec<_>>(),
-                known.map(Uuid::from_u128),
-                Layout::Vault,
-            )
-        };
-        assert_eq!(choose(&[&system, &full, &small, &large], None), Choice::Make("/dev/sdd".into()));
-        assert_eq!(choose(&[&system, &full, &large, &begun], None), Choice::Make("/dev/sdf".into()));
-        for disks in [&[&system, &full, &bad, &tiny][..], &[&system]] {
-            let Choice::Nothing(problem) = choose(disks, None) else { panic!("{disks:?}") };
-            assert!(problem.says.contains("no data disk"), "{problem:?}");
-        }
-        let one = vault("/dev/sdg", 1);
-        assert_eq!(choose(&[&one, &large], None), Choice::Mount("/dev/sdg1".into(), Uuid::from_u128(1)));
-        assert!(matches!(choose(&[&one, &vault("/dev/sdh", 2)], None), Choice::Nothing(_)));
-        assert_eq!(
-            choose(&[&one, &vault("/dev/sdh", 2)], Some(2)),
-            Choice::Mount("/dev/sdh1".into(), Uuid::from_u128(2))
-        );
-        let empty = [disk("/dev/sdh", 1, Holds::Nothing)];
-        assert_eq!(super::choose(&empty, None, Layout::Vault), Choice::Make("/dev/sdh".into()));
-        let Choice::Nothing(problem) = super::choose(&empty, None, Layout::StateAndVault) else { panic!() };
-        assert!(problem.says.contains("smaller than 2.0 GiB"), "{problem:?}");
-        // A vault that is missing is waited for; no other is made in its place.
-        assert!(matches!(choose(&[&large, &one], Some(3)), Choice::Nothing(_)));
-        assert!(matches!(choose(&[&one, &vault("/dev/sdh", 1)], Some(1)), Choice::Nothing(_)));
-    }
-
-    #[test]
-    fn each_disk_is_searched_once_and_the_next_one_where_there_is_content() {
-        let choose = |disks: &[FoundDisk]| match super::choose(disks, None, Layout::Vault) {
-            Choice::Make(device) => Some(device),
-            _ => None,
-        };
-        let (small, large) = (disk("/dev/sdc", 20, Holds::Nothing), disk("/dev/sdd", 30, Holds::Nothing));
-        let fresh = || vec![small.clone(), large.clone()];
-        let mut found = fresh();
-        assert_eq!(to_search(&found, &[], choose), Some(large.clone()));
-        let full = FoundDisk { holds: Holds::Something { what: "data".into() }, ..large.clone() };
-        let mut searched = vec![full.clone()];
-        mark(&mut found, &searched);
-        assert_eq!(found, [small.clone(), full.clone()]);
-        assert_eq!(to_search(&found, &searched, choose), Some(small.clone()));
-        searched.push(small.clone());
-        assert_eq!(to_search(&found, &searched, choose), None);
-        // A disk that comes does not make what was searched empty again; another one under the same name is searched anew.
-        let mut found = fresh();
-        mark(&mut found, &searched);
-        assert_eq!(to_search(&found, &searched, choose), None);
-        let other = FoundDisk { serial: "2".into(), ..large.clone() };
-        let mut found = vec![small.clone(), other.clone()];
-        mark(&mut found, &searched);
-        assert_eq!(to_search(&found, &searched, choose), Some(other));
-        // What was begun has our own work on it.
-        let begun = disk("/dev/sde", 5, Holds::Unfinished);
-        assert_eq!(to_search(&[begun], &[], choose), None);
     }
 
     #[test]
