@@ -309,18 +309,23 @@ pub fn confirm(boot: &Boot) -> Result<Came> {
             return Ok(Came::Nothing);
         }
     };
+    let came = became(&choice, slot);
+    // One that was not tried stays chosen, for the next start.
+    if !matches!(came, Came::Nothing | Came::NotTried(_)) {
+        esp.choose(&Choice { slot, trial: None })?;
+    }
+    Ok(came)
+}
+
+/// What the loader's word says of the start of the system in `slot`.
+fn became(choice: &Choice, slot: Slot) -> Came {
     match choice.trial {
-        Some(trial) if trial.slot == slot => {
-            esp.choose(&Choice { slot, trial: None })?;
-            Ok(Came::Up)
-        }
-        Some(trial) if trial.tried => {
-            esp.choose(&Choice { slot, trial: None })?;
-            Ok(if trial.instead { Came::Again } else { Came::Back(trial.slot) })
-        }
+        Some(trial) if trial.slot == slot => Came::Up,
+        Some(trial) if trial.tried && trial.instead => Came::Again,
+        Some(trial) if trial.tried => Came::Back(trial.slot),
         // Installed before this start: those that come later are not confirmed here.
-        Some(trial) => Ok(Came::NotTried(trial.slot)),
-        None => Ok(Came::Nothing),
+        Some(trial) => Came::NotTried(trial.slot),
+        None => Came::Nothing,
     }
 }
 
@@ -400,6 +405,25 @@ mod tests {
         for bad in [&b"roo"[..], b"rooT"] {
             assert_eq!(copy(&mut &bad[..], &part, |_| Ok(())).unwrap_err().kind(), Kind::Corrupt);
         }
+    }
+
+    /// By what the loader and PID 1 leave on the ESP, as it is read from there.
+    #[test]
+    fn what_became_of_an_update_is_read_from_the_loaders_word() {
+        let word = |slot, trial: Option<(Slot, bool, bool)>| {
+            let trial = trial.map(|(slot, tried, instead)| Trial { slot, tried, instead });
+            Choice::parse(&Choice { slot, trial }.render()).unwrap()
+        };
+        let (a, b) = (Slot::A, Slot::B);
+        assert_eq!(became(&word(a, None), a), Came::Nothing);
+        // The loader has noted that it tries B, and B runs; or A does.
+        assert_eq!(became(&word(a, Some((b, true, false))), b), Came::Up);
+        assert_eq!(became(&word(a, Some((b, true, false))), a), Came::Back(b));
+        // It could not note it, and started A, not to try B again and again.
+        assert_eq!(became(&word(a, Some((b, false, false))), a), Came::NotTried(b));
+        // A could not be read, and PID 1 has put B in its place: that runs, or is no help.
+        assert_eq!(became(&word(a, Some((b, true, true))), b), Came::Up);
+        assert_eq!(became(&word(a, Some((b, true, true))), a), Came::Again);
     }
 
     #[test]

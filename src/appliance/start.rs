@@ -563,24 +563,39 @@ pub fn confirm() -> Result<()> {
     Ok(())
 }
 
-/// True where the service works; or could not before either, as there never was a vault: then it is not the system's fault. Where there was
-/// one and this system does not see it, the old one is to look for it.
+/// True where this system has come up, see [`has_come_up`].
 fn is_up() -> bool {
     let active = |unit: &str| {
         programs::run(programs::SYSTEMCTL, &["is-active", "--quiet", unit]).is_ok_and(|(code, _)| code == 0)
     };
+    has_come_up(
+        is_mounted_from_a_disk(places::STATE),
+        !matches!(disks::known(), Ok(None)),
+        Path::new(places::PROBLEMS).join(format!("{DATA}.json")).exists(),
+        active,
+    )
+}
+
+/// True where the service works; or could not before either, as there never was a vault: then it is not the system's fault. Where there was
+/// one and this system does not see it, the old one is to look for it.
+fn has_come_up(
+    has_state: bool,
+    had_vault: bool,
+    no_data_is_told: bool,
+    active: impl Fn(&str) -> bool,
+) -> bool {
     // In memory nobody knows what there was before.
-    if !is_mounted_from_a_disk(places::STATE) {
+    if !has_state {
         return false;
     }
-    let had_vault = !matches!(disks::known(), Ok(None));
     // That there is no data disk is what the search for one has told.
     let is_set_up = || {
-        Path::new(places::PROBLEMS).join(format!("{DATA}.json")).exists()
-            && active("landfall-settings.service")
-            && active("landfall-console@tty1.service")
+        no_data_is_told
+            && ["landfall-settings.service", "landfall-console@tty1.service", "landfall-helper.socket"]
+                .into_iter()
+                .all(&active)
     };
-    active("landfall.service") || (!had_vault && is_set_up() && active("landfall-helper.socket"))
+    active("landfall.service") || (!had_vault && is_set_up())
 }
 
 #[cfg(test)]
@@ -601,6 +616,21 @@ mod tests {
             "{text}"
         );
         Config::parse(&own_file().to_string(), Path::new("/")).unwrap();
+    }
+
+    #[test]
+    fn a_system_has_come_up_where_it_serves_or_never_had_anything_to_serve() {
+        let others = ["landfall-settings.service", "landfall-console@tty1.service", "landfall-helper.socket"];
+        let serves = |unit: &str| unit == "landfall.service";
+        let rest = |unit: &str| others.contains(&unit);
+        assert!(has_come_up(true, true, false, serves));
+        assert!(!has_come_up(false, true, false, serves), "its state is in memory");
+        assert!(has_come_up(true, false, true, rest), "there never was a data disk");
+        assert!(!has_come_up(true, false, false, rest), "the search for one has not ended");
+        assert!(!has_come_up(true, true, true, rest), "there was a vault");
+        for missing in others {
+            assert!(!has_come_up(true, false, true, |unit| rest(unit) && unit != missing), "{missing}");
+        }
     }
 
     #[test]

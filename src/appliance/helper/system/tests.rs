@@ -87,6 +87,8 @@ fn disks_say_what_they_hold_and_what_they_are_for() {
     put(root, "sys/block/sdc/serial", "S 1");
     put(root, "run/udev/data/b8:0", "S:disk/by-id/x\nE:ID_PART_TABLE_TYPE=gpt\nE:ID_SERIAL_SHORT=abc");
     put(root, "run/udev/data/b8:1", "E:ID_FS_TYPE=ext4");
+    let vault = landfall_boot::appliance::layout::VAULT;
+    put(root, "run/udev/data/b8:17", &format!("E:ID_PART_ENTRY_TYPE={vault}"));
     put(root, "run/udev/data/b8:32", "E:ID_FS_TYPE=ntfs\u{7}\nE:ID_SERIAL_SHORT=other");
     put(
         root,
@@ -94,6 +96,9 @@ fn disks_say_what_they_hold_and_what_they_are_for() {
         "22 1 8:1 / /var rw - ext4 /dev/sda1 rw\n23 22 253:0 / /var/lib/landfall rw - ext4 /dev/dm-0 rw\n24 1 0:5 / /proc rw - proc proc rw",
     );
     let disks = disks::disks(root, None);
+    let with_vault: Vec<_> =
+        disks.iter().filter(|disk| disk.has_vault).map(|disk| disk.name.as_str()).collect();
+    assert_eq!(with_vault, ["sdb"]);
     let shown: Vec<_> =
         disks.iter().map(|disk| (disk.name.as_str(), disk.role, disk.holds.join(" "))).collect();
     assert_eq!(
