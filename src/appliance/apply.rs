@@ -3,11 +3,10 @@
 //!
 //! | file | for |
 //! |---|---|
-//! | `/run/systemd/network/10-landfall-*`, `90-landfall-dhcp.network` | networkd |
+//! | `/run/systemd/network/10-landfall-*`, `85-landfall-unused.network` or `90-landfall-dhcp.network` | networkd |
 //! | `/run/systemd/timesyncd.conf.d/landfall.conf` | timesyncd, where servers are set |
 //! | `/run/landfall-appliance/resolv.conf` | the C library; `/etc/resolv.conf` leads there |
 //! | `/run/landfall-appliance/localtime` | the C library; `/etc/localtime` leads there |
-//! | `/run/landfall-appliance/vconsole.conf` | systemd-vconsole-setup; `/etc/vconsole.conf` leads there |
 //! | `/run/landfall-appliance/ssh/authorized_keys` | sshd, which does not start without |
 //! | `/run/landfall-appliance/problems` | the helper's status |
 //!
@@ -16,7 +15,9 @@
 
 use super::helper::system::{PROBLEMS, present};
 use super::kept::Kept;
-use super::network::{Learnt, PREFIX, STATE, TIME, UNITS, resolv_conf, time_servers, units};
+use super::network::{
+    Learnt, OTHERS_DHCP, OTHERS_UNUSED, PREFIX, STATE, TIME, UNITS, resolv_conf, time_servers, units,
+};
 use super::settings::Settings;
 use landfall_image::{Error, Result};
 use std::collections::BTreeSet;
@@ -88,7 +89,7 @@ fn write(root: &Path, settings: &Settings) -> Result<Written> {
     let units = units(settings, &present(root));
     let mut written = Written { problems: units.problems, ..Written::default() };
     let folder = at(root, UNITS);
-    let is_ours = |name: &str| name.starts_with(PREFIX) || name == "90-landfall-dhcp.network";
+    let is_ours = |name: &str| name.starts_with(PREFIX) || name == OTHERS_DHCP || name == OTHERS_UNUSED;
     let mut made = BTreeSet::new();
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
         let Some(file) = entry.file_name().into_string().ok().filter(|file| is_ours(file)) else { continue };
@@ -111,11 +112,6 @@ fn write(root: &Path, settings: &Settings) -> Result<Written> {
     }
     write_resolv(root, settings)?;
     zone(root, settings, &mut written.problems)?;
-    let keyboard = at(root, &format!("{RUN}/vconsole.conf"));
-    match &settings.keyboard {
-        Some(layout) => put(root, &format!("{RUN}/vconsole.conf"), &format!("KEYMAP={layout}\n"))?,
-        None => remove(&keyboard)?,
-    }
     let keys: String = settings.ssh_keys.iter().flatten().map(|key| format!("{key}\n")).collect();
     let file = format!("{RUN}/ssh/authorized_keys");
     match keys.is_empty() {
@@ -216,7 +212,7 @@ mod tests {
         fs::write(at(root, STATE), "DNS=10.0.0.53\n").unwrap();
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH";
         let all = format!(
-            "hostname = \"dr1\"\ntime_zone = \"Europe/Berlin\"\nkeyboard = \"de\"\nntp = [\"10.0.0.1\"]\nssh_keys = [\"{key}\"]\n\
+            "hostname = \"dr1\"\ntime_zone = \"Europe/Berlin\"\nntp = [\"10.0.0.1\"]\nssh_keys = [\"{key}\"]\n\
              [[nic]]\ncard = \"eth0\"\nvlan = 7\ndhcp = \"yes\"\n"
         );
         let settings = Settings::parse(&all).unwrap();
@@ -232,7 +228,7 @@ mod tests {
                 "90-landfall-dhcp.network"
             ]
         );
-        assert_eq!(names(root, RUN), ["localtime", "resolv.conf", "ssh", "vconsole.conf"]);
+        assert_eq!(names(root, RUN), ["localtime", "resolv.conf", "ssh"]);
         assert!(text(&at(root, RUN).join("resolv.conf")).ends_with("nameserver 10.0.0.53\n"));
         assert_eq!(text(&at(root, RUN).join("ssh/authorized_keys")), format!("{key}\n"));
         assert_eq!(

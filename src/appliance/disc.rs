@@ -53,11 +53,15 @@ pub fn choose(disks: &[FoundDisk]) -> Choice {
         [FoundDisk { state: Some(partition), .. }] => return Choice::Take(partition.clone()),
         [] => {}
         several => {
-            let names: Vec<String> = several.iter().map(|disk| disk.device.display().to_string()).collect();
-            return Choice::Nothing(Problem::new(
-                format!("there are several disks with settings of an appliance: {}", names.join(", ")),
-                "Detach those that are not this one's, and restart.",
-            ));
+            let names = disks::names_of(several.iter().copied());
+            let says = format!("there are several disks with settings of an appliance: {names}");
+            return Choice::Nothing(match have_one_vault(several) {
+                true => Problem::new(
+                    format!("{says}. They are {}", disks::SEVERAL),
+                    "Detach the copies, of one disk's paths leave one, and restart.",
+                ),
+                false => Problem::new(says, "Detach those that are not this one's, and restart."),
+            });
         }
     }
     match disks::empty(disks, Layout::StateAndVault) {
@@ -71,6 +75,16 @@ pub fn choose(disks: &[FoundDisk]) -> Choice {
             ),
         )),
     }
+}
+
+/// True where all have the same vault.
+fn have_one_vault(disks: &[&FoundDisk]) -> bool {
+    let vault = |disk: &&FoundDisk| match &disk.holds {
+        Holds::Vault { id, .. } => Some(*id),
+        _ => None,
+    };
+    let first = disks.first().and_then(vault);
+    first.is_some() && disks.iter().all(|disk| vault(disk) == first)
 }
 
 /// The partition for the state of a system that runs from a disc: found, or made.
@@ -108,17 +122,23 @@ fn is_memory(mounts: &str) -> bool {
     state.is_some_and(|line| line.split(' ').nth(2) == Some("tmpfs"))
 }
 
-/// What stands in the way of a disk that came when the state was in memory already; `damaged` is the partition whose state could not be used
-/// at the start: its vault is taken as it is.
+/// What stands in the way of every vault while the state is in memory: a disk with another state, which is that of the machine that the vault
+/// belongs to. `damaged` is the partition whose state could not be used at the start: its vault is taken as it is.
 pub fn late(disks: &[FoundDisk], damaged: Option<&Path>) -> Option<Problem> {
     let disk = disks.iter().find(|disk| disk.state.is_some() && disk.state.as_deref() != damaged)?;
-    Some(Problem::new(
-        format!(
-            "{} came after the start, and has settings and certificates of an appliance: those in memory are others",
-            disk.device.display()
+    Some(match choose(disks) {
+        // They are there at the next start as they are now: a restart alone changes nothing.
+        Choice::Nothing(problem) => {
+            Problem::new(format!("no data disk is used: {}", problem.says), problem.fix)
+        }
+        _ => Problem::new(
+            format!(
+                "{} has settings and certificates of an appliance, and those in memory are others",
+                disk.device.display()
+            ),
+            "Restart: it is used from the beginning then. Or detach it.",
         ),
-        "Restart: it is used from the beginning then. Or detach it.",
-    ))
+    })
 }
 
 /// Lets an empty disk take what is in memory, and mounts it in its place.
@@ -186,6 +206,7 @@ mod tests {
             serial: String::new(),
             holds,
             state: has_state.then(|| format!("{device}1").into()),
+            paths: Vec::new(),
         }
     }
 
@@ -212,6 +233,10 @@ mod tests {
             let Choice::Nothing(problem) = choose(disks) else { panic!("{disks:?}") };
             assert!(problem.says.contains("several") && problem.fix.contains("Detach"), "{problem:?}");
         }
+        let second = FoundDisk { device: "/dev/sdy".into(), state: Some("/dev/sdy1".into()), ..both.clone() };
+        let Choice::Nothing(problem) = choose(&[&both, &second]) else { panic!() };
+        assert!(problem.says.contains("/dev/sdc, /dev/sdy. They are copies"), "{problem:?}");
+        assert!(problem.fix.contains("paths"), "{problem:?}");
         assert_eq!(choose(&[&full, &small, &empty]), Choice::Make("/dev/sdb".into()));
         assert_eq!(choose(&[&empty, &cut_off]), Choice::Make("/dev/sdi".into()));
         // Beside a vault that has none.
@@ -220,7 +245,11 @@ mod tests {
             let Choice::Nothing(problem) = choose(disks) else { panic!("{disks:?}") };
             assert!(problem.fix.contains("empty disk of 2.0 GiB"), "{problem:?}");
         }
-        assert!(late(&[empty.clone(), both.clone()], None).unwrap().says.contains("/dev/sdc"));
+        let came = late(&[empty.clone(), both.clone()], None).unwrap();
+        assert!(came.says.contains("/dev/sdc") && came.fix.contains("Restart: it is used"), "{came:?}");
+        // Several, that are there at every start.
+        let several = late(&[empty.clone(), both.clone(), begun], None).unwrap();
+        assert!(several.says.contains("several") && several.fix.contains("Detach"), "{several:?}");
         assert!(late(&[empty, both], Some(Path::new("/dev/sdc1"))).is_none());
     }
 

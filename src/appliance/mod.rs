@@ -12,6 +12,7 @@
 //! and mounting: who calls has the folder.
 
 pub mod apply;
+pub mod data;
 pub mod disc;
 pub mod disks;
 pub mod helper;

@@ -28,7 +28,7 @@
 mod names;
 mod nic;
 
-pub use names::{Domain, HostName, Keyboard, Mac, Server, SshKey, TimeZone};
+pub use names::{Domain, HostName, Mac, Server, SshKey, TimeZone};
 pub use nic::{Bond, BondMode, Card, Dhcp, Nic};
 
 use crate::ops::toml_file;
@@ -55,9 +55,6 @@ pub struct Settings {
     /// Of the console. UTC without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<TimeZone>,
-    /// Of the console on tty1. US without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keyboard: Option<Keyboard>,
     /// Who may come in with SSH. Without one, nothing listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_keys: Option<Vec<SshKey>>,
@@ -119,7 +116,6 @@ impl Settings {
         Settings {
             hostname: self.hostname.or(below.hostname),
             time_zone: self.time_zone.or(below.time_zone),
-            keyboard: self.keyboard.or(below.keyboard),
             ssh_keys: self.ssh_keys.or(below.ssh_keys),
             dns: self.dns.or(below.dns),
             search: self.search.or(below.search),

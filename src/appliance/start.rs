@@ -1,12 +1,13 @@
 //! The steps of the appliance's start, each run by a unit of its own (`packaging/appliance/units`). Each may run again, and says what stands in
 //! the way instead of failing: a machine that cannot be reached helps nobody.
 
-use super::disks::{self, Choice, Claim, FoundDisk, Holds, Layout};
+use super::data::is_mounted_from_a_disk;
+use super::disks;
 use super::helper::NextSystem;
 use super::kept::Kept;
 use super::problems::{self, Problem};
 use super::slots::{self, Came};
-use super::{apply, disc, media, places, programs, state};
+use super::{apply, media, places, programs, state};
 use crate::authority::Authority;
 use crate::ops::service::{Access, Service};
 use crate::report::api::Role;
@@ -16,19 +17,14 @@ use landfall_image::{Error, Result};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Disks that come, and choices, while disks are looked at: so often it is done again.
-const LOOKS_AT_MOST: usize = 8;
 /// The step of the data disk, among those that say what stands in the way.
 pub const DATA: &str = "3-data";
 /// A system that is tried has this long to come up.
 const TRIAL_WITHIN: Duration = Duration::from_secs(600);
-/// With no new disk in this time there is none to come, before a vault is made: controllers of servers take some seconds.
-const DISKS_QUIET: Duration = Duration::from_secs(5);
 
 /// The state partition.
 ///
@@ -173,12 +169,19 @@ pub fn grow() -> Result<()> {
     Ok(())
 }
 
-/// The administrator's token, at the first start and where the vault is one that no token is for, for the console to show.
+/// What the service's coming up decides: its file is one to go back to. And the administrator's token, at the first start and where the vault is one that no token is for, for the console to show.
 ///
 /// # Errors
 /// Where the service gives none.
 pub fn welcome() -> Result<()> {
     const NAME: &str = "admin";
+    // With this file it serves: it is the one to go back to.
+    let (file, last) = (state::read(Path::new(places::SERVICE_FILE))?, Path::new(places::SERVICE_LAST));
+    if let Some(file) = file
+        && state::read(last).ok().flatten().as_ref() != Some(&file)
+    {
+        state::write(last, &file, 0o644)?;
+    }
     let path = Path::new(places::FIRST_TOKEN);
     let service = Service::new(&Access::default())?;
     let there = service.tokens()?.tokens;
@@ -204,188 +207,21 @@ pub fn welcome() -> Result<()> {
         .map_err(|e| Error::io("cannot give to the console", e).in_file(path))
 }
 
-/// The data disk, and what the service needs.
-///
-/// # Errors
-/// Where this is no appliance.
-pub fn data() -> Result<()> {
-    let boot = state::boot()?;
-    let mut found = Vec::new();
-    let file = service_file();
-    for _ in 0..LOOKS_AT_MOST {
-        found.clear();
-        let seen = disks::names();
-        if !is_mounted(places::VAULT) {
-            found.extend(vault(&boot));
-        }
-        // Whoever asks while this runs is not heard: a disk that has come meanwhile, or was chosen.
-        if is_mounted(places::VAULT) || (disks::names() == seen && !Path::new(places::CLAIM).exists()) {
-            break;
-        }
-    }
-    if is_mounted(places::VAULT) {
-        // Chosen while the vault was found by itself: at the next start it would count.
-        match claim() {
-            Ok(None) => {}
-            Ok(Some(claim)) => found.push(Problem::new(
-                format!("{} was not taken: this appliance has found its vault on another disk meanwhile", claim.disk),
-                "To go on with that one instead, power off, detach the disk with the vault, start, and choose again.",
-            )),
-            Err(error) => found.push(Problem::from(&error)),
-        }
-    }
-    found.extend(file);
-    problems::tell(DATA, &found);
-    if is_mounted(places::VAULT) && Path::new(places::SERVICE_FILE).exists() {
-        // At a start it is waited for anyway; a disk that came later starts it.
-        programs::must(programs::SYSTEMCTL, &["start", "--no-block", "landfall.service"])?;
-    }
-    Ok(())
-}
-
-/// The vault's disk in its place; what stands in the way.
-fn vault(boot: &Boot) -> Vec<Problem> {
-    let mut found = Vec::new();
-    let claim = claim().unwrap_or_else(|error| {
-        found.push(Problem::from(&error));
-        None
-    });
-    if let Some(claim) = claim {
-        match chosen(boot, &claim) {
-            Ok(None) => return found,
-            Ok(Some(problem)) => found.push(problem),
-            Err(error) => found.push(Problem::from(&error)),
-        }
-    }
-    // A choice that cannot be had is no reason to leave the vault that is known.
-    match usual(boot) {
-        Ok(problem) => found.extend(problem),
-        Err(error) => found.push(Problem::from(&error)),
-    }
-    found
-}
-
-/// What the administrator chose, once: what is refused now must not be tried at each start.
-fn claim() -> Result<Option<Claim>> {
-    let path = Path::new(places::CLAIM);
-    let Some(bytes) = state::read(path)? else { return Ok(None) };
-    fs::remove_file(path).map_err(|e| Error::io("cannot remove", e).in_file(path))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-        Error::corrupt(format!("the choice of a disk cannot be understood: {e}"))
-            .in_file(path)
-            .hint("choose it again")
-    })
-}
-
-fn chosen(boot: &Boot, claim: &Claim) -> Result<Option<Problem>> {
-    let disks = disks::list(boot);
-    let in_memory = disc::is_in_memory(boot);
-    if in_memory && let Some(problem) = late(&disks)? {
-        return Ok(Some(problem));
-    }
-    let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
-    let choice = disks::claimed(&disks, claim, layout)?;
-    if let Choice::Make(device) = &choice
-        && disks.iter().any(|disk| disk.device == *device && disk.holds == Holds::Nothing)
-    {
-        disks::search(device)?;
-    }
-    take(choice, in_memory, layout)
-}
-
-fn late(disks: &[FoundDisk]) -> Result<Option<Problem>> {
-    let damaged = state::read(Path::new(places::DAMAGED_STATE))?;
-    let damaged = damaged.as_deref().map(|bytes| Path::new(std::ffi::OsStr::from_bytes(bytes)));
-    Ok(disc::late(disks, damaged))
-}
-
-fn usual(boot: &Boot) -> Result<Option<Problem>> {
-    let known = disks::known()?;
-    let in_memory = disc::is_in_memory(boot);
-    let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
-    if known.is_some() && !in_memory {
-        // By the tables alone: disks without one are many reads.
-        if let choice @ Choice::Mount(..) = disks::choose(&disks::tables(boot), known, layout) {
-            return take(choice, in_memory, layout);
-        }
-    }
-    let mut disks = disks::list(boot);
-    let mut refused = None;
-    if known.is_none() && matches!(disks::choose(&disks, known, layout), Choice::Make(_)) {
-        // Nothing is made while a disk that has a vault may still come.
-        let has_vault =
-            |disks: &[FoundDisk]| disks.iter().any(|disk| matches!(disk.holds, Holds::Vault { .. }));
-        let to_make = |disks: &[FoundDisk]| match disks::choose(disks, known, layout) {
-            Choice::Make(device) => Some(device),
-            _ => None,
-        };
-        (disks, refused) = disks::settled(boot, DISKS_QUIET, has_vault, to_make);
-    }
-    if in_memory && let Some(problem) = late(&disks)? {
-        return Ok(Some(problem));
-    }
-    match (disks::choose(&disks, known, layout), refused) {
-        // Why a disk that looks empty is not taken says more than that there is none.
-        (Choice::Nothing(_), Some(error)) => Err(error),
-        (choice, _) => take(choice, in_memory, layout),
-    }
-}
-
-fn take(choice: Choice, in_memory: bool, layout: Layout) -> Result<Option<Problem>> {
-    match choice {
-        Choice::Mount(partition, id) => {
-            disks::mount_vault(&partition)?;
-            disks::keep(id)?;
-        }
-        Choice::Make(device) => {
-            if in_memory {
-                disc::keep_on(&device)?;
-            }
-            let (partition, id) = disks::make(&device, layout)?;
-            disks::mount_vault(&partition)?;
-            disks::keep(id)?;
-        }
-        Choice::Nothing(problem) => return Ok(Some(problem)),
-    }
-    Ok(None)
-}
-
-fn is_mounted_from_a_disk(path: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts
-        .lines()
-        .rfind(|line| line.split(' ').nth(1) == Some(path))
-        .is_some_and(|line| line.starts_with("/dev/"))
-}
-
-/// True where something is mounted there.
-pub fn is_mounted(path: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(1) == Some(path))
-}
-
 /// Certificates, and the service's file: what the appliance says, and over it what the administrator says. What is wrong with either.
 ///
 /// With additions that cannot be used the service goes on as it was before them, and is not started where it never was: with the appliance's
 /// own settings it would give up points that they keep.
-fn service_file() -> Vec<Problem> {
+pub(super) fn service_file() -> Vec<Problem> {
     let mut found = Vec::new();
     // Where it cannot be made for other addresses than before, the old certificate still is one.
     found.extend(authority().err().iter().map(Problem::from));
     let path = Path::new(places::SERVICE_FILE);
     let made = state::read(Path::new(places::SERVICE_MORE)).and_then(|more| merged(more.as_deref()));
-    let last = Path::new(places::SERVICE_LAST);
     let text = match made {
-        Ok(text) => {
-            let text = text.into_bytes();
-            if state::read(last).ok().flatten().as_ref() != Some(&text) {
-                found.extend(state::write(last, &text, 0o644).err().iter().map(Problem::from));
-            }
-            Some(text)
-        }
+        Ok(text) => Some(text.into_bytes()),
         Err(error) => {
             found.push(Problem::from(&error));
-            state::read(last).unwrap_or_default()
+            state::read(Path::new(places::SERVICE_LAST)).unwrap_or_default()
         }
     };
     match text.map(|text| state::write(path, &text, 0o644)) {

@@ -2,7 +2,7 @@
 
 use super::args::{ApplianceBuild, ApplianceVerb, StartStep};
 use super::{Surroundings, text};
-use crate::appliance::{helper, power, start};
+use crate::appliance::{data, helper, power, start};
 use crate::ops::Context;
 use crate::ops::appliance::console::Places;
 use crate::ops::appliance::{self, Built, MIRRORS, Packages, Wanted};
@@ -75,7 +75,7 @@ fn step_of(step: StartStep, cancel: &Cancel) -> Result<u8> {
         StartStep::Update => start::update(),
         StartStep::Grow => start::grow(),
         StartStep::Power => power::run(cancel),
-        StartStep::Data => start::data(),
+        StartStep::Data => data::data(),
         StartStep::Addresses => start::addresses_changed(),
         StartStep::Confirm => start::confirm(),
     }?;

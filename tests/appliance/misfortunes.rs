@@ -40,13 +40,6 @@ impl Site {
         plain(&self.serial()).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    /// Where a partition of the system's disk begins.
-    fn start_of(&self, partition: usize) -> u64 {
-        let out = Command::new("sfdisk").arg("--json").arg(self.path("system")).output().unwrap();
-        let table: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-        table["partitiontable"]["partitions"][partition - 1]["start"].as_u64().unwrap() * 512
-    }
-
     /// What the helper does when somebody chooses a disk on the console: the file is there whole or not at all.
     fn choose(&self, disk: &str) {
         let folder = "/var/lib/landfall-appliance";
@@ -63,7 +56,7 @@ impl Site {
 
 /// The image, where there is what breaks disks and looks at them, too.
 fn all_here() -> Option<PathBuf> {
-    for program in ["sfdisk", "debugfs", "e2fsck", "sha256sum"] {
+    for program in ["debugfs", "e2fsck", "sha256sum"] {
         tool(program, &["--version"])?;
     }
     ready()
@@ -115,6 +108,15 @@ fn data_disks_that_are_missing_foreign_late_and_chosen() {
     let machines = ["status", "--json", "--tls-ca", "ca-cert.pem"];
     let out = site.landfall(&token, &machines);
     assert!(text(&out).contains("web01"), "{}", text(&out));
+    // It goes away while it is used, and is taken again when it is back.
+    site.there("sync");
+    site.detach("vault");
+    site.attach("vault");
+    assert_eq!(issuer(&site.up()), first, "another authority");
+    site.wait_for("the machines are there", || {
+        text(&site.landfall(&token, &machines)).contains("web01") && site.problems().is_empty()
+    });
+    assert_eq!(site.vault(), vault, "another vault");
     drop(running);
     assert_eq!(
         std::fs::metadata(site.path("empty"))

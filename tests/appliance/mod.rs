@@ -9,6 +9,7 @@ mod matrix;
 mod misfortunes;
 mod site;
 
+use landfall_boot::appliance::init::{LIBRARIES, PROGRAMS};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -121,6 +122,48 @@ fn image() -> Option<PathBuf> {
         true
     });
     built.then_some(path)
+}
+
+/// What the initrd reads before it hands over is all that the first programs are linked with.
+#[test]
+fn what_the_system_starts_with_is_read_before_it_is_started() {
+    let Some(image) = image() else { return };
+    let out = tempfile::tempdir().unwrap();
+    let at = |path: &str| out.path().join(path.trim_start_matches('/'));
+    let offset = (194u64 << 20).to_string();
+    let mut wanted: Vec<String> =
+        PROGRAMS.iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+    for (folder, names) in LIBRARIES {
+        wanted.extend(names.iter().map(|name| format!("{}/{name}*", folder.trim_start_matches('/'))));
+    }
+    let to = out.path().to_str().unwrap();
+    let mut args = vec!["-q", "-n", "-f", "-o", &offset, "-d", to, image.to_str().unwrap()];
+    args.extend(wanted.iter().map(String::as_str));
+    let Some(done) = tool("unsquashfs", &args) else { return };
+    assert!(done.status.success(), "{}", text(&done));
+    let mut files: Vec<PathBuf> = PROGRAMS.iter().map(|path| at(path)).collect();
+    for (folder, names) in LIBRARIES {
+        let there: Vec<PathBuf> =
+            std::fs::read_dir(at(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.extend(there.iter().filter(|path| path.is_file()).cloned());
+        for name in *names {
+            let is_there =
+                there.iter().any(|path| path.file_name().unwrap().to_string_lossy().starts_with(name));
+            assert!(is_there, "the image has no {folder}/{name}*");
+        }
+    }
+    let mut linked = 0;
+    for file in files {
+        let Some(told) = tool("readelf", &["-d", file.to_str().unwrap()]) else { return };
+        assert!(told.status.success(), "{}", text(&told));
+        for line in text(&told).lines().filter(|line| line.contains("(NEEDED)")) {
+            let name = line.split(['[', ']']).nth(1).unwrap();
+            let is_read = LIBRARIES.iter().flat_map(|(_, names)| *names).any(|start| name.starts_with(start));
+            assert!(is_read || name.starts_with("ld-linux"), "{} needs {name}", file.display());
+            linked += 1;
+        }
+    }
+    assert!(linked > 20, "{linked}");
 }
 
 /// Runs a tool, where it is there.

@@ -110,28 +110,50 @@ impl Site {
         running
     }
 
+    /// Where a partition of the system's disk begins.
+    pub fn start_of(&self, partition: usize) -> u64 {
+        let out = Command::new("sfdisk").arg("--json").arg(self.path("system")).output().unwrap();
+        let table: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        table["partitiontable"]["partitions"][partition - 1]["start"].as_u64().unwrap() * 512
+    }
+
     /// Attaches a disk of the site's folder while the machine runs.
     pub fn attach(&self, disk: &str) {
         let file = json!({ "driver": "file", "filename": self.path(disk) });
-        let orders = [
-            json!({ "execute": "qmp_capabilities" }),
-            json!({ "execute": "blockdev-add", "arguments": { "driver": "raw", "node-name": disk, "file": file } }),
-            json!({ "execute": "device_add", "arguments": { "driver": "virtio-blk-pci", "drive": disk, "id": disk, "serial": disk } }),
-        ];
+        let node = json!({ "driver": "raw", "node-name": disk, "file": file });
+        self.order(&json!({ "execute": "blockdev-add", "arguments": node }));
+        let device = json!({ "driver": "virtio-blk-pci", "drive": disk, "id": disk, "serial": disk });
+        self.order(&json!({ "execute": "device_add", "arguments": device }));
+    }
+
+    /// Takes one away that was attached; the machine's kernel is asked, and gives it.
+    pub fn detach(&self, disk: &str) {
+        self.order(&json!({ "execute": "device_del", "arguments": { "id": disk } }));
+        let node = json!({ "execute": "blockdev-del", "arguments": { "node-name": disk } });
+        self.wait_for("the disk is gone", || self.ask(&node).get("return").is_some());
+    }
+
+    fn order(&self, order: &Value) {
+        let answer = self.ask(order);
+        assert!(answer.get("return").is_some(), "{order}: {answer}");
+    }
+
+    /// QEMU's answer.
+    fn ask(&self, order: &Value) -> Value {
         let mut to = UnixStream::connect(self.path("qmp.sock")).unwrap();
         let mut said = BufReader::new(to.try_clone().unwrap()).lines();
-        for order in orders {
+        let mut last = Value::Null;
+        for order in [&json!({ "execute": "qmp_capabilities" }), order] {
             writeln!(to, "{order}").unwrap();
             // The greeting and events are passed over.
-            let answer = said.find_map(|line| {
-                let answer: Value = serde_json::from_str(&line.unwrap()).unwrap();
-                (answer.get("return").is_some() || answer.get("error").is_some()).then_some(answer)
-            });
-            assert!(
-                answer.as_ref().is_some_and(|answer| answer.get("return").is_some()),
-                "{order}: {answer:?}"
-            );
+            last = said
+                .find_map(|line| {
+                    let answer: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                    (answer.get("return").is_some() || answer.get("error").is_some()).then_some(answer)
+                })
+                .unwrap();
         }
+        last
     }
 
     pub fn serial(&self) -> String {
@@ -237,7 +259,7 @@ pub fn plain(log: &str) -> String {
 
 /// The image, where everything is here that a site needs.
 pub fn ready() -> Option<PathBuf> {
-    for program in ["qemu-system-x86_64", "nbdkit", "ssh", "ssh-keygen"] {
+    for program in ["qemu-system-x86_64", "nbdkit", "ssh", "ssh-keygen", "sfdisk"] {
         tool(program, &["--version"])?;
     }
     python()?;

@@ -18,6 +18,14 @@ pub enum Choice {
     Nothing(Problem),
 }
 
+/// What disks with one and the same vault are: a path cannot always be told from a copy.
+pub const SEVERAL: &str = "copies of a disk, or one disk over several paths";
+
+/// For people.
+pub fn names_of<'a>(disks: impl Iterator<Item = &'a FoundDisk>) -> String {
+    disks.map(|disk| disk.device.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// The disk that a data disk may be made of: the largest empty one, never one with content.
 pub fn empty(disks: &[FoundDisk], layout: Layout) -> Option<&FoundDisk> {
     let may = |disk: &&FoundDisk| {
@@ -29,30 +37,42 @@ pub fn empty(disks: &[FoundDisk], layout: Layout) -> Option<&FoundDisk> {
 
 /// Chooses among the disks; `known` is the vault that this appliance had before.
 pub fn choose(disks: &[FoundDisk], known: Option<Uuid>, layout: Layout) -> Choice {
-    let vaults: Vec<(&PathBuf, Uuid)> = disks
+    let vaults: Vec<(&FoundDisk, &PathBuf, Uuid)> = disks
         .iter()
         .filter_map(|disk| match &disk.holds {
-            Holds::Vault { id, partition } => Some((partition, *id)),
+            Holds::Vault { id, partition } => Some((disk, partition, *id)),
             _ => None,
         })
         .collect();
     if let Some(id) = known {
-        let ours: Vec<_> = vaults.iter().filter(|(_, vault)| *vault == id).collect();
+        let ours: Vec<_> = vaults.iter().filter(|(_, _, vault)| *vault == id).collect();
         return match &ours[..] {
-            [(partition, id)] => Choice::Mount((*partition).clone(), *id),
+            [(_, partition, id)] => Choice::Mount((*partition).clone(), *id),
             [] => Choice::Nothing(Problem::new(
                 format!("the data disk with the vault {id} is not there"),
                 "Attach it to this machine: it is taken as soon as it appears. To go on with another disk instead, choose it under Disks.",
             )),
-            _ => Choice::Nothing(Problem::new(
-                format!("there are several data disks with the vault {id}: one is a copy of the other"),
-                "Detach the copy.",
+            several => Choice::Nothing(Problem::new(
+                format!(
+                    "there are several data disks with the vault {id} ({}): {SEVERAL}",
+                    names_of(several.iter().map(|(disk, ..)| *disk))
+                ),
+                "Detach the copies; of one disk's paths leave one.",
             )),
         };
     }
     match &vaults[..] {
-        [(partition, id)] => return Choice::Mount((*partition).clone(), *id),
+        [(_, partition, id)] => return Choice::Mount((*partition).clone(), *id),
         [] => {}
+        [(_, _, id), others @ ..] if others.iter().all(|(_, _, other)| other == id) => {
+            return Choice::Nothing(Problem::new(
+                format!(
+                    "there are several data disks with one vault ({}): {SEVERAL}",
+                    names_of(vaults.iter().map(|(disk, ..)| *disk))
+                ),
+                "Choose one under Disks, or detach the others; of one disk's paths leave one.",
+            ));
+        }
         several => {
             return Choice::Nothing(Problem::new(
                 format!(
@@ -102,7 +122,8 @@ pub fn claimed(disks: &[FoundDisk], claim: &Claim, layout: Layout) -> Result<Cho
     let device = Path::new("/dev").join(&claim.disk);
     let refused =
         |says: &str, hint: &str| Err(Error::refused(says.to_owned()).in_file(&device).hint(hint.to_owned()));
-    let Some(disk) = disks.iter().find(|disk| disk.device == device) else {
+    // Every path is shown.
+    let Some(disk) = disks.iter().find(|disk| disk.device == device || disk.paths.contains(&device)) else {
         return refused("is no disk of this machine", "choose one of those that are shown under Disks");
     };
     if disk.serial != claim.serial {
@@ -171,6 +192,26 @@ mod tests {
         assert!(problem.says.contains("smaller than 2.0 GiB"), "{problem:?}");
         // A vault that is missing is waited for; no other is made in its place.
         assert!(matches!(choose(&[&large, &one], Some(3)), Choice::Nothing(_)));
-        assert!(matches!(choose(&[&one, &vault("/dev/sdh", 1)], Some(1)), Choice::Nothing(_)));
+        for known in [Some(1), None] {
+            let Choice::Nothing(problem) = choose(&[&one, &vault("/dev/sdh", 1)], known) else { panic!() };
+            assert!(
+                problem.says.contains("(/dev/sdg, /dev/sdh): copies of a disk, or one disk over"),
+                "{problem:?}"
+            );
+            assert!(problem.fix.contains("etach") && problem.fix.contains("paths"), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_chosen_by_any_of_its_paths() {
+        let empty = FoundDisk { paths: vec!["/dev/sdc".into()], ..disk("/dev/sda", 20, Holds::Nothing) };
+        let claimed = |name: &str| {
+            let claim = Claim { disk: name.into(), serial: String::new() };
+            super::claimed(std::slice::from_ref(&empty), &claim, Layout::Vault)
+        };
+        for name in ["sda", "sdc"] {
+            assert_eq!(claimed(name).unwrap(), Choice::Make("/dev/sda".into()));
+        }
+        assert!(claimed("sdb").is_err());
     }
 }

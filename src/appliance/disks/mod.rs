@@ -13,17 +13,21 @@
 //! **Order.** Table (backup first, then primary) -> file system -> sync -> the bit. Whatever moment power is lost at, the next start sees
 //! one of the states above.
 //!
+//! A disk over several paths is listed once: see [`paths`].
+//!
 //! Deliberately absent: several disks for one vault, encryption, and repairing a damaged file system: `xfs_repair` is there, for
 //! somebody who decides it.
 
 mod blank;
 mod choose;
 mod make;
+mod paths;
 mod settle;
 
 use blank::Blank;
-pub use choose::{Choice, Claim, choose, claimed, empty};
+pub use choose::{Choice, Claim, SEVERAL, choose, claimed, empty, names_of};
 pub use make::{lay_out, make};
+use paths::Looked;
 pub use settle::{search, settled};
 
 use super::{places, programs};
@@ -114,6 +118,8 @@ pub struct FoundDisk {
     pub holds: Holds,
     /// Its partition for an appliance's state, where it has one.
     pub state: Option<PathBuf>,
+    /// What else it is called, where it is attached over several paths.
+    pub paths: Vec<PathBuf>,
 }
 
 /// What the kernel calls disks: all but discs, floppies and what is made of other devices.
@@ -147,26 +153,30 @@ fn look_at_all(boot: &Boot, whole: bool) -> Vec<FoundDisk> {
             found.extend(looks.into_iter().filter_map(|look| look.join().ok().flatten()));
         });
     }
-    found
+    paths::joined(found)
 }
 
-fn look(boot: &Boot, name: &str, whole: bool) -> Option<FoundDisk> {
+fn look(boot: &Boot, name: &str, whole: bool) -> Option<Looked> {
     let about = |what: &str| {
         let text = fs::read_to_string(format!("/sys/block/{name}/{what}")).unwrap_or_default();
         shown(text.trim())
     };
     let sectors: u64 = about("size").parse().ok().filter(|sectors| *sectors > 0)?;
+    // A path of an NVMe disk, which the kernel joins itself.
+    if about("hidden") == "1" {
+        return None;
+    }
     let device = Path::new("/dev").join(name);
     let sector = Bytes(about("queue/logical_block_size").parse().unwrap_or(512));
-    let (holds, state) = match device == boot.system {
-        true => (Holds::System, None),
-        false if about("ro") == "1" => (Holds::Something { what: "read-only".into() }, None),
+    let (holds, state, table) = match device == boot.system {
+        true => (Holds::System, None, None),
+        false if about("ro") == "1" => (Holds::Something { what: "read-only".into() }, None, None),
         false => match at_device(&device, name, whole) {
-            Ok(found) => (found.holds, found.state),
-            Err(error) => (Holds::Unreadable { why: error.to_string() }, None),
+            Ok(found) => (found.holds, found.state, found.table.map(|table| table.disk_id)),
+            Err(error) => (Holds::Unreadable { why: error.to_string() }, None, None),
         },
     };
-    Some(FoundDisk {
+    let disk = FoundDisk {
         size: Bytes(sectors.saturating_mul(512)),
         sector,
         model: about("device/model"),
@@ -174,7 +184,9 @@ fn look(boot: &Boot, name: &str, whole: bool) -> Option<FoundDisk> {
         holds,
         state,
         device,
-    })
+        paths: Vec::new(),
+    };
+    Some(Looked { disk, unit: paths::unit(Path::new("/"), name), table })
 }
 
 /// A disk's serial number, as the kernel has it, or as udev has read it off the disk (`/run/udev/data`); both are below `root`.
@@ -361,6 +373,7 @@ mod tests {
             serial: String::new(),
             holds,
             state: None,
+            paths: Vec::new(),
         }
     }
 

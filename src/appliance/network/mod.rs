@@ -23,6 +23,10 @@ pub const TIME: &str = "/run/systemd/timesyncd.conf.d/landfall.conf";
 const HEAD: &str = "# Written by landfall from the appliance's settings: a change here is lost.\n";
 /// What all names of units begin with: others are not touched.
 pub const PREFIX: &str = "10-landfall-";
+/// For cards that nothing is set for, where one is reached that something is set for: they are not used.
+pub const OTHERS_UNUSED: &str = "85-landfall-unused.network";
+/// For all cards, where none is reached; behind all others: what is set for a card counts, should it appear later.
+pub const OTHERS_DHCP: &str = "90-landfall-dhcp.network";
 
 /// A card of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +69,11 @@ pub fn units(settings: &Settings, present: &[Present]) -> Units {
         let mut nic = Nic::new(Card::First);
         nic.dhcp = Dhcp::Yes;
         let text = format!("{HEAD}[Match]\nType=ether\nKind=!*\n{}", network(&nic, &[]));
-        // Behind all others: what is set for a card counts, should it appear later.
-        units.files.insert("90-landfall-dhcp.network".to_owned(), text);
+        units.files.insert(OTHERS_DHCP.to_owned(), text);
+    } else {
+        // The image's own file gives DHCP to every card that none of these is for.
+        let text = "[Match]\nType=ether\nKind=!*\n\n[Network]\nDHCP=no\nIPv6AcceptRA=no\nLinkLocalAddressing=no\nLLDP=no\n";
+        units.files.insert(OTHERS_UNUSED.to_owned(), format!("{HEAD}{text}"));
     }
     units
 }

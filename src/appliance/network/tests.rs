@@ -68,7 +68,10 @@ fn a_card_that_is_not_there_is_told_and_the_machine_is_reached_all_the_same() {
     // One of two that are set is there: the other gets nothing that was not asked for.
     let half = format!("{STATIC}[[nic]]\ncard = \"52:54:00:00:00:01\"\ndhcp = \"yes\"\n");
     let half = units(&Settings::parse(&half).unwrap(), &two());
-    assert_eq!(half.files.keys().collect::<Vec<_>>(), ["10-landfall-00.network", "10-landfall-01.network"]);
+    assert_eq!(
+        half.files.keys().collect::<Vec<_>>(),
+        ["10-landfall-00.network", "10-landfall-01.network", OTHERS_UNUSED]
+    );
     assert_eq!(half.problems.len(), 1);
 }
 

@@ -104,16 +104,6 @@ text_type! {
 }
 
 text_type! {
-    /// A keyboard's layout as the console knows it: `us`, `de-latin1`.
-    Keyboard, |text| {
-        let fits = text.len() <= 32
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-            && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        fits.then(|| text.to_owned()).ok_or_else(|| no(text, "keyboard layout", "write it like us, de-latin1"))
-    }
-}
-
-text_type! {
     /// A public key for SSH, as in `authorized_keys` (sshd(8)) without options: `ssh-ed25519 AAAA… me@example.org`.
     SshKey, ssh_key
 }

@@ -15,7 +15,8 @@
 //! | `landfall.dns`, `landfall.search`, `landfall.ntp` | lists |
 //! | `landfall.mtu`, `landfall.vlan` | a number |
 //! | `landfall.ssh_key` | public keys, one a line |
-//! | `landfall.timezone`, `landfall.keyboard` | `Europe/Berlin`, `de-latin1` |
+//! | `landfall.timezone` | `Europe/Berlin` |
+//! | `landfall.keyboard` | not heeded: nothing in the image loads a layout |
 //!
 //! Lists are separated by commas or blanks. An empty value is as if it were not there, since forms send every field. They are
 //! for the first card: the one that vSphere names first, or else the kernel. Behind the name may be an instance of the
@@ -70,8 +71,8 @@ pub fn parse(document: &[u8]) -> Result<Given> {
     if let Some(zone) = values.get("timezone") {
         draft.settings.time_zone = draft.value("landfall.timezone", zone);
     }
-    if let Some(keyboard) = values.get("keyboard") {
-        draft.settings.keyboard = draft.value("landfall.keyboard", keyboard);
+    if values.contains_key("keyboard") {
+        draft.unread("landfall.keyboard");
     }
     list("dns").iter().for_each(|server| draft.dns("landfall.dns", server));
     list("search").iter().for_each(|domain| draft.search("landfall.search", domain));
@@ -181,6 +182,7 @@ mod tests {
                 ("landfall.mtu", "9000"),
                 ("landfall.vlan", ""),
                 ("landfall.timezone", "Europe/Berlin"),
+                ("landfall.keyboard", "de-latin1"),
                 ("landfall.password", "hunter2"),
                 ("vami.ip0.other", "x"),
             ],
@@ -192,7 +194,7 @@ mod tests {
             addresses = [\"10.0.0.5/24\", \"2001:db8::5/64\"]\ngateways = [\"10.0.0.1\", \"2001:db8::1\"]\nmtu = 9000\n";
         assert_eq!(given.settings, Settings::parse(wanted).unwrap());
         assert_eq!(given.notes, Vec::<String>::new());
-        assert_eq!(given.unread, ["landfall.password", "vami.ip0.other"]);
+        assert_eq!(given.unread, ["landfall.keyboard", "landfall.password", "vami.ip0.other"]);
         assert_eq!(given.identity.source, "OVF environment");
         // A secret that somebody gives all the same is not repeated.
         assert!(!format!("{given:?}").contains("hunter2"));

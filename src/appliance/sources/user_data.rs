@@ -1,8 +1,8 @@
 //! `#cloud-config` (cloud-init's documentation, "User-data formats" and "Module reference"): what of it are settings.
 //!
-//! Taken are `hostname`, `fqdn`, `ssh_authorized_keys`, the same of `users`, `ntp`, `timezone` and `keyboard.layout`. Everything else
-//! has no effect and is named; scripts, archives of several parts and packed documents are not looked into. **Nothing is
-//! run, installed or written because of it.**
+//! Taken are `hostname`, `fqdn`, `ssh_authorized_keys`, the same of `users`, `ntp` and `timezone`. Everything else has no
+//! effect and is named, `keyboard` too: nothing in the image loads a layout. Scripts, archives of several parts and packed documents
+//! are not looked into. **Nothing is run, installed or written because of it.**
 
 use super::draft::{Draft, text};
 use landfall_boot::linux::yaml::{self, Value};
@@ -26,7 +26,7 @@ pub(super) fn read(draft: &mut Draft, bytes: &[u8]) {
         draft.note("user-data is no #cloud-config: nothing in it is heeded, and nothing is run");
         return draft.unread("user-data");
     }
-    let root = match yaml::parse(document) {
+    let root = match yaml::resolved(document) {
         Ok(root) => root,
         Err(why) => return draft.note(format!("user-data: {why}")),
     };
@@ -47,16 +47,6 @@ pub(super) fn read(draft: &mut Draft, bytes: &[u8]) {
                 Some(zone) => draft.settings.time_zone = draft.value("user-data: timezone", zone),
                 None => draft.unread("timezone"),
             },
-            "keyboard" => {
-                for part in value.entries() {
-                    match (part.key.as_str(), part.value.text()) {
-                        ("layout", Some(layout)) => {
-                            draft.settings.keyboard = draft.value("user-data: keyboard", layout);
-                        }
-                        (key, _) => draft.unread(&format!("keyboard.{key}")),
-                    }
-                }
-            }
             key if IDLE.contains(&key) => {}
             key => draft.unread(key),
         }

@@ -95,11 +95,15 @@ const LINKS: &[(&str, &str)] = &[
     ("/etc/landfall/landfall.toml", "../../run/landfall-appliance/landfall.toml"),
     ("/etc/mtab", "../proc/self/mounts"),
     ("/etc/localtime", "../run/landfall-appliance/localtime"),
-    ("/etc/vconsole.conf", "../run/landfall-appliance/vconsole.conf"),
     ("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target"),
     ("/etc/systemd/system/getty@.service", "/dev/null"),
     ("/etc/systemd/system/serial-getty@.service", "/dev/null"),
     ("/etc/systemd/system/ctrl-alt-del.target", "/usr/lib/systemd/system/reboot.target"),
+    // The kernel calls these for an orderly end (Hyper-V, Xen).
+    ("/usr/sbin/poweroff", "../bin/systemctl"),
+    ("/usr/sbin/reboot", "../bin/systemctl"),
+    ("/usr/sbin/halt", "../bin/systemctl"),
+    ("/usr/sbin/shutdown", "../bin/systemctl"),
     // The sandbox is started through it, and fsck.xfs is a script.
     ("/usr/bin/sh", "bash"),
 ];

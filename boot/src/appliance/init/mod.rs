@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mount /proc /sys /dev /run -> drivers by what the devices call themselves -> the system disk by its partition types
-//!   -> root, read-only -> /run/landfall-boot/boot.json: what was found -> the root's own init
+//!   -> root, read-only; what it starts with is read once -> /run/landfall-boot/boot.json: what was found -> the root's own init
 //! ```
 //! Where there is no root it says so, with every disk that it sees, and goes on looking: disks come late. A system that is only being
 //! tried restarts instead, and the loader takes the old one.
@@ -14,9 +14,11 @@ mod disc;
 mod drivers;
 mod found;
 mod other;
+mod whole;
 
 pub use disc::DISC;
 pub use found::{Boot, Disk, Seen, partition_device};
+pub use whole::{LIBRARIES, PROGRAMS};
 
 use super::initrd;
 use super::layout::Slot;
@@ -109,7 +111,14 @@ fn start() -> io::Result<Never> {
         std::thread::sleep(PAUSE);
     };
     let (slot, esp) = (boot.slot.filter(|_| !boot.trial), boot.esp.clone());
-    let mut boot = match found::mount_root(boot, "/new") {
+    let mounted = found::mount_root(boot, "/new").and_then(|boot| {
+        // A disc has no other system.
+        if boot.slot.is_some() {
+            whole::read(Path::new("/new"))?;
+        }
+        Ok(boot)
+    });
+    let mut boot = match mounted {
         Ok(boot) => boot,
         Err(error) => {
             if let (Some(slot), Some(esp)) = (slot, esp) {

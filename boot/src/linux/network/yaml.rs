@@ -1,15 +1,19 @@
 //! YAML with the place of every value, for reading and for changing single values.
 //!
-//! Also what the program reads its own appliance's YAML with. Read event by event with bounds on depth and size, aliases left out: a file cannot make the reader grow.
+//! Also what the program reads its own appliance's YAML with. Read event by event with bounds on depth and size; aliases are left out, or
+//! copied within a bound: a file cannot make the reader grow.
 
 use saphyr_parser::{Event, Parser, Span};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 const DEPTH_AT_MOST: usize = 32;
 const EVENTS_AT_MOST: usize = 200_000;
+/// Values and letters that are copied for aliases.
+const COPIED_AT_MOST: usize = 200_000;
 
 /// A value and where it stands: bytes of the file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A scalar, whatever it looks like.
     Text(String, Range<usize>),
@@ -20,7 +24,7 @@ pub enum Value {
 }
 
 /// Of a map.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its key; empty where that is no scalar.
     pub key: String,
@@ -78,16 +82,30 @@ impl Value {
     }
 }
 
-/// The first document.
+/// The first document; an alias is an empty text, since what it stands for is written elsewhere and cannot be changed here.
 ///
 /// # Errors
 /// Where it is no YAML, nested too deep or too long: why.
 pub fn parse(text: &str) -> std::result::Result<Value, String> {
-    /// An open list or map with its start; of a map, the key that waits for its value.
+    read(text, None)
+}
+
+/// The first document with what aliases and merges (`<<`) stand for, which is where its anchor is: for reading alone.
+///
+/// # Errors
+/// As [`parse`], and where aliases stand for too much or for themselves.
+pub fn resolved(text: &str) -> std::result::Result<Value, String> {
+    read(text, Some(BTreeMap::new()))
+}
+
+/// `anchors` have what aliases stand for, by the parser's numbers; without them aliases stand for nothing.
+fn read(text: &str, mut anchors: Option<BTreeMap<usize, Value>>) -> std::result::Result<Value, String> {
+    /// An open list or map with its start and its anchor, 0 without one; of a map, the key that waits for its value.
     enum Open {
-        List(Vec<Value>, usize),
-        Map(Vec<Entry>, Option<(String, Range<usize>)>, usize),
+        List(Vec<Value>, usize, usize),
+        Map(Vec<Entry>, Option<(String, Range<usize>)>, usize, usize),
     }
+    let mut copied = 0;
     let offsets = Offsets::new(text);
     let mut parser = Parser::new_from_str(text);
     let mut open: Vec<Open> = Vec::new();
@@ -99,33 +117,56 @@ pub fn parse(text: &str) -> std::result::Result<Value, String> {
             Some(Ok(next)) => next,
         };
         let range = closed(text, offsets.range(&span));
+        let mut anchor = 0;
         let done = match event {
-            Event::SequenceStart(..) => {
-                open.push(Open::List(Vec::new(), range.start));
+            Event::SequenceStart(id, _) => {
+                open.push(Open::List(Vec::new(), range.start, id));
                 None
             }
-            Event::MappingStart(..) => {
-                open.push(Open::Map(Vec::new(), None, range.start));
+            Event::MappingStart(id, _) => {
+                open.push(Open::Map(Vec::new(), None, range.start, id));
                 None
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(list, start)) => Some(Value::List(list, start..range.end.max(start))),
-                Some(Open::Map(map, _, start)) => Some(Value::Map(map, start..range.end.max(start))),
+                Some(Open::List(list, start, id)) => {
+                    anchor = id;
+                    Some(Value::List(list, start..range.end.max(start)))
+                }
+                Some(Open::Map(map, _, start, id)) => {
+                    anchor = id;
+                    let map = if anchors.is_some() { merged(map)? } else { map };
+                    Some(Value::Map(map, start..range.end.max(start)))
+                }
                 None => None,
             },
-            Event::Scalar(text, ..) => Some(Value::Text(text.into_owned(), range)),
-            Event::Alias(_) => Some(Value::Text(String::new(), range)),
+            Event::Scalar(text, _, id, _) => {
+                anchor = id;
+                Some(Value::Text(text.into_owned(), range))
+            }
+            Event::Alias(id) => Some(match &anchors {
+                Some(anchors) => {
+                    // The parser knows an anchor from its beginning on.
+                    let value = anchors.get(&id).ok_or("an alias stands for what it is itself in")?;
+                    copy(value, open.len(), &mut copied)?
+                }
+                None => Value::Text(String::new(), range),
+            }),
             Event::StreamEnd | Event::DocumentEnd => return Ok(empty),
             _ => None,
         };
         if open.len() > DEPTH_AT_MOST {
-            return Err(format!("it is nested deeper than {DEPTH_AT_MOST}"));
+            return Err(too_deep());
         }
         let Some(value) = done else { continue };
+        if anchor != 0
+            && let Some(anchors) = &mut anchors
+        {
+            anchors.insert(anchor, copy(&value, open.len(), &mut copied)?);
+        }
         match open.last_mut() {
             None => return Ok(value),
-            Some(Open::List(list, _)) => list.push(value),
-            Some(Open::Map(map, key, _)) => match key.take() {
+            Some(Open::List(list, ..)) => list.push(value),
+            Some(Open::Map(map, key, ..)) => match key.take() {
                 None => {
                     *key = Some(match value {
                         Value::Text(text, range) => (text, range),
@@ -137,6 +178,57 @@ pub fn parse(text: &str) -> std::result::Result<Value, String> {
         }
     }
     Err(format!("it has more than {EVENTS_AT_MOST} parts"))
+}
+
+fn too_deep() -> String {
+    format!("it is nested deeper than {DEPTH_AT_MOST}")
+}
+
+/// A copy below `above` lists and maps. Its size counts before it is made: a few lines of aliases stand for billions of values.
+fn copy(value: &Value, above: usize, copied: &mut usize) -> std::result::Result<Value, String> {
+    let (weight, depth) = extent(value);
+    *copied += weight;
+    if *copied > COPIED_AT_MOST {
+        return Err(format!("its aliases stand for more than {COPIED_AT_MOST} values and letters"));
+    }
+    if above + depth > DEPTH_AT_MOST {
+        return Err(too_deep());
+    }
+    Ok(value.clone())
+}
+
+/// Values and letters, and how deep they are nested.
+fn extent(value: &Value) -> (usize, usize) {
+    let with = |(weight, depth): (usize, usize), key: usize, value: &Value| {
+        let (more, below) = extent(value);
+        (weight + key + more, depth.max(below + 1))
+    };
+    match value {
+        Value::Text(text, _) => (1 + text.len(), 0),
+        Value::List(items, _) => items.iter().fold((1, 1), |sum, item| with(sum, 0, item)),
+        Value::Map(entries, _) => {
+            entries.iter().fold((1, 1), |sum, entry| with(sum, entry.key.len(), &entry.value))
+        }
+    }
+}
+
+/// A map with what its `<<` stands for (YAML's type "merge"), where it does not say so itself; of several maps the first counts.
+fn merged(entries: Vec<Entry>) -> std::result::Result<Vec<Entry>, String> {
+    let (merges, mut own): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.key == "<<");
+    if merges.is_empty() {
+        return Ok(own);
+    }
+    let mut known: BTreeSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
+    let maps = merges.into_iter().flat_map(|merge| match merge.value {
+        Value::List(items, _) => items,
+        one => vec![one],
+    });
+    for map in maps {
+        let Value::Map(entries, _) = map else { return Err("<< stands for what is no map".to_owned()) };
+        own.extend(entries.into_iter().filter(|entry| known.insert(entry.key.clone())));
+    }
+    Ok(own)
 }
 
 /// Of what stands in quotes, the range up to the closing one: the parser goes on to the next token.
@@ -197,6 +289,45 @@ mod tests {
     }
 
     #[test]
+    fn aliases_are_what_they_stand_for_within_bounds() {
+        let text = "a: &a [x, &b 'y']\nm: &m {k: 1, l: 2}\nn: &n {l: 3, o: 4}\nc: *a\nd: [*b, *a]\n\
+            e: {<<: *m, k: 5}\nf:\n  <<: [*m, *n]\n";
+        let root = resolved(text).unwrap();
+        let texts = |value: &Value| {
+            value.items().iter().filter_map(Value::text).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(root.get("c").unwrap()), ["x", "y"]);
+        let d = root.get("d").unwrap().items();
+        assert_eq!((d[0].text(), texts(&d[1])), (Some("y"), vec!["x".to_owned(), "y".to_owned()]));
+        let of = |map: &str, key: &str| root.get(map)?.get(key)?.text();
+        assert_eq!((of("e", "k"), of("e", "l"), of("e", "<<")), (Some("5"), Some("2"), None));
+        assert_eq!((of("f", "k"), of("f", "l"), of("f", "o")), (Some("1"), Some("2"), Some("4")));
+        // Where files are changed they stay what they are.
+        let root = parse(text).unwrap();
+        assert_eq!(root.get("c").unwrap().text(), Some(""));
+        assert!(root.get("e").unwrap().get("<<").is_some());
+
+        let lines = |one: &dyn Fn(usize) -> String| (1..40).map(one).collect::<String>();
+        let laughs = lines(&|at| {
+            let below = format!("*l{}, ", at - 1).repeat(9);
+            format!("l{at}: &l{at} [{below}]\n")
+        });
+        let deeper = lines(&|at| format!("l{at}: &l{at} [*l{}]\n", at - 1));
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(10_000), "*a, ".repeat(10_000));
+        for (text, says) in [
+            (format!("l0: &l0 x\n{laughs}"), "aliases stand for more than"),
+            (long, "aliases stand for more than"),
+            (format!("l0: &l0 x\n{deeper}"), "nested deeper"),
+            ("a: &a [*a]\n".to_owned(), "stands for what it is itself in"),
+            ("a: *b\n".to_owned(), "no YAML"),
+            ("a: {<<: x}\n".to_owned(), "no map"),
+        ] {
+            let why = resolved(&text).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
+    }
+
+    #[test]
     fn values_are_where_they_say() {
         for text in [
             "a: é\nb:\n  - 'x y' # c\n  - \"z\"\nc: [1, {d: 2}]\ne:\n  f:\n    - g: h\n\nlast: end\n",
@@ -217,6 +348,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "[a-zé:\\[\\]{}&*!|>'\"#,\n -]{0,60}") {
+            let _ = resolved(&text);
             if let Ok(value) = parse(&text) {
                 prop_assert!(text.get(value.range().start..value.end(&text).max(value.range().start)).is_some());
             }

@@ -17,7 +17,7 @@ use super::status::{Memory, Status, SystemStatus, TimeStatus};
 use crate::appliance::disks::Claim;
 use crate::appliance::kept::Loaded;
 use crate::appliance::network::{Learnt, STATE, resolv_conf};
-use crate::appliance::{places, problems, slots, start, state};
+use crate::appliance::{data, places, problems, slots, start, state};
 use crate::meminfo;
 use crate::moment::Moment;
 use crate::ops::appliance::SNAPSHOT;
@@ -215,7 +215,7 @@ impl Machine for System {
     }
 
     fn claim_disk(&self, disk: &str, serial: &str) -> Result<Vec<String>> {
-        if start::is_mounted(places::VAULT) {
+        if data::is_mounted(places::VAULT) {
             return Err(Error::refused("this appliance has its vault on another disk already").hint(
                 "to go on with this one instead, power off, detach the disk with the vault, start, and choose again",
             ));

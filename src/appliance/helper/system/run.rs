@@ -78,7 +78,7 @@ impl Run {
             // It returns at once: the answer goes out before the machine does down.
             Run::Restart => (SYSTEMCTL, &["--no-block", "reboot"]),
             Run::PowerOff => (SYSTEMCTL, &["--no-block", "poweroff"]),
-            Run::WriteHardwareClock => ("/usr/sbin/hwclock", &["--systohc", "--utc"]),
+            Run::WriteHardwareClock => ("/usr/sbin/hwclock", &["--systohc", "--utc", "--noadjfile"]),
             Run::FailedUnits => {
                 (SYSTEMCTL, &["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"])
             }

@@ -32,7 +32,7 @@ pub struct Documents<'a> {
 /// Refused or corrupt where `meta-data` is no YAML, or too large: it says whose documents they are.
 pub fn parse(documents: Documents<'_>) -> Result<Given> {
     let mut draft = Draft::default();
-    let meta = yaml::parse(text("meta-data", documents.meta)?)
+    let meta = yaml::resolved(text("meta-data", documents.meta)?)
         .map_err(|why| Error::corrupt(format!("meta-data: {why}")))?;
     let of = |key: &str| meta.get(key).and_then(Value::text).filter(|text| !text.is_empty());
     let host = of("local-hostname").or_else(|| of("hostname"));
@@ -49,7 +49,7 @@ pub fn parse(documents: Documents<'_>) -> Result<Given> {
     super::user_data::read(&mut draft, documents.user);
     if !documents.network.is_empty() {
         match text("network-config", documents.network).and_then(|text| {
-            yaml::parse(text).map_err(|why| Error::corrupt(format!("network-config: {why}")))
+            yaml::resolved(text).map_err(|why| Error::corrupt(format!("network-config: {why}")))
         }) {
             Ok(root) => network::read(&mut draft, &root),
             Err(error) => draft.network_is_wrong("the network is not set as given", &error),

@@ -2,7 +2,8 @@
 //!
 //! Both are read into the same [`Device`]s: cards, bonds (`active-backup` and `802.3ad`) and VLANs on either. Cards are found by
 //! hardware address, else by name. Not heeded, and named: bridges, Wi-Fi, tunnels, routes other than the default ones,
-//! other modes of bonds, and new names for cards (`set-name` is passed over: nothing here goes by the name).
+//! other modes of bonds, and new names for cards (`set-name` is passed over: nothing here goes by the name). What has another
+//! shape than it should is an error, as with netplan: passed over it would leave a card to DHCP that was given an address.
 
 use super::super::draft::{Draft, ip, is_default, network as address};
 use crate::appliance::settings::{Bond, BondMode, Card, Dhcp, Nic};
@@ -29,12 +30,14 @@ type Devices = BTreeMap<String, Device>;
 /// Reads the document into `draft`.
 pub(super) fn read(draft: &mut Draft, root: &Value) {
     let root = root.get("network").unwrap_or(root);
+    // A way to say that there is none.
+    if root.get("config").and_then(Value::text) == Some("disabled") {
+        return;
+    }
     let mut devices = Devices::new();
     let read = match root.get("version").and_then(Value::text) {
         Some("1") => first(draft, root, &mut devices),
         Some("2") => second(draft, root, &mut devices),
-        // `config: disabled` is a way to say that there is none.
-        None if root.get("config").and_then(Value::text) == Some("disabled") => return,
         other => {
             let shown: String = other.unwrap_or("none").chars().take(40).collect();
             Err(Error::refused(format!("network-config of version {shown:?}"))
@@ -122,6 +125,30 @@ fn texts(value: Option<&Value>) -> Vec<&str> {
     value.items().iter().filter_map(Value::text).chain(words).filter(|text| !text.is_empty()).collect()
 }
 
+/// `routes:` with nothing behind it.
+fn is_null(value: &Value) -> bool {
+    value.text().is_some_and(|text| ["", "~", "null"].contains(&text))
+}
+
+/// The items of a list; `within` is what has it.
+fn list<'a>(within: &str, value: &'a Value, key: &str) -> Result<&'a [Value]> {
+    match value.get(key) {
+        Some(Value::List(items, _)) => Ok(items),
+        Some(other) if !is_null(other) => {
+            let hint = format!("write it as a list: {key}: [...]");
+            Err(Error::refused(format!("{within}{key} is no list")).hint(hint))
+        }
+        _ => Ok(&[]),
+    }
+}
+
+fn map(name: &str, value: &Value) -> Result<()> {
+    if matches!(value, Value::Map(..)) || is_null(value) {
+        return Ok(());
+    }
+    Err(Error::refused(format!("{name} is no map")).hint("write it as keys with their values"))
+}
+
 /// Version 2: netplan's.
 fn second(draft: &mut Draft, root: &Value, devices: &mut Devices) -> Result<()> {
     for kind in root.entries() {
@@ -148,6 +175,7 @@ fn second(draft: &mut Draft, root: &Value, devices: &mut Devices) -> Result<()> 
                     continue;
                 }
             };
+            map(id, value)?;
             let nic = settings(draft, id, value)?;
             devices.insert(id.clone(), Device { base, nic });
         }
@@ -185,7 +213,8 @@ fn settings(draft: &mut Draft, id: &str, value: &Value) -> Result<Nic> {
     nic.dhcp = Dhcp::of(is_yes(value.get("dhcp4")), is_yes(value.get("dhcp6")));
     nic.advertisements = value.get("accept-ra").map(|value| is_yes(Some(value)));
     nic.mtu = number(value.get("mtu"), "the MTU")?;
-    for one in value.get("addresses").map_or(&[][..], Value::items) {
+    let within = format!("{id}.");
+    for one in list(&within, value, "addresses")? {
         // An address may have settings of its own behind it.
         let text = one.text().or_else(|| one.entries().first().map(|entry| entry.key.as_str())).unwrap_or("");
         nic.addresses.push(address(text, None)?);
@@ -193,7 +222,7 @@ fn settings(draft: &mut Draft, id: &str, value: &Value) -> Result<Nic> {
     for gateway in ["gateway4", "gateway6"].iter().filter_map(|key| value.get(key)?.text()) {
         nic.gateways.push(ip(gateway)?);
     }
-    for route in value.get("routes").map_or(&[][..], Value::items) {
+    for route in list(&within, value, "routes")? {
         let to = route.get("to").and_then(Value::text).unwrap_or("");
         match route.get("via").and_then(Value::text).filter(|_| is_default(to, None)) {
             Some(via) => {
@@ -205,9 +234,10 @@ fn settings(draft: &mut Draft, id: &str, value: &Value) -> Result<Nic> {
     }
     nic.gateways.dedup();
     if let Some(names) = value.get("nameservers") {
-        texts(names.get("addresses"))
-            .iter()
-            .for_each(|server| draft.dns("network-config: nameservers", server));
+        map(&format!("{id}.nameservers"), names)?;
+        for server in list(&format!("{id}.nameservers."), names, "addresses")? {
+            draft.dns("network-config: nameservers", server.text().unwrap_or_default());
+        }
         texts(names.get("search")).iter().for_each(|domain| draft.search("network-config: search", domain));
     }
     const READ: [&str; 20] = [
@@ -240,7 +270,7 @@ fn settings(draft: &mut Draft, id: &str, value: &Value) -> Result<Nic> {
 
 /// Version 1: a list of devices with their subnets.
 fn first(draft: &mut Draft, root: &Value, devices: &mut Devices) -> Result<()> {
-    for one in root.get("config").map_or(&[][..], Value::items) {
+    for one in list("", root, "config")? {
         let of = |key: &str| one.get(key).and_then(Value::text).filter(|text| !text.is_empty());
         let name = of("name").unwrap_or_default();
         let base = match of("type").unwrap_or_default() {
@@ -277,7 +307,7 @@ fn first(draft: &mut Draft, root: &Value, devices: &mut Devices) -> Result<()> {
         let mut nic = Nic::new(Card::First);
         nic.mtu = number(one.get("mtu"), "the MTU")?;
         nic.advertisements = one.get("accept-ra").map(|value| is_yes(Some(value)));
-        for subnet in one.get("subnets").map_or(&[][..], Value::items) {
+        for subnet in list(&format!("{name}."), one, "subnets")? {
             self::subnet(draft, name, subnet, &mut nic)?;
         }
         devices.insert(name.to_owned(), Device { base, nic });
@@ -302,7 +332,7 @@ fn subnet(draft: &mut Draft, name: &str, subnet: &Value, nic: &mut Nic) -> Resul
     if let Some(gateway) = of("gateway") {
         nic.gateways.push(ip(gateway)?);
     }
-    for route in subnet.get("routes").map_or(&[][..], Value::items) {
+    for route in list(&format!("{name}.subnets."), subnet, "routes")? {
         let part = |key: &str| route.get(key).and_then(Value::text);
         let to = part("network").or_else(|| part("destination")).unwrap_or("");
         match part("gateway").filter(|_| is_default(to, part("netmask").or_else(|| part("prefix")))) {
