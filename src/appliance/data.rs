@@ -27,13 +27,7 @@ pub fn data() -> Result<()> {
     let boot = state::boot()?;
     let mut found = Vec::new();
     let file = service_file();
-    if is_mounted(places::VAULT)
-        && is_gone(
-            places::VAULT,
-            &fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
-            Path::new("/sys/dev/block"),
-        )
-    {
+    if has_gone(Path::new("/")) {
         found_again()?;
     }
     for _ in 0..LOOKS_AT_MOST {
@@ -198,6 +192,12 @@ pub(super) fn is_mounted_from_a_disk(path: &str) -> bool {
         .lines()
         .rfind(|line| line.split(' ').nth(1) == Some(path))
         .is_some_and(|line| line.starts_with("/dev/"))
+}
+
+/// True where the data disk went away while it was used.
+pub fn has_gone(root: &Path) -> bool {
+    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+    is_gone(places::VAULT, &mounts, &root.join("sys/dev/block"))
 }
 
 /// True where what is mounted there stands on a device that this machine has no longer; by `/proc/self/mountinfo`, see proc(5).

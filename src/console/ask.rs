@@ -16,8 +16,13 @@ pub enum News {
     Protection(std::result::Result<Box<Protection>, Problem>),
     Log(std::result::Result<Vec<String>, Problem>),
     /// A change came to its end: what is to be known of it.
-    Done(std::result::Result<Vec<String>, Problem>),
+    Done(Done),
+    /// The machine goes down, or why it does not.
+    Down(Done),
 }
+
+/// What came of what was ordered.
+pub type Done = std::result::Result<Vec<String>, Problem>;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,7 @@ pub enum Order {
 pub struct Asker {
     pub news: Receiver<News>,
     changes: Sender<Request>,
+    downs: Sender<Request>,
     logs: Sender<()>,
 }
 
@@ -45,6 +51,7 @@ impl Asker {
         let (wake, woken) = channel::<()>();
         let (logs, asked) = channel::<()>();
         let (changes, changed) = channel::<Request>();
+        let (downs, down) = channel::<Request>();
         repeat("files", places, &tell, None, |places| News::Local(Box::new(places.local())))?;
         repeat("machine", places, &tell, Some(woken), |places| {
             News::Machine(places.machine().map(Box::new).map_err(|error| Problem::from(&error)))
@@ -61,18 +68,28 @@ impl Asker {
                 }
             }
         })?;
-        let own = places.clone();
+        let (own, to) = (places.clone(), tell.clone());
         begin("change", move || {
             while let Ok(request) = changed.recv() {
                 let done = own.change(&request).map_err(|error| Problem::from(&error));
                 // What it has changed is looked at.
                 let _ = wake.send(());
-                if tell.send(News::Done(done)).is_err() {
+                if to.send(News::Done(done)).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Asker { news, changes, logs })
+        // Not behind a disk that is being made.
+        let own = places.clone();
+        begin("down", move || {
+            while let Ok(request) = down.recv() {
+                let done = own.change(&request).map_err(|error| Problem::from(&error));
+                if tell.send(News::Down(done)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Asker { news, changes, downs, logs })
     }
 
     /// Has something done.
@@ -80,6 +97,7 @@ impl Asker {
         // The threads live as long as this does.
         let _ = match order {
             Order::Log => self.logs.send(()).is_ok(),
+            Order::Change(request) if request.goes_down() => self.downs.send(request).is_ok(),
             Order::Change(request) => self.changes.send(request).is_ok(),
         };
     }

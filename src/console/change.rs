@@ -5,13 +5,16 @@ use super::state::Confirm;
 use super::text::clean;
 use crate::moment::Moment;
 use crate::ops::appliance::console::{
-    Card, CardStatus, Dhcp, DiskRole, HostName, Machine, Nic, Problem, Request, Server, Settings, SshKey,
+    Card, CardStatus, Dhcp, DiskRole, DiskStatus, HostName, Machine, Nic, Problem, Request, Server, Settings,
+    SshKey,
 };
 use landfall_image::Error;
 use std::str::FromStr;
 
 const WAYS: [&str; 4] = ["DHCP", "DHCP for IPv4 only", "DHCP for IPv6 only", "fixed address"];
 const DHCP: [Dhcp; 4] = [Dhcp::Yes, Dhcp::Ipv4, Dhcp::Ipv6, Dhcp::No];
+/// Makes a token of the administrator, where a key for SSH is there.
+pub const NEW_TOKEN: &str = "ssh root@ADDRESS landfall token add NAME --role admin";
 
 /// A row of the network's screen: a card, and what is set on it.
 pub struct CardRow<'a> {
@@ -182,7 +185,11 @@ pub fn host_name_form(machine: &Machine) -> Form {
 
 pub fn servers_form(machine: &Machine) -> Form {
     let set = machine.settings.ntp.as_deref().map(listed).unwrap_or_default();
-    let field = Field::text("Servers", "names or addresses of NTP servers, with blanks between them", &set);
+    let field = Field::text(
+        "Servers",
+        "names or addresses of NTP servers; empty: what the hypervisor gave, else DHCP's",
+        &set,
+    );
     one_field("Servers of time", &[], field, Subject::TimeServers)
 }
 
@@ -223,13 +230,9 @@ pub fn disk_form(machine: &Machine, row: usize) -> Option<Result<Form, Problem>>
         );
     }
     let field = Field::text("Name", "type the disk's name to show that this one is meant", "");
-    let what = match disk.has_vault {
-        true => "There is a vault on it: it is used as it is, with all of its machines and points.",
-        false => "A file system is made on it, which takes all of it.",
-    };
     let about = [
         format!("The disk {} becomes the vault's: {}.", disk.name, size_and_make(disk)),
-        what.to_owned(),
+        fate(disk).to_owned(),
         format!("To go on type its name, {}, and press Enter.", disk.name),
     ];
     Some(Ok(Form {
@@ -242,8 +245,19 @@ pub fn disk_form(machine: &Machine, row: usize) -> Option<Result<Form, Problem>>
     }))
 }
 
+/// What becomes of a disk that is taken.
+fn fate(disk: &DiskStatus) -> &'static str {
+    match (disk.has_vault, disk.is_whole) {
+        (true, true) => "There is a vault on it: it is used as it is, with all of its machines and points.",
+        (true, false) => {
+            "A vault on it was not made to its end: it is made anew, and takes all of the disk. Nothing can be in it yet."
+        }
+        (false, _) => "A file system is made on it, which takes all of it.",
+    }
+}
+
 /// `10.0 GiB, Virtual disk, serial 12`
-pub fn size_and_make(disk: &crate::ops::appliance::console::DiskStatus) -> String {
+pub fn size_and_make(disk: &DiskStatus) -> String {
     let mut parts = vec![disk.size.to_string()];
     parts.extend(disk.model.clone());
     parts.extend(disk.serial.as_ref().map(|serial| format!("serial {serial}")));
@@ -261,7 +275,7 @@ pub fn check(form: &Form, machine: &Machine) -> Result<Confirm, Problem> {
         Subject::TimeServers => servers(&form.typed(0), machine),
         Subject::Clock => clock(&form.typed(0), machine),
         Subject::AddKey => add_key(&form.typed(0), machine),
-        Subject::Claim { disk, serial } => claim(&form.typed(0), disk, serial),
+        Subject::Claim { disk, serial } => claim(&form.typed(0), machine, disk, serial),
     }
 }
 
@@ -431,15 +445,23 @@ fn servers(typed: &str, machine: &Machine) -> Result<Confirm, Problem> {
         .map(str::parse::<Server>)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| refused(&error))?;
-    let wanted = Settings { ntp: Some(servers.clone()), ..machine.settings.clone() };
+    // Emptied: back to what lies below.
+    let ntp = Some(servers).filter(|servers| !servers.is_empty());
+    let after = match (&ntp, &machine.typed.ntp, &machine.given_by) {
+        (Some(servers), ..) => listed(servers),
+        (None, None, _) => return Err(nothing()),
+        (None, Some(_), Some(_)) => "what the hypervisor gave, else what DHCP names".to_owned(),
+        (None, Some(_), None) => "what DHCP names".to_owned(),
+    };
+    let wanted = Settings { ntp: ntp.clone(), ..machine.settings.clone() };
     wanted.check().map_err(|error| refused(&error))?;
     let before = machine.settings.ntp.as_deref().map(listed).unwrap_or_default();
-    let line = differs("servers", &before, &listed(&servers)).ok_or_else(nothing)?;
+    let line = differs("servers", &before, &after).ok_or_else(nothing)?;
     Ok(Confirm {
         title: "Change the servers of time?".to_owned(),
         lines: vec![line],
         doing: "The servers of time are changed".to_owned(),
-        request: Request::SetTime { utc: None, ntp: Some(servers) },
+        request: Request::SetTime { utc: None, ntp },
     })
 }
 
@@ -508,17 +530,26 @@ pub fn key_in_words(key: &SshKey) -> String {
     format!("{kind} ...{} {}", content.get(from..).unwrap_or_default(), parts.next().unwrap_or("(no name)"))
 }
 
-fn claim(typed: &str, disk: &str, serial: &str) -> Result<Confirm, Problem> {
+fn claim(typed: &str, machine: &Machine, disk: &str, serial: &str) -> Result<Confirm, Problem> {
     if typed != disk {
         return Err(Problem::new(
             format!("{:?} is not this disk's name", clean(typed)),
             format!("type {disk}, or press Esc"),
         ));
     }
+    // It may have been taken out since the form was opened.
+    let is_it = |one: &&DiskStatus| one.name == disk && one.serial.as_deref().unwrap_or_default() == serial;
+    let found = machine.disks.iter().find(is_it).ok_or_else(|| {
+        Problem::new(format!("{disk} is not there any longer"), "press Esc, and look at the disks again")
+    })?;
+    let doing = match found.has_vault && found.is_whole {
+        true => format!("The vault on {disk} is taken"),
+        false => format!("A file system is made on {disk}; a large disk takes a while"),
+    };
     Ok(Confirm {
         title: format!("Take the disk {disk} for the vault?"),
-        lines: vec!["All of it becomes the vault's.".to_owned()],
-        doing: format!("A file system is made on {disk}; a large disk takes a while"),
+        lines: vec![fate(found).to_owned()],
+        doing,
         request: Request::ClaimDisk { disk: disk.to_owned(), serial: serial.to_owned() },
     })
 }
@@ -535,25 +566,39 @@ pub fn grow() -> Confirm {
     }
 }
 
+/// How one comes to another token, for who has lost it.
+pub fn lost_token() -> [String; 2] {
+    [
+        "A token that is lost cannot be looked up. Another one is made over SSH: K (Keys) lets a key in, then from elsewhere:".to_owned(),
+        NEW_TOKEN.to_owned(),
+    ]
+}
+
+/// What is to be known once the first token was noted.
+pub fn token_is_noted() -> Vec<String> {
+    [["The token is not shown again.".to_owned(), String::new()], lost_token()].concat()
+}
+
 /// The first token was noted.
 pub fn forget_token() -> Confirm {
+    let says = ["Say yes once you have noted it: it is not shown again.".to_owned(), String::new()];
     Confirm {
-        title: String::new(),
-        lines: Vec::new(),
+        title: "Show the token no more?".to_owned(),
+        lines: [says, lost_token()].concat(),
         doing: "The token is forgotten here".to_owned(),
         request: Request::ForgetToken {},
     }
 }
 
-/// What can be started again or switched off.
-pub fn power(number: char) -> Option<Confirm> {
+/// What can be started again or switched off, the machine also while a change `is_under_way`.
+pub fn power(number: char, is_under_way: bool) -> Option<Confirm> {
     let confirm = |title: &str, line: &str, doing: &str, request| Confirm {
         title: title.to_owned(),
         lines: vec![line.to_owned()],
         doing: doing.to_owned(),
         request,
     };
-    Some(match number {
+    let mut confirm = match number {
         '1' => confirm(
             "Restart the service?",
             "Disks that come in wait for some seconds, and go on by themselves.",
@@ -573,5 +618,13 @@ pub fn power(number: char) -> Option<Confirm> {
             Request::PowerOff {},
         ),
         _ => return None,
-    })
+    };
+    if is_under_way && confirm.request.goes_down() {
+        confirm.lines.push(String::new());
+        confirm.lines.push(
+            "A CHANGE IS UNDER WAY: it is cut off. Look after the start whether it has to be made again."
+                .to_owned(),
+        );
+    }
+    Some(confirm)
 }

@@ -64,7 +64,12 @@ pub fn run(cancel: &Cancel) -> Result<()> {
             Some(Key::Stop) => break,
             Some(Key::Redraw) => terminal.forget_screen()?,
             Some(key) => {
-                if let Some(order) = state.key(key, Instant::now()) {
+                let now = Instant::now();
+                if state.is_quiet(now) {
+                    terminal.forget_screen()?;
+                    whole = now;
+                }
+                if let Some(order) = state.key(key, now) {
                     asker.order(order);
                 }
             }

@@ -1,6 +1,6 @@
 //! What is shown, and what a key does to it.
 
-use super::ask::{News, Order};
+use super::ask::{Done, News, Order};
 use super::change;
 use super::input::{Form, Key, Outcome};
 use crate::ops::appliance::console::{Local, Machine, Problem, Protection, Request};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// After this long without a key it is the first screen again: whoever comes next has not seen the others.
 const IDLE: Duration = Duration::from_secs(300);
+/// After this long without a key somebody else may sit there: a serial line shows no more than what has changed since.
+const QUIET: Duration = Duration::from_secs(10);
 /// What was heard is old after this long.
 const STALE: Duration = Duration::from_secs(15);
 /// Lines of a page.
@@ -111,7 +113,7 @@ pub struct State {
     pub protection: Known<Box<Protection>>,
     pub log: Known<Vec<String>>,
     pub over: Over,
-    /// A change is under way; true where nobody is told of its success.
+    /// A change is under way; true where it forgets the first token.
     pending: Option<bool>,
     /// The first token was noted: it may lie there for some moments still.
     is_noted: bool,
@@ -166,13 +168,26 @@ impl State {
                 self.log.hear(log, now);
             }
             News::Done(done) => self.done(done),
+            News::Down(done) => self.tell(done),
         }
         let rows = self.rows();
         self.row = self.row.min(rows.saturating_sub(1));
     }
 
-    fn done(&mut self, done: Result<Vec<String>, Problem>) {
-        let is_quiet = self.pending.take().unwrap_or(false);
+    fn done(&mut self, done: Done) {
+        let is_token = self.pending.take().unwrap_or(false);
+        match done {
+            Ok(_) if is_token => {
+                self.is_noted = true;
+                self.go(Screen::Status);
+                self.tell(Ok(change::token_is_noted()));
+            }
+            done => self.tell(done),
+        }
+    }
+
+    /// Tells what came of an order.
+    fn tell(&mut self, done: Done) {
         let form = match std::mem::replace(&mut self.over, Over::Nothing) {
             Over::Working(_, form) => form.filter(|_| done.is_err()),
             Over::Form(form) => Some(form),
@@ -180,11 +195,6 @@ impl State {
             Over::Nothing => None,
         };
         self.over = match done {
-            Ok(_) if is_quiet => {
-                self.is_noted = true;
-                self.go(Screen::Status);
-                Over::Nothing
-            }
             Ok(lines) => Over::Message { title: "Done".to_owned(), lines, problem: None, form },
             Err(problem) => Over::Message {
                 title: "Not done".to_owned(),
@@ -205,6 +215,11 @@ impl State {
             self.over = Over::Nothing;
             self.go(home);
         }
+    }
+
+    /// Whoever presses a key now may not have seen what is shown.
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        now.duration_since(self.last_key) >= QUIET
     }
 
     /// The frame that was drawn has so many lines above its end.
@@ -291,7 +306,8 @@ impl State {
     }
 
     fn begin(&mut self, confirm: Confirm, form: Option<Form>) -> Option<Order> {
-        if self.pending.is_some() {
+        let goes_down = confirm.request.goes_down();
+        if self.pending.is_some() && !goes_down {
             self.over = Over::Message {
                 title: "Not done".to_owned(),
                 lines: Vec::new(),
@@ -303,7 +319,9 @@ impl State {
             };
             return None;
         }
-        self.pending = Some(confirm.request == Request::ForgetToken {});
+        if !goes_down {
+            self.pending = Some(confirm.request == Request::ForgetToken {});
+        }
         self.over = Over::Working(confirm.doing, form);
         Some(Order::Change(confirm.request))
     }
@@ -356,10 +374,12 @@ impl State {
                 return Some(Order::Log);
             }
             (Screen::Welcome, Key::Enter) if self.token().is_some() => {
-                return self.begin(change::forget_token(), None);
+                self.scroll = 0;
+                self.over = Over::Confirm(change::forget_token(), None);
+                return None;
             }
             (Screen::Power, Key::Char(number)) => {
-                if let Some(confirm) = change::power(number) {
+                if let Some(confirm) = change::power(number, self.pending.is_some()) {
                     self.over = Over::Confirm(confirm, None);
                 }
                 return None;

@@ -40,6 +40,7 @@ fn disk(name: &str, gib: u64, role: DiskRole, holds: &[&str]) -> DiskStatus {
         serial: Some(format!("6000c29{name}")),
         holds: holds.iter().map(|one| (*one).to_owned()).collect(),
         has_vault: false,
+        is_whole: false,
         role,
     }
 }
@@ -264,14 +265,28 @@ fn the_first_token_is_shown_until_it_is_noted() {
     console.says("W Welcome");
     console.wait(301);
     assert_eq!(console.state.screen, Screen::Welcome);
-    assert_eq!(console.key(Key::Enter), Some(Order::Change(Request::ForgetToken {})));
+    // Whoever presses Enter, blindly or twice, is asked, and the token stays.
+    for no in [Key::Enter, Key::Escape, Key::Char('n')] {
+        assert_eq!(console.key(Key::Enter), None);
+        console.says("it is not shown again");
+        console.says("landfall token add NAME --role admin");
+        assert_eq!(console.key(no), None);
+        console.says("lf_0123");
+    }
+    console.key(Key::Enter);
+    assert_eq!(console.key(Key::Char('y')), Some(Order::Change(Request::ForgetToken {})));
     console.hear(News::Done(Err(Problem::new("the helper cannot be asked", "wait"))));
     console.says("Not done");
     console.key(Key::Enter);
     console.says("lf_0123");
-    assert_eq!(console.key(Key::Enter), Some(Order::Change(Request::ForgetToken {})));
+    console.key(Key::Enter);
+    assert_eq!(console.key(Key::Char('y')), Some(Order::Change(Request::ForgetToken {})));
     console.hear(News::Done(Ok(Vec::new())));
     console.hear(with_token());
+    // How one comes to another.
+    console.says("ssh root@ADDRESS landfall token add NAME --role admin");
+    assert!(!console.drawn().contains("lf_0123"));
+    console.key(Key::Enter);
     let drawn = console.drawn();
     assert!(
         !drawn.contains("lf_0123") && !drawn.contains("W Welcome") && console.state.screen == Screen::Status
@@ -376,6 +391,93 @@ fn names_times_and_keys_are_checked_before_they_are_sent() {
 }
 
 #[test]
+fn an_empty_field_takes_back_the_servers_of_time() {
+    let mut console = Console::usual();
+    let mut set = machine();
+    set.given_by = Some("NoCloud".to_owned());
+    set.typed.ntp = Some(vec!["10.0.0.9".parse().unwrap()]);
+    set.settings = set.typed.clone();
+    set.time.servers = vec!["10.0.0.9".to_owned()];
+    console.hear(News::Machine(Ok(Box::new(set.clone()))));
+    console.key(Key::Char('t'));
+    console.says("(set here)");
+    let mut take_back = |set: Machine, says: &str| {
+        console.hear(News::Machine(Ok(Box::new(set))));
+        console.key(Key::Char('1'));
+        console.says("empty: what the hypervisor gave");
+        console.key(Key::Kill);
+        console.key(Key::Enter);
+        console.says(says);
+        let order = console.key(Key::Char('y'));
+        assert_eq!(order, Some(Order::Change(Request::SetTime { utc: None, ntp: None })));
+        console.hear(News::Done(Ok(Vec::new())));
+        console.key(Key::Enter);
+    };
+    take_back(set.clone(), "10.0.0.9  ->  what the hypervisor gave, else what DHCP names");
+    set.given_by = None;
+    take_back(set.clone(), "10.0.0.9  ->  what DHCP names");
+    // None at all, as an older console has kept it.
+    set.typed.ntp = Some(Vec::new());
+    set.settings.ntp = Some(Vec::new());
+    take_back(set.clone(), "none  ->  what DHCP names");
+    // What holds then is shown, and there is no more to take back.
+    set.typed.ntp = None;
+    set.time.servers = vec!["10.0.0.1".to_owned()];
+    for (given, servers, says) in [
+        (Some(vec!["10.0.0.1".parse().unwrap()]), vec!["10.0.0.1".to_owned()], "(given by the hypervisor)"),
+        (None, vec!["10.0.0.1".to_owned()], "(named by DHCP)"),
+        (None, Vec::new(), "DHCP names none"),
+    ] {
+        set.settings.ntp = given;
+        set.time.servers = servers;
+        console.hear(News::Machine(Ok(Box::new(set.clone()))));
+        console.says(says);
+        console.key(Key::Char('1'));
+        console.key(Key::Kill);
+        console.key(Key::Enter);
+        console.says("nothing would change");
+        console.key(Key::Escape);
+    }
+}
+
+#[test]
+fn a_disk_with_a_vault_says_what_becomes_of_it() {
+    for (is_whole, row, says, doing) in [
+        (true, "has a vault, which is not used", "it is used as it is", "The vault on sdc is taken"),
+        (false, "was not made to its end", "it is made anew", "A file system is made on sdc"),
+    ] {
+        let mut console = Console::usual();
+        let mut all = machine();
+        all.disks[2] =
+            DiskStatus { has_vault: true, is_whole, ..disk("sdc", 500, DiskRole::Other, &["gpt", "xfs"]) };
+        console.hear(News::Machine(Ok(Box::new(all))));
+        console.key(Key::Char('d'));
+        console.says(row);
+        console.key(Key::Down);
+        console.key(Key::Down);
+        console.key(Key::Enter);
+        console.says(says);
+        console.typed("sdc");
+        console.key(Key::Enter);
+        console.says("Do it? y/N");
+        console.says(says);
+        // One that was taken out meanwhile is no longer asked for.
+        console.key(Key::Enter);
+        let mut less = machine();
+        less.disks.remove(2);
+        console.hear(News::Machine(Ok(Box::new(less))));
+        console.key(Key::Enter);
+        console.says("sdc is not there any longer");
+        let mut all = machine();
+        all.disks[2] = DiskStatus { has_vault: true, is_whole, ..disk("sdc", 500, DiskRole::Other, &[]) };
+        console.hear(News::Machine(Ok(Box::new(all))));
+        console.key(Key::Enter);
+        assert!(matches!(console.key(Key::Char('y')), Some(Order::Change(Request::ClaimDisk { .. }))));
+        console.says(doing);
+    }
+}
+
+#[test]
 fn a_disk_is_taken_by_its_name_and_never_one_with_content() {
     let mut console = Console::usual();
     console.key(Key::Char('d'));
@@ -414,6 +516,20 @@ fn a_disk_is_taken_by_its_name_and_never_one_with_content() {
     assert_eq!(console.key(Key::Char('y')), None);
     console.says("another change is under way");
     console.key(Key::Enter);
+    // The machine can be taken down all the same, and what becomes of the first is still told.
+    for (number, request) in [('2', Request::Restart {}), ('3', Request::PowerOff {})] {
+        console.key(Key::Char('p'));
+        console.key(Key::Char(number));
+        console.says("A CHANGE IS UNDER WAY");
+        assert_eq!(console.key(Key::Char('y')), Some(Order::Change(request)));
+        console.hear(News::Down(Err(Problem::new("systemctl failed", "try again"))));
+        console.says("systemctl failed");
+        console.key(Key::Enter);
+    }
+    console.key(Key::Char('1'));
+    console.key(Key::Char('y'));
+    console.says("another change is under way");
+    console.key(Key::Enter);
     console.hear(News::Done(Ok(vec!["made".to_owned()])));
     console.says("made");
 }
@@ -439,8 +555,10 @@ fn keys_are_taken_out_and_the_machine_goes_down_after_a_question_only() {
             assert!(matches!(console.state.over, Over::Nothing));
             console.key(Key::Char(number));
         }
+        let goes_down = request.goes_down();
+        assert!(!console.drawn().contains("UNDER WAY"));
         assert_eq!(console.key(Key::Char('y')), Some(Order::Change(request)));
-        console.hear(News::Done(Ok(Vec::new())));
+        console.hear(if goes_down { News::Down(Ok(Vec::new())) } else { News::Done(Ok(Vec::new())) });
         console.key(Key::Enter);
     }
 }
@@ -455,6 +573,18 @@ fn whoever_comes_next_finds_the_status() {
     console.wait(1);
     assert!(matches!(console.state.over, Over::Nothing) && console.state.screen == Screen::Status);
     assert!(console.begin < console.now);
+}
+
+#[test]
+fn the_first_key_after_a_while_is_known() {
+    // Whoever attaches to a serial line sees nothing of what was drawn before.
+    let mut console = Console::usual();
+    console.wait(9);
+    assert!(!console.state.is_quiet(console.now));
+    console.wait(1);
+    assert!(console.state.is_quiet(console.now));
+    console.key(Key::Char('n'));
+    assert!(!console.state.is_quiet(console.now) && console.state.screen == Screen::Network);
 }
 
 fn any_key() -> impl Strategy<Value = Key> {

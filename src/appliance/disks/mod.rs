@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// The attribute of a vault whose file system is complete.
-const COMPLETE: u64 = 1 << 48;
+pub(super) const COMPLETE: u64 = 1 << 48;
 /// A vault on less would be full at once.
 pub const SMALLEST: Bytes = Bytes::gib(1);
 /// Disks that are looked at side by side.

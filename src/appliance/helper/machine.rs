@@ -19,7 +19,8 @@ pub enum Part {
     SshKeys,
 }
 
-/// The machine. All that is given to it was checked. Methods that change something are called one at a time.
+/// The machine. All that is given to it was checked. Methods that change something are called one at a time, but for `restart` and
+/// `power_off`.
 pub trait Machine: Send + Sync {
     /// How it is, with the settings that were kept. What cannot be found out is left out, and is among its problems.
     fn status(&self, kept: &Loaded) -> Result<Status>;

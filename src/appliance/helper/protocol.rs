@@ -13,7 +13,7 @@
 //! | `status` | | `status`, with [`Status`] |
 //! | `set-network` | `nic`, `dns`, `search` as in the [settings](crate::appliance::settings); one that is absent or `null` is what the hypervisor gave, or else DHCP's | `done` |
 //! | `set-hostname` | `hostname`; `null` for what the hypervisor gave | `done` |
-//! | `set-time` | `utc`, a time; or `ntp`, servers: one of the two | `done` |
+//! | `set-time` | `utc`, a time; or `ntp`, servers: not both. Without either, or with `null`, the servers are what the hypervisor gave, or else DHCP's | `done` |
 //! | `set-ssh-keys` | `keys`, all of them; `null` for those that the hypervisor gave | `done` |
 //! | `claim-disk` | `disk`, its name; `serial`, its serial number as `status` has it, or `""` | `done`: a disk with nothing on it becomes the vault's |
 //! | `grow-disk` | | `done`: the vault has all of its disk |
@@ -24,7 +24,8 @@
 //! | `restart-service` | | `done` |
 //!
 //! Where something cannot be done the answer is `error`, with the kind, the text and a hint of the error; nothing was changed
-//! then, unless the text says so. One change is made at a time: a second one meanwhile is refused.
+//! then, unless the text says so. One change is made at a time: a second one meanwhile is refused. `restart` and `power-off` wait
+//! for nobody: what they cut off is left as a lost power leaves it.
 //!
 //! **Chunks.** Four bytes with a length (big-endian, at most 1 MiB), and as many bytes; a length of 0 is the end. A connection
 //! that ends before it was cut off: what came until then is worth nothing. Between two chunks at most 60 seconds pass.
@@ -96,7 +97,7 @@ pub enum Request {
         /// The time that it is.
         #[serde(default)]
         utc: Option<Moment>,
-        /// Servers of time.
+        /// Servers of time; where there is no `utc` either, `None` takes back what was set.
         #[serde(default)]
         ntp: Option<Vec<Server>>,
     },
@@ -161,9 +162,14 @@ impl Request {
         Ok(request)
     }
 
-    /// True for what changes something: one at a time.
+    /// True for what changes something: one at a time, but for what [goes down](Self::goes_down).
     pub fn is_change(&self) -> bool {
         !matches!(self, Request::Status {} | Request::SupportBundle {})
+    }
+
+    /// True for what takes the machine down: that has to be possible while a disk is made for a quarter of an hour, too.
+    pub fn goes_down(&self) -> bool {
+        matches!(self, Request::Restart {} | Request::PowerOff {})
     }
 
     /// For the log: what is asked, without its values.
@@ -188,8 +194,8 @@ impl Request {
     /// What types do not say. Settings are checked as a whole, when they are kept.
     fn check(&self) -> Result<()> {
         match self {
-            Request::SetTime { utc: Some(_), ntp: Some(_) } | Request::SetTime { utc: None, ntp: None } => {
-                Err(Error::refused("set-time has utc, or ntp: one of the two")
+            Request::SetTime { utc: Some(_), ntp: Some(_) } => {
+                Err(Error::refused("set-time has utc, or ntp: not both")
                     .hint("send two requests where both are meant"))
             }
             Request::ClaimDisk { disk, serial } => {
@@ -230,6 +236,8 @@ mod tests {
             (r#"{"request":"set-hostname","hostname":null}"#, "set-hostname"),
             (r#"{"request":"set-time","utc":"2026-11-29T14:03:05Z"}"#, "set-time"),
             (r#"{"request":"set-time","ntp":["10.0.0.1","ntp.example.org"]}"#, "set-time"),
+            (r#"{"request":"set-time","ntp":null}"#, "set-time"),
+            (r#"{"request":"set-time"}"#, "set-time"),
             (r#"{"request":"set-ssh-keys","keys":[]}"#, "set-ssh-keys"),
             (r#"{"request":"claim-disk","disk":"nvme0n1","serial":"A 1"}"#, "claim-disk"),
             (r#"{"request":"grow-disk"}"#, "grow-disk"),
@@ -264,7 +272,6 @@ mod tests {
             r#"{"request":"set-hostname"} {"request":"restart"}"#,
             r#"{"request":"set-network","nic":[{"card":"-v","dhcp":"yes"}]}"#,
             r#"{"request":"set-network","routes":[]}"#,
-            r#"{"request":"set-time"}"#,
             r#"{"request":"set-time","utc":"2026-11-29T14:03:05Z","ntp":[]}"#,
             r#"{"request":"set-time","utc":"1969-01-01T00:00:00Z"}"#,
             r#"{"request":"set-ssh-keys","keys":["command=\"x\" ssh-rsa AAAA"]}"#,

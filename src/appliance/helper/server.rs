@@ -61,7 +61,7 @@ pub struct Server {
     kept: Kept,
     /// Users that are answered, besides root.
     allowed: Vec<u32>,
-    /// Held by whoever changes something.
+    /// Held by whoever changes something, and not by who takes the machine down.
     changing: Mutex<()>,
     connections: AtomicUsize,
 }
@@ -156,7 +156,7 @@ impl Server {
 
     /// What is answered at the end; `None` where all was sent.
     fn answer(&self, request: Request, stream: &UnixStream) -> Result<Option<Answer>> {
-        let _changing = match request.is_change() {
+        let _changing = match request.is_change() && !request.goes_down() {
             false => None,
             true => Some(self.changing.try_lock().map_err(|_| {
                 Error::refused("another change is under way").hint("try again when it is done")

@@ -91,6 +91,8 @@ pub struct DiskStatus {
     pub holds: Vec<String>,
     /// It has a vault's partition: one of before, of another appliance, or one whose making was cut off.
     pub has_vault: bool,
+    /// That vault is whole. One that is not is made anew where its disk is taken: nothing can be in it yet.
+    pub is_whole: bool,
     /// What it is to the appliance.
     pub role: DiskRole,
 }

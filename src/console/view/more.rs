@@ -2,6 +2,7 @@
 
 use super::Page;
 use super::status::{authority, in_address, reachable};
+use crate::console::change;
 use crate::console::state::State;
 use crate::ops::appliance::console::API_PORT;
 
@@ -16,7 +17,7 @@ fn address(state: &State) -> String {
 pub fn welcome(state: &State, width: usize) -> Page {
     let mut page = Page::new(width, "Enter: it is noted, do not show it again   Esc: later");
     let Some(token) = state.token() else {
-        page.text("The token was noted, and is not shown again.");
+        change::token_is_noted().iter().for_each(|line| page.text(line));
         return page;
     };
     page.strong("Welcome. This is the administrator's token: who has it may do everything with the service, over HTTPS.");

@@ -98,6 +98,9 @@ pub fn time(state: &State, width: usize) -> Page {
     let from = match (&machine.typed.ntp, &machine.settings.ntp) {
         (Some(_), _) => "set here",
         (None, Some(_)) => "given by the hypervisor",
+        (None, None) if time.servers.is_empty() => {
+            "nothing is set, and DHCP names none: those of Debian are asked"
+        }
         (None, None) => "named by DHCP",
     };
     page.pair("", &format!("({from})"));
@@ -115,7 +118,8 @@ pub fn disks(state: &State, width: usize) -> Page {
         let role = match disk.role {
             DiskRole::System => "this system",
             DiskRole::Data => "THE VAULT",
-            DiskRole::Other if disk.has_vault => "has a vault, which is not used",
+            DiskRole::Other if disk.has_vault && disk.is_whole => "has a vault, which is not used",
+            DiskRole::Other if disk.has_vault => "has a vault that was not made to its end",
             DiskRole::Other if disk.holds.is_empty() => "empty",
             DiskRole::Other => "not used",
         };
@@ -150,5 +154,8 @@ pub fn keys(state: &State, width: usize) -> Page {
             }
         }
     }
+    page.blank();
+    page.text("Where the administrator's token is lost, a key makes another, from elsewhere:");
+    page.exactly(&format!("  {}", change::NEW_TOKEN));
     page
 }

@@ -3,6 +3,7 @@ use crate::appliance::helper::Client;
 use crate::appliance::helper::protocol::ANSWER_AT_MOST;
 use crate::appliance::helper::status::{Memory, NetworkStatus, Status, TimeStatus};
 use crate::appliance::kept::Loaded;
+use crate::appliance::sources::{Given, Identity};
 use crate::moment::Moment;
 use landfall_image::{Bytes, Kind};
 use std::io::Read;
@@ -211,6 +212,32 @@ fn what_is_asked_is_kept_and_done() {
 }
 
 #[test]
+fn servers_of_time_that_are_taken_back_leave_it_to_the_hypervisor() {
+    let running = Running::start(Double::default(), Vec::new());
+    let identity = Identity { source: "NoCloud".into(), instance: None, digest: "d".into() };
+    let settings = Settings::parse("ntp = [\"10.0.0.1\"]").unwrap();
+    let given = Given { identity, settings, notes: Vec::new(), unread: Vec::new() };
+    assert!(Kept::new(&running.dir.path().join("kept")).take_given(&given).unwrap());
+    for (line, typed, holds) in [
+        (r#"{"request":"set-time","ntp":["10.0.0.9"]}"#, Some("10.0.0.9"), Some("10.0.0.9")),
+        (r#"{"request":"set-time","ntp":null}"#, None, Some("10.0.0.1")),
+        // None at all is a choice of its own.
+        (r#"{"request":"set-time","ntp":[]}"#, Some(""), Some("")),
+        (r#"{"request":"set-time"}"#, None, Some("10.0.0.1")),
+    ] {
+        // The double has no timesyncd: it is kept all the same.
+        assert!(running.client().change(&request(line)).is_err());
+        let status = running.client().status().unwrap();
+        let listed = |settings: &Settings| {
+            let servers = settings.ntp.as_ref()?.iter().map(|server| server.as_str());
+            Some(servers.collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(listed(&status.typed).as_deref(), typed, "{line}");
+        assert_eq!(listed(&status.settings).as_deref(), holds, "{line}");
+    }
+}
+
+#[test]
 fn what_is_not_valid_changes_nothing() {
     let running = Running::start(Double::default(), Vec::new());
     for (line, says) in [
@@ -243,12 +270,18 @@ fn one_change_at_a_time_and_the_status_meanwhile() {
         client.change(&request(r#"{"request":"claim-disk","disk":"sdb","serial":""}"#))
     });
     gate.wait();
-    let error = running.client().change(&request(r#"{"request":"restart"}"#)).unwrap_err();
-    assert!(error.to_string().contains("another change is under way"), "{error}");
+    for other in ["restart-service", "forget-token", "grow-disk", "update"] {
+        let error = running.client().change(&request(&format!(r#"{{"request":"{other}"}}"#))).unwrap_err();
+        assert!(error.to_string().contains("another change is under way"), "{other}: {error}");
+    }
     assert!(running.client().status().is_ok());
+    // The machine can be taken down all the same.
+    for down in ["restart", "power-off"] {
+        running.client().change(&request(&format!(r#"{{"request":"{down}"}}"#))).unwrap();
+    }
     gate.wait();
     claim.join().unwrap().unwrap();
-    assert_eq!(running.done(), ["claim sdb "]);
+    assert_eq!(running.done(), ["restart", "power-off", "claim sdb "]);
     // Silent connections do not keep others out for ever, and more than there is room for are told.
     let silent: Vec<_> = (0..CONNECTIONS).map(|_| UnixStream::connect(running.socket()).unwrap()).collect();
     let begin = Instant::now();

@@ -45,21 +45,28 @@ fn disk(root: &Path, is_system: bool, name: String, mounts: &str) -> Option<Disk
     }
     let numbers = devices(root, &name);
     let mut holds = BTreeSet::new();
-    let mut has_vault = false;
+    let (mut has_vault, mut is_whole) = (false, false);
     for number in &numbers {
+        let (mut is_vault, mut is_complete) = (false, false);
         let known = text(root, &format!("run/udev/data/b{number}")).unwrap_or_default();
         for line in known.lines() {
             match line.strip_prefix("E:").and_then(|line| line.split_once('=')) {
                 Some(("ID_FS_TYPE" | "ID_PART_TABLE_TYPE", kind)) => {
                     holds.insert(kind.to_owned());
                 }
-                // udev's blkid, of a partition: its type, as its table says.
+                // udev's blkid, of a partition: its type and its attributes, as its table says; no line where none is set.
                 Some(("ID_PART_ENTRY_TYPE", kind)) => {
-                    has_vault |= kind.parse::<uuid::Uuid>().is_ok_and(|kind| kind == layout::VAULT);
+                    is_vault = kind.parse::<uuid::Uuid>().is_ok_and(|kind| kind == layout::VAULT);
+                }
+                Some(("ID_PART_ENTRY_FLAGS", bits)) => {
+                    let bits = bits.strip_prefix("0x").and_then(|bits| u64::from_str_radix(bits, 16).ok());
+                    is_complete = bits.is_some_and(|bits| bits & disks::COMPLETE != 0);
                 }
                 _ => {}
             }
         }
+        has_vault |= is_vault;
+        is_whole |= is_vault && is_complete;
     }
     let mut places = BTreeSet::new();
     for line in mounts.lines() {
@@ -84,6 +91,7 @@ fn disk(root: &Path, is_system: bool, name: String, mounts: &str) -> Option<Disk
         serial: disks::serial(root, &name),
         holds: holds.into_iter().map(shown).collect(),
         has_vault,
+        is_whole,
         role,
         name,
     })

@@ -112,6 +112,12 @@ fn memory(meminfo: &str) -> Memory {
     Memory { total: value("MemTotal"), available: value("MemAvailable") }
 }
 
+/// Units that have failed, in what systemctl lists.
+fn failed_units(said: &str) -> Vec<String> {
+    let units = said.lines().filter_map(|line| line.split_ascii_whitespace().next());
+    units.map(|unit| format!("{unit} has failed: its log is in the support bundle (B)")).collect()
+}
+
 /// What a unit found that did something for the helper: nothing, or why it could not.
 fn told(root: &Path, step: &str) -> Result<Vec<String>> {
     let file = root.join(places::PROBLEMS.trim_start_matches('/')).join(format!("{step}.json"));
@@ -138,6 +144,12 @@ impl Machine for System {
             ),
         );
         problems.extend(self.full_state());
+        if data::has_gone(&self.root) {
+            problems.push(
+                "the data disk went away while it was used: attach it again, it is taken as soon as it appears"
+                    .to_owned(),
+            );
+        }
         let links = netlink::addresses().unwrap_or_else(|error| {
             problems.push(error.to_string());
             Vec::new()
@@ -147,11 +159,7 @@ impl Machine for System {
             Vec::new()
         });
         match Run::FailedUnits.output() {
-            Ok(said) => problems.extend(
-                said.lines()
-                    .filter_map(|line| line.split_ascii_whitespace().next())
-                    .map(|unit| format!("{unit} has failed")),
-            ),
+            Ok(said) => problems.extend(failed_units(&said)),
             Err(error) => problems.push(error.to_string()),
         }
         let learnt = Learnt::parse(&self.text(STATE).unwrap_or_default());
@@ -215,7 +223,7 @@ impl Machine for System {
     }
 
     fn claim_disk(&self, disk: &str, serial: &str) -> Result<Vec<String>> {
-        if data::is_mounted(places::VAULT) {
+        if data::is_mounted(places::VAULT) && !data::has_gone(&self.root) {
             return Err(Error::refused("this appliance has its vault on another disk already").hint(
                 "to go on with this one instead, power off, detach the disk with the vault, start, and choose again",
             ));

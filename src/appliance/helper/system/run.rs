@@ -79,9 +79,10 @@ impl Run {
             Run::Restart => (SYSTEMCTL, &["--no-block", "reboot"]),
             Run::PowerOff => (SYSTEMCTL, &["--no-block", "poweroff"]),
             Run::WriteHardwareClock => ("/usr/sbin/hwclock", &["--systohc", "--utc", "--noadjfile"]),
-            Run::FailedUnits => {
-                (SYSTEMCTL, &["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"])
-            }
+            Run::FailedUnits => (
+                SYSTEMCTL,
+                &["list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--no-pager"],
+            ),
             Run::Journal => (JOURNALCTL, &["--no-pager", "-o", "short-iso", "-n", "50000", "-b", "0"]),
             Run::JournalBefore => (JOURNALCTL, &["--no-pager", "-o", "short-iso", "-n", "20000", "-b", "-1"]),
             Run::JournalBeforeThat => {

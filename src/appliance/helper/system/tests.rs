@@ -81,6 +81,8 @@ fn disks_say_what_they_hold_and_what_they_are_for() {
     put(root, "sys/block/sda/sda1/dev", "8:1");
     put(root, "sys/block/sdb/sdb1/partition", "1");
     put(root, "sys/block/sdb/sdb1/dev", "8:17");
+    put(root, "sys/block/sdaa/sdaa1/partition", "1");
+    put(root, "sys/block/sdaa/sdaa1/dev", "65:161");
     put(root, "sys/block/sdb/sdb1/holders/dm-0", "");
     put(root, "sys/block/dm-0/dev", "253:0");
     put(root, "sys/block/dm-0/size", "8");
@@ -88,17 +90,30 @@ fn disks_say_what_they_hold_and_what_they_are_for() {
     put(root, "run/udev/data/b8:0", "S:disk/by-id/x\nE:ID_PART_TABLE_TYPE=gpt\nE:ID_SERIAL_SHORT=abc");
     put(root, "run/udev/data/b8:1", "E:ID_FS_TYPE=ext4");
     let vault = landfall_boot::appliance::layout::VAULT;
-    put(root, "run/udev/data/b8:17", &format!("E:ID_PART_ENTRY_TYPE={vault}"));
+    let whole = format!("E:ID_PART_ENTRY_FLAGS=0x1000000000000\nE:ID_PART_ENTRY_TYPE={vault}");
+    put(root, "run/udev/data/b8:17", &whole);
+    put(root, "run/udev/data/b65:161", &format!("E:ID_PART_ENTRY_TYPE={vault}"));
     put(root, "run/udev/data/b8:32", "E:ID_FS_TYPE=ntfs\u{7}\nE:ID_SERIAL_SHORT=other");
     put(
         root,
         "proc/self/mountinfo",
         "22 1 8:1 / /var rw - ext4 /dev/sda1 rw\n23 22 253:0 / /var/lib/landfall rw - ext4 /dev/dm-0 rw\n24 1 0:5 / /proc rw - proc proc rw",
     );
+    let with_vault = || -> Vec<(String, bool)> {
+        let disks = disks::disks(root, None).into_iter().filter(|disk| disk.has_vault);
+        disks.map(|disk| (disk.name, disk.is_whole)).collect()
+    };
+    // One whose making was cut off has not the bit; others say nothing.
+    assert_eq!(with_vault(), [("sdb".to_owned(), true), ("sdaa".to_owned(), false)]);
+    for flags in ["0x8000000000000001", "0xffffffffffffffffff", "1000000000000", ""] {
+        let text = format!("E:ID_PART_ENTRY_TYPE={vault}\nE:ID_PART_ENTRY_FLAGS={flags}");
+        put(root, "run/udev/data/b65:161", &text);
+        assert_eq!(with_vault()[1], ("sdaa".to_owned(), false), "{flags}");
+    }
+    // The bit of another partition is not the vault's.
+    put(root, "run/udev/data/b8:1", "E:ID_FS_TYPE=ext4\nE:ID_PART_ENTRY_FLAGS=0x1000000000000");
     let disks = disks::disks(root, None);
-    let with_vault: Vec<_> =
-        disks.iter().filter(|disk| disk.has_vault).map(|disk| disk.name.as_str()).collect();
-    assert_eq!(with_vault, ["sdb"]);
+    assert!(!disks[0].has_vault && !disks[0].is_whole);
     let shown: Vec<_> =
         disks.iter().map(|disk| (disk.name.as_str(), disk.role, disk.holds.join(" "))).collect();
     assert_eq!(
@@ -140,6 +155,16 @@ fn what_is_not_there_is_told_and_not_pretended() {
     );
     assert_eq!(super::told(dir.path(), "3-data").unwrap_err().hint_text(), Some("another"));
     assert!(system.set_clock(Moment(0)).unwrap_err().to_string().contains("before landfall was written"));
+}
+
+#[test]
+fn a_unit_that_has_failed_is_told_with_where_its_log_is() {
+    let said = "landfall-console@ttyS1.service loaded failed failed landfall: console on ttyS1\n\n";
+    assert_eq!(
+        failed_units(said),
+        ["landfall-console@ttyS1.service has failed: its log is in the support bundle (B)"]
+    );
+    assert!(failed_units("").is_empty());
 }
 
 #[test]
