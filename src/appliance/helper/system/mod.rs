@@ -118,6 +118,16 @@ fn failed_units(said: &str) -> Vec<String> {
     units.map(|unit| format!("{unit} has failed: its log is in the support bundle (B)")).collect()
 }
 
+/// Where the service ends at each start, and is started again and again: it has not failed for systemd. By what `systemctl show` says.
+fn no_start(said: &str) -> Option<String> {
+    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let (state, starts) = (value("ActiveState")?, value("NRestarts")?.parse::<u64>().ok()?);
+    // Once is an end that it comes back from.
+    (state != "active" && starts > 1).then(|| {
+        format!("the service does not come up, and was started {starts} times: the log (L) says why; additions to its file can be taken back over SSH")
+    })
+}
+
 /// What a unit found that did something for the helper: nothing, or why it could not.
 fn told(root: &Path, step: &str) -> Result<Vec<String>> {
     let file = root.join(places::PROBLEMS.trim_start_matches('/')).join(format!("{step}.json"));
@@ -158,6 +168,10 @@ impl Machine for System {
             problems.push(error.to_string());
             Vec::new()
         });
+        match Run::ServiceStarts.output() {
+            Ok(said) => problems.extend(no_start(&said)),
+            Err(error) => problems.push(error.to_string()),
+        }
         match Run::FailedUnits.output() {
             Ok(said) => problems.extend(failed_units(&said)),
             Err(error) => problems.push(error.to_string()),

@@ -34,6 +34,7 @@ pub(super) enum Run {
     PowerOff,
     WriteHardwareClock,
     FailedUnits,
+    ServiceStarts,
     Journal,
     JournalBefore,
     JournalBeforeThat,
@@ -79,10 +80,12 @@ impl Run {
             Run::Restart => (SYSTEMCTL, &["--no-block", "reboot"]),
             Run::PowerOff => (SYSTEMCTL, &["--no-block", "poweroff"]),
             Run::WriteHardwareClock => ("/usr/sbin/hwclock", &["--systohc", "--utc", "--noadjfile"]),
-            Run::FailedUnits => (
-                SYSTEMCTL,
-                &["list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--no-pager"],
-            ),
+            Run::ServiceStarts => {
+                (SYSTEMCTL, &["show", "landfall.service", "--property=ActiveState,NRestarts"])
+            }
+            Run::FailedUnits => {
+                (SYSTEMCTL, &["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"])
+            }
             Run::Journal => (JOURNALCTL, &["--no-pager", "-o", "short-iso", "-n", "50000", "-b", "0"]),
             Run::JournalBefore => (JOURNALCTL, &["--no-pager", "-o", "short-iso", "-n", "20000", "-b", "-1"]),
             Run::JournalBeforeThat => {
@@ -206,6 +209,7 @@ mod tests {
         Run::PowerOff,
         Run::WriteHardwareClock,
         Run::FailedUnits,
+        Run::ServiceStarts,
         Run::Journal,
         Run::JournalBefore,
         Run::JournalBeforeThat,

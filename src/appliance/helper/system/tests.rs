@@ -9,6 +9,20 @@ fn put(root: &Path, path: &str, text: &str) {
 }
 
 #[test]
+fn a_service_that_is_started_again_and_again_is_told() {
+    assert!(no_start("ActiveState=activating\nNRestarts=7\n").unwrap().contains("7 times"));
+    for fine in [
+        "ActiveState=active\nNRestarts=7\n",
+        "ActiveState=activating\nNRestarts=0\n",
+        "ActiveState=inactive\nNRestarts=1\n",
+        "",
+        "x",
+    ] {
+        assert_eq!(no_start(fine), None, "{fine}");
+    }
+}
+
+#[test]
 fn cards_are_found_in_the_kernels_order() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
