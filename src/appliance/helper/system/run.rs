@@ -195,7 +195,7 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8
 mod tests {
     use super::*;
 
-    const ALL: [Run; 22] = [
+    const ALL: [Run; 23] = [
         Run::TakeDisk,
         Run::GrowDisk,
         Run::InstallUpdate,
