@@ -4,8 +4,10 @@
 //! Deliberately absent: everything else of the root. What fails of it fails by itself, and is told.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// PID 1, what it starts everything with, and the program itself. A test of the image holds this against what the linker says.
 pub const PROGRAMS: &[&str] =
@@ -39,36 +41,68 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Reads them.
+/// Of a file at a time: each processor unpacks its own.
+const PIECE: u64 = 2 << 20;
+
+/// Reads them, with all processors.
 ///
 /// # Errors
-/// For the first that is not there or cannot be read.
+/// For one that is not there or cannot be read.
 pub(super) fn read(root: &Path) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    let mut whole = |path: &Path| {
-        let mut read = || {
-            let mut file = File::open(path)?;
-            while file.read(&mut buffer)? > 0 {}
-            Ok(())
-        };
-        read().map_err(|error: io::Error| {
-            io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display()))
-        })
-    };
     let at = |path: &str| root.join(path.trim_start_matches('/'));
+    let mut pieces = Vec::new();
+    let mut whole = |path: PathBuf| {
+        let size = std::fs::metadata(&path).map_err(|error| named(&path, &error))?.len();
+        let count = size.div_ceil(PIECE);
+        pieces.extend((0..count).map(|piece| (path.clone(), piece * PIECE)));
+        Ok::<_, io::Error>(())
+    };
     for program in PROGRAMS {
-        whole(&at(program))?;
+        whole(at(program))?;
     }
     for (folder, names) in LIBRARIES {
         for entry in std::fs::read_dir(at(folder))? {
             let entry = entry?;
             let name = entry.file_name();
             if names.iter().any(|start| name.to_string_lossy().starts_with(start)) {
-                whole(&entry.path())?;
+                whole(entry.path())?;
             }
         }
     }
-    Ok(())
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut buffer = vec![0; 1 << 20];
+        while let Some((path, from)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut read = || {
+                let (file, end) = (File::open(path)?, from + PIECE);
+                let mut at = *from;
+                while at < end {
+                    match file.read_at(&mut buffer, at)? {
+                        0 => break,
+                        count => at += count as u64,
+                    }
+                }
+                Ok(())
+            };
+            read().map_err(|error| named(path, &error))?;
+        }
+        Ok(())
+    };
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..processors).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        others.into_iter().try_for_each(|other| {
+            other
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("reading what the system starts with has ended")))
+        })?;
+        own
+    })
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display()))
 }
 
 #[cfg(test)]
