@@ -4,7 +4,7 @@
 
 use super::disks::{self, Choice, Claim, FoundDisk, Holds, Layout};
 use super::problems::{self, Problem};
-use super::start::{DATA, service_file};
+use super::start::service_file;
 use super::{disc, places, programs, state};
 use landfall_boot::appliance::init::Boot;
 use landfall_image::{Error, Result};
@@ -14,6 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+/// The step of the data disk, among those that say what stands in the way.
+pub const DATA: &str = "3-data";
 /// With no new disk in this time there is none to come, before a vault is made: controllers of servers take some seconds.
 const DISKS_QUIET: Duration = Duration::from_secs(5);
 /// Disks that come, and choices, while disks are looked at: so often it is done again.
@@ -26,9 +28,9 @@ const LOOKS_AT_MOST: usize = 8;
 pub fn data() -> Result<()> {
     let boot = state::boot()?;
     let mut found = Vec::new();
-    let file = service_file();
+    let mut always = service_file();
     if has_gone(Path::new("/")) {
-        found_again()?;
+        always.extend(let_go().err().iter().map(Problem::from));
     }
     for _ in 0..LOOKS_AT_MOST {
         found.clear();
@@ -52,7 +54,7 @@ pub fn data() -> Result<()> {
             Err(error) => found.push(Problem::from(&error)),
         }
     }
-    found.extend(file);
+    found.extend(always);
     problems::tell(DATA, &found);
     if is_mounted(places::VAULT) && Path::new(places::SERVICE_FILE).exists() {
         // At a start it is waited for anyway; a disk that came later starts it.
@@ -122,7 +124,8 @@ fn usual(boot: &Boot) -> Result<Option<Problem>> {
     let in_memory = disc::is_in_memory(boot);
     let layout = if in_memory { Layout::StateAndVault } else { Layout::Vault };
     if boot.slot.is_some() && !is_mounted_from_a_disk(places::STATE) {
-        return without_state(boot, layout);
+        let choice = disks::choose(&disks::list(boot), None, layout);
+        return take(without_state(choice), false, layout);
     }
     if known.is_some() && !in_memory {
         // By the tables alone: disks without one are many reads.
@@ -153,16 +156,16 @@ fn usual(boot: &Boot) -> Result<Option<Problem>> {
 }
 
 /// Where nobody knows which vault there was: one that is there is taken, none is made.
-fn without_state(boot: &Boot, layout: Layout) -> Result<Option<Problem>> {
-    match disks::choose(&disks::list(boot), None, layout) {
-        Choice::Make(device) => Ok(Some(Problem::new(
+fn without_state(choice: Choice) -> Choice {
+    match choice {
+        Choice::Make(device) => Choice::Nothing(Problem::new(
             format!(
                 "{} is empty and is not taken: as the state cannot be used, it is not known whether there is a vault on another disk",
                 device.display()
             ),
             "Attach the data disk that this appliance had: it is taken as soon as it appears. If it had none, choose this disk under Disks.",
-        ))),
-        choice => take(choice, false, layout),
+        )),
+        choice => choice,
     }
 }
 
@@ -212,7 +215,7 @@ fn is_gone(path: &str, mounts: &str, devices: &Path) -> bool {
 }
 
 /// The data disk went away under the service and may be this one that has come: the mount of the old one is in its way.
-fn found_again() -> Result<()> {
+fn let_go() -> Result<()> {
     tracing::error!("the data disk went away: the service is stopped, and it is looked for anew");
     programs::must(programs::SYSTEMCTL, &["stop", "landfall.service"])?;
     unmount(places::VAULT, UnmountFlags::DETACH).map_err(|e| {
@@ -229,6 +232,14 @@ pub fn is_mounted(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_state_a_vault_is_taken_and_none_is_made() {
+        let Choice::Nothing(problem) = without_state(Choice::Make("/dev/sdb".into())) else { panic!("made") };
+        assert!(problem.says.contains("/dev/sdb") && problem.fix.contains("Disks"), "{problem:?}");
+        let there = || Choice::Mount("/dev/sdc1".into(), uuid::Uuid::nil());
+        assert_eq!(without_state(there()), there());
+    }
 
     #[test]
     fn a_disk_that_went_away_is_known_by_its_number() {

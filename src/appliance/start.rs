@@ -1,7 +1,7 @@
 //! The steps of the appliance's start, each run by a unit of its own (`packaging/appliance/units`). Each may run again, and says what stands in
 //! the way instead of failing: a machine that cannot be reached helps nobody.
 
-use super::data::is_mounted_from_a_disk;
+use super::data::{DATA, is_mounted_from_a_disk};
 use super::disks;
 use super::helper::NextSystem;
 use super::kept::Kept;
@@ -21,8 +21,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The step of the data disk, among those that say what stands in the way.
-pub const DATA: &str = "3-data";
 /// A system that is tried has this long to come up.
 const TRIAL_WITHIN: Duration = Duration::from_secs(600);
 
@@ -169,18 +167,15 @@ pub fn grow() -> Result<()> {
     Ok(())
 }
 
-/// What the service's coming up decides: its file is one to go back to. And the administrator's token, at the first start and where the vault is one that no token is for, for the console to show.
+/// What follows from the service's having come up: its file is one to go back to. And the administrator's token, at the first start and
+/// where the vault is one that no token is for, for the console to show.
 ///
 /// # Errors
 /// Where the service gives none.
 pub fn welcome() -> Result<()> {
     const NAME: &str = "admin";
-    // With this file it serves: it is the one to go back to.
-    let (file, last) = (state::read(Path::new(places::SERVICE_FILE))?, Path::new(places::SERVICE_LAST));
-    if let Some(file) = file
-        && state::read(last).ok().flatten().as_ref() != Some(&file)
-    {
-        state::write(last, &file, 0o644)?;
+    if let Err(error) = keep_file() {
+        tracing::error!(%error, "the service's file is not kept");
     }
     let path = Path::new(places::FIRST_TOKEN);
     let service = Service::new(&Access::default())?;
@@ -205,6 +200,17 @@ pub fn welcome() -> Result<()> {
     }
     std::os::unix::fs::chown(path, Some(places::CONSOLE_USER), Some(places::CONSOLE_USER))
         .map_err(|e| Error::io("cannot give to the console", e).in_file(path))
+}
+
+/// With this file the service has come up: it is the one to go back to.
+fn keep_file() -> Result<()> {
+    let last = Path::new(places::SERVICE_LAST);
+    match state::read(Path::new(places::SERVICE_FILE))? {
+        Some(file) if state::read(last).ok().flatten().as_ref() != Some(&file) => {
+            state::write(last, &file, 0o644)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Certificates, and the service's file: what the appliance says, and over it what the administrator says. What is wrong with either.

@@ -247,7 +247,7 @@ impl Machine for System {
         let text = serde_json::to_vec(&claim).map_err(|e| Error::corrupt(e.to_string()))?;
         state::write(&self.root.join(places::CLAIM.trim_start_matches('/')), &text, 0o600)?;
         Run::TakeDisk.done()?;
-        told(&self.root, start::DATA)
+        told(&self.root, data::DATA)
     }
 
     fn grow_disk(&self) -> Result<Vec<String>> {
