@@ -4,11 +4,10 @@
 //!
 //! ```text
 //! "LANDFALL-UPDATE1" | length of the manifest u32 LE | manifest (JSON) | signature 64 (Ed25519, RFC 8032)
-//!   kernel | initrd | root, in the lengths and with the SHA-256 that the manifest says
+//!   boot | root, in the lengths and with the SHA-256 that the manifest says
 //! ```
-//! The signature is over everything before it, and is looked at before anything else is believed. Then: root into the other slot's partition,
-//! read back; kernel and initrd onto the ESP, read back; the loader's word last, in one sector. Power may be lost at any moment: until
-//! that sector is written the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
+//! The signature is over everything before it, and is looked at before anything else is believed. Then: both into the other slot's
+//! partitions, each read back; the loader's word last, in one sector. Power may be lost at any moment: until that sector is written the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
 //!
 //! Deliberately absent: updates of shim and GRUB, which no slot holds: a new image has them; and fetching anything from a network.
 
@@ -21,7 +20,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -42,10 +41,8 @@ pub struct Manifest {
     pub snapshot: String,
     /// The kernel's release.
     pub release: String,
-    /// The kernel.
-    pub kernel: Part,
-    /// What it starts from.
-    pub initrd: Part,
+    /// The volume with the kernel and what it starts from.
+    pub boot: Part,
     /// The compressed root.
     pub root: Part,
 }
@@ -112,11 +109,9 @@ pub fn check(manifest: &Manifest, running: &str) -> Result<()> {
         ))
         .hint("to go back, deploy the older image anew and attach the data disk to it: settings are made anew, and sources need new certificates"));
     }
-    for (what, part, at_most) in [
-        ("root", &manifest.root, layout::ROOT_SIZE),
-        ("kernel", &manifest.kernel, Bytes::mib(64)),
-        ("initrd", &manifest.initrd, Bytes::mib(64)),
-    ] {
+    for (what, part, at_most) in
+        [("root", &manifest.root, layout::ROOT_SIZE), ("kernel", &manifest.boot, layout::BOOT_SIZE)]
+    {
         if part.size > at_most || part.size.0 == 0 {
             return Err(Error::refused(format!(
                 "the update's {what} has {}; there is room for {at_most}",
@@ -206,21 +201,6 @@ impl Esp {
         let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         file.write_all_at(&choice.render(), 0).and_then(|()| file.sync_all()).map_err(failed)
     }
-
-    /// Puts a kernel and an initrd into a slot's folder.
-    fn put(&self, slot: Slot, name: &str, part: &Part, update: &mut dyn Read) -> Result<()> {
-        let folder = self.at.join("landfall").join(slot.name());
-        let path = folder.join(name);
-        let failed = |e| Error::io("cannot write", e).in_file(&path);
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let mut file = File::create(&path).map_err(failed)?;
-        copy(update, part, |bytes| file.write_all(bytes).map_err(failed))?;
-        file.sync_all().map_err(failed)?;
-        drop(file);
-        // What reads back comes from the cache unless it is dropped.
-        drop_caches();
-        read_back(&path, part)
-    }
 }
 
 impl Drop for Esp {
@@ -244,6 +224,23 @@ fn read_back(path: &Path, part: &Part) -> Result<()> {
     })
 }
 
+/// Puts a part of the update onto its partition.
+fn put(device: &Path, part: &Part, update: &mut dyn Read) -> Result<()> {
+    let failed = |e| Error::io("cannot write the new system", e).in_file(device);
+    let file = File::options().write(true).open(device).map_err(failed)?;
+    let mut at = 0;
+    copy(update, part, |bytes| {
+        file.write_all_at(bytes, at).map_err(failed)?;
+        at += bytes.len() as u64;
+        Ok(())
+    })?;
+    file.sync_all().map_err(failed)?;
+    drop(file);
+    // What reads back comes from the cache unless it is dropped.
+    drop_caches();
+    read_back(device, part)
+}
+
 /// Puts an update into the slot that does not run, to be tried at the next start.
 ///
 /// # Errors
@@ -251,7 +248,7 @@ fn read_back(path: &Path, part: &Part) -> Result<()> {
 pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: &str) -> Result<Manifest> {
     let manifest = manifest(update, key)?;
     check(&manifest, running)?;
-    let (Some(slot), Some(other)) = (boot.slot, boot.other.as_ref()) else {
+    let (Some(slot), Some(kernel), Some(root)) = (boot.slot, &boot.other_boot, &boot.other) else {
         return Err(Error::refused("this system runs from a disc, which has no slots")
             .hint("build a disk image to have updates"));
     };
@@ -260,20 +257,8 @@ pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: 
     // From here on the other slot is not what it was: it must not be tried.
     esp.choose(&Choice { slot, trial: None })?;
     let _ = fs::remove_file(places::NEXT);
-    esp.put(target, "vmlinuz", &manifest.kernel, update)?;
-    esp.put(target, "initrd", &manifest.initrd, update)?;
-    let failed = |e| Error::io("cannot write the new system", e).in_file(other);
-    let device = File::options().write(true).open(other).map_err(failed)?;
-    let mut at = 0;
-    copy(update, &manifest.root, |bytes| {
-        device.write_all_at(bytes, at).map_err(failed)?;
-        at += bytes.len() as u64;
-        Ok(())
-    })?;
-    device.sync_all().map_err(failed)?;
-    drop(device);
-    drop_caches();
-    read_back(other, &manifest.root)?;
+    put(kernel, &manifest.boot, update)?;
+    put(root, &manifest.root, update)?;
     esp.choose(&Choice { slot, trial: Some(Trial { slot: target, tried: false, instead: false }) })?;
     Ok(manifest)
 }
@@ -359,8 +344,7 @@ mod tests {
             version: "1".into(),
             snapshot: "20261130T000000Z".into(),
             release: "6.12".into(),
-            kernel: part(b"kernel"),
-            initrd: part(b"initrd"),
+            boot: part(b"kernel"),
             root: part(root),
         }
     }

@@ -279,7 +279,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     // Signed, and whole; what breaks is the medium afterwards: the other slot's superblock.
     install(&site, &update);
     assert_eq!(slots(&site).0, "a");
-    site.there("dd if=/dev/zero of=/dev/vda4 bs=4096 count=1 conv=notrunc oflag=direct 2>&1; sync");
+    site.there("dd if=/dev/zero of=/dev/vda6 bs=4096 count=1 conv=notrunc oflag=direct 2>&1; sync");
     drop(running);
     let running = site.start();
     // GRUB starts b; it finds no root, restarts by itself, and a comes back.
@@ -307,7 +307,7 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     drop(running);
     // It mounts; what it starts with is not what it was.
     let system = File::options().write(true).open(site.path("system")).unwrap();
-    system.write_all_at(&vec![0; 100 << 20], site.start_of(4) + (1 << 20)).unwrap();
+    system.write_all_at(&vec![0; 100 << 20], site.start_of(6) + (1 << 20)).unwrap();
     drop(system);
     let running = site.start();
     site.up();

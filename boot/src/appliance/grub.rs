@@ -28,7 +28,7 @@ pub const BOOT_CODE: usize = 440;
 pub type Parts<'a> = dyn Fn(&str) -> Option<&'a [u8]> + 'a;
 
 /// The modules that the appliance's menu needs; what they need themselves is added.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "biosdisk",
     "part_gpt",
     "fat",
@@ -36,6 +36,7 @@ const MODULES: [&str; 13] = [
     "normal",
     "linux",
     "configfile",
+    "regexp",
     "echo",
     "test",
     "loadenv",

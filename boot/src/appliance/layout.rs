@@ -2,11 +2,16 @@
 //!
 //! ```text
 //! 1  BIOS boot   1 MiB     GRUB's core
-//! 2  ESP         192 MiB   EFI/BOOT: shim, GRUB    landfall/grub.cfg, grubenv    landfall/a, landfall/b: kernel, initrd
-//! 3  root A      768 MiB   read-only, compressed
-//! 4  root B      768 MiB   the other slot: empty until the first update
-//! 5  state       the rest  ext4, at /var: settings, certificates, logs; made at the first start
+//! 2  ESP         64 MiB    EFI/BOOT: shim, GRUB    landfall/grub.cfg, grubenv
+//! 3  boot A      64 MiB    ISO 9660: vmlinuz, initrd
+//! 4  boot B      64 MiB    the other slot: empty until the first update
+//! 5  root A      768 MiB   read-only, compressed
+//! 6  root B      768 MiB   the other slot
+//! 7  state       the rest  ext4, at /var: settings, certificates, logs; made at the first start
 //! ```
+//! Why ISO 9660: GRUB reads a file of it in one piece, and one on FAT cluster by cluster, for which firmware that waits 10 ms with each read
+//! of an IDE disk (EDK II) takes ten seconds; and an update writes it as it is, so that no file system that starts a machine is ever changed.
+//!
 //! The vault is not here: it is on a disk of its own, whose one partition has the type [`VAULT`].
 //!
 //! A **disc** has one system and nothing that can be written to: its kernel and initrd are in [`DISC_FOLDER`], its root is the file
@@ -25,6 +30,8 @@ use uuid::{Uuid, uuid};
 pub const BIOS_BOOT: Uuid = uuid!("21686148-6449-6e6f-744e-656564454649");
 /// An EFI system partition (UEFI specification, table 5.7).
 pub const ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+/// What the loader starts of a slot: its kernel and initrd.
+pub const BOOT: Uuid = uuid!("661a2419-185a-431c-a4a4-d0b22ca3c8c8");
 /// A root slot of the appliance.
 pub const ROOT: Uuid = uuid!("4c0e0f0e-391b-4429-81a4-7d5df45b7974");
 /// The appliance's state.
@@ -41,15 +48,18 @@ pub const VAULT_LABEL: &str = "landfall";
 pub const ALIGNMENT: Bytes = Bytes::mib(1);
 /// Room of GRUB's core.
 pub const BIOS_BOOT_SIZE: Bytes = Bytes::mib(1);
-/// Room of loaders, kernels and initrds of two slots, and of a third while one is replaced.
-pub const ESP_SIZE: Bytes = Bytes::mib(192);
+/// Room of the loaders.
+pub const ESP_SIZE: Bytes = Bytes::mib(64);
+/// Room of a kernel and an initrd.
+pub const BOOT_SIZE: Bytes = Bytes::mib(64);
 /// Room of a root.
 pub const ROOT_SIZE: Bytes = Bytes::mib(768);
 /// Room of the state, of which logs take most.
 pub const STATE_SIZE: Bytes = Bytes::mib(1024);
 
 /// Room of the partitions, in their order.
-pub const SIZES: [Bytes; 5] = [BIOS_BOOT_SIZE, ESP_SIZE, ROOT_SIZE, ROOT_SIZE, STATE_SIZE];
+pub const SIZES: [Bytes; 7] =
+    [BIOS_BOOT_SIZE, ESP_SIZE, BOOT_SIZE, BOOT_SIZE, ROOT_SIZE, ROOT_SIZE, STATE_SIZE];
 
 /// All of the system disk: the table's copy has the last MiB.
 pub fn image_size() -> Bytes {
@@ -70,7 +80,7 @@ impl Slot {
     /// Both.
     pub const ALL: [Slot; 2] = [Slot::A, Slot::B];
 
-    /// `a` or `b`: its folder on the ESP.
+    /// `a` or `b`.
     pub fn name(self) -> &'static str {
         match self {
             Slot::A => "a",
@@ -92,11 +102,19 @@ impl Slot {
         }
     }
 
-    /// The partition's name in the table.
-    pub fn partition_name(self) -> &'static str {
+    /// The name of its root's partition in the table.
+    pub fn root_name(self) -> &'static str {
         match self {
             Slot::A => "landfall-root-a",
             Slot::B => "landfall-root-b",
+        }
+    }
+
+    /// The name of its kernel's partition in the table.
+    pub fn boot_name(self) -> &'static str {
+        match self {
+            Slot::A => "landfall-boot-a",
+            Slot::B => "landfall-boot-b",
         }
     }
 }
@@ -190,24 +208,33 @@ pub fn grub_configuration(disc: Option<&str>) -> String {
     // `gpt`: the kernel takes a table's second copy where a lost power has torn the first. Errors only: a console that is used by people is not written over by the kernel. The last console is that of PID 1's messages.
     const KERNEL: &str = "console=ttyS0,115200 console=tty0 quiet loglevel=3 panic=10 rd.systemd.show_status=no systemd.show_status=no \
         systemd.gpt_auto=no systemd.ssh_auto=no cryptomgr.notests gpt";
-    let start = |slot: &str, more: &str| {
+    let start = |folder: &str, slot: &str, more: &str| {
         format!(
-            "if linux /landfall/{slot}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  if initrd /landfall/{slot}/initrd; then boot; fi\nfi\n"
+            "if linux {folder}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  if initrd {folder}/initrd; then boot; fi\nfi\n"
         )
     };
     if let Some(volume) = disc {
         return format!(
             "set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n",
-            start("cd", &format!(" landfall.disc={volume}"))
+            start(&format!("/{DISC_FOLDER}"), "cd", &format!(" landfall.disc={volume}"))
         );
     }
     // GRUB's `test` knows no empty comparison that all versions agree on: a letter stands before.
     format!(
-        r#"set slot=a
-set other=b
+        r#"regexp --set=1:disk '^(.*),' "$root"
+set slot=a
 set instead=no
 load_env -f /landfall/grubenv
-if [ "x$slot" = "xb" ]; then set other=a; else set slot=a; set other=b; fi
+if [ "x$slot" = "xb" ]; then
+  set other=a
+  set usual="($disk,gpt4)"
+  set second="($disk,gpt3)"
+else
+  set slot=a
+  set other=b
+  set usual="($disk,gpt3)"
+  set second="($disk,gpt4)"
+fi
 set trying=no
 if [ "x$trial" = "x$other" ]; then
   if [ "x$tries" = "x1" ]; then
@@ -222,9 +249,9 @@ if [ "x$trying" = "xyes" ]; then
 sleep 30
 reboot
 "#,
-        trial = start("$other", " landfall.trial=yes landfall.fallback=$instead"),
-        usual = start("$slot", ""),
-        fallback = start("$other", " landfall.fallback=yes"),
+        trial = start("$second", "$other", " landfall.trial=yes landfall.fallback=$instead"),
+        usual = start("$usual", "$slot", ""),
+        fallback = start("$second", "$other", " landfall.fallback=yes"),
     )
 }
 

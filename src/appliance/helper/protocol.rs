@@ -56,7 +56,7 @@ pub const REQUEST_AT_MOST: usize = 64 << 10;
 pub const ANSWER_AT_MOST: usize = 4 << 20;
 /// Bytes of a chunk.
 pub const CHUNK_AT_MOST: usize = 1 << 20;
-/// Bytes of an update: what a slot has room for, and its kernel and initrd.
+/// Bytes of an update: what a slot has room for.
 pub const UPDATE_AT_MOST: u64 = 900 << 20;
 /// Until a request has come whole.
 pub const ASKED_WITHIN: Duration = Duration::from_secs(10);

@@ -1,9 +1,10 @@
 //! The appliance's image, from packages to a disk: what `landfall appliance build` does.
 //!
 //! ```text
-//! packages -> root -> squashfs ----------------------+
-//!          -> kernel, initrd, shim, GRUB -> ESP (FAT)-+-> GPT disk -> converter -> qcow2, vmdk, vhdx, raw, ova
-//!          -> GRUB's core, boot code -----------------+-> disc (super::disc)
+//! packages -> root -> squashfs --------------+
+//!          -> kernel, initrd -> ISO 9660 ----+-> GPT disk -> converter -> qcow2, vmdk, vhdx, raw, ova
+//!          -> shim, GRUB -> ESP (FAT) -------+-> disc (super::disc)
+//!          -> GRUB's core, boot code --------+-> update (super::update)
 //! ```
 //! The same list, the same program and the same key give the same bytes: nothing here asks for the time, a random number or the
 //! order in which threads end.
@@ -19,6 +20,7 @@ use landfall_boot::appliance::root::{Kind, Node, Root};
 use landfall_boot::appliance::{grub, initrd};
 use landfall_image::composed::Composed;
 use landfall_image::fat::{FatOptions, FatVolume};
+use landfall_image::iso::create::{IsoOptions, NewIso};
 use landfall_image::partition::create::{GptLayout, NewPartition};
 use landfall_image::{Bytes, Disk, Error, Gate, GuestOffset, GuestRange, Result, Source, squashfs};
 use rayon::prelude::*;
@@ -234,8 +236,8 @@ pub fn disk(system: &System) -> Result<Composed> {
         })
         .collect();
     let size = layout::image_size();
-    let [bios, esp, root, _, _] = ranges[..] else {
-        return Err(Error::corrupt("the layout has not five partitions"));
+    let [bios, esp, boot, _, root, _, _] = ranges[..] else {
+        return Err(Error::corrupt("the layout has not seven partitions"));
     };
     let core_sector = bios.start().0 / 512;
     let parts = |name: &str| system.loaders.bios.get(name).map(Vec::as_slice);
@@ -250,8 +252,10 @@ pub fn disk(system: &System) -> Result<Composed> {
     let kinds = [
         ("BIOS boot", layout::BIOS_BOOT),
         ("EFI system", layout::ESP),
-        (Slot::A.partition_name(), layout::ROOT),
-        (Slot::B.partition_name(), layout::ROOT),
+        (Slot::A.boot_name(), layout::BOOT),
+        (Slot::B.boot_name(), layout::BOOT),
+        (Slot::A.root_name(), layout::ROOT),
+        (Slot::B.root_name(), layout::ROOT),
         ("landfall-state", layout::STATE),
     ];
     let partitions =
@@ -274,8 +278,29 @@ pub fn disk(system: &System) -> Result<Composed> {
     }
     disk.put(bios.start(), core)?;
     disk.put(esp.start(), self::esp(system, esp)?)?;
+    let kernel = boot_disk(system)?;
+    if kernel.size() > boot.len() {
+        return Err(Error::refused(format!(
+            "kernel and initrd take {}, and their partition has {}",
+            kernel.size(),
+            boot.len()
+        )));
+    }
+    disk.put(boot.start(), kernel)?;
     disk.put(root.start(), root_disk(system)?)?;
     Ok(disk)
+}
+
+/// What the loader starts, as its partition has it.
+///
+/// # Errors
+/// `Unsupported` where it is too large for the file system.
+pub fn boot_disk(system: &System) -> Result<Arc<dyn Disk>> {
+    let options = IsoOptions { volume: "LANDFALL_BOOT".into(), time: system.time, bios: None, efi: None };
+    let mut iso = NewIso::new(options)?;
+    iso.file("vmlinuz", system.kernel.as_slice())?;
+    iso.file("initrd", system.initrd.as_slice())?;
+    Ok(Arc::new(iso.finish()?.disk))
 }
 
 /// The compressed root, as a disk.
@@ -307,8 +332,6 @@ fn esp(system: &System, range: GuestRange) -> Result<Arc<dyn Disk>> {
         ("grub/grub.cfg", config("/landfall/grub.cfg")),
         ("landfall/grub.cfg", layout::grub_configuration(None).into_bytes()),
         (layout::ENVIRONMENT, choice.render()),
-        ("landfall/a/vmlinuz", system.kernel.clone()),
-        ("landfall/a/initrd", system.initrd.clone()),
     ] {
         volume.file(path, content)?;
     }
@@ -323,17 +346,28 @@ pub fn digest(system: &System) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(Sha256::digest(&system.kernel));
     hash.update(Sha256::digest(&system.initrd));
-    let disk = root_disk(system)?;
+    each(root_disk(system)?.as_ref(), system.root_size, |bytes| {
+        hash.update(bytes);
+        Ok(())
+    })?;
+    Ok(hex(&hash.finalize()))
+}
+
+/// The first `size` bytes of a disk, piece by piece.
+///
+/// # Errors
+/// Where it cannot be read, and those of `take`.
+pub fn each(disk: &dyn Disk, size: Bytes, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
-    while at < system.root_size.0 {
-        let len = usize::try_from((system.root_size.0 - at).min(1 << 20)).unwrap_or(1 << 20);
+    while at < size.0 {
+        let len = usize::try_from((size.0 - at).min(1 << 20)).unwrap_or(1 << 20);
         let Some(part) = buffer.get_mut(..len) else { break };
         disk.read_at(GuestOffset(at), part)?;
-        hash.update(&*part);
+        take(part)?;
         at += len as u64;
     }
-    Ok(hex(&hash.finalize()))
+    Ok(())
 }
 
 /// Writes a small file beside an image.

@@ -98,6 +98,10 @@ const LINKS: &[(&str, &str)] = &[
     ("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target"),
     ("/etc/systemd/system/getty@.service", "/dev/null"),
     ("/etc/systemd/system/serial-getty@.service", "/dev/null"),
+    // Nothing here needs them, and each takes its time from the start: /dev/fuse loads its driver when it is opened.
+    ("/etc/systemd/system/sys-kernel-config.mount", "/dev/null"),
+    ("/etc/systemd/system/sys-fs-fuse-connections.mount", "/dev/null"),
+    ("/etc/systemd/system/systemd-udev-load-credentials.service", "/dev/null"),
     ("/etc/systemd/system/ctrl-alt-del.target", "/usr/lib/systemd/system/reboot.target"),
     // The kernel calls these for an orderly end (Hyper-V, Xen).
     ("/usr/sbin/poweroff", "../bin/systemctl"),

@@ -5,7 +5,7 @@ use super::build::{self, System};
 use super::fetch::hex;
 use crate::appliance::slots::{self, Manifest, Part};
 use landfall_boot::appliance::package::List;
-use landfall_image::{Bytes, Error, GuestOffset, Result};
+use landfall_image::{Bytes, Disk, Error, Result};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use sha2::{Digest, Sha256};
@@ -54,19 +54,22 @@ fn key(pkcs8: &[u8], path: &Path) -> Result<Ed25519KeyPair> {
 pub fn write(system: &System, list: &List, sign: &Path, path: &Path, replace: bool) -> Result<()> {
     let pkcs8 = std::fs::read(sign).map_err(|e| Error::io("cannot read", e).in_file(sign))?;
     let pair = key(&pkcs8, sign)?;
-    let of = |bytes: &[u8]| Part { size: Bytes(bytes.len() as u64), sha256: hex(&Sha256::digest(bytes)) };
-    let mut root = Sha256::new();
-    each(system, |bytes| {
-        root.update(bytes);
-        Ok(())
-    })?;
+    let (boot, root) = (build::boot_disk(system)?, build::root_disk(system)?);
+    let parts = [(boot.as_ref(), boot.size()), (root.as_ref(), system.root_size)];
+    let of = |(disk, size): (&dyn Disk, Bytes)| {
+        let mut hash = Sha256::new();
+        build::each(disk, size, |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })?;
+        Ok::<_, Error>(Part { size, sha256: hex(&hash.finalize()) })
+    };
     let manifest = Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         snapshot: list.snapshot.clone(),
         release: system.release.clone(),
-        kernel: of(&system.kernel),
-        initrd: of(&system.initrd),
-        root: Part { size: system.root_size, sha256: hex(&root.finalize()) },
+        boot: of(parts[0])?,
+        root: of(parts[1])?,
     };
     let head = slots::head(&manifest)?;
     let failed = |e| Error::io("cannot write", e).in_file(path);
@@ -74,8 +77,9 @@ pub fn write(system: &System, list: &List, sign: &Path, path: &Path, replace: bo
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     file.write_all(&head).map_err(failed)?;
     file.write_all(pair.sign(&head).as_ref()).map_err(failed)?;
-    file.write_all(&system.kernel).and_then(|()| file.write_all(&system.initrd)).map_err(failed)?;
-    each(system, |bytes| file.write_all(bytes).map_err(failed))?;
+    for (disk, size) in parts {
+        build::each(disk, size, |bytes| file.write_all(bytes).map_err(failed))?;
+    }
     file.as_file().sync_all().map_err(failed)?;
     std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .map_err(failed)?;
@@ -83,21 +87,6 @@ pub fn write(system: &System, list: &List, sign: &Path, path: &Path, replace: bo
         true => file.persist(path).map_err(|e| failed(e.error))?,
         false => file.persist_noclobber(path).map_err(|e| failed(e.error))?,
     };
-    Ok(())
-}
-
-/// The root, piece by piece.
-fn each(system: &System, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let disk = build::root_disk(system)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < system.root_size.0 {
-        let len = usize::try_from((system.root_size.0 - at).min(1 << 20)).unwrap_or(1 << 20);
-        let Some(part) = buffer.get_mut(..len) else { break };
-        disk.read_at(GuestOffset(at), part)?;
-        take(part)?;
-        at += len as u64;
-    }
     Ok(())
 }
 

@@ -28,8 +28,10 @@ pub struct Boot {
     pub esp: Option<PathBuf>,
     /// The partition of the state on that disk. A disc has none: its state is on a data disk, which may come later.
     pub state: Option<PathBuf>,
-    /// The partition of the other slot, where there is one.
+    /// The root's partition of the other slot, where there is one.
     pub other: Option<PathBuf>,
+    /// The kernel's partition of the other slot, where there is one.
+    pub other_boot: Option<PathBuf>,
     /// Other disks with a root of the appliance's, which were not taken.
     pub doubles: Vec<PathBuf>,
     /// What did not work and can be lived with.
@@ -121,11 +123,13 @@ impl Disk {
         self.partitions.iter().find(|(k, _, _)| *k == kind).map(|(_, _, device)| device.clone())
     }
 
+    fn named(&self, wanted: uuid::Uuid, name: &str) -> Option<PathBuf> {
+        let is_it = |(kind, own, _): &&(uuid::Uuid, String, PathBuf)| *kind == wanted && own == name;
+        self.partitions.iter().find(is_it).map(|(_, _, device)| device.clone())
+    }
+
     fn root(&self, slot: Slot) -> Option<PathBuf> {
-        let named = |(kind, name, _): &&(uuid::Uuid, String, PathBuf)| {
-            *kind == layout::ROOT && name == slot.partition_name()
-        };
-        self.partitions.iter().find(named).map(|(_, _, device)| device.clone())
+        self.named(layout::ROOT, slot.root_name())
     }
 }
 
@@ -141,6 +145,7 @@ impl Seen {
             esp: None,
             state: None,
             other: None,
+            other_boot: None,
             doubles: Vec::new(),
             trouble: Vec::new(),
         };
@@ -160,6 +165,7 @@ impl Seen {
             esp: disk.of_type(layout::ESP),
             state: disk.of_type(layout::STATE),
             other: disk.root(slot.other()),
+            other_boot: disk.named(layout::BOOT, slot.other().boot_name()),
             doubles: with_root.map(|disk| disk.device.clone()).collect(),
             ..nothing
         })
@@ -168,7 +174,7 @@ impl Seen {
     /// What a person is told who waits.
     pub(super) fn explain(&self, order: &Order, drivers: &Drivers) -> Vec<String> {
         let what = match (order.slot, &order.disc) {
-            (Some(slot), _) => format!("the partition {}", slot.partition_name()),
+            (Some(slot), _) => format!("the partition {}", slot.root_name()),
             (None, Some(name)) => format!("the disc {name}"),
             (None, None) => "a disc of landfall".into(),
         };
@@ -224,6 +230,7 @@ mod tests {
     fn the_system_is_known_by_its_types() {
         let ours = [
             (layout::ESP, "esp"),
+            (layout::BOOT, "landfall-boot-a"),
             (layout::ROOT, "landfall-root-a"),
             (layout::ROOT, "landfall-root-b"),
             (layout::STATE, "state"),
@@ -235,6 +242,9 @@ mod tests {
         let boot = seen.root(&order).unwrap();
         assert_eq!((boot.system.as_path(), boot.doubles.len()), (Path::new("/dev/sdb"), 1));
         assert!(boot.trial && boot.esp.is_some() && boot.state.is_some() && boot.other.is_some());
+        assert!(boot.other_boot.is_some(), "A's");
+        let of_a = Order { slot: Some(Slot::A), ..order.clone() };
+        assert_eq!(seen.root(&of_a).unwrap().other_boot, None, "B has none here");
         assert!(Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() }.root(&order).is_none());
         let lines = Seen::default().explain(&order, &Drivers::default());
         assert!(lines[0].contains("landfall-root-b") && lines[1].contains("none"), "{lines:?}");
