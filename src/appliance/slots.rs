@@ -4,10 +4,12 @@
 //!
 //! ```text
 //! "LANDFALL-UPDATE1" | length of the manifest u32 LE | manifest (JSON) | signature 64 (Ed25519, RFC 8032)
-//!   boot | root, in the lengths and with the SHA-256 that the manifest says
+//!   root | boot volume, in the lengths and with the SHA-256 that the manifest says
 //! ```
-//! The signature is over everything before it, and is looked at before anything else is believed. Then: both into the other slot's
-//! partitions, each read back; the loader's word last, in one sector. Power may be lost at any moment: until that sector is written the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
+//! The signature is over everything before it, and is looked at before anything else is believed. Then, in the slot that does not run: the
+//! boot volume's beginning is erased, the root is written and read back, and the boot volume, its beginning last. So a boot volume that
+//! can be read belongs to a whole system, whatever starts it. The loader's word comes after that, in one sector: power may be lost at any
+//! moment, until then the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
 //!
 //! Deliberately absent: updates of shim and GRUB, which no slot holds: a new image has them; and fetching anything from a network.
 
@@ -16,6 +18,7 @@ use landfall_boot::appliance::init::Boot;
 use landfall_boot::appliance::layout::{self, Choice, Slot, Trial};
 use landfall_image::{Bytes, Error, FileOffset, Result};
 use ring::signature::{ED25519, UnparsedPublicKey};
+use rustix::fs::{Advice, fadvise};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -41,10 +44,10 @@ pub struct Manifest {
     pub snapshot: String,
     /// The kernel's release.
     pub release: String,
-    /// The volume with the kernel and what it starts from.
-    pub boot: Part,
     /// The compressed root.
     pub root: Part,
+    /// The boot volume, with the kernel and what it starts from.
+    pub boot: Part,
 }
 
 /// A part of an update.
@@ -110,7 +113,7 @@ pub fn check(manifest: &Manifest, running: &str) -> Result<()> {
         .hint("to go back, deploy the older image anew and attach the data disk to it: settings are made anew, and sources need new certificates"));
     }
     for (what, part, at_most) in
-        [("root", &manifest.root, layout::ROOT_SIZE), ("kernel", &manifest.boot, layout::BOOT_SIZE)]
+        [("root", &manifest.root, layout::ROOT_SIZE), ("boot volume", &manifest.boot, layout::BOOT_SIZE)]
     {
         if part.size > at_most || part.size.0 == 0 {
             return Err(Error::refused(format!(
@@ -152,26 +155,34 @@ fn same(digest: &[u8], part: &Part) -> Result<()> {
     }
 }
 
-/// The ESP, mounted for as long as it is written to.
+/// The ESP, mounted for as long as the loader's word is read or written.
 pub struct Esp {
     at: PathBuf,
 }
 
+/// What it is mounted for. For writing, the kernel marks the file system as in use until it is unmounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    Reading,
+    Writing,
+}
+
+fn is_disc() -> Error {
+    Error::refused("this system runs from a disc, which has no slots")
+        .hint("build a disk image to have updates")
+}
+
 impl Esp {
-    /// Mounts it.
-    ///
-    /// # Errors
-    /// `Refused` on a disc, `Io`.
-    pub fn mount(boot: &Boot) -> Result<Esp> {
-        let device = boot.esp.as_ref().ok_or_else(|| {
-            Error::refused("this system runs from a disc, which has no slots")
-                .hint("build a disk image to have updates")
-        })?;
+    fn mount(boot: &Boot, purpose: For) -> Result<Esp> {
+        let device = partition(boot, boot.esp.as_ref(), layout::ESP_NAME)?;
         let at = PathBuf::from(places::ESP);
         let failed =
             |e: std::io::Error| Error::io("cannot mount the partition of the loaders", e).in_file(device);
         fs::create_dir_all(&at).map_err(failed)?;
-        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        let mut flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        if purpose == For::Reading {
+            flags |= MountFlags::RDONLY;
+        }
         mount(device, &at, "vfat", flags, Some(c"umask=0077,iocharset=ascii,errors=remount-ro"))
             .map_err(|e| failed(e.into()))?;
         Ok(Esp { at })
@@ -182,20 +193,14 @@ impl Esp {
     }
 
     /// The loader's word.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Io`
-    pub fn choice(&self) -> Result<Choice> {
+    fn choice(&self) -> Result<Choice> {
         let path = self.environment();
         let bytes = fs::read(&path).map_err(|e| Error::io("cannot read", e).in_file(&path))?;
         Choice::parse(&bytes).map_err(|e| e.in_file(&path))
     }
 
     /// Changes the loader's word, in its place: the loader finds it by where it lies.
-    ///
-    /// # Errors
-    /// `Io`
-    pub fn choose(&self, choice: &Choice) -> Result<()> {
+    fn choose(&self, choice: &Choice) -> Result<()> {
         let path = self.environment();
         let failed = |e| Error::io("cannot write", e).in_file(&path);
         let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -211,12 +216,11 @@ impl Drop for Esp {
     }
 }
 
-fn drop_caches() {
-    let _ = fs::write("/proc/sys/vm/drop_caches", "1");
-}
-
 fn read_back(path: &Path, part: &Part) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io("cannot read back", e).in_file(path))?;
+    let failed = |e| Error::io("cannot read back", e).in_file(path);
+    let file = File::open(path).map_err(failed)?;
+    // What was written is in memory still: that is not what is asked for.
+    fadvise(&file, 0, None, Advice::DontNeed).map_err(|e| failed(e.into()))?;
     copy(&mut file.take(part.size.0), part, |_| Ok(())).map_err(|error| {
         Error::io("what was written does not read back", std::io::Error::other(error.to_string()))
             .in_file(path)
@@ -224,21 +228,58 @@ fn read_back(path: &Path, part: &Part) -> Result<()> {
     })
 }
 
-/// Puts a part of the update onto its partition.
-fn put(device: &Path, part: &Part, update: &mut dyn Read) -> Result<()> {
-    let failed = |e| Error::io("cannot write the new system", e).in_file(device);
-    let file = File::options().write(true).open(device).map_err(failed)?;
+/// A partition of the system's disk; `name` is that of the one that may be missing.
+fn partition<'a>(boot: &Boot, device: Option<&'a PathBuf>, name: &str) -> Result<&'a Path> {
+    boot.slot.ok_or_else(is_disc)?;
+    device.map(PathBuf::as_path).ok_or_else(|| {
+        Error::refused(format!("the system's disk {} has no partition {name}", boot.system.display()))
+            .hint("deploy the appliance anew, and attach the data disk to it")
+    })
+}
+
+/// Of a boot volume: without its descriptors, from 32 KiB on (ECMA-119, 6.7.1), no loader finds anything on it.
+const BEGINNING: usize = 64 << 10;
+
+/// Puts a system onto a slot's partitions. At no moment is there a boot volume that can be read, and not its whole system.
+fn replace(root: &Path, volume: &Path, manifest: &Manifest, update: &mut dyn Read) -> Result<()> {
+    let open = |path: &Path| {
+        let opened = File::options().write(true).open(path);
+        opened.map_err(|e| Error::io("cannot write the new system", e).in_file(path))
+    };
+    let (root_file, volume_file) = (open(root)?, open(volume)?);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |e| Error::io("cannot write the new system", e).in_file(&path)
+    };
+    let begin = |bytes: &[u8]| {
+        volume_file.write_all_at(bytes, 0).and_then(|()| volume_file.sync_all()).map_err(failed(volume))
+    };
+    let erased = [0; BEGINNING];
+    begin(&erased)?;
+
     let mut at = 0;
-    copy(update, part, |bytes| {
-        file.write_all_at(bytes, at).map_err(failed)?;
+    copy(update, &manifest.root, |bytes| {
+        root_file.write_all_at(bytes, at).map_err(failed(root))?;
         at += bytes.len() as u64;
         Ok(())
     })?;
-    file.sync_all().map_err(failed)?;
-    drop(file);
-    // What reads back comes from the cache unless it is dropped.
-    drop_caches();
-    read_back(device, part)
+    root_file.sync_all().map_err(failed(root))?;
+    read_back(root, &manifest.root)?;
+
+    let (mut at, mut beginning) = (0, Vec::new());
+    copy(update, &manifest.boot, |bytes| {
+        let held = bytes.len().min(BEGINNING - beginning.len());
+        let (first, rest) = bytes.split_at(held);
+        beginning.extend_from_slice(first);
+        volume_file.write_all_at(rest, at + held as u64).map_err(failed(volume))?;
+        at += bytes.len() as u64;
+        Ok(())
+    })?;
+    volume_file.sync_all().map_err(failed(volume))?;
+    begin(&beginning)?;
+    read_back(volume, &manifest.boot).inspect_err(|_| {
+        let _ = begin(&erased);
+    })
 }
 
 /// Puts an update into the slot that does not run, to be tried at the next start.
@@ -248,18 +289,16 @@ fn put(device: &Path, part: &Part, update: &mut dyn Read) -> Result<()> {
 pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: &str) -> Result<Manifest> {
     let manifest = manifest(update, key)?;
     check(&manifest, running)?;
-    let (Some(slot), Some(kernel), Some(root)) = (boot.slot, &boot.other_boot, &boot.other) else {
-        return Err(Error::refused("this system runs from a disc, which has no slots")
-            .hint("build a disk image to have updates"));
-    };
-    let target = slot.other();
-    let esp = Esp::mount(boot)?;
+    let slot = boot.slot.ok_or_else(is_disc)?;
+    let other = slot.other();
+    let root = partition(boot, boot.other_root.as_ref(), other.root_name())?;
+    let volume = partition(boot, boot.other_boot.as_ref(), other.boot_name())?;
     // From here on the other slot is not what it was: it must not be tried.
-    esp.choose(&Choice { slot, trial: None })?;
+    Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial: None })?;
     let _ = fs::remove_file(places::NEXT);
-    put(kernel, &manifest.boot, update)?;
-    put(root, &manifest.root, update)?;
-    esp.choose(&Choice { slot, trial: Some(Trial { slot: target, tried: false, instead: false }) })?;
+    replace(root, volume, &manifest, update)?;
+    let trial = Some(Trial { slot: other, tried: false, instead: false });
+    Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial })?;
     Ok(manifest)
 }
 
@@ -284,20 +323,21 @@ pub enum Came {
 /// `Io`
 pub fn confirm(boot: &Boot) -> Result<Came> {
     let (Some(slot), true) = (boot.slot, boot.esp.is_some()) else { return Ok(Came::Nothing) };
-    let esp = Esp::mount(boot)?;
-    let choice = match esp.choice() {
+    let settle = || Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial: None });
+    let read = Esp::mount(boot, For::Reading)?.choice();
+    let choice = match read {
         Ok(choice) => choice,
         Err(error) => {
             // Whatever it said: what runs is what starts.
             tracing::error!(%error, "the loader's word is damaged and is written anew");
-            esp.choose(&Choice { slot, trial: None })?;
+            settle()?;
             return Ok(Came::Nothing);
         }
     };
     let came = became(&choice, slot);
     // One that was not tried stays chosen, for the next start.
     if !matches!(came, Came::Nothing | Came::NotTried(_)) {
-        esp.choose(&Choice { slot, trial: None })?;
+        settle()?;
     }
     Ok(came)
 }
@@ -415,8 +455,70 @@ mod tests {
         let one = manifest_of(b"root");
         check(&one, "20261130T000000Z").unwrap();
         assert_eq!(check(&one, "20261201T000000Z").unwrap_err().kind(), Kind::Refused);
-        let mut large = one;
-        large.root.size = Bytes(layout::ROOT_SIZE.0 + 1);
-        assert_eq!(check(&large, "20261130T000000Z").unwrap_err().kind(), Kind::Refused);
+        for size in [0, layout::ROOT_SIZE.0 + 1] {
+            let root = Part { size: Bytes(size), ..one.root.clone() };
+            let refused = check(&Manifest { root, ..one.clone() }, "").unwrap_err();
+            assert!(refused.kind() == Kind::Refused && refused.to_string().contains("root"), "{refused}");
+        }
+        for size in [0, layout::BOOT_SIZE.0 + 1] {
+            let boot = Part { size: Bytes(size), ..one.boot.clone() };
+            let refused = check(&Manifest { boot, ..one.clone() }, "").unwrap_err();
+            assert!(
+                refused.kind() == Kind::Refused && refused.to_string().contains("boot volume"),
+                "{refused}"
+            );
+        }
+    }
+
+    /// Reads up to a place, and then the medium fails.
+    struct Fails<'a>(&'a [u8]);
+    impl Read for Fails<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.is_empty() {
+                true => Err(std::io::Error::other("gone")),
+                false => self.0.read(buffer),
+            }
+        }
+    }
+
+    #[test]
+    fn a_boot_volume_that_can_be_read_belongs_to_a_whole_system() {
+        let bytes = |seed: u8, len: usize| -> Vec<u8> {
+            (0..len).map(|at| (at % 251).to_le_bytes()[0] ^ seed).collect()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
+        for volume_len in [BEGINNING / 2, BEGINNING, STEP + BEGINNING + 17] {
+            let (new_root, new_volume) = (bytes(1, 2 * STEP + 5), bytes(2, volume_len));
+            let part = |bytes: &[u8]| Part {
+                size: Bytes(bytes.len() as u64),
+                sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            };
+            let manifest =
+                Manifest { root: part(&new_root), boot: part(&new_volume), ..manifest_of(b"root") };
+            let update = [new_root.clone(), new_volume.clone()].concat();
+            let old = || {
+                fs::write(&root, bytes(3, 4 * STEP)).unwrap();
+                fs::write(&volume, bytes(4, 3 * STEP)).unwrap();
+            };
+            let begins = || fs::read(&volume).unwrap()[..BEGINNING].iter().any(|byte| *byte != 0);
+            for cut in [0, 1, STEP, 2 * STEP + 5, 2 * STEP + 6, update.len() - 1] {
+                old();
+                assert!(begins());
+                let error = replace(&root, &volume, &manifest, &mut Fails(&update[..cut])).unwrap_err();
+                assert_eq!(error.kind(), Kind::Io);
+                assert!(!begins(), "cut at {cut}");
+                let mut damaged = update.clone();
+                damaged[cut] ^= 1;
+                old();
+                let error = replace(&root, &volume, &manifest, &mut &damaged[..]).unwrap_err();
+                assert_eq!(error.kind(), Kind::Corrupt);
+                assert!(!begins(), "damaged at {cut}");
+            }
+            old();
+            replace(&root, &volume, &manifest, &mut &update[..]).unwrap();
+            assert!(fs::read(&root).unwrap().starts_with(&new_root));
+            assert!(fs::read(&volume).unwrap().starts_with(&new_volume));
+        }
     }
 }

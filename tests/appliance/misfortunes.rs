@@ -185,7 +185,7 @@ fn a_state_that_is_full_damaged_or_torn() {
     // Damaged beyond what e2fsck -p mends, and the kernel has met it: a folder that is no folder any longer.
     let (system, state) =
         (site.path("system").display().to_string(), site.path("state").display().to_string());
-    let at = site.start_of(7) >> 20;
+    let at = site.start_of("landfall-state") >> 20;
     let run = |program: &str, args: &[&str]| {
         let done = Command::new(program).args(args).output().unwrap();
         // e2fsck's 1 is that it has mended something.

@@ -10,6 +10,7 @@ mod misfortunes;
 mod site;
 
 use landfall_boot::appliance::init::{LIBRARIES, PROGRAMS};
+use site::start_of;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -130,7 +131,7 @@ fn what_the_system_starts_with_is_read_before_it_is_started() {
     let Some(image) = image() else { return };
     let out = tempfile::tempdir().unwrap();
     let at = |path: &str| out.path().join(path.trim_start_matches('/'));
-    let offset = (194u64 << 20).to_string();
+    let offset = start_of(&image, "landfall-root-a").to_string();
     let mut wanted: Vec<String> =
         PROGRAMS.iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
     for (folder, names) in LIBRARIES {
@@ -204,7 +205,9 @@ fn independent_readers_agree_with_the_image_and_a_second_one_is_the_same() {
             assert!(listed.to_lowercase().contains(&file.to_lowercase()), "{file}: {listed}");
         }
     }
-    if let Some(out) = tool("unsquashfs", &["-o", &(194u64 << 20).to_string(), "-lls", path]) {
+    if let Some(out) =
+        tool("unsquashfs", &["-o", &start_of(&image, "landfall-root-a").to_string(), "-lls", path])
+    {
         let listed = text(&out);
         let line = |name: &str| listed.lines().find(|line| line.ends_with(name)).map(str::to_owned);
         assert!(
@@ -271,7 +274,7 @@ fn independent_readers_agree_with_the_update() {
         assert!(out.status.success(), "{}", text(&out));
     }
     let mut at = 64;
-    for part in ["boot", "root"] {
+    for part in ["root", "boot"] {
         let size = usize::try_from(manifest[part]["size"].as_u64().unwrap()).unwrap();
         let content = &rest[at..at + size];
         at += size;
@@ -279,9 +282,14 @@ fn independent_readers_agree_with_the_update() {
         assert!(text(&out).starts_with(manifest[part]["sha256"].as_str().unwrap()), "{part}: {}", text(&out));
     }
     assert_eq!(at, rest.len(), "something follows the update");
-    for (part, mib) in [("boot", 66u64), ("root", 194)] {
+    for (part, place) in [("boot", "landfall-boot-a"), ("root", "landfall-root-a")] {
         let same = Command::new("cmp")
-            .args(["-n", &manifest[part]["size"].to_string(), "-i", &format!("{}:0", mib << 20)])
+            .args([
+                "-n",
+                &manifest[part]["size"].to_string(),
+                "-i",
+                &format!("{}:0", start_of(&image, place)),
+            ])
             .arg(&image)
             .arg(dir.path().join(part))
             .output()

@@ -111,10 +111,8 @@ impl Site {
     }
 
     /// Where a partition of the system's disk begins.
-    pub fn start_of(&self, partition: usize) -> u64 {
-        let out = Command::new("sfdisk").arg("--json").arg(self.path("system")).output().unwrap();
-        let table: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-        table["partitiontable"]["partitions"][partition - 1]["start"].as_u64().unwrap() * 512
+    pub fn start_of(&self, name: &str) -> u64 {
+        start_of(&self.path("system"), name)
     }
 
     /// Attaches a disk of the site's folder while the machine runs.
@@ -264,4 +262,12 @@ pub fn ready() -> Option<PathBuf> {
     }
     python()?;
     image()
+}
+
+/// Where the partition with this name begins, as sfdisk reads it.
+pub fn start_of(disk: &Path, name: &str) -> u64 {
+    let out = Command::new("sfdisk").arg("--json").arg(disk).output().unwrap();
+    let table: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let partitions = table["partitiontable"]["partitions"].as_array().unwrap();
+    partitions.iter().find(|entry| entry["name"] == name).unwrap()["start"].as_u64().unwrap() * 512
 }

@@ -7,10 +7,10 @@
 //! 4  boot B      64 MiB    the other slot: empty until the first update
 //! 5  root A      768 MiB   read-only, compressed
 //! 6  root B      768 MiB   the other slot
-//! 7  state       the rest  ext4, at /var: settings, certificates, logs; made at the first start
+//! 7  state       1024 MiB  ext4, at /var: settings, certificates, logs; made at the first start
 //! ```
 //! Why ISO 9660: GRUB reads a file of it in one piece, and one on FAT cluster by cluster, for which firmware that waits 10 ms with each read
-//! of an IDE disk (EDK II) takes ten seconds; and an update writes it as it is, so that no file system that starts a machine is ever changed.
+//! of an IDE disk (EDK II) takes ten seconds; and an update writes it as it is, and makes no file system of a loader's grow or shrink.
 //!
 //! The vault is not here: it is on a disk of its own, whose one partition has the type [`VAULT`].
 //!
@@ -23,7 +23,7 @@
 //! takes `trial` away. One that does not come up leaves `tries` at `0`, so that the next start takes the old slot.
 
 use crate::{Error, Result};
-use landfall_image::Bytes;
+use landfall_image::{Bytes, GuestOffset, GuestRange};
 use uuid::{Uuid, uuid};
 
 /// A partition with GRUB's core, of GRUB's own type.
@@ -57,13 +57,57 @@ pub const ROOT_SIZE: Bytes = Bytes::mib(768);
 /// Room of the state, of which logs take most.
 pub const STATE_SIZE: Bytes = Bytes::mib(1024);
 
-/// Room of the partitions, in their order.
-pub const SIZES: [Bytes; 7] =
-    [BIOS_BOOT_SIZE, ESP_SIZE, BOOT_SIZE, BOOT_SIZE, ROOT_SIZE, ROOT_SIZE, STATE_SIZE];
+/// A partition of the system disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its name in the table; each has another.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Uuid,
+    /// Its room.
+    pub size: Bytes,
+}
+
+/// The name of the loaders' partition.
+pub const ESP_NAME: &str = "EFI system";
+/// The name of GRUB's.
+pub const BIOS_BOOT_NAME: &str = "BIOS boot";
+
+/// The partitions in the table's order, without a gap.
+pub const PARTITIONS: [Partition; 7] = [
+    Partition { name: BIOS_BOOT_NAME, kind: BIOS_BOOT, size: BIOS_BOOT_SIZE },
+    Partition { name: ESP_NAME, kind: ESP, size: ESP_SIZE },
+    Partition { name: Slot::A.boot_name(), kind: BOOT, size: BOOT_SIZE },
+    Partition { name: Slot::B.boot_name(), kind: BOOT, size: BOOT_SIZE },
+    Partition { name: Slot::A.root_name(), kind: ROOT, size: ROOT_SIZE },
+    Partition { name: Slot::B.root_name(), kind: ROOT, size: ROOT_SIZE },
+    Partition { name: STATE_LABEL, kind: STATE, size: STATE_SIZE },
+];
+
+/// The partitions, each with its number in the table and where it lies.
+pub fn partitions() -> impl Iterator<Item = (u32, Partition, GuestRange)> {
+    let mut at = ALIGNMENT.0;
+    (1..).zip(PARTITIONS).map(move |(number, partition)| {
+        let range = GuestRange::between(GuestOffset(at), GuestOffset(at + partition.size.0));
+        at += partition.size.0;
+        (number, partition, range)
+    })
+}
+
+/// GRUB's name of a partition of the disk: `gpt2`.
+fn grub_name(name: &str) -> String {
+    let found = partitions().find(|(_, partition, _)| partition.name == name);
+    format!("gpt{}", found.map_or(0, |(number, _, _)| number))
+}
+
+/// What GRUB's core for BIOS has as its prefix: its folder on the ESP.
+pub fn grub_prefix() -> String {
+    format!("(,{})/grub", grub_name(ESP_NAME))
+}
 
 /// All of the system disk: the table's copy has the last MiB.
 pub fn image_size() -> Bytes {
-    Bytes(SIZES.iter().fold(2 * ALIGNMENT.0, |sum, size| sum + size.0))
+    Bytes(PARTITIONS.iter().fold(2 * ALIGNMENT.0, |sum, partition| sum + partition.size.0))
 }
 
 /// One of the two systems on the disk.
@@ -103,7 +147,7 @@ impl Slot {
     }
 
     /// The name of its root's partition in the table.
-    pub fn root_name(self) -> &'static str {
+    pub const fn root_name(self) -> &'static str {
         match self {
             Slot::A => "landfall-root-a",
             Slot::B => "landfall-root-b",
@@ -111,7 +155,7 @@ impl Slot {
     }
 
     /// The name of its kernel's partition in the table.
-    pub fn boot_name(self) -> &'static str {
+    pub const fn boot_name(self) -> &'static str {
         match self {
             Slot::A => "landfall-boot-a",
             Slot::B => "landfall-boot-b",
@@ -203,8 +247,17 @@ pub fn grub_disc_start(volume: &str) -> String {
     format!("search --no-floppy --set=root --label {volume}\nconfigfile ($root)/landfall/grub.cfg\n")
 }
 
-/// The loader's configuration, the same for BIOS and UEFI; `disc` is the volume's name of a disc.
-pub fn grub_configuration(disc: Option<&str>) -> String {
+/// What the loader starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium<'a> {
+    /// The system disk, with the GUID of its table: the root is looked for there first, where several disks have one.
+    Disk(Uuid),
+    /// The disc whose volume has this name.
+    Disc(&'a str),
+}
+
+/// The loader's configuration, the same for BIOS and UEFI.
+pub fn grub_configuration(medium: Medium<'_>) -> String {
     // `gpt`: the kernel takes a table's second copy where a lost power has torn the first. Errors only: a console that is used by people is not written over by the kernel. The last console is that of PID 1's messages.
     const KERNEL: &str = "console=ttyS0,115200 console=tty0 quiet loglevel=3 panic=10 rd.systemd.show_status=no systemd.show_status=no \
         systemd.gpt_auto=no systemd.ssh_auto=no cryptomgr.notests gpt";
@@ -213,27 +266,31 @@ pub fn grub_configuration(disc: Option<&str>) -> String {
             "if linux {folder}/vmlinuz landfall.slot={slot}{more} {KERNEL}; then\n  if initrd {folder}/initrd; then boot; fi\nfi\n"
         )
     };
-    if let Some(volume) = disc {
-        return format!(
-            "set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n",
-            start(&format!("/{DISC_FOLDER}"), "cd", &format!(" landfall.disc={volume}"))
-        );
-    }
+    let disk = match medium {
+        Medium::Disk(disk) => disk,
+        Medium::Disc(volume) => {
+            return format!(
+                "set timeout=0\n{}echo \"landfall: the disc cannot be read\"\nsleep 30\nreboot\n",
+                start(&format!("/{DISC_FOLDER}"), "cd", &format!(" landfall.disc={volume}"))
+            );
+        }
+    };
+    let known = format!(" landfall.disk={disk}");
     // GRUB's `test` knows no empty comparison that all versions agree on: a letter stands before.
     format!(
-        r#"regexp --set=1:disk '^(.*),' "$root"
-set slot=a
+        r#"set slot=a
 set instead=no
-load_env -f /landfall/grubenv
+load_env -f /landfall/grubenv slot trial tries instead
+regexp --set=1:disk '^(.*),' "$root"
 if [ "x$slot" = "xb" ]; then
   set other=a
-  set usual="($disk,gpt4)"
-  set second="($disk,gpt3)"
+  set usual="($disk,{b})"
+  set second="($disk,{a})"
 else
   set slot=a
   set other=b
-  set usual="($disk,gpt3)"
-  set second="($disk,gpt4)"
+  set usual="($disk,{a})"
+  set second="($disk,{b})"
 fi
 set trying=no
 if [ "x$trial" = "x$other" ]; then
@@ -245,13 +302,15 @@ fi
 if [ "x$trying" = "xyes" ]; then
 {trial}fi
 {usual}echo "landfall: slot $slot cannot be read; starting the other one"
-{fallback}echo "landfall: neither slot can be read"
+{fallback}echo "landfall: neither slot can be read on the disk of ($root)"
 sleep 30
 reboot
 "#,
-        trial = start("$second", "$other", " landfall.trial=yes landfall.fallback=$instead"),
-        usual = start("$usual", "$slot", ""),
-        fallback = start("$second", "$other", " landfall.fallback=yes"),
+        a = grub_name(Slot::A.boot_name()),
+        b = grub_name(Slot::B.boot_name()),
+        trial = start("$second", "$other", &format!("{known} landfall.trial=yes landfall.fallback=$instead")),
+        usual = start("$usual", "$slot", &known),
+        fallback = start("$second", "$other", &format!("{known} landfall.fallback=yes")),
     )
 }
 
@@ -298,7 +357,11 @@ mod tests {
     fn grub_takes_the_configuration() {
         let volume = disc_volume(Uuid::from_u128(7 << 64));
         assert_eq!(volume, "LANDFALL_0000000000000007");
-        for text in [grub_configuration(None), grub_configuration(Some(&volume)), grub_disc_start(&volume)] {
+        for text in [
+            grub_configuration(Medium::Disk(Uuid::from_u128(9))),
+            grub_configuration(Medium::Disc(&volume)),
+            grub_disc_start(&volume),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("grub.cfg");
             std::fs::write(&file, text).unwrap();

@@ -43,6 +43,7 @@ use super::status::Status;
 use crate::appliance::settings::{Domain, HostName, Nic, Server, SshKey};
 use crate::moment::Moment;
 use crate::report::failure::Told;
+use landfall_boot::appliance::layout;
 use landfall_image::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -56,8 +57,8 @@ pub const REQUEST_AT_MOST: usize = 64 << 10;
 pub const ANSWER_AT_MOST: usize = 4 << 20;
 /// Bytes of a chunk.
 pub const CHUNK_AT_MOST: usize = 1 << 20;
-/// Bytes of an update: what a slot has room for.
-pub const UPDATE_AT_MOST: u64 = 900 << 20;
+/// Bytes of an update: what a slot has room for, and its head.
+pub const UPDATE_AT_MOST: u64 = layout::ROOT_SIZE.0 + layout::BOOT_SIZE.0 + (1 << 20);
 /// Until a request has come whole.
 pub const ASKED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two chunks.

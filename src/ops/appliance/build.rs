@@ -13,7 +13,7 @@ use super::fetch::{Packages, hex};
 use super::files;
 use crate::event::Event;
 use crate::ops::Context;
-use landfall_boot::appliance::layout::{self, Choice, Slot};
+use landfall_boot::appliance::layout::{self, Choice, Medium, Slot};
 use landfall_boot::appliance::modules::Modules;
 use landfall_boot::appliance::package::{self, List, Package, Placed, What};
 use landfall_boot::appliance::root::{Kind, Node, Root};
@@ -64,7 +64,7 @@ pub struct System {
     pub root_size: Bytes,
     /// The kernel's release.
     pub release: String,
-    /// What starts the machine: paths on the ESP, without the slots.
+    /// What starts the machine: paths on the ESP.
     pub(super) loaders: Loaders,
     /// When the list was made, in seconds since 1970: the time of every file.
     pub(super) time: u32,
@@ -226,22 +226,16 @@ fn identity(system: &System, what: &str) -> Uuid {
 /// # Errors
 /// Where the parts do not fit into their places.
 pub fn disk(system: &System) -> Result<Composed> {
-    let mut at = layout::ALIGNMENT.0;
-    let ranges: Vec<GuestRange> = layout::SIZES
-        .iter()
-        .map(|size| {
-            let range = GuestRange::between(GuestOffset(at), GuestOffset(at + size.0));
-            at += size.0;
-            range
-        })
-        .collect();
     let size = layout::image_size();
-    let [bios, esp, boot, _, root, _, _] = ranges[..] else {
-        return Err(Error::corrupt("the layout has not seven partitions"));
+    let place = |name: &str| {
+        let found = layout::partitions().find(|(_, partition, _)| partition.name == name);
+        found.map(|(_, _, range)| range).ok_or_else(|| Error::corrupt(format!("the layout has no {name}")))
     };
+    let (bios, esp) = (place(layout::BIOS_BOOT_NAME)?, place(layout::ESP_NAME)?);
+    let disk_guid = identity(system, "disk");
     let core_sector = bios.start().0 / 512;
     let parts = |name: &str| system.loaders.bios.get(name).map(Vec::as_slice);
-    let core = grub::core(&parts, grub::From::Disk { sector: core_sector }, "(,gpt2)/grub")?;
+    let core = grub::core(&parts, grub::From::Disk { sector: core_sector }, &layout::grub_prefix())?;
     if core.len() as u64 > bios.len().0 {
         return Err(Error::refused(format!(
             "GRUB's core has {} bytes, and its partition {}",
@@ -249,25 +243,15 @@ pub fn disk(system: &System) -> Result<Composed> {
             bios.len()
         )));
     }
-    let kinds = [
-        ("BIOS boot", layout::BIOS_BOOT),
-        ("EFI system", layout::ESP),
-        (Slot::A.boot_name(), layout::BOOT),
-        (Slot::B.boot_name(), layout::BOOT),
-        (Slot::A.root_name(), layout::ROOT),
-        (Slot::B.root_name(), layout::ROOT),
-        ("landfall-state", layout::STATE),
-    ];
-    let partitions =
-        kinds.iter().zip(&ranges).enumerate().map(|(number, ((name, kind), range))| NewPartition {
-            name: (*name).to_owned(),
-            type_guid: *kind,
-            guid: identity(system, &format!("partition {number}")),
-            range: *range,
-            attributes: 0,
-        });
+    let partitions = layout::partitions().map(|(number, partition, range)| NewPartition {
+        name: partition.name.to_owned(),
+        type_guid: partition.kind,
+        guid: identity(system, &format!("partition {number}")),
+        range,
+        attributes: 0,
+    });
     let table = GptLayout {
-        disk_guid: identity(system, "disk"),
+        disk_guid,
         sector_size: Bytes(512),
         boot_code: grub::boot_code(&parts, core_sector)?,
         partitions: partitions.collect(),
@@ -277,30 +261,30 @@ pub fn disk(system: &System) -> Result<Composed> {
         disk.put(at, bytes)?;
     }
     disk.put(bios.start(), core)?;
-    disk.put(esp.start(), self::esp(system, esp)?)?;
-    let kernel = boot_disk(system)?;
-    if kernel.size() > boot.len() {
-        return Err(Error::refused(format!(
-            "kernel and initrd take {}, and their partition has {}",
-            kernel.size(),
-            boot.len()
-        )));
-    }
-    disk.put(boot.start(), kernel)?;
-    disk.put(root.start(), root_disk(system)?)?;
+    disk.put(esp.start(), self::esp(system, esp, disk_guid)?)?;
+    disk.put(place(Slot::A.boot_name())?.start(), boot_volume(system)?)?;
+    disk.put(place(Slot::A.root_name())?.start(), root_disk(system)?)?;
     Ok(disk)
 }
 
-/// What the loader starts, as its partition has it.
+/// What the loader starts of a slot, as its partition has it.
 ///
 /// # Errors
-/// `Unsupported` where it is too large for the file system.
-pub fn boot_disk(system: &System) -> Result<Arc<dyn Disk>> {
-    let options = IsoOptions { volume: "LANDFALL_BOOT".into(), time: system.time, bios: None, efi: None };
+/// `Refused` where it is larger than that.
+pub fn boot_volume(system: &System) -> Result<Arc<dyn Disk>> {
+    let options = IsoOptions { volume: "KERNEL".into(), time: system.time, bios: None, efi: None };
     let mut iso = NewIso::new(options)?;
     iso.file("vmlinuz", system.kernel.as_slice())?;
     iso.file("initrd", system.initrd.as_slice())?;
-    Ok(Arc::new(iso.finish()?.disk))
+    let volume = iso.finish()?.disk;
+    if volume.size() > layout::BOOT_SIZE {
+        return Err(Error::refused(format!(
+            "kernel and initrd take {}; a slot has room for {}",
+            volume.size(),
+            layout::BOOT_SIZE
+        )));
+    }
+    Ok(Arc::new(volume))
 }
 
 /// The compressed root, as a disk.
@@ -314,7 +298,7 @@ pub fn root_disk(system: &System) -> Result<Arc<dyn Disk>> {
     Ok(layer.disk)
 }
 
-fn esp(system: &System, range: GuestRange) -> Result<Arc<dyn Disk>> {
+fn esp(system: &System, range: GuestRange, disk: Uuid) -> Result<Arc<dyn Disk>> {
     let id = identity(system, "esp").as_u128();
     let mut volume = FatVolume::new(FatOptions {
         size: range.len(),
@@ -330,7 +314,7 @@ fn esp(system: &System, range: GuestRange) -> Result<Arc<dyn Disk>> {
         ("EFI/BOOT/grubx64.efi", system.loaders.grub.clone()),
         ("EFI/debian/grub.cfg", config("/landfall/grub.cfg")),
         ("grub/grub.cfg", config("/landfall/grub.cfg")),
-        ("landfall/grub.cfg", layout::grub_configuration(None).into_bytes()),
+        ("landfall/grub.cfg", layout::grub_configuration(Medium::Disk(disk)).into_bytes()),
         (layout::ENVIRONMENT, choice.render()),
     ] {
         volume.file(path, content)?;

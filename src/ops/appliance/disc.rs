@@ -12,6 +12,7 @@
 //! Deliberately absent: slots and updates. A newer disc is the update; what is to outlive it lies on the data disk.
 
 use super::build::{self, System};
+use landfall_boot::appliance::layout::Medium;
 use landfall_boot::appliance::{grub, layout};
 use landfall_image::composed::Composed;
 use landfall_image::fat::{FatOptions, FatVolume};
@@ -62,7 +63,7 @@ pub fn disc(system: &System) -> Result<Composed> {
         })?;
         iso.file("README.txt", README.as_bytes().to_vec())?;
         iso.file("EFI/BOOT/grub.cfg", start.clone())?;
-        iso.file("landfall/grub.cfg", layout::grub_configuration(Some(&volume)).into_bytes())?;
+        iso.file("landfall/grub.cfg", layout::grub_configuration(Medium::Disc(&volume)).into_bytes())?;
         iso.file(BIOS, bios.clone())?;
         iso.file(CORE, grub::core(&parts, grub::From::Disk { sector }, "/landfall")?)?;
         iso.file(EFI, efi.clone())?;

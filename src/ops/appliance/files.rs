@@ -98,7 +98,7 @@ const LINKS: &[(&str, &str)] = &[
     ("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target"),
     ("/etc/systemd/system/getty@.service", "/dev/null"),
     ("/etc/systemd/system/serial-getty@.service", "/dev/null"),
-    // Nothing here needs them, and each takes its time from the start: /dev/fuse loads its driver when it is opened.
+    // Nothing here needs them, and each takes its time from the start. udev's rules ask for the mounts: leaving out links is not enough.
     ("/etc/systemd/system/sys-kernel-config.mount", "/dev/null"),
     ("/etc/systemd/system/sys-fs-fuse-connections.mount", "/dev/null"),
     ("/etc/systemd/system/systemd-udev-load-credentials.service", "/dev/null"),

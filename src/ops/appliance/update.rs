@@ -54,8 +54,8 @@ fn key(pkcs8: &[u8], path: &Path) -> Result<Ed25519KeyPair> {
 pub fn write(system: &System, list: &List, sign: &Path, path: &Path, replace: bool) -> Result<()> {
     let pkcs8 = std::fs::read(sign).map_err(|e| Error::io("cannot read", e).in_file(sign))?;
     let pair = key(&pkcs8, sign)?;
-    let (boot, root) = (build::boot_disk(system)?, build::root_disk(system)?);
-    let parts = [(boot.as_ref(), boot.size()), (root.as_ref(), system.root_size)];
+    let (root, boot) = (build::root_disk(system)?, build::boot_volume(system)?);
+    let parts = [(root.as_ref(), system.root_size), (boot.as_ref(), boot.size())];
     let of = |(disk, size): (&dyn Disk, Bytes)| {
         let mut hash = Sha256::new();
         build::each(disk, size, |bytes| {
@@ -68,8 +68,8 @@ pub fn write(system: &System, list: &List, sign: &Path, path: &Path, replace: bo
         version: env!("CARGO_PKG_VERSION").into(),
         snapshot: list.snapshot.clone(),
         release: system.release.clone(),
-        boot: of(parts[0])?,
-        root: of(parts[1])?,
+        root: of(parts[0])?,
+        boot: of(parts[1])?,
     };
     let head = slots::head(&manifest)?;
     let failed = |e| Error::io("cannot write", e).in_file(path);

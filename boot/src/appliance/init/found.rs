@@ -5,7 +5,7 @@ use super::drivers::Drivers;
 use super::{Order, disc};
 use landfall_image::partition::{self, TypeId};
 use landfall_image::{Bytes, Gate, Source};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -28,15 +28,18 @@ pub struct Boot {
     pub esp: Option<PathBuf>,
     /// The partition of the state on that disk. A disc has none: its state is on a data disk, which may come later.
     pub state: Option<PathBuf>,
-    /// The root's partition of the other slot, where there is one.
-    pub other: Option<PathBuf>,
-    /// The kernel's partition of the other slot, where there is one.
+    /// The partition of the other slot's root, where there is one.
+    pub other_root: Option<PathBuf>,
+    /// The partition of the other slot's kernel, where there is one.
     pub other_boot: Option<PathBuf>,
     /// Other disks with a root of the appliance's, which were not taken.
     pub doubles: Vec<PathBuf>,
     /// What did not work and can be lived with.
     pub trouble: Vec<String>,
 }
+
+/// A partition's type, its name in the table, and its device.
+pub type Partition = (uuid::Uuid, String, PathBuf);
 
 /// A disk with what it holds of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +48,10 @@ pub struct Disk {
     pub device: PathBuf,
     /// Its size.
     pub size: Bytes,
-    /// Partitions by their type, each with its device, in the table's order.
-    pub partitions: Vec<(uuid::Uuid, String, PathBuf)>,
+    /// The GUID of its table, empty where it has none.
+    pub id: String,
+    /// In the table's order.
+    pub partitions: Vec<Partition>,
     /// Why its table could not be read.
     pub trouble: Option<String>,
 }
@@ -94,22 +99,24 @@ pub(super) fn look(order: &Order) -> Seen {
 }
 
 fn disk(name: &str, device: PathBuf, size: Bytes) -> Disk {
-    let read = || -> crate::Result<Vec<(uuid::Uuid, String, PathBuf)>> {
+    let read = || -> crate::Result<(String, Vec<Partition>)> {
         let layer = landfall_image::raw::open(Source::open(&device)?, &Gate::own_folder())?;
-        let Some(table) = partition::read(layer.disk.as_ref())? else { return Ok(Vec::new()) };
-        Ok(table
+        let Some(table) = partition::read(layer.disk.as_ref())? else { return Ok(Default::default()) };
+        let partitions = table
             .entries
             .iter()
             .filter_map(|entry| match entry.kind {
                 TypeId::Gpt(kind) => Some((kind, entry.name.clone(), partition_device(name, entry.number))),
                 TypeId::Mbr(_) => None,
             })
-            .collect())
+            .collect();
+        Ok((table.disk_id, partitions))
     };
-    match read() {
-        Ok(partitions) => Disk { device, size, partitions, trouble: None },
-        Err(error) => Disk { device, size, partitions: Vec::new(), trouble: Some(error.to_string()) },
-    }
+    let ((id, partitions), trouble) = match read() {
+        Ok(read) => (read, None),
+        Err(error) => (Default::default(), Some(error.to_string())),
+    };
+    Disk { device, size, id, partitions, trouble }
 }
 
 /// `/dev/sda1`, but `/dev/nvme0n1p1`: the kernel puts a `p` behind a name that ends with a digit.
@@ -124,7 +131,7 @@ impl Disk {
     }
 
     fn named(&self, wanted: uuid::Uuid, name: &str) -> Option<PathBuf> {
-        let is_it = |(kind, own, _): &&(uuid::Uuid, String, PathBuf)| *kind == wanted && own == name;
+        let is_it = |(kind, own, _): &&Partition| *kind == wanted && own == name;
         self.partitions.iter().find(is_it).map(|(_, _, device)| device.clone())
     }
 
@@ -134,8 +141,9 @@ impl Disk {
 }
 
 impl Seen {
-    /// The system that the loader asks for, where it is there.
-    pub(super) fn root(&self, order: &Order) -> Option<Boot> {
+    /// The system that the loader asks for, on each disk that has it, the best first. Where the loader names a disk, another one counts for
+    /// those only who have `waited` for that.
+    pub(super) fn roots(&self, order: &Order, waited: bool) -> Vec<Boot> {
         let nothing = Boot {
             slot: order.slot,
             trial: order.trial,
@@ -144,7 +152,7 @@ impl Seen {
             system: PathBuf::new(),
             esp: None,
             state: None,
-            other: None,
+            other_root: None,
             other_boot: None,
             doubles: Vec::new(),
             trouble: Vec::new(),
@@ -152,23 +160,38 @@ impl Seen {
         let Some(slot) = order.slot else {
             let is_wanted = |name: &str| order.disc.as_ref().is_none_or(|wanted| wanted == name);
             let mut discs = self.discs.iter().filter(|(_, name)| is_wanted(name)).map(|(device, _)| device);
-            let device = discs.next()?;
+            let Some(device) = discs.next() else { return Vec::new() };
             let doubles = discs.cloned().collect();
-            return Some(Boot { root: device.clone(), system: device.clone(), doubles, ..nothing });
+            return vec![Boot { root: device.clone(), system: device.clone(), doubles, ..nothing }];
         };
-        let mut with_root =
-            self.disks.iter().filter(|disk| disk.root(slot).is_some_and(|root| root.exists()));
-        let disk = with_root.next()?;
-        Some(Boot {
-            root: disk.root(slot)?,
+        let is_named =
+            |disk: &Disk| order.disk.as_ref().is_none_or(|wanted| disk.id.eq_ignore_ascii_case(wanted));
+        let mut disks: Vec<(&Disk, PathBuf)> = self
+            .disks
+            .iter()
+            .filter_map(|disk| Some((disk, disk.root(slot).filter(|root| root.exists())?)))
+            .collect();
+        // Those of one kind stay in the order of their names.
+        disks.sort_by_key(|(disk, _)| !is_named(disk));
+        if !waited && disks.first().is_some_and(|(disk, _)| !is_named(disk)) {
+            return Vec::new();
+        }
+        let boot = |(disk, root): &(&Disk, PathBuf)| Boot {
+            root: root.clone(),
             system: disk.device.clone(),
             esp: disk.of_type(layout::ESP),
             state: disk.of_type(layout::STATE),
-            other: disk.root(slot.other()),
+            other_root: disk.root(slot.other()),
             other_boot: disk.named(layout::BOOT, slot.other().boot_name()),
-            doubles: with_root.map(|disk| disk.device.clone()).collect(),
-            ..nothing
-        })
+            doubles: disks
+                .iter()
+                .map(|(other, _)| &other.device)
+                .filter(|other| **other != disk.device)
+                .cloned()
+                .collect(),
+            ..nothing.clone()
+        };
+        disks.iter().map(boot).collect()
     }
 
     /// What a person is told who waits.
@@ -213,41 +236,113 @@ pub(super) fn mount_root(boot: Boot, at: &str) -> io::Result<Boot> {
     let flags = MountFlags::RDONLY | MountFlags::NODEV;
     mount(&boot.root, at, "squashfs", flags, None)
         .map_err(|e| io::Error::other(format!("cannot mount {}: {e}", boot.root.display())))?;
-    Ok(boot)
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    match is_for(Path::new(at), &release) {
+        true => Ok(boot),
+        false => {
+            let _ = unmount(at, UnmountFlags::DETACH);
+            Err(io::Error::other(format!("{} has no drivers for Linux {release}", boot.root.display())))
+        }
+    }
+}
+
+/// True where the root in this folder is of the system whose kernel runs: without its drivers there are no network and no state.
+fn is_for(root: &Path, release: &str) -> bool {
+    root.join("usr/lib/modules").join(release).is_dir()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn disk(device: &str, partitions: &[(uuid::Uuid, &str)]) -> Disk {
-        let partitions =
-            partitions.iter().map(|(kind, name)| (*kind, (*name).to_owned(), PathBuf::from("/dev/null")));
-        Disk { device: device.into(), size: Bytes::gib(3), partitions: partitions.collect(), trouble: None }
+    const NAMED: &str = "5c6f752f-5d36-87d3-9d3e-7efc468a29f8";
+
+    /// Its partitions are files of a folder.
+    fn disk(folder: &Path, device: &str, id: &str, partitions: &[(uuid::Uuid, &str)]) -> Disk {
+        let partition = |(kind, name): &(uuid::Uuid, &str)| {
+            let file = folder.join(format!("{device}-{name}"));
+            fs::write(&file, "").unwrap();
+            (*kind, (*name).to_owned(), file)
+        };
+        Disk {
+            device: Path::new("/dev").join(device),
+            size: Bytes::gib(3),
+            id: id.into(),
+            partitions: partitions.iter().map(partition).collect(),
+            trouble: None,
+        }
+    }
+
+    fn order(slot: Slot, disk: Option<&str>) -> Order {
+        Order { slot: Some(slot), disk: disk.map(str::to_owned), disc: None, trial: true, fallback: false }
+    }
+
+    fn ours() -> Vec<(uuid::Uuid, &'static str)> {
+        layout::PARTITIONS.iter().map(|partition| (partition.kind, partition.name)).collect()
     }
 
     #[test]
     fn the_system_is_known_by_its_types() {
-        let ours = [
-            (layout::ESP, "esp"),
-            (layout::BOOT, "landfall-boot-a"),
-            (layout::ROOT, "landfall-root-a"),
-            (layout::ROOT, "landfall-root-b"),
-            (layout::STATE, "state"),
-        ];
-        let other = disk("/dev/sda", &[(layout::ESP, "landfall-root-a"), (layout::VAULT, "landfall-root-a")]);
-        let seen =
-            Seen { disks: vec![other, disk("/dev/sdb", &ours), disk("/dev/sdc", &ours)], ..Seen::default() };
-        let order = Order { slot: Some(Slot::B), disc: None, trial: true, fallback: false };
-        let boot = seen.root(&order).unwrap();
-        assert_eq!((boot.system.as_path(), boot.doubles.len()), (Path::new("/dev/sdb"), 1));
-        assert!(boot.trial && boot.esp.is_some() && boot.state.is_some() && boot.other.is_some());
-        assert!(boot.other_boot.is_some(), "A's");
-        let of_a = Order { slot: Some(Slot::A), ..order.clone() };
-        assert_eq!(seen.root(&of_a).unwrap().other_boot, None, "B has none here");
-        assert!(Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() }.root(&order).is_none());
-        let lines = Seen::default().explain(&order, &Drivers::default());
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| Some(dir.path().join(name));
+        let no_system = disk(
+            dir.path(),
+            "sda",
+            "",
+            &[(layout::ESP, "landfall-root-a"), (layout::VAULT, "landfall-root-b")],
+        );
+        let without_boot: Vec<_> = ours().into_iter().filter(|(kind, _)| *kind != layout::BOOT).collect();
+        let disks =
+            vec![no_system, disk(dir.path(), "sdb", "", &ours()), disk(dir.path(), "sdc", "", &without_boot)];
+        let seen = Seen { disks, ..Seen::default() };
+        let [first, second] = &seen.roots(&order(Slot::B, None), false)[..] else { panic!("not two") };
+        assert_eq!(
+            (first.system.as_path(), &first.doubles[..]),
+            (Path::new("/dev/sdb"), &["/dev/sdc".into()][..])
+        );
+        assert_eq!(Some(first.root.clone()), file("sdb-landfall-root-b"));
+        assert_eq!(first.other_root, file("sdb-landfall-root-a"));
+        assert_eq!(first.other_boot, file("sdb-landfall-boot-a"));
+        assert_eq!(first.esp, file("sdb-EFI system"));
+        assert_eq!(first.state, file("sdb-landfall-state"));
+        assert!(first.trial);
+        assert_eq!((second.system.as_path(), &second.other_boot), (Path::new("/dev/sdc"), &None));
+        assert!(
+            Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() }
+                .roots(&order(Slot::B, None), true)
+                .is_empty()
+        );
+        let lines = Seen::default().explain(&order(Slot::B, None), &Drivers::default());
         assert!(lines[0].contains("landfall-root-b") && lines[1].contains("none"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_disk_of_the_loader_comes_before_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |names: &[(&str, &str)]| Seen {
+            disks: names.iter().map(|(name, id)| disk(dir.path(), name, id, &ours())).collect(),
+            ..Seen::default()
+        };
+        let systems = |seen: &Seen, waited| -> Vec<PathBuf> {
+            let found = seen.roots(&order(Slot::A, Some(NAMED)), waited);
+            found.into_iter().map(|boot| boot.system).collect()
+        };
+        let upper = NAMED.to_ascii_uppercase();
+        let both = of(&[("sda", "another"), ("sdb", &upper)]);
+        for waited in [false, true] {
+            assert_eq!(systems(&both, waited), [Path::new("/dev/sdb"), Path::new("/dev/sda")]);
+        }
+        // It may come late; and a table's GUID may have been changed by whoever deployed it.
+        let other = of(&[("sda", "another")]);
+        assert!(systems(&other, false).is_empty());
+        assert_eq!(systems(&other, true), [Path::new("/dev/sda")]);
+    }
+
+    #[test]
+    fn a_root_of_another_kernel_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("usr/lib/modules/6.12-1")).unwrap();
+        assert!(is_for(dir.path(), "6.12-1") && !is_for(dir.path(), "6.12-2"));
     }
 
     #[test]
@@ -260,16 +355,17 @@ mod tests {
         };
         let order = |name: Option<&str>| Order {
             slot: None,
+            disk: None,
             disc: name.map(str::to_owned),
             trial: false,
             fallback: false,
         };
-        let boot = seen.root(&order(Some("LANDFALL_NEW"))).unwrap();
+        let boot = seen.roots(&order(Some("LANDFALL_NEW")), false).remove(0);
         assert_eq!((boot.system.as_path(), boot.state), (Path::new("/dev/sdb"), None));
         assert_eq!(boot.doubles, [Path::new("/dev/sr2")]);
-        assert_eq!(seen.root(&order(None)).unwrap().root, Path::new("/dev/sr0"));
+        assert_eq!(seen.roots(&order(None), false)[0].root, Path::new("/dev/sr0"));
         let missing = order(Some("LANDFALL_X"));
-        assert!(seen.root(&missing).is_none());
+        assert!(seen.roots(&missing, true).is_empty());
         let lines = seen.explain(&missing, &Drivers::default()).join("\n");
         assert!(
             lines.contains("the disc LANDFALL_X") && lines.contains("/dev/sr1 a drive with no disc"),

@@ -23,7 +23,7 @@ pub use whole::{LIBRARIES, PROGRAMS};
 use super::initrd;
 use super::layout::Slot;
 use drivers::Drivers;
-use rustix::mount::{MountFlags, mount, mount_move};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -41,6 +41,8 @@ const NEXT: &str = "/usr/lib/systemd/systemd";
 const PAUSE: Duration = Duration::from_millis(20);
 /// After this a person is told what is missing, and a trial is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The disk that the loader names is waited for this long where another one has a system, too.
+const FOR_THE_NAMED: Duration = Duration::from_secs(5);
 /// Between two lines to that person.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -92,11 +94,12 @@ fn start() -> io::Result<Never> {
     let mut drivers = Drivers::read(&fs::read_to_string(initrd::LIST)?);
     let began = Instant::now();
     let mut told = began;
-    let boot = loop {
+    let roots = loop {
         drivers.load_wanted();
         let seen = found::look(&order);
-        if let Some(boot) = seen.root(&order) {
-            break boot;
+        let roots = seen.roots(&order, began.elapsed() > FOR_THE_NAMED);
+        if !roots.is_empty() {
+            break roots;
         }
         if told.elapsed() > if told == began { PATIENCE } else { AGAIN } {
             told = Instant::now();
@@ -110,18 +113,12 @@ fn start() -> io::Result<Never> {
         }
         std::thread::sleep(PAUSE);
     };
-    let (slot, esp) = (boot.slot.filter(|_| !boot.trial), boot.esp.clone());
-    let mounted = found::mount_root(boot, "/new").and_then(|boot| {
-        // A disc has no other system.
-        if boot.slot.is_some() {
-            whole::read(Path::new("/new"))?;
-        }
-        Ok(boot)
-    });
-    let mut boot = match mounted {
+    let usual = order.slot.filter(|_| !order.trial);
+    let esp = roots.iter().find_map(|boot| boot.esp.clone());
+    let mut boot = match first_whole(roots) {
         Ok(boot) => boot,
         Err(error) => {
-            if let (Some(slot), Some(esp)) = (slot, esp) {
+            if let (Some(slot), Some(esp)) = (usual, esp) {
                 say(&match other::ask(&esp, slot) {
                     Ok(()) => {
                         format!("landfall: slot {} cannot be read: the other one is tried next", slot.name())
@@ -137,6 +134,28 @@ fn start() -> io::Result<Never> {
     machine_id();
     fs::write(BOOT_FILE, serde_json::to_vec_pretty(&boot).map_err(io::Error::other)?)?;
     hand_over()
+}
+
+/// Mounts the first of the roots that can be read.
+fn first_whole(roots: Vec<Boot>) -> io::Result<Boot> {
+    let mut failed = Vec::new();
+    for boot in roots {
+        let whole = found::mount_root(boot, "/new").and_then(|boot| {
+            // A disc has no other system.
+            if boot.slot.is_some()
+                && let Err(error) = whole::read(Path::new("/new"))
+            {
+                let _ = unmount("/new", UnmountFlags::DETACH);
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", boot.root.display())));
+            }
+            Ok(boot)
+        });
+        match whole {
+            Ok(boot) => return Ok(Boot { trouble: [boot.trouble, failed].concat(), ..boot }),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    Err(io::Error::other(failed.join("; ")))
 }
 
 /// The machine's id, the same at every start, so that its logs are found again: of the id that the hypervisor gave it. Where that is none,
@@ -162,6 +181,8 @@ fn machine_id() {
 pub struct Order {
     /// Which system; `None` for that of a disc.
     slot: Option<Slot>,
+    /// The GUID of the disk's table.
+    disk: Option<String>,
     /// The disc's name.
     disc: Option<String>,
     /// True where the system is being tried.
@@ -180,6 +201,7 @@ impl Order {
                 Some("cd") => None,
                 name => Some(name.and_then(Slot::of).unwrap_or(Slot::A)),
             },
+            disk: value("landfall.disk").map(str::to_owned),
             disc: value("landfall.disc").map(str::to_owned),
             trial: value("landfall.trial") == Some("yes"),
             fallback: value("landfall.fallback") == Some("yes"),
@@ -213,12 +235,18 @@ mod tests {
     fn the_loader_is_understood() {
         let order = |line: &str| Order::of(line);
         assert_eq!(
-            order("BOOT_IMAGE=/x landfall.slot=b landfall.trial=yes quiet"),
-            Order { slot: Some(Slot::B), disc: None, trial: true, fallback: false }
+            order("BOOT_IMAGE=/x landfall.slot=b landfall.disk=5c6f landfall.trial=yes quiet"),
+            Order {
+                slot: Some(Slot::B),
+                disk: Some("5c6f".into()),
+                disc: None,
+                trial: true,
+                fallback: false
+            }
         );
         assert_eq!(
             order("landfall.slot=cd landfall.disc=LANDFALL_7"),
-            Order { slot: None, disc: Some("LANDFALL_7".into()), trial: false, fallback: false }
+            Order { slot: None, disk: None, disc: Some("LANDFALL_7".into()), trial: false, fallback: false }
         );
         assert_eq!(order("quiet").slot, Some(Slot::A));
     }
