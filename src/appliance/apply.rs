@@ -228,6 +228,8 @@ mod tests {
                 "90-landfall-dhcp.network"
             ]
         );
+        // As of settings before these, whose cards were there.
+        fs::write(at(root, UNITS).join(OTHERS_UNUSED), "").unwrap();
         assert_eq!(names(root, RUN), ["localtime", "resolv.conf", "ssh"]);
         assert!(text(&at(root, RUN).join("resolv.conf")).ends_with("nameserver 10.0.0.53\n"));
         assert_eq!(text(&at(root, RUN).join("ssh/authorized_keys")), format!("{key}\n"));

@@ -241,7 +241,13 @@ fn partition<'a>(boot: &Boot, device: Option<&'a PathBuf>, name: &str) -> Result
 const BEGINNING: usize = 64 << 10;
 
 /// Puts a system onto a slot's partitions. At no moment is there a boot volume that can be read, and not its whole system.
-fn replace(root: &Path, volume: &Path, manifest: &Manifest, update: &mut dyn Read) -> Result<()> {
+fn replace(
+    root: &Path,
+    volume: &Path,
+    manifest: &Manifest,
+    update: &mut dyn Read,
+    read_back: &dyn Fn(&Path, &Part) -> Result<()>,
+) -> Result<()> {
     let open = |path: &Path| {
         let opened = File::options().write(true).open(path);
         opened.map_err(|e| Error::io("cannot write the new system", e).in_file(path))
@@ -296,7 +302,7 @@ pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: 
     // From here on the other slot is not what it was: it must not be tried.
     Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial: None })?;
     let _ = fs::remove_file(places::NEXT);
-    replace(root, volume, &manifest, update)?;
+    replace(root, volume, &manifest, update, &read_back)?;
     let trial = Some(Trial { slot: other, tried: false, instead: false });
     Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial })?;
     Ok(manifest)
@@ -502,23 +508,35 @@ mod tests {
                 fs::write(&volume, bytes(4, 3 * STEP)).unwrap();
             };
             let begins = || fs::read(&volume).unwrap()[..BEGINNING].iter().any(|byte| *byte != 0);
+            let replace = |update: &mut dyn Read| replace(&root, &volume, &manifest, update, &read_back);
             for cut in [0, 1, STEP, 2 * STEP + 5, 2 * STEP + 6, update.len() - 1] {
                 old();
                 assert!(begins());
-                let error = replace(&root, &volume, &manifest, &mut Fails(&update[..cut])).unwrap_err();
+                let error = replace(&mut Fails(&update[..cut])).unwrap_err();
                 assert_eq!(error.kind(), Kind::Io);
                 assert!(!begins(), "cut at {cut}");
                 let mut damaged = update.clone();
                 damaged[cut] ^= 1;
                 old();
-                let error = replace(&root, &volume, &manifest, &mut &damaged[..]).unwrap_err();
+                let error = replace(&mut &damaged[..]).unwrap_err();
                 assert_eq!(error.kind(), Kind::Corrupt);
                 assert!(!begins(), "damaged at {cut}");
             }
             old();
-            replace(&root, &volume, &manifest, &mut &update[..]).unwrap();
+            replace(&mut &update[..]).unwrap();
             assert!(fs::read(&root).unwrap().starts_with(&new_root));
             assert!(fs::read(&volume).unwrap().starts_with(&new_volume));
+
+            // A disk that does not keep what is written.
+            for bad in [&root, &volume] {
+                old();
+                let read_back = |path: &Path, part: &Part| match path == bad {
+                    true => Err(Error::refused("reads otherwise")),
+                    false => super::read_back(path, part),
+                };
+                super::replace(&root, &volume, &manifest, &mut &update[..], &read_back).unwrap_err();
+                assert!(!begins(), "{} does not read back", bad.display());
+            }
         }
     }
 }
