@@ -24,7 +24,7 @@ pub const TRIALS: &str = "/run/landfall-trial/trial.sock";
 pub const SERVICE_MORE: &str = "/var/lib/landfall-appliance/landfall.toml";
 /// The service's file as it last could be used.
 pub const SERVICE_LAST: &str = "/var/lib/landfall-appliance/service-file.last";
-/// Where the partition of the loaders is mounted while it is written to.
+/// Where the partition of the loaders is mounted while the loader's word is read or written.
 pub const ESP: &str = "/run/landfall-appliance/esp";
 /// Where a medium with settings is mounted while it is read.
 pub const MEDIUM: &str = "/run/landfall-appliance/medium";

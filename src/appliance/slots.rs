@@ -6,9 +6,9 @@
 //! "LANDFALL-UPDATE1" | length of the manifest u32 LE | manifest (JSON) | signature 64 (Ed25519, RFC 8032)
 //!   root | boot volume, in the lengths and with the SHA-256 that the manifest says
 //! ```
-//! The signature is over everything before it, and is looked at before anything else is believed. Then, in the slot that does not run: the
-//! boot volume's beginning is erased, the root is written and read back, and the boot volume, its beginning last. So a boot volume that
-//! can be read belongs to a whole system, whatever starts it. The loader's word comes after that, in one sector: power may be lost at any
+//! The signature is over everything before it, and is looked at before anything else is believed; then the digests, before anything is written. Then, in the slot that does not run: the
+//! boot volume's descriptors are erased, the root is written and read back, and the boot volume, its descriptors last. So a boot volume
+//! that can be read belongs to a whole system, whatever starts it. The loader's word comes after that, in one sector: power may be lost at any
 //! moment, until then the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
 //!
 //! Deliberately absent: updates of shim and GRUB, which no slot holds: a new image has them; and fetching anything from a network.
@@ -18,14 +18,16 @@ use landfall_boot::appliance::init::Boot;
 use landfall_boot::appliance::layout::{self, Choice, Slot, Trial};
 use landfall_image::{Bytes, Error, FileOffset, Result};
 use ring::signature::{ED25519, UnparsedPublicKey};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// How an update begins.
 pub const MAGIC: &[u8; 16] = b"LANDFALL-UPDATE1";
@@ -144,6 +146,16 @@ fn copy(update: &mut dyn Read, part: &Part, mut each: impl FnMut(&[u8]) -> Resul
     same(&hash.finalize(), part)
 }
 
+/// Refuses an update that is not what its manifest says: the system that it would be written over may be the one that is needed next.
+fn verify(update: &mut (impl Read + Seek), manifest: &Manifest) -> Result<()> {
+    let failed = |e| Error::io("cannot read the update", e);
+    let at = update.stream_position().map_err(failed)?;
+    copy(update, &manifest.root, |_| Ok(()))?;
+    copy(update, &manifest.boot, |_| Ok(()))?;
+    update.seek(SeekFrom::Start(at)).map_err(failed)?;
+    Ok(())
+}
+
 fn same(digest: &[u8], part: &Part) -> Result<()> {
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     match digest == part.sha256 {
@@ -158,6 +170,8 @@ fn same(digest: &[u8], part: &Part) -> Result<()> {
 /// The ESP, mounted for as long as the loader's word is read or written.
 pub struct Esp {
     at: PathBuf,
+    /// Held as long: who writes and who reads come one after the other.
+    _one_at_a_time: File,
 }
 
 /// What it is mounted for. For writing, the kernel marks the file system as in use until it is unmounted.
@@ -179,13 +193,15 @@ impl Esp {
         let failed =
             |e: std::io::Error| Error::io("cannot mount the partition of the loaders", e).in_file(device);
         fs::create_dir_all(&at).map_err(failed)?;
+        let lock = File::create(at.with_extension("lock")).map_err(failed)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
         let mut flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
         if purpose == For::Reading {
             flags |= MountFlags::RDONLY;
         }
         mount(device, &at, "vfat", flags, Some(c"umask=0077,iocharset=ascii,errors=remount-ro"))
             .map_err(|e| failed(e.into()))?;
-        Ok(Esp { at })
+        Ok(Esp { at, _one_at_a_time: lock })
     }
 
     fn environment(&self) -> PathBuf {
@@ -199,8 +215,10 @@ impl Esp {
         Choice::parse(&bytes).map_err(|e| e.in_file(&path))
     }
 
-    /// Changes the loader's word, in its place: the loader finds it by where it lies.
-    fn choose(&self, choice: &Choice) -> Result<()> {
+    /// Changes the loader's word, in its place: the loader finds it by where it lies. Whose word it is stays, and is said from now on.
+    fn choose(&self, slot: Slot, trial: Option<Trial>) -> Result<()> {
+        let deployment = self.choice().ok().and_then(|choice| choice.deployment);
+        let choice = Choice { slot, trial, deployment: deployment.or_else(|| Some(Uuid::new_v4())) };
         let path = self.environment();
         let failed = |e| Error::io("cannot write", e).in_file(&path);
         let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -237,8 +255,9 @@ fn partition<'a>(boot: &Boot, device: Option<&'a PathBuf>, name: &str) -> Result
     })
 }
 
-/// Of a boot volume: without its descriptors, from 32 KiB on (ECMA-119, 6.7.1), no loader finds anything on it.
-const BEGINNING: usize = 64 << 10;
+/// The descriptors of a boot volume, in bytes of it: from its sector 16 on (ECMA-119, 6.7.1). Without them no loader finds anything on it, and what
+/// a loader needs of them (the mark and the root's place, ECMA-119, 8.4) is in one sector of a disk, which is written whole or not at all.
+const DESCRIPTORS: Range<usize> = (32 << 10)..(36 << 10);
 
 /// Puts a system onto a slot's partitions. At no moment is there a boot volume that can be read, and not its whole system.
 fn replace(
@@ -257,11 +276,14 @@ fn replace(
         let path = path.to_owned();
         move |e| Error::io("cannot write the new system", e).in_file(&path)
     };
-    let begin = |bytes: &[u8]| {
-        volume_file.write_all_at(bytes, 0).and_then(|()| volume_file.sync_all()).map_err(failed(volume))
+    let describe = |bytes: &[u8]| {
+        volume_file
+            .write_all_at(bytes, DESCRIPTORS.start as u64)
+            .and_then(|()| volume_file.sync_all())
+            .map_err(failed(volume))
     };
-    let erased = [0; BEGINNING];
-    begin(&erased)?;
+    let erased = [0; DESCRIPTORS.end - DESCRIPTORS.start];
+    describe(&erased)?;
 
     let mut at = 0;
     copy(update, &manifest.root, |bytes| {
@@ -272,39 +294,49 @@ fn replace(
     root_file.sync_all().map_err(failed(root))?;
     read_back(root, &manifest.root)?;
 
-    let (mut at, mut beginning) = (0, Vec::new());
+    let (mut at, mut descriptors) = (0, Vec::new());
     copy(update, &manifest.boot, |bytes| {
-        let held = bytes.len().min(BEGINNING - beginning.len());
-        let (first, rest) = bytes.split_at(held);
-        beginning.extend_from_slice(first);
-        volume_file.write_all_at(rest, at + held as u64).map_err(failed(volume))?;
-        at += bytes.len() as u64;
+        let until = |end: usize| end.saturating_sub(at).min(bytes.len());
+        let (before, rest) = bytes.split_at(until(DESCRIPTORS.start));
+        let (held, after) = rest.split_at(until(DESCRIPTORS.end) - before.len());
+        descriptors.extend_from_slice(held);
+        volume_file
+            .write_all_at(before, at as u64)
+            .and_then(|()| volume_file.write_all_at(after, (at + before.len() + held.len()) as u64))
+            .map_err(failed(volume))?;
+        at += bytes.len();
         Ok(())
     })?;
     volume_file.sync_all().map_err(failed(volume))?;
-    begin(&beginning)?;
+    describe(&descriptors)?;
     read_back(volume, &manifest.boot).inspect_err(|_| {
-        let _ = begin(&erased);
+        let _ = describe(&erased);
     })
 }
 
 /// Puts an update into the slot that does not run, to be tried at the next start.
 ///
 /// # Errors
-/// `Refused` and `Corrupt` before anything is written that counts; `Io`.
-pub fn install(boot: &Boot, update: &mut dyn Read, key: Option<&[u8]>, running: &str) -> Result<Manifest> {
+/// `Refused` and `Corrupt` before anything is written; `Io`.
+pub fn install(
+    boot: &Boot,
+    update: &mut (impl Read + Seek),
+    key: Option<&[u8]>,
+    running: &str,
+) -> Result<Manifest> {
     let manifest = manifest(update, key)?;
     check(&manifest, running)?;
+    verify(update, &manifest)?;
     let slot = boot.slot.ok_or_else(is_disc)?;
     let other = slot.other();
     let root = partition(boot, boot.other_root.as_ref(), other.root_name())?;
     let volume = partition(boot, boot.other_boot.as_ref(), other.boot_name())?;
     // From here on the other slot is not what it was: it must not be tried.
-    Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial: None })?;
+    Esp::mount(boot, For::Writing)?.choose(slot, None)?;
     let _ = fs::remove_file(places::NEXT);
     replace(root, volume, &manifest, update, &read_back)?;
     let trial = Some(Trial { slot: other, tried: false, instead: false });
-    Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial })?;
+    Esp::mount(boot, For::Writing)?.choose(slot, trial)?;
     Ok(manifest)
 }
 
@@ -329,7 +361,7 @@ pub enum Came {
 /// `Io`
 pub fn confirm(boot: &Boot) -> Result<Came> {
     let (Some(slot), true) = (boot.slot, boot.esp.is_some()) else { return Ok(Came::Nothing) };
-    let settle = || Esp::mount(boot, For::Writing)?.choose(&Choice { slot, trial: None });
+    let settle = || Esp::mount(boot, For::Writing)?.choose(slot, None);
     let read = Esp::mount(boot, For::Reading)?.choice();
     let choice = match read {
         Ok(choice) => choice,
@@ -341,9 +373,13 @@ pub fn confirm(boot: &Boot) -> Result<Came> {
         }
     };
     let came = became(&choice, slot);
-    // One that was not tried stays chosen, for the next start.
-    if !matches!(came, Came::Nothing | Came::NotTried(_)) {
-        settle()?;
+    match came {
+        // One that was not tried stays chosen, for the next start.
+        Came::Nothing | Came::NotTried(_) if choice.deployment.is_some() => {}
+        Came::Nothing | Came::NotTried(_) => {
+            Esp::mount(boot, For::Writing)?.choose(choice.slot, choice.trial)?;
+        }
+        _ => settle()?,
     }
     Ok(came)
 }
@@ -442,7 +478,7 @@ mod tests {
     fn what_became_of_an_update_is_read_from_the_loaders_word() {
         let word = |slot, trial: Option<(Slot, bool, bool)>| {
             let trial = trial.map(|(slot, tried, instead)| Trial { slot, tried, instead });
-            Choice::parse(&Choice { slot, trial }.render()).unwrap()
+            Choice::parse(&Choice { slot, trial, deployment: None }.render()).unwrap()
         };
         let (a, b) = (Slot::A, Slot::B);
         assert_eq!(became(&word(a, None), a), Came::Nothing);
@@ -494,7 +530,7 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
-        for volume_len in [BEGINNING / 2, BEGINNING, STEP + BEGINNING + 17] {
+        for volume_len in [DESCRIPTORS.end, DESCRIPTORS.end + 1, STEP + DESCRIPTORS.end + 17] {
             let (new_root, new_volume) = (bytes(1, 2 * STEP + 5), bytes(2, volume_len));
             let part = |bytes: &[u8]| Part {
                 size: Bytes(bytes.len() as u64),
@@ -507,7 +543,7 @@ mod tests {
                 fs::write(&root, bytes(3, 4 * STEP)).unwrap();
                 fs::write(&volume, bytes(4, 3 * STEP)).unwrap();
             };
-            let begins = || fs::read(&volume).unwrap()[..BEGINNING].iter().any(|byte| *byte != 0);
+            let begins = || fs::read(&volume).unwrap()[DESCRIPTORS].iter().any(|byte| *byte != 0);
             let replace = |update: &mut dyn Read| replace(&root, &volume, &manifest, update, &read_back);
             for cut in [0, 1, STEP, 2 * STEP + 5, 2 * STEP + 6, update.len() - 1] {
                 old();
@@ -522,6 +558,17 @@ mod tests {
                 assert_eq!(error.kind(), Kind::Corrupt);
                 assert!(!begins(), "damaged at {cut}");
             }
+            // Before anything is written.
+            let sent = [&b"head"[..], &update[..]].concat();
+            let read = |update: &[u8]| {
+                let mut update = std::io::Cursor::new(update);
+                update.set_position(4);
+                super::verify(&mut update, &manifest).map(|()| update.position())
+            };
+            assert_eq!(read(&sent).unwrap(), 4);
+            assert_eq!(read(&sent[..sent.len() - 1]).unwrap_err().kind(), Kind::Corrupt);
+            let end = sent.len() - 1;
+            assert_eq!(read(&[&sent[..end], &[!sent[end]]].concat()).unwrap_err().kind(), Kind::Corrupt);
             old();
             replace(&mut &update[..]).unwrap();
             assert!(fs::read(&root).unwrap().starts_with(&new_root));

@@ -386,6 +386,8 @@ pub fn confirm() -> Result<()> {
     }
     match confirmed {
         Ok(Came::Nothing) => {}
+        // Installed since this start.
+        Ok(Came::NotTried(_)) if Path::new(places::NEXT).exists() => {}
         Ok(Came::Again) => found.push(Problem::new(
             "this system could not be read at the start before, and there is no other one that starts",
             "The disk may be failing: its messages are in the support bundle. Deploy the appliance anew, and attach the data disk to it.",

@@ -61,7 +61,7 @@ pub fn prepare(boot: &Boot) -> Result<()> {
                 disk.display(),
                 boot.system.display()
             ),
-            "Detach it: which of the two starts is up to chance.",
+            "Detach it: the firmware may start that one the next time.",
         )
     }));
     let partition = match (&boot.state, boot.slot) {

@@ -19,7 +19,8 @@
 //! it. What it keeps lies on the data disk, which has two partitions then: STATE, then VAULT.
 //!
 //! **The loader's word.** `grubenv` (1,024 bytes, GRUB's format) holds `slot` (`a` or `b`: what is started), `trial` (a slot to be
-//! tried) and `tries` (`1`: not tried yet). GRUB sets `tries` to `0` before it starts a trial; a system that has come up moves `slot` there and
+//! tried), `tries` (`1`: not tried yet) and `deployment` (made at the first start: all else is the same in two machines of one image; the
+//! kernel's command line has it, so that PID 1 takes the disk that the loader was read from). GRUB sets `tries` to `0` before it starts a trial; a system that has come up moves `slot` there and
 //! takes `trial` away. One that does not come up leaves `tries` at `0`, so that the next start takes the old slot.
 
 use crate::{Error, Result};
@@ -178,6 +179,8 @@ pub struct Choice {
     pub slot: Slot,
     /// A slot that is to be tried, and whether it has been.
     pub trial: Option<Trial>,
+    /// Which machine of the image's it is; `None` until it has come up once.
+    pub deployment: Option<Uuid>,
 }
 
 /// A slot that has not come up yet.
@@ -200,6 +203,9 @@ impl Choice {
             if trial.instead {
                 text.push_str("instead=yes\n");
             }
+        }
+        if let Some(deployment) = self.deployment {
+            text.push_str(&format!("deployment={deployment}\n"));
         }
         let mut bytes = text.into_bytes();
         bytes.resize(ENVIRONMENT_SIZE, b'#');
@@ -225,7 +231,8 @@ impl Choice {
                 instead: value("instead") == Some("yes"),
             }),
         };
-        Ok(Choice { slot, trial })
+        let deployment = value("deployment").and_then(|id| id.parse().ok());
+        Ok(Choice { slot, trial, deployment })
     }
 }
 
@@ -275,12 +282,12 @@ pub fn grub_configuration(medium: Medium<'_>) -> String {
             );
         }
     };
-    let known = format!(" landfall.disk={disk}");
+    let known = format!(" landfall.disk={disk} landfall.deployment=$deployment");
     // GRUB's `test` knows no empty comparison that all versions agree on: a letter stands before.
     format!(
         r#"set slot=a
 set instead=no
-load_env -f /landfall/grubenv slot trial tries instead
+load_env -f /landfall/grubenv slot trial tries instead deployment
 regexp --set=1:disk '^(.*),' "$root"
 if [ "x$slot" = "xb" ]; then
   set other=a
@@ -321,9 +328,17 @@ mod tests {
     #[test]
     fn the_loader_and_the_system_read_each_other() {
         for choice in [
-            Choice { slot: Slot::A, trial: None },
-            Choice { slot: Slot::B, trial: Some(Trial { slot: Slot::A, tried: false, instead: true }) },
-            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: true, instead: false }) },
+            Choice { slot: Slot::A, trial: None, deployment: None },
+            Choice {
+                slot: Slot::B,
+                trial: Some(Trial { slot: Slot::A, tried: false, instead: true }),
+                deployment: Some(Uuid::from_u128(7)),
+            },
+            Choice {
+                slot: Slot::A,
+                trial: Some(Trial { slot: Slot::B, tried: true, instead: false }),
+                deployment: None,
+            },
         ] {
             let bytes = choice.render();
             assert_eq!((bytes.len(), Choice::parse(&bytes).unwrap()), (ENVIRONMENT_SIZE, choice));
@@ -333,8 +348,12 @@ mod tests {
         let file = dir.path().join("grubenv");
         std::fs::write(
             &file,
-            Choice { slot: Slot::A, trial: Some(Trial { slot: Slot::B, tried: false, instead: false }) }
-                .render(),
+            Choice {
+                slot: Slot::A,
+                trial: Some(Trial { slot: Slot::B, tried: false, instead: false }),
+                deployment: Some(Uuid::from_u128(7)),
+            }
+            .render(),
         )
         .unwrap();
         let edit = |args: &[&str]| std::process::Command::new("grub-editenv").arg(&file).args(args).output();
@@ -342,10 +361,14 @@ mod tests {
             eprintln!("SKIPPED: the_loader_and_the_system_read_each_other: no grub-editenv here");
             return;
         };
-        assert_eq!(String::from_utf8_lossy(&list.stdout), "slot=a\ntrial=b\ntries=1\n");
+        assert_eq!(
+            String::from_utf8_lossy(&list.stdout),
+            "slot=a\ntrial=b\ntries=1\ndeployment=00000000-0000-0000-0000-000000000007\n"
+        );
         edit(&["set", "tries=0"]).unwrap();
         let choice = Choice::parse(&std::fs::read(&file).unwrap()).unwrap();
         assert_eq!(choice.trial, Some(Trial { slot: Slot::B, tried: true, instead: false }));
+        assert_eq!(choice.deployment, Some(Uuid::from_u128(7)));
         for bad in
             [&b""[..], b"slot=a\n", b"# GRUB Environment Block\n###", b"# GRUB Environment Block\nslot=c\n"]
         {

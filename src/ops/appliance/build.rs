@@ -308,14 +308,15 @@ fn esp(system: &System, range: GuestRange, disk: Uuid) -> Result<Arc<dyn Disk>> 
         time: system.time,
     })?;
     let config = |rest: &str| format!("configfile {rest}\n").into_bytes();
-    let choice = Choice { slot: Slot::A, trial: None };
+    let choice = Choice { slot: Slot::A, trial: None, deployment: None };
     for (path, content) in [
+        // At the beginning: who looks for it without a driver for the file system finds it soon.
+        (layout::ENVIRONMENT, choice.render()),
         ("EFI/BOOT/BOOTX64.EFI", system.loaders.shim.clone()),
         ("EFI/BOOT/grubx64.efi", system.loaders.grub.clone()),
         ("EFI/debian/grub.cfg", config("/landfall/grub.cfg")),
         ("grub/grub.cfg", config("/landfall/grub.cfg")),
         ("landfall/grub.cfg", layout::grub_configuration(Medium::Disk(disk)).into_bytes()),
-        (layout::ENVIRONMENT, choice.render()),
     ] {
         volume.file(path, content)?;
     }

@@ -2,7 +2,7 @@
 
 use super::super::layout::{self, Slot};
 use super::drivers::Drivers;
-use super::{Order, disc};
+use super::{Order, disc, other};
 use landfall_image::partition::{self, TypeId};
 use landfall_image::{Bytes, Gate, Source};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -65,6 +65,26 @@ pub struct Seen {
     pub drives: Vec<PathBuf>,
     /// Where a disc of the appliance's is, in a drive or copied to a disk, with its name; looked for where one is wanted.
     pub discs: Vec<(PathBuf, String)>,
+}
+
+/// Whose system is on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// That of the loader which has started this.
+    Loaders,
+    /// No other one's for certain.
+    Perhaps,
+    /// Another machine's, with its own state: nothing of it is run, and nothing written to it.
+    Anothers,
+}
+
+/// Systems that can be started, in the order of the names of their disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Roots {
+    /// On the disk that the loader was read from; several where a disk was copied.
+    pub loaders: Vec<Boot>,
+    /// On disks that may be it.
+    pub perhaps: Vec<Boot>,
 }
 
 /// Looks at every disk.
@@ -138,12 +158,28 @@ impl Disk {
     fn root(&self, slot: Slot) -> Option<PathBuf> {
         self.named(layout::ROOT, slot.root_name())
     }
+
+    /// Whether the loader was read from it.
+    fn whose(&self, order: &Order) -> Whose {
+        let is_table = order.disk.as_ref().is_none_or(|wanted| self.id.eq_ignore_ascii_case(wanted));
+        let deployment = self.of_type(layout::ESP).and_then(|esp| other::deployment(&esp));
+        match (order.deployment, deployment) {
+            (Some(wanted), Some(is)) if wanted == is => Whose::Loaders,
+            (Some(_), Some(_)) => Whose::Anothers,
+            // Before the end of a first start.
+            (None, None) if is_table => Whose::Loaders,
+            // Whoever deployed it may have changed the table.
+            (None, None) => Whose::Perhaps,
+            // The word may have been lost.
+            _ if is_table => Whose::Perhaps,
+            _ => Whose::Anothers,
+        }
+    }
 }
 
 impl Seen {
-    /// The system that the loader asks for, on each disk that has it, the best first. Where the loader names a disk, another one counts for
-    /// those only who have `waited` for that.
-    pub(super) fn roots(&self, order: &Order, waited: bool) -> Vec<Boot> {
+    /// The system that the loader asks for, on the disks that have it.
+    pub(super) fn roots(&self, order: &Order) -> Roots {
         let nothing = Boot {
             slot: order.slot,
             trial: order.trial,
@@ -160,38 +196,39 @@ impl Seen {
         let Some(slot) = order.slot else {
             let is_wanted = |name: &str| order.disc.as_ref().is_none_or(|wanted| wanted == name);
             let mut discs = self.discs.iter().filter(|(_, name)| is_wanted(name)).map(|(device, _)| device);
-            let Some(device) = discs.next() else { return Vec::new() };
+            let Some(device) = discs.next() else { return Roots::default() };
             let doubles = discs.cloned().collect();
-            return vec![Boot { root: device.clone(), system: device.clone(), doubles, ..nothing }];
+            let boot = Boot { root: device.clone(), system: device.clone(), doubles, ..nothing };
+            return Roots { loaders: vec![boot], ..Roots::default() };
         };
-        let is_named =
-            |disk: &Disk| order.disk.as_ref().is_none_or(|wanted| disk.id.eq_ignore_ascii_case(wanted));
-        let mut disks: Vec<(&Disk, PathBuf)> = self
-            .disks
-            .iter()
-            .filter_map(|disk| Some((disk, disk.root(slot).filter(|root| root.exists())?)))
-            .collect();
-        // Those of one kind stay in the order of their names.
-        disks.sort_by_key(|(disk, _)| !is_named(disk));
-        if !waited && disks.first().is_some_and(|(disk, _)| !is_named(disk)) {
-            return Vec::new();
-        }
-        let boot = |(disk, root): &(&Disk, PathBuf)| Boot {
-            root: root.clone(),
+        let has_system = |disk: &&Disk| disk.root(slot).is_some_and(|root| root.exists());
+        let systems: Vec<&Disk> = self.disks.iter().filter(has_system).collect();
+        let boot = |disk: &Disk| Boot {
+            root: disk.root(slot).unwrap_or_default(),
             system: disk.device.clone(),
             esp: disk.of_type(layout::ESP),
             state: disk.of_type(layout::STATE),
             other_root: disk.root(slot.other()),
             other_boot: disk.named(layout::BOOT, slot.other().boot_name()),
-            doubles: disks
+            doubles: systems
                 .iter()
-                .map(|(other, _)| &other.device)
+                .map(|other| &other.device)
                 .filter(|other| **other != disk.device)
                 .cloned()
                 .collect(),
             ..nothing.clone()
         };
-        disks.iter().map(boot).collect()
+        let of = |whose: Whose| -> Vec<Boot> {
+            systems.iter().filter(|disk| disk.whose(order) == whose).map(|disk| boot(disk)).collect()
+        };
+        let perhaps = of(Whose::Perhaps).into_iter().map(|boot| {
+            let says = format!(
+                "{} is taken for the disk that this system was started from: its partition table or what is kept for the loader has changed",
+                boot.system.display()
+            );
+            Boot { trouble: vec![says], ..boot }
+        });
+        Roots { perhaps: perhaps.collect(), loaders: of(Whose::Loaders) }
     }
 
     /// What a person is told who waits.
@@ -211,7 +248,13 @@ impl Seen {
             lines.push(format!("landfall:   {} a drive with {holds}", drive.display()));
         }
         for disk in &self.disks {
-            let trouble = disk.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            let trouble = match &disk.trouble {
+                Some(trouble) => format!(": {trouble}"),
+                None if disk.of_type(layout::ROOT).is_some() && disk.whose(order) == Whose::Anothers => {
+                    ": another landfall's, which is not started from here".to_owned()
+                }
+                None => String::new(),
+            };
             lines.push(format!("landfall:   {} {}{trouble}", disk.device.display(), disk.size));
         }
         if self.disks.is_empty() && self.drives.is_empty() {
@@ -237,23 +280,29 @@ pub(super) fn mount_root(boot: Boot, at: &str) -> io::Result<Boot> {
     mount(&boot.root, at, "squashfs", flags, None)
         .map_err(|e| io::Error::other(format!("cannot mount {}: {e}", boot.root.display())))?;
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    match is_for(Path::new(at), &release) {
-        true => Ok(boot),
-        false => {
-            let _ = unmount(at, UnmountFlags::DETACH);
-            Err(io::Error::other(format!("{} has no drivers for Linux {release}", boot.root.display())))
-        }
-    }
+    is_for(Path::new(at), &release).map_err(|error| {
+        let _ = unmount(at, UnmountFlags::DETACH);
+        io::Error::new(error.kind(), format!("{}: {error}", boot.root.display()))
+    })?;
+    Ok(boot)
 }
 
-/// True where the root in this folder is of the system whose kernel runs: without its drivers there are no network and no state.
-fn is_for(root: &Path, release: &str) -> bool {
-    root.join("usr/lib/modules").join(release).is_dir()
+/// Refuses a root in this folder that is not of the system whose kernel runs: without its drivers there are no network and no state.
+fn is_for(root: &Path, release: &str) -> io::Result<()> {
+    match fs::metadata(root.join("usr/lib/modules").join(release)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(io::Error::other(format!("there are no drivers for Linux {release}")))
+        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot be read: {error}"))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::layout::Choice;
     use super::*;
+    use uuid::Uuid;
 
     const NAMED: &str = "5c6f752f-5d36-87d3-9d3e-7efc468a29f8";
 
@@ -274,7 +323,14 @@ mod tests {
     }
 
     fn order(slot: Slot, disk: Option<&str>) -> Order {
-        Order { slot: Some(slot), disk: disk.map(str::to_owned), disc: None, trial: true, fallback: false }
+        Order {
+            slot: Some(slot),
+            disk: disk.map(str::to_owned),
+            deployment: None,
+            disc: None,
+            trial: true,
+            fallback: false,
+        }
     }
 
     fn ours() -> Vec<(uuid::Uuid, &'static str)> {
@@ -295,7 +351,7 @@ mod tests {
         let disks =
             vec![no_system, disk(dir.path(), "sdb", "", &ours()), disk(dir.path(), "sdc", "", &without_boot)];
         let seen = Seen { disks, ..Seen::default() };
-        let [first, second] = &seen.roots(&order(Slot::B, None), false)[..] else { panic!("not two") };
+        let [first, second] = &seen.roots(&order(Slot::B, None)).loaders[..] else { panic!("not two") };
         assert_eq!(
             (first.system.as_path(), &first.doubles[..]),
             (Path::new("/dev/sdb"), &["/dev/sdc".into()][..])
@@ -307,42 +363,63 @@ mod tests {
         assert_eq!(first.state, file("sdb-landfall-state"));
         assert!(first.trial);
         assert_eq!((second.system.as_path(), &second.other_boot), (Path::new("/dev/sdc"), &None));
-        assert!(
-            Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() }
-                .roots(&order(Slot::B, None), true)
-                .is_empty()
-        );
+        let none = Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() };
+        assert_eq!(none.roots(&order(Slot::B, None)), Roots::default());
         let lines = Seen::default().explain(&order(Slot::B, None), &Drivers::default());
         assert!(lines[0].contains("landfall-root-b") && lines[1].contains("none"), "{lines:?}");
     }
 
     #[test]
-    fn the_disk_of_the_loader_comes_before_all_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let of = |names: &[(&str, &str)]| Seen {
-            disks: names.iter().map(|(name, id)| disk(dir.path(), name, id, &ours())).collect(),
-            ..Seen::default()
-        };
-        let systems = |seen: &Seen, waited| -> Vec<PathBuf> {
-            let found = seen.roots(&order(Slot::A, Some(NAMED)), waited);
-            found.into_iter().map(|boot| boot.system).collect()
-        };
-        let upper = NAMED.to_ascii_uppercase();
-        let both = of(&[("sda", "another"), ("sdb", &upper)]);
-        for waited in [false, true] {
-            assert_eq!(systems(&both, waited), [Path::new("/dev/sdb"), Path::new("/dev/sda")]);
+    fn the_disk_of_the_loader_is_taken_and_no_other_ones() {
+        use Whose::{Anothers, Loaders, Perhaps};
+        let (own, other) = (Uuid::from_u128(7), Uuid::from_u128(8));
+        let (same, changed) = (NAMED.to_ascii_uppercase(), "another".to_owned());
+        for (wanted, table, is, whose) in [
+            // Two of one image, and one whose table was changed.
+            (Some(own), &same, Some(own), Loaders),
+            (Some(own), &same, Some(other), Anothers),
+            (Some(own), &changed, Some(own), Loaders),
+            (Some(own), &changed, Some(other), Anothers),
+            // First starts.
+            (None, &same, None, Loaders),
+            (None, &changed, None, Perhaps),
+            (None, &changed, Some(other), Anothers),
+            // A word that is lost, on the disk or to the loader.
+            (Some(own), &same, None, Perhaps),
+            (None, &same, Some(own), Perhaps),
+            (Some(own), &changed, None, Anothers),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = disk(dir.path(), "sda", table, &ours());
+            let word = Choice { slot: Slot::A, trial: None, deployment: is };
+            fs::write(disk.of_type(layout::ESP).unwrap(), word.render()).unwrap();
+            let order = Order { deployment: wanted, ..order(Slot::A, Some(NAMED)) };
+            assert_eq!(disk.whose(&order), whose, "{wanted:?} {table} {is:?}");
+            let seen = Seen { disks: vec![disk], ..Seen::default() };
+            let found = seen.roots(&order);
+            assert_eq!(
+                (found.loaders.len(), found.perhaps.len()),
+                match whose {
+                    Loaders => (1, 0),
+                    Perhaps => (0, 1),
+                    Anothers => (0, 0),
+                }
+            );
+            assert_eq!(found.perhaps.iter().any(|boot| boot.trouble.is_empty()), false);
+            let says = seen.explain(&order, &Drivers::default()).join(" ");
+            assert_eq!(says.contains("another landfall's"), whose == Anothers, "{says}");
         }
-        // It may come late; and a table's GUID may have been changed by whoever deployed it.
-        let other = of(&[("sda", "another")]);
-        assert!(systems(&other, false).is_empty());
-        assert_eq!(systems(&other, true), [Path::new("/dev/sda")]);
     }
 
     #[test]
     fn a_root_of_another_kernel_is_none() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("usr/lib/modules/6.12-1")).unwrap();
-        assert!(is_for(dir.path(), "6.12-1") && !is_for(dir.path(), "6.12-2"));
+        is_for(dir.path(), "6.12-1").unwrap();
+        let says = |release: &str| is_for(dir.path(), release).unwrap_err().to_string();
+        assert_eq!(says("6.12-2"), "there are no drivers for Linux 6.12-2");
+        // What cannot be looked at is no kernel's matter.
+        assert!(says(&"x".repeat(300)).starts_with("cannot be read"));
     }
 
     #[test]
@@ -356,16 +433,17 @@ mod tests {
         let order = |name: Option<&str>| Order {
             slot: None,
             disk: None,
+            deployment: None,
             disc: name.map(str::to_owned),
             trial: false,
             fallback: false,
         };
-        let boot = seen.roots(&order(Some("LANDFALL_NEW")), false).remove(0);
+        let boot = seen.roots(&order(Some("LANDFALL_NEW"))).loaders.remove(0);
         assert_eq!((boot.system.as_path(), boot.state), (Path::new("/dev/sdb"), None));
         assert_eq!(boot.doubles, [Path::new("/dev/sr2")]);
-        assert_eq!(seen.roots(&order(None), false)[0].root, Path::new("/dev/sr0"));
+        assert_eq!(seen.roots(&order(None)).loaders[0].root, Path::new("/dev/sr0"));
         let missing = order(Some("LANDFALL_X"));
-        assert!(seen.roots(&missing, true).is_empty());
+        assert_eq!(seen.roots(&missing), Roots::default());
         let lines = seen.explain(&missing, &Drivers::default()).join("\n");
         assert!(
             lines.contains("the disc LANDFALL_X") && lines.contains("/dev/sr1 a drive with no disc"),

@@ -30,6 +30,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// Where what was found is written for the system: JSON of [`Boot`].
 pub const BOOT_FILE: &str = "/run/landfall-boot/boot.json";
@@ -41,8 +42,8 @@ const NEXT: &str = "/usr/lib/systemd/systemd";
 const PAUSE: Duration = Duration::from_millis(20);
 /// After this a person is told what is missing, and a trial is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The disk that the loader names is waited for this long where another one has a system, too.
-const FOR_THE_NAMED: Duration = Duration::from_secs(5);
+/// The loader's disk is waited for this long, from when there is one that may be it.
+const FOR_THE_LOADERS: Duration = Duration::from_secs(10);
 /// Between two lines to that person.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -94,12 +95,18 @@ fn start() -> io::Result<Never> {
     let mut drivers = Drivers::read(&fs::read_to_string(initrd::LIST)?);
     let began = Instant::now();
     let mut told = began;
-    let roots = loop {
+    let mut perhaps_since = None;
+    let (roots, is_loaders) = loop {
         drivers.load_wanted();
         let seen = found::look(&order);
-        let roots = seen.roots(&order, began.elapsed() > FOR_THE_NAMED);
-        if !roots.is_empty() {
-            break roots;
+        let roots = seen.roots(&order);
+        if !roots.loaders.is_empty() {
+            break (roots.loaders, true);
+        }
+        if roots.perhaps.is_empty() {
+            perhaps_since = None;
+        } else if perhaps_since.get_or_insert_with(Instant::now).elapsed() > FOR_THE_LOADERS {
+            break (roots.perhaps, false);
         }
         if told.elapsed() > if told == began { PATIENCE } else { AGAIN } {
             told = Instant::now();
@@ -114,7 +121,8 @@ fn start() -> io::Result<Never> {
         std::thread::sleep(PAUSE);
     };
     let usual = order.slot.filter(|_| !order.trial);
-    let esp = roots.iter().find_map(|boot| boot.esp.clone());
+    // Nobody else's is written to.
+    let esp = roots.first().filter(|_| is_loaders).and_then(|boot| boot.esp.clone());
     let mut boot = match first_whole(roots) {
         Ok(boot) => boot,
         Err(error) => {
@@ -183,6 +191,8 @@ pub struct Order {
     slot: Option<Slot>,
     /// The GUID of the disk's table.
     disk: Option<String>,
+    /// What the loader's word on that disk says of itself.
+    deployment: Option<Uuid>,
     /// The disc's name.
     disc: Option<String>,
     /// True where the system is being tried.
@@ -202,6 +212,7 @@ impl Order {
                 name => Some(name.and_then(Slot::of).unwrap_or(Slot::A)),
             },
             disk: value("landfall.disk").map(str::to_owned),
+            deployment: value("landfall.deployment").and_then(|id| id.parse().ok()),
             disc: value("landfall.disc").map(str::to_owned),
             trial: value("landfall.trial") == Some("yes"),
             fallback: value("landfall.fallback") == Some("yes"),
@@ -235,10 +246,14 @@ mod tests {
     fn the_loader_is_understood() {
         let order = |line: &str| Order::of(line);
         assert_eq!(
-            order("BOOT_IMAGE=/x landfall.slot=b landfall.disk=5c6f landfall.trial=yes quiet"),
+            order(
+                "BOOT_IMAGE=/x landfall.slot=b landfall.disk=5c6f \
+                 landfall.deployment=00000000-0000-0000-0000-000000000007 landfall.trial=yes quiet"
+            ),
             Order {
                 slot: Some(Slot::B),
                 disk: Some("5c6f".into()),
+                deployment: Some(Uuid::from_u128(7)),
                 disc: None,
                 trial: true,
                 fallback: false
@@ -246,8 +261,17 @@ mod tests {
         );
         assert_eq!(
             order("landfall.slot=cd landfall.disc=LANDFALL_7"),
-            Order { slot: None, disk: None, disc: Some("LANDFALL_7".into()), trial: false, fallback: false }
+            Order {
+                slot: None,
+                disk: None,
+                deployment: None,
+                disc: Some("LANDFALL_7".into()),
+                trial: false,
+                fallback: false
+            }
         );
         assert_eq!(order("quiet").slot, Some(Slot::A));
+        // As the loader writes it before the first start has given one.
+        assert_eq!(order("landfall.disk=5c6f landfall.deployment= quiet").deployment, None);
     }
 }

@@ -43,6 +43,8 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
 
 /// Of a file at a time: each processor unpacks its own.
 const PIECE: u64 = 2 << 20;
+/// The largest has some ten MiB.
+const AT_MOST: u64 = 1 << 30;
 
 /// Reads them, with all processors.
 ///
@@ -53,6 +55,9 @@ pub(super) fn read(root: &Path) -> io::Result<()> {
     let mut pieces = Vec::new();
     let mut whole = |path: PathBuf| {
         let size = std::fs::metadata(&path).map_err(|error| named(&path, &error))?.len();
+        if size > AT_MOST {
+            return Err(named(&path, &io::Error::other(format!("it has {size} bytes"))));
+        }
         let count = size.div_ceil(PIECE);
         pieces.extend((0..count).map(|piece| (path.clone(), piece * PIECE)));
         Ok::<_, io::Error>(())
@@ -126,6 +131,10 @@ mod tests {
         std::fs::create_dir(&library).unwrap();
         assert!(read(dir.path()).unwrap_err().to_string().contains("libc.so.6"));
         std::fs::remove_dir(&library).unwrap();
+        // A size that no disk has: what it takes to note its pieces would be all of the memory.
+        File::create(&library).unwrap().set_len(1 << 42).unwrap();
+        assert!(read(dir.path()).unwrap_err().to_string().contains("4398046511104 bytes"));
+        std::fs::remove_file(&library).unwrap();
         std::fs::remove_file(at("/usr/bin/systemctl")).unwrap();
         assert!(read(dir.path()).unwrap_err().to_string().contains("/usr/bin/systemctl"));
     }
