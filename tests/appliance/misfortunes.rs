@@ -5,10 +5,12 @@ use super::boot::issuer;
 use super::site::{Site, plain, ready};
 use super::{text, tool};
 use crate::boots::place;
+use landfall_boot::appliance::layout::{self, Choice, Slot};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
+use uuid::Uuid;
 
 /// Of a disk that somebody has attached: larger than the site's own, so that it would be the one that is taken.
 const FOREIGN: u64 = 5 << 30;
@@ -67,6 +69,55 @@ fn digest(site: &Site, name: &str) -> String {
     let out = Command::new("sha256sum").arg(site.path(name)).output().unwrap();
     assert!(out.status.success(), "{}", text(&out));
     text(&out)
+}
+
+/// Another machine's system disk, attached for whatever reason, under a name that comes before the own one's: nothing of it is run, and no
+/// byte of it changes, also where the own one is of no use.
+#[test]
+#[ignore = "takes three minutes: make matrix"]
+fn another_landfall_is_attached() {
+    let Some(image) = all_here() else { return };
+    let _place = place();
+    let site = Site::new(&image);
+    let copied =
+        Command::new("cp").arg("--sparse=always").args([site.path("system"), site.path("another")]).status();
+    assert!(copied.unwrap().success());
+    // It has come up once, where it was.
+    let another = File::options().read(true).write(true).open(site.path("another")).unwrap();
+    let mut esp = vec![0; usize::try_from(layout::ESP_SIZE.0).unwrap()];
+    let start = site.start_of(layout::ESP_NAME);
+    another.read_exact_at(&mut esp, start).unwrap();
+    let choice = Choice { slot: Slot::A, trial: None, deployment: None };
+    let at = esp.windows(layout::ENVIRONMENT_SIZE).position(|bytes| bytes == choice.render()).unwrap();
+    let choice = Choice { deployment: Some(Uuid::from_u128(7)), ..choice };
+    another.write_all_at(&choice.render(), start + at as u64).unwrap();
+    drop(another);
+    let before = digest(&site, "another");
+    let ide = ["-drive".to_owned(), format!("file={},format=raw,if=ide", site.path("another").display())];
+    let start = || site.start_beside(&["system", "vault"], &ide);
+    for is_first in [true, false] {
+        let running = start();
+        site.says("/dev/sda holds another landfall system; this one runs from /dev/vda");
+        assert!(site.there("findmnt -no SOURCE /var").starts_with("/dev/vda"));
+        let line = site.there("cat /proc/cmdline");
+        assert_eq!(line.contains("landfall.deployment= "), is_first, "{line}");
+        site.wait_for("the loader is told", || {
+            site.there("systemctl is-active landfall-confirm.service || true") == "active"
+        });
+        site.there("sync");
+        drop(running);
+    }
+    let system = File::options().write(true).open(site.path("system")).unwrap();
+    system.write_all_at(&[0; 4096], site.start_of("landfall-root-a")).unwrap();
+    drop(system);
+    let running = start();
+    site.wait_for("it does not start", || {
+        site.serial().contains("slot a cannot be read: the other one is tried")
+    });
+    // The other slot is empty; it stays at the own disk.
+    site.wait_for("it stays there", || site.serial().matches("the appliance cannot start").count() >= 2);
+    drop(running);
+    assert_eq!(digest(&site, "another"), before, "another machine's disk was written to");
 }
 
 #[test]

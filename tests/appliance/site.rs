@@ -69,11 +69,16 @@ impl Site {
         self.start_with(&["system", "vault"])
     }
 
-    /// The machine with these of its disks.
+    /// The machine with these of its disks; it starts from the first.
     pub fn start_with(&self, disks: &[&str]) -> Powered {
+        self.start_beside(disks, &[])
+    }
+
+    /// The machine with these of its disks, and what else QEMU is told.
+    pub fn start_beside(&self, disks: &[&str], more: &[String]) -> Powered {
         let mut running = Powered(Vec::new());
         let mut drives = Vec::new();
-        for disk in disks {
+        for (index, disk) in disks.iter().enumerate() {
             let socket = self.path(&format!("{disk}.sock"));
             let _ = std::fs::remove_file(&socket);
             let served = Command::new("nbdkit")
@@ -89,7 +94,9 @@ impl Site {
             }
             drives.extend([
                 "-drive".to_owned(),
-                format!("file=nbd+unix:///?socket={},format=raw,if=virtio", socket.display()),
+                format!("file=nbd+unix:///?socket={},format=raw,if=none,id={disk}", socket.display()),
+                "-device".to_owned(),
+                format!("virtio-blk-pci,drive={disk},bootindex={index}"),
             ]);
         }
         let serial = self.path("serial.log");
@@ -100,6 +107,7 @@ impl Site {
         command
             .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024", "-smp", "2", "-display", "none"])
             .args(drives)
+            .args(more)
             .arg("-cdrom")
             .arg(self.path("seed.iso"))
             .args(["-nic", &format!("user,model=virtio-net-pci{}", forwards.concat())])
