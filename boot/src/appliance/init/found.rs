@@ -405,7 +405,7 @@ mod tests {
                     Anothers => (0, 0),
                 }
             );
-            assert_eq!(found.perhaps.iter().any(|boot| boot.trouble.is_empty()), false);
+            assert!(found.perhaps.iter().all(|boot| !boot.trouble.is_empty()));
             let says = seen.explain(&order, &Drivers::default()).join(" ");
             assert_eq!(says.contains("another landfall's"), whose == Anothers, "{says}");
         }
