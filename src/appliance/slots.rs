@@ -259,7 +259,8 @@ fn partition<'a>(boot: &Boot, device: Option<&'a PathBuf>, name: &str) -> Result
 /// a loader needs of them (the mark and the root's place, ECMA-119, 8.4) is in one sector of a disk, which is written whole or not at all.
 const DESCRIPTORS: Range<usize> = (32 << 10)..(36 << 10);
 
-/// Puts a system onto a slot's partitions. At no moment is there a boot volume that can be read, and not its whole system.
+/// Puts a system onto a slot's partitions. At no moment is there a boot volume that can be read, and not its whole system, as long as the
+/// disk keeps what was written; where the boot volume does not read back, it is taken away again.
 fn replace(
     root: &Path,
     volume: &Path,

@@ -91,6 +91,8 @@ pub fn prepare(boot: &Boot) -> Result<()> {
             .map_err(|e| Error::io("cannot mount memory", e.into()).in_file(Path::new(places::STATE)))?;
     }
     folders()?;
+    // Of one whose installing lost its power: it is sent anew, and takes the room of settings until then.
+    let _ = fs::remove_file(places::UPDATE);
     problems::tell("1-state", &found);
     problems::tell(IN_MEMORY, &in_memory);
     Ok(())

@@ -89,6 +89,7 @@ fn another_landfall_is_attached() {
     another.read_exact_at(&mut esp, start).unwrap();
     let choice = Choice { slot: Slot::A, trial: None, deployment: None };
     let at = esp.windows(layout::ENVIRONMENT_SIZE).position(|bytes| bytes == choice.render()).unwrap();
+    assert!(((at + choice.render().len()) as u64) < layout::ENVIRONMENT_WITHIN.0, "the word lies at {at}");
     let choice = Choice { deployment: Some(Uuid::from_u128(7)), ..choice };
     another.write_all_at(&choice.render(), start + at as u64).unwrap();
     drop(another);

@@ -167,6 +167,9 @@ impl Slot {
 /// Where the loader's word lies on the ESP.
 pub const ENVIRONMENT: &str = "landfall/grubenv";
 
+/// An image has it in the first bytes of the ESP, behind the tables of the file system: who has no driver for that finds it soon.
+pub const ENVIRONMENT_WITHIN: Bytes = Bytes::mib(2);
+
 /// Length of that file.
 pub const ENVIRONMENT_SIZE: usize = 1024;
 
@@ -257,7 +260,7 @@ pub fn grub_disc_start(volume: &str) -> String {
 /// What the loader starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium<'a> {
-    /// The system disk, with the GUID of its table: the root is looked for there first, where several disks have one.
+    /// The system disk, with the GUID of its table: what it is known by until it has come up once.
     Disk(Uuid),
     /// The disc whose volume has this name.
     Disc(&'a str),

@@ -310,7 +310,7 @@ fn esp(system: &System, range: GuestRange, disk: Uuid) -> Result<Arc<dyn Disk>> 
     let config = |rest: &str| format!("configfile {rest}\n").into_bytes();
     let choice = Choice { slot: Slot::A, trial: None, deployment: None };
     for (path, content) in [
-        // At the beginning: who looks for it without a driver for the file system finds it soon.
+        // First, see [`layout::ENVIRONMENT_WITHIN`].
         (layout::ENVIRONMENT, choice.render()),
         ("EFI/BOOT/BOOTX64.EFI", system.loaders.shim.clone()),
         ("EFI/BOOT/grubx64.efi", system.loaders.grub.clone()),

@@ -2,11 +2,13 @@
 
 use super::super::layout::{self, Slot};
 use super::drivers::Drivers;
-use super::{Order, disc, other};
+use super::other::{self, Said};
+use super::{Order, disc};
 use landfall_image::partition::{self, TypeId};
 use landfall_image::{Bytes, Gate, Source};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -77,6 +79,10 @@ enum Whose {
     /// Another machine's, with its own state: nothing of it is run, and nothing written to it.
     Anothers,
 }
+
+/// Whose disks are, as far as it was looked for: by name, size and table.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<(PathBuf, Bytes, String), Whose>);
 
 /// Systems that can be started, in the order of the names of their disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,26 +166,33 @@ impl Disk {
     }
 
     /// Whether the loader was read from it.
-    fn whose(&self, order: &Order) -> Whose {
+    fn whose(&self, order: &Order, within: Bytes) -> Whose {
         let is_table = order.disk.as_ref().is_none_or(|wanted| self.id.eq_ignore_ascii_case(wanted));
-        let deployment = self.of_type(layout::ESP).and_then(|esp| other::deployment(&esp));
-        match (order.deployment, deployment) {
-            (Some(wanted), Some(is)) if wanted == is => Whose::Loaders,
-            (Some(_), Some(_)) => Whose::Anothers,
+        let esp = self.of_type(layout::ESP);
+        let said = esp.map_or(Said::Nothing, |esp| other::said(&esp, order.deployment, within));
+        match (order.deployment, said) {
+            (Some(_), Said::Wanted) => Whose::Loaders,
+            (Some(_), Said::Another) => Whose::Anothers,
             // Before the end of a first start.
-            (None, None) if is_table => Whose::Loaders,
+            (None, Said::Wanted) if is_table => Whose::Loaders,
             // Whoever deployed it may have changed the table.
-            (None, None) => Whose::Perhaps,
-            // The word may have been lost.
+            (None, Said::Wanted | Said::Nothing | Said::Nobody) => Whose::Perhaps,
+            // The word may have been lost, on the disk or to the loader.
             _ if is_table => Whose::Perhaps,
             _ => Whose::Anothers,
         }
+    }
+
+    /// As [`Disk::whose`], of all that is there; what was found once is `known`: it takes a while.
+    fn whose_by_all(&self, order: &Order, known: &mut Known) -> Whose {
+        let key = (self.device.clone(), self.size, self.id.clone());
+        *known.0.entry(key).or_insert_with(|| self.whose(order, layout::ESP_SIZE))
     }
 }
 
 impl Seen {
     /// The system that the loader asks for, on the disks that have it.
-    pub(super) fn roots(&self, order: &Order) -> Roots {
+    pub(super) fn roots(&self, order: &Order, known: &mut Known) -> Roots {
         let nothing = Boot {
             slot: order.slot,
             trial: order.trial,
@@ -218,9 +231,20 @@ impl Seen {
                 .collect(),
             ..nothing.clone()
         };
-        let of = |whose: Whose| -> Vec<Boot> {
-            systems.iter().filter(|disk| disk.whose(order) == whose).map(|disk| boot(disk)).collect()
+        // Nearly always this finds it, and the other disks are not read further.
+        let soon: Vec<Boot> = systems
+            .iter()
+            .filter(|disk| disk.whose(order, layout::ENVIRONMENT_WITHIN) == Whose::Loaders)
+            .map(|disk| boot(disk))
+            .collect();
+        if !soon.is_empty() {
+            return Roots { loaders: soon, ..Roots::default() };
+        }
+        let mut of = |whose: Whose| -> Vec<Boot> {
+            let all = systems.iter().filter(|disk| disk.whose_by_all(order, known) == whose);
+            all.map(|disk| boot(disk)).collect()
         };
+        let loaders = of(Whose::Loaders);
         let perhaps = of(Whose::Perhaps).into_iter().map(|boot| {
             let says = format!(
                 "{} is taken for the disk that this system was started from: its partition table or what is kept for the loader has changed",
@@ -228,11 +252,11 @@ impl Seen {
             );
             Boot { trouble: vec![says], ..boot }
         });
-        Roots { perhaps: perhaps.collect(), loaders: of(Whose::Loaders) }
+        Roots { perhaps: perhaps.collect(), loaders }
     }
 
     /// What a person is told who waits.
-    pub(super) fn explain(&self, order: &Order, drivers: &Drivers) -> Vec<String> {
+    pub(super) fn explain(&self, order: &Order, drivers: &Drivers, known: &mut Known) -> Vec<String> {
         let what = match (order.slot, &order.disc) {
             (Some(slot), _) => format!("the partition {}", slot.root_name()),
             (None, Some(name)) => format!("the disc {name}"),
@@ -250,8 +274,11 @@ impl Seen {
         for disk in &self.disks {
             let trouble = match &disk.trouble {
                 Some(trouble) => format!(": {trouble}"),
-                None if disk.of_type(layout::ROOT).is_some() && disk.whose(order) == Whose::Anothers => {
-                    ": another landfall's, which is not started from here".to_owned()
+                None if disk.of_type(layout::ROOT).is_some()
+                    && disk.whose_by_all(order, known) == Whose::Anothers =>
+                {
+                    ": another landfall's: what is kept there for its loader is not what this loader was told"
+                        .to_owned()
                 }
                 None => String::new(),
             };
@@ -310,7 +337,8 @@ mod tests {
     fn disk(folder: &Path, device: &str, id: &str, partitions: &[(uuid::Uuid, &str)]) -> Disk {
         let partition = |(kind, name): &(uuid::Uuid, &str)| {
             let file = folder.join(format!("{device}-{name}"));
-            fs::write(&file, "").unwrap();
+            let word = Choice { slot: Slot::A, trial: None, deployment: None }.render();
+            fs::write(&file, if *kind == layout::ESP { word } else { Vec::new() }).unwrap();
             (*kind, (*name).to_owned(), file)
         };
         Disk {
@@ -351,7 +379,9 @@ mod tests {
         let disks =
             vec![no_system, disk(dir.path(), "sdb", "", &ours()), disk(dir.path(), "sdc", "", &without_boot)];
         let seen = Seen { disks, ..Seen::default() };
-        let [first, second] = &seen.roots(&order(Slot::B, None)).loaders[..] else { panic!("not two") };
+        let [first, second] = &seen.roots(&order(Slot::B, None), &mut Known::default()).loaders[..] else {
+            panic!("not two")
+        };
         assert_eq!(
             (first.system.as_path(), &first.doubles[..]),
             (Path::new("/dev/sdb"), &["/dev/sdc".into()][..])
@@ -364,8 +394,9 @@ mod tests {
         assert!(first.trial);
         assert_eq!((second.system.as_path(), &second.other_boot), (Path::new("/dev/sdc"), &None));
         let none = Seen { disks: seen.disks[..1].to_vec(), ..Seen::default() };
-        assert_eq!(none.roots(&order(Slot::B, None)), Roots::default());
-        let lines = Seen::default().explain(&order(Slot::B, None), &Drivers::default());
+        assert_eq!(none.roots(&order(Slot::B, None), &mut Known::default()), Roots::default());
+        let lines =
+            Seen::default().explain(&order(Slot::B, None), &Drivers::default(), &mut Known::default());
         assert!(lines[0].contains("landfall-root-b") && lines[1].contains("none"), "{lines:?}");
     }
 
@@ -394,9 +425,10 @@ mod tests {
             let word = Choice { slot: Slot::A, trial: None, deployment: is };
             fs::write(disk.of_type(layout::ESP).unwrap(), word.render()).unwrap();
             let order = Order { deployment: wanted, ..order(Slot::A, Some(NAMED)) };
-            assert_eq!(disk.whose(&order), whose, "{wanted:?} {table} {is:?}");
+            assert_eq!(disk.whose(&order, layout::ENVIRONMENT_WITHIN), whose, "{wanted:?} {table} {is:?}");
             let seen = Seen { disks: vec![disk], ..Seen::default() };
-            let found = seen.roots(&order);
+            let known = &mut Known::default();
+            let found = seen.roots(&order, known);
             assert_eq!(
                 (found.loaders.len(), found.perhaps.len()),
                 match whose {
@@ -406,7 +438,7 @@ mod tests {
                 }
             );
             assert!(found.perhaps.iter().all(|boot| !boot.trouble.is_empty()));
-            let says = seen.explain(&order, &Drivers::default()).join(" ");
+            let says = seen.explain(&order, &Drivers::default(), known).join(" ");
             assert_eq!(says.contains("another landfall's"), whose == Anothers, "{says}");
         }
     }
@@ -438,13 +470,13 @@ mod tests {
             trial: false,
             fallback: false,
         };
-        let boot = seen.roots(&order(Some("LANDFALL_NEW"))).loaders.remove(0);
+        let boot = seen.roots(&order(Some("LANDFALL_NEW")), &mut Known::default()).loaders.remove(0);
         assert_eq!((boot.system.as_path(), boot.state), (Path::new("/dev/sdb"), None));
         assert_eq!(boot.doubles, [Path::new("/dev/sr2")]);
-        assert_eq!(seen.roots(&order(None)).loaders[0].root, Path::new("/dev/sr0"));
+        assert_eq!(seen.roots(&order(None), &mut Known::default()).loaders[0].root, Path::new("/dev/sr0"));
         let missing = order(Some("LANDFALL_X"));
-        assert_eq!(seen.roots(&missing), Roots::default());
-        let lines = seen.explain(&missing, &Drivers::default()).join("\n");
+        assert_eq!(seen.roots(&missing, &mut Known::default()), Roots::default());
+        let lines = seen.explain(&missing, &Drivers::default(), &mut Known::default()).join("\n");
         assert!(
             lines.contains("the disc LANDFALL_X") && lines.contains("/dev/sr1 a drive with no disc"),
             "{lines}"

@@ -1,10 +1,11 @@
 //! The appliance's first second: PID 1 of the initrd loads the drivers of the hardware that is there, finds the root and hands over.
 //!
 //! ```text
-//! mount /proc /sys /dev /run -> drivers by what the devices call themselves -> the system disk by its partition types
+//! mount /proc /sys /dev /run -> drivers by what the devices call themselves -> the disk that the loader was read from
 //!   -> root, read-only; what it starts with is read once -> /run/landfall-boot/boot.json: what was found -> the root's own init
 //! ```
-//! Where there is no root it says so, with every disk that it sees, and goes on looking: disks come late. A system that is only being
+//! Where there is no root it says so, with every disk that it sees, and goes on looking: disks come late. One that may be the loader's, and
+//! cannot be known for it, is taken after a while; another machine's never. A system that is only being
 //! tried restarts instead, and the loader takes the old one.
 //!
 //! Deliberately absent: checking file systems and mounting anything but the root; that is the root's own business, which has the
@@ -43,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// After this a person is told what is missing, and a trial is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The loader's disk is waited for this long, from when there is one that may be it.
-const FOR_THE_LOADERS: Duration = Duration::from_secs(10);
+const FOR_THE_LOADERS: Duration = Duration::from_secs(25);
 /// Between two lines to that person.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -95,11 +96,11 @@ fn start() -> io::Result<Never> {
     let mut drivers = Drivers::read(&fs::read_to_string(initrd::LIST)?);
     let began = Instant::now();
     let mut told = began;
-    let mut perhaps_since = None;
+    let (mut perhaps_since, mut known) = (None, found::Known::default());
     let (roots, is_loaders) = loop {
         drivers.load_wanted();
         let seen = found::look(&order);
-        let roots = seen.roots(&order);
+        let roots = seen.roots(&order, &mut known);
         if !roots.loaders.is_empty() {
             break (roots.loaders, true);
         }
@@ -110,7 +111,7 @@ fn start() -> io::Result<Never> {
         }
         if told.elapsed() > if told == began { PATIENCE } else { AGAIN } {
             told = Instant::now();
-            for line in seen.explain(&order, &drivers) {
+            for line in seen.explain(&order, &drivers, &mut known) {
                 say(&line);
             }
             if order.trial {
@@ -121,13 +122,13 @@ fn start() -> io::Result<Never> {
         std::thread::sleep(PAUSE);
     };
     let usual = order.slot.filter(|_| !order.trial);
-    // Nobody else's is written to.
-    let esp = roots.first().filter(|_| is_loaders).and_then(|boot| boot.esp.clone());
+    // Nobody else's is written to. Of copies it is not known from which the loader came.
+    let esps: Vec<_> = roots.iter().filter(|_| is_loaders).filter_map(|boot| boot.esp.clone()).collect();
     let mut boot = match first_whole(roots) {
         Ok(boot) => boot,
         Err(error) => {
-            if let (Some(slot), Some(esp)) = (usual, esp) {
-                say(&match other::ask(&esp, slot) {
+            for (slot, esp) in usual.iter().flat_map(|slot| esps.iter().map(move |esp| (*slot, esp))) {
+                say(&match other::ask(esp, slot, order.deployment) {
                     Ok(()) => {
                         format!("landfall: slot {} cannot be read: the other one is tried next", slot.name())
                     }

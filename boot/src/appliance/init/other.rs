@@ -7,66 +7,104 @@
 //! lies, as the loader itself does.
 
 use crate::appliance::layout::{self, Choice, ENVIRONMENT_SIZE, Slot, Trial};
+use landfall_image::Bytes;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use uuid::Uuid;
 
 const SECTOR: usize = 512;
 const STEP: usize = 1 << 20;
+/// What is read where a step cannot be.
+const PIECE: usize = 4096;
 
-/// Asks for it, in the loader's word on the partition `esp`; `slot` is the one that cannot be read.
-pub(super) fn ask(esp: &Path, slot: Slot) -> io::Result<()> {
+/// Asks for it, in the loader's word on the partition `esp`; `slot` is the one that cannot be read, `deployment` whose word it is.
+pub(super) fn ask(esp: &Path, slot: Slot, deployment: Option<Uuid>) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(esp)?;
-    let (at, deployment) = match find(&file, usize::MAX)?[..] {
-        [(at, ref word)] => (at, word.deployment),
-        ref all => return Err(io::Error::other(format!("the loader's word is there {} times", all.len()))),
-    };
+    let mut places = Vec::new();
+    each(&file, Bytes(u64::MAX), |at, word| {
+        if word.deployment == deployment {
+            places.push(at);
+        }
+        true
+    })?;
+    // What was the word once may lie there still, and says so too; but a word without an identity may be any file's.
+    if places.is_empty() || (deployment.is_none() && places.len() > 1) {
+        return Err(io::Error::other(format!("the loader's word is there {} times", places.len())));
+    }
     let trial = Trial { slot: slot.other(), tried: false, instead: true };
     let choice = Choice { slot, trial: Some(trial), deployment };
-    file.write_all_at(&choice.render(), at)?;
+    for at in places {
+        file.write_all_at(&choice.render(), at)?;
+    }
     file.sync_all()
 }
 
-/// Whose word lies on the partition `esp`; `None` where there is none, or no more than an image's.
-pub(super) fn deployment(esp: &Path) -> Option<Uuid> {
-    let found = find(&File::open(esp).ok()?, 1).ok()?;
-    found.first()?.1.deployment
+/// What the words on a partition say of whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// There is none.
+    Nothing,
+    /// That of an image which never came up.
+    Nobody,
+    /// The one that was asked for.
+    Wanted,
+    /// Another one.
+    Another,
 }
 
-/// Where files lie that are the loader's word, in bytes, and what they say: so many of them at most.
-fn find(file: &File, at_most: usize) -> io::Result<Vec<(u64, Choice)>> {
-    let mut found = Vec::new();
-    let (mut at, mut whole, mut reader) = (0, vec![0; STEP], file);
+/// Looks for this deployment's word (`None`: an image's) in the first `within` bytes of the partition `esp`.
+pub(super) fn said(esp: &Path, wanted: Option<Uuid>, within: Bytes) -> Said {
+    let mut said = Said::Nothing;
+    let look = |file: File| {
+        each(&file, within, |_, word| {
+            said = match word.deployment {
+                is if is == wanted => Said::Wanted,
+                Some(_) => Said::Another,
+                None if said == Said::Nothing => Said::Nobody,
+                None => said,
+            };
+            said != Said::Wanted
+        })
+    };
+    // What cannot be read says nothing.
+    let _ = File::open(esp).and_then(look);
+    said
+}
+
+/// Calls `found` with where each file lies that is the loader's word, and what it says, until that says false. What cannot be read is passed
+/// over: the word itself is in two sectors.
+fn each(file: &File, within: Bytes, mut found: impl FnMut(u64, Choice) -> bool) -> io::Result<()> {
     // Somebody else's partition may be of any length.
-    while at < layout::ESP_SIZE.0 && found.len() < at_most {
-        let mut len = 0;
-        while len < STEP {
-            match reader.read(whole.get_mut(len..).unwrap_or_default())? {
-                0 => break,
-                read => len += read,
+    let end = { file }.seek(SeekFrom::End(0))?.min(layout::ESP_SIZE.0).min(within.0);
+    let mut whole = vec![0; STEP];
+    for at in (0..end).step_by(STEP) {
+        let len = usize::try_from(end - at).unwrap_or(STEP).min(STEP);
+        let Some(step) = whole.get_mut(..len) else { break };
+        if file.read_exact_at(step, at).is_err() {
+            for (piece, index) in step.chunks_mut(PIECE).zip(0u64..) {
+                if file.read_exact_at(piece, at + index * PIECE as u64).is_err() {
+                    piece.fill(0);
+                }
             }
         }
-        for (index, sector) in whole.get(..len).unwrap_or_default().chunks(SECTOR).enumerate() {
+        for (sector, index) in step.chunks(SECTOR).zip(0u64..) {
             // Most sectors end here.
             if !sector.starts_with(b"# GRUB Env") {
                 continue;
             }
-            let place = at + (index * SECTOR) as u64;
+            let place = at + index * SECTOR as u64;
             let mut environment = vec![0; ENVIRONMENT_SIZE];
             if file.read_exact_at(&mut environment, place).is_ok()
                 && let Ok(choice) = Choice::parse(&environment)
+                && !found(place, choice)
             {
-                found.push((place, choice));
+                return Ok(());
             }
         }
-        at += len as u64;
-        if len < STEP {
-            break;
-        }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -86,8 +124,14 @@ mod tests {
         bytes[100..125].copy_from_slice(b"# GRUB Environment Block\n");
         bytes[2 * STEP..2 * STEP + 25].copy_from_slice(b"# GRUB Environment Block\n");
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(super::deployment(&path), deployment);
-        ask(&path, Slot::B).unwrap();
+        let within = Bytes(u64::MAX);
+        let said = |wanted| super::said(&path, wanted, within);
+        assert_eq!((said(deployment), said(Some(Uuid::from_u128(8)))), (Said::Wanted, Said::Another));
+        assert_eq!(super::said(&path, deployment, Bytes(at as u64)), Said::Nothing);
+        assert_eq!(super::said(dir.path(), deployment, within), Said::Nothing);
+        assert!(ask(&path, Slot::B, None).is_err() && ask(&path, Slot::B, Some(Uuid::from_u128(8))).is_err());
+        assert!(std::fs::read(&path).unwrap() == bytes);
+        ask(&path, Slot::B, deployment).unwrap();
         let after = std::fs::read(&path).unwrap();
         let found = Choice::parse(&after[at..at + ENVIRONMENT_SIZE]).unwrap();
         assert_eq!(
@@ -101,11 +145,25 @@ mod tests {
         assert!(
             after[..at] == bytes[..at] && after[at + ENVIRONMENT_SIZE..] == bytes[at + ENVIRONMENT_SIZE..]
         );
-        // Twice, or not at all: it is left alone.
-        for content in [[&bytes[..], &usual.render()].concat(), vec![0; STEP]] {
+        // A word that was the loader's once, before this one and behind it.
+        for place in [3 * STEP, 0] {
+            let mut stale = bytes.clone();
+            let old = Choice { deployment: Some(Uuid::from_u128(8)), ..usual }.render();
+            stale[place..place + ENVIRONMENT_SIZE].copy_from_slice(&old);
+            std::fs::write(&path, &stale).unwrap();
+            assert_eq!(said(deployment), Said::Wanted);
+            ask(&path, Slot::B, deployment).unwrap();
+            let after = std::fs::read(&path).unwrap();
+            assert!(after[place..place + ENVIRONMENT_SIZE] == old && after[at..] != stale[at..]);
+        }
+        // An image's word is there twice, or not at all: it is left alone.
+        let image = Choice { deployment: None, ..usual }.render();
+        for content in [[image.clone(), image.clone()].concat(), vec![0; STEP]] {
             std::fs::write(&path, &content).unwrap();
-            assert!(ask(&path, Slot::B).is_err());
+            assert!(ask(&path, Slot::B, None).is_err());
             assert!(std::fs::read(&path).unwrap() == content);
         }
+        std::fs::write(&path, image).unwrap();
+        assert_eq!((said(deployment), said(None)), (Said::Nobody, Said::Wanted));
     }
 }
