@@ -167,8 +167,8 @@ impl Slot {
 /// Where the loader's word lies on the ESP.
 pub const ENVIRONMENT: &str = "landfall/grubenv";
 
-/// An image has it in the first bytes of the ESP, behind the tables of the file system: who has no driver for that finds it soon.
-pub const ENVIRONMENT_WITHIN: Bytes = Bytes::mib(2);
+/// An image has it in so much of the ESP, behind the file system's tables and the loaders: who has no driver for that finds it soon.
+pub const ENVIRONMENT_WITHIN: Bytes = Bytes::mib(8);
 
 /// Length of that file.
 pub const ENVIRONMENT_SIZE: usize = 1024;

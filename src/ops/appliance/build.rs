@@ -310,13 +310,12 @@ fn esp(system: &System, range: GuestRange, disk: Uuid) -> Result<Arc<dyn Disk>> 
     let config = |rest: &str| format!("configfile {rest}\n").into_bytes();
     let choice = Choice { slot: Slot::A, trial: None, deployment: None };
     for (path, content) in [
-        // First, see [`layout::ENVIRONMENT_WITHIN`].
-        (layout::ENVIRONMENT, choice.render()),
         ("EFI/BOOT/BOOTX64.EFI", system.loaders.shim.clone()),
         ("EFI/BOOT/grubx64.efi", system.loaders.grub.clone()),
         ("EFI/debian/grub.cfg", config("/landfall/grub.cfg")),
         ("grub/grub.cfg", config("/landfall/grub.cfg")),
         ("landfall/grub.cfg", layout::grub_configuration(Medium::Disk(disk)).into_bytes()),
+        (layout::ENVIRONMENT, choice.render()),
     ] {
         volume.file(path, content)?;
     }
