@@ -6,10 +6,11 @@
 //! "LANDFALL-UPDATE1" | length of the manifest u32 LE | manifest (JSON) | signature 64 (Ed25519, RFC 8032)
 //!   root | boot volume, in the lengths and with the SHA-256 that the manifest says
 //! ```
-//! The signature is over everything before it, and is looked at before anything else is believed; then the digests, before anything is written. Then, in the slot that does not run: the
-//! boot volume's descriptors are erased, the root is written and read back, and the boot volume, its descriptors last. So a boot volume
-//! that can be read belongs to a whole system, whatever starts it. The loader's word comes after that, in one sector: power may be lost at any
-//! moment, until then the old system starts, and after it the new one is tried once (see [`landfall_boot::appliance::layout`]).
+//! The signature is over everything before it, and is looked at before anything else is believed; then the digests, before anything is
+//! written. Then, in the slot that does not run: the boot volume's descriptors are erased, the root is written and read back, and the boot
+//! volume, its descriptors last. So a boot volume that can be read belongs to a whole system, whatever starts it. The loader's word comes
+//! after that, in one sector: power may be lost at any moment, until then the old system starts, and after it the new one is tried once
+//! (see [`landfall_boot::appliance::layout`]).
 //!
 //! Deliberately absent: updates of shim and GRUB, which no slot holds: a new image has them; and fetching anything from a network.
 

@@ -2,7 +2,7 @@
 
 use super::super::layout::{self, Slot};
 use super::drivers::Drivers;
-use super::other::{self, Said};
+use super::word::{self, Said};
 use super::{Order, disc};
 use landfall_image::partition::{self, TypeId};
 use landfall_image::{Bytes, Gate, Source};
@@ -74,7 +74,7 @@ pub struct Seen {
 enum Whose {
     /// That of the loader which has started this.
     Loaders,
-    /// No other one's for certain.
+    /// It may be the loader's: nothing says that it is another one's.
     Perhaps,
     /// Another machine's, with its own state: nothing of it is run, and nothing written to it.
     Anothers,
@@ -169,14 +169,14 @@ impl Disk {
     fn whose(&self, order: &Order, within: Bytes) -> Whose {
         let is_table = order.disk.as_ref().is_none_or(|wanted| self.id.eq_ignore_ascii_case(wanted));
         let esp = self.of_type(layout::ESP);
-        let said = esp.map_or(Said::Nothing, |esp| other::said(&esp, order.deployment, within));
+        let said = esp.map_or(Said::Nothing, |esp| word::said(&esp, order.deployment, within));
         match (order.deployment, said) {
             (Some(_), Said::Wanted) => Whose::Loaders,
             (Some(_), Said::Another) => Whose::Anothers,
             // Before the end of a first start.
             (None, Said::Wanted) if is_table => Whose::Loaders,
             // Whoever deployed it may have changed the table.
-            (None, Said::Wanted | Said::Nothing | Said::Nobody) => Whose::Perhaps,
+            (None, Said::Wanted | Said::Nothing) => Whose::Perhaps,
             // The word may have been lost, on the disk or to the loader.
             _ if is_table => Whose::Perhaps,
             _ => Whose::Anothers,

@@ -5,8 +5,8 @@
 //!   -> root, read-only; what it starts with is read once -> /run/landfall-boot/boot.json: what was found -> the root's own init
 //! ```
 //! Where there is no root it says so, with every disk that it sees, and goes on looking: disks come late. One that may be the loader's, and
-//! cannot be known for it, is taken after a while; another machine's never. A system that is only being
-//! tried restarts instead, and the loader takes the old one.
+//! cannot be known for it, is taken after a while; another machine's never. A system that is only being tried restarts instead, and the
+//! loader takes the old one.
 //!
 //! Deliberately absent: checking file systems and mounting anything but the root; that is the root's own business, which has the
 //! programs for it.
@@ -14,8 +14,8 @@
 mod disc;
 mod drivers;
 mod found;
-mod other;
 mod whole;
+mod word;
 
 pub use disc::DISC;
 pub use found::{Boot, Disk, Seen, partition_device};
@@ -128,7 +128,7 @@ fn start() -> io::Result<Never> {
         Ok(boot) => boot,
         Err(error) => {
             for (slot, esp) in usual.iter().flat_map(|slot| esps.iter().map(move |esp| (*slot, esp))) {
-                say(&match other::ask(esp, slot, order.deployment) {
+                say(&match word::ask(esp, slot, order.deployment) {
                     Ok(()) => {
                         format!("landfall: slot {} cannot be read: the other one is tried next", slot.name())
                     }

@@ -1,10 +1,8 @@
-//! Where the root of the slot that starts usually cannot be read, the loader is asked to try the other one, once: whoever stands before the
-//! machine has no other way to it.
+//! The loader's word (see [`layout`]) on a disk, before there is a driver for its file system: by it a disk is known as the one that the
+//! loader was read from; and where the root of the slot that starts usually cannot be read, the loader is asked to try the other one,
+//! once: whoever stands before the machine has no other way to it.
 //!
-//! By the same word a disk is known as the one that the loader was read from.
-//!
-//! Nothing here mounts the partition of the loaders: there is no driver for it yet. Its file is found by how it begins, and written where it
-//! lies, as the loader itself does.
+//! The file is found by how it begins, and written where it lies, as the loader itself does.
 
 use crate::appliance::layout::{self, Choice, ENVIRONMENT_SIZE, Slot, Trial};
 use landfall_image::Bytes;
@@ -23,12 +21,12 @@ const PIECE: usize = 4096;
 pub(super) fn ask(esp: &Path, slot: Slot, deployment: Option<Uuid>) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(esp)?;
     let mut places = Vec::new();
-    each(&file, Bytes(u64::MAX), |at, word| {
+    each(&file, len(&file)?, |at, word| {
         if word.deployment == deployment {
             places.push(at);
         }
         true
-    })?;
+    });
     // What was the word once may lie there still, and says so too; but a word without an identity may be any file's.
     if places.is_empty() || (deployment.is_none() && places.len() > 1) {
         return Err(io::Error::other(format!("the loader's word is there {} times", places.len())));
@@ -44,10 +42,8 @@ pub(super) fn ask(esp: &Path, slot: Slot, deployment: Option<Uuid>) -> io::Resul
 /// What the words on a partition say of whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// There is none.
+    /// There is none, or only an image's that never came up.
     Nothing,
-    /// That of an image which never came up.
-    Nobody,
     /// The one that was asked for.
     Wanted,
     /// Another one.
@@ -58,26 +54,30 @@ pub(super) enum Said {
 pub(super) fn said(esp: &Path, wanted: Option<Uuid>, within: Bytes) -> Said {
     let mut said = Said::Nothing;
     let look = |file: File| {
-        each(&file, within, |_, word| {
+        each(&file, len(&file)?.min(within), |_, word| {
             said = match word.deployment {
                 is if is == wanted => Said::Wanted,
                 Some(_) => Said::Another,
-                None if said == Said::Nothing => Said::Nobody,
                 None => said,
             };
             said != Said::Wanted
-        })
+        });
+        Ok(())
     };
     // What cannot be read says nothing.
     let _ = File::open(esp).and_then(look);
     said
 }
 
-/// Calls `found` with where each file lies that is the loader's word, and what it says, until that says false. What cannot be read is passed
-/// over: the word itself is in two sectors.
-fn each(file: &File, within: Bytes, mut found: impl FnMut(u64, Choice) -> bool) -> io::Result<()> {
-    // Somebody else's partition may be of any length.
-    let end = { file }.seek(SeekFrom::End(0))?.min(layout::ESP_SIZE.0).min(within.0);
+/// Of a partition, no more than our own has: somebody else's may be of any length.
+fn len(mut file: &File) -> io::Result<Bytes> {
+    Ok(Bytes(file.seek(SeekFrom::End(0))?).min(layout::ESP_SIZE))
+}
+
+/// Calls `found` with where each file lies in the first `len` bytes that is the loader's word, and what it says, until that says false. What
+/// cannot be read is passed over: the word itself is in two sectors.
+fn each(file: &impl FileExt, len: Bytes, mut found: impl FnMut(u64, Choice) -> bool) {
+    let end = len.0;
     let mut whole = vec![0; STEP];
     for at in (0..end).step_by(STEP) {
         let len = usize::try_from(end - at).unwrap_or(STEP).min(STEP);
@@ -100,16 +100,56 @@ fn each(file: &File, within: Bytes, mut found: impl FnMut(u64, Choice) -> bool) 
                 && let Ok(choice) = Choice::parse(&environment)
                 && !found(place, choice)
             {
-                return Ok(());
+                return;
             }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
+
+    /// A medium with a piece that cannot be read.
+    struct Bad(Vec<u8>, Range<u64>);
+    impl FileExt for Bad {
+        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+            if at < self.1.end && self.1.start < at + buffer.len() as u64 {
+                return Err(io::Error::other("medium error"));
+            }
+            let rest = &self.0[usize::try_from(at).unwrap()..];
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn the_word_is_found_beside_what_cannot_be_read() {
+        let word = Choice { slot: Slot::B, trial: None, deployment: None };
+        let mut bytes = vec![0; 3 << 20];
+        let at = STEP + 5 * PIECE;
+        bytes[at..at + ENVIRONMENT_SIZE].copy_from_slice(&word.render());
+        let len = Bytes(bytes.len() as u64);
+        let found = |bad: Range<usize>| {
+            let medium = Bad(bytes.clone(), bad.start as u64..bad.end as u64);
+            let mut found = Vec::new();
+            each(&medium, len, |at, word| {
+                found.push((at, word));
+                true
+            });
+            found
+        };
+        for bad in [0..1, at - 1..at, at + PIECE..at + PIECE + 1, 2 * STEP..3 * STEP] {
+            assert_eq!(found(bad), [(at as u64, word)]);
+        }
+        assert_eq!(found(at..at + 1), []);
+    }
 
     #[test]
     fn the_loaders_word_is_found_where_it_lies_and_changed_there() {
@@ -164,6 +204,6 @@ mod tests {
             assert!(std::fs::read(&path).unwrap() == content);
         }
         std::fs::write(&path, image).unwrap();
-        assert_eq!((said(deployment), said(None)), (Said::Nobody, Said::Wanted));
+        assert_eq!((said(deployment), said(None)), (Said::Nothing, Said::Wanted));
     }
 }
