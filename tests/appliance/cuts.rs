@@ -322,6 +322,16 @@ fn an_update_that_does_not_come_up_is_taken_back() {
     let running = site.start();
     site.up();
     assert_eq!(slots(&site).0, "a");
+    // One that did not come whole is refused, and what the other slot has stays.
+    let slot_b = || site.there("cat /dev/vda4 /dev/vda6 | sha256sum");
+    let (before, bad) = (slot_b(), site.path("bad.update"));
+    assert!(Command::new("cp").arg(&update).arg(&bad).status().unwrap().success());
+    let file = File::options().write(true).open(&bad).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+    let out =
+        site.ssh().arg("landfall appliance update -").stdin(File::open(&bad).unwrap()).output().unwrap();
+    assert!(!out.status.success() && text(&out).contains("is cut off"), "{}", text(&out));
+    assert_eq!(slot_b(), before, "the other slot was written to");
     // Nor can the loader read the kernel of one that came up: it takes the other one's.
     install(&site, &update);
     drop(running);

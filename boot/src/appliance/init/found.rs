@@ -438,6 +438,11 @@ mod tests {
                 }
             );
             assert!(found.perhaps.iter().all(|boot| !boot.trouble.is_empty()));
+            // Where another system has written it anew, it lies elsewhere.
+            let mut far = vec![0; usize::try_from(layout::ENVIRONMENT_WITHIN.0).unwrap()];
+            far.extend(word.render());
+            fs::write(seen.disks[0].of_type(layout::ESP).unwrap(), far).unwrap();
+            assert_eq!(seen.roots(&order, &mut Known::default()), found);
             let says = seen.explain(&order, &Drivers::default(), known).join(" ");
             assert_eq!(says.contains("another landfall's"), whose == Anothers, "{says}");
         }

@@ -84,9 +84,8 @@ fn each(file: &impl FileExt, len: Bytes, mut found: impl FnMut(u64, Choice) -> b
         let Some(step) = whole.get_mut(..len) else { break };
         if file.read_exact_at(step, at).is_err() {
             for (piece, index) in step.chunks_mut(PIECE).zip(0u64..) {
-                if file.read_exact_at(piece, at + index * PIECE as u64).is_err() {
-                    piece.fill(0);
-                }
+                // What seems to be there is read once more below.
+                let _ = file.read_exact_at(piece, at + index * PIECE as u64);
             }
         }
         for (sector, index) in step.chunks(SECTOR).zip(0u64..) {
